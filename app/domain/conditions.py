@@ -1,0 +1,26 @@
+"""Conditional writes (RFC 9110, section 13) over strong ETags."""
+
+from dataclasses import dataclass
+
+from app.domain.errors import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    if_match: tuple[str, ...] | None = None
+    """The quoted ETags a caller accepts, `*` for any that exists; None without the header."""
+    if_none_match_any: bool = False
+    """`If-None-Match: *`: create, never replace."""
+
+    def check(self, current: str | None) -> None:
+        """Refuse unless what is stored now (None: nothing) is what the caller expects."""
+        if self.if_match is not None and (
+            current is None or ("*" not in self.if_match and current not in self.if_match)
+        ):
+            found = "there is nothing to match" if current is None else f"the current ETag is {current}"
+            raise Refusal("etag_mismatch", f"If-Match does not hold: {found}")
+        if self.if_none_match_any and current is not None:
+            raise Refusal("etag_mismatch", f"If-None-Match: * does not hold: it exists, with ETag {current}")
+
+
+ANY = Conditions()

@@ -1,0 +1,86 @@
+"""A refusal is a code with words for people. Only the API knows which HTTP status a code becomes."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+CODES: frozenset[str] = frozenset(
+    {
+        "malformed",
+        "unauthenticated",
+        "forbidden",
+        "host_refused",
+        "not_found",
+        "handler_not_found",
+        "queue_not_found",
+        "task_not_found",
+        "method_not_allowed",
+        "request_timeout",
+        "lease_lost",
+        "task_cancelled",
+        "task_ended",
+        "task_not_editable",
+        "queue_is_push",
+        "queue_in_use",
+        "handler_in_use",
+        "batch_sealed",
+        "etag_mismatch",
+        "too_large",
+        "unsupported_media_type",
+        "invalid",
+        "idempotency_mismatch",
+        "egress_denied",
+        "payload_schema_mismatch",
+        "queue_full",
+        "rate_limited",
+        "headers_too_large",
+        "internal",
+        "unavailable",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One violation: an RFC 6901 pointer into the request (empty for the whole) and what is wrong there."""
+
+    pointer: str
+    detail: str
+
+
+class Refusal(Exception):
+    """A request Sluice refuses, or cannot serve now."""
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        errors: Sequence[FieldError] = (),
+        *,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        if code not in CODES:
+            raise ValueError(f"unknown error code {code!r}")
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.errors: tuple[FieldError, ...] = tuple(errors)
+        self.retry_after_seconds = retry_after_seconds
+
+
+def pointer(*parts: str | int) -> str:
+    """The RFC 6901 pointer of a path of keys and indexes."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+def invalid(errors: Iterable[FieldError]) -> Refusal:
+    """The refusal for a request that is well-formed and breaks rules; its detail is the first violation."""
+    found = tuple(errors)
+    first = found[0]
+    detail = f"{first.pointer or 'the body'}: {first.detail}"
+    if len(found) > 1:
+        detail += f" (and {len(found) - 1} more)"
+    return Refusal("invalid", detail, found)
+
+
+def invalid_field(where: str, detail: str) -> Refusal:
+    return invalid((FieldError(where, detail),))

@@ -1,0 +1,117 @@
+"""Handlers: where tasks are delivered."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from app.domain.errors import FieldError, pointer
+from app.domain.etags import etag_of
+from app.domain.headers import check_headers
+from app.domain.headers import reserved_header as reserved_header
+from app.domain.texts import check_text
+
+MIN_TIMEOUT_SECONDS = 0.1
+MAX_TIMEOUT_SECONDS = 43_200.0
+MAX_CONCURRENCY = 100_000
+MAX_URL = 2048
+MAX_DESCRIPTION = 1000
+MAX_FATAL_STATUSES = 100
+
+_URL_TEXT = re.compile(r"[\x21-\x7e]+")
+_SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{32,88}={0,2}")
+SECRET_RULE = "whsec_ and the base64 of 24 to 64 bytes"  # noqa: S105  # a rule for people, no secret
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerDefinition:
+    url: str
+    timeout_seconds: float = 30.0
+    headers: dict[str, str] = field(default_factory=dict)
+    max_concurrency: int | None = None
+    fatal_statuses: tuple[int, ...] = ()
+    description: str | None = None
+
+    def check(self) -> list[FieldError]:
+        """Every rule a definition breaks. Whether its address may be called is the egress policy's to say."""
+        errors = [FieldError("/url", problem)] if (problem := url_problem(self.url)) else []
+        errors += check_timeout(self.timeout_seconds)
+        errors += check_headers(self.headers)
+        errors += check_max_concurrency(self.max_concurrency)
+        if len(self.fatal_statuses) > MAX_FATAL_STATUSES:
+            errors.append(FieldError("/fatal_statuses", f"has more than {MAX_FATAL_STATUSES} statuses"))
+        errors += [
+            FieldError(pointer("fatal_statuses", index), "expected a status from 100 to 599")
+            for index, status in enumerate(self.fatal_statuses)
+            if not 100 <= status <= 599
+        ]
+        if self.description is not None:
+            errors += check_text(self.description, "/description", MAX_DESCRIPTION, empty=True)
+        return errors
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerView:
+    """A handler as it stands: its definition and what operating has made of it."""
+
+    name: str
+    definition: HandlerDefinition
+    created_at: datetime
+    updated_at: datetime
+    enabled: bool = True
+    disabled_at: datetime | None = None
+    disabled_reason: str | None = None
+
+
+def url_problem(url: str) -> str | None:
+    if len(url) > MAX_URL:
+        return f"is longer than {MAX_URL} characters"
+    if _URL_TEXT.fullmatch(url) is None or "\\" in url:
+        return "may hold printable ASCII only, without spaces and backslashes; encode the rest"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "is not a URL"
+    if parts.scheme not in ("http", "https"):
+        return "must begin with http:// or https://"
+    if not parts.hostname or port == 0:
+        return "names no host that can be called"
+    if "@" in parts.netloc:
+        return "must not carry a user or password; put an authorization header in headers"
+    if "#" in url:
+        return "must not carry a fragment"
+    return None
+
+
+def check_timeout(seconds: float, where: str = "/timeout_seconds") -> list[FieldError]:
+    if MIN_TIMEOUT_SECONDS <= seconds <= MAX_TIMEOUT_SECONDS:
+        return []
+    return [FieldError(where, f"expected seconds from {MIN_TIMEOUT_SECONDS} to {MAX_TIMEOUT_SECONDS:.0f}")]
+
+
+def check_max_concurrency(limit: int | None, where: str = "/max_concurrency") -> list[FieldError]:
+    """There is no limit of 0: a queue that shall admit nothing is paused, a handler disabled."""
+    if limit is None or 1 <= limit <= MAX_CONCURRENCY:
+        return []
+    return [FieldError(where, f"expected 1 to {MAX_CONCURRENCY}, or null for no limit (pause stops a queue)")]
+
+
+def is_secret(text: str) -> bool:
+    return _SECRET.fullmatch(text) is not None and (len(text) - len("whsec_")) % 4 == 0
+
+
+def handler_etag(definition: HandlerDefinition) -> str:
+    return etag_of(asdict(definition))
+
+
+def handler_to_json(definition: HandlerDefinition) -> str:
+    return json.dumps(asdict(definition))
+
+
+def handler_from_json(stored: str | bytes | Mapping[str, Any]) -> HandlerDefinition:
+    fields = dict(stored) if isinstance(stored, Mapping) else json.loads(stored)
+    return HandlerDefinition(**{**fields, "fatal_statuses": tuple(fields.get("fatal_statuses", ()))})

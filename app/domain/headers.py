@@ -1,0 +1,59 @@
+"""Headers that callers add to deliveries: what may be named, what may be said, how much of it."""
+
+import re
+from collections.abc import Mapping
+
+from app.domain.errors import FieldError, pointer
+
+MAX_HEADERS = 50
+MAX_HEADER_NAME = 100
+MAX_HEADER_VALUE = 4096
+MAX_HEADER_BYTES = 16_384
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
+
+_RESERVED_PREFIXES = ("content-", "webhook-", "sluice-", "proxy-")
+# The contract's own, then what frames a message or hops (a second one would smuggle), then what Sluice itself sends.
+_RESERVED = frozenset(
+    {"host", "connection", "transfer-encoding", "traceparent", "tracestate", "baggage"}
+    | {"keep-alive", "te", "trailer", "upgrade", "expect", "http2-settings"}
+    | {"accept-encoding", "idempotency-key", "x-correlation-id"}
+)
+
+
+def reserved_header(name: str) -> bool:
+    lower = name.lower()
+    return lower in _RESERVED or lower.startswith(_RESERVED_PREFIXES)
+
+
+def check_headers(headers: Mapping[str, str], where: str = "/headers") -> list[FieldError]:
+    errors: list[FieldError] = []
+    if len(headers) > MAX_HEADERS:
+        errors.append(FieldError(where, f"has {len(headers)} headers, at most {MAX_HEADERS} are allowed"))
+    total = sum(len(name) + len(value) for name, value in headers.items())
+    if total > MAX_HEADER_BYTES:
+        errors.append(FieldError(where, f"is {total} characters long, at most {MAX_HEADER_BYTES} are allowed"))
+    if errors:
+        return errors
+    seen: set[str] = set()
+    for name, value in headers.items():
+        problem = _problem(name, value)
+        if problem is None and name.lower() in seen:
+            problem = "is named twice in another case"
+        seen.add(name.lower())
+        if problem is not None:
+            errors.append(FieldError(where + pointer(name), problem))
+    return errors
+
+
+def _problem(name: str, value: str) -> str | None:
+    if len(name) > MAX_HEADER_NAME or _TOKEN.fullmatch(name) is None:
+        return f"is not a header name (an HTTP token of 1-{MAX_HEADER_NAME} characters)"
+    if reserved_header(name):
+        return "is reserved: Sluice sets it"
+    if len(value) > MAX_HEADER_VALUE:
+        return f"is longer than {MAX_HEADER_VALUE} characters"
+    if value and _VALUE.fullmatch(value) is None:
+        return "may hold printable ASCII only, without spaces at its ends"
+    return None

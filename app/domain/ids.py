@@ -1,0 +1,99 @@
+"""Ids of tasks (UUIDv7) and API keys (`slk_<id>_<secret><crc>`)."""
+
+import hashlib
+import re
+import secrets
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+_RANDOM_BITS = 74
+_LOW = (1 << 62) - 1
+_VERSION = 0x7 << 76
+_VARIANT = 0b10 << 62
+_UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+
+
+class IdMaker:
+    """UUIDv7 texts that only rise within one process, also when the clock stands still or steps back."""
+
+    __slots__ = ("_last_ms", "_pool", "_rand", "_random", "_used")
+
+    def __init__(self, random: Callable[[int], bytes] = secrets.token_bytes) -> None:
+        self._random = random
+        self._last_ms = -1
+        self._rand = 0
+        self._pool = b""
+        self._used = 0
+
+    def _bits(self, count: int) -> int:
+        # One call for entropy serves hundreds of ids; a system call for each would be the greater part of their cost.
+        if self._used + count > len(self._pool):
+            self._pool = self._random(4096)
+            self._used = 0
+        start, self._used = self._used, self._used + count
+        return int.from_bytes(self._pool[start : self._used], "big")
+
+    def uuid7(self, now_ms: int) -> str:
+        if now_ms > self._last_ms:
+            self._last_ms = now_ms
+            self._rand = self._bits(10) >> 7  # 73 bits: the top one is left for counting up
+        else:
+            self._rand += 1 + self._bits(4)
+            if self._rand >> _RANDOM_BITS:
+                self._last_ms += 1
+                self._rand = self._bits(10) >> 7
+        rand = self._rand
+        value = self._last_ms << 80 | _VERSION | (rand >> 62) << 64 | _VARIANT | rand & _LOW
+        text = f"{value:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def parse_uuid(text: str) -> str | None:
+    """The canonical (lower-case, hyphened) form of a UUID, or None for anything else."""
+    return text.lower() if _UUID.fullmatch(text) else None
+
+
+_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_ID_LENGTH, _SECRET_LENGTH, _CRC_LENGTH = 12, 40, 6
+_KEY = re.compile(rf"slk_([0-9a-zA-Z]{{{_ID_LENGTH}}})_([0-9a-zA-Z]{{{_SECRET_LENGTH}}})([0-9a-zA-Z]{{{_CRC_LENGTH}}})")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as its holder has it. Only `id` and `digest` are stored."""
+
+    id: str
+    text: str = field(repr=False)
+
+    @property
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.text.encode()).digest()
+
+
+def _base62(number: int, length: int) -> str:
+    digits = []
+    for _ in range(length):
+        number, digit = divmod(number, 62)
+        digits.append(_BASE62[digit])
+    return "".join(reversed(digits))
+
+
+def _checksum(stem: str) -> str:
+    return _base62(zlib.crc32(stem.encode()), _CRC_LENGTH)
+
+
+def make_api_key(random: Callable[[int], bytes] = secrets.token_bytes) -> ApiKey:
+    # More bits than the digits hold (256 for 238, 96 for 71), so that cutting them favours no digit.
+    key_id = _base62(int.from_bytes(random(12), "big"), _ID_LENGTH)
+    secret = _base62(int.from_bytes(random(32), "big"), _SECRET_LENGTH)
+    stem = f"slk_{key_id}_{secret}"
+    return ApiKey(key_id, stem + _checksum(stem))
+
+
+def parse_api_key(text: str) -> ApiKey | None:
+    """The key, or None when it cannot be one: the checksum turns typing errors away without a look at the database."""
+    match = _KEY.fullmatch(text)
+    if match is None or _checksum(text[:-_CRC_LENGTH]) != match[3]:
+        return None
+    return ApiKey(match[1], text)

@@ -1,0 +1,55 @@
+"""The verdict on JSON from outside: I-JSON (RFC 7493), bounded in depth.
+
+jiter refuses what the parsers around it let through: invalid UTF-8 anywhere, lone surrogates, NaN and Infinity,
+duplicate keys (escaped spellings included), trailing text, integers of more than 4,300 digits. pydantic_core accepts
+duplicate keys; msgspec.Raw looks neither into UTF-8 nor at keys. jiter's own limit of depth is 201, so ours is
+counted here.
+"""
+
+from typing import Any
+
+import jiter
+
+from app.domain.errors import Refusal
+
+MAX_DEPTH = 128
+
+
+def parse_ijson(body: bytes) -> Any:
+    """The value, or the refusal `malformed`."""
+    try:
+        # Only keys are worth caching: strings of payloads rarely come again.
+        return jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
+    except ValueError as error:
+        raise Refusal("malformed", _why(body, str(error))) from None
+
+
+def _why(body: bytes, error: str) -> str:
+    if not body:
+        return "the body is empty, JSON was expected"
+    try:
+        body.decode()
+    except UnicodeDecodeError as found:
+        return f"the body is not UTF-8 at byte {found.start}"
+    if "recursion limit" in error:
+        return f"the JSON is nested deeper than {MAX_DEPTH} levels"
+    return f"the body is not I-JSON: {error}"
+
+
+def may_be_deep(text: bytes, limit: int = MAX_DEPTH) -> bool:
+    """A cheap bound: without that many brackets no value can be nested so deep."""
+    return text.count(b"[") + text.count(b"{") > limit
+
+
+def is_deeper(value: object, limit: int = MAX_DEPTH) -> bool:
+    """Whether containers are nested more than `limit` deep; a scalar has depth 0."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(limit):
+        if not level:
+            return False
+        level = [child for container in level for child in _children(container) if isinstance(child, dict | list)]
+    return bool(level)
+
+
+def _children(container: Any) -> Any:
+    return container.values() if isinstance(container, dict) else container

@@ -1,0 +1,32 @@
+"""Instants on the wire: RFC 3339 in UTC."""
+
+import re
+from datetime import UTC, datetime
+
+_RFC3339 = re.compile(
+    r"(\d{4}-\d{2}-\d{2})[Tt]([01]\d|2[0-3]):([0-5]\d):([0-5]\d)(?:\.(\d{1,30}))?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
+    re.ASCII,
+)
+
+
+def format_instant(instant: datetime) -> str:
+    """`2026-11-21T22:44:00.123456Z`; the instant must carry a zone."""
+    if instant.tzinfo is not UTC:
+        if instant.utcoffset() is None:
+            raise ValueError("an instant without a zone")
+        instant = instant.astimezone(UTC)
+    return instant.isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def parse_instant(text: str) -> datetime | None:
+    """Strict RFC 3339 with an offset, as UTC; digits below a microsecond are cut. None for anything else."""
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        return None
+    date, hour, minute, second, fraction, offset = match.groups()
+    micros = (fraction or "0")[:6].ljust(6, "0")
+    offset = "+00:00" if offset in "Zz" else offset
+    try:
+        return datetime.fromisoformat(f"{date}T{hour}:{minute}:{second}.{micros}{offset}").astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None

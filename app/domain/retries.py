@@ -1,0 +1,138 @@
+"""Retry policies as callers write them: partial, merged over the queue's."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, get_args
+
+from app.domain.backoff import Backoff, Jitter, Kind, RetryPolicy
+from app.domain.errors import FieldError, pointer
+
+DEFAULT_RETRY = RetryPolicy()
+MAX_ATTEMPTS = 1000
+MAX_BACKOFF_SECONDS = 30 * 86_400
+MAX_FACTOR = 100
+MAX_BACKOFF_STEPS = 100
+
+_RETRY_FIELDS = ("max_attempts", "retry_after_max_seconds", "backoff")
+_EXPONENTIAL_FIELDS = ("min_seconds", "max_seconds", "factor", "jitter")
+
+
+def check_retry(partial: object, where: str = "/retry") -> list[FieldError]:
+    """Every violation of a partial policy; what is absent keeps the value it is merged over."""
+    if not isinstance(partial, Mapping):
+        return [FieldError(where, "expected an object")]
+    errors = [
+        FieldError(where + pointer(name), "unknown field; a retry policy has " + ", ".join(_RETRY_FIELDS))
+        for name in partial
+        if name not in _RETRY_FIELDS
+    ]
+    if "max_attempts" in partial:
+        attempts = partial["max_attempts"]
+        if type(attempts) is not int or not 1 <= attempts <= MAX_ATTEMPTS:
+            errors.append(FieldError(where + "/max_attempts", f"expected an integer from 1 to {MAX_ATTEMPTS}"))
+    if "retry_after_max_seconds" in partial:
+        _check_seconds(partial["retry_after_max_seconds"], where + "/retry_after_max_seconds", errors)
+    if "backoff" in partial:
+        errors += _check_backoff(partial["backoff"], where + "/backoff")
+    return errors
+
+
+def _check_seconds(value: object, where: str, errors: list[FieldError]) -> bool:
+    if not _is_number(value, 0, MAX_BACKOFF_SECONDS):
+        errors.append(FieldError(where, f"expected a number of seconds from 0 to {MAX_BACKOFF_SECONDS}"))
+        return False
+    return True
+
+
+def _is_number(value: object, low: float, high: float) -> bool:
+    return type(value) in (int, float) and low <= value <= high  # type: ignore[operator]  # NaN fails the comparison
+
+
+def _check_backoff(backoff: object, where: str) -> list[FieldError]:
+    if not isinstance(backoff, Mapping):
+        return [FieldError(where, "expected an object")]
+    kind = _kind_of(backoff)
+    if kind not in get_args(Kind):
+        return [FieldError(where + "/kind", "expected one of exponential, fixed, list")]
+    allowed = ("kind", *_EXPONENTIAL_FIELDS) if kind == "exponential" else ("kind", "seconds")
+    errors = [
+        FieldError(where + pointer(name), f"no field of a backoff of kind {kind}, which has " + ", ".join(allowed))
+        for name in backoff
+        if name not in allowed
+    ]
+    if kind == "exponential":
+        errors += _check_exponential(backoff, where)
+    elif kind == "fixed":
+        _check_seconds(backoff.get("seconds"), where + "/seconds", errors)
+    else:
+        steps = backoff.get("seconds")
+        if not isinstance(steps, list | tuple) or not 1 <= len(steps) <= MAX_BACKOFF_STEPS:
+            errors.append(FieldError(where + "/seconds", f"expected a list of 1 to {MAX_BACKOFF_STEPS} numbers"))
+        else:
+            for index, step in enumerate(steps):
+                _check_seconds(step, where + pointer("seconds", index), errors)
+    return errors
+
+
+def _check_exponential(backoff: Mapping[str, Any], where: str) -> list[FieldError]:
+    errors: list[FieldError] = []
+    sound = [
+        _check_seconds(backoff[name], f"{where}/{name}", errors)
+        for name in ("min_seconds", "max_seconds")
+        if name in backoff
+    ]
+    if len(sound) == 2 and all(sound) and backoff["min_seconds"] > backoff["max_seconds"]:
+        errors.append(FieldError(where + "/min_seconds", "is above max_seconds"))
+    if "factor" in backoff and not _is_number(backoff["factor"], 1, MAX_FACTOR):
+        errors.append(FieldError(where + "/factor", f"expected a number from 1 to {MAX_FACTOR}"))
+    if "jitter" in backoff and backoff["jitter"] not in get_args(Jitter):
+        errors.append(FieldError(where + "/jitter", "expected one of full, equal, none"))
+    return errors
+
+
+def _kind_of(backoff: Mapping[str, Any]) -> object:
+    """The kind, told by the fields where it is not named."""
+    if "kind" in backoff:
+        return backoff["kind"]
+    if "seconds" not in backoff:
+        return "exponential"
+    return "list" if isinstance(backoff["seconds"], list | tuple) else "fixed"
+
+
+def merged(policy: RetryPolicy, partial: Mapping[str, Any] | None) -> RetryPolicy:
+    """`partial`, which has passed check_retry, over `policy`; a backoff of another kind replaces the whole backoff."""
+    if not partial:
+        return policy
+    given: dict[str, Any] = dict(partial)
+    if "backoff" in given:
+        given["backoff"] = _merged_backoff(policy.backoff, given["backoff"])
+    if "retry_after_max_seconds" in given:
+        given["retry_after_max_seconds"] = float(given["retry_after_max_seconds"])
+    return replace(policy, **given)
+
+
+def _merged_backoff(backoff: Backoff, partial: Mapping[str, Any]) -> Backoff:
+    kind: Any = _kind_of(partial)
+    seconds = partial.get("seconds", ())
+    if kind == "fixed":
+        return Backoff(kind="fixed", seconds=float(seconds))
+    if kind == "list":
+        return Backoff(kind="list", seconds=tuple(float(step) for step in seconds))
+    over = backoff if backoff.kind == "exponential" else Backoff()
+    given: dict[str, Any] = {name: float(partial[name]) for name in _EXPONENTIAL_FIELDS[:3] if name in partial}
+    return replace(over, **given, jitter=partial.get("jitter", over.jitter))
+
+
+def retry_to_dict(policy: RetryPolicy) -> dict[str, Any]:
+    """The complete policy as JSON shows it; check_retry accepts it and merged() reads it back."""
+    backoff = policy.backoff
+    shown: dict[str, Any] = {"kind": backoff.kind}
+    if backoff.kind == "exponential":
+        shown |= {name: getattr(backoff, name) for name in _EXPONENTIAL_FIELDS}
+    else:
+        shown["seconds"] = list(backoff.seconds) if isinstance(backoff.seconds, tuple) else backoff.seconds
+    return {
+        "max_attempts": policy.max_attempts,
+        "retry_after_max_seconds": policy.retry_after_max_seconds,
+        "backoff": shown,
+    }

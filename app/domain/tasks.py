@@ -1,0 +1,312 @@
+"""Tasks: their states, and what an enqueue may say.
+
+Bytes become a `TaskBody` (decode), a `TaskBody` becomes an `Enqueue` (validate): bulk requests, batches and follow-ups
+share the second step. The payload stays the bytes of its span in the request throughout.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from app.domain.errors import FieldError, Refusal, invalid, pointer
+from app.domain.handlers import check_timeout
+from app.domain.headers import check_headers
+from app.domain.ijson import MAX_DEPTH, is_deeper, may_be_deep, parse_ijson
+from app.domain.instants import format_instant, parse_instant
+from app.domain.names import NAME_RULE, is_name
+from app.domain.retries import check_retry
+from app.domain.texts import text_problem
+
+MAX_DELAY_SECONDS = 366 * 86_400
+MAX_TTL_SECONDS = 3660 * 86_400
+MIN_PRIORITY, MAX_PRIORITY = -100, 100
+MAX_TAGS = 10
+MAX_TAG = 100
+MAX_LABEL = 255
+"""Longest type, correlation id and key."""
+
+
+class State(StrEnum):
+    SCHEDULED = "scheduled"
+    READY = "ready"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+
+UNFINISHED = frozenset({State.SCHEDULED, State.READY, State.RUNNING})
+
+
+class Reason(StrEnum):
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    FATAL_STATUS = "fatal_status"
+    STOPPED_BY_HANDLER = "stopped_by_handler"
+    STOPPED_BY_WORKER = "stopped_by_worker"
+    EXPIRED = "expired"
+    FOLLOWUP_TOO_LARGE = "followup_too_large"
+    REQUESTED = "requested"
+    PURGED = "purged"
+    SUPERSEDED = "superseded"
+
+
+class Outcome(StrEnum):
+    SUCCEEDED = "succeeded"
+    HELD = "held"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
+    TOO_LARGE = "too_large"
+    EGRESS_DENIED = "egress_denied"
+    LEASE_EXPIRED = "lease_expired"
+    RELEASED = "released"
+    CANCELLED = "cancelled"
+    STALE = "stale"
+
+
+class WaitingFor(StrEnum):
+    RUN_AT = "run_at"
+    QUEUE_PAUSED = "queue_paused"
+    QUEUE_LIMIT = "queue_limit"
+    HANDLER_LIMIT = "handler_limit"
+    GLOBAL_LIMIT = "global_limit"
+    HANDLER_DISABLED = "handler_disabled"
+    WORKER = "worker"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilters:
+    """What a list of tasks is narrowed to; None leaves a field open."""
+
+    queue: str | None = None
+    state: State | None = None
+    reason: Reason | None = None
+    type: str | None = None
+    tag: str | None = None
+    handler: str | None = None
+    correlation_id: str | None = None
+    ended_from: datetime | None = None
+    ended_to: datetime | None = None
+
+
+class TaskBody(msgspec.Struct, forbid_unknown_fields=True):
+    """A task as its JSON has it: types hold, rules are not checked yet."""
+
+    payload: msgspec.Raw
+    type: str | None = None
+    delay_seconds: float | None = None
+    run_at: str | None = None
+    ttl_seconds: float | None = None
+    expires_at: str | None = None
+    priority: int = 0
+    idempotency_key: str | None = None
+    unique_key: str | None = None
+    retry: dict[str, Any] | None = None
+    timeout_seconds: float | None = None
+    correlation_id: str | None = None
+    headers: dict[str, str] | None = None
+    tags: list[str] | None = None
+    handler: str | None = None
+
+
+class Enqueue(msgspec.Struct, frozen=True):
+    """A task that may be enqueued. Absent is None; `headers` and `tags` are empty instead."""
+
+    payload: bytes
+    type: str | None = None
+    delay_seconds: float | None = None
+    run_at: datetime | None = None
+    ttl_seconds: float | None = None
+    expires_at: datetime | None = None
+    priority: int = 0
+    idempotency_key: str | None = None
+    unique_key: str | None = None
+    retry: dict[str, Any] | None = None
+    timeout_seconds: float | None = None
+    correlation_id: str | None = None
+    headers: dict[str, str] = {}
+    tags: tuple[str, ...] = ()
+    handler: str | None = None
+
+    def fingerprint(self) -> bytes:
+        """32 bytes that are equal exactly for the same payload bytes under the same options, the key itself aside."""
+        digest = hashlib.sha256(self.payload)
+        options = msgspec.structs.asdict(self)
+        del options["payload"], options["idempotency_key"]
+        digest.update(b"\x00")  # no JSON text contains it, so the two parts cannot be mistaken for each other
+        digest.update(_OPTIONS.encode({name: value for name, value in options.items() if value}))
+        return digest.digest()
+
+    def run_at_from(self, now: datetime) -> datetime:
+        """The first instant the task may start; one gone by is now."""
+        if self.delay_seconds:
+            return now + timedelta(seconds=self.delay_seconds)
+        return now if self.run_at is None else max(self.run_at, now)
+
+    def expires_at_from(self, now: datetime) -> datetime | None:
+        return self.expires_at if self.ttl_seconds is None else now + timedelta(seconds=self.ttl_seconds)
+
+
+_OPTIONS = msgspec.json.Encoder(order="sorted")
+_TASK_BODY = msgspec.json.Decoder(TaskBody)
+_FIELD_TYPES = {field.name: field.type for field in msgspec.structs.fields(TaskBody)}
+_PATH = re.compile(r"(?P<what>.*?) - at `\$(?P<path>.*)`", re.DOTALL)
+
+
+def parse_enqueue(body: bytes, *, max_payload_bytes: int) -> Enqueue:
+    """The body of `POST /queues/{name}/tasks`, judged in all that does not need the present instant (check_instants)."""
+    value = parse_ijson(body)
+    task = decode_task(body, value)
+    check_payload(task.payload, value["payload"], max_payload_bytes)
+    if len(value) == 1:
+        return Enqueue(bytes(task.payload))
+    return validate_task(task)
+
+
+def decode_task(body: bytes | msgspec.Raw, value: Any) -> TaskBody:
+    """`value` is what parse_ijson made of the same bytes; it serves to name every violation, not only the first."""
+    try:
+        return _TASK_BODY.decode(body)
+    except msgspec.ValidationError as error:
+        raise invalid(_type_errors(value) or [_as_field_error(str(error))]) from None
+
+
+def _type_errors(value: Any) -> list[FieldError]:
+    if not isinstance(value, dict):
+        return [FieldError("", "expected an object")]
+    errors = [] if "payload" in value else [FieldError("/payload", "is required (null is a payload)")]
+    for name, given in value.items():
+        if name not in _FIELD_TYPES:
+            errors.append(FieldError(pointer(name), "unknown field"))
+        elif name != "payload":
+            try:
+                msgspec.convert(given, _FIELD_TYPES[name])
+            except msgspec.ValidationError as error:
+                found = _as_field_error(str(error))
+                errors.append(FieldError(pointer(name) + found.pointer, found.detail))
+    return errors
+
+
+def _as_field_error(message: str) -> FieldError:
+    """msgspec says ``Expected `int`, got `str` - at `$.tags[2]` ``."""
+    match = _PATH.fullmatch(message)
+    if match is None:
+        return FieldError("", message.replace("`", ""))
+    parts = re.findall(r"\[(\d+)\]|\.(\w+)", match["path"])  # `[...]`, some key of an object, adds nothing
+    return FieldError(pointer(*(index or name for index, name in parts)), match["what"].replace("`", ""))
+
+
+def check_payload(payload: msgspec.Raw, value: object, max_bytes: int) -> None:
+    size = len(memoryview(payload))
+    if size > max_bytes:
+        raise Refusal("too_large", f"the payload has {size} bytes, at most {max_bytes} are allowed")
+    if may_be_deep(bytes(payload)) and is_deeper(value):
+        raise Refusal("malformed", f"the payload is nested deeper than {MAX_DEPTH} levels")
+
+
+def validate_task(task: TaskBody, where: str = "") -> Enqueue:
+    """`where` is the pointer of the task in its request, for tasks that come in lists."""
+    errors = _text_errors(task, where)
+    errors += _time_errors(task, where)
+    if not MIN_PRIORITY <= task.priority <= MAX_PRIORITY:
+        errors.append(FieldError(where + "/priority", f"expected an integer from {MIN_PRIORITY} to {MAX_PRIORITY}"))
+    if task.unique_key is not None:
+        errors.append(FieldError(where + "/unique_key", "is not supported yet"))
+    if task.retry is not None:
+        errors += check_retry(task.retry, where + "/retry")
+    if task.timeout_seconds is not None:
+        errors += check_timeout(task.timeout_seconds, where + "/timeout_seconds")
+    if task.headers:
+        errors += check_headers(task.headers, where + "/headers")
+    if task.tags:
+        errors += _tag_errors(task.tags, where + "/tags")
+    if task.handler is not None and not is_name(task.handler):
+        errors.append(FieldError(where + "/handler", f"is not a name ({NAME_RULE})"))
+    if errors:
+        raise invalid(errors)
+    return Enqueue(
+        payload=bytes(task.payload),
+        type=task.type,
+        delay_seconds=task.delay_seconds,
+        run_at=None if task.run_at is None else parse_instant(task.run_at),
+        ttl_seconds=task.ttl_seconds,
+        expires_at=None if task.expires_at is None else parse_instant(task.expires_at),
+        priority=task.priority,
+        idempotency_key=task.idempotency_key,
+        unique_key=task.unique_key,
+        retry=task.retry,
+        timeout_seconds=task.timeout_seconds,
+        correlation_id=task.correlation_id,
+        headers=task.headers or {},
+        tags=tuple(task.tags or ()),
+        handler=task.handler,
+    )
+
+
+def _text_errors(task: TaskBody, where: str) -> list[FieldError]:
+    texts = {
+        "type": task.type,
+        "idempotency_key": task.idempotency_key,
+        "unique_key": task.unique_key,
+        "correlation_id": task.correlation_id,
+    }
+    return [
+        FieldError(f"{where}/{name}", problem)
+        for name, text in texts.items()
+        if text is not None and (problem := label_problem(text, header=name != "unique_key"))
+    ]
+
+
+def label_problem(text: str, *, header: bool = True) -> str | None:
+    """Labels travel in headers of the delivery, where control characters would begin a header of their own."""
+    problem = text_problem(text, MAX_LABEL)
+    if problem is None and header and not text.isprintable():
+        return "must not contain control characters"
+    return problem
+
+
+def _tag_errors(tags: list[str], where: str) -> list[FieldError]:
+    if len(tags) > MAX_TAGS:
+        return [FieldError(where, f"has {len(tags)} tags, at most {MAX_TAGS} are allowed")]
+    errors = [
+        FieldError(where + pointer(index), problem)
+        for index, tag in enumerate(tags)
+        if (problem := text_problem(tag, MAX_TAG))
+    ]
+    if len(set(tags)) < len(tags):
+        errors.append(FieldError(where, "names a tag twice"))
+    return errors
+
+
+def _time_errors(task: TaskBody, where: str) -> list[FieldError]:
+    errors: list[FieldError] = []
+    delay, ttl = task.delay_seconds, task.ttl_seconds
+    if delay is not None and not 0 <= delay <= MAX_DELAY_SECONDS:
+        errors.append(FieldError(where + "/delay_seconds", f"expected seconds from 0 to {MAX_DELAY_SECONDS}"))
+    if ttl is not None and not 0 < ttl <= MAX_TTL_SECONDS:
+        errors.append(FieldError(where + "/ttl_seconds", f"expected seconds above 0, at most {MAX_TTL_SECONDS}"))
+    if delay is not None and task.run_at is not None:
+        errors.append(FieldError(where + "/run_at", "excludes delay_seconds"))
+    if ttl is not None and task.expires_at is not None:
+        errors.append(FieldError(where + "/expires_at", "excludes ttl_seconds"))
+    for name, text in (("run_at", task.run_at), ("expires_at", task.expires_at)):
+        if text is not None and parse_instant(text) is None:
+            errors.append(FieldError(f"{where}/{name}", "expected an RFC 3339 instant with an offset"))
+    return errors
+
+
+def check_instants(enqueue: Enqueue, now: datetime, where: str = "") -> None:
+    """The rules that need the present instant; a replay of an idempotent enqueue is answered before them."""
+    errors: list[FieldError] = []
+    if enqueue.run_at is not None and enqueue.run_at > now + timedelta(seconds=MAX_DELAY_SECONDS):
+        errors.append(FieldError(where + "/run_at", f"is more than {MAX_DELAY_SECONDS // 86_400} days ahead"))
+    if enqueue.expires_at is not None and enqueue.expires_at <= now:
+        passed = format_instant(now)
+        errors.append(FieldError(where + "/expires_at", f"has passed (it is {passed}): the task could never start"))
+    if errors:
+        raise invalid(errors)

@@ -1,0 +1,20 @@
+"""Texts that callers give: bounded, and of a kind that Postgres can store."""
+
+from app.domain.errors import FieldError
+
+
+def text_problem(text: str, longest: int, *, empty: bool = False) -> str | None:
+    if not text and not empty:
+        return "must not be empty"
+    if len(text) > longest:
+        return f"is longer than {longest} characters"
+    if "\x00" in text:
+        return "must not contain the NUL character"
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        return "must not contain a lone surrogate"
+    return None
+
+
+def check_text(text: str, where: str, longest: int, *, empty: bool = False) -> list[FieldError]:
+    problem = text_problem(text, longest, empty=empty)
+    return [] if problem is None else [FieldError(where, problem)]
