@@ -159,7 +159,7 @@ _PATH = re.compile(r"(?P<what>.*?) - at `\$(?P<path>.*)`", re.DOTALL)
 
 
 def parse_enqueue(body: bytes, *, max_payload_bytes: int) -> Enqueue:
-    """The body of `POST /queues/{name}/tasks`, judged in all that does not need the present instant (check_instants)."""
+    """The body of `POST /queues/{name}/tasks`, judged in all that needs no present instant (check_instants does)."""
     value = parse_ijson(body)
     task = decode_task(body, value)
     check_payload(task.payload, value["payload"], max_payload_bytes)
