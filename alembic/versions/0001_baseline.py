@@ -1,0 +1,63 @@
+"""The first schema: every table of baseline.sql and version 1 of every function."""
+
+from pathlib import Path
+
+from alembic import op
+from app.store import FUNCTIONS
+
+revision = "0001"
+down_revision = None
+
+INSTALLED = (
+    "ensure_partitions_v1",
+    "enqueue_v1",
+    "claim_v1",
+    "bury_v1",
+    "record_late_v1",
+    "settle_v1",
+    "renew_v1",
+    "release_claim_v1",
+    "reap_v1",
+    "promote_v1",
+    "expire_v1",
+    "cancel_v1",
+    "retry_v1",
+)
+# today, the longest default retention (30 days), and a week ahead
+FIRST_PARTITIONS_DAYS = 37
+
+
+def upgrade() -> None:
+    run = op.get_bind().exec_driver_sql
+    for statement in Path(__file__).with_name("baseline.sql").read_text().split(";\n"):
+        if statement.strip():
+            run(statement)
+    for name in INSTALLED:
+        run((FUNCTIONS / f"{name}.sql").read_text())
+    run(f"select sluice.ensure_partitions_v1({FIRST_PARTITIONS_DAYS})")
+    run("insert into sluice.meta (schema_version, min_compatible) values (1, 1)")
+    run("insert into sluice.tenants (name) values ('default')")
+
+
+def downgrade() -> None:
+    run = op.get_bind().exec_driver_sql
+    for name in INSTALLED:
+        run(f"drop function sluice.{name}")
+    for table in (
+        "replicas",
+        "queue_minutes",
+        "attempt_history",
+        "task_history",
+        "receipts",
+        "idempotency_keys",
+        "attempts",
+        "tasks",
+        "lanes",
+        "queues",
+        "handlers",
+        "api_keys",
+        "tenants",
+        "keyring",
+        "meta",
+    ):
+        run(f"drop table sluice.{table}")

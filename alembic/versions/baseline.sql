@@ -1,0 +1,283 @@
+-- The first schema. Tables read top down: who owns, what is defined, what is live, what has ended, what only helps.
+create table sluice.meta (
+  only_row boolean not null default true constraint meta_pkey primary key constraint meta_only_row check (only_row),
+  schema_version integer not null,
+  min_compatible integer not null
+);
+
+create table sluice.keyring (
+  only_row boolean not null default true constraint keyring_pkey primary key constraint keyring_only_row check (only_row),
+  data_key bytea not null,
+  wrapped boolean not null
+);
+
+create table sluice.tenants (
+  id bigint generated always as identity constraint tenants_pkey primary key,
+  name text not null constraint tenants_name_key unique,
+  max_concurrency integer constraint tenants_max_concurrency check (max_concurrency > 0),
+  created_at timestamptz not null default clock_timestamp()
+);
+
+create table sluice.api_keys (
+  id text not null constraint api_keys_pkey primary key,
+  tenant_id bigint not null constraint api_keys_tenant_fkey references sluice.tenants,
+  scope text not null constraint api_keys_scope check (scope in ('use', 'manage', 'operate')),
+  digest bytea not null,
+  created_at timestamptz not null default clock_timestamp(),
+  revoked_at timestamptz
+);
+
+-- Names of deleted handlers and queues live on for the tasks of history that name them, so rows are marked, not removed.
+create table sluice.handlers (
+  id bigint generated always as identity constraint handlers_pkey primary key,
+  tenant_id bigint not null constraint handlers_tenant_fkey references sluice.tenants,
+  name text not null,
+  url text not null,
+  timeout_seconds double precision not null,
+  sealed_headers bytea not null,
+  max_concurrency integer constraint handlers_max_concurrency check (max_concurrency > 0),
+  fatal_statuses integer[] not null default '{}',
+  description text,
+  etag text not null,
+  sealed_secret bytea not null,
+  sealed_previous_secret bytea,
+  previous_secret_until timestamptz,
+  enabled boolean not null default true,
+  disabled_at timestamptz,
+  disabled_reason text,
+  version bigint not null default 1,
+  created_at timestamptz not null default clock_timestamp(),
+  updated_at timestamptz not null default clock_timestamp(),
+  deleted_at timestamptz
+);
+create unique index handlers_name_key on sluice.handlers (tenant_id, name) where deleted_at is null;
+
+create table sluice.queues (
+  id bigint generated always as identity constraint queues_pkey primary key,
+  tenant_id bigint not null constraint queues_tenant_fkey references sluice.tenants,
+  name text not null,
+  handler_id bigint constraint queues_handler_fkey references sluice.handlers,
+  max_concurrency integer constraint queues_max_concurrency check (max_concurrency > 0),
+  max_depth integer constraint queues_max_depth check (max_depth > 0),
+  timeout_seconds double precision,
+  retry json not null,
+  max_attempts integer not null,
+  idempotency_seconds double precision not null,
+  payload_schema text,
+  succeeded_days double precision not null,
+  cancelled_days double precision not null,
+  dead_days double precision not null,
+  description text,
+  etag text not null,
+  paused boolean not null default false,
+  paused_at timestamptz,
+  version bigint not null default 1,
+  created_at timestamptz not null default clock_timestamp(),
+  updated_at timestamptz not null default clock_timestamp(),
+  deleted_at timestamptz
+);
+create unique index queues_name_key on sluice.queues (tenant_id, name) where deleted_at is null;
+create index queues_handler on sluice.queues (handler_id);
+
+-- The unit of claiming: a queue and the handler its tasks named for themselves (0: the queue's own).
+create table sluice.lanes (
+  queue_id bigint not null,
+  handler_id bigint not null,
+  constraint lanes_pkey primary key (queue_id, handler_id)
+);
+
+-- Live tasks. state: 0 ready, 1 running, 2 scheduled. A held slot is a running row, and only a running row has a lease_token.
+-- Columns named last_… are the newest attempt: a task that succeeds at once writes no row in attempts at all.
+-- No foreign keys: they cost a third of the throughput and a multixact a group.
+create table sluice.tasks (
+  id uuid not null constraint tasks_pkey primary key,
+  tenant_id bigint not null,
+  queue_id bigint not null,
+  handler_id bigint not null default 0,
+  state smallint not null constraint tasks_state check (state between 0 and 2),
+  priority smallint not null,
+  run_at timestamptz not null,
+  created_at timestamptz not null,
+  expires_at timestamptz,
+  payload bytea not null,
+  type text,
+  headers json,
+  tags text[],
+  correlation_id text,
+  idempotency_key text,
+  idempotency_until timestamptz,
+  unique_key text,
+  retry json,
+  max_attempts integer,
+  timeout_seconds double precision,
+  traceparent text,
+  tracestate text,
+  root_id uuid,
+  parent_id uuid,
+  batch_id uuid,
+  cursor text,
+  schedule_id bigint,
+  scheduled_for timestamptz,
+  progress json,
+  attempt integer not null default 0,
+  claims integer not null default 0,
+  last_error text,
+  lease_token uuid,
+  lease_owner uuid,
+  lease_claim uuid,
+  lease_handler_id bigint,
+  lease_expires_at timestamptz,
+  last_token uuid,
+  last_counted boolean,
+  last_replica text,
+  last_started_at timestamptz,
+  last_ended_at timestamptz,
+  last_outcome text,
+  last_status integer,
+  last_message text,
+  last_excerpt text,
+  last_trace_id text,
+  constraint tasks_running_is_leased check ((state = 1) = (lease_token is not null))
+) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+        autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.2, autovacuum_vacuum_cost_delay = 0);
+create index tasks_by_queue on sluice.tasks (queue_id, id);
+create index tasks_ready on sluice.tasks (queue_id, handler_id, priority desc, run_at, id) where state = 0;
+create index tasks_due on sluice.tasks (run_at) where state = 2;
+create index tasks_scheduled on sluice.tasks (queue_id) where state = 2;
+create index tasks_expiring on sluice.tasks (expires_at) where state <> 1 and expires_at is not null;
+create index tasks_running on sluice.tasks (queue_id) where state = 1;
+create index tasks_running_by_handler on sluice.tasks (tenant_id, lease_handler_id) where state = 1;
+create index tasks_leased on sluice.tasks (lease_expires_at) where state = 1;
+
+-- Attempts before the newest one, of live tasks.
+create table sluice.attempts (
+  task_id uuid not null,
+  number integer not null,
+  token uuid not null,
+  counted boolean not null,
+  replica text,
+  started_at timestamptz not null,
+  ended_at timestamptz,
+  outcome text,
+  status integer,
+  message text,
+  excerpt text,
+  trace_id text,
+  constraint attempts_pkey primary key (task_id, number)
+) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+
+create table sluice.idempotency_keys (
+  queue_id bigint not null,
+  key text not null,
+  fingerprint bytea not null,
+  task_id uuid not null,
+  expires_at timestamptz not null,
+  constraint idempotency_keys_pkey primary key (queue_id, key)
+) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+create index idempotency_keys_expiry on sluice.idempotency_keys (expires_at);
+
+-- One row for each enqueue group, so that a group whose answer was lost is run again without running twice.
+create table sluice.receipts (
+  group_id uuid not null constraint receipts_pkey primary key,
+  verdicts jsonb,
+  created_at timestamptz not null default clock_timestamp()
+) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+create index receipts_created on sluice.receipts (created_at);
+
+-- Ended tasks, partitioned by the day they are forgotten, so that a day is dropped whole. state: 3 succeeded, 4 dead, 5 cancelled.
+create table sluice.task_history (
+  id uuid not null,
+  kept_until timestamptz not null,
+  tenant_id bigint not null,
+  queue_id bigint not null,
+  handler_id bigint not null,
+  state smallint not null constraint task_history_state check (state between 3 and 5),
+  reason text,
+  ended_at timestamptz not null,
+  priority smallint not null,
+  run_at timestamptz not null,
+  created_at timestamptz not null,
+  expires_at timestamptz,
+  payload bytea not null,
+  type text,
+  headers json,
+  tags text[],
+  correlation_id text,
+  idempotency_key text,
+  idempotency_until timestamptz,
+  unique_key text,
+  retry json,
+  max_attempts integer,
+  timeout_seconds double precision,
+  traceparent text,
+  tracestate text,
+  root_id uuid,
+  parent_id uuid,
+  batch_id uuid,
+  cursor text,
+  schedule_id bigint,
+  scheduled_for timestamptz,
+  progress json,
+  attempt integer not null,
+  claims integer not null,
+  last_error text,
+  result bytea,
+  result_format text,
+  result_truncated boolean not null default false,
+  lease_handler_id bigint,
+  last_token uuid,
+  last_counted boolean,
+  last_replica text,
+  last_started_at timestamptz,
+  last_ended_at timestamptz,
+  last_outcome text,
+  last_status integer,
+  last_message text,
+  last_excerpt text,
+  last_trace_id text,
+  constraint task_history_pkey primary key (id, kept_until)
+) partition by range (kept_until);
+create index task_history_by_queue on sluice.task_history (queue_id, id);
+create index task_history_dead on sluice.task_history (queue_id, id) where state = 4;
+
+create table sluice.attempt_history (
+  task_id uuid not null,
+  number integer not null,
+  kept_until timestamptz not null,
+  token uuid not null,
+  counted boolean not null,
+  replica text,
+  started_at timestamptz not null,
+  ended_at timestamptz,
+  outcome text,
+  status integer,
+  message text,
+  excerpt text,
+  trace_id text,
+  constraint attempt_history_pkey primary key (task_id, number, kept_until)
+) partition by range (kept_until);
+
+-- Minute histograms of each queue, folded from what every replica counted.
+create table sluice.queue_minutes (
+  queue_id bigint not null,
+  minute timestamptz not null,
+  enqueued bigint not null default 0,
+  started bigint not null default 0,
+  succeeded bigint not null default 0,
+  dead bigint not null default 0,
+  cancelled bigint not null default 0,
+  wait bigint[] not null default '{}',
+  run bigint[] not null default '{}',
+  constraint queue_minutes_pkey primary key (queue_id, minute)
+) with (fillfactor = 70);
+
+-- For people; nothing decides by it.
+create table sluice.replicas (
+  id uuid not null constraint replicas_pkey primary key,
+  name text not null,
+  roles text not null,
+  version text not null,
+  started_at timestamptz not null,
+  seen_at timestamptz not null,
+  draining boolean not null default false
+);

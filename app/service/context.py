@@ -1,0 +1,76 @@
+"""What every verb works with: the caller, and the parts of this Sluice it needs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from app.delivery.egress import EgressPolicy
+from app.delivery.transport import Transport
+from app.domain.errors import Refusal
+from app.store.clock import Clock
+from app.store.db import Database
+from app.store.vault import Vault
+from app.telemetry.metrics import Metrics
+from app.telemetry.tracing import Tracing
+
+if TYPE_CHECKING:
+    from app.service.lanes import Lane
+    from app.service.settling import Late, Outcome
+    from app.service.tasks import Admitted, Entry
+
+SCOPES = ("use", "manage", "operate")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    tenant_id: int
+    tenant: str
+    scope: str
+
+    def require(self, scope: str) -> None:
+        """Raises Refusal (forbidden) unless the caller's scope reaches `scope`."""
+        if SCOPES.index(self.scope) < SCOPES.index(scope):
+            raise Refusal("forbidden", f"this needs a key of scope {scope}; the key given has {self.scope}")
+
+
+def _ignore(*_: object) -> None:
+    """Nobody listens: an API replica without an engine, or a service used by itself in a test."""
+
+
+@dataclass(slots=True)
+class Signals:
+    """Hints that travel up to the engine; main connects them. Losing one costs at most a poll interval."""
+
+    lane_ready: Callable[[int, int], None] = _ignore
+    """(queue id, lane's handler id): tasks became ready, or a slot came free."""
+    stir: Callable[[], None] = _ignore
+    """A change (resume, enable, a higher limit) may have opened any lane."""
+    due_at: Callable[[float], None] = _ignore
+    """Unix seconds by the database's clock at which a task becomes due or expires."""
+    revoked: Callable[[str, str], None] = _ignore
+    """(task id, id of the replica that holds it): the lease is gone, the call must end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    id: str
+    """A random UUID of this process."""
+    name: str
+    """Host name and short id, for people."""
+
+
+@dataclass(slots=True)
+class Core:
+    db: Database
+    clock: Clock
+    vault: Vault
+    egress: EgressPolicy
+    transport: Transport
+    metrics: Metrics
+    tracing: Tracing
+    replica: Replica
+    public_url: str
+    max_payload_bytes: int
+    signals: Signals = field(default_factory=Signals)
+    enqueueing: "Lane[Entry, Admitted]" = None  # type: ignore[assignment]  # main starts the lanes once the loop runs
+    settling: "Lane[Outcome, Late]" = None  # type: ignore[assignment]

@@ -1,0 +1,139 @@
+"""Connections: an asyncpg pool for the hot statements, a SQLAlchemy engine over the same driver for the others."""
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+CONNECT_SECONDS = 5.0
+COMMAND_SECONDS = 15.0
+POOL_SIZE = 10
+ADMIN_POOL_SIZE = 5
+
+# statement_timeout ends what the client has given up on; the tcp settings end what a black-holed network keeps alive
+SERVER_SETTINGS = {
+    "application_name": "sluice",
+    "synchronous_commit": "on",
+    "statement_timeout": str(int(COMMAND_SECONDS * 1000)),
+    "idle_in_transaction_session_timeout": "30000",
+    "tcp_keepalives_idle": "15",
+    "tcp_user_timeout": "15000",
+    "timezone": "UTC",
+}
+
+AWAY = (
+    OSError,
+    asyncio.TimeoutError,
+    ssl.SSLError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.DiskFullError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
+
+
+class Unavailable(Exception):
+    """The database did not answer, or cannot serve now; what was under way may or may not have been committed."""
+
+
+def normalise(dsn: str) -> str:
+    """Any postgres:// or postgresql:// form, with or without a SQLAlchemy driver, as asyncpg takes it."""
+    return re.sub(r"^postgres(?:ql)?(?:\+\w+)?://", "postgresql://", dsn)
+
+
+async def connect(dsn: str, **settings: str) -> asyncpg.Connection:
+    return await asyncpg.connect(
+        normalise(dsn),
+        timeout=CONNECT_SECONDS,
+        command_timeout=COMMAND_SECONDS,
+        server_settings={**SERVER_SETTINGS, **settings},
+    )
+
+
+def create_engine(dsn: str) -> AsyncEngine:
+    """The dialect rejects sslmode, options and postgres://, so asyncpg makes the connections itself."""
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=lambda: connect(dsn),
+        pool_size=ADMIN_POOL_SIZE,
+        max_overflow=0,
+        pool_timeout=CONNECT_SECONDS,
+        pool_pre_ping=True,
+    )
+
+
+class Database:
+    """Both ways to the one database. Raises Unavailable where the database is away, the driver's error elsewhere."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = normalise(dsn)
+        self._pool: asyncpg.Pool | None = None
+        self._engine = create_engine(self.dsn)
+
+    async def open(self) -> None:
+        async with translated():
+            self._pool = await asyncpg.create_pool(
+                self.dsn,
+                min_size=1,
+                max_size=POOL_SIZE,
+                timeout=CONNECT_SECONDS,
+                command_timeout=COMMAND_SECONDS,
+                server_settings=SERVER_SETTINGS,
+            )
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await pool.close()
+            except TimeoutError:
+                pool.terminate()
+
+    @property
+    def checked_out(self) -> int:
+        """Connections of both pools in use now."""
+        assert self._pool is not None
+        return self._pool.get_size() - self._pool.get_idle_size() + self._engine.pool.checkedout()  # type: ignore[attr-defined]
+
+    async def fetch(self, sql: str, *args: Any) -> list[Any]:
+        """One statement, autocommit: one round trip, no transaction left open."""
+        assert self._pool is not None
+        async with translated():
+            return await self._pool.fetch(sql, *args, timeout=COMMAND_SECONDS)
+
+    async def fetchval(self, sql: str, *args: Any) -> Any:
+        rows = await self.fetch(sql, *args)
+        return rows[0][0] if rows else None
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction for definitions, on the SQLAlchemy side."""
+        async with translated(), self._engine.begin() as connection:
+            yield connection
+
+
+@asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    try:
+        yield
+    except AWAY as error:
+        raise Unavailable(f"{type(error).__name__}: {error}") from error
+    except DBAPIError as error:
+        cause = getattr(error.orig, "__cause__", None) or error.orig
+        if error.connection_invalidated or isinstance(cause, AWAY):
+            raise Unavailable(f"{type(cause).__name__}: {cause}") from error
+        raise

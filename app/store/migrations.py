@@ -1,0 +1,81 @@
+"""Schema migrations, safe to start in every replica at once.
+
+No lock at all crashes three of four replicas; a blocking advisory lock deadlocks with CREATE INDEX CONCURRENTLY. So the lock
+is polled, and skipped when the schema is already at the version this release brings.
+"""
+
+import asyncio
+from pathlib import Path
+
+import asyncpg
+
+from app.store.db import connect, create_engine, translated
+
+SCHEMA_VERSION = 1
+"""The schema this release brings."""
+MIGRATION_LOCK = 5157000
+POLL_SECONDS = 0.1
+LOCK_SECONDS = 120.0
+ROOT = Path(__file__).parents[2]
+
+
+class SchemaMismatch(Exception):
+    """The schema in the database is one this release cannot run on."""
+
+
+async def schema_version(connection: asyncpg.Connection) -> int:
+    """The version of the schema in the database; 0 when there is none.
+
+    Raises SchemaMismatch when a newer release has made the schema incompatible with this one.
+    """
+    if await connection.fetchval("select to_regclass('sluice.meta')") is None:
+        return 0
+    version, oldest = await connection.fetchrow("select schema_version, min_compatible from sluice.meta")
+    if oldest > SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"the database has schema {version}, which needs a release for schema {oldest} or newer; this one knows "
+            f"{SCHEMA_VERSION}: start a newer sluice"
+        )
+    return int(version)
+
+
+async def migrate(dsn: str) -> bool:
+    """Bring the schema to this release's version; True when it had to do something. Raises Unavailable, SchemaMismatch,
+    TimeoutError (another replica has been migrating for two minutes)."""
+    async with translated():
+        connection = await connect(dsn, statement_timeout="0")
+    try:
+        async with translated():
+            if await schema_version(connection) >= SCHEMA_VERSION:
+                return False
+            async with asyncio.timeout(LOCK_SECONDS):
+                while not await connection.fetchval("select pg_try_advisory_lock($1)", MIGRATION_LOCK):
+                    await asyncio.sleep(POLL_SECONDS)
+            if await schema_version(connection) >= SCHEMA_VERSION:
+                return False
+            await connection.execute("create schema if not exists sluice")
+            await _upgrade(dsn)
+            return True
+    finally:
+        await connection.close(timeout=1)
+
+
+async def _upgrade(dsn: str) -> None:
+    # alembic costs half a second to import: only a start that migrates pays it
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "alembic"))
+    engine = create_engine(dsn)
+    try:
+        async with engine.connect() as connection:
+
+            def upgrade(sync: object) -> None:
+                config.attributes["connection"] = sync
+                command.upgrade(config, "head")
+
+            await connection.run_sync(upgrade)
+            await connection.commit()
+    finally:
+        await engine.dispose()

@@ -1,0 +1,20 @@
+-- Cancel live tasks of one tenant. A running one loses its lease at once; its attempt does not count. Answers what was
+-- cancelled, with the holder to tell; ids not answered are not live, and the caller looks in history, in a later statement.
+create function sluice.cancel_v1(p_tenant bigint, p_ids uuid[], p_reason text)
+returns table (task_id uuid, queue_id bigint, lane bigint, handler_id bigint, owner uuid) language plpgsql volatile
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+#variable_conflict use_column
+declare v_ids uuid[]; v_now timestamptz;
+begin
+  select array_agg(l.id) into v_ids
+  from (select t.id from sluice.tasks t where t.id = any(p_ids) and t.tenant_id = p_tenant order by t.id for update) l;
+  if v_ids is null then return; end if;
+  v_now := clock_timestamp();
+  return query select t.id, t.queue_id, t.handler_id, t.lease_handler_id, t.lease_owner
+    from sluice.tasks t where t.id = any(v_ids);
+  update sluice.tasks t set attempt = t.attempt - 1, last_counted = false, last_ended_at = v_now,
+    last_outcome = coalesce(t.last_outcome, 'cancelled')
+  where t.id = any(v_ids) and t.lease_token is not null;
+  perform sluice.bury_v1(v_ids, 5::smallint, p_reason, array_fill(v_now, array[cardinality(v_ids)]));
+end $$;

@@ -1,0 +1,106 @@
+-- Lease up to p_want ready tasks of one lane, (queue, own handler or 0), and say why there are not more.
+-- The last row carries the verdict and no task: ok (as many as wanted), empty, full (a limit), busy (another claimer or a
+-- change holds a lock: ask again in milliseconds), paused, disabled, worker (the queue has no handler), gone, late.
+--
+-- Limits are exact because the shared advisory locks come first, the definitions are read in a later statement, the rows of
+-- limited levels are locked, and only then, in yet a later statement, the running rows are counted. Lock and count in one
+-- statement admits above the limit: its snapshot is older than its lock. Every change of a pause, an enabled flag or a limit
+-- takes the same advisory lock exclusively, so none is outrun by a claim in flight.
+create function sluice.claim_v1(
+  p_queue bigint, p_lane bigint, p_want integer, p_owner uuid, p_replica text, p_claim uuid, p_not_after timestamptz,
+  p_lease_seconds double precision)
+returns table (
+  verdict text, queue_version bigint, handler_id bigint, handler_version bigint,
+  task_id uuid, token uuid, lease_expires_at timestamptz, started_at timestamptz, run_at timestamptz, number integer,
+  attempt integer, priority smallint, payload bytea, type text, headers json, correlation_id text, retry json,
+  timeout_seconds double precision, traceparent text, tracestate text, created_at timestamptz)
+language plpgsql volatile
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+#variable_conflict use_column
+declare
+  v_handler bigint; v_tenant bigint; v_room integer := p_want; v_now timestamptz; v_ids uuid[]; v_again boolean; s record;
+begin
+  select coalesce(nullif(p_lane, 0), q.handler_id), q.tenant_id into v_handler, v_tenant
+  from sluice.queues q where q.id = p_queue and q.deleted_at is null;
+  if not found then verdict := 'gone'; return next; return; end if;
+
+  perform pg_advisory_xact_lock_shared(5157001, v_tenant::integer);
+  if v_handler is not null then perform pg_advisory_xact_lock_shared(5157002, v_handler::integer); end if;
+  perform pg_advisory_xact_lock_shared(5157003, p_queue::integer);
+
+  select q.paused, q.max_concurrency as queue_limit, q.version as queue_version, q.timeout_seconds as queue_timeout,
+         coalesce(nullif(p_lane, 0), q.handler_id) as handler_id, n.max_concurrency as tenant_limit,
+         h.enabled, h.max_concurrency as handler_limit, h.version as handler_version, h.timeout_seconds as handler_timeout
+    into s
+  from sluice.queues q join sluice.tenants n on n.id = q.tenant_id
+  left join sluice.handlers h on h.id = coalesce(nullif(p_lane, 0), q.handler_id)
+  where q.id = p_queue and q.deleted_at is null;
+  verdict := case
+    when not found then 'gone'
+    when s.handler_id is distinct from v_handler then 'busy'
+    when clock_timestamp() > p_not_after then 'late'
+    when s.paused then 'paused'
+    when v_handler is null then 'worker'
+    when not s.enabled then 'disabled' end;
+  if verdict is not null then return next; return; end if;
+
+  if s.tenant_limit is not null then
+    perform 1 from sluice.tenants n where n.id = v_tenant for no key update skip locked;
+    if not found then verdict := 'busy'; return next; return; end if;
+  end if;
+  if s.handler_limit is not null then
+    perform 1 from sluice.handlers h where h.id = v_handler for no key update skip locked;
+    if not found then verdict := 'busy'; return next; return; end if;
+  end if;
+  if s.queue_limit is not null then
+    perform 1 from sluice.queues q where q.id = p_queue for no key update skip locked;
+    if not found then verdict := 'busy'; return next; return; end if;
+  end if;
+  if s.tenant_limit is not null then
+    v_room := least(v_room, s.tenant_limit
+      - (select count(*) from sluice.tasks t where t.state = 1 and t.tenant_id = v_tenant)::integer);
+  end if;
+  if s.handler_limit is not null then
+    v_room := least(v_room, s.handler_limit
+      - (select count(*) from sluice.tasks t where t.state = 1 and t.tenant_id = v_tenant and t.lease_handler_id = v_handler)::integer);
+  end if;
+  if s.queue_limit is not null then
+    v_room := least(v_room, s.queue_limit
+      - (select count(*) from sluice.tasks t where t.state = 1 and t.queue_id = p_queue)::integer);
+  end if;
+  if v_room <= 0 then verdict := 'full'; return next; return; end if;
+
+  -- pick first, record and update after: each statement sees the rows as they were locked
+  select array_agg(k.id), bool_or(k.claims > 0) into v_ids, v_again
+  from (select t.id, t.claims from sluice.tasks t
+        where t.queue_id = p_queue and t.handler_id = p_lane and t.state = 0
+          and (t.expires_at is null or t.expires_at > clock_timestamp())
+        order by t.priority desc, t.run_at, t.id limit v_room for update skip locked) k;
+  if v_again then
+    insert into sluice.attempts (task_id, number, token, counted, replica, started_at, ended_at, outcome, status, message,
+                                 excerpt, trace_id)
+    select t.id, t.claims, t.last_token, t.last_counted, t.last_replica, t.last_started_at, t.last_ended_at, t.last_outcome,
+           t.last_status, t.last_message, t.last_excerpt, t.last_trace_id
+    from sluice.tasks t where t.id = any(v_ids) and t.claims > 0;
+  end if;
+  v_now := clock_timestamp();
+  return query
+    update sluice.tasks t set
+      state = 1, attempt = t.attempt + 1, claims = t.claims + 1,
+      lease_token = g.token, lease_owner = p_owner, lease_claim = p_claim, lease_handler_id = v_handler,
+      lease_expires_at = v_now + make_interval(secs => greatest(5, least(
+        p_lease_seconds, coalesce(t.timeout_seconds, s.queue_timeout, s.handler_timeout) + 5))),
+      last_token = g.token, last_counted = true, last_replica = p_replica, last_started_at = v_now, last_ended_at = null,
+      last_outcome = null, last_status = null, last_message = null, last_excerpt = null, last_trace_id = null
+    from (select i.id, gen_random_uuid() as token from unnest(v_ids) i(id) offset 0) g
+    where t.id = g.id and t.id = any(v_ids)
+    returning null::text, s.queue_version, v_handler, s.handler_version, t.id, t.lease_token, t.lease_expires_at, v_now, t.run_at,
+      t.claims, t.attempt, t.priority, t.payload, t.type, t.headers, t.correlation_id, t.retry, t.timeout_seconds,
+      t.traceparent, t.tracestate, t.created_at;
+  verdict := case
+    when coalesce(cardinality(v_ids), 0) < v_room then 'empty'
+    when v_room < p_want then 'full'
+    else 'ok' end;
+  return next;
+end $$;

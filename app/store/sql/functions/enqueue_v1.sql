@@ -1,0 +1,122 @@
+-- Insert one group of tasks, each with a verdict of its own. Answers the group's receipt:
+--   {"at": instant, "verdicts": {"<ordinal from 1>": [verdict, task id?]}, "waiting": {"<queue id>": code}}
+-- where an item without a verdict was created. Run again with the same p_group it writes nothing and answers the same.
+--
+-- Order of locks: receipt, shared advisory locks of handlers and queues, rows of queues with a depth, idempotency keys sorted.
+-- The rows are read in statements after the locks, under a newer snapshot: a count taken in the locking statement is too old.
+-- 'changed': the definition is not the one the caller validated against; 'again': the key expired meanwhile; both are retried.
+create function sluice.enqueue_v1(
+  p_group uuid, p_ids uuid[], p_queues bigint[], p_versions bigint[], p_handlers bigint[],
+  p_payloads bytea[], p_keys text[], p_fingerprints bytea[], p_options text[])
+returns jsonb language plpgsql volatile
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+declare
+  v_now timestamptz; v_verdicts jsonb := '{}'; v_more jsonb; v_waiting jsonb; v_receipt jsonb; v_bad integer[]; v_queue record;
+begin
+  insert into sluice.receipts (group_id) values (p_group) on conflict do nothing;
+  if not found then
+    return (select r.verdicts from sluice.receipts r where r.group_id = p_group);
+  end if;
+  perform pg_advisory_xact_lock_shared(5157002, s.h::integer)
+    from (select distinct h from unnest(p_handlers) h where h <> 0 order by h) s;
+  perform pg_advisory_xact_lock_shared(5157003, s.q::integer)
+    from (select distinct q from unnest(p_queues) q order by q) s;
+  perform 1 from (select 1 from sluice.queues q where q.id = any(p_queues) and q.max_depth is not null
+                  order by q.id for no key update) s;
+  v_now := clock_timestamp();
+
+  select coalesce(jsonb_object_agg(u.n, jsonb_build_array(u.verdict)), '{}') into v_verdicts
+  from (
+    select i.n, case
+        when q.id is null or q.deleted_at is not null or q.version <> i.version then 'changed'
+        when i.handler <> 0 and (h.id is null or h.deleted_at is not null) then 'handler_gone'
+      end as verdict
+    from unnest(p_queues, p_versions, p_handlers) with ordinality i(queue, version, handler, n)
+    left join sluice.queues q on q.id = i.queue
+    left join sluice.handlers h on h.id = i.handler) u
+  where u.verdict is not null;
+
+  if exists (select from unnest(p_keys) k where k is not null) then
+    delete from sluice.idempotency_keys k
+    using (select d.queue_id, d.key from sluice.idempotency_keys d
+           join (select distinct i.queue, i.key from unnest(p_queues, p_keys) i(queue, key) where i.key is not null) w
+             on d.queue_id = w.queue and d.key = w.key
+           where d.expires_at <= v_now order by d.queue_id, d.key for update of d) x
+    where k.queue_id = x.queue_id and k.key = x.key and k.expires_at <= v_now;
+    insert into sluice.idempotency_keys (queue_id, key, fingerprint, task_id, expires_at)
+    select i.queue, i.key, i.fingerprint, i.id, v_now + make_interval(secs => q.idempotency_seconds)
+    from unnest(p_ids, p_queues, p_keys, p_fingerprints) with ordinality i(id, queue, key, fingerprint, n)
+    join sluice.queues q on q.id = i.queue
+    where i.key is not null and not v_verdicts ? i.n::text
+    order by i.queue, i.key, i.n
+    on conflict do nothing;
+    select coalesce(jsonb_object_agg(i.n, case
+        when k.task_id is null then jsonb_build_array('again')
+        when k.fingerprint = i.fingerprint then jsonb_build_array('replayed', k.task_id)
+        else jsonb_build_array('mismatch') end), '{}')
+      into v_more
+    from unnest(p_ids, p_queues, p_keys, p_fingerprints) with ordinality i(id, queue, key, fingerprint, n)
+    left join sluice.idempotency_keys k on k.queue_id = i.queue and k.key = i.key
+    where i.key is not null and not v_verdicts ? i.n::text and k.task_id is distinct from i.id;
+    v_verdicts := v_verdicts || v_more;
+  end if;
+
+  for v_queue in select q.id, q.max_depth from sluice.queues q
+                 where q.id = any(p_queues) and q.max_depth is not null order by q.id loop
+    select array_agg(i.n) into v_bad
+    from (select n, row_number() over (order by n) as place
+          from unnest(p_queues) with ordinality u(queue, n)
+          where queue = v_queue.id and not v_verdicts ? n::text) i
+    where i.place > v_queue.max_depth
+      - (select count(*) from sluice.tasks t where t.queue_id = v_queue.id and t.state = 0)
+      - (select count(*) from sluice.tasks t where t.queue_id = v_queue.id and t.state = 2);
+    if v_bad is not null then
+      delete from sluice.idempotency_keys k using unnest(v_bad) b
+      where k.queue_id = v_queue.id and k.key = p_keys[b] and k.task_id = p_ids[b];
+      -- an item that replays one refused here must not be told of a task that never was
+      select v_verdicts || coalesce(jsonb_object_agg(v.n, jsonb_build_array('queue_full')), '{}') into v_verdicts
+      from (select b::text as n from unnest(v_bad) b
+            union select e.key from jsonb_each(v_verdicts) e
+            where e.value ->> 0 = 'replayed' and (e.value ->> 1)::uuid = any(select p_ids[b] from unnest(v_bad) b)) v;
+    end if;
+  end loop;
+
+  insert into sluice.tasks (
+    id, tenant_id, queue_id, handler_id, state, priority, run_at, created_at, expires_at, payload, type, headers, tags,
+    correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts, timeout_seconds,
+    traceparent, tracestate)
+  select
+    i.id, q.tenant_id, i.queue, i.handler, case when r.run_at > v_now then 2 else 0 end,
+    coalesce((o.o ->> 'priority')::smallint, 0), r.run_at, v_now,
+    coalesce((o.o ->> 'expires_at')::timestamptz, v_now + make_interval(secs => (o.o ->> 'ttl_seconds')::double precision)),
+    i.payload, o.o ->> 'type', (o.o -> 'headers')::json,
+    case when o.o ? 'tags' then array(select jsonb_array_elements_text(o.o -> 'tags')) end,
+    o.o ->> 'correlation_id', i.key,
+    case when i.key is not null then v_now + make_interval(secs => q.idempotency_seconds) end,
+    o.o ->> 'unique_key', (o.o -> 'retry')::json, (o.o -> 'retry' ->> 'max_attempts')::integer,
+    (o.o ->> 'timeout_seconds')::double precision, o.o ->> 'traceparent', o.o ->> 'tracestate'
+  from unnest(p_ids, p_queues, p_handlers, p_payloads, p_keys, p_options)
+       with ordinality i(id, queue, handler, payload, key, options, n)
+  join sluice.queues q on q.id = i.queue
+  cross join lateral (select i.options::jsonb as o offset 0) o
+  cross join lateral (select coalesce((o.o ->> 'run_at')::timestamptz,
+      v_now + make_interval(secs => (o.o ->> 'delay_seconds')::double precision), v_now) as run_at offset 0) r
+  where not v_verdicts ? i.n::text;
+
+  insert into sluice.lanes (queue_id, handler_id)
+  select distinct i.queue, i.handler from unnest(p_queues, p_handlers) with ordinality i(queue, handler, n)
+  where i.handler <> 0 and not v_verdicts ? i.n::text
+  order by 1, 2 on conflict do nothing;
+
+  select jsonb_object_agg(q.id, case when q.paused then 'queue_paused'
+                                     when q.handler_id is null then 'worker'
+                                     when not h.enabled then 'handler_disabled' end)
+    into v_waiting
+  from sluice.queues q left join sluice.handlers h on h.id = q.handler_id
+  where q.id = any(p_queues) and (q.paused or q.handler_id is null or not h.enabled);
+  v_receipt := jsonb_strip_nulls(jsonb_build_object('at', v_now, 'waiting', v_waiting,
+                                                    'verdicts', nullif(v_verdicts, '{}')));
+  update sluice.receipts r set verdicts = v_receipt where r.group_id = p_group;
+  return v_receipt;
+end $$;

@@ -1,0 +1,32 @@
+-- End the attempts whose lease ran out: the attempt counts, the task is ready at once, or dead at its last allowed attempt.
+-- An attempt whose late outcome is already on record keeps that record. SKIP LOCKED: another replica has those rows.
+create function sluice.reap_v1(p_limit integer)
+returns table (task_id uuid, queue_id bigint, lane bigint, handler_id bigint, dead boolean) language plpgsql volatile
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+#variable_conflict use_column
+declare v_ids uuid[]; v_dead uuid[]; v_expired uuid[]; v_now timestamptz;
+begin
+  select array_agg(l.id) into v_ids
+  from (select t.id from sluice.tasks t where t.state = 1 and t.lease_expires_at <= statement_timestamp()
+        order by t.lease_expires_at limit p_limit for update skip locked) l;
+  if v_ids is null then return; end if;
+  v_now := clock_timestamp();
+  update sluice.tasks t set state = 0, run_at = v_now, lease_token = null, lease_owner = null, lease_claim = null,
+    lease_expires_at = null, last_counted = true, last_ended_at = coalesce(t.last_ended_at, v_now),
+    last_outcome = coalesce(t.last_outcome, 'lease_expired'),
+    last_message = coalesce(t.last_message, 'the lease ran out: the replica or worker that held it went silent'),
+    last_error = coalesce(t.last_message, 'the lease ran out: the replica or worker that held it went silent')
+  where t.id = any(v_ids);
+  select array_agg(t.id) filter (where t.attempt >= coalesce(t.max_attempts, q.max_attempts)),
+         array_agg(t.id) filter (where t.attempt < coalesce(t.max_attempts, q.max_attempts) and t.expires_at <= v_now)
+    into v_dead, v_expired
+  from sluice.tasks t join sluice.queues q on q.id = t.queue_id where t.id = any(v_ids);
+  return query
+    select t.id, t.queue_id, t.handler_id, t.lease_handler_id, t.id = any(coalesce(v_dead || v_expired, '{}'))
+    from sluice.tasks t where t.id = any(v_ids);
+  perform sluice.bury_v1(v_dead, 4::smallint, 'attempts_exhausted', array_fill(v_now, array[cardinality(v_dead)]))
+    where v_dead is not null;
+  perform sluice.bury_v1(v_expired, 4::smallint, 'expired', array_fill(v_now, array[cardinality(v_expired)]))
+    where v_expired is not null;
+end $$;

@@ -1,0 +1,17 @@
+-- Extend the leases a dispatcher still holds; answers the tokens it extended. Never shortens (a hold may have settled in
+-- between), never revives a lease that ran out, never lets one attempt live longer than seven days.
+create function sluice.renew_v1(p_ids uuid[], p_tokens uuid[], p_lease_seconds double precision)
+returns setof uuid language plpgsql volatile
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+declare v_now timestamptz;
+begin
+  perform 1 from (select t.id from sluice.tasks t where t.id = any(p_ids) order by t.id for update) l;
+  v_now := clock_timestamp();
+  return query
+    update sluice.tasks t set lease_expires_at = greatest(t.lease_expires_at,
+      least(v_now + make_interval(secs => p_lease_seconds), t.last_started_at + interval '7 days'))
+    from unnest(p_ids, p_tokens) x(id, token)
+    where t.id = x.id and t.id = any(p_ids) and t.lease_token = x.token and t.lease_expires_at > v_now
+    returning t.lease_token;
+end $$;

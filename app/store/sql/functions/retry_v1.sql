@@ -1,0 +1,48 @@
+-- Bring one task back: dead or cancelled -> ready with a fresh allowance, scheduled -> ready now, ready stays. Verdicts:
+-- moved · unchanged · running · ended (succeeded) · gone (unknown, past retention, or of a deleted queue).
+-- History gives the row up by DELETE .. RETURNING, so of two retries at once only one moves it.
+create function sluice.retry_v1(p_tenant bigint, p_id uuid) returns text language plpgsql volatile
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+declare v_state smallint; v_queue bigint; v_now timestamptz;
+begin
+  select q.id into v_queue from sluice.queues q where q.id = coalesce(
+    (select t.queue_id from sluice.tasks t where t.id = p_id and t.tenant_id = p_tenant),
+    (select t.queue_id from sluice.task_history t where t.id = p_id and t.tenant_id = p_tenant));
+  if v_queue is null then return 'gone'; end if;
+  perform pg_advisory_xact_lock_shared(5157003, v_queue::integer);
+  select t.state into v_state from sluice.tasks t where t.id = p_id and t.tenant_id = p_tenant for update;
+  v_now := clock_timestamp();
+  if found then
+    if v_state = 1 then return 'running'; end if;
+    update sluice.tasks t set state = 0, run_at = case when t.state = 2 then v_now else t.run_at end,
+      expires_at = case when t.expires_at > v_now then t.expires_at end
+    where t.id = p_id and (t.state = 2 or t.expires_at <= v_now);
+    return case when found then 'moved' else 'unchanged' end;
+  end if;
+  select t.state into v_state from sluice.task_history t
+    where t.id = p_id and t.tenant_id = p_tenant and t.kept_until > v_now;
+  if not found then return 'gone'; end if;
+  if v_state = 3 then return 'ended'; end if;
+  if not exists (select from sluice.queues q where q.id = v_queue and q.deleted_at is null) then return 'gone'; end if;
+  with back as (delete from sluice.task_history t where t.id = p_id and t.kept_until > v_now and t.state in (4, 5) returning t.*),
+  live as (
+    insert into sluice.tasks (
+      id, tenant_id, queue_id, handler_id, state, priority, run_at, created_at, expires_at, payload, type, headers, tags,
+      correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts, timeout_seconds, traceparent,
+      tracestate, root_id, parent_id, batch_id, cursor, schedule_id, scheduled_for, progress, attempt, claims, last_error,
+      lease_handler_id, last_token, last_counted, last_replica, last_started_at, last_ended_at, last_outcome, last_status,
+      last_message, last_excerpt, last_trace_id)
+    select id, tenant_id, queue_id, handler_id, 0, priority, v_now, created_at,
+      case when expires_at > v_now then expires_at end, payload, type, headers, tags,
+      correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts, timeout_seconds, traceparent,
+      tracestate, root_id, parent_id, batch_id, cursor, schedule_id, scheduled_for, progress, 0, claims, last_error,
+      lease_handler_id, last_token, last_counted, last_replica, last_started_at, last_ended_at, last_outcome, last_status,
+      last_message, last_excerpt, last_trace_id
+    from back returning id),
+  earlier as (delete from sluice.attempt_history a using live where a.task_id = live.id returning a.*)
+  insert into sluice.attempts (task_id, number, token, counted, replica, started_at, ended_at, outcome, status, message,
+                               excerpt, trace_id)
+  select task_id, number, token, counted, replica, started_at, ended_at, outcome, status, message, excerpt, trace_id from earlier;
+  return case when exists (select from sluice.tasks t where t.id = p_id) then 'moved' else 'unchanged' end;
+end $$;
