@@ -1,0 +1,246 @@
+"""One HTTP/1.1 connection: a request out, a reply in, under caps.
+
+`exchange` puts one request on the wire and waits for one reply. What ends the wait is, whichever comes first: the end
+of the reply; as much of its body as is kept; a cap on its head, interim replies or framing; garbage; the end of the
+connection; the deadline; the caller's cancellation. All but the first leave the connection closed.
+
+A connection may be used again only when the reply ended by its own framing, both sides keep it alive, the request was
+taken whole, and not a byte has come since: a byte that nobody asked for would be read as the next call's answer.
+Nothing is ever sent twice. That a peer has closed an idle connection is known from the event loop or, when the loop has
+not looked yet, by asking the kernel right before the next request is written.
+"""
+
+import asyncio
+import os
+import select
+import ssl
+from contextlib import suppress
+from typing import cast
+
+import httptools
+
+from app.delivery.errors import DeliveryError
+from app.domain.outcomes import Answer, NoAnswerOutcome
+
+MAX_HEAD_BYTES = 65_536
+MAX_HEADERS = 256
+MAX_INTERIM = 16
+ONE_WRITE_BYTES = 65_536
+FRAMING_FACTOR = 8
+"""Raw bytes allowed for each byte of body that is kept: a chunk of one byte takes six."""
+
+
+class Connection(asyncio.Protocol):
+    def __init__(self, loop: asyncio.AbstractEventLoop, key: tuple[str, str, int, str]) -> None:
+        self.key = key
+        self.idle_since = 0.0
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._poll = select.poll()
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[Answer | DeliveryError] | None = None
+        self._spoiled = False
+        self._keep_seconds = float("inf")
+        self._begin(0.0, 0)
+
+    def _begin(self, timeout_seconds: float, max_reply_bytes: int) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._max_reply_bytes = max_reply_bytes
+        self._raw_bytes = 0
+        self._head_bytes = 0
+        self._header_count = 0
+        self._interim_count = 0
+        self._headers: dict[str, str] = {}
+        self._status = 0
+        self._until_close = False
+        self._chunks: list[bytes] = []
+        self._body_bytes = 0
+
+    # what the pool asks
+
+    def reusable(self) -> bool:
+        transport = self._transport
+        return (
+            not self._spoiled
+            and self._waiter is None
+            and transport is not None
+            and not transport.is_closing()
+            and transport.get_write_buffer_size() == 0
+        )
+
+    def fresh(self, now: float, idle_seconds: float) -> bool:
+        """Idle for a short time only, still open, and nothing to read: neither an end nor stray bytes."""
+        if now - self.idle_since >= min(idle_seconds, self._keep_seconds) or not self.reusable():
+            return False
+        return not self._poll.poll(0)
+
+    def abort(self) -> None:
+        self._spoiled = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def exchange(
+        self, head: bytes, body: bytes, *, deadline: float, timeout_seconds: float, max_reply_bytes: int
+    ) -> Answer:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            raise DeliveryError("unreachable", "the connection was closed before the request was sent")
+        self._begin(timeout_seconds, max_reply_bytes)
+        waiter: asyncio.Future[Answer | DeliveryError] = self._loop.create_future()
+        self._waiter = waiter
+        timer = self._loop.call_at(deadline, self._expire)
+        if len(body) <= ONE_WRITE_BYTES:
+            transport.write(head + body)
+        else:
+            transport.write(head)
+            transport.write(body)
+        try:
+            reply = await waiter
+        finally:
+            timer.cancel()
+            if self._waiter is not None:  # cancelled: whatever comes now belongs to nobody
+                self._waiter = None
+                self.abort()
+        if isinstance(reply, DeliveryError):
+            raise reply
+        return reply
+
+    def _expire(self) -> None:
+        self._fail("timeout", f"no full answer within {self._timeout_seconds:g} s")
+
+    # what the event loop says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiter is None:
+            self.abort()
+            return
+        self._raw_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._spoiled = True
+            if self._waiter is not None:
+                self._fail("unreachable", f"the answer is not HTTP/1.1 as it should be: {error}")
+            return
+        if self._waiter is None:
+            return
+        if self._status and self._body_bytes >= self._max_reply_bytes:
+            self._finish(truncated=True)
+        elif not self._status and self._raw_bytes > MAX_HEAD_BYTES:
+            self._fail("too_large", f"the head of the answer is larger than {MAX_HEAD_BYTES} bytes")
+        elif self._raw_bytes > 2 * MAX_HEAD_BYTES + FRAMING_FACTOR * self._max_reply_bytes:
+            self._fail("too_large", "the answer is mostly framing")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._waiter is not None:
+            if self._until_close and exc is None:
+                self._finish(truncated=False)
+            else:
+                where = "in the middle of the answer" if self._raw_bytes else "without an answer"
+                why = f" ({reason(exc)})" if exc is not None else ""
+                self._fail("unreachable", f"the connection was closed {where}{why}")
+        self._spoiled = True
+        self._transport = None
+        del self._parser  # it holds this object, and this object it
+
+    # what the parser says
+
+    def on_message_begin(self) -> None:
+        if self._waiter is None:
+            self._spoiled = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_count += 1
+        self._head_bytes += len(name) + len(value) + 4
+        if self._header_count > MAX_HEADERS:
+            self._stop("too_large", f"the answer has more than {MAX_HEADERS} headers")
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._stop("too_large", f"the head of the answer is larger than {MAX_HEAD_BYTES} bytes")
+        if self._status:
+            return  # a trailer: counted, not kept
+        key = name.decode("latin-1").lower()
+        text = value.decode("latin-1").strip(" \t")
+        earlier = self._headers.get(key)
+        self._headers[key] = text if earlier is None else f"{earlier}, {text}"
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._interim(status)
+            return
+        coding = self._headers.get("transfer-encoding")
+        if coding is not None and coding.lower() != "chunked":
+            self._stop("unreachable", f"the answer has the transfer encoding {coding[:100]!r}, which was not asked for")
+        self._until_close = coding is None and "content-length" not in self._headers and status not in (204, 304)
+        self._status = status
+
+    def _interim(self, status: int) -> None:
+        if status == 101 or status < 100:
+            self._stop("unreachable", f"the answer has the status {status}, which was not asked for")
+        self._interim_count += 1
+        if self._interim_count > MAX_INTERIM:
+            self._stop("too_large", f"more than {MAX_INTERIM} interim answers came before the answer")
+        self._headers = {}
+
+    def on_body(self, body: bytes) -> None:
+        if self._waiter is None:
+            return
+        self._chunks.append(body)
+        self._body_bytes += len(body)
+        if self._body_bytes > self._max_reply_bytes:
+            self._finish(truncated=True)
+
+    def on_message_complete(self) -> None:
+        if self._status and self._waiter is not None:
+            if not self._parser.should_keep_alive():
+                self._spoiled = True
+            if "keep-alive" in self._headers:
+                self._keep_seconds = _announced_seconds(self._headers["keep-alive"])
+            self._settle(Answer(self._status, self._headers, b"".join(self._chunks)))
+
+    # how the wait ends
+
+    def _finish(self, *, truncated: bool) -> None:
+        body = b"".join(self._chunks)[: self._max_reply_bytes]
+        self._settle(Answer(self._status, self._headers, body, truncated))
+        self.abort()
+
+    def _fail(self, outcome: NoAnswerOutcome, detail: str) -> None:
+        self._settle(DeliveryError(outcome, detail))
+        self.abort()
+
+    def _stop(self, outcome: NoAnswerOutcome, detail: str) -> None:
+        """Fail from inside the parser, and make it read no further."""
+        self._fail(outcome, detail)
+        raise DeliveryError(outcome, detail)
+
+    def _settle(self, reply: Answer | DeliveryError) -> None:
+        # An error is a result here: as the exception of a future whose waiter was just cancelled, it would be logged.
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(reply)
+
+
+def _announced_seconds(keep_alive: str) -> float:
+    """How long the peer says it waits (`Keep-Alive: timeout=5`), less a second for the way there."""
+    for part in keep_alive.split(","):
+        name, _, seconds = part.strip().partition("=")
+        if name.lower() == "timeout":
+            with suppress(ValueError):
+                return float(seconds) - 1
+    return float("inf")
+
+
+def reason(error: BaseException) -> str:
+    """One line for people about why a connection failed."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate refused: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {error.reason or error}"
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__

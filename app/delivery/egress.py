@@ -1,0 +1,253 @@
+"""Where calls may go: the guard between tenants' URLs and the networks this process can reach.
+
+1. A literal address, in whatever spelling, is judged when it is saved and again at each call; a name when called.
+2. Public addresses are allowed. Special ones (private, loopback, shared, reserved, multicast, ...) only when the allow
+   list names their network, or the host that resolved to them. Link-local addresses and cloud metadata never.
+3. An IPv6 address that carries an IPv4 one (mapped, compatible, NAT64, 6to4, Teredo) is judged by what it carries.
+4. One address that may not be called refuses the whole name: a mixed answer is an attack or a mistake.
+5. The transport connects to the addresses of the verdict and nowhere else, so a name that resolves differently a
+   moment later changes nothing. Verdicts are kept for a few seconds, so that a busy name is not resolved for each call.
+6. A name is resolved once at a time, on a daemon thread of its own, a bounded number of them: the resolver of the
+   C library blocks, can stall for half a minute, and must hold up neither other names nor the end of the process.
+"""
+
+import asyncio
+import ipaddress
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from app.delivery.errors import DeliveryError
+from app.delivery.urls import ParsedUrl, UrlError, check_host
+
+Address = IPv4Address | IPv6Address
+Resolver = Callable[[str, int], Awaitable[list[str]]]
+
+KEPT_SECONDS = 2.0
+MAX_KEPT = 2048
+MAX_RESOLVING = 64
+MAX_ADDRESSES = 64
+"""More answers than this to one name are not read."""
+
+
+def _networks(*texts: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ipaddress.ip_network(text) for text in texts)
+
+
+NEVER = _networks(
+    "169.254.0.0/16",  # link-local, with the metadata of most clouds
+    "168.63.129.16/32",  # Azure
+    "100.100.100.200/32",  # Alibaba
+    "192.0.0.192/32",  # Oracle
+    "fe80::/10",  # link-local
+    "fd00:ec2::/32",  # Amazon
+    "fd20:ce::254/128",  # Google
+    "fd00:42::42/128",  # Scaleway
+)
+NEVER_HOSTS = frozenset({"metadata.google.internal", "metadata.goog", "instance-data.ec2.internal", "instance-data"})
+
+SPECIAL_V4 = _networks(
+    "0.0.0.0/8",  # this host
+    "10.0.0.0/8",
+    "100.64.0.0/10",  # shared by carriers
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",  # protocol assignments
+    "192.0.2.0/24",  # documentation
+    "192.88.99.0/24",  # relays of 6to4
+    "192.168.0.0/16",
+    "198.18.0.0/15",  # benchmarks
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",  # multicast
+    "240.0.0.0/4",  # reserved, broadcast
+)
+PUBLIC_V6 = ipaddress.IPv6Network("2000::/3")
+SPECIAL_V6 = _networks("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
+
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+_TRANSLATED = ipaddress.IPv6Network("::ffff:0:0:0/96")
+_COMPATIBLE = ipaddress.IPv6Network("::/96")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_NAT64_LOCAL = ipaddress.IPv6Network("64:ff9b:1::/48")
+_6TO4 = ipaddress.IPv6Network("2002::/16")
+_TEREDO = ipaddress.IPv6Network("2001::/32")
+
+
+def faces(address: Address) -> list[Address]:
+    """What a packet to this address may reach: what is inside it, or itself."""
+    if isinstance(address, IPv4Address):
+        return [address]
+    bits = int(address)
+    last = IPv4Address(bits & 0xFFFFFFFF)
+    if address in _MAPPED or address in _NAT64 or (address in _COMPATIBLE and bits > 1):
+        return [last]
+    if address in _TRANSLATED:
+        return [address, last]
+    if address in _6TO4:
+        return [IPv4Address(bits >> 80 & 0xFFFFFFFF)]
+    if address in _TEREDO:
+        return [IPv4Address(bits >> 64 & 0xFFFFFFFF), IPv4Address(~bits & 0xFFFFFFFF)]
+    if address in _NAT64_LOCAL:
+        # The translator may use any prefix length of RFC 6052 from 48 up; bits 64 to 71 are then left out.
+        squeezed = (bits >> 64 << 56) | (bits & (1 << 56) - 1)
+        readings = (squeezed >> 40 & 0xFFFFFFFF, squeezed >> 32 & 0xFFFFFFFF, squeezed >> 24 & 0xFFFFFFFF)
+        return [address, last, *(IPv4Address(reading) for reading in readings)]
+    return [address]
+
+
+def is_never(address: Address) -> bool:
+    return any(face in network for face in faces(address) for network in NEVER)
+
+
+def is_public(address: Address) -> bool:
+    return all(_is_public_face(face) for face in faces(address))
+
+
+def _is_public_face(face: Address) -> bool:
+    if isinstance(face, IPv4Address):
+        return not any(face in network for network in SPECIAL_V4)
+    return face in PUBLIC_V6 and not any(face in network for network in SPECIAL_V6)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    until: float
+    addresses: tuple[str, ...] = ()
+    denied: str | None = None
+    unknown: str | None = None
+
+    def read(self) -> tuple[str, ...]:
+        if self.denied is not None:
+            raise DeliveryError("egress_denied", self.denied)
+        if self.unknown is not None:
+            raise DeliveryError("unreachable", self.unknown)
+        return self.addresses
+
+
+class EgressPolicy:
+    """`allow` holds networks, addresses and host names; anything else raises ValueError."""
+
+    def __init__(
+        self,
+        allow: Iterable[str] = (),
+        *,
+        resolver: Resolver | None = None,
+        kept_seconds: float = KEPT_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._networks: list[IPv4Network | IPv6Network] = []
+        self._hosts: set[str] = set()
+        for entry in allow:
+            self._add(entry.strip())
+        self._resolver = resolver or resolve
+        self._kept_seconds = kept_seconds
+        self._clock = clock
+        self._kept: dict[str, _Verdict] = {}
+        self._flights: dict[str, asyncio.Task[_Verdict]] = {}
+        self._room = asyncio.Semaphore(MAX_RESOLVING)
+
+    def _add(self, entry: str) -> None:
+        try:
+            self._networks.append(ipaddress.ip_network(entry))
+        except ValueError as error:
+            if "/" in entry or ":" in entry or entry.replace(".", "").isdigit():
+                raise ValueError(f"{entry!r} is no network: {error}") from None
+            try:
+                self._hosts.add(check_host(entry))
+            except UrlError:
+                raise ValueError(f"{entry!r} is neither a network nor a host name") from None
+
+    def refuse_literal(self, url: ParsedUrl) -> str | None:
+        """Why this URL can be refused as it stands, without asking the network; None when it cannot."""
+        if url.host in NEVER_HOSTS:
+            return f"{url.host} is cloud metadata and never called"
+        return None if url.address is None else self._refuse_address(url.address, by_name=False)
+
+    def _refuse_address(self, address: Address, *, by_name: bool) -> str | None:
+        if is_never(address):
+            return f"{address} is link-local or cloud metadata and never called"
+        if by_name or is_public(address) or self._allows(address):
+            return None
+        if all(_is_public_face(face) or self._allows(face) for face in faces(address)):
+            return None
+        return f"{address} is not a public address, and SLUICE_EGRESS_ALLOW does not hold it"
+
+    def _allows(self, address: Address) -> bool:
+        return any(address in network for network in self._networks)
+
+    def known(self, url: ParsedUrl) -> tuple[str, ...] | None:
+        """The addresses of a verdict still fresh, without waiting; None when there is none; raises as `vet` does."""
+        verdict = self._kept.get(url.host)
+        return None if verdict is None or verdict.until <= self._clock() else verdict.read()
+
+    async def vet(self, url: ParsedUrl) -> tuple[str, ...]:
+        """The addresses to connect to, in order; DeliveryError `egress_denied`, or `unreachable` without any."""
+        known = self.known(url)
+        if known is not None:
+            return known
+        refusal = self.refuse_literal(url)
+        if refusal is not None or url.address is not None:
+            return self._keep(url.host, (str(url.address),), denied=refusal).read()
+        flight = self._flights.get(url.host)
+        if flight is None:
+            flight = asyncio.ensure_future(self._look_up(url.host, url.port))
+            self._flights[url.host] = flight
+        # Shielded: others wait for the same answer, and the thread cannot be stopped anyway.
+        return (await asyncio.shield(flight)).read()
+
+    async def _look_up(self, host: str, port: int) -> _Verdict:
+        try:
+            async with self._room:
+                texts = await self._resolver(host, port)
+            addresses = [ipaddress.ip_address(text) for text in texts[:MAX_ADDRESSES]]
+        except (OSError, ValueError, RuntimeError) as error:
+            return self._keep(host, unknown=f"{host} does not resolve: {error}")
+        finally:
+            self._flights.pop(host, None)
+        by_name = host in self._hosts
+        for address in addresses:
+            refusal = self._refuse_address(address, by_name=by_name)
+            if refusal is not None:
+                return self._keep(host, denied=f"{host}: {refusal}")
+        unknown = None if addresses else f"{host} has no address"
+        return self._keep(host, tuple(str(address) for address in addresses), unknown=unknown)
+
+    def _keep(
+        self, host: str, addresses: tuple[str, ...] = (), *, denied: str | None = None, unknown: str | None = None
+    ) -> _Verdict:
+        verdict = _Verdict(self._clock() + self._kept_seconds, addresses, denied, unknown)
+        self._kept.pop(host, None)
+        while len(self._kept) >= MAX_KEPT:
+            del self._kept[next(iter(self._kept))]
+        self._kept[host] = verdict
+        return verdict
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """The addresses of a name as the system resolves it, in its order of preference."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[str]] = loop.create_future()
+
+    def settle(addresses: list[str], error: Exception | None) -> None:
+        if not answer.done():
+            answer.set_exception(error) if error is not None else answer.set_result(addresses)
+
+    def run() -> None:
+        addresses: list[str] = []
+        problem: Exception | None = None
+        try:
+            found = socket.getaddrinfo(host.encode("ascii"), port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+            addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        except Exception as error:
+            problem = error
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, addresses, problem)
+
+    threading.Thread(target=run, name=f"resolve {host}", daemon=True).start()
+    return await answer

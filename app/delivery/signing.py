@@ -1,0 +1,36 @@
+"""Standard Webhooks 1.0: symmetric signatures (v1) over `id.timestamp.body`."""
+
+import hmac
+import secrets as randomness
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections.abc import Sequence
+
+PREFIX = "whsec_"
+MIN_BYTES, MAX_BYTES, NEW_BYTES = 24, 64, 32
+
+
+def new_secret() -> str:
+    return PREFIX + b64encode(randomness.token_bytes(NEW_BYTES)).decode()
+
+
+def parse_secret(secret: str) -> bytes:
+    """The key of a secret, or ValueError. Padding may be missing, as other signers allow it."""
+    text = secret.removeprefix(PREFIX)
+    if text == secret:
+        raise ValueError(f"a signing secret begins with {PREFIX}")
+    try:
+        key = b64decode(text if text.endswith("=") else text + "=" * (-len(text) % 4), validate=True)
+    except (Base64Error, ValueError):
+        raise ValueError(f"a signing secret is base64 after {PREFIX}") from None
+    if not MIN_BYTES <= len(key) <= MAX_BYTES:
+        raise ValueError(f"a signing secret holds {MIN_BYTES} to {MAX_BYTES} bytes")
+    return key
+
+
+def sign(secrets: Sequence[str], message_id: str, timestamp: int, body: bytes) -> str:
+    """The value of `webhook-signature`: one signature for each secret, the newest first as given."""
+    message = f"{message_id}.{timestamp}.".encode() + body
+    return " ".join(
+        "v1," + b64encode(hmac.digest(parse_secret(secret), message, "sha256")).decode() for secret in secrets
+    )

@@ -1,0 +1,102 @@
+"""One delivery: the request that a handler receives (contract, section 5), and its answer or why there is none.
+
+Header names are sent in lower case and once each. Where several sources name the same header, the later one wins: the
+task's own, then the handler's (an operator's credential is not for a caller to replace), then those that Sluice sets.
+Reserved names from tasks and handlers are refused when saved; one that is there all the same is left out here.
+
+A type, cursor, schedule or correlation id that is printable ASCII is sent as it stands; any other is sent
+percent-encoded as UTF-8, so that no text a caller may store can break the head of the request.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
+
+from app.delivery.errors import DeliveryError
+from app.delivery.signing import sign
+from app.delivery.transport import Transport
+from app.domain.headers import reserved_header
+from app.domain.outcomes import Answer, NoAnswer
+
+_AS_IT_STANDS = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """Everything one attempt sends. What must not reach a log is left out of its repr."""
+
+    url: str
+    task_id: str
+    queue: str
+    attempt: int
+    max_attempts: int
+    lease_token: str = field(repr=False)
+    task_url: str
+    timeout_seconds: float
+    payload: bytes = field(repr=False)
+    content_type: str = "application/json"
+    secrets: tuple[str, ...] = field(repr=False)
+    type: str | None = None
+    cursor: str | None = None
+    schedule: str | None = None
+    scheduled_for: datetime | None = None
+    batch: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+    correlation_id: str | None = None
+    task_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    handler_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+async def deliver(transport: Transport, call: Call, now: datetime) -> Answer | NoAnswer:
+    """Send it once. Never raises for what the network or the handler does; a cancelled call closes its connection."""
+    try:
+        headers = list(build_headers(call, now).items())
+        return await transport.post(call.url, headers, call.payload, timeout_seconds=call.timeout_seconds)
+    except DeliveryError as error:
+        return NoAnswer(error.outcome, error.detail, error.permanent)
+
+
+def build_headers(call: Call, now: datetime) -> dict[str, str]:
+    """All headers but those that frame the message, which are the transport's."""
+    headers = {"user-agent": "Sluice"}
+    for added in (call.task_headers, call.handler_headers):
+        for name, value in added.items():
+            if not reserved_header(name):
+                headers[name.lower()] = value
+    timestamp = int(now.timestamp())
+    headers["content-type"] = call.content_type
+    headers["webhook-id"] = call.task_id
+    headers["webhook-timestamp"] = str(timestamp)
+    headers["webhook-signature"] = sign(call.secrets, call.task_id, timestamp, call.payload)
+    headers["idempotency-key"] = call.task_id
+    headers["sluice-queue"] = call.queue
+    headers["sluice-attempt"] = str(call.attempt)
+    headers["sluice-max-attempts"] = str(call.max_attempts)
+    headers["sluice-deadline"] = _instant(now + timedelta(seconds=call.timeout_seconds))
+    headers["sluice-lease-token"] = call.lease_token
+    headers["sluice-task-url"] = call.task_url
+    if call.scheduled_for is not None:
+        headers["sluice-scheduled-for"] = _instant(call.scheduled_for)
+    for name, text in (
+        ("sluice-type", call.type),
+        ("sluice-cursor", call.cursor),
+        ("sluice-schedule", call.schedule),
+        ("sluice-batch", call.batch),
+        ("traceparent", call.traceparent),
+        ("tracestate", call.tracestate),
+        ("x-correlation-id", call.correlation_id),
+    ):
+        if text:
+            headers[name] = _header_text(text)
+    return headers
+
+
+def _header_text(text: str) -> str:
+    return text if _AS_IT_STANDS.fullmatch(text) else quote(text, safe="!#$&'()*+,/:;=?@[]", errors="replace")
+
+
+def _instant(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
