@@ -1,0 +1,176 @@
+"""JSON lines for people and machines: structlog in front, stdlib's formatter behind, libraries through the same.
+
+The process entry calls `configure` once; nothing else here is global. A logger is taken with `get_logger` and bound
+with the fields it keeps saying (`replica`, `queue`, `task`, `attempt`, `trace_id`, `correlation_id`); a filtered level
+costs one empty call. Every line passes `redact` last, after exceptions have become fields, so that a secret inside a
+message, a URL, a nested value or a traceback is hidden by one rule.
+"""
+
+import json
+import logging
+import math
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Final, TextIO, cast
+
+import structlog
+from structlog.stdlib import ProcessorFormatter
+from structlog.tracebacks import ExceptionDictTransformer
+from structlog.typing import ExcInfo, FilteringBoundLogger
+
+LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+HIDDEN: Final = "***"
+MAX_TEXT: Final = 2_000
+MAX_DEPTH: Final = 12
+MAX_FRAMES: Final = 20
+
+# Libraries that narrate at info what is no news to an operator.
+QUIET: Final = ("alembic", "apscheduler", "asyncio", "httpx", "httpcore", "opentelemetry", "urllib3")
+
+# Keys of our own that are never said, whatever they hold. A task's payload and a handler's headers are a user's data.
+SECRET_KEYS: Final = frozenset(
+    {"authorization", "body", "cookie", "headers", "lease_token", "password", "payload", "secret", "set-cookie"}
+    | {"sluice-lease-token", "webhook-signature"}
+)
+SECRET_TEXT: Final = (
+    (re.compile(r"\bwhsec_[A-Za-z0-9+/=_-]+"), "whsec_" + HIDDEN),
+    (re.compile(r"\bslk_[A-Za-z0-9_-]+"), "slk_" + HIDDEN),
+    (
+        re.compile(
+            r"""(?i)\b(authorization|sluice-lease-token)\b(["']*\s*[:=,]\s*(?:b?["'])?)(?:[A-Za-z]+\s+)?[^\s"',;)}]+"""
+        ),
+        rf"\1\2{HIDDEN}",
+    ),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {HIDDEN}"),
+    # Greedy up to the last @ before the path: a password may hold an @ of its own.
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s/]*@"), rf"\1:{HIDDEN}@"),
+    (re.compile(r"""(?i)\b(password|sslpassword)(["']?\s*[=:]\s*)('[^']*'|"[^"]*"|[^\s&'",;]+)"""), rf"\1\2{HIDDEN}"),
+    # asyncpg repeats the argument it could not encode, and that argument may be a payload.
+    (re.compile(r"(?s)(invalid input for query argument \$\d+: ).*"), rf"\1{HIDDEN}"),
+)
+# One cheap look says whether any of the rules can match; most strings hold none of these.
+SUSPECT: Final = re.compile(r"(?i)whsec_|slk_|authorization|lease-token|bearer|basic|://|password|query argument")
+
+
+def get_logger(name: str, **fields: object) -> FilteringBoundLogger:
+    """A logger that says its name and the given fields on every line."""
+    return cast(FilteringBoundLogger, structlog.stdlib.get_logger(name, **fields))
+
+
+def configure(level: str = "info", stream: TextIO | None = None) -> None:
+    """Send the log lines of this process to `stream` (stderr by default) as JSON; called once, by the process entry."""
+    number = LEVELS[level]
+    handler = LineHandler(stream or sys.stderr)
+    handler.setFormatter(formatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(number)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(max(number, logging.WARNING))
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, add_level, ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+
+
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Drops a line that cannot be written: stdlib's complaint about it would print its arguments unredacted."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        return
+
+
+def formatter() -> ProcessorFormatter:
+    """The one way a line is made, for our events and for library records alike."""
+    return ProcessorFormatter(
+        foreign_pre_chain=[add_level],
+        processors=[
+            add_logger_name,
+            ProcessorFormatter.remove_processors_meta,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+            structlog.processors.ExceptionRenderer(describe_exception),
+            redact,
+            render,
+        ],
+    )
+
+
+def add_level(_logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    event["level"] = "error" if method in ("exception", "critical", "fatal") else method
+    return event
+
+
+def add_logger_name(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    event["logger"] = event["_record"].name
+    return event
+
+
+# Locals stay out: a frame of ours holds payloads, headers and keys.
+_exceptions = ExceptionDictTransformer(show_locals=False, max_frames=MAX_FRAMES)
+
+
+def describe_exception(exc_info: ExcInfo) -> list[dict[str, Any]]:
+    """The chain of an exception: type, first line of its message, frames.
+
+    Only the first line: Postgres puts whole rows, payload and all, into the DETAIL that follows.
+    """
+    return [
+        {
+            "type": stack["exc_type"],
+            "message": stack["exc_value"].partition("\n")[0][:MAX_TEXT],
+            "frames": [f"{frame['filename']}:{frame['lineno']} {frame['name']}" for frame in stack["frames"]],
+        }
+        for stack in _exceptions(exc_info)
+    ]
+
+
+def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Hide secrets wherever a string stands, and cut what is too long to be a log line."""
+    return {key: clean_field(key, value, 0) for key, value in event.items()}
+
+
+def clean_field(key: str, value: Any, depth: int) -> Any:
+    return HIDDEN if key.lower() in SECRET_KEYS else clean(value, depth)
+
+
+def clean(value: Any, depth: int) -> Any:
+    """A JSON value without secrets; what JSON does not know is said as text, and bytes only by their length."""
+    if isinstance(value, str):
+        return clean_text(value)
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"<{len(value)} bytes>"
+    if depth >= MAX_DEPTH:
+        return "…"
+    if isinstance(value, Mapping):
+        return {str(key): clean_field(str(key), item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [clean(item, depth + 1) for item in value]
+    return clean_text(str(value))
+
+
+def clean_text(text: str) -> str:
+    if len(text) > MAX_TEXT:
+        text = text[:MAX_TEXT] + "…"
+    if SUSPECT.search(text) is None:
+        return text
+    for pattern, replacement in SECRET_TEXT:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def render(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
+    """One line, the three fields everyone looks for first. ASCII: a lone surrogate in a name must not lose the line."""
+    head = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
+    return json.dumps({**head, **event})

@@ -1,0 +1,280 @@
+"""What Sluice counts, and how it is scraped.
+
+Numbers live in plain integers and bucket lists of one `Metrics` for each Sluice instance, and become Prometheus
+families only when scraped, by a collector in a registry of its own. The OpenTelemetry SDK's instruments were measured
+first: a record costs 6 us and a task needs three of them; a bucket here costs 0.3 us. Written from the event loop's
+thread alone, so nothing is locked; a scrape copies what it iterates and may run in another thread, which it should when
+there are hundreds of queues (0.25 ms a queue).
+
+Gauges of queues come from a snapshot that the pulse loop takes of the whole fleet: they say the same on every replica,
+so charts use `max by (queue)`. Counters and histograms are this process's own share: charts use `sum by (queue)`.
+"""
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+SECONDS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0),
+)
+SIZES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0)
+LAG_WINDOW_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One metric as the reference page and the golden file have it."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
+
+    @property
+    def family(self) -> str:
+        """The name without the suffix that the exposition adds to counters."""
+        return self.name.removesuffix("_total")
+
+
+TASKS = Definition("sluice_tasks", "gauge", ("queue", "state", "tenant"), "Tasks by state, of the whole fleet.")
+OLDEST_READY = Definition(
+    "sluice_oldest_ready_age_seconds",
+    "gauge",
+    ("queue", "tenant"),
+    "How long the oldest ready task has been ready; 0 when none is.",
+)
+WAIT = Definition(
+    "sluice_task_wait_seconds", "histogram", ("queue", "tenant"), "From a task's run_at to the start of an attempt."
+)
+ATTEMPT = Definition(
+    "sluice_attempt_seconds", "histogram", ("queue", "tenant"), "From the start of an attempt to its outcome."
+)
+ATTEMPTS = Definition(
+    "sluice_attempts_total", "counter", ("outcome", "queue", "tenant"), "Attempts that ended, by outcome."
+)
+LEASES_LOST = Definition(
+    "sluice_leases_lost_total", "counter", (), "Leases this replica held and lost before it could settle."
+)
+LEASES_REAPED = Definition(
+    "sluice_leases_reaped_total", "counter", (), "Leases of silent holders that this replica ended."
+)
+GROUP_SIZE = Definition(
+    "sluice_group_size", "histogram", ("statement",), "Tasks written together by one grouped statement."
+)
+LOOP_LAG = Definition(
+    "sluice_loop_lag_seconds", "gauge", (), "The worst delay of a loop's wake-up in the last 30 to 60 seconds."
+)
+DEFINITIONS: Final = (
+    TASKS,
+    OLDEST_READY,
+    WAIT,
+    ATTEMPT,
+    ATTEMPTS,
+    LEASES_LOST,
+    LEASES_REAPED,
+    GROUP_SIZE,
+    LOOP_LAG,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSnapshot:
+    """A queue as the pulse loop last saw it."""
+
+    tenant: str
+    queue: str
+    tasks: Mapping[str, int]
+    oldest_ready_age_seconds: float | None
+
+
+class Histogram:
+    """Buckets as plain integers; the bound is the upper edge, as in Prometheus."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        # Two clocks may disagree by a hair; a negative sum would break every average.
+        value = max(value, 0.0)
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def cumulated(self) -> list[tuple[str, float]]:
+        buckets: list[tuple[str, float]] = []
+        seen = 0
+        for bound, count in zip((*self.bounds, float("inf")), self.counts.copy(), strict=True):
+            seen += count
+            buckets.append(("+Inf" if bound == float("inf") else repr(bound), seen))
+        return buckets
+
+
+class QueueMeter:
+    """The counts of one queue. A hot caller may keep it as long as it holds tasks of that queue."""
+
+    __slots__ = ("attempt", "outcomes", "quiet_at", "wait")
+
+    def __init__(self) -> None:
+        self.wait = Histogram(SECONDS)
+        self.attempt = Histogram(SECONDS)
+        self.outcomes: dict[str, int] = {}
+        self.quiet_at = -1
+
+    def started(self, wait_seconds: float) -> None:
+        self.wait.observe(wait_seconds)
+
+    def ended(self, outcome: str, seconds: float) -> None:
+        self.attempt.observe(seconds)
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+
+    def events(self) -> int:
+        return sum(self.wait.counts) + sum(self.outcomes.values())
+
+
+class Metrics:
+    """All numbers of one Sluice instance."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._queues: dict[tuple[str, str], QueueMeter] = {}
+        self._snapshot: Sequence[QueueSnapshot] = ()
+        self._groups: dict[str, Histogram] = {}
+        self._leases_lost = 0
+        self._leases_reaped = 0
+        self._lag = RecentPeak(clock)
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Collector(self))
+
+    def queue(self, tenant: str, queue: str) -> QueueMeter:
+        key = (tenant, queue)
+        meter = self._queues.get(key)
+        if meter is None:
+            meter = self._queues[key] = QueueMeter()
+        return meter
+
+    def task_started(self, tenant: str, queue: str, wait_seconds: float) -> None:
+        self.queue(tenant, queue).started(wait_seconds)
+
+    def attempt_ended(self, tenant: str, queue: str, outcome: str, seconds: float) -> None:
+        self.queue(tenant, queue).ended(outcome, seconds)
+
+    def group_written(self, statement: str, size: int) -> None:
+        histogram = self._groups.get(statement)
+        if histogram is None:
+            histogram = self._groups[statement] = Histogram(SIZES)
+        histogram.observe(size)
+
+    def leases_lost(self, count: int = 1) -> None:
+        self._leases_lost += count
+
+    def leases_reaped(self, count: int = 1) -> None:
+        self._leases_reaped += count
+
+    def loop_woke(self, late_seconds: float) -> None:
+        self._lag.observe(late_seconds)
+
+    def set_queue_snapshot(self, rows: Sequence[QueueSnapshot]) -> None:
+        """Take the pulse loop's view, and forget the counts of queues that are gone.
+
+        A queue may be younger than the snapshot, so one that is missing is dropped only if nothing has happened to it
+        since a snapshot that lacked it too.
+        """
+        self._snapshot = rows
+        alive = {(row.tenant, row.queue) for row in rows}
+        for key, meter in list(self._queues.items()):
+            events = -1 if key in alive else meter.events()
+            if key not in alive and meter.quiet_at == events:
+                del self._queues[key]
+            meter.quiet_at = events
+
+    def render(self) -> tuple[bytes, str]:
+        """The scrape: the exposition and its content type."""
+        return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
+
+    def families(self) -> Iterator[Metric]:
+        rows = self._snapshot
+        yield _gauge(TASKS, (((row.queue, state, row.tenant), n) for row in rows for state, n in row.tasks.items()))
+        yield _gauge(OLDEST_READY, (((row.queue, row.tenant), row.oldest_ready_age_seconds or 0.0) for row in rows))
+        queues = list(self._queues.items())
+        yield _histogram(WAIT, (((queue, tenant), meter.wait) for (tenant, queue), meter in queues))
+        yield _histogram(ATTEMPT, (((queue, tenant), meter.attempt) for (tenant, queue), meter in queues))
+        yield _counter(
+            ATTEMPTS,
+            (
+                ((outcome, queue, tenant), count)
+                for (tenant, queue), meter in queues
+                for outcome, count in meter.outcomes.copy().items()
+            ),
+        )
+        yield _counter(LEASES_LOST, [((), self._leases_lost)])
+        yield _counter(LEASES_REAPED, [((), self._leases_reaped)])
+        yield _histogram(GROUP_SIZE, (((statement,), sizes) for statement, sizes in self._groups.copy().items()))
+        yield _gauge(LOOP_LAG, [((), self._lag.value())])
+
+
+class RecentPeak:
+    """The greatest value of this window and the one before: a scrape between two peaks still sees the last."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._window = 0
+        self._now = 0.0
+        self._before = 0.0
+
+    def observe(self, value: float) -> None:
+        window = self._present()
+        if window != self._window:
+            self._before = self._now if window == self._window + 1 else 0.0
+            self._now = 0.0
+            self._window = window
+        self._now = max(self._now, value)
+
+    def value(self) -> float:
+        """Read only, for the scrape may be in another thread."""
+        age = self._present() - self._window
+        return max(self._now, self._before) if age == 0 else self._now if age == 1 else 0.0
+
+    def _present(self) -> int:
+        return int(self._clock() / LAG_WINDOW_SECONDS)
+
+
+class _Collector(Collector):
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics.families()
+
+
+Samples = Iterable[tuple[tuple[str, ...], float]]
+
+
+def _gauge(metric: Definition, samples: Samples) -> Metric:
+    family = GaugeMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+    for labels, value in samples:
+        family.add_metric(labels, value)
+    return family
+
+
+def _counter(metric: Definition, samples: Samples) -> Metric:
+    family = CounterMetricFamily(metric.family, metric.meaning, labels=metric.labels)
+    for labels, value in samples:
+        family.add_metric(labels, value)
+    return family
+
+
+def _histogram(metric: Definition, samples: Iterable[tuple[tuple[str, ...], Histogram]]) -> Metric:
+    family = HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+    for labels, histogram in samples:
+        family.add_metric(labels, buckets=histogram.cumulated(), sum_value=histogram.total)
+    return family

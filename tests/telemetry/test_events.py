@@ -1,0 +1,49 @@
+"""Events are a promise to whoever alerts on them: golden names, and no call that says another field."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.telemetry import events
+
+APP = Path(events.__file__).parents[1]
+GOLDEN = Path(__file__).parent / "event_names.txt"
+
+
+def test_names_levels_and_fields_are_the_golden_ones() -> None:
+    rendered = "".join(
+        f"{event.name} {event.level} {','.join(sorted(event.fields))}".rstrip() + "\n"
+        for event in sorted(events.CATALOGUE.values(), key=lambda event: event.name)
+    )
+    assert rendered == GOLDEN.read_text()
+
+
+def test_a_constant_is_named_like_its_event() -> None:
+    for name, event in vars(events).items():
+        if isinstance(event, events.Event):
+            assert name == event.name.upper()
+
+
+def test_every_call_in_the_house_says_only_declared_fields() -> None:
+    wrong = [
+        f"{path}:{call.lineno} says {keyword.arg!r}, which {name} does not declare"
+        for path in APP.rglob("*.py")
+        for call, name in emitted(path)
+        for keyword in call.keywords
+        if keyword.arg is not None and keyword.arg not in declared(name)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def declared(name: str) -> frozenset[str]:
+    event: events.Event = getattr(events, name)
+    return event.fields | events.COMMON
+
+
+def emitted(path: Path) -> Iterator[tuple[ast.Call, str]]:
+    """Calls of emit(log, events.NAME, …) and the event each names."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and len(node.args) > 1 and ast.unparse(node.func).endswith("emit"):
+            name = ast.unparse(node.args[1]).rpartition(".")[2]
+            if name.isupper():
+                yield node, name

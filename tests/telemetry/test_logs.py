@@ -1,0 +1,243 @@
+"""Lines are JSON, carry their ids, and never a secret or a payload."""
+
+import io
+import json
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from app.telemetry import events, logs
+
+SECRET = "whsec_" + "C2FVsBQIhrscChlQIMV+b5sSYspob7oD/Zz="
+KEY = "slk_0a1b2c_Zm9vYmFyYmF6cXV1eA"
+
+
+class Lines:
+    def __init__(self) -> None:
+        self.stream = io.StringIO()
+
+    @property
+    def text(self) -> str:
+        return self.stream.getvalue()
+
+    def all(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.text.splitlines()]
+
+    def last(self) -> dict[str, Any]:
+        return self.all()[-1]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level, structlog.get_config())
+    lines = Lines()
+    logs.configure("info", lines.stream)
+    yield lines
+    root.handlers[:], root.level = before[0], before[1]
+    structlog.configure(**before[2])
+
+
+def test_a_line_is_json_with_time_level_event_and_the_bound_ids(lines: Lines) -> None:
+    log = logs.get_logger("app.engine", replica="host-1a2b").bind(queue="mail", task="t1", attempt=2)
+    log.warning("attempt_failed", trace_id="ab" * 16, correlation_id="c-9", status=503)
+    line = lines.last()
+    assert list(line)[:3] == ["timestamp", "level", "event"]
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "level": "warning",
+        "event": "attempt_failed",
+        "logger": "app.engine",
+        "replica": "host-1a2b",
+        "queue": "mail",
+        "task": "t1",
+        "attempt": 2,
+        "trace_id": "ab" * 16,
+        "correlation_id": "c-9",
+        "status": 503,
+    }
+
+
+def test_context_variables_stand_on_the_line(lines: Lines) -> None:
+    with structlog.contextvars.bound_contextvars(correlation_id="c-1"):
+        logs.get_logger("app.api").info("request_failed")
+    assert lines.last()["correlation_id"] == "c-1"
+
+
+def test_uvicorn_and_libraries_speak_the_same_json(lines: Lines) -> None:
+    logging.getLogger("uvicorn.error").info("Started server process [%d]", 7)
+    line = lines.last()
+    assert (line["event"], line["level"], line["logger"]) == ("Started server process [7]", "info", "uvicorn.error")
+
+
+def test_uvicorns_own_handlers_are_gone(lines: Lines) -> None:
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        assert not logging.getLogger(name).handlers and logging.getLogger(name).propagate
+
+
+def test_libraries_that_narrate_are_quiet_at_info(lines: Lines) -> None:
+    logging.getLogger("apscheduler.executors.default").info("Running job")
+    assert lines.text == ""
+    logging.getLogger("apscheduler.executors.default").error("Job raised")
+    assert lines.last()["event"] == "Job raised"
+
+
+def test_a_level_below_the_configured_one_is_not_written(lines: Lines) -> None:
+    logs.get_logger("app").debug("nothing")
+    logs.get_logger("app").bind(task="t").debug("nothing")
+    assert lines.text == ""
+
+
+def test_debug_shows_what_info_hides(lines: Lines) -> None:
+    logs.configure("debug", lines.stream)
+    logs.get_logger("app").debug("something")
+    assert lines.last()["level"] == "debug"
+
+
+def test_an_exception_becomes_a_field_without_locals(lines: Lines) -> None:
+    payload = "the payload of a user"
+    try:
+        try:
+            raise KeyError("inner")
+        except KeyError as inner:
+            raise ValueError("outer") from inner
+    except ValueError:
+        logs.get_logger("app").exception("loop_failed", loop="dispatcher")
+    line = lines.last()
+    assert line["level"] == "error"
+    assert [(e["type"], e["message"]) for e in line["exception"]] == [("ValueError", "outer"), ("KeyError", "'inner'")]
+    assert all("test_logs.py" in frame for e in line["exception"] for frame in e["frames"])
+    assert payload not in lines.text
+
+
+def test_a_library_exception_becomes_the_same_field(lines: Lines) -> None:
+    try:
+        raise OSError("gone")
+    except OSError:
+        logging.getLogger("uvicorn.error").exception("Exception in ASGI application")
+    assert lines.last()["exception"][0]["type"] == "OSError"
+
+
+def test_the_detail_of_a_database_error_is_not_said(lines: Lines) -> None:
+    """Postgres writes `DETAIL:  Failing row contains (…)` with the whole row."""
+    try:
+        raise RuntimeError('violates check "x"\nDETAIL:  Failing row contains (1, {"card": 4111}).')
+    except RuntimeError:
+        logs.get_logger("app").exception("statement_failed")
+    assert "4111" not in lines.text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"secret {SECRET} of handler", "secret whsec_*** of handler"),
+        (f"key {KEY}", "key slk_***"),
+        (f"Authorization: Bearer {KEY}", "Authorization: ***"),
+        ("authorization: Basic dXNlcjpwYXNz, accept: */*", "authorization: ***, accept: */*"),
+        ("{'Authorization': 'Bearer abc.def.ghi'}", "{'Authorization': '***'}"),
+        ("(b'authorization', b'Bearer abcdefghijk')", "(b'authorization', b'***')"),
+        ("got Bearer abcdefghijklmno", "got Bearer ***"),
+        ("postgresql://sluice:hunter2@db.internal:5432/x?sslmode=require", None),
+        ("postgres://u:p@ss:w@rd@h/db", "postgres://u:***@h/db"),
+        ("host=h user=u password=hunter2 dbname=x", "host=h user=u password=*** dbname=x"),
+        ("password='a b c' user=u", "password=*** user=u"),
+        ("https://user:pw@hooks.example/x", "https://user:***@hooks.example/x"),
+        ("invalid input for query argument $3: {'card': 4111} (expected str)", None),
+        ("sluice-lease-token: 0b5e-11", "sluice-lease-token: ***"),
+    ],
+)
+def test_a_secret_is_hidden_wherever_it_stands(lines: Lines, text: str, said: str | None) -> None:
+    log = logs.get_logger("app")
+    log.info(text)
+    log.info("x", error=text, nested={"deep": [text, (text,)]})
+    log.info("x", other=ValueError(text))
+    try:
+        raise RuntimeError(text)
+    except RuntimeError:
+        log.exception("x")
+    logging.getLogger("uvicorn.error").error("said %s", text)
+    for hidden in (
+        SECRET,
+        KEY,
+        "hunter2",
+        "dXNlcjpwYXNz",
+        "abc.def",
+        "abcdefghijk",
+        "p@ss",
+        "rd@",
+        "4111",
+        ":pw@",
+        "0b5e",
+    ):
+        assert hidden not in lines.text
+    assert "a b c" not in lines.text
+    if said is not None:
+        assert lines.all()[0]["event"] == said
+        assert lines.all()[1]["nested"]["deep"] == [said, [said]]
+
+
+@pytest.mark.parametrize(
+    "field", ["payload", "authorization", "Authorization", "secret", "lease_token", "headers", "body"]
+)
+def test_a_field_of_a_secret_name_is_hidden_whatever_it_holds(lines: Lines, field: str) -> None:
+    logs.get_logger("app").info("x", **{field: {"card": "4111"}}, outer={field: "4111"})
+    assert "4111" not in lines.text
+    assert lines.last()[field] == "***"
+
+
+def test_bytes_are_said_by_their_length_alone(lines: Lines) -> None:
+    logs.get_logger("app").info("x", reply=b"payload")
+    assert lines.last()["reply"] == "<7 bytes>"
+
+
+def test_what_is_not_json_is_said_as_text(lines: Lines) -> None:
+    logs.get_logger("app").info("x", a=float("nan"), b={1}, c="\ud800", d=object, e={"deep": None})
+    line = lines.last()
+    assert (line["a"], line["b"], line["c"], line["e"]) == ("nan", [1], "\ud800", {"deep": None})
+
+
+def test_a_long_text_is_cut(lines: Lines) -> None:
+    logs.get_logger("app").info("x", error="y" * 100_000)
+    assert len(lines.last()["error"]) == logs.MAX_TEXT + 1
+
+
+def test_a_text_that_would_slow_a_careless_pattern_is_redacted_in_time(lines: Lines) -> None:
+    begun = time.perf_counter()
+    for text in ("password" * 300, "a://" + "b:" * 1_000, "authorization " * 200, "bearer " * 300):
+        logs.get_logger("app").info("x", error=text)
+    assert time.perf_counter() - begun < 1.0
+
+
+def test_a_value_that_contains_itself_ends(lines: Lines) -> None:
+    loop: dict[str, Any] = {}
+    loop["self"] = loop
+    logs.get_logger("app").info("x", value=loop)
+    assert lines.last()["event"] == "x"
+
+
+def test_a_broken_stream_loses_the_line_and_nothing_else(lines: Lines, capsys: pytest.CaptureFixture[str]) -> None:
+    lines.stream.close()
+    logs.get_logger("app").info("x", error=SECRET)
+    assert capsys.readouterr().err == ""
+    lines.stream = io.StringIO()
+
+
+def test_a_filtered_line_costs_next_to_nothing(lines: Lines) -> None:
+    log = logs.get_logger("app").bind(queue="mail")
+    best = 1.0
+    for _ in range(5):
+        begun = time.perf_counter()
+        for _ in range(2_000):
+            log.debug("x", task="t", attempt=1)
+        best = min(best, (time.perf_counter() - begun) / 2_000)
+    assert best < 3e-6
+
+
+def test_an_event_is_said_by_its_name_and_level(lines: Lines) -> None:
+    events.emit(logs.get_logger("app"), events.TASK_DEAD, task="t1", reason="attempts_exhausted")
+    line = lines.last()
+    assert (line["event"], line["level"], line["task"]) == ("task_dead", "warning", "t1")
