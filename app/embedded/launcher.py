@@ -1,0 +1,37 @@
+"""Becomes a program of Postgres that cannot outlive the process that started it.
+
+Run as a script of its own, `launcher.py UID GID PARENT SIGNAL PROGRAM [ARGUMENT ...]`, so that nothing of ours runs
+between the fork and the exec of a process with threads. The order matters:
+
+1. As root, become the given user: Postgres refuses root.
+2. Ask the kernel for SIGNAL when the parent dies. setuid clears this, so it comes second. (It is tied to the *thread*
+   that started us; the caller starts us from its main thread.)
+3. If the parent died before step 2 nobody will send that signal: look, and leave.
+4. exec: the pid the caller knows is then the program itself.
+"""
+
+import ctypes
+import os
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> None:
+    uid, gid, parent, signal_number = (int(word) for word in arguments[:4])
+    program = arguments[4:]
+    libc = ctypes.CDLL(None, use_errno=True)
+    os.umask(0o077)
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(gid)
+        os.setuid(uid)
+    if libc.prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0) != 0:
+        sys.exit(f"prctl failed: {os.strerror(ctypes.get_errno())}")
+    if os.getppid() != parent:
+        sys.exit("the process that asked for Postgres is gone")
+    os.execv(program[0], program)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
