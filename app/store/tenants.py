@@ -1,0 +1,28 @@
+"""Tenants: who owns every row, and the limit over all queues of one."""
+
+from sqlalchemy import select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.store.tables import tenants
+
+_LOCK = text("select pg_advisory_xact_lock(5157001, (:id)::integer)")
+
+
+async def lock(connection: AsyncConnection, tenant_id: int) -> None:
+    """Until the transaction ends no claim of this tenant is admitted; claims hold the same lock shared."""
+    await connection.execute(_LOCK, {"id": tenant_id})
+
+
+async def ensure(connection: AsyncConnection, name: str) -> int:
+    """The id of the tenant, made where it is new."""
+    await connection.execute(insert(tenants).values(name=name).on_conflict_do_nothing(constraint="tenants_name_key"))
+    return int(await connection.scalar(select(tenants.c.id).where(tenants.c.name == name)))  # type: ignore[arg-type]
+
+
+async def read_limit(connection: AsyncConnection, tenant_id: int) -> int | None:
+    return await connection.scalar(select(tenants.c.max_concurrency).where(tenants.c.id == tenant_id))
+
+
+async def write_limit(connection: AsyncConnection, tenant_id: int, max_concurrency: int | None) -> None:
+    await connection.execute(update(tenants).where(tenants.c.id == tenant_id).values(max_concurrency=max_concurrency))
