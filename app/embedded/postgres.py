@@ -8,10 +8,10 @@ Start
 3. If there is no cluster, make one under another name and rename it: half of one is never mistaken for a whole one.
 4. Remove the pid files of a killed Postgres (a reused pid would block the start), start, and wait for "ready".
 
-Postgres runs in the cluster's directory as its working directory, finds it as /proc/self/cwd and listens on a socket in
-it. So no folder above has to be opened to the user it runs as (a home of root is closed to nobody), and the path may be
-of any length. The socket is the only way in: the directory is private to that user, and the server asks the kernel who
-calls (peer) and admits the user sluice runs as. Nothing listens on TCP.
+Postgres is given the cluster's directory as an open file (/proc/self/fd/N), and listens on a socket in it. So no folder
+above has to be opened to the user it runs as (the home of root is closed to nobody), and the path may be of any length.
+The socket is the only way in: the directory is private to that user, and the server asks the kernel who calls (peer)
+and admits the user sluice runs as. Nothing listens on TCP.
 """
 
 import asyncio
@@ -37,10 +37,10 @@ from app.embedded.socket_path import SOCKET_NAME, SocketPath
 __all__ = ["DATABASE", "EmbeddedError", "EmbeddedPostgres", "binaries"]
 
 DATABASE = "sluice"
-HERE = "/proc/self/cwd"
 START_MAX_SECONDS = 600.0  # replaying 4 GB of WAL after a crash takes minutes on a slow disk
 STOP_MAX_SECONDS = 60.0
 PREVIOUS_MAX_SECONDS = 60.0
+HELP_AFTER_SECONDS = 5.0
 RESTART_MAX_SECONDS = 5.0
 LOG_CHECK_SECONDS = 60.0
 
@@ -175,12 +175,12 @@ class EmbeddedPostgres:
             work.mkdir(mode=0o700)
             if os.geteuid() == 0:
                 os.chown(work, self._user.uid, self._user.gid)
-            initdb = [str(self._bin / "initdb"), "-D", HERE, "-U", DATABASE, "-A", "peer", "-E", "UTF8", "-k"]
+            initdb = [str(self._bin / "initdb"), "-U", DATABASE, "-A", "peer", "-E", "UTF8", "-k"]
             # Locale C: names sort as the contract says, and an upgrade of the C library breaks no index.
             initdb += ["--no-locale", *(["--no-sync"] if self._options["fsync"] == "off" else [])]
             await self._run(initdb, work, lock)
             await self._run(
-                [str(self._bin / "postgres"), "--single", "-D", HERE, "postgres"],
+                [str(self._bin / "postgres"), "--single", "postgres"],
                 work,
                 lock,
                 f"create database {DATABASE};\n".encode(),
@@ -230,7 +230,7 @@ class EmbeddedPostgres:
         output = self.directory.open_log()
         offset = os.fstat(output).st_size
         try:
-            program = [str(self._bin / "postgres"), "-D", HERE, *words]
+            program = [str(self._bin / "postgres"), *words]
             self._server = spawn(
                 program,
                 user=self._user,
@@ -283,13 +283,13 @@ class EmbeddedPostgres:
         descriptor = self.directory.open("server.lock", os.O_RDWR | os.O_CREAT)
         try:
             started = time.monotonic()
-            help_after = 5.0
+            help_after = HELP_AFTER_SECONDS
             while not _locked(descriptor):
                 waited = time.monotonic() - started
                 if waited > PREVIOUS_MAX_SECONDS:
                     raise self._failed("an earlier server does not end", False)
                 if waited > help_after and self.directory.cluster.exists():
-                    help_after += 5.0
+                    help_after += HELP_AFTER_SECONDS
                     help_to_end(earlier_processes(self._cluster_name()))
                 await asyncio.sleep(0.02)
             yield descriptor

@@ -24,20 +24,27 @@ def spawn(
     output: int,
     stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
-    """Start a program in `directory`, as `user`, holding the lock, in a session of its own (Ctrl-C is for sluice)."""
+    """Start a program on the cluster in `directory`, as `user`, in a session of its own (Ctrl-C is for sluice).
+
+    It inherits the lock, and the directory as an open one: that way in needs no right to the folders above.
+    """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("the embedded Postgres would die with this thread: start it from the main one")
+    cluster = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     words = (user.uid, user.gid, os.getpid(), int(death_signal), *program)
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", launcher.__file__, *map(str, words)],
-        cwd=directory,
-        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
-        stdin=stdin,
-        stdout=output,
-        stderr=output,
-        pass_fds=[lock],
-        start_new_session=True,
-    )
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", launcher.__file__, *map(str, words)],
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "PGDATA": f"/proc/self/fd/{cluster}"},
+            stdin=stdin,
+            stdout=output,
+            stderr=output,
+            pass_fds=[lock, cluster],
+            start_new_session=True,
+        )
+    finally:
+        os.close(cluster)
 
 
 async def exit_of(process: subprocess.Popen[bytes]) -> int:
