@@ -172,6 +172,9 @@ class Connection(asyncio.Protocol):
         if status < 200:
             self._interim(status)
             return
+        version = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            self._stop("unreachable", f"the answer is of HTTP {version}, which was not asked for")
         coding = self._headers.get("transfer-encoding")
         if coding is not None and coding.lower() != "chunked":
             self._stop("unreachable", f"the answer has the transfer encoding {coding[:100]!r}, which was not asked for")
