@@ -114,6 +114,10 @@ class TaskBody(msgspec.Struct, forbid_unknown_fields=True):
     handler: str | None = None
 
 
+class _OnlyPayload(msgspec.Struct):
+    payload: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
 class Enqueue(msgspec.Struct, frozen=True):
     """A task that may be enqueued. Absent is None; `headers` and `tags` are empty instead."""
 
@@ -132,6 +136,9 @@ class Enqueue(msgspec.Struct, frozen=True):
     headers: dict[str, str] = {}
     tags: tuple[str, ...] = ()
     handler: str | None = None
+
+    def with_key(self, key: str) -> "Enqueue":
+        return msgspec.structs.replace(self, idempotency_key=key)
 
     def fingerprint(self) -> bytes:
         """32 bytes that are equal exactly for the same payload bytes under the same options, the key itself aside."""
@@ -154,6 +161,7 @@ class Enqueue(msgspec.Struct, frozen=True):
 
 _OPTIONS = msgspec.json.Encoder(order="sorted")
 _TASK_BODY = msgspec.json.Decoder(TaskBody)
+_ONLY_PAYLOAD = msgspec.json.Decoder(_OnlyPayload)
 _FIELD_TYPES = {field.name: field.type for field in msgspec.structs.fields(TaskBody)}
 _PATH = re.compile(r"(?P<what>.*?) - at `\$(?P<path>.*)`", re.DOTALL)
 
@@ -166,6 +174,15 @@ def parse_enqueue(body: bytes, *, max_payload_bytes: int) -> Enqueue:
     if len(value) == 1:
         return Enqueue(bytes(task.payload))
     return validate_task(task)
+
+
+def payload_of(body: bytes, *, max_bytes: int) -> bytes | None:
+    """The bytes of `payload` in a body that is judged already; None if it has none."""
+    payload = _ONLY_PAYLOAD.decode(body).payload
+    if isinstance(payload, msgspec.UnsetType):
+        return None
+    check_payload(payload, msgspec.json.decode(payload) if may_be_deep(bytes(payload)) else None, max_bytes)
+    return bytes(payload)
 
 
 def decode_task(body: bytes | msgspec.Raw, value: Any) -> TaskBody:

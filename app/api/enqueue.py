@@ -1,0 +1,97 @@
+"""`POST /queues/{name}/tasks`, the hot route, as a bare ASGI callable.
+
+It stands in the router like any route and is dispatched to directly when nothing in between is needed; the OpenAPI
+document has its operation from openapi.py.
+"""
+
+import re
+
+from starlette.types import Receive, Scope, Send
+
+from app.api.auth import caller_of
+from app.api.config import EdgeConfig
+from app.api.errors import problem
+from app.api.headers import read_headers, text
+from app.api.strict import check_query, read_body, require_json
+from app.domain.errors import Refusal, invalid_field
+from app.domain.names import NAME_RULE, is_name
+from app.domain.tasks import Enqueue, label_problem, parse_enqueue
+from app.service import tasks
+from app.service.context import Core
+
+PATH = "/queues/{name}/tasks"
+_NO_PARAMETERS: frozenset[str] = frozenset()
+_QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
+_CREATED = 201, ()
+_REPLAYED = 200, ((b"idempotent-replayed", b"true"),)
+
+
+class EnqueueEndpoint:
+    def __init__(self, core: Core, edge: EdgeConfig) -> None:
+        self._core = core
+        self._edge = edge
+        self._location = edge.public_url.rstrip("/").encode() + b"/tasks/"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.enqueue(scope["path_params"]["name"], read_headers(scope["headers"]), scope, receive, send)
+        except Refusal as refusal:
+            await problem(refusal)(scope, receive, send)
+
+    async def enqueue(
+        self, queue: str, headers: dict[bytes, bytes], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        caller = await caller_of(self._edge, text(headers.get(b"authorization")))
+        caller.require("use")
+        check_query(scope["query_string"], _NO_PARAMETERS)
+        if not is_name(queue):
+            raise invalid_field("/name", f"is not a name ({NAME_RULE})")
+        content_type = headers.get(b"content-type")
+        if content_type != b"application/json":
+            require_json(text(content_type))
+        body = await read_body(receive, text(headers.get(b"content-length")), self._edge.max_body_bytes)
+        request = parse_enqueue(body, max_payload_bytes=self._edge.max_payload_bytes)
+        if b"idempotency-key" in headers:
+            request = with_key(request, headers[b"idempotency-key"])
+        enqueued = await tasks.enqueue(self._core, caller, queue, request, _trace_of(headers))
+        status, more = _CREATED if enqueued.created else _REPLAYED
+        answer = enqueued.body
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [
+                    (b"content-type", b"application/json"),
+                    (b"content-length", b"%d" % len(answer)),
+                    (b"location", self._location + enqueued.task_id.encode()),
+                    *more,
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": answer})
+
+
+def with_key(request: Enqueue, header: bytes) -> Enqueue:
+    """The request under the key of its `Idempotency-Key` header: quoted, as the draft has it, or bare."""
+    try:
+        key = header.decode().strip()
+    except UnicodeDecodeError:
+        raise Refusal("malformed", "Idempotency-Key is not UTF-8") from None
+    if key.startswith('"'):
+        quoted = _QUOTED.fullmatch(key)
+        if quoted is None:
+            raise Refusal("malformed", "Idempotency-Key begins with a quote and is not one quoted string")
+        key = re.sub(r"\\(.)", r"\1", quoted[1])
+    if (found := label_problem(key)) is not None:
+        raise invalid_field("/idempotency_key", found)
+    if request.idempotency_key is None:
+        return request.with_key(key)
+    if request.idempotency_key != key:
+        raise Refusal("malformed", "Idempotency-Key and idempotency_key are both given and differ")
+    return request
+
+
+def _trace_of(headers: dict[bytes, bytes]) -> tuple[str, str | None] | None:
+    """As it came: the service takes it if it is one, and refuses nothing for it (W3C Trace Context)."""
+    traceparent = headers.get(b"traceparent")
+    return None if traceparent is None else (traceparent.decode("latin-1"), text(headers.get(b"tracestate")))

@@ -1,0 +1,172 @@
+"""Codes become HTTP here and nowhere else: one table, and problem details (RFC 9457) for every refusal."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from app.domain.errors import FieldError, Refusal, invalid, pointer
+
+STATUS: dict[str, int] = {
+    "malformed": 400,
+    "unauthenticated": 401,
+    "forbidden": 403,
+    "host_refused": 403,
+    "not_found": 404,
+    "handler_not_found": 404,
+    "queue_not_found": 404,
+    "task_not_found": 404,
+    "method_not_allowed": 405,
+    "request_timeout": 408,
+    "lease_lost": 409,
+    "task_cancelled": 409,
+    "task_ended": 409,
+    "task_not_editable": 409,
+    "queue_is_push": 409,
+    "queue_in_use": 409,
+    "handler_in_use": 409,
+    "batch_sealed": 409,
+    "etag_mismatch": 412,
+    "too_large": 413,
+    "unsupported_media_type": 415,
+    "invalid": 422,
+    "idempotency_mismatch": 422,
+    "egress_denied": 422,
+    "payload_schema_mismatch": 422,
+    "queue_full": 429,
+    "rate_limited": 429,
+    "headers_too_large": 431,
+    "internal": 500,
+    "unavailable": 503,
+}
+
+TITLES: dict[str, str] = {
+    "malformed": "The request cannot be read",
+    "unauthenticated": "A valid key is needed",
+    "forbidden": "The key's scope does not reach so far",
+    "host_refused": "Only loopback is served without authentication",
+    "not_found": "No such route",
+    "handler_not_found": "No such handler",
+    "queue_not_found": "No such queue",
+    "task_not_found": "No such task",
+    "method_not_allowed": "The route has no such method",
+    "request_timeout": "The request did not arrive in time",
+    "lease_lost": "The lease is lost",
+    "task_cancelled": "The task is cancelled",
+    "task_ended": "The task has ended",
+    "task_not_editable": "The task is in a state that forbids it",
+    "queue_is_push": "The queue delivers to a handler",
+    "queue_in_use": "The queue is in use",
+    "handler_in_use": "The handler is in use",
+    "batch_sealed": "The batch is sealed",
+    "etag_mismatch": "The precondition does not hold",
+    "too_large": "The request is too large",
+    "unsupported_media_type": "The body is not JSON by its content type",
+    "invalid": "The request breaks rules",
+    "idempotency_mismatch": "The idempotency key belongs to another request",
+    "egress_denied": "The address may not be called",
+    "payload_schema_mismatch": "The payload does not fit the queue's schema",
+    "queue_full": "The queue is full",
+    "rate_limited": "Too many requests",
+    "headers_too_large": "The headers are too large",
+    "internal": "An error of ours",
+    "unavailable": "Not available now",
+}
+
+MEDIA_TYPE = "application/problem+json"
+INTERNAL = Refusal("internal", "the request met an error of ours; the log has it")
+NO_ROUTE = Refusal("not_found", "there is no such route; /docs lists them")
+
+
+def problem_dict(refusal: Refusal) -> dict[str, Any]:
+    return {
+        "type": f"urn:sluice:problem:{refusal.code}",
+        "title": TITLES[refusal.code],
+        "status": STATUS[refusal.code],
+        "code": refusal.code,
+        "detail": refusal.detail,
+        "errors": [{"pointer": error.pointer, "detail": error.detail} for error in refusal.errors],
+    }
+
+
+def problem_headers(refusal: Refusal) -> dict[str, str]:
+    status = STATUS[refusal.code]
+    if status in (429, 503):
+        return {"retry-after": str(max(1, math.ceil(refusal.retry_after_seconds or 1)))}
+    if status == 401:
+        return {"www-authenticate": 'Bearer realm="sluice"'}
+    return {}
+
+
+def problem(refusal: Refusal, headers: dict[str, str] | None = None) -> Response:
+    return Response(
+        msgspec.json.encode(problem_dict(refusal)),
+        STATUS[refusal.code],
+        {**problem_headers(refusal), **(headers or {})},
+        MEDIA_TYPE,
+    )
+
+
+def validation_refusal(errors: Sequence[Any]) -> Refusal:
+    """What FastAPI found wrong in a body, a query or a path, with pointers; the place itself is left out of them."""
+    return invalid(FieldError(pointer(*error["loc"][1:]), _detail(error)) for error in errors)
+
+
+def _detail(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown field"
+    if error["type"] == "missing":
+        return "is required"
+    message: str = error["msg"]
+    return message[:1].lower() + message[1:]
+
+
+def install(app: FastAPI, allowed_methods: "AllowedMethods") -> None:
+    """Every way an application can fail to answer, as a problem."""
+
+    async def refused(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, Refusal)
+        return problem(error)
+
+    async def invalid_request(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return problem(validation_refusal(error.errors()))
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if error.status_code == 405:
+            allow = ", ".join(allowed_methods.of(request.url.path))
+            refusal = Refusal("method_not_allowed", f"{request.method} is not allowed here, only {allow}")
+            return problem(refusal, {"allow": allow})
+        if error.status_code == 404:
+            return problem(NO_ROUTE)
+        return problem(Refusal("malformed", str(error.detail)))
+
+    async def internal(_request: Request, _error: Exception) -> Response:
+        return problem(INTERNAL)
+
+    app.add_exception_handler(Refusal, refused)
+    app.add_exception_handler(RequestValidationError, invalid_request)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(Exception, internal)
+
+
+class AllowedMethods:
+    """The methods of a path over all its routes; the framework names those of the first route only."""
+
+    def __init__(self, routes: Iterable[Any]) -> None:
+        self._routes = [(route.path_regex, frozenset(route.methods or ())) for route in routes]
+
+    def of(self, path: str) -> list[str]:
+        found: set[str] = set()
+        for regex, methods in self._routes:
+            if regex.match(path):
+                found |= methods
+        if "GET" in found:
+            found.add("HEAD")
+        return sorted(found)

@@ -1,0 +1,25 @@
+"""Headers of a request, read once.
+
+A header that means one thing must come once: of two, proxies and servers take different ones.
+"""
+
+from collections.abc import Iterable
+
+from app.domain.errors import Refusal
+
+_ONCE = (b"host", b"origin", b"authorization", b"content-type", b"content-length", b"idempotency-key", b"traceparent")
+
+
+def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    given = list(headers)
+    read = dict(given)
+    if len(read) < len(given):
+        names = [name for name, _ in given]
+        for name in _ONCE:
+            if names.count(name) > 1:
+                raise Refusal("malformed", f"the header {name.decode()} is given twice")
+    return read
+
+
+def text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")

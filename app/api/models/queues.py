@@ -1,0 +1,181 @@
+"""Queues on the wire."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, WithJsonSchema
+
+from app.api.models.handlers import Description, MaxConcurrency, TimeoutSeconds
+from app.api.models.wire import Instant, Name, RequestBody, ResponseBody
+from app.domain.errors import invalid
+from app.domain.queues import (
+    MAX_DEPTH,
+    MAX_IDEMPOTENCY_SECONDS,
+    MAX_RETENTION_DAYS,
+    QueueDefinition,
+    QueueView,
+    Retention,
+    queue_to_dict,
+)
+from app.domain.retries import (
+    DEFAULT_RETRY,
+    MAX_ATTEMPTS,
+    MAX_BACKOFF_SECONDS,
+    MAX_BACKOFF_STEPS,
+    MAX_FACTOR,
+    check_retry,
+    merged,
+)
+
+_SECONDS = {"type": "number", "minimum": 0, "maximum": MAX_BACKOFF_SECONDS}
+_BACKOFF_IN = [
+    {
+        "title": "Exponential backoff",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "kind": {"type": "string", "const": "exponential"},
+            "min_seconds": _SECONDS | {"default": 1},
+            "max_seconds": _SECONDS | {"default": 3600},
+            "factor": {"type": "number", "minimum": 1, "maximum": MAX_FACTOR, "default": 2},
+            "jitter": {"type": "string", "enum": ["full", "equal", "none"], "default": "equal"},
+        },
+    },
+    {
+        "title": "Fixed backoff",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {"kind": {"type": "string", "const": "fixed"}, "seconds": _SECONDS},
+        "required": ["kind", "seconds"],
+    },
+    {
+        "title": "Backoff by a list",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "kind": {"type": "string", "const": "list"},
+            "seconds": {"type": "array", "items": _SECONDS, "minItems": 1, "maxItems": MAX_BACKOFF_STEPS},
+        },
+        "required": ["kind", "seconds"],
+    },
+]
+RETRY_IN_SCHEMA: dict[str, Any] = {
+    "title": "RetryIn",
+    "description": "Partial: what is absent keeps its default (in a task: the queue's value).",
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "max_attempts": {"type": "integer", "minimum": 1, "maximum": MAX_ATTEMPTS, "default": 25},
+        "retry_after_max_seconds": _SECONDS | {"default": 3600},
+        "backoff": {"oneOf": _BACKOFF_IN},
+    },
+}
+
+# The domain judges it, with the same words for a queue's retry as for a task's.
+RetryIn = Annotated[dict[str, Any], WithJsonSchema(RETRY_IN_SCHEMA)]
+RetryOut = Annotated[
+    dict[str, Any], WithJsonSchema({**RETRY_IN_SCHEMA, "title": "RetryOut", "description": "Complete."})
+]
+Days = Annotated[int, Field(ge=0, le=MAX_RETENTION_DAYS)]
+
+
+class RetentionIn(RequestBody):
+    """How many days ended tasks stay readable."""
+
+    succeeded_days: Days = 3
+    cancelled_days: Days = 3
+    dead_days: Days = 30
+
+
+class QueueIn(RequestBody):
+    handler: Name | None = Field(None, description="Where its tasks are delivered; null: a queue for pull workers.")
+    max_concurrency: MaxConcurrency | None = None
+    max_depth: int | None = Field(None, ge=1, le=MAX_DEPTH, description="Bounds scheduled and ready tasks, exactly.")
+    timeout_seconds: TimeoutSeconds | None = Field(None, description="null: the handler's.")
+    retry: RetryIn = Field({})
+    idempotency_seconds: float = Field(86_400.0, ge=0, le=MAX_IDEMPOTENCY_SECONDS, allow_inf_nan=False)
+    payload_schema: None = Field(None, description="Not supported yet.")
+    retention: RetentionIn = RetentionIn()
+    description: Description | None = None
+
+    def definition(self) -> QueueDefinition:
+        if errors := check_retry(self.retry):
+            raise invalid(errors)
+        definition = QueueDefinition(
+            handler=self.handler,
+            max_concurrency=self.max_concurrency,
+            max_depth=self.max_depth,
+            timeout_seconds=self.timeout_seconds,
+            retry=merged(DEFAULT_RETRY, self.retry),
+            idempotency_seconds=self.idempotency_seconds,
+            retention=Retention(**self.retention.model_dump()),
+            description=self.description,
+        )
+        if errors := definition.check():
+            raise invalid(errors)
+        return definition
+
+
+class RetentionOut(ResponseBody):
+    succeeded_days: int
+    cancelled_days: int
+    dead_days: int
+
+
+class QueueOut(ResponseBody):
+    name: Name
+    handler: str | None
+    max_concurrency: int | None
+    max_depth: int | None
+    timeout_seconds: float | None
+    retry: RetryOut
+    idempotency_seconds: float
+    payload_schema: None
+    retention: RetentionOut
+    description: str | None
+    paused: bool
+    paused_at: Instant | None
+    created_at: Instant
+    updated_at: Instant
+
+    @classmethod
+    def of(cls, view: QueueView) -> Self:
+        return cls(
+            name=view.name,
+            paused=view.paused,
+            paused_at=view.paused_at,
+            created_at=view.created_at,
+            updated_at=view.updated_at,
+            **queue_to_dict(view.definition),
+        )
+
+
+class CountsOut(ResponseBody):
+    scheduled: int
+    ready: int
+    running: int
+    succeeded: int
+    dead: int
+    cancelled: int
+
+
+class RatesOut(ResponseBody):
+    enqueued: float
+    started: float
+    ended: float
+
+
+class PercentilesOut(ResponseBody):
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+class QueueStatsOut(ResponseBody):
+    queue: Name
+    counts: CountsOut
+    oldest_ready_age_seconds: float | None
+    per_minute: RatesOut
+    success_share: float | None = Field(description="Succeeded over ended, of late; null when none has ended.")
+    wait_seconds: PercentilesOut
+    run_seconds: PercentilesOut
+    as_of: Instant

@@ -1,0 +1,103 @@
+"""Tasks and attempts on the wire.
+
+These models are the document: task bodies are written straight from what the service gives, because a payload must
+leave as the bytes it came in. Tests hold both to each other.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from app.api.models.handlers import TimeoutSeconds
+from app.api.models.queues import RetryIn
+from app.api.models.wire import Instant, Name, RequestBody, ResponseBody
+from app.domain.tasks import (
+    MAX_DELAY_SECONDS,
+    MAX_LABEL,
+    MAX_PRIORITY,
+    MAX_TAG,
+    MAX_TAGS,
+    MAX_TTL_SECONDS,
+    MIN_PRIORITY,
+    Outcome,
+    Reason,
+    State,
+    WaitingFor,
+)
+
+Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL)]
+Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG)]
+AnyJson = Annotated[Any, Field(description="Any JSON (I-JSON, at most 128 levels deep).")]
+
+
+class TaskIn(RequestBody):
+    payload: Any = Field(description="Any JSON, null included. It reaches the handler byte for byte.")
+    type: Label | None = None
+    delay_seconds: float | None = Field(None, ge=0, le=MAX_DELAY_SECONDS, description="Excludes `run_at`.")
+    run_at: Instant | None = Field(None, description="Excludes `delay_seconds`; an instant gone by is now.")
+    ttl_seconds: float | None = Field(None, gt=0, le=MAX_TTL_SECONDS, description="Excludes `expires_at`.")
+    expires_at: Instant | None = Field(None, description="Excludes `ttl_seconds`. Bounds starts, cuts no attempt.")
+    priority: int = Field(0, ge=MIN_PRIORITY, le=MAX_PRIORITY, description="Higher first, strictly.")
+    idempotency_key: Label | None = Field(None, description="Or the header `Idempotency-Key`.")
+    unique_key: None = Field(None, description="Not supported yet.")
+    retry: RetryIn | None = Field(None, description="Merged over the queue's.")
+    timeout_seconds: TimeoutSeconds | None = Field(None, description="null: the queue's, else the handler's.")
+    correlation_id: Label | None = None
+    headers: dict[str, str] | None = Field(None, description="Sent with every delivery of this task.")
+    tags: list[Tag] | None = Field(None, max_length=MAX_TAGS, json_schema_extra={"uniqueItems": True})
+    handler: Name | None = Field(None, description="Instead of the queue's, on a queue that has one.")
+
+
+class LeaseOut(ResponseBody):
+    expires_at: Instant
+
+
+class TaskOut(ResponseBody):
+    id: str = Field(json_schema_extra={"format": "uuid"})
+    queue: Name
+    handler: str | None
+    type: str | None
+    state: State
+    reason: Reason | None
+    priority: int
+    payload: AnyJson = None
+    """Absent in lists without `include=payload`."""
+    content_type: str
+    headers: dict[str, str]
+    tags: list[str]
+    correlation_id: str | None
+    idempotency_key: str | None
+    unique_key: str | None
+    created_at: Instant
+    run_at: Instant
+    started_at: Instant | None
+    ended_at: Instant | None
+    expires_at: Instant | None
+    attempt: int
+    max_attempts: int
+    timeout_seconds: float | None
+    last_error: str | None
+    result: AnyJson
+    result_encoding: Literal["base64"] | None = None
+    result_truncated: bool
+    progress: AnyJson
+    lease: LeaseOut | None
+    replica: str | None
+    schedule: str | None
+    scheduled_for: Instant | None
+    batch: str | None
+    parent: str | None
+    waiting_for: WaitingFor | None = Field(None, description="Unfinished tasks only.")
+
+
+class AttemptOut(ResponseBody):
+    number: int
+    counted: bool
+    replica: str | None
+    started_at: Instant
+    ended_at: Instant | None
+    outcome: Outcome | None = Field(description="null while it runs.")
+    status: int | None
+    error: str | None
+    excerpt: str | None
+    trace_id: str | None

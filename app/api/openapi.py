@@ -1,0 +1,78 @@
+"""The OpenAPI document: what FastAPI reads off the routes, with the hot route's operation added by hand."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from app.api.enqueue import PATH
+from app.api.models.tasks import TaskIn, TaskOut
+from app.api.models.wire import FieldProblem, Problem
+from app.api.problems import header, problems
+from app.domain.names import NAME_PATTERN
+
+TITLE = "Sluice"
+DESCRIPTION = "Durable queues and schedules as a plain HTTP service, on nothing but Postgres."
+_REF = "#/components/schemas/{model}"
+_FRAMEWORKS = ("HTTPValidationError", "ValidationError")
+_TASK = {"content": {"application/json": {"schema": {"$ref": _REF.format(model=TaskOut.__name__)}}}}
+_LOCATION = {"Location": header("Where the task is.")}
+
+ENQUEUE: dict[str, Any] = {
+    "tags": ["tasks"],
+    "summary": "Enqueue Task",
+    "description": "Put a task into a queue. Acknowledged after commit.",
+    "operationId": "enqueue_task",
+    "security": [{"HTTPBearer": []}],
+    "parameters": [
+        {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "pattern": NAME_PATTERN}},
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "description": "Quoted or bare; the same as `idempotency_key` in the body.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+        },
+        {
+            "name": "traceparent",
+            "in": "header",
+            "required": False,
+            "description": "W3C Trace Context; it goes on to the handler.",
+            "schema": {"type": "string"},
+        },
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": _REF.format(model=TaskIn.__name__)}}},
+    },
+    "responses": {
+        "200": {
+            "description": "The first task under this idempotency key, as it is now.",
+            "headers": _LOCATION | {"Idempotent-Replayed": header("`true`.")},
+            **_TASK,
+        },
+        "201": {"description": "Enqueued.", "headers": _LOCATION, **_TASK},
+        **{
+            str(status): response
+            for status, response in problems("queue_not_found", "idempotency_mismatch", "queue_full", body=True).items()
+        },
+    },
+}
+
+
+def document(app: FastAPI, *, enqueue: bool) -> dict[str, Any]:
+    """`enqueue`: this application serves the hot route."""
+    found = get_openapi(title=TITLE, version=app.version, description=DESCRIPTION, routes=app.routes)
+    schemas = found.setdefault("components", {}).setdefault("schemas", {})
+    for name in _FRAMEWORKS:
+        schemas.pop(name, None)
+    modes: list[Any] = [(Problem, "serialization"), (FieldProblem, "serialization")]
+    if enqueue:
+        modes.append((TaskIn, "validation"))
+        found["paths"].setdefault(PATH, {})["post"] = ENQUEUE
+    _, more = models_json_schema(modes, ref_template=_REF)
+    schemas |= more["$defs"]
+    found["components"]["schemas"] = dict(sorted(schemas.items()))
+    found["paths"] = dict(sorted(found["paths"].items()))
+    return found

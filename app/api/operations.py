@@ -1,0 +1,65 @@
+"""Health, status and metrics: the process as operators and balancers see it."""
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from app.api.auth import Operator, caller_of
+from app.api.config import EdgeConfig
+from app.api.errors import problem
+from app.api.models.operations import HealthOut, StatusOut
+from app.api.models.wire import json_reply
+from app.api.problems import problems
+from app.api.strict import OpenRoute, StrictRoute
+from app.domain.errors import Refusal
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+health_router = APIRouter(prefix="/health", tags=["operations"], route_class=OpenRoute)
+status_router = APIRouter(tags=["operations"], route_class=StrictRoute)
+metrics_router = APIRouter(tags=["operations"], route_class=OpenRoute)
+
+
+def _edge(request: Request) -> EdgeConfig:
+    edge: EdgeConfig = request.app.state.edge
+    return edge
+
+
+def _health(why_not: str | None) -> Response:
+    if why_not is not None:
+        return problem(Refusal("unavailable", why_not))
+    return HealthOut(status="ok").reply()
+
+
+@health_router.get("/live", operation_id="get_liveness", response_model=HealthOut, responses=problems())
+async def get_liveness(request: Request) -> Response:
+    """Whether the process should be left alone. Never touches the database."""
+    return _health(_edge(request).operations.why_not_live())
+
+
+@health_router.get("/ready", operation_id="get_readiness", response_model=HealthOut, responses=problems())
+async def get_readiness(request: Request) -> Response:
+    """Whether requests may come: connected once, schema compatible, not draining."""
+    return _health(_edge(request).operations.why_not_ready())
+
+
+@status_router.get("/status", operation_id="get_status", response_model=StatusOut, responses=problems())
+async def get_status(request: Request, caller: Operator) -> Response:
+    """Version, replicas, queues and database, over all tenants."""
+    return json_reply(msgspec.json.encode(await _edge(request).operations.status()))
+
+
+@metrics_router.get(
+    "/metrics",
+    operation_id="get_metrics",
+    response_class=Response,
+    responses=problems(
+        also={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text."}}
+    ),
+)
+async def get_metrics(request: Request) -> Response:
+    """Metrics for Prometheus, over all tenants."""
+    edge = _edge(request)
+    if not edge.metrics_open:
+        caller = await caller_of(edge, request.headers.get("authorization"))
+        caller.require("operate")
+    return Response(await edge.operations.metrics(), media_type=METRICS_TYPE)

@@ -1,0 +1,51 @@
+"""Keyset pages: a cursor is the position after the last item, opaque and bound to the list it came from."""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import Query
+
+from app.domain.errors import Refusal, invalid_field
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 200
+MAX_CURSOR = 1000
+_BINDING_BYTES = 8
+
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="How many items a page holds at most.")]
+Cursor = Annotated[
+    str | None,
+    Query(max_length=MAX_CURSOR, description="The `next_cursor` of the page before, with the same filters."),
+]
+
+
+def binding(*filters: object) -> bytes:
+    """What a cursor belongs to: the list and its filters, in an order that never changes."""
+    return hashlib.sha256(repr(filters).encode()).digest()[:_BINDING_BYTES]
+
+
+def next_cursor(bound_to: bytes, position: str) -> str:
+    return base64.urlsafe_b64encode(bound_to + position.encode()).rstrip(b"=").decode()
+
+
+def position_of(cursor: str | None, bound_to: bytes, is_position: Callable[[str], object]) -> str | None:
+    """The position a cursor stands for; `is_position` tells those that such a list can have."""
+    if cursor is None:
+        return None
+    try:
+        raw = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        position = raw[_BINDING_BYTES:].decode("ascii")
+    except (binascii.Error, ValueError):
+        raise _refused("is not a cursor of ours") from None
+    if raw[:_BINDING_BYTES] != bound_to:
+        raise _refused("belongs to another list or other filters")
+    if not is_position(position):
+        raise _refused("is not a cursor of ours")
+    return position
+
+
+def _refused(detail: str) -> Refusal:
+    return invalid_field("/cursor", detail)

@@ -1,0 +1,50 @@
+"""Problems as the OpenAPI document lists them: the codes a route can answer with, by status."""
+
+from typing import Any
+
+from app.api.errors import MEDIA_TYPE, STATUS, TITLES
+from app.api.models.wire import Problem
+
+ALWAYS = (
+    "malformed",
+    "unauthenticated",
+    "forbidden",
+    "host_refused",
+    "request_timeout",
+    "invalid",
+    "headers_too_large",
+)
+ALWAYS_LAST = ("internal", "unavailable")
+BODY = ("too_large", "unsupported_media_type")
+PROBLEM_REF = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def problems(*codes: str, body: bool = False, also: Responses | None = None) -> Responses:
+    """`body`: the route reads one. `also`: what it answers when all is well, where that says more than its model."""
+    by_status: dict[int, list[str]] = {}
+    for code in (*ALWAYS, *(BODY if body else ()), *codes, *ALWAYS_LAST):
+        by_status.setdefault(STATUS[code], []).append(code)
+    return (also or {}) | {status: _response(status, found) for status, found in sorted(by_status.items())}
+
+
+def _response(status: int, codes: list[str]) -> dict[str, Any]:
+    response: dict[str, Any] = {
+        "description": " · ".join(f"`{code}`: {TITLES[code].lower()}" for code in codes),
+        "content": {MEDIA_TYPE: {"schema": PROBLEM_REF}},
+    }
+    if status in (429, 503):
+        response["headers"] = {"Retry-After": header("Seconds until it is worth trying again.", "integer")}
+    if status == 401:
+        response["headers"] = {"WWW-Authenticate": header("`Bearer`.")}
+    return response
+
+
+def header(description: str, kind: str = "string") -> dict[str, Any]:
+    return {"description": description, "schema": {"type": kind}}
+
+
+ETAG = {"headers": {"ETag": header("A strong ETag over the definition.")}}
+EMPTY = {"description": "Done; nothing to show."}

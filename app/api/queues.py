@@ -1,0 +1,103 @@
+"""Queues: where tasks wait, and the rules under which they leave."""
+
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Path, Response
+
+from app.api.auth import CoreDep, Manager, User
+from app.api.conditions import ConditionsDep
+from app.api.models.queues import QueueIn, QueueOut, QueueStatsOut
+from app.api.models.wire import Page, json_reply
+from app.api.pages import Cursor, Limit, binding, next_cursor, position_of
+from app.api.problems import EMPTY, ETAG, problems
+from app.api.strict import StrictRoute
+from app.domain.names import NAME_PATTERN, is_name
+from app.service import queues
+
+router = APIRouter(prefix="/queues", tags=["queues"], route_class=StrictRoute)
+QueueName = Annotated[str, Path(pattern=NAME_PATTERN)]
+LIST = binding("queues")
+
+
+@router.get("", operation_id="list_queues", response_model=Page[QueueOut], responses=problems())
+async def list_queues(core: CoreDep, caller: User, limit: Limit = 50, cursor: Cursor = None) -> Response:
+    """List queues, by name."""
+    views, more = await queues.list_page(core, caller, position_of(cursor, LIST, is_name), limit)
+    return Page[QueueOut](
+        items=[QueueOut.of(view) for view in views],
+        next_cursor=next_cursor(LIST, views[-1].name) if more else None,
+    ).reply()
+
+
+@router.put(
+    "/{name}",
+    operation_id="put_queue",
+    response_model=QueueOut,
+    responses=problems(
+        "etag_mismatch", body=True, also={200: ETAG, 201: {"model": QueueOut, "description": "Created.", **ETAG}}
+    ),
+)
+async def put_queue(
+    core: CoreDep, caller: Manager, name: QueueName, body: QueueIn, conditions: ConditionsDep
+) -> Response:
+    """Create or replace a queue. Absent fields return to their defaults; a pause survives."""
+    saved = await queues.put(core, caller, name, body.definition(), conditions)
+    return QueueOut.of(saved.view).reply(201 if saved.created else 200, {"etag": saved.etag})
+
+
+@router.get(
+    "/{name}",
+    operation_id="get_queue",
+    response_model=QueueOut,
+    responses=problems("queue_not_found", also={200: ETAG}),
+)
+async def get_queue(core: CoreDep, caller: User, name: QueueName) -> Response:
+    """Read a queue."""
+    view, etag = await queues.get(core, caller, name)
+    return QueueOut.of(view).reply(headers={"etag": etag})
+
+
+@router.delete(
+    "/{name}",
+    operation_id="delete_queue",
+    status_code=204,
+    responses=problems("queue_not_found", "queue_in_use", "etag_mismatch", also={204: EMPTY}),
+)
+async def delete_queue(core: CoreDep, caller: Manager, name: QueueName, conditions: ConditionsDep) -> Response:
+    """Delete a queue that no unfinished task names."""
+    await queues.delete(core, caller, name, conditions)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/{name}/pause",
+    operation_id="pause_queue",
+    response_model=QueueOut,
+    responses=problems("queue_not_found", body=True),
+)
+async def pause_queue(core: CoreDep, caller: Manager, name: QueueName) -> Response:
+    """Accept tasks and start none. From the answer on, nothing is claimed."""
+    return QueueOut.of(await queues.pause(core, caller, name)).reply()
+
+
+@router.post(
+    "/{name}/resume",
+    operation_id="resume_queue",
+    response_model=QueueOut,
+    responses=problems("queue_not_found", body=True),
+)
+async def resume_queue(core: CoreDep, caller: Manager, name: QueueName) -> Response:
+    """Start its tasks again."""
+    return QueueOut.of(await queues.resume(core, caller, name)).reply()
+
+
+@router.get(
+    "/{name}/stats",
+    operation_id="get_queue_stats",
+    response_model=QueueStatsOut,
+    responses=problems("queue_not_found"),
+)
+async def get_queue_stats(core: CoreDep, caller: User, name: QueueName) -> Response:
+    """How many tasks it holds, how fast they come and go, how long they wait and run."""
+    return json_reply(msgspec.json.encode(await queues.stats(core, caller, name)))

@@ -1,0 +1,127 @@
+"""Tasks and their attempts. Enqueueing has a file of its own (enqueue.py)."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+from fastapi import APIRouter, Depends, Path, Query, Response
+
+from app.api.auth import CoreDep, User
+from app.api.models.tasks import AttemptOut, TaskOut
+from app.api.models.wire import Page, json_reply
+from app.api.pages import Cursor, Limit, binding, next_cursor, position_of
+from app.api.problems import problems
+from app.api.strict import StrictRoute
+from app.domain.errors import FieldError, Refusal, invalid
+from app.domain.ids import parse_uuid
+from app.domain.instants import parse_instant
+from app.domain.names import NAME_PATTERN
+from app.domain.tasks import MAX_LABEL, MAX_TAG, Reason, State, TaskFilters
+from app.domain.texts import check_text
+from app.service import tasks
+
+router = APIRouter(prefix="/tasks", tags=["tasks"], route_class=StrictRoute)
+
+
+async def task_id_of(task_id: Annotated[str, Path(description="A UUID.")]) -> str:
+    found = parse_uuid(task_id)
+    if found is None:
+        raise Refusal("task_not_found", "there is no such task: its id is no UUID")
+    return found
+
+
+TaskId = Annotated[str, Depends(task_id_of)]
+NameQuery = Annotated[str | None, Query(pattern=NAME_PATTERN)]
+LabelQuery = Annotated[str | None, Query(min_length=1, max_length=MAX_LABEL)]
+InstantQuery = Annotated[str | None, Query(max_length=50, json_schema_extra={"format": "date-time"})]
+
+
+async def filters_of(
+    queue: NameQuery = None,
+    state: Annotated[State | None, Query()] = None,
+    reason: Annotated[Reason | None, Query()] = None,
+    type: LabelQuery = None,  # the parameter's name on the wire
+    tag: Annotated[str | None, Query(min_length=1, max_length=MAX_TAG)] = None,
+    handler: NameQuery = None,
+    correlation_id: LabelQuery = None,
+    ended_from: InstantQuery = None,
+    ended_to: InstantQuery = None,
+) -> TaskFilters:
+    errors: list[FieldError] = []
+    for name, text in (("type", type), ("tag", tag), ("correlation_id", correlation_id)):
+        if text is not None:
+            errors += check_text(text, f"/{name}", MAX_LABEL)
+    span: list[datetime | None] = []
+    for name, text in (("ended_from", ended_from), ("ended_to", ended_to)):
+        span.append(None if text is None else parse_instant(text))
+        if text is not None and span[-1] is None:
+            errors.append(FieldError(f"/{name}", "expected an RFC 3339 instant with an offset (encode + as %2B)"))
+    if errors:
+        raise invalid(errors)
+    return TaskFilters(queue, state, reason, type, tag, handler, correlation_id, span[0], span[1])
+
+
+@router.get("", operation_id="list_tasks", response_model=Page[TaskOut], responses=problems())
+async def list_tasks(
+    core: CoreDep,
+    caller: User,
+    filters: Annotated[TaskFilters, Depends(filters_of)],
+    include: Annotated[Literal["payload"] | None, Query(description="`payload`: show payloads too.")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Response:
+    """List tasks, newest first."""
+    bound_to = binding("tasks", filters)
+    after = position_of(cursor, bound_to, parse_uuid)
+    items, more = await tasks.list_page(core, caller, filters, after, limit, include is not None)
+    cursor = next_cursor(bound_to, items[-1].id) if more else None
+    return json_reply(msgspec.json.encode({"items": items, "next_cursor": cursor}))
+
+
+@router.get("/{task_id}", operation_id="get_task", response_model=TaskOut, responses=problems("task_not_found"))
+async def get_task(core: CoreDep, caller: User, task_id: TaskId) -> Response:
+    """Read a task."""
+    return json_reply(msgspec.json.encode(await tasks.get(core, caller, task_id)))
+
+
+@router.get(
+    "/{task_id}/attempts",
+    operation_id="list_attempts",
+    response_model=Page[AttemptOut],
+    responses=problems("task_not_found"),
+)
+async def list_attempts(
+    core: CoreDep, caller: User, task_id: TaskId, limit: Limit = 50, cursor: Cursor = None
+) -> Response:
+    """List a task's attempts, newest first: one for each time it was claimed."""
+    bound_to = binding("attempts", task_id)
+    after = position_of(cursor, bound_to, _is_number)
+    items, more = await tasks.attempts(core, caller, task_id, None if after is None else int(after), limit)
+    cursor = next_cursor(bound_to, str(items[-1].number)) if more else None
+    return json_reply(msgspec.json.encode({"items": items, "next_cursor": cursor}))
+
+
+def _is_number(position: str) -> bool:
+    return position.isdigit() and len(position) < 10
+
+
+@router.post(
+    "/{task_id}/cancel",
+    operation_id="cancel_task",
+    response_model=TaskOut,
+    responses=problems("task_not_found", "task_ended", body=True),
+)
+async def cancel_task(core: CoreDep, caller: User, task_id: TaskId) -> Response:
+    """End a task that has not ended; a running one loses its lease at once and its call is aborted."""
+    return json_reply(msgspec.json.encode(await tasks.cancel(core, caller, task_id)))
+
+
+@router.post(
+    "/{task_id}/retry",
+    operation_id="retry_task",
+    response_model=TaskOut,
+    responses=problems("task_not_found", "task_not_editable", "task_ended", body=True),
+)
+async def retry_task(core: CoreDep, caller: User, task_id: TaskId) -> Response:
+    """Make a dead or cancelled task ready with a fresh allowance of attempts, a scheduled one ready now."""
+    return json_reply(msgspec.json.encode(await tasks.retry(core, caller, task_id)))
