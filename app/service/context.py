@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 from app.delivery.egress import EgressPolicy
 from app.delivery.transport import Transport
 from app.domain.errors import Refusal
+from app.domain.ids import IdMaker
 from app.store.clock import Clock
 from app.store.db import Database
+from app.store.queues import QueueRow
+from app.store.tasks import Entry, Outcome
 from app.store.vault import Vault
 from app.telemetry.metrics import Metrics
 from app.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from app.service.lanes import Lane
-    from app.service.settling import Late, Outcome
-    from app.service.tasks import Admitted, Entry
+    from app.service.tasks import Admitted
 
 SCOPES = ("use", "manage", "operate")
 
@@ -72,5 +74,7 @@ class Core:
     public_url: str
     max_payload_bytes: int
     signals: Signals = field(default_factory=Signals)
-    enqueueing: "Lane[Entry, Admitted]" = None  # type: ignore[assignment]  # main starts the lanes once the loop runs
-    settling: "Lane[Outcome, Late]" = None  # type: ignore[assignment]
+    ids: IdMaker = field(default_factory=IdMaker)
+    queue_cache: dict[tuple[int, str], QueueRow] = field(default_factory=dict)
+    enqueueing: "Lane[Entry, Admitted]" = None  # type: ignore[assignment]  # main makes the lanes, which need db and metrics
+    settling: "Lane[Outcome, str]" = None  # type: ignore[assignment]

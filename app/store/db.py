@@ -11,6 +11,8 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from app.domain.errors import Refusal
+
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 15.0
 POOL_SIZE = 10
@@ -44,8 +46,18 @@ AWAY = (
 )
 
 
-class Unavailable(Exception):
-    """The database did not answer, or cannot serve now; what was under way may or may not have been committed."""
+class Unavailable(Refusal):
+    """The database did not answer, or cannot serve now; what was under way may or may not have been committed.
+
+    `str()` is for logs and names the cause; a caller is told only that it is so.
+    """
+
+    def __init__(self, cause: str) -> None:
+        super().__init__("unavailable", "the database does not answer; try again", retry_after_seconds=1)
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return self.cause
 
 
 def normalise(dsn: str) -> str:

@@ -1,0 +1,166 @@
+"""What happens by itself, put together: the loops, the calls they start, and the order in which all of it ends."""
+
+import asyncio
+import time
+
+
+
+from app.engine.announcer import Announcer, listen
+from app.engine.calls import Calls, LaneKey
+from app.engine.dispatcher import Dispatcher
+from app.engine.housekeeping import Housekeeping
+from app.engine.janitor import Janitor
+from app.engine.loop import Loop
+from app.engine.pulse import Pulse
+from app.service.context import Core
+from app.store.db import Unavailable
+from app.store.notify import Hint, Listener
+from app.telemetry import events
+from app.telemetry.logs import get_logger
+
+LAG_SECONDS = 0.5
+
+log = get_logger(__name__)
+
+
+class Engine:
+    """With `dispatching` off (an API replica) only the pulse and the announcements run."""
+
+    def __init__(
+        self,
+        core: Core,
+        *,
+        dispatching: bool,
+        capacity: int,
+        lease_seconds: float,
+        roles: str,
+        version: str,
+    ) -> None:
+        self._core = core
+        self._dispatching = dispatching
+        self._announcer = Announcer(core.db, core.replica.id)
+        self._calls = Calls(core, lease_seconds=lease_seconds, freed=self._freed)
+        self._dispatcher = Dispatcher(core, self._calls, capacity=capacity, lease_seconds=lease_seconds)
+        janitor = Janitor(core, self._dispatcher)
+        self._pulse = Pulse(core, self._announcer, roles=roles, version=version)
+        self._beat = Loop("pulse", self._pulse.beat)
+        self._lag = Loop("lag", self._measure_lag)
+        self._dispatch = Loop("dispatcher", self._dispatcher.tick)
+        self._promote = Loop("promoter", janitor.promote)
+        self._expire = Loop("expirer", janitor.expire)
+        self._working = [
+            self._dispatch,
+            Loop("renewer", self._calls.renew),
+            self._promote,
+            self._expire,
+            Loop("reaper", janitor.reap),
+        ]
+        self._dispatcher.wake = self._dispatch.wake
+        self._housekeeping = Housekeeping(core)
+        self._forever: list[asyncio.Task[None]] = []
+        self._lag_at = time.monotonic()
+        signals = core.signals
+        signals.lane_ready = self._lane_ready
+        signals.stir = self._stir
+        signals.due_at = self._due_at
+        signals.revoked = self._revoked
+
+    async def start(self) -> None:
+        await self._pulse.beat()
+        self._beat.start()
+        self._lag.start()
+        self._forever.append(asyncio.create_task(self._announcer.run(), name="announcer"))
+        if self._dispatching:
+            await self._housekeeping.start()
+            listener = Listener(self._core.db.dsn, self._core.replica.id, self._heard)
+            self._forever.append(asyncio.create_task(listen(listener), name="listener"))
+            for loop in self._working:
+                loop.start()
+
+    @property
+    def in_flight(self) -> int:
+        return self._calls.count
+
+    def why_not_live(self) -> str | None:
+        """A loop that has ended by itself."""
+        dead = [loop.name for loop in (self._beat, self._lag, *self._working) if loop.died]
+        dead += [task.get_name() for task in self._forever if task.done()]
+        return f"{', '.join(dead)} died" if dead else None
+
+    def begin_drain(self) -> None:
+        """Claim nothing more from here on."""
+        self._pulse.draining = True
+        self._dispatcher.stopping = True
+
+    async def stop(self, grace_seconds: float, hurried: asyncio.Event) -> None:
+        """Drain: stop claiming, wait for the calls in flight up to the grace, flush outcomes, give back what was not sent."""
+        self.begin_drain()
+        began, in_flight = time.monotonic(), self._calls.count
+        events.emit(log, events.DRAIN_STARTED, in_flight=in_flight, grace_seconds=grace_seconds)
+        await self._dispatcher.stop()
+        left = await self._calls.drain(grace_seconds, hurried)
+        await self._core.settling.drained()
+        if self._dispatching:
+            self._housekeeping.stop()
+            await asyncio.gather(*(loop.stop() for loop in self._working))
+        await asyncio.gather(self._beat.stop(), self._lag.stop())
+        for task in self._forever:
+            task.cancel()
+        try:
+            await self._pulse.goodbye()
+        except Unavailable:
+            pass
+        events.emit(
+            log,
+            events.DRAIN_FINISHED,
+            seconds=round(time.monotonic() - began, 3),
+            settled=in_flight - left,
+            released=left,
+            abandoned=0,
+        )
+
+    # hints, from here and from others
+
+    def _lane_ready(self, queue_id: int, handler_id: int) -> None:
+        if self._dispatching:
+            self._dispatcher.hint(queue_id, handler_id)
+        self._announcer.lane(queue_id, handler_id)
+
+    def _stir(self) -> None:
+        self._dispatcher.hint_all()
+        self._dispatcher.hint_full()
+        self._announcer.stir()
+
+    def _due_at(self, unix_seconds: float) -> None:
+        seconds = unix_seconds - self._core.clock.seconds()
+        self._promote.wake_in(seconds)
+        self._expire.wake_in(seconds)
+
+    def _revoked(self, task_id: str, owner: str) -> None:
+        if owner == self._core.replica.id:
+            self._calls.revoke(task_id)
+        else:
+            self._announcer.revoked(task_id)
+
+    def _freed(self, lane: LaneKey, limited: bool) -> None:
+        if limited:
+            self._dispatcher.hint_full()
+            self._announcer.freed()
+        else:
+            self._dispatcher.room_freed()
+
+    def _heard(self, hint: Hint) -> None:
+        for lane in hint.lanes:
+            self._dispatcher.hint(*lane)
+        if hint.freed:
+            self._dispatcher.hint_full()
+        if hint.stir:
+            self._dispatcher.hint_all()
+        for task_id in hint.revoked:
+            self._calls.revoke(task_id)
+
+    async def _measure_lag(self) -> float:
+        now = time.monotonic()
+        self._core.metrics.loop_woke(max(0.0, now - self._lag_at - LAG_SECONDS))
+        self._lag_at = now
+        return LAG_SECONDS

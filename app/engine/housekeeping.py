@@ -1,0 +1,47 @@
+"""Daily and hourly chores, each one short idempotent statement or a bounded run of them, on every replica."""
+
+from collections.abc import Awaitable, Callable
+
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from app.service import stats
+from app.service.context import Core
+from app.store import partitions, pruning
+from app.store.db import Unavailable
+from app.telemetry import events
+from app.telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+
+class Housekeeping:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._scheduler = AsyncIOScheduler(timezone="UTC")
+
+    async def start(self) -> None:
+        """Room in history is made before anything can end; the rest waits for its hour."""
+        await partitions.ensure_ahead(self._core.db)
+        self._every(3600, "partitions", partitions.ensure_ahead)
+        self._every(3600, "expired partitions", partitions.drop_expired)
+        self._every(60, "idempotency keys", pruning.idempotency_keys)
+        self._every(300, "receipts", pruning.receipts)
+        self._every(3600, "minutes", stats.prune)
+        self._scheduler.start()
+
+    def _every(self, seconds: int, name: str, chore: Callable[..., Awaitable[object]]) -> None:
+        async def run() -> None:
+            try:
+                await chore(self._core.db)
+            except Unavailable as error:
+                events.emit(log, events.DATABASE_UNAVAILABLE, statement=name, error=str(error))
+            except Exception as error:
+                events.emit(log, events.JOB_FAILED, job=name, exc_info=error)
+
+        self._scheduler.add_job(
+            run, "interval", seconds=seconds, jitter=seconds // 10, coalesce=True, max_instances=1, misfire_grace_time=None
+        )
+
+    def stop(self) -> None:
+        self._scheduler.shutdown(wait=False)

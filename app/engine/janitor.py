@@ -1,0 +1,64 @@
+"""What time does to tasks: promote what is due, expire what is too late, reap what nobody holds any more.
+
+Every replica does all of it; SKIP LOCKED lets each row be moved once. Each sweep answers when the next row is due, so a loop
+sleeps until then, and never longer than its poll interval, which is the truth where a hint was lost.
+"""
+
+
+
+from app.engine.dispatcher import Dispatcher
+from app.service.context import Core
+from app.store import tasks
+from app.telemetry import events
+from app.telemetry.logs import get_logger
+
+PROMOTE_LIMIT = 1000
+EXPIRE_LIMIT = 500
+REAP_LIMIT = 500
+POLL_SECONDS = 1.0
+REAP_SECONDS = 1.0
+
+log = get_logger(__name__)
+
+
+class Janitor:
+    """Three ticks for three loops."""
+
+    def __init__(self, core: Core, dispatcher: Dispatcher) -> None:
+        self._core = core
+        self._dispatcher = dispatcher
+
+    async def promote(self) -> float:
+        due = await tasks.promote(self._core.db, PROMOTE_LIMIT)
+        if due.moved:
+            self._core.metrics.group_written("promote", due.moved)
+        for lane in due.lanes:
+            self._dispatcher.hint(*lane)
+        if due.moved == PROMOTE_LIMIT:
+            return 0
+        return POLL_SECONDS if due.next_seconds is None else min(POLL_SECONDS, due.next_seconds)
+
+    async def expire(self) -> float:
+        due, ended = await tasks.expire(self._core.db, EXPIRE_LIMIT)
+        for queue_id, count in ended.items():
+            for _ in range(count):
+                self._core.stats.ended(queue_id, "dead", None)
+        if due.moved:
+            events.emit(log, events.TASKS_EXPIRED, tasks=due.moved)
+        if due.moved == EXPIRE_LIMIT:
+            return 0
+        return POLL_SECONDS if due.next_seconds is None else min(POLL_SECONDS, due.next_seconds)
+
+    async def reap(self) -> float:
+        reaped = await tasks.reap(self._core.db, REAP_LIMIT)
+        if reaped:
+            dead = sum(r.dead for r in reaped)
+            self._core.metrics.leases_reaped(len(reaped))
+            events.emit(log, events.TASKS_REAPED, tasks=len(reaped), ready=len(reaped) - dead, dead=dead)
+            for r in reaped:
+                if r.dead:
+                    self._core.stats.ended(r.queue_id, "dead", None)
+                else:
+                    self._dispatcher.hint(r.queue_id, r.lane)
+            self._dispatcher.hint_full()
+        return 0 if len(reaped) == REAP_LIMIT else REAP_SECONDS

@@ -1,0 +1,90 @@
+"""The one frame of every loop: a name and a tick that returns the seconds to the next.
+
+A loop stops by a flag and finishes the tick in hand; a tick is never cancelled. An error is logged and tried again with a
+growing wait. A loop that ends by itself fails liveness.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+
+
+from app.store.db import Unavailable
+from app.telemetry import events
+from app.telemetry.logs import get_logger
+
+FIRST_RETRY_SECONDS = 0.2
+MAX_RETRY_SECONDS = 5.0
+
+log = get_logger(__name__)
+
+
+class Loop:
+    def __init__(self, name: str, tick: Callable[[], Awaitable[float]]) -> None:
+        self.name = name
+        self._tick = tick
+        self._woken = asyncio.Event()
+        self._stopping = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"loop {self.name}")
+
+    def wake(self) -> None:
+        """Tick now; during a tick: once more right after it."""
+        self._woken.set()
+
+    def wake_in(self, seconds: float) -> None:
+        """Tick no later than that; of many calls only the earliest is kept."""
+        loop = asyncio.get_running_loop()
+        at = loop.time() + max(0.0, seconds)
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(at, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._woken.set()
+
+    async def stop(self) -> None:
+        """Returns when the tick in hand is done."""
+        self._stopping = True
+        self._woken.set()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            await self._task
+
+    @property
+    def died(self) -> bool:
+        return self._task is not None and self._task.done() and not self._stopping
+
+    async def _run(self) -> None:
+        failures = 0
+        while not self._stopping:
+            self._woken.clear()
+            try:
+                delay = await self._tick()
+                failures = 0
+            except Exception as error:
+                delay = min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**failures)
+                failures = min(failures + 1, 10)
+                known = isinstance(error, Unavailable)
+                events.emit(
+                    log,
+                    events.DATABASE_UNAVAILABLE if known else events.LOOP_FAILED,
+                    **(
+                        {"statement": self.name, "error": str(error)}
+                        if known
+                        else {"loop": self.name, "retry_in_seconds": delay, "exc_info": error}
+                    ),
+                )
+            if delay > 0 and not self._stopping:
+                try:
+                    async with asyncio.timeout(delay):
+                        await self._woken.wait()
+                except TimeoutError:
+                    pass

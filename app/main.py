@@ -1,0 +1,263 @@
+"""The composition root: every role is `build` with parts left out, and two of them may run in one process."""
+
+import asyncio
+import os
+import socket
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from app.api.app import create_app
+from app.api.config import EdgeConfig
+from app.api.protocol import EdgeServerConfig
+from app.api.server import EdgeServer
+from app.delivery.egress import EgressPolicy
+from app.delivery.transport import Transport
+from app.embedded.postgres import EmbeddedPostgres
+from app.engine.engine import Engine
+from app.service import keys, settling, status, tasks
+from app.service.context import Caller, Core, Replica
+from app.service.lanes import Lane
+from app.settings import Settings
+from app.store import migrations, tenants
+from app.store.clock import Clock
+from app.store.db import Database, Unavailable
+from app.store.vault import open_vault
+from app.telemetry import events
+from app.telemetry.logs import get_logger
+from app.telemetry.metrics import Metrics
+from app.telemetry.tracing import build_tracing, traces_endpoint
+from app.version import VERSION
+
+ENQUEUE_GROUP = 500
+ENQUEUE_FLIGHTS = 2
+SETTLE_GROUP = 500
+SETTLE_FLIGHTS = 2
+DATABASE_WAIT_SECONDS = 30.0
+
+log = get_logger(__name__)
+
+
+@dataclass
+class Sluice:
+    """One replica: the core, what works on it, and what answers for it."""
+
+    settings: Settings
+    core: Core
+    engine: Engine
+    url: str
+    draining: bool = False
+    started: bool = False
+
+    def why_not_live(self) -> str | None:
+        return self.engine.why_not_live()
+
+    def why_not_ready(self) -> str | None:
+        """A database that is away is answered with 503 by the routes, not here: it would turn every replica away at once."""
+        if self.draining:
+            return "draining"
+        return None if self.started else "starting"
+
+    async def status(self) -> dict[str, Any]:
+        return await status.status(self.core)
+
+    async def metrics(self) -> bytes:
+        return self.core.metrics.render()[0]
+
+
+async def wait_for_database(dsn: str) -> None:
+    """Migrate, waiting a while for a database that is still starting. Raises Unavailable."""
+    until = time.monotonic() + DATABASE_WAIT_SECONDS
+    while True:
+        try:
+            began = time.monotonic()
+            if await migrations.migrate(dsn):
+                took = round(time.monotonic() - began, 3)
+                events.emit(
+                    log, events.MIGRATED, from_revision=0, to_revision=migrations.SCHEMA_VERSION, seconds=took
+                )
+            return
+        except Unavailable as error:
+            if time.monotonic() > until:
+                raise
+            events.emit(log, events.DATABASE_UNAVAILABLE, statement="migrate", error=str(error))
+            await asyncio.sleep(1.0)
+
+
+async def build(settings: Settings, dsn: str, url: str) -> Sluice:
+    """Wire one replica up against a migrated database. `url` is where it listens."""
+    replica_id = str(uuid.uuid4())
+    replica = Replica(replica_id, f"{socket.gethostname()}-{replica_id[:8]}")
+    db = Database(dsn)
+    await db.open()
+    metrics = Metrics()
+    egress = EgressPolicy(settings.egress_allow)
+    public_url = (settings.public_url or url).rstrip("/")
+    core = Core(
+        db=db,
+        clock=Clock(),
+        vault=await open_vault(db, settings.encryption_key_bytes),
+        egress=egress,
+        transport=Transport(egress),
+        metrics=metrics,
+        tracing=build_tracing(traces_endpoint(os.environ), version=VERSION, replica=replica.name),
+        replica=replica,
+        public_url=public_url,
+        max_payload_bytes=settings.max_payload_bytes,
+    )
+    core.enqueueing = Lane(
+        tasks.writer(db), max_group=ENQUEUE_GROUP, max_flights=ENQUEUE_FLIGHTS, wrote=_counted(metrics, "enqueue")
+    )
+    core.settling = Lane(
+        settling.writer(db), max_group=SETTLE_GROUP, max_flights=SETTLE_FLIGHTS, wrote=_counted(metrics, "settle")
+    )
+    engine = Engine(
+        core,
+        dispatching=settings.role != "api",
+        capacity=settings.max_in_flight,
+        lease_seconds=settings.lease_seconds,
+        roles=settings.role,
+        version=VERSION,
+    )
+    return Sluice(settings, core, engine, url)
+
+
+def _counted(metrics: Metrics, statement: str) -> Callable[[int], None]:
+    return lambda size: metrics.group_written(statement, size)
+
+
+def _edge(sluice: Sluice) -> EdgeConfig:
+    settings, core = sluice.settings, sluice.core
+
+    async def authenticate(token: str) -> Caller:
+        return await keys.authenticate(core, token)
+
+    return EdgeConfig(
+        operations=sluice,
+        authenticate=authenticate,
+        anonymous=None if settings.auth_on else _anonymous(core),
+        max_payload_bytes=settings.max_payload_bytes,
+        metrics_open=settings.metrics_open,
+        public_url=core.public_url,
+        version=VERSION,
+        tracing=core.tracing.enabled,
+        operations_only=settings.role == "engine",
+    )
+
+
+def _anonymous(core: Core) -> Callable[[], Any]:
+    known: list[Caller] = []
+
+    async def caller() -> Caller:
+        if not known:
+            known.append(Caller(await tenants.id_of(core.db, "default"), "default", "operate"))
+        return known[0]
+
+    return caller
+
+
+@asynccontextmanager
+async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIterator[tuple[Sluice, EdgeServer]]:
+    """A whole replica, listening and dispatching; leaving the context drains it."""
+    async with AsyncExitStack() as stack:
+        dsn = settings.database_url or await _embedded(settings, stack)
+        await wait_for_database(dsn)
+        listener = _bind(settings.host, settings.port)
+        stack.callback(listener.close)
+        host, port = listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        sluice = await build(settings, dsn, f"http://{shown}:{port}")
+        stack.push_async_callback(sluice.core.db.close)
+        stack.push_async_callback(sluice.core.transport.aclose)
+        stack.push_async_callback(sluice.core.tracing.aclose)
+        if settings.bootstrap_key is not None:
+            await keys.seed_bootstrap(sluice.core.db, settings.bootstrap_key.get_secret_value())
+        app = create_app(sluice.core, _edge(sluice))
+        sluice.core.tracing.instrument(app.application)
+        server = EdgeServer(EdgeServerConfig(app), catch_signals=catch_signals)
+        await sluice.engine.start()
+        serving = asyncio.create_task(server.serve(sockets=[listener]), name="server")
+        try:
+            while not server.started and not serving.done():
+                await asyncio.sleep(0.005)
+            sluice.started = True
+            events.emit(log, events.READY, url=sluice.url, replica=sluice.core.replica.name)
+            yield sluice, server
+        finally:
+            sluice.draining = True
+            await sluice.engine.stop(settings.drain_grace_seconds, server.hurried)
+            await sluice.core.enqueueing.drained()
+            server.stop()
+            await serving
+
+
+async def _embedded(settings: Settings, stack: AsyncExitStack) -> str:
+    postgres = EmbeddedPostgres(settings.data_dir)
+    began = time.monotonic()
+    dsn = await postgres.start()
+    stack.push_async_callback(postgres.stop)
+    supervisor = asyncio.create_task(postgres.supervise(), name="postgres")
+
+    async def end() -> None:
+        supervisor.cancel()
+        with suppress(asyncio.CancelledError):
+            await supervisor
+
+    stack.push_async_callback(end)
+    took = round(time.monotonic() - began, 3)
+    events.emit(log, events.DATABASE_STARTED, data_dir=str(settings.data_dir), version="embedded", seconds=took)
+    return dsn
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.listen(2048)
+    listener.setblocking(False)
+    return listener
+
+
+async def serve(settings: Settings) -> int:
+    """Run until a signal asks for the end; the exit code."""
+    async with running(settings, catch_signals=True) as (_, server):
+        await server.draining.wait()
+    return 0
+
+
+async def migrate(settings: Settings) -> None:
+    """Only bring the schema up to date."""
+    async with database(settings):
+        pass
+
+
+@asynccontextmanager
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    """The migrated database by itself, for commands that need no service."""
+    async with AsyncExitStack() as stack:
+        dsn = settings.database_url or await _embedded(settings, stack)
+        await wait_for_database(dsn)
+        db = Database(dsn)
+        await db.open()
+        stack.push_async_callback(db.close)
+        yield db
+
+
+async def create_key(settings: Settings, tenant: str, scope: str) -> str:
+    async with database(settings) as db:
+        return await keys.create(db, tenant, scope)
+
+
+async def list_keys(settings: Settings) -> list[dict[str, Any]]:
+    async with database(settings) as db:
+        return await keys.list_keys(db)
+
+
+async def revoke_key(settings: Settings, key_id: str) -> bool:
+    """Returns once no replica accepts the key any more."""
+    async with database(settings) as db:
+        return await keys.revoke(db, key_id)

@@ -1,0 +1,92 @@
+"""Where an attempt's outcome becomes a fact: the dispatcher and the pull API both end here.
+
+Outcomes are written in groups, by compare-and-set on the lease token, and a group whose answer was lost is simply written
+again: what it had applied answers `repeat`, and nothing is written twice. While the database is away the group waits for it,
+for as long as its leases could be held by anyone; after that the reap has the word.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from app.domain.ijson import parse_ijson
+from app.domain.outcomes import Answer, NoAnswer, Settlement
+from app.store import tasks
+from app.store.db import Database, Unavailable
+from app.store.tasks import Outcome
+
+RETRY_SECONDS = 0.5
+GIVE_UP_SECONDS = 600.0
+
+
+def outcome_of(task_id: str, token: str, settlement: Settlement, answer: Answer | NoAnswer, trace_id: str | None) -> Outcome:
+    result_format = None
+    if settlement.kind == "succeeded" and isinstance(answer, Answer):
+        result_format = format_of(answer)
+    return Outcome(
+        task_id=task_id,
+        token=token,
+        kind=settlement.kind,
+        outcome=settlement.outcome,
+        reason=settlement.reason,
+        delay_seconds=settlement.delay_seconds,
+        status=settlement.status,
+        message=settlement.error,
+        excerpt=settlement.excerpt,
+        result=settlement.result,
+        result_format=result_format,
+        result_truncated=settlement.result_truncated,
+        trace_id=trace_id,
+    )
+
+
+def format_of(answer: Answer) -> str | None:
+    """How a result is shown: json, text, base64; None for an empty body. A JSON body that was cut is text."""
+    if not answer.body:
+        return None
+    media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not answer.truncated and (media_type == "application/json" or media_type.endswith("+json")):
+        try:
+            parse_ijson(answer.body)
+        except Exception:  # noqa: S110  # whatever is wrong with it, it is not JSON
+            pass
+        else:
+            return "json"
+    try:
+        answer.body.decode("utf-8")
+    except UnicodeDecodeError:
+        if answer.truncated and _cut_character(answer.body):
+            return "text"
+        return "base64"
+    return "text"
+
+
+def _cut_character(body: bytes) -> bool:
+    """Whether only the last character is not UTF-8, because the cut went through it."""
+    return any(_is_text(body[:-cut]) for cut in (1, 2, 3))
+
+
+def _is_text(body: bytes) -> bool:
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def writer(db: Database) -> Any:
+    """The write function of the settling lane: verdicts `applied`, `repeat`, `stale` or `unknown`, in the items' order."""
+
+    async def write(outcomes: Sequence[Outcome]) -> list[str]:
+        given_up = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
+        while True:
+            try:
+                verdicts = await tasks.settle(db, outcomes)
+            except Unavailable:
+                if asyncio.get_running_loop().time() > given_up:
+                    raise
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return [verdicts[outcome.token] for outcome in outcomes]
+
+    return write

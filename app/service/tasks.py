@@ -1,0 +1,287 @@
+"""What a caller may do with tasks: enqueue, read, list, cancel, retry."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from app.domain.errors import Refusal, invalid_field
+from app.domain.instants import format_instant, parse_instant
+from app.domain.tasks import Enqueue, TaskFilters, check_instants
+from app.domain.views import AttemptView, TaskView
+from app.service.context import Caller, Core
+from app.store import handlers, queues, tasks, views
+from app.store.db import Database, Unavailable
+from app.store.queues import QueueRow
+from app.store.tasks import Entry
+from app.telemetry.tracing import TraceContext
+
+LOOKUPS = 5
+"""How often an enqueue looks its queue up again when the definition changes under it."""
+GROUP_TRIES = 3
+GROUP_RETRY_SECONDS = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The verdict of the database on one entry."""
+
+    verdict: str
+    task_id: str
+    at: str
+    """The database's now, RFC 3339."""
+    waiting_for: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    created: bool
+    task_id: str
+    body: bytes
+
+
+def writer(db: Database) -> Callable[[Sequence[Entry]], Awaitable[list[Admitted]]]:
+    """The write function of the enqueueing lane.
+
+    A group whose answer was lost is run again under its id: the receipt tells what the first run did, and only if there is
+    none does the second insert. So an enqueue that is acknowledged is there once, and one that is refused is not there.
+    """
+
+    async def write(entries: Sequence[Entry]) -> list[Admitted]:
+        group_id = str(uuid.uuid4())
+        for tried in range(1, GROUP_TRIES + 1):
+            try:
+                receipt = await tasks.enqueue(db, group_id, entries)
+                break
+            except Unavailable:
+                if tried == GROUP_TRIES:
+                    raise
+                await asyncio.sleep(GROUP_RETRY_SECONDS * tried)
+        at = receipt.at.replace("+00:00", "Z")
+        admitted = []
+        for ordinal, entry in enumerate(entries, 1):
+            verdict = receipt.verdicts.get(ordinal, ("created",))
+            task_id = verdict[1] if len(verdict) == 2 else entry.task_id
+            admitted.append(Admitted(verdict[0], task_id, at, receipt.waiting.get(entry.queue_id)))
+        return admitted
+
+    return write
+
+
+async def enqueue(
+    core: Core, caller: Caller, queue: str, request: Enqueue, trace: tuple[str | None, str | None] | None
+) -> Enqueued:
+    """Acknowledged after commit.
+
+    Raises Refusal: queue_not_found, invalid, idempotency_mismatch, queue_full, unavailable.
+    """
+    caller.require("use")
+    incoming = TraceContext.parse(*trace) if trace is not None else None
+    with core.tracing.enqueue(queue, caller.tenant, incoming) as span:
+        for _ in range(LOOKUPS):
+            row = await _find_queue(core, caller, queue)
+            handler_id = await _own_handler(core, caller, row, request)
+            if request.idempotency_key is None:
+                check_instants(request, core.clock.now())
+            entry = _entry(core, row, handler_id, request, span.context)
+            admitted = await core.enqueueing.submit(entry)
+            match admitted.verdict:
+                case "created":
+                    return _created(core, row, handler_id, request, admitted)
+                case "replayed":
+                    view = await views.find_task(core.db, caller.tenant_id, admitted.task_id, even_past=True)
+                    if view is not None:
+                        return Enqueued(False, admitted.task_id, msgspec.json.encode(view))
+                case "mismatch":
+                    raise Refusal(
+                        "idempotency_mismatch",
+                        f"idempotency key {request.idempotency_key!r} was used with another payload or other options",
+                    )
+                case "queue_full":
+                    raise Refusal("queue_full", f"queue {queue} holds its max_depth of tasks", retry_after_seconds=1)
+                case _:  # changed, handler_gone, again
+                    core.queue_cache.pop((caller.tenant_id, queue), None)
+    raise Refusal("unavailable", f"the definition of queue {queue} keeps changing", retry_after_seconds=1)
+
+
+async def _find_queue(core: Core, caller: Caller, name: str) -> QueueRow:
+    """Cached without an end: the enqueue statement refuses an entry made from a definition that is no longer current."""
+    row = core.queue_cache.get((caller.tenant_id, name))
+    if row is None:
+        row = await queues.find(core.db, caller.tenant_id, name)
+        if row is None:
+            raise Refusal("queue_not_found", f"there is no queue {name}; PUT /queues/{name} creates it")
+        core.queue_cache[caller.tenant_id, name] = row
+    return row
+
+
+async def _own_handler(core: Core, caller: Caller, row: QueueRow, request: Enqueue) -> int:
+    if request.handler is None:
+        return 0
+    if row.handler_id is None:
+        raise invalid_field("/handler", f"queue {row.name} is for pull workers: its tasks name no handler")
+    handler_id = await handlers.find_id(core.db, caller.tenant_id, request.handler)
+    if handler_id is None:
+        raise invalid_field("/handler", f"there is no handler {request.handler}")
+    return handler_id
+
+
+def _entry(core: Core, row: QueueRow, handler_id: int, request: Enqueue, context: TraceContext | None) -> Entry:
+    options: dict[str, Any] = {
+        "type": request.type,
+        "delay_seconds": request.delay_seconds,
+        "run_at": request.run_at and format_instant(request.run_at),
+        "ttl_seconds": request.ttl_seconds,
+        "expires_at": request.expires_at and format_instant(request.expires_at),
+        "priority": request.priority or None,
+        "retry": request.retry,
+        "timeout_seconds": request.timeout_seconds,
+        "correlation_id": request.correlation_id,
+        "headers": request.headers or None,
+        "tags": request.tags or None,
+    }
+    if context is not None:
+        options["traceparent"], options["tracestate"] = context.traceparent, context.tracestate
+    given = {name: value for name, value in options.items() if value is not None}
+    key = request.idempotency_key
+    return Entry(
+        task_id=core.ids.uuid7(int(core.clock.seconds() * 1000)),
+        queue_id=row.id,
+        queue_version=row.version,
+        handler_id=handler_id,
+        payload=request.payload,
+        key=key,
+        fingerprint=request.fingerprint() if key is not None else None,
+        options=msgspec.json.encode(given).decode() if given else None,
+    )
+
+
+def _created(core: Core, row: QueueRow, handler_id: int, request: Enqueue, admitted: Admitted) -> Enqueued:
+    run_at = expires_at = None
+    if request.delay_seconds or request.run_at is not None or request.ttl_seconds or request.expires_at:
+        now = parse_instant(admitted.at)
+        assert now is not None
+        run_at, expires_at = request.run_at_from(now), request.expires_at_from(now)
+        if run_at <= now:
+            run_at = None
+    core.stats.enqueued(row.id, 1)
+    if expires_at is not None:
+        core.signals.due_at(expires_at.timestamp())
+    if run_at is None:
+        core.signals.lane_ready(row.id, handler_id)
+    else:
+        core.signals.due_at(run_at.timestamp())
+    retry = request.retry or {}
+    view = TaskView(
+        id=admitted.task_id,
+        queue=row.name,
+        handler=request.handler or row.handler,
+        type=request.type,
+        state="ready" if run_at is None else "scheduled",
+        reason=None,
+        priority=request.priority,
+        payload=msgspec.Raw(request.payload),
+        content_type="application/json",
+        headers=request.headers,
+        tags=request.tags,
+        correlation_id=request.correlation_id,
+        idempotency_key=request.idempotency_key,
+        unique_key=None,
+        created_at=admitted.at,
+        run_at=admitted.at if run_at is None else format_instant(run_at),
+        started_at=None,
+        ended_at=None,
+        expires_at=None if expires_at is None else format_instant(expires_at),
+        attempt=0,
+        max_attempts=retry.get("max_attempts", row.max_attempts),
+        timeout_seconds=request.timeout_seconds or row.timeout_seconds,
+        waiting_for=admitted.waiting_for if run_at is None else "run_at",
+    )
+    return Enqueued(True, admitted.task_id, msgspec.json.encode(view))
+
+
+def _not_found(task_id: str) -> Refusal:
+    return Refusal("task_not_found", f"there is no task {task_id}, or it is past its retention")
+
+
+async def get(core: Core, caller: Caller, task_id: str) -> TaskView:
+    caller.require("use")
+    view = await views.find_task(core.db, caller.tenant_id, task_id)
+    if view is None:
+        raise _not_found(task_id)
+    return view
+
+
+async def list_page(
+    core: Core, caller: Caller, filters: TaskFilters, after: str | None, limit: int, include_payload: bool
+) -> tuple[list[TaskView], bool]:
+    """Newest first, after the task id `after`; and whether there are more."""
+    caller.require("use")
+    queue_ids = await views.queue_ids(core.db, caller.tenant_id, filters.queue)
+    handler_ids = None
+    if filters.handler is not None:
+        handler_ids = await views.handler_ids(core.db, caller.tenant_id, filters.handler)
+    found = await views.list_tasks(
+        core.db,
+        views.TaskQuery(
+            queue_ids=queue_ids,
+            before=after,
+            limit=limit + 1,
+            include_payload=include_payload,
+            state=filters.state,
+            reason=filters.reason,
+            type=filters.type,
+            tag=filters.tag,
+            handler_ids=handler_ids,
+            correlation_id=filters.correlation_id,
+            ended_from=filters.ended_from,
+            ended_to=filters.ended_to,
+        ),
+    )
+    return found[:limit], len(found) > limit
+
+
+async def attempts(
+    core: Core, caller: Caller, task_id: str, after: int | None, limit: int
+) -> tuple[list[AttemptView], bool]:
+    """Newest first, after attempt number `after`; and whether there are more."""
+    caller.require("use")
+    found = await views.list_attempts(core.db, caller.tenant_id, task_id, after or 2**31 - 1, limit + 1)
+    if not found and await views.find_task(core.db, caller.tenant_id, task_id) is None:
+        raise _not_found(task_id)
+    return found[:limit], len(found) > limit
+
+
+async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
+    """Raises Refusal: task_not_found, task_ended (it has succeeded or is dead)."""
+    caller.require("use")
+    for cancelled in await tasks.cancel(core.db, caller.tenant_id, [task_id], "requested"):
+        core.stats.ended(cancelled.queue_id, "cancelled", None)
+        if cancelled.owner is not None:
+            core.signals.revoked(task_id, cancelled.owner)
+            core.signals.stir()
+    view = await views.find_task(core.db, caller.tenant_id, task_id, even_past=True)
+    if view is None:
+        raise _not_found(task_id)
+    if view.state != "cancelled":
+        raise Refusal("task_ended", f"the task has ended: it is {view.state}")
+    return view
+
+
+async def retry(core: Core, caller: Caller, task_id: str) -> TaskView:
+    """Raises Refusal: task_not_found, task_not_editable (it is running), task_ended (it has succeeded)."""
+    caller.require("use")
+    match await tasks.retry(core.db, caller.tenant_id, task_id):
+        case "gone":
+            raise _not_found(task_id)
+        case "running":
+            raise Refusal("task_not_editable", "the task is running; cancel it first, or wait for its end")
+        case "ended":
+            raise Refusal("task_ended", "the task has succeeded; enqueue a new one to run it again")
+        case "moved":
+            if lane := await tasks.lane_of(core.db, task_id):
+                core.signals.lane_ready(*lane)
+    return await get(core, caller, task_id)

@@ -1,0 +1,267 @@
+"""The hot statements: each one round trip, autocommit, for a whole group. The SQL lives in sql/functions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from app.store.db import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A task on its way into the database. `options` is JSON of everything beyond the payload, None when there is nothing."""
+
+    task_id: str
+    queue_id: int
+    queue_version: int
+    handler_id: int
+    """The handler the task names for itself, 0 for the queue's."""
+    payload: bytes
+    key: str | None
+    fingerprint: bytes | None
+    options: str | None
+
+
+class Receipt(msgspec.Struct):
+    """What became of an enqueue group; the ordinals in `verdicts` count from 1, and an item without one was created."""
+
+    at: str
+    verdicts: dict[int, tuple[str] | tuple[str, str]] = {}
+    waiting: dict[int, str] = {}
+
+
+_RECEIPT = msgspec.json.Decoder(Receipt)
+
+
+async def enqueue(db: Database, group_id: str, entries: Sequence[Entry]) -> Receipt:
+    """Insert a group; with the id of a group that has committed, only answer its receipt."""
+    receipt = await db.fetchval(
+        "select sluice.enqueue_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        group_id,
+        [e.task_id for e in entries],
+        [e.queue_id for e in entries],
+        [e.queue_version for e in entries],
+        [e.handler_id for e in entries],
+        [e.payload for e in entries],
+        [e.key for e in entries],
+        [e.fingerprint for e in entries],
+        [e.options for e in entries],
+    )
+    return _RECEIPT.decode(receipt)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """One leased task, as it left the database."""
+
+    task_id: str
+    token: str
+    lease_expires_at: datetime
+    started_at: datetime
+    run_at: datetime
+    number: int
+    attempt: int
+    priority: int
+    payload: bytes
+    type: str | None
+    headers: dict[str, str]
+    correlation_id: str | None
+    retry: dict[str, Any] | None
+    timeout_seconds: float | None
+    traceparent: str | None
+    tracestate: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    verdict: str
+    queue_version: int
+    handler_id: int
+    handler_version: int
+    tasks: list[Claimed]
+
+
+async def claim(
+    db: Database,
+    *,
+    queue_id: int,
+    lane: int,
+    want: int,
+    owner: str,
+    replica: str,
+    claim_id: str,
+    not_after: datetime,
+    lease_seconds: float,
+) -> Claim:
+    """Lease up to `want` ready tasks of a lane. The tasks come highest priority first, then oldest."""
+    rows = await db.fetch(
+        "select * from sluice.claim_v1($1, $2, $3, $4, $5, $6, $7, $8)",
+        queue_id,
+        lane,
+        want,
+        owner,
+        replica,
+        claim_id,
+        not_after,
+        lease_seconds,
+    )
+    if len(rows) == 1:
+        return Claim(rows[0]["verdict"], 0, 0, 0, [])
+    first = rows[0]
+    # columns after the four of the definition, in the order of Claimed
+    tasks = [
+        Claimed(
+            str(r[4]), str(r[5]), r[6], r[7], r[8], r[9], r[10], r[11], r[12], r[13], _json(r[14]) or {}, r[15],
+            _json(r[16]), r[17], r[18], r[19], r[20],
+        )
+        for r in rows[:-1]
+    ]  # fmt: skip
+    tasks.sort(key=lambda t: (-t.priority, t.run_at, t.task_id))
+    return Claim(
+        rows[-1]["verdict"], first["queue_version"], first["handler_id"], first["handler_version"], tasks
+    )
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else msgspec.json.decode(text)
+
+
+async def release_claim(db: Database, claim_id: str) -> list[int]:
+    """Give back everything a claim took whose answer never came; the queues that got tasks back."""
+    return [row[0] for row in await db.fetch("select sluice.release_claim_v1($1)", claim_id)]
+
+
+KINDS = {"succeeded": 0, "retry": 1, "dead": 2, "refund": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an attempt came to, under the token that alone may write it."""
+
+    task_id: str
+    token: str
+    kind: str
+    outcome: str
+    reason: str | None = None
+    delay_seconds: float = 0.0
+    status: int | None = None
+    message: str | None = None
+    excerpt: str | None = None
+    result: bytes | None = None
+    result_format: str | None = None
+    result_truncated: bool = False
+    trace_id: str | None = None
+
+
+async def settle(db: Database, outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """token -> applied | repeat | stale | unknown. Each token at most once in a group."""
+    rows = await db.fetch(
+        "select token, verdict from sluice.settle_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        [o.task_id for o in outcomes],
+        [o.token for o in outcomes],
+        [KINDS[o.kind] for o in outcomes],
+        [o.outcome for o in outcomes],
+        [o.reason for o in outcomes],
+        [o.delay_seconds for o in outcomes],
+        [o.status for o in outcomes],
+        [o.message for o in outcomes],
+        [o.excerpt for o in outcomes],
+        [o.result for o in outcomes],
+        [o.result_format for o in outcomes],
+        [o.result_truncated for o in outcomes],
+        [o.trace_id for o in outcomes],
+    )
+    return {str(token): verdict for token, verdict in rows}
+
+
+async def renew(db: Database, held: Sequence[tuple[str, str]], lease_seconds: float) -> set[str]:
+    """Extend leases given as (task id, token); the tokens that still hold."""
+    rows = await db.fetch(
+        "select sluice.renew_v1($1, $2, $3)", [t for t, _ in held], [k for _, k in held], lease_seconds
+    )
+    return {str(row[0]) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    task_id: str
+    queue_id: int
+    lane: int
+    handler_id: int
+    dead: bool
+
+
+async def reap(db: Database, limit: int) -> list[Reaped]:
+    rows = await db.fetch("select * from sluice.reap_v1($1)", limit)
+    return [Reaped(str(r[0]), r[1], r[2], r[3], r[4]) for r in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What a timed sweep moved, and seconds until the next row is due (None: nothing is waiting)."""
+
+    moved: int
+    lanes: list[tuple[int, int]]
+    next_seconds: float | None
+
+
+async def promote(db: Database, limit: int) -> Due:
+    *lanes, last = await db.fetch("select * from sluice.promote_v1($1)", limit)
+    return Due(last["moved"], [(r["queue_id"], r["lane"]) for r in lanes], _until(last))
+
+
+async def expire(db: Database, limit: int) -> tuple[Due, dict[int, int]]:
+    """Also: queue id -> how many of it ended."""
+    *queues, last = await db.fetch("select * from sluice.expire_v1($1)", limit)
+    return Due(last["ended"], [], _until(last)), {r["queue_id"]: r["ended"] for r in queues}
+
+
+def _until(row: Any) -> float | None:
+    return None if row["next_at"] is None else max(0.0, (row["next_at"] - row["at"]).total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    task_id: str
+    queue_id: int
+    lane: int
+    handler_id: int | None
+    owner: str | None
+    """The replica that was calling a handler for it."""
+
+
+async def cancel(db: Database, tenant_id: int, task_ids: Sequence[str], reason: str) -> list[Cancelled]:
+    """Cancel what is live of these; ids that are not answered were not live."""
+    rows = await db.fetch("select * from sluice.cancel_v1($1, $2, $3)", tenant_id, list(task_ids), reason)
+    return [Cancelled(str(r[0]), r[1], r[2], r[3], None if r[4] is None else str(r[4])) for r in rows]
+
+
+async def retry(db: Database, tenant_id: int, task_id: str) -> str:
+    """moved | unchanged | running | ended | gone."""
+    verdict: str = await db.fetchval("select sluice.retry_v1($1, $2)", tenant_id, task_id)
+    return verdict
+
+
+async def lane_of(db: Database, task_id: str) -> tuple[int, int] | None:
+    rows = await db.fetch("select queue_id, handler_id from sluice.tasks where id = $1", task_id)
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
+READY_LANES = """
+-- Which lanes have something to claim: one index probe a lane, whatever their depth.
+select l.queue_id, l.handler_id from sluice.lanes l
+where exists (select from sluice.tasks t
+              where t.queue_id = l.queue_id and t.handler_id = l.handler_id and t.state = 0)
+"""
+
+
+async def ready_lanes(db: Database) -> list[tuple[int, int]]:
+    return [(r[0], r[1]) for r in await db.fetch(READY_LANES)]
+
+
+async def lanes_of_queue(db: Database, queue_id: int) -> list[int]:
+    return [r[0] for r in await db.fetch("select handler_id from sluice.lanes where queue_id = $1", queue_id)]

@@ -1,0 +1,246 @@
+"""Reads of tasks and attempts: live and history in one statement, so that a task that ends meanwhile is never missed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from app.domain.instants import format_instant
+from app.domain.views import AttemptView, Lease, TaskView, shown_result
+from app.store.db import Database
+
+# state: what is stored, except that a scheduled task reads as ready from its run_at on.
+# waiting_for names the first of the things a claim would stop at, in the claim's order.
+_LIVE = """
+select t.id, q.name as queue, h.name as handler, t.type,
+  case when t.state = 1 then 'running' when t.state = 2 and t.run_at > clock_timestamp() then 'scheduled' else 'ready' end as state,
+  null::text as reason, t.priority, {payload} as payload, t.headers, t.tags, t.correlation_id, t.idempotency_key, t.unique_key,
+  t.created_at, t.run_at, t.last_started_at as started_at, null::timestamptz as ended_at, t.expires_at, t.attempt,
+  coalesce(t.max_attempts, q.max_attempts) as max_attempts,
+  coalesce(t.timeout_seconds, q.timeout_seconds, h.timeout_seconds) as timeout_seconds,
+  t.last_error, null::bytea as result, null::text as result_format, false as result_truncated, t.progress,
+  t.lease_expires_at, t.last_replica as replica, t.scheduled_for, t.batch_id, t.parent_id,
+  case
+    when t.state = 1 then null
+    when t.state = 2 and t.run_at > clock_timestamp() then 'run_at'
+    when q.paused then 'queue_paused'
+    when h.id is null then 'worker'
+    when not h.enabled then 'handler_disabled'
+    when n.max_concurrency <= (select count(*) from sluice.tasks r where r.state = 1 and r.tenant_id = t.tenant_id)
+      then 'global_limit'
+    when h.max_concurrency <= (select count(*) from sluice.tasks r
+                               where r.state = 1 and r.tenant_id = t.tenant_id and r.lease_handler_id = h.id)
+      then 'handler_limit'
+    when q.max_concurrency <= (select count(*) from sluice.tasks r where r.state = 1 and r.queue_id = q.id)
+      then 'queue_limit'
+  end as waiting_for
+from {source} t
+join sluice.queues q on q.id = t.queue_id
+join sluice.tenants n on n.id = t.tenant_id
+left join sluice.handlers h on h.id = coalesce(nullif(t.handler_id, 0), q.handler_id)
+"""
+
+_ENDED = """
+select t.id, q.name as queue, h.name as handler, t.type,
+  case t.state when 3 then 'succeeded' when 4 then 'dead' else 'cancelled' end as state, t.reason, t.priority,
+  {payload} as payload, t.headers, t.tags, t.correlation_id, t.idempotency_key, t.unique_key, t.created_at, t.run_at,
+  t.last_started_at as started_at, t.ended_at, t.expires_at, t.attempt, coalesce(t.max_attempts, q.max_attempts) as max_attempts,
+  coalesce(t.timeout_seconds, q.timeout_seconds, h.timeout_seconds) as timeout_seconds,
+  t.last_error, t.result, t.result_format, t.result_truncated, t.progress,
+  null::timestamptz as lease_expires_at, t.last_replica as replica, t.scheduled_for, t.batch_id, t.parent_id,
+  null::text as waiting_for
+from {source} t
+join sluice.queues q on q.id = t.queue_id
+left join sluice.handlers h on h.id = coalesce(nullif(t.handler_id, 0), t.lease_handler_id, q.handler_id)
+"""
+
+ONE_TASK = (
+    _LIVE.format(payload="t.payload", source="sluice.tasks")
+    + "where t.id = $1 and t.tenant_id = $2\nunion all\n"
+    + _ENDED.format(payload="t.payload", source="sluice.task_history")
+    + "where t.id = $1 and t.tenant_id = $2 and (t.kept_until > clock_timestamp() or $3)"
+)
+
+
+async def find_task(db: Database, tenant_id: int, task_id: str, *, even_past: bool = False) -> TaskView | None:
+    """even_past: also a task whose retention has run out, for the answer of the request that ended it."""
+    rows = await db.fetch(ONE_TASK, task_id, tenant_id, even_past)
+    return task_view(rows[0]) if rows else None
+
+
+async def queue_ids(db: Database, tenant_id: int, name: str | None) -> list[int]:
+    """All of the tenant's queues, or those that bear or bore this name."""
+    rows = await db.fetch(
+        "select id from sluice.queues where tenant_id = $1 and ($2::text is null or name = $2)", tenant_id, name
+    )
+    return [row[0] for row in rows]
+
+
+async def handler_ids(db: Database, tenant_id: int, name: str) -> list[int]:
+    """The handlers that bear or bore this name."""
+    rows = await db.fetch("select id from sluice.handlers where tenant_id = $1 and name = $2", tenant_id, name)
+    return [row[0] for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskQuery:
+    """A page of tasks, newest first. `queue_ids` are the tenant's queues to look in; `where` holds further conditions."""
+
+    queue_ids: Sequence[int]
+    before: str | None
+    limit: int
+    include_payload: bool
+    state: str | None = None
+    reason: str | None = None
+    type: str | None = None
+    tag: str | None = None
+    handler_ids: Sequence[int] | None = None
+    correlation_id: str | None = None
+    ended_from: datetime | None = None
+    ended_to: datetime | None = None
+
+
+@dataclass(slots=True)
+class _Conditions:
+    args: list[Any] = field(default_factory=list)
+    live: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+
+    def add(self, value: object, live: str | None, ended: str | None) -> None:
+        """{} in a condition is the value's parameter; None: no row of that side can match."""
+        self.args.append(value)
+        self.live.append(live.format(f"${len(self.args)}") if live else "false")
+        self.ended.append(ended.format(f"${len(self.args)}") if ended else "false")
+
+    def both(self, value: object, condition: str) -> None:
+        if value is not None:
+            self.add(value, condition, condition)
+
+
+LIVE_STATES = {"ready": "(t.state = 0 or t.state = 2 and t.run_at <= clock_timestamp())",
+               "running": "t.state = 1", "scheduled": "t.state = 2 and t.run_at > clock_timestamp()"}  # fmt: skip
+ENDED_STATES = {"succeeded": 3, "dead": 4, "cancelled": 5}
+
+
+async def list_tasks(db: Database, query: TaskQuery) -> list[TaskView]:
+    """Goes queue by queue: each contributes at most a page from an index that ends at (queue, id)."""
+    c = _Conditions()
+    c.add(list(query.queue_ids), "t.queue_id = any({}::bigint[])", "t.queue_id = any({}::bigint[])")
+    c.live.clear()
+    c.ended.clear()
+    c.both(query.before, "t.id < {}::uuid")
+    if query.state in LIVE_STATES:
+        c.live.append(LIVE_STATES[query.state])
+        c.ended.append("false")
+    elif query.state is not None:
+        c.live.append("false")
+        c.ended.append(f"t.state = {ENDED_STATES[query.state]}")
+    if query.reason is not None:
+        c.add(query.reason, None, "t.reason = {}")
+    c.both(query.type, "t.type = {}")
+    c.both(query.tag, "{} = any(t.tags)")
+    c.both(query.correlation_id, "t.correlation_id = {}")
+    if query.handler_ids is not None:
+        own = "coalesce(nullif(t.handler_id, 0), q.handler_id) = any({}::bigint[])"
+        c.add(list(query.handler_ids), own, own.replace("q.handler_id", "t.lease_handler_id, q.handler_id"))
+    if query.ended_from is not None:
+        c.add(query.ended_from, None, "t.ended_at >= {}")
+    if query.ended_to is not None:
+        c.add(query.ended_to, None, "t.ended_at < {}")
+    c.ended.append("t.kept_until > clock_timestamp()")
+    payload = "t.payload" if query.include_payload else "null::bytea"
+    sides = []
+    for select, table, conditions in ((_LIVE, "tasks", c.live), (_ENDED, "task_history", c.ended)):
+        if "false" in conditions:
+            continue
+        page = (
+            f"(select t.* from unnest($1::bigint[]) w(queue_id) join sluice.queues q on q.id = w.queue_id\n"
+            f"cross join lateral (select t.* from sluice.{table} t where t.queue_id = w.queue_id"
+            + "".join(f" and {condition}" for condition in conditions)
+            + f" order by t.id desc limit {query.limit}) t order by t.id desc limit {query.limit})"
+        )
+        sides.append(select.format(payload=payload, source=page))
+    if not sides or not query.queue_ids:
+        return []
+    sql = "\nunion all\n".join(sides) + f"\norder by id desc limit {query.limit}"
+    return [task_view(row) for row in await db.fetch(sql, *c.args)]
+
+
+ATTEMPTS = """
+-- The newest attempt stands in the task's own row, the earlier ones in a table of their own; then the same for history.
+select * from (
+  select claims as number, last_counted as counted, last_replica as replica, last_started_at as started_at,
+         last_ended_at as ended_at, last_outcome as outcome, last_status as status, last_message as message,
+         last_excerpt as excerpt, last_trace_id as trace_id
+  from sluice.tasks where id = $1 and tenant_id = $2 and claims > 0
+  union all
+  select a.number, a.counted, a.replica, a.started_at, a.ended_at, a.outcome, a.status, a.message, a.excerpt, a.trace_id
+  from sluice.attempts a join sluice.tasks t on t.id = a.task_id where a.task_id = $1 and t.tenant_id = $2
+  union all
+  select claims, last_counted, last_replica, last_started_at, last_ended_at, last_outcome, last_status, last_message,
+         last_excerpt, last_trace_id
+  from sluice.task_history where id = $1 and tenant_id = $2 and claims > 0 and kept_until > clock_timestamp()
+  union all
+  select a.number, a.counted, a.replica, a.started_at, a.ended_at, a.outcome, a.status, a.message, a.excerpt, a.trace_id
+  from sluice.attempt_history a join sluice.task_history t on t.id = a.task_id and t.kept_until = a.kept_until
+  where a.task_id = $1 and t.tenant_id = $2 and t.kept_until > clock_timestamp()) a
+where number < $3 order by number desc limit $4
+"""
+
+
+async def list_attempts(db: Database, tenant_id: int, task_id: str, before: int, limit: int) -> list[AttemptView]:
+    """Newest first, those numbered below `before`."""
+    return [
+        AttemptView(r[0], r[1], r[2], _at(r[3]) or "", _at(r[4]), r[5], r[6], r[7], r[8], r[9])
+        for r in await db.fetch(ATTEMPTS, task_id, tenant_id, before, limit)
+    ]
+
+
+def _at(instant: datetime | None) -> str | None:
+    return None if instant is None else format_instant(instant)
+
+
+def _decoded(text: str | None) -> Any:
+    return None if text is None else msgspec.json.decode(text)
+
+
+def task_view(row: Any) -> TaskView:
+    result, encoding = shown_result(row["result"], row["result_format"])
+    lease = row["lease_expires_at"]
+    return TaskView(
+        id=str(row["id"]),
+        queue=row["queue"],
+        handler=row["handler"],
+        type=row["type"],
+        state=row["state"],
+        reason=row["reason"],
+        priority=row["priority"],
+        payload=msgspec.UNSET if row["payload"] is None else msgspec.Raw(row["payload"]),
+        content_type="application/json",
+        headers=_decoded(row["headers"]) or {},
+        tags=row["tags"] or [],
+        correlation_id=row["correlation_id"],
+        idempotency_key=row["idempotency_key"],
+        unique_key=row["unique_key"],
+        created_at=_at(row["created_at"]) or "",
+        run_at=_at(row["run_at"]) or "",
+        started_at=_at(row["started_at"]),
+        ended_at=_at(row["ended_at"]),
+        expires_at=_at(row["expires_at"]),
+        attempt=row["attempt"],
+        max_attempts=row["max_attempts"],
+        timeout_seconds=row["timeout_seconds"],
+        last_error=row["last_error"],
+        result=result,
+        result_encoding=encoding or msgspec.UNSET,
+        result_truncated=row["result_truncated"],
+        progress=_decoded(row["progress"]),
+        lease=None if lease is None else Lease(_at(lease) or ""),
+        replica=row["replica"],
+        scheduled_for=_at(row["scheduled_for"]),
+        batch=None if row["batch_id"] is None else str(row["batch_id"]),
+        parent=None if row["parent_id"] is None else str(row["parent_id"]),
+        waiting_for=row["waiting_for"],
+    )
