@@ -63,7 +63,7 @@ def writer(db: Database) -> Callable[[Sequence[Entry]], Awaitable[list[Admitted]
         at = receipt.at.replace("+00:00", "Z")
         admitted = []
         for ordinal, entry in enumerate(entries, 1):
-            verdict = receipt.verdicts.get(ordinal, ("created",))
+            verdict = receipt.verdicts.get(ordinal, ["created"])
             task_id = verdict[1] if len(verdict) == 2 else entry.task_id
             admitted.append(Admitted(verdict[0], task_id, at, receipt.waiting.get(entry.queue_id)))
         return admitted

@@ -29,7 +29,8 @@ class Receipt(msgspec.Struct):
     """What became of an enqueue group; the ordinals in `verdicts` count from 1, and an item without one was created."""
 
     at: str
-    verdicts: dict[int, tuple[str] | tuple[str, str]] = {}
+    verdicts: dict[int, list[str]] = {}
+    """[verdict], or [verdict, id of the task that was there first]."""
     waiting: dict[int, str] = {}
 
 
