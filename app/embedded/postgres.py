@@ -21,20 +21,21 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 from app.embedded.binaries import binaries, reachable_binaries, version
 from app.embedded.directory import DIRECTORY_FULL, DataDirectory, EmbeddedError, User, named_user
 from app.embedded.processes import earlier_processes, exit_of, help_to_end, runs_postgres, spawn
 from app.embedded.socket_path import SOCKET_NAME, SocketPath
 
-__all__ = ["DATABASE", "EmbeddedError", "EmbeddedPostgres", "binaries"]
+__all__ = ["DATABASE", "EmbeddedError", "EmbeddedPostgres", "binaries", "running_url"]
 
 DATABASE = "sluice"
 START_MAX_SECONDS = 600.0  # replaying 4 GB of WAL after a crash takes minutes on a slow disk
@@ -338,6 +339,17 @@ class EmbeddedPostgres:
         return EmbeddedError(
             f"The embedded Postgres in {self.directory.path} does not start (see {self.directory.log_file}): {said}"
         )
+
+
+def running_url(data_dir: Path) -> str | None:
+    """The address of the Postgres that some sluice runs in this directory now, for one that wants to join it."""
+    try:
+        url = (data_dir / "url").read_text().strip()
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(f"{parse_qs(urlsplit(url).query)['host'][0]}/{SOCKET_NAME}")
+    except (OSError, KeyError):
+        return None
+    return url
 
 
 def _locked(descriptor: int) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app.embedded.postgres import EmbeddedError, EmbeddedPostgres
+from app.embedded.postgres import EmbeddedError, EmbeddedPostgres, running_url
 from tests.embedded.processes import Owner, alive, children_of, start_owner
 from tests.support import pg_bin, poll
 
@@ -100,7 +100,7 @@ async def test_stop_ends_every_process_and_gives_the_directory_back(tmp_path: Pa
     processes = [postgres.pid, *children_of(postgres.pid)]
     await postgres.stop()
     assert not [pid for pid in processes if alive(pid)]
-    assert not (tmp_path / "url").exists()
+    assert running_url(tmp_path) is None
     await make(tmp_path).start()
 
 
@@ -111,7 +111,7 @@ async def test_a_second_start_on_one_directory_names_the_first_and_says_how_to_j
     second = owners(tmp_path)
     assert f"pid {first.process.pid}" in second.error
     assert f"SLUICE_DATABASE_URL='{first.dsn}' SLUICE_PORT=8081 sluice up" in second.error
-    assert (tmp_path / "url").read_text().strip() == first.dsn
+    assert running_url(tmp_path) == first.dsn
     assert await ask(first.dsn, "select 1") == 1
 
 

@@ -1,0 +1,169 @@
+"""The command `sluice`. Whatever takes long to import is imported by the command that needs it."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, Literal, TypeVar
+
+import typer
+
+from app.settings import Settings, SettingsError, load, unknown_variables
+
+T = TypeVar("T")
+
+cli = typer.Typer(
+    help="Durable queues and schedules as a plain HTTP service, on nothing but Postgres.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+cli.add_typer(keys, name="keys")
+
+USAGE_ERROR = 2
+
+
+def run() -> None:
+    """The entry point: what the user can mend is told in a sentence, the rest with its traceback."""
+    from app.embedded.directory import EmbeddedError
+
+    try:
+        cli()
+    except SettingsError as error:
+        for line in error.lines:
+            _say(line)
+        sys.exit(USAGE_ERROR)
+    except EmbeddedError as error:
+        _say(str(error))
+        sys.exit(1)
+
+
+@cli.command()
+def up(
+    role: Annotated[Literal["all", "api", "engine"] | None, typer.Option(help="What this replica does.")] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="The port to listen on; 0 takes a free one.")] = None,
+) -> None:
+    """Serve the API and run the engine until SIGTERM or Ctrl-C."""
+    settings = _settings(role=role, host=host, port=port)
+    from app.main import serve
+
+    raise typer.Exit(_await(serve(settings)))
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database to this version's schema, and leave."""
+    settings = _settings()
+    from app.main import migrate
+
+    _await(migrate(settings))
+
+
+@cli.command()
+def config(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Print every setting, its value and where that comes from; secrets are hidden."""
+    knobs = _settings().describe()
+    if as_json:
+        shown = {knob.variable: {"value": knob.value, "source": knob.source} for knob in knobs}
+        print(json.dumps(shown, indent=2))
+        return
+    rows = [(knob.variable, knob.shown, knob.source) for knob in knobs]
+    _print_columns([("setting", "value", "source"), *rows])
+
+
+@keys.command("create")
+def create_key(
+    tenant: Annotated[str, typer.Option(help="Whose key it is; made if there is none of that name.")],
+    scope: Annotated[Literal["use", "manage", "operate"], typer.Option(help="What the key may do.")] = "manage",
+) -> None:
+    """Make a key and print it, once."""
+    settings = _settings()
+    from app.main import create_key
+
+    print(_await(create_key(settings, tenant, scope)))
+    _say(f"This key for tenant {tenant}, scope {scope}, is shown once. Use it as: Authorization: Bearer slk_…")
+
+
+@keys.command("list")
+def list_keys(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """List the keys, never their secrets."""
+    settings = _settings()
+    from app.main import list_keys
+
+    found = _await(list_keys(settings))
+    if as_json:
+        print(json.dumps(found, indent=2, default=str))
+    elif found:
+        rows = [tuple("" if value is None else str(value) for value in key.values()) for key in found]
+        _print_columns([tuple(found[0]), *rows])
+    else:
+        _say("There are no keys yet: sluice keys create --tenant NAME")
+
+
+@keys.command("revoke")
+def revoke_key(key_id: Annotated[str, typer.Argument(metavar="ID", help="As `sluice keys list` shows it.")]) -> None:
+    """End a key's life."""
+    settings = _settings()
+    from app.main import revoke_key
+
+    if not _await(revoke_key(settings, key_id)):
+        _say(f"There is no key {key_id} in force: sluice keys list")
+        raise typer.Exit(1)
+    _say(f"Key {key_id} is revoked.")
+
+
+@cli.command()
+def listen(
+    port: Annotated[int, typer.Argument(min=0, max=65_535, help="The port to listen on; 0 takes a free one.")],
+    fail: Annotated[int, typer.Option(min=0, help="Answer 500 to the first N deliveries of each task.")] = 0,
+    secret: Annotated[list[str] | None, typer.Option(help="A handler's signing secret, whsec_…; repeatable.")] = None,
+    delay_seconds: Annotated[float, typer.Option("--delay", min=0, help="Seconds to wait before each answer.")] = 0.0,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Be a webhook handler that verifies and prints what it receives: the first thing to point a queue at."""
+    from app.cli.listen import Listener, serve
+    from app.delivery.signing import parse_secret
+
+    for given in secret or []:
+        try:
+            parse_secret(given)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--secret") from None
+    raise typer.Exit(_await(serve(Listener(tuple(secret or ()), fail, delay_seconds), host, port)))
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version
+
+    print(version("sluice"))
+
+
+def _settings(**options: Any) -> Settings:
+    for line in unknown_variables(os.environ):
+        _say(f"warning: {line}")
+    return load(**options)
+
+
+def _await(work: Coroutine[Any, Any, T]) -> T:
+    import uvloop
+
+    runner: Callable[[Coroutine[Any, Any, T]], T] = uvloop.run
+    return runner(work)
+
+
+def _print_columns(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,332 @@
+"""Every knob: its unit in its name, its default, its bounds, and a line of why.
+
+A value comes from an option of the command line, else from the environment (`SLUICE_…`), else, for secrets, from the
+file that `SLUICE_…_FILE` names, else it is the default. An empty variable counts as not set. What contradicts itself
+refuses to start, and says what to do instead.
+"""
+
+import base64
+import binascii
+import difflib
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX = "SLUICE_"
+SECRETS = ("database_url", "bootstrap_key", "encryption_key")
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+Source = Literal["default", "env", "file", "option"]
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used; each line says what to do."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """A setting as people are shown it."""
+
+    name: str
+    variable: str
+    value: Any
+    source: Source
+    default: str
+    bounds: str
+    why: str
+
+    @property
+    def shown(self) -> str:
+        return _words(self.value)
+
+
+def _split(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return () if value.strip() == "none" else tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="The address to listen on; loopback until keys are set up."
+    )
+    port: int = Field(8080, ge=0, le=65_535, description="The port to listen on; 0 takes a free one and logs it.")
+    role: Literal["all", "api", "engine"] = Field(
+        "all", description="What this replica does: serve the API, run the engine, or both."
+    )
+    database_url: SecretStr | None = Field(
+        None, description="The Postgres to use; without it one is run in the data directory."
+    )
+    data_dir: Path = Field(Path("./.sluice"), description="Where the embedded Postgres keeps its data.")
+    auth: Literal["on", "off"] | None = Field(
+        None, description="Whether requests need a key; off only on loopback, where it is the default without a key."
+    )
+    bootstrap_key: SecretStr | None = Field(
+        None, description="The first key of tenant default, with scope operate; it seeds an empty database."
+    )
+    encryption_key: SecretStr | None = Field(
+        None, description="32 bytes in base64 under which secrets are encrypted in the database."
+    )
+    egress_allow: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = Field(
+        None,
+        description="Networks and host names that handlers may have beyond public addresses, or none;"
+        " loopback while bound to loopback.",
+    )
+    public_url: str | None = Field(None, description="The base of the URLs handed out; the bound address if not given.")
+    metrics_open: bool = Field(False, description="Serve /metrics without a key, for a scraper that has none.")
+    max_payload_bytes: int = Field(
+        1_048_576, ge=1_024, le=33_554_432, description="The largest payload of a task; larger ones get 413."
+    )
+    lease_seconds: float = Field(
+        30.0, ge=5, le=3_600, description="How soon a dead replica's tasks run again; renewed every third of it."
+    )
+    max_in_flight: int = Field(
+        256, ge=1, le=10_000, description="Deliveries this replica has under way at most, over all queues."
+    )
+    drain_grace_seconds: float = Field(
+        30.0, ge=0, le=3_600, description="How long a stop waits for deliveries under way before it hands them back."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least level that is logged."
+    )
+
+    _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
+
+    @property
+    def on_loopback(self) -> bool:
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def auth_required(self) -> bool:
+        if self.auth is None:
+            return not (self.on_loopback and self.bootstrap_key is None)
+        return self.auth == "on"
+
+    @property
+    def egress(self) -> tuple[str, ...]:
+        """What is allowed beyond public addresses."""
+        if self.egress_allow is None:
+            return LOOPBACK if self.on_loopback else ()
+        return self.egress_allow
+
+    def describe(self) -> list[Knob]:
+        """Every setting with its effective value and where it comes from; secrets are hidden."""
+        effective = {"auth": "on" if self.auth_required else "off", "egress_allow": ",".join(self.egress) or "none"}
+        return [
+            Knob(
+                name,
+                PREFIX + name.upper(),
+                effective.get(name, _shown(name, getattr(self, name))),
+                self._sources.get(name, "default"),
+                _default(name, field),
+                _bounds(field),
+                field.description or "",
+            )
+            for name, field in type(self).model_fields.items()
+        ]
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, SecretFiles(settings_cls)
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("postgres://", "postgresql://")):
+            raise ValueError("it must begin with postgres:// or postgresql://")
+        return value
+
+    @field_validator("bootstrap_key")
+    @classmethod
+    def _is_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"slk_[A-Za-z0-9_-]{8,196}", value.get_secret_value()):
+            raise ValueError("a key is slk_ and 8 to 196 letters, digits, _ or -: `echo slk_$(openssl rand -hex 24)`")
+        return value
+
+    @field_validator("encryption_key")
+    @classmethod
+    def _is_32_bytes(cls, value: SecretStr | None) -> SecretStr | None:
+        try:
+            if value is None or len(base64.b64decode(value.get_secret_value(), validate=True)) == 32:
+                return value
+        except (binascii.Error, ValueError):
+            pass
+        raise ValueError("it must be 32 bytes in base64: `openssl rand -base64 32`")
+
+    @field_validator("egress_allow")
+    @classmethod
+    def _are_networks_or_hosts(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for entry in value or ():
+            try:
+                ipaddress.ip_network(entry)
+            except ValueError as error:
+                if not re.fullmatch(r"(?!.*/)(?![\d.]+$)[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", entry):
+                    raise ValueError(f"{entry!r} is neither a network such as 10.0.0.0/8 nor a host: {error}") from None
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_base_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("it must be an http or https URL without a query, such as https://sluice.example.com")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _agree(self) -> "Settings":
+        contradictions = []
+        if self.auth == "off" and not self.on_loopback:
+            contradictions.append(
+                f"SLUICE_AUTH=off on {self.host} would open every queue to the network: bind to 127.0.0.1,"
+                " or leave SLUICE_AUTH out and give SLUICE_BOOTSTRAP_KEY."
+            )
+        if self.auth == "off" and self.bootstrap_key is not None:
+            contradictions.append("SLUICE_AUTH=off would ignore SLUICE_BOOTSTRAP_KEY: leave one of the two out.")
+        if self.role == "engine" and self.database_url is None:
+            contradictions.append(
+                "An engine alone delivers what others enqueue, and a Postgres of its own would stay empty:"
+                " give SLUICE_DATABASE_URL, or take role all."
+            )
+        if contradictions:
+            raise ValueError("\n".join(contradictions))
+        return self
+
+
+class SecretFiles(PydanticBaseSettingsSource):
+    """`SLUICE_…_FILE` for secrets, as orchestrators mount them."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        path = os.environ.get(_file_variable(field_name)) if field_name in SECRETS else None
+        if not path:
+            return None, field_name, False
+        if os.environ.get(PREFIX + field_name.upper()):
+            raise SettingsError(
+                [f"{PREFIX}{field_name.upper()} and {_file_variable(field_name)}: give one of the two."]
+            )
+        try:
+            return Path(path).read_text().strip(), field_name, False
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not text"
+            raise SettingsError([f"{_file_variable(field_name)}={path} cannot be read: {reason}."]) from None
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value}
+
+
+def load(**options: Any) -> Settings:
+    """The settings of this process; options of the command line that are None count as not given."""
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        raise SettingsError([_line(dict(problem)) for problem in error.errors()]) from None
+    for name in Settings.model_fields:
+        settings._sources[name] = _source(name, given)
+    return settings
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """A line for each SLUICE_ variable that is no setting: most likely a typing error."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {_file_variable(name) for name in SECRETS}
+    # Kubernetes gives every pod the addresses of a service named sluice under these names.
+    foreign = (PREFIX + "SERVICE_", PREFIX + "PORT_", PREFIX + "TEST_")
+    lines = []
+    for variable in sorted(environment):
+        if variable.startswith(PREFIX) and variable not in known and not variable.startswith(foreign):
+            close = difflib.get_close_matches(variable, known, 1)
+            lines.append(f"{variable} is not a setting" + (f", did you mean {close[0]}?" if close else "."))
+    return lines
+
+
+def _source(name: str, options: Mapping[str, Any]) -> Source:
+    if name in options:
+        return "option"
+    if os.environ.get(PREFIX + name.upper()):
+        return "env"
+    return "file" if name in SECRETS and os.environ.get(_file_variable(name)) else "default"
+
+
+def _file_variable(name: str) -> str:
+    return f"{PREFIX}{name.upper()}_FILE"
+
+
+def _line(problem: dict[str, Any]) -> str:
+    said = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else problem["msg"]
+    if not problem["loc"]:
+        return said
+    name = str(problem["loc"][0])
+    shown = "" if name in SECRETS else f"={problem['input']}"
+    hint = ""
+    if name == "port" and str(problem["input"]).startswith("tcp://"):
+        hint = " Kubernetes set it for a service named sluice: set enableServiceLinks: false, or set the port yourself."
+    return f"{PREFIX}{name.upper()}{shown}: {said[:1].lower()}{said[1:]}.{hint}"
+
+
+def _shown(name: str, value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        if name != "database_url":
+            return "***"
+        hidden = re.sub(r"(?<=//)([^/@:]*):.*@", r"\1:***@", value.get_secret_value())
+        return re.sub(r"(?i)([?&]\w*pass\w*=)[^&]*", r"\1***", hidden)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    words = {
+        "auth": "off on loopback without a bootstrap key, else on",
+        "egress_allow": "loopback on loopback, else none",
+    }
+    if name in words:
+        return words[name]
+    return _words(field.default)
+
+
+def _words(value: Any) -> str:
+    """As one would write it into the environment."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _bounds(field: FieldInfo) -> str:
+    choices = [str(choice) for choice in getattr(field.annotation, "__args__", ()) if isinstance(choice, str)]
+    if choices:
+        return " | ".join(choices)
+    limits = {type(item).__name__: item for item in field.metadata}
+    if "Ge" in limits and "Le" in limits:
+        return f"{limits['Ge'].ge:,} to {limits['Le'].le:,}"
+    return "true | false" if field.annotation is bool else ""
