@@ -5,8 +5,6 @@ Hints gather while one is on its way, at least 50 ms apart, and none are sent wh
 
 import asyncio
 
-
-
 from app.store.db import Database, Unavailable
 from app.store.notify import Hint, Listener, send
 from app.telemetry import events

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-
-
 from app.delivery.webhook import Call, deliver
 from app.domain.outcomes import Answer, NoAnswer, Settlement, decide
 from app.domain.retries import merged
@@ -188,9 +186,7 @@ class Calls:
     ) -> None:
         if verdict in ("stale", "unknown"):
             self._core.metrics.leases_lost()
-            events.emit(
-                log, events.ATTEMPT_STALE, outcome=settlement.outcome, status=settlement.status, **_where(held)
-            )
+            events.emit(log, events.ATTEMPT_STALE, outcome=settlement.outcome, status=settlement.status, **_where(held))
         elif settlement.kind == "succeeded":
             self._core.stats.ended(held.policy.id, "succeeded", elapsed)
         elif settlement.kind == "dead":
@@ -269,7 +265,9 @@ class Calls:
     # the end
 
     async def drain(self, grace_seconds: float, hurried: asyncio.Event) -> int:
-        """Wait for the calls in flight up to the grace, or until `hurried`, then cut what is left and give its tasks back; how many those were.
+        """Wait for the calls in flight up to the grace, or until `hurried`; cut what is left and give its tasks back.
+
+        Answers how many were cut.
 
         An outcome on its way to the database is waited for: it must not be contradicted under the same token.
         """

@@ -16,8 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-
-
 from app.engine.calls import Calls
 from app.service.context import Core
 from app.store import tasks

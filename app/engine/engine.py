@@ -3,8 +3,6 @@
 import asyncio
 import time
 
-
-
 from app.engine.announcer import Announcer, listen
 from app.engine.calls import Calls, LaneKey
 from app.engine.dispatcher import Dispatcher

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 
-
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from app.service import stats
@@ -40,7 +39,13 @@ class Housekeeping:
                 events.emit(log, events.JOB_FAILED, job=name, exc_info=error)
 
         self._scheduler.add_job(
-            run, "interval", seconds=seconds, jitter=seconds // 10, coalesce=True, max_instances=1, misfire_grace_time=None
+            run,
+            "interval",
+            seconds=seconds,
+            jitter=seconds // 10,
+            coalesce=True,
+            max_instances=1,
+            misfire_grace_time=None,
         )
 
     def stop(self) -> None:

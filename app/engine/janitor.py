@@ -4,8 +4,6 @@ Every replica does all of it; SKIP LOCKED lets each row be moved once. Each swee
 sleeps until then, and never longer than its poll interval, which is the truth where a hint was lost.
 """
 
-
-
 from app.engine.dispatcher import Dispatcher
 from app.service.context import Core
 from app.store import tasks

@@ -7,8 +7,6 @@ growing wait. A loop that ends by itself fails liveness.
 import asyncio
 from collections.abc import Awaitable, Callable
 
-
-
 from app.store.db import Unavailable
 from app.telemetry import events
 from app.telemetry.logs import get_logger

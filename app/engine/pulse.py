@@ -24,7 +24,7 @@ class Pulse:
         core = self._core
         asked = time.monotonic()
         now, others = await replicas.beat(
-            core.db, core.replica, roles=self._roles, version=self._version, draining=self.draining
+            core.db, core.replica.id, core.replica.name, self._roles, self._version, draining=self.draining
         )
         core.clock.heard(now, asked, time.monotonic())
         self._announcer.alone = others == 0
@@ -36,4 +36,4 @@ class Pulse:
 
     async def goodbye(self) -> None:
         await self._core.stats.flush(self._core.db)
-        await replicas.leave(self._core.db, self._core.replica)
+        await replicas.gone(self._core.db, self._core.replica.id)
