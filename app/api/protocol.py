@@ -27,7 +27,8 @@ class EdgeServerConfig(Config):
 
     def __init__(
         self,
-        *args: Any,
+        app: Any,
+        *,
         head_seconds: float = HEAD_SECONDS,
         body_seconds: float = BODY_SECONDS,
         max_headers: int = MAX_HEADERS,
@@ -35,7 +36,7 @@ class EdgeServerConfig(Config):
         max_connections: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, http=EdgeProtocol, **kwargs)
+        super().__init__(app, http=EdgeProtocol, ws="none", **kwargs)
         self.head_seconds = head_seconds
         self.body_seconds = body_seconds
         self.max_headers = max_headers
@@ -145,7 +146,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self._timer = self.loop.call_later(self.config.head_seconds, self._on_deadline)
 
     def _is_idle(self) -> bool:
-        """No answer is due and uvicorn's keep-alive does not watch: a new connection, or blank lines between requests."""
+        """No answer is due and no keep-alive watches: a new connection, or blank lines between requests."""
         return self.timeout_keep_alive_task is None and (self.cycle is None or self.cycle.response_complete)
 
     def _disarm(self) -> None:

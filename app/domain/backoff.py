@@ -1,6 +1,5 @@
 """How long to wait before the next attempt."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -34,13 +33,12 @@ class Backoff:
         return delay
 
     def _grown(self, attempt: int) -> float:
-        """min(max, min x factor^(n-1)), compared as logarithms first because the power overflows."""
-        if self.min_seconds <= 0 or self.max_seconds <= self.min_seconds:
-            return max(0.0, min(self.min_seconds, self.max_seconds))
-        growth = (attempt - 1) * math.log(self.factor)
-        if growth >= math.log(self.max_seconds / self.min_seconds):
+        if self.min_seconds <= 0:
+            return 0.0
+        try:
+            return min(self.max_seconds, self.min_seconds * self.factor ** (attempt - 1))
+        except OverflowError:
             return self.max_seconds
-        return min(self.max_seconds, self.min_seconds * self.factor ** (attempt - 1))
 
 
 @dataclass(frozen=True, slots=True)

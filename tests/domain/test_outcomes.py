@@ -1,0 +1,155 @@
+"""decide() as the table it is."""
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.outcomes import Answer, Backoff, NoAnswer, RetryPolicy, Settlement, decide, excerpt, retry_after_seconds
+
+NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
+POLICY = RetryPolicy(max_attempts=3, retry_after_max_seconds=100, backoff=Backoff("fixed", seconds=7.0))
+
+
+def decided(
+    answer: Answer | NoAnswer, *, attempt: int = 1, fatal: frozenset[int] = frozenset(), max_attempts: int = 3
+) -> Settlement:
+    return decide(
+        answer,
+        attempt=attempt,
+        max_attempts=max_attempts,
+        policy=POLICY,
+        fatal_statuses=fatal,
+        now=NOW,
+        jitter=0.5,
+    )
+
+
+def answer(status: int, body: bytes = b"", truncated: bool = False, **headers: str) -> Answer:
+    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, body, truncated)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "fatal", "kind", "reason"),
+    [
+        (200, {}, (), "succeeded", None),
+        (299, {}, (), "succeeded", None),
+        # A row above another wins: success over `sluice-retry: no` and over a fatal status that names it.
+        (202, {"sluice_retry": "no"}, (202,), "succeeded", None),
+        (410, {}, (), "refund", None),
+        (410, {"sluice_retry": "no"}, (410,), "refund", None),
+        (500, {"sluice_retry": "no"}, (500,), "dead", "stopped_by_handler"),
+        (302, {"sluice_retry": " NO "}, (), "dead", "stopped_by_handler"),
+        (500, {"sluice_retry": "yes"}, (), "retry", None),
+        (400, {}, (400, 422), "dead", "fatal_status"),
+        (404, {}, (400, 422), "retry", None),
+        (301, {}, (), "retry", None),
+        (500, {}, (), "retry", None),
+        (103, {}, (), "retry", None),
+        (999, {}, (), "retry", None),
+    ],
+)
+def test_each_answer_has_one_meaning(
+    status: int, headers: dict[str, str], fatal: tuple[int, ...], kind: str, reason: str | None
+) -> None:
+    settled = decided(answer(status, **headers), fatal=frozenset(fatal))
+    assert (settled.kind, settled.reason) == (kind, reason)
+    assert settled.status == status
+    assert settled.disable_handler == (status == 410)
+    assert settled.outcome == ("succeeded" if kind == "succeeded" else "failed")
+
+
+@pytest.mark.parametrize("outcome", ["timeout", "unreachable", "too_large", "egress_denied"])
+@pytest.mark.parametrize("permanent", [False, True])
+def test_no_full_answer_is_retried_and_then_dead(outcome: str, permanent: bool) -> None:
+    silence = NoAnswer(outcome, "no full answer within 30 s", permanent)  # type: ignore[arg-type]
+    assert decided(silence, attempt=2) == Settlement(
+        "retry", outcome, delay_seconds=7.0, error="no full answer within 30 s"
+    )
+    dead = decided(silence, attempt=3)
+    assert (dead.kind, dead.outcome, dead.reason) == ("dead", outcome, "attempts_exhausted")
+
+
+def test_the_last_attempt_is_dead_and_a_refund_is_not_an_attempt() -> None:
+    assert decided(answer(503), attempt=2).kind == "retry"
+    dead = decided(answer(503), attempt=3)
+    assert (dead.kind, dead.reason, dead.error) == ("dead", "attempts_exhausted", "the handler answered 503")
+    assert decided(answer(410), attempt=3).kind == "refund"
+    assert decided(answer(200), attempt=9).kind == "succeeded"
+    assert decided(answer(503), attempt=4).reason == "attempts_exhausted"
+
+
+def test_the_body_of_a_success_is_the_result_whatever_it_is() -> None:
+    settled = decided(answer(200, b"\xff\x00" * 2000, truncated=True))
+    assert settled.result == b"\xff\x00" * 2000
+    assert settled.result_truncated
+    assert settled.excerpt is not None
+    assert "\x00" not in settled.excerpt
+    assert decided(answer(204)).result == b""
+    assert decided(answer(500, b"why")).result is None
+
+
+def test_an_excerpt_is_a_kibibyte_that_postgres_can_store() -> None:
+    assert excerpt(b"") is None
+    assert excerpt(b"a\x00b") == "ab"
+    assert excerpt(b"x" * 5000) == "x" * 1024
+    assert excerpt("é".encode() * 600)[-1] in "é\ufffd"  # type: ignore[index]
+    assert decided(NoAnswer("unreachable", "a\x00b")).error == "ab"
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, 0),
+        ("12", 12),
+        (" 12 ", 12),
+        ("0", 0),
+        ("-5", 0),
+        ("1.5", 0),
+        ("1e3", 0),
+        ("٣", 0),
+        ("", 0),
+        ("soon", 0),
+        ("9" * 5000, 1e18),
+        (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90),
+        (format_datetime(NOW - timedelta(seconds=90), usegmt=True), 0),
+        ("Sat, 21 Nov 2026 12:00:10 -0000", 10),
+        ("Saturday, 21-Nov-26 12:00:30 GMT", 30),
+        ("Sat Nov 21 12:00:40 2026", 40),
+        ("Sat, 99 Nov 2026 12:00:10 GMT", 0),
+        ("\ufffd" * 300, 0),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_and_garbage_is_nothing(value: str | None, seconds: float) -> None:
+    assert retry_after_seconds(value, NOW) == seconds
+
+
+def test_retry_after_lengthens_the_backoff_up_to_its_cap_and_never_shortens_it() -> None:
+    assert decided(answer(503, retry_after="3")).delay_seconds == 7
+    assert decided(answer(503, retry_after="30")).delay_seconds == 30
+    assert decided(answer(503, retry_after="3000")).delay_seconds == 100
+    assert decided(answer(429, retry_after="9" * 400)).delay_seconds == 100
+
+
+@given(
+    st.integers(100, 999),
+    st.dictionaries(st.sampled_from(["sluice-retry", "retry-after", "sluice-hold"]), st.text(max_size=40)),
+    st.binary(max_size=2000),
+    st.integers(1, 30),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_any_answer_is_decided(status: int, headers: dict[str, str], body: bytes, attempt: int, jitter: float) -> None:
+    settled = decide(
+        Answer(status, headers, body),
+        attempt=attempt,
+        max_attempts=25,
+        policy=RetryPolicy(),
+        fatal_statuses=frozenset({400}),
+        now=NOW,
+        jitter=jitter,
+    )
+    assert 0 <= settled.delay_seconds <= 3600
+    assert (settled.kind == "dead") == (settled.reason is not None)
+    assert settled.excerpt is None or len(settled.excerpt) <= 1024
