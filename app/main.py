@@ -1,6 +1,7 @@
 """The composition root: every role is `build` with parts left out, and two of them may run in one process."""
 
 import asyncio
+import base64
 import os
 import socket
 import time
@@ -26,7 +27,7 @@ from app.store import migrations, tenants
 from app.store.clock import Clock
 from app.store.db import Database, Unavailable
 from app.store.vault import open_vault
-from app.telemetry import events
+from app.telemetry import events, logs
 from app.telemetry.logs import get_logger
 from app.telemetry.metrics import Metrics
 from app.telemetry.tracing import build_tracing, traces_endpoint
@@ -76,9 +77,7 @@ async def wait_for_database(dsn: str) -> None:
             began = time.monotonic()
             if await migrations.migrate(dsn):
                 took = round(time.monotonic() - began, 3)
-                events.emit(
-                    log, events.MIGRATED, from_revision=0, to_revision=migrations.SCHEMA_VERSION, seconds=took
-                )
+                events.emit(log, events.MIGRATED, from_revision=0, to_revision=migrations.SCHEMA_VERSION, seconds=took)
             return
         except Unavailable as error:
             if time.monotonic() > until:
@@ -94,12 +93,12 @@ async def build(settings: Settings, dsn: str, url: str) -> Sluice:
     db = Database(dsn)
     await db.open()
     metrics = Metrics()
-    egress = EgressPolicy(settings.egress_allow)
+    egress = EgressPolicy(settings.egress)
     public_url = (settings.public_url or url).rstrip("/")
     core = Core(
         db=db,
         clock=Clock(),
-        vault=await open_vault(db, settings.encryption_key_bytes),
+        vault=await open_vault(db, _encryption_key(settings)),
         egress=egress,
         transport=Transport(egress),
         metrics=metrics,
@@ -138,7 +137,7 @@ def _edge(sluice: Sluice) -> EdgeConfig:
     return EdgeConfig(
         operations=sluice,
         authenticate=authenticate,
-        anonymous=None if settings.auth_on else _anonymous(core),
+        anonymous=_anonymous(core) if not settings.auth_required else None,
         max_payload_bytes=settings.max_payload_bytes,
         metrics_open=settings.metrics_open,
         public_url=core.public_url,
@@ -163,7 +162,7 @@ def _anonymous(core: Core) -> Callable[[], Any]:
 async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIterator[tuple[Sluice, EdgeServer]]:
     """A whole replica, listening and dispatching; leaving the context drains it."""
     async with AsyncExitStack() as stack:
-        dsn = settings.database_url or await _embedded(settings, stack)
+        dsn = await _database(settings, stack)
         await wait_for_database(dsn)
         listener = _bind(settings.host, settings.port)
         stack.callback(listener.close)
@@ -194,7 +193,14 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
             await serving
 
 
-async def _embedded(settings: Settings, stack: AsyncExitStack) -> str:
+def _encryption_key(settings: Settings) -> bytes | None:
+    return None if settings.encryption_key is None else base64.b64decode(settings.encryption_key.get_secret_value())
+
+
+async def _database(settings: Settings, stack: AsyncExitStack) -> str:
+    """The address of the database given, or of one brought along, which then stops with the stack."""
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
     postgres = EmbeddedPostgres(settings.data_dir)
     began = time.monotonic()
     dsn = await postgres.start()
@@ -224,6 +230,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 async def serve(settings: Settings) -> int:
     """Run until a signal asks for the end; the exit code."""
+    logs.configure(settings.log_level)
     async with running(settings, catch_signals=True) as (_, server):
         await server.draining.wait()
     return 0
@@ -239,7 +246,7 @@ async def migrate(settings: Settings) -> None:
 async def database(settings: Settings) -> AsyncIterator[Database]:
     """The migrated database by itself, for commands that need no service."""
     async with AsyncExitStack() as stack:
-        dsn = settings.database_url or await _embedded(settings, stack)
+        dsn = await _database(settings, stack)
         await wait_for_database(dsn)
         db = Database(dsn)
         await db.open()

@@ -1,5 +1,6 @@
 """What every verb works with: the caller, and the parts of this Sluice it needs."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from app.delivery.egress import EgressPolicy
 from app.delivery.transport import Transport
 from app.domain.errors import Refusal
 from app.domain.ids import IdMaker
+from app.service.stats import StatsBuffer
 from app.store.clock import Clock
 from app.store.db import Database
 from app.store.queues import QueueRow
@@ -62,6 +64,15 @@ class Replica:
 
 
 @dataclass(slots=True)
+class KeyCache:
+    """Keys found good a moment ago, and those being asked about: each is asked about once at a time."""
+
+    callers: dict[str, tuple[float, Caller]] = field(default_factory=dict, repr=False)
+    """By token: until when (monotonic seconds) it is taken as good without asking, and for whom."""
+    questions: "dict[str, asyncio.Task[Caller]]" = field(default_factory=dict, repr=False)
+
+
+@dataclass(slots=True)
 class Core:
     db: Database
     clock: Clock
@@ -75,6 +86,8 @@ class Core:
     max_payload_bytes: int
     signals: Signals = field(default_factory=Signals)
     ids: IdMaker = field(default_factory=IdMaker)
+    keys: KeyCache = field(default_factory=KeyCache)
+    stats: StatsBuffer = field(default_factory=StatsBuffer)
     queue_cache: dict[tuple[int, str], QueueRow] = field(default_factory=dict)
     enqueueing: "Lane[Entry, Admitted]" = None  # type: ignore[assignment]  # main makes the lanes, which need db and metrics
     settling: "Lane[Outcome, str]" = None  # type: ignore[assignment]

@@ -1,0 +1,69 @@
+"""Replicas as people see them; nothing decides by these rows."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.store.db import Database
+
+ALIVE_SECONDS = 10.0
+"""A replica heard of within this time counts as alive."""
+SHOWN_SECONDS = 3600
+"""How long a replica that went silent without saying goodbye is remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaRow:
+    id: str
+    name: str
+    roles: str
+    version: str
+    started_at: datetime
+    seen_at: datetime
+    draining: bool
+    silent_seconds: float
+
+
+async def beat(
+    db: Database, replica_id: str, name: str, roles: str, version: str, *, draining: bool
+) -> tuple[datetime, int]:
+    """The heartbeat, whose first makes the row; the database's now, and how many other replicas are alive."""
+    (row,) = await db.fetch(
+        """
+        with me as (
+          insert into sluice.replicas (id, name, roles, version, started_at, seen_at, draining)
+          values ($1, $2, $3, $4, clock_timestamp(), clock_timestamp(), $5)
+          on conflict (id) do update set seen_at = excluded.seen_at, draining = excluded.draining)
+        select clock_timestamp() as now, (select count(*) from sluice.replicas
+          where id <> $1 and seen_at > clock_timestamp() - make_interval(secs => $6)) as others
+        """,
+        replica_id,
+        name,
+        roles,
+        version,
+        draining,
+        ALIVE_SECONDS,
+    )
+    return row["now"], row["others"]
+
+
+async def gone(db: Database, replica_id: str) -> None:
+    """This replica has stopped in order."""
+    await db.fetch("delete from sluice.replicas where id = $1", replica_id)
+
+
+async def list_recent(db: Database) -> list[ReplicaRow]:
+    rows = await db.fetch(
+        """
+        select id::text, name, roles, version, started_at, seen_at, draining,
+               extract(epoch from clock_timestamp() - seen_at)::double precision as silent_seconds
+        from sluice.replicas where seen_at > clock_timestamp() - make_interval(secs => $1) order by name, id
+        """,
+        SHOWN_SECONDS,
+    )
+    return [ReplicaRow(**row) for row in rows]
+
+
+async def forget_silent(db: Database) -> None:
+    await db.fetch(
+        "delete from sluice.replicas where seen_at < clock_timestamp() - make_interval(secs => $1)", SHOWN_SECONDS
+    )
