@@ -14,9 +14,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.handlers import HandlerDefinition, HandlerView, handler_etag
+from app.domain.queues import MAX_RETENTION_DAYS
 from app.store.db import Database
 from app.store.tables import handlers, queues
 from app.store.vault import Vault
+
+REMEMBERED_DAYS = 2 * MAX_RETENTION_DAYS
+"""Longer than anything of a deleted handler or queue can be read in history."""
 
 _LOCK = text("select pg_advisory_xact_lock(5157002, (:id)::integer)")
 _LOCK_SHARED = text("select pg_advisory_xact_lock_shared(5157002, (:id)::integer)")
@@ -94,6 +98,18 @@ async def find_id(db: Database, tenant_id: int, name: str) -> int | None:
         "select id from sluice.handlers where tenant_id = $1 and name = $2 and deleted_at is null", tenant_id, name
     )
     return None if found is None else int(found)
+
+
+async def ids(db: Database, tenant_id: int, name: str) -> list[int]:
+    """Every handler that has borne this name and that a task of history may still name."""
+    rows = await db.fetch(
+        "select id from sluice.handlers where tenant_id = $1 and name = $2 "
+        "and (deleted_at is null or deleted_at > clock_timestamp() - make_interval(days => $3))",
+        tenant_id,
+        name,
+        REMEMBERED_DAYS,
+    )
+    return [row["id"] for row in rows]
 
 
 async def lock(connection: AsyncConnection, handler_id: int) -> None:

@@ -4,6 +4,7 @@ from sqlalchemy import select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.store.db import Database
 from app.store.tables import tenants
 
 _LOCK = text("select pg_advisory_xact_lock(5157001, (:id)::integer)")
@@ -12,6 +13,11 @@ _LOCK = text("select pg_advisory_xact_lock(5157001, (:id)::integer)")
 async def lock(connection: AsyncConnection, tenant_id: int) -> None:
     """Until the transaction ends no claim of this tenant is admitted; claims hold the same lock shared."""
     await connection.execute(_LOCK, {"id": tenant_id})
+
+
+async def id_of(db: Database, name: str) -> int:
+    """The id of a tenant known to be there."""
+    return int(await db.fetchval("select id from sluice.tenants where name = $1", name))
 
 
 async def ensure(connection: AsyncConnection, name: str) -> int:

@@ -1,0 +1,54 @@
+"""Durations in log-spaced buckets: three a doubling from 1 ms to ten days, so a percentile is off by at most an eighth.
+
+Bucket 0 holds all up to 1 ms, bucket b what is in (1 ms x 2^((b-1)/3), 1 ms x 2^(b/3)], the last one all beyond. Stored counts
+keep this meaning for as long as they are kept, so none of these numbers may change without a migration.
+"""
+
+from collections.abc import Iterable, Sequence
+from math import log2
+
+LOWEST_SECONDS = 0.001
+STEPS_A_DOUBLING = 3
+BUCKETS = 91
+_LAST = BUCKETS - 1
+
+
+def bucket_of(seconds: float) -> int:
+    if seconds <= LOWEST_SECONDS:
+        return 0
+    bucket = int(log2(seconds * 1000.0) * STEPS_A_DOUBLING) + 1
+    return bucket if bucket < _LAST else _LAST
+
+
+def merged(histograms: Iterable[Sequence[int]]) -> list[int]:
+    """The sum of histograms, of which any may be cut after its last count."""
+    total = [0] * BUCKETS
+    for histogram in histograms:
+        for bucket, count in enumerate(histogram):
+            total[bucket] += count
+    return total
+
+
+def trimmed(histogram: Sequence[int]) -> list[int]:
+    """Cut after the last count: most queues fill a third of the buckets."""
+    end = len(histogram)
+    while end and not histogram[end - 1]:
+        end -= 1
+    return list(histogram[:end])
+
+
+def percentile(histogram: Sequence[int], share: float) -> float | None:
+    """The duration that `share` (0 to 1) of what was counted did not exceed; None when nothing was."""
+    rank = share * sum(histogram)
+    seen = 0
+    for bucket, count in enumerate(histogram):
+        if count and seen + count >= rank:
+            return _within(bucket, (rank - seen) / count)
+        seen += count
+    return None
+
+
+def _within(bucket: int, fraction: float) -> float:
+    if bucket == 0:
+        return LOWEST_SECONDS * fraction
+    return LOWEST_SECONDS * float(2 ** ((bucket - 1 + fraction) / STEPS_A_DOUBLING))

@@ -1,0 +1,260 @@
+"""Handlers: who may define, operate and try out where tasks are delivered.
+
+A change is one transaction: the handler's lock first, then read, then write (PROTOCOL, section 2 item 7). Claims hold that
+lock shared, so once a verb here has returned nothing is admitted against what was before.
+"""
+
+import secrets
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from app.delivery.signing import new_secret
+from app.delivery.urls import UrlError, check_url
+from app.delivery.webhook import Call, build_headers, deliver
+from app.domain.conditions import Conditions
+from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
+from app.domain.handlers import SECRET_RULE, HandlerDefinition, HandlerView, is_secret
+from app.domain.names import NAME_RULE, is_name
+from app.domain.outcomes import Answer, NoAnswer
+from app.service.context import Caller, Core
+from app.store import handlers, queues
+from app.store.handlers import HandlerRow
+from app.telemetry import events
+from app.telemetry.logs import get_logger
+
+HIDDEN = "***"
+BY_REQUEST = "disabled by request"
+TEST_PAYLOAD = b"null"
+MAX_TEST_SECONDS = 60.0
+"""A caller waits for the answer of a test, whatever timeout the handler's tasks have."""
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    view: HandlerView
+    etag: str
+    created: bool
+    secret: str | None = field(repr=False)
+    """The signing secret that was made for a new handler, shown this once."""
+
+
+async def put(
+    core: Core, caller: Caller, name: str, definition: HandlerDefinition, secret: str | None, conditions: Conditions
+) -> Saved:
+    """Create or replace. Absent fields return to their defaults; the secret (unless one is given) and enabledness survive.
+
+    Raises Refusal: invalid, egress_denied, etag_mismatch.
+    """
+    caller.require("manage")
+    _check(core, name, definition, secret)
+    async with core.db.begin() as connection:
+        while True:
+            handler_id = await handlers.id_of(connection, caller.tenant_id, name)
+            if handler_id is None:
+                conditions.check(None)
+                made = None if secret is not None else new_secret()
+                new = secret or made or ""
+                row = await handlers.insert_new(connection, core.vault, caller.tenant_id, name, definition, new)
+                if row is not None:
+                    return Saved(_shown(row), row.etag, True, made)
+                continue  # somebody else has created it meanwhile
+            await handlers.lock(connection, handler_id)
+            before = await handlers.read(connection, core.vault, handler_id)
+            if before is None:
+                continue  # somebody else has deleted it meanwhile
+            conditions.check(before.etag)
+            if definition != before.view.definition:
+                await handlers.replace_definition(connection, core.vault, handler_id, definition)
+            if secret is not None and secret != before.secret:
+                await handlers.replace_secret(connection, core.vault, handler_id, secret, 0)
+            if (definition.max_concurrency is None) != (before.view.definition.max_concurrency is None):
+                await queues.outdate_of_handler(connection, handler_id)
+            after = await handlers.read(connection, core.vault, handler_id)
+            assert after is not None, "its lock is held"
+            break
+    core.signals.stir()
+    return Saved(_shown(after), after.etag, False, None)
+
+
+def _check(core: Core, name: str, definition: HandlerDefinition, secret: str | None) -> None:
+    errors = [] if is_name(name) else [FieldError("", f"{name} is not a name ({NAME_RULE})")]
+    errors += definition.check()
+    errors += [
+        # What a read has shown came back: stored, it would replace a credential by three asterisks.
+        FieldError(
+            "/headers" + pointer(header), f"is {HIDDEN}, which stands for a value that is not shown: give the value"
+        )
+        for header, value in definition.headers.items()
+        if value == HIDDEN
+    ]
+    if secret is not None and not is_secret(secret):
+        errors.append(FieldError("/secret", f"is not {SECRET_RULE}"))
+    if errors:
+        raise invalid(errors)
+    try:
+        refused = core.egress.refuse_literal(check_url(definition.url))
+    except UrlError as error:
+        raise invalid_field("/url", str(error)) from None
+    if refused is not None:
+        raise Refusal("egress_denied", f"/url: {refused}", [FieldError("/url", refused)])
+
+
+def _shown(row: HandlerRow) -> HandlerView:
+    definition = row.view.definition
+    return replace(row.view, definition=replace(definition, headers=dict.fromkeys(definition.headers, HIDDEN)))
+
+
+def _not_found(name: str) -> Refusal:
+    return Refusal("handler_not_found", f"there is no handler {name}; PUT /handlers/{name} creates it")
+
+
+async def get(core: Core, caller: Caller, name: str) -> tuple[HandlerView, str]:
+    """The handler and its ETag. Raises Refusal (handler_not_found)."""
+    caller.require("use")
+    row = await _read(core, caller, name)
+    return _shown(row), row.etag
+
+
+async def _read(core: Core, caller: Caller, name: str) -> HandlerRow:
+    async with core.db.begin() as connection:
+        handler_id = await handlers.id_of(connection, caller.tenant_id, name)
+        row = None if handler_id is None else await handlers.read(connection, core.vault, handler_id)
+    if row is None:
+        raise _not_found(name)
+    return row
+
+
+async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[HandlerView], bool]:
+    """By name, after the name `after`; and whether there are more."""
+    caller.require("use")
+    async with core.db.begin() as connection:
+        rows = await handlers.list_page(connection, core.vault, caller.tenant_id, after, limit + 1)
+    return [_shown(row) for row in rows[:limit]], len(rows) > limit
+
+
+async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) -> None:
+    """Raises Refusal: handler_not_found, etag_mismatch, handler_in_use."""
+    caller.require("manage")
+    async with core.db.begin() as connection:
+        row = await _locked(core, connection, caller, name)
+        conditions.check(row.etag)
+        if named_by := await handlers.queues_naming(connection, row.id):
+            raise Refusal("handler_in_use", f"handler {name} is named by queues: {', '.join(named_by)}")
+        if await handlers.has_own_tasks(connection, row.id):
+            raise Refusal("handler_in_use", f"handler {name} is named by tasks that have not ended")
+        await handlers.mark_deleted(connection, row.id)
+
+
+async def _locked(core: Core, connection: Any, caller: Caller, name: str) -> HandlerRow:
+    """The handler of this name as it stands under its lock, held until the transaction ends."""
+    while (handler_id := await handlers.id_of(connection, caller.tenant_id, name)) is not None:
+        await handlers.lock(connection, handler_id)
+        row = await handlers.read(connection, core.vault, handler_id)
+        if row is not None:
+            return row
+    raise _not_found(name)
+
+
+async def enable(core: Core, caller: Caller, name: str) -> HandlerView:
+    """Raises Refusal (handler_not_found)."""
+    caller.require("manage")
+    async with core.db.begin() as connection:
+        row = await _locked(core, connection, caller, name)
+        if not row.view.enabled:
+            await handlers.enable(connection, row.id)
+            row = await _locked(core, connection, caller, name)
+    core.signals.stir()
+    return _shown(row)
+
+
+async def disable(core: Core, caller: Caller, name: str) -> HandlerView:
+    """Keeps the reason of a handler that is disabled already. Raises Refusal (handler_not_found)."""
+    caller.require("manage")
+    async with core.db.begin() as connection:
+        row = await _locked(core, connection, caller, name)
+        if row.view.enabled:
+            await handlers.disable(connection, row.id, BY_REQUEST)
+            row = await _locked(core, connection, caller, name)
+    return _shown(row)
+
+
+async def disable_gone(core: Core, handler_id: int, reason: str) -> None:
+    """Its own answer says that it wants no more calls: before that attempt is settled, in a transaction of its own."""
+    async with core.db.begin() as connection:
+        await handlers.lock(connection, handler_id)
+        row = await handlers.read(connection, core.vault, handler_id)
+        if row is None or not row.view.enabled:
+            return
+        await handlers.disable(connection, handler_id, reason)
+    events.emit(log, events.HANDLER_DISABLED, handler=row.view.name, reason=reason)
+
+
+async def rotate_secret(core: Core, caller: Caller, name: str, overlap_seconds: float) -> str:
+    """A new signing secret, shown this once; the one it replaces signs too for `overlap_seconds`.
+
+    Raises Refusal (handler_not_found).
+    """
+    caller.require("manage")
+    secret = new_secret()
+    async with core.db.begin() as connection:
+        row = await _locked(core, connection, caller, name)
+        await handlers.replace_secret(connection, core.vault, row.id, secret, overlap_seconds)
+    return secret
+
+
+async def test(core: Core, caller: Caller, name: str, payload: bytes | None) -> dict[str, Any]:
+    """Send one signed request now, as an attempt would, and show it with its answer. It is recorded and counted nowhere.
+
+    Raises Refusal (handler_not_found).
+    """
+    caller.require("manage")
+    handler_id = await handlers.find_id(core.db, caller.tenant_id, name)
+    target = None if handler_id is None else await handlers.load_target(core.db, core.vault, handler_id)
+    if target is None:
+        raise _not_found(name)
+    now = core.clock.now()
+    task_id = core.ids.uuid7(int(core.clock.seconds() * 1000))
+    call = Call(
+        url=target.url,
+        task_id=task_id,
+        queue="test",
+        type="sluice.test",
+        attempt=1,
+        max_attempts=1,
+        lease_token=secrets.token_hex(16),
+        task_url=f"{core.public_url}/tasks/{task_id}",
+        timeout_seconds=min(target.timeout_seconds, MAX_TEST_SECONDS),
+        payload=TEST_PAYLOAD if payload is None else payload,
+        secrets=target.secrets,
+        handler_headers=target.headers,
+    )
+    begun = time.monotonic()
+    answer = await deliver(core.transport, call, now)
+    return {
+        "sent": {
+            "url": call.url,
+            "headers": build_headers(call, now) | {header.lower(): HIDDEN for header in target.headers},
+            "body": call.payload.decode("utf-8", "replace"),
+        },
+        **_met(answer),
+        "duration_seconds": time.monotonic() - begun,
+    }
+
+
+def _met(answer: Answer | NoAnswer) -> dict[str, Any]:
+    if isinstance(answer, NoAnswer):
+        return {"received": None, "outcome": answer.outcome, "error": answer.error}
+    succeeded = 200 <= answer.status <= 299
+    return {
+        "received": {
+            "status": answer.status,
+            "headers": dict(answer.headers),
+            "body": answer.body.decode("utf-8", "replace"),
+            "truncated": answer.truncated,
+        },
+        "outcome": "succeeded" if succeeded else "failed",
+        "error": None if succeeded else f"the handler answered {answer.status}",
+    }

@@ -1,0 +1,108 @@
+"""API keys: who is calling, and which keys there are.
+
+A key found good is taken as good for a second without asking again, counted from before it was asked about: so a
+revocation holds everywhere a second after it is committed.
+"""
+
+import asyncio
+import hmac
+import time
+from datetime import datetime
+from typing import Any
+
+from app.domain.errors import FieldError, Refusal, invalid
+from app.domain.ids import make_api_key, parse_api_key
+from app.domain.names import NAME_RULE, is_name
+from app.service.context import SCOPES, Caller, Core
+from app.store import keys as store
+from app.store import tenants
+from app.store.db import Database
+
+CACHE_SECONDS = 1.0
+BOOTSTRAP_TENANT = "default"
+
+
+async def authenticate(core: Core, token: str) -> Caller:
+    """Raises Refusal (unauthenticated), Unavailable."""
+    known = core.keys.callers.get(token)
+    if known is not None and time.monotonic() < known[0]:
+        return known[1]
+    question = core.keys.questions.get(token)
+    if question is None:
+        question = asyncio.ensure_future(_ask(core, token))
+        core.keys.questions[token] = question
+        question.add_done_callback(lambda done: _answered(core, token, done))
+    # Shielded: others wait for the same answer.
+    return await asyncio.shield(question)
+
+
+def _answered(core: Core, token: str, question: "asyncio.Task[Caller]") -> None:
+    core.keys.questions.pop(token, None)
+    if not question.cancelled():
+        question.exception()  # everybody who asked may have gone: nobody else would look at it
+
+
+async def _ask(core: Core, token: str) -> Caller:
+    asked = time.monotonic()
+    key = parse_api_key(token)
+    row = None if key is None else await store.find(core.db, key.id)
+    if key is None or row is None or row.revoked_at is not None or not hmac.compare_digest(row.digest, key.digest):
+        core.keys.callers.pop(token, None)
+        raise Refusal("unauthenticated", "the key is not known, or has been revoked")
+    caller = Caller(row.tenant_id, row.tenant, row.scope)
+    core.keys.callers[token] = (asked + CACHE_SECONDS, caller)
+    return caller
+
+
+async def create(db: Database, tenant: str, scope: str) -> str:
+    """A new key, shown this once; the tenant is made where it is new. Raises Refusal (invalid)."""
+    errors = [] if is_name(tenant) else [FieldError("/tenant", f"is not a name ({NAME_RULE})")]
+    if scope not in SCOPES:
+        errors.append(FieldError("/scope", "expected one of " + ", ".join(SCOPES)))
+    if errors:
+        raise invalid(errors)
+    key = make_api_key()
+    async with db.begin() as connection:
+        tenant_id = await tenants.ensure(connection, tenant)
+        await store.insert_new(connection, key.id, tenant_id, scope, key.digest)
+    return key.text
+
+
+async def list_keys(db: Database) -> list[dict[str, Any]]:
+    """By tenant, oldest first: id, tenant, scope, created_at, revoked_at."""
+    return [_shown(row.id, row.tenant, row.scope, row.created_at, row.revoked_at) for row in await store.list_all(db)]
+
+
+def _shown(key_id: str, tenant: str, scope: str, created_at: datetime, revoked_at: datetime | None) -> dict[str, Any]:
+    return {"id": key_id, "tenant": tenant, "scope": scope, "created_at": created_at, "revoked_at": revoked_at}
+
+
+async def revoke(db: Database, key_id: str) -> bool:
+    """Once it returns no replica accepts the key any more. False when there is no key of this id in force."""
+    revoked = await store.revoke(db, key_id)
+    if revoked:
+        await asyncio.sleep(CACHE_SECONDS)
+    return revoked
+
+
+async def seed_bootstrap(db: Database, token: str) -> bool:
+    """Make the first key known, with scope operate for tenant default; again, it changes nothing. False when it has been
+    revoked: it stays so. Raises ValueError for a text that is no key, or is the key of somebody else."""
+    key = parse_api_key(token)
+    if key is None:
+        raise ValueError("the bootstrap key is not a key: it must be one that `sluice keys create` has printed")
+    async with db.begin() as connection:
+        tenant_id = await tenants.ensure(connection, BOOTSTRAP_TENANT)
+        await store.insert_new(connection, key.id, tenant_id, "operate", key.digest)
+        row = await store.read(connection, key.id)
+    assert row is not None, "keys are revoked, never removed"
+    if not hmac.compare_digest(row.digest, key.digest) or (row.tenant_id, row.scope) != (tenant_id, "operate"):
+        raise ValueError(
+            f"key {key.id} is known already, with another secret, tenant or scope: the bootstrap key must be one of its own"
+        )
+    return row.revoked_at is None
+
+
+async def any_keys(db: Database) -> bool:
+    """Whether anybody can enter: a key that is not revoked."""
+    return await store.any_usable(db)

@@ -1,0 +1,151 @@
+"""Queues: who may define and operate where tasks wait.
+
+A change is one transaction: the locks first (the handler's, shared, before the queue's), then read, then write (PROTOCOL,
+section 2 item 7). Claims and enqueues hold the queue's lock shared, so once a verb here has returned nothing is admitted
+against what was before.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from app.domain.conditions import Conditions
+from app.domain.errors import FieldError, Refusal, invalid, invalid_field
+from app.domain.names import NAME_RULE, is_name
+from app.domain.queues import QueueDefinition, QueueView
+from app.service import stats as queue_stats
+from app.service.context import Caller, Core
+from app.store import handlers, partitions, queues
+from app.store.queues import StoredQueue
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    view: QueueView
+    etag: str
+    created: bool
+
+
+async def put(core: Core, caller: Caller, name: str, definition: QueueDefinition, conditions: Conditions) -> Saved:
+    """Create or replace. Absent fields return to their defaults; a pause survives. Raises Refusal: invalid, etag_mismatch."""
+    caller.require("manage")
+    errors = [] if is_name(name) else [FieldError("", f"{name} is not a name ({NAME_RULE})")]
+    if errors := errors + definition.check():
+        raise invalid(errors)
+    # A task may end under the new retention as soon as it is written: its day must be there before.
+    await partitions.ensure_for(core.db, definition)
+    async with core.db.begin() as connection:
+        handler_id = await _held_handler(connection, caller, definition)
+        while True:
+            queue_id = await queues.id_of(connection, caller.tenant_id, name)
+            if queue_id is None:
+                conditions.check(None)
+                row = await queues.insert_new(connection, caller.tenant_id, name, definition, handler_id)
+                if row is not None:
+                    return Saved(row.view, row.etag, True)
+                continue  # somebody else has created it meanwhile
+            await queues.lock(connection, queue_id)
+            before = await queues.read(connection, queue_id)
+            if before is None:
+                continue  # somebody else has deleted it meanwhile
+            conditions.check(before.etag)
+            if definition != before.view.definition:
+                await queues.replace_definition(connection, queue_id, definition, handler_id)
+            after = await queues.read(connection, queue_id)
+            assert after is not None, "its lock is held"
+            break
+    core.signals.stir()
+    return Saved(after.view, after.etag, False)
+
+
+async def _held_handler(connection: Any, caller: Caller, definition: QueueDefinition) -> int | None:
+    """The id of the handler the queue names, which is not deleted before this transaction ends."""
+    if definition.handler is None:
+        return None
+    handler_id = await handlers.id_of(connection, caller.tenant_id, definition.handler)
+    if handler_id is not None:
+        await handlers.lock_shared(connection, handler_id)
+        if await handlers.is_there(connection, handler_id):
+            return handler_id
+    raise invalid_field(
+        "/handler", f"there is no handler {definition.handler}; PUT /handlers/{definition.handler} first"
+    )
+
+
+def _not_found(name: str) -> Refusal:
+    return Refusal("queue_not_found", f"there is no queue {name}; PUT /queues/{name} creates it")
+
+
+async def get(core: Core, caller: Caller, name: str) -> tuple[QueueView, str]:
+    """The queue and its ETag. Raises Refusal (queue_not_found)."""
+    caller.require("use")
+    row = await _read(core, caller, name)
+    return row.view, row.etag
+
+
+async def _read(core: Core, caller: Caller, name: str) -> StoredQueue:
+    async with core.db.begin() as connection:
+        queue_id = await queues.id_of(connection, caller.tenant_id, name)
+        row = None if queue_id is None else await queues.read(connection, queue_id)
+    if row is None:
+        raise _not_found(name)
+    return row
+
+
+async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[QueueView], bool]:
+    """By name, after the name `after`; and whether there are more."""
+    caller.require("use")
+    async with core.db.begin() as connection:
+        rows = await queues.list_page(connection, caller.tenant_id, after, limit + 1)
+    return [row.view for row in rows[:limit]], len(rows) > limit
+
+
+async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) -> None:
+    """Its ended tasks stay readable as long as they are kept. Raises Refusal: queue_not_found, etag_mismatch, queue_in_use."""
+    caller.require("manage")
+    async with core.db.begin() as connection:
+        row = await _locked(connection, caller, name)
+        conditions.check(row.etag)
+        if await queues.has_tasks(connection, row.id):
+            raise Refusal("queue_in_use", f"queue {name} holds tasks that have not ended")
+        await queues.mark_deleted(connection, row.id)
+    core.queue_cache.pop((caller.tenant_id, name), None)
+
+
+async def _locked(connection: Any, caller: Caller, name: str) -> StoredQueue:
+    """The queue of this name as it stands under its lock, held until the transaction ends."""
+    while (queue_id := await queues.id_of(connection, caller.tenant_id, name)) is not None:
+        await queues.lock(connection, queue_id)
+        row = await queues.read(connection, queue_id)
+        if row is not None:
+            return row
+    raise _not_found(name)
+
+
+async def pause(core: Core, caller: Caller, name: str) -> QueueView:
+    """From the return on nothing is claimed from it. Raises Refusal (queue_not_found)."""
+    caller.require("manage")
+    async with core.db.begin() as connection:
+        row = await _locked(connection, caller, name)
+        if not row.view.paused:
+            await queues.pause(connection, row.id)
+            row = await _locked(connection, caller, name)
+    return row.view
+
+
+async def resume(core: Core, caller: Caller, name: str) -> QueueView:
+    """Raises Refusal (queue_not_found)."""
+    caller.require("manage")
+    async with core.db.begin() as connection:
+        row = await _locked(connection, caller, name)
+        if row.view.paused:
+            await queues.resume(connection, row.id)
+            row = await _locked(connection, caller, name)
+    core.signals.stir()
+    return row.view
+
+
+async def stats(core: Core, caller: Caller, name: str) -> dict[str, Any]:
+    """What service.stats knows of it. Raises Refusal (queue_not_found)."""
+    caller.require("use")
+    row = await _read(core, caller, name)
+    return await queue_stats.of_queue(core.db, core.stats, row.id, name)

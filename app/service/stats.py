@@ -1,0 +1,117 @@
+"""Queue statistics: counts by state, rates and percentiles.
+
+Each replica counts in its own memory and about once a second adds what it has counted to the present minute of each queue
+(`flush`), so a task costs no statement of its own. Counts are for people: what a dying replica had not flushed is lost, and
+a flush whose answer was lost may be added twice.
+
+Rates are over the last five full minutes and the present one so far; the success share and the percentiles over the last
+hour and the present minute, so that quiet queues have some.
+"""
+
+import asyncio
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+from app.domain.histograms import BUCKETS, bucket_of, merged, percentile
+from app.domain.instants import format_instant
+from app.store import stats as store
+from app.store.db import Database
+from app.store.stats import Minute
+
+RATE_MINUTES = 5
+SHARE_MINUTES = 60
+
+
+class StatsBuffer:
+    """What this replica has counted since its last flush."""
+
+    def __init__(self) -> None:
+        self._minutes: dict[int, Minute] = {}
+        self._flushing = asyncio.Lock()
+
+    def enqueued(self, queue_id: int, count: int) -> None:
+        self._of(queue_id).enqueued += count
+
+    def started(self, queue_id: int, wait_seconds: float) -> None:
+        minute = self._minutes.get(queue_id) or self._of(queue_id)
+        minute.started += 1
+        minute.wait[bucket_of(wait_seconds)] += 1
+
+    def ended(self, queue_id: int, state: str, run_seconds: float | None) -> None:
+        """run_seconds: of the last attempt; None for a task that ended without one."""
+        minute = self._minutes.get(queue_id) or self._of(queue_id)
+        if state == "succeeded":
+            minute.succeeded += 1
+        elif state == "dead":
+            minute.dead += 1
+        else:
+            minute.cancelled += 1
+        if run_seconds is not None:
+            minute.run[bucket_of(run_seconds)] += 1
+
+    def _of(self, queue_id: int) -> Minute:
+        minute = self._minutes.get(queue_id)
+        if minute is None:
+            minute = self._minutes[queue_id] = Minute(queue_id, 0, 0, 0, 0, 0, [0] * BUCKETS, [0] * BUCKETS)
+        return minute
+
+    async def flush(self, db: Database) -> None:
+        """Once it returns, all that was counted before the call is written. Raises Unavailable, and then keeps it."""
+        async with self._flushing:
+            if not self._minutes:
+                return
+            taken, self._minutes = self._minutes, {}
+            try:
+                await store.add_minutes(db, list(taken.values()))
+            except BaseException:
+                self._take_back(taken)
+                raise
+
+    def _take_back(self, taken: dict[int, Minute]) -> None:
+        for queue_id, old in taken.items():
+            minute = self._of(queue_id)
+            minute.enqueued += old.enqueued
+            minute.started += old.started
+            minute.succeeded += old.succeeded
+            minute.dead += old.dead
+            minute.cancelled += old.cancelled
+            minute.wait = merged((minute.wait, old.wait))
+            minute.run = merged((minute.run, old.run))
+
+
+async def of_queue(db: Database, buffer: StatsBuffer, queue_id: int, name: str) -> dict[str, Any]:
+    """What GET /queues/{name}/stats shows."""
+    await buffer.flush(db)
+    counts = await store.count(db, queue_id)
+    minute = counts.now.replace(second=0, microsecond=0)
+    hour = await store.read_minutes(db, queue_id, minute - timedelta(minutes=SHARE_MINUTES))
+    rates_from = minute - timedelta(minutes=RATE_MINUTES)
+    lately = [row for at, row in hour if at >= rates_from]
+    minutes = (counts.now - rates_from).total_seconds() / 60
+    succeeded, dead = sum(row.succeeded for _, row in hour), sum(row.dead for _, row in hour)
+    shown = asdict(counts)
+    states = ("scheduled", "ready", "running", "succeeded", "dead", "cancelled")
+    return {
+        "queue": name,
+        "counts": {state: shown[state] for state in states},
+        "oldest_ready_age_seconds": counts.oldest_ready_age_seconds,
+        "per_minute": {
+            "enqueued": sum(row.enqueued for row in lately) / minutes,
+            "started": sum(row.started for row in lately) / minutes,
+            "ended": sum(row.succeeded + row.dead + row.cancelled for row in lately) / minutes,
+        },
+        "success_share": succeeded / (succeeded + dead) if succeeded + dead else None,
+        "wait_seconds": _percentiles(merged(row.wait for _, row in hour)),
+        "run_seconds": _percentiles(merged(row.run for _, row in hour)),
+        "as_of": format_instant(counts.now),
+    }
+
+
+def _percentiles(histogram: list[int]) -> dict[str, float | None]:
+    return {name: percentile(histogram, share) for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
+
+
+async def prune(db: Database) -> None:
+    """Forget minutes that nothing shows any more."""
+    await store.prune(db)

@@ -1,0 +1,120 @@
+"""What an operator sees of the whole fleet, over all tenants."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from app.domain.instants import format_instant
+from app.service.context import Core
+from app.store import replicas, stats
+from app.store.db import Database
+from app.store.replicas import ALIVE_SECONDS, ReplicaRow
+from app.store.stats import DatabaseHealth, QueueOverview
+from app.telemetry.metrics import QueueSnapshot
+from app.version import VERSION
+
+OLD_XMIN_SECONDS = 300.0
+"""A transaction this old keeps vacuum from cleaning up after every task since."""
+FULL_CONNECTIONS_SHARE = 0.9
+
+Alarm = dict[str, Any]
+
+
+async def status(core: Core) -> dict[str, Any]:
+    """What GET /status shows; the caller has been found to have scope operate. Raises Unavailable."""
+    await core.stats.flush(core.db)
+    queues = await stats.overview(core.db)
+    health = await stats.database_health(core.db)
+    alive = await replicas.list_recent(core.db)
+    return {
+        "version": VERSION,
+        "replicas": [_replica(row) for row in alive],
+        "queues": [_queue(row) for row in queues],
+        "schedules": [],
+        "database": asdict(health),
+        "alarms": list(_alarms(queues, health, alive)),
+    }
+
+
+async def snapshot(db: Database) -> list[QueueSnapshot]:
+    """The gauges of every queue, for Metrics.set_queue_snapshot."""
+    return [
+        QueueSnapshot(row.tenant, row.queue, _depths(row), row.oldest_ready_age_seconds)
+        for row in await stats.overview(db)
+    ]
+
+
+def _depths(row: QueueOverview) -> dict[str, int]:
+    return {"scheduled": row.scheduled, "ready": row.ready, "running": row.running, "dead": row.dead}
+
+
+def _replica(row: ReplicaRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "roles": row.roles,
+        "version": row.version,
+        "started_at": format_instant(row.started_at),
+        "seen_at": format_instant(row.seen_at),
+        "draining": row.draining,
+        "silent": row.silent_seconds > ALIVE_SECONDS,
+    }
+
+
+def _queue(row: QueueOverview) -> dict[str, Any]:
+    return {
+        "tenant": row.tenant,
+        "queue": row.queue,
+        "paused": row.paused,
+        "handler": row.handler,
+        "handler_enabled": row.handler_enabled,
+        "tasks": _depths(row),
+        "oldest_ready_age_seconds": row.oldest_ready_age_seconds,
+    }
+
+
+def _alarms(queues: Sequence[QueueOverview], health: DatabaseHealth, alive: Sequence[ReplicaRow]) -> Iterator[Alarm]:
+    """The gravest first: what threatens every queue, then what stops one, then what is being lost."""
+    yield from _database_alarms(health)
+    for replica in alive:
+        if replica.silent_seconds > ALIVE_SECONDS:
+            yield {
+                "code": "replica_silent",
+                "message": f"replica {replica.name} was last heard of {replica.silent_seconds:.0f} s ago and has not "
+                "said that it stopped; its tasks run again elsewhere once their leases end",
+                "replica": replica.name,
+            }
+    for row in queues:
+        if row.handler_enabled is False:
+            why = f" ({row.disabled_reason})" if row.disabled_reason else ""
+            yield _queue_alarm(
+                row, "handler_disabled", f"handler {row.handler} is disabled{why}: {row.ready} tasks wait for it"
+            )
+    for row in queues:
+        if row.paused and row.ready:
+            yield _queue_alarm(row, "queue_paused", f"the queue is paused while {row.ready} tasks are ready")
+    for row in queues:
+        if row.dead_lately:
+            yield _queue_alarm(
+                row,
+                "tasks_dying",
+                f"{row.dead_lately} tasks died in the last 15 minutes; {row.dead} dead ones can be redriven",
+            )
+
+
+def _database_alarms(health: DatabaseHealth) -> Iterator[Alarm]:
+    if health.oldest_xmin_age_seconds is not None and health.oldest_xmin_age_seconds > OLD_XMIN_SECONDS:
+        yield {
+            "code": "old_xmin",
+            "message": f"a transaction has been open for {health.oldest_xmin_age_seconds:.0f} s: until it ends vacuum "
+            "cleans nothing up and claims slow down; look for it in pg_stat_activity, ordered by xact_start",
+        }
+    if health.connections >= FULL_CONNECTIONS_SHARE * health.max_connections:
+        yield {
+            "code": "connections_short",
+            "message": f"{health.connections} of the server's {health.max_connections} connections are in use",
+        }
+
+
+def _queue_alarm(row: QueueOverview, code: str, message: str) -> Alarm:
+    return {"code": code, "message": message, "tenant": row.tenant, "queue": row.queue}

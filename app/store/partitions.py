@@ -1,0 +1,90 @@
+"""The days of history: made ahead, dropped when they have passed.
+
+Ahead: from today to the longest that any queue keeps a task, and a week more, so that a week without the daily job breaks
+nothing. Made by CREATE TABLE LIKE and ATTACH (ensure_partitions_v1), which wait behind no reader.
+
+Dropped, one day at a time, on a connection of its own:
+1. One replica at a time: a session advisory lock, tried and never waited for.
+2. A day has passed when it ended an hour ago, so that a statement begun before midnight still finds its partition.
+3. A detach left half done (its replica died, or a reader outlasted lock_timeout) is finished first: one pending detach
+   refuses all others of that table.
+4. DETACH CONCURRENTLY takes no lock that an insert or a read of history waits for. Then DROP, of a table nobody sees any more.
+5. Whatever waits longer than lock_timeout is left for the next run. A table detached and not dropped is found by its name.
+"""
+
+import asyncio
+from contextlib import suppress
+
+import asyncpg
+
+from app.domain.queues import QueueDefinition
+from app.store.db import Database, connect, translated
+
+MARGIN_DAYS = 7
+CHUNK_DAYS = 14
+"""Days made in one transaction, which holds a lock for each index of each partition it makes."""
+LOCK_TIMEOUT_MS = 2000
+
+_LONGEST = """
+select coalesce(max(greatest(succeeded_days, cancelled_days, dead_days, idempotency_seconds / 86400)), 0)
+from sluice.queues where deleted_at is null
+"""
+_PASSED = """
+select p.parent, c.relname as name, i.inhrelid is not null as attached, coalesce(i.inhdetachpending, false) as pending
+from (values ('task_history'), ('attempt_history')) p(parent)
+join pg_class c on c.relnamespace = 'sluice'::regnamespace and c.relkind = 'r' and c.relname ~ ('^' || p.parent || '_\\d{8}$')
+left join pg_inherits i on i.inhrelid = c.oid
+where right(c.relname, 8) < to_char((clock_timestamp() - interval '1 hour') at time zone 'UTC', 'YYYYMMDD')
+order by coalesce(i.inhdetachpending, false) desc, c.relname
+"""
+
+
+async def ensure(db: Database, days: int) -> int:
+    """Partitions for today and each of the next `days` days; how many were made."""
+    made = 0
+    for upto in [*range(CHUNK_DAYS, days, CHUNK_DAYS), days]:
+        made += int(await db.fetchval("select sluice.ensure_partitions_v1($1)", upto))
+    return made
+
+
+async def ensure_for(db: Database, definition: QueueDefinition) -> None:
+    """Room for what a queue of this definition keeps; done before the definition is written."""
+    kept = definition.retention
+    days = max(kept.succeeded_days, kept.cancelled_days, kept.dead_days, definition.idempotency_seconds / 86_400)
+    await ensure(db, _horizon(days))
+
+
+async def ensure_ahead(db: Database) -> int:
+    """The daily job: room for what any queue keeps; how many partitions were made."""
+    return await ensure(db, _horizon(float(await db.fetchval(_LONGEST))))
+
+
+async def drop_expired(db: Database) -> int:
+    """Drop the days that have passed; how many tables went. Raises Unavailable."""
+    async with translated():
+        connection = await connect(db.dsn, lock_timeout=str(LOCK_TIMEOUT_MS))
+        try:
+            if not await connection.fetchval("select pg_try_advisory_lock(5157004, 2)"):
+                return 0
+            dropped = 0
+            for row in await connection.fetch(_PASSED):
+                # another session's snapshot or a reader of that day: the next run comes by again
+                with suppress(asyncpg.LockNotAvailableError, asyncpg.ObjectNotInPrerequisiteStateError):
+                    await _drop(connection, row["parent"], row["name"], row["attached"], row["pending"])
+                    dropped += 1
+            return dropped
+        finally:
+            with suppress(asyncio.TimeoutError):
+                await connection.close(timeout=1)
+
+
+async def _drop(connection: asyncpg.Connection, parent: str, name: str, attached: bool, pending: bool) -> None:
+    if pending:
+        await connection.execute(f"alter table sluice.{parent} detach partition sluice.{name} finalize")
+    elif attached:
+        await connection.execute(f"alter table sluice.{parent} detach partition sluice.{name} concurrently")
+    await connection.execute(f"drop table sluice.{name}")
+
+
+def _horizon(days: float) -> int:
+    return int(days) + 1 + MARGIN_DAYS
