@@ -1,0 +1,142 @@
+"""What every test may ask for: a clean database, replicas as processes or in process, a scriptable handler."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from app.embedded.postgres import EmbeddedPostgres
+from app.settings import Settings
+from tests.databases import SERVER_VARIABLE, SharedServer, WorkerDatabase, create_database, drop_database
+from tests.handlers import Handler
+from tests.sluices import Replica, SluiceProcess, end, replica_with, start_process
+from tests.support import pg_bin
+
+SERVER = pytest.StashKey[SharedServer]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In the process that hands tests to workers: start the server they share. Settings of the shell do not count."""
+    for name in [name for name in os.environ if name.startswith("SLUICE_") and not name.startswith("SLUICE_TEST_")]:
+        del os.environ[name]
+    hands_out = config.pluginmanager.hasplugin("dsession") and not hasattr(config, "workerinput")
+    if hands_out and not config.option.collectonly and SERVER_VARIABLE not in os.environ:
+        server = SharedServer()
+        os.environ[SERVER_VARIABLE] = server.start()
+        config.stash[SERVER] = server
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    server = config.stash.get(SERVER, None)
+    if server is not None:
+        del os.environ[SERVER_VARIABLE]
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """The server this run shares."""
+    if SERVER_VARIABLE in os.environ:
+        yield os.environ[SERVER_VARIABLE]
+        return
+    server = SharedServer()
+    yield server.start()
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def worker_database(server_url: str) -> Iterator[WorkerDatabase]:
+    database = WorkerDatabase(server_url, f"sluice_test_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def database_url(worker_database: WorkerDatabase) -> str:
+    """A migrated database without rows."""
+    worker_database.reset()
+    return worker_database.url
+
+
+@pytest.fixture
+async def empty_database_url(server_url: str) -> AsyncIterator[str]:
+    """A database of its own in which nothing was ever made."""
+    name = f"sluice_test_{uuid4().hex}"
+    yield await create_database(server_url, name)
+    await drop_database(server_url, name)
+
+
+@pytest.fixture
+async def durable_postgres(tmp_path: Path) -> AsyncIterator[EmbeddedPostgres]:
+    """A server of the test's own that keeps what it acknowledged, to be killed."""
+    postgres = EmbeddedPostgres(tmp_path / "postgres", bin_dir=pg_bin())
+    await postgres.start()
+    yield postgres
+    await postgres.stop()
+
+
+@pytest.fixture
+async def start_sluice(database_url: str) -> AsyncIterator[Callable[..., Awaitable[SluiceProcess]]]:
+    """Starts `sluice up [options]` as a process on a free port, with further settings by name; None removes one."""
+    started: list[SluiceProcess] = []
+
+    async def start(*options: str, ready: bool = True, **settings: str | None) -> SluiceProcess:
+        environment = {"SLUICE_DATABASE_URL": database_url, "SLUICE_PORT": "0", **settings}
+        process = await start_process("up", *options, environment=environment)
+        started.append(process)
+        return await process.ready() if ready else process
+
+    yield start
+    for process in started:
+        await end(process)
+
+
+@pytest.fixture
+async def sluice(start_sluice: Callable[..., Awaitable[SluiceProcess]]) -> SluiceProcess:
+    return await start_sluice()
+
+
+@pytest.fixture
+async def start_replica(database_url: str) -> AsyncIterator[Callable[..., Awaitable[Replica]]]:
+    """Starts whole replicas in this process, each on a socket of its own; takes the names of settings."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**settings: object) -> Replica:
+            given = {"database_url": database_url, "port": 0, "drain_grace_seconds": 1, **settings}
+            return await stack.enter_async_context(replica_with(Settings.model_validate(given)))
+
+        yield start
+
+
+@pytest.fixture
+async def replica(start_replica: Callable[..., Awaitable[Replica]]) -> Replica:
+    return await start_replica()
+
+
+@pytest.fixture
+async def replicas(start_replica: Callable[..., Awaitable[Replica]]) -> list[Replica]:
+    """Three on one database."""
+    return [await start_replica() for _ in range(3)]
+
+
+@pytest.fixture
+async def start_handler() -> AsyncIterator[Callable[[], Awaitable[Handler]]]:
+    async with AsyncExitStack() as stack:
+
+        async def start() -> Handler:
+            return await stack.enter_async_context(Handler().serving())
+
+        yield start
+
+
+@pytest.fixture
+async def handler(start_handler: Callable[[], Awaitable[Handler]]) -> Handler:
+    return await start_handler()
