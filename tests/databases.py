@@ -17,7 +17,6 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 from app.embedded.postgres import EmbeddedPostgres
-from app.store import migrations
 from tests.support import pg_bin
 
 T = TypeVar("T")
@@ -53,6 +52,8 @@ class WorkerDatabase:
         self._loop = asyncio.new_event_loop()
         self._connection: asyncpg.Connection[Any] | None = None
         self._run(create_database(server_url, name))
+        from app.store import migrations  # tests that need no database do not wait for SQLAlchemy
+
         self._run(migrations.migrate(self.url))
         self._reset_sql = self._run(self._build_reset())
 

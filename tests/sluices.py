@@ -8,13 +8,15 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from app.main import Sluice, running
 from app.settings import Settings
 from tests.support import poll
+
+if TYPE_CHECKING:
+    from app.main import Sluice
 
 ROOT = Path(__file__).parents[1]
 
@@ -134,7 +136,7 @@ async def end(process: SluiceProcess) -> None:
 class Replica:
     """A replica in this process, listening on a real socket."""
 
-    def __init__(self, sluice: Sluice, server: Any, client: httpx2.AsyncClient) -> None:
+    def __init__(self, sluice: "Sluice", server: Any, client: httpx2.AsyncClient) -> None:
         self.sluice = sluice
         self.server = server
         self.url = sluice.url
@@ -143,6 +145,8 @@ class Replica:
 
 @asynccontextmanager
 async def replica_with(settings: Settings) -> AsyncIterator[Replica]:
+    from app.main import running  # tests that need no replica do not wait for all of its imports
+
     async with (
         running(settings) as (sluice, server),
         httpx2.AsyncClient(base_url=sluice.url, trust_env=False, timeout=30) as client,
