@@ -15,9 +15,15 @@ _LIST = re.compile(rf"\s*{_TAG}\s*(?:,\s*{_TAG}\s*)*")
 async def parse_conditions(
     if_match: Annotated[
         str | None,
-        Header(description="Replace or delete only what still has this ETag (`*`: anything).", max_length=4096),
+        Header(
+            alias="If-Match",
+            description="Replace or delete only what still has this ETag (`*`: anything).",
+            max_length=4096,
+        ),
     ] = None,
-    if_none_match: Annotated[str | None, Header(description="`*`: create, never replace.", max_length=4096)] = None,
+    if_none_match: Annotated[
+        str | None, Header(alias="If-None-Match", description="`*`: create, never replace.", max_length=4096)
+    ] = None,
 ) -> Conditions:
     accepted: tuple[str, ...] | None = None
     if if_match is not None:

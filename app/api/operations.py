@@ -30,13 +30,13 @@ def _health(why_not: str | None) -> Response:
     return HealthOut(status="ok").reply()
 
 
-@health_router.get("/live", operation_id="get_liveness", response_model=HealthOut, responses=problems())
+@health_router.get("/live", operation_id="get_liveness", response_model=HealthOut, responses=problems(key=False))
 async def get_liveness(request: Request) -> Response:
     """Whether the process should be left alone. Never touches the database."""
     return _health(_edge(request).operations.why_not_live())
 
 
-@health_router.get("/ready", operation_id="get_readiness", response_model=HealthOut, responses=problems())
+@health_router.get("/ready", operation_id="get_readiness", response_model=HealthOut, responses=problems(key=False))
 async def get_readiness(request: Request) -> Response:
     """Whether requests may come: connected once, schema compatible, not draining."""
     return _health(_edge(request).operations.why_not_ready())
@@ -52,6 +52,7 @@ async def get_status(request: Request, caller: Operator) -> Response:
     "/metrics",
     operation_id="get_metrics",
     response_class=Response,
+    openapi_extra={"security": [{"HTTPBearer": []}]},
     responses=problems(
         also={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text."}}
     ),

@@ -5,15 +5,8 @@ from typing import Any
 from app.api.errors import MEDIA_TYPE, STATUS, TITLES
 from app.api.models.wire import Problem
 
-ALWAYS = (
-    "malformed",
-    "unauthenticated",
-    "forbidden",
-    "host_refused",
-    "request_timeout",
-    "invalid",
-    "headers_too_large",
-)
+ALWAYS = ("malformed", "host_refused", "request_timeout", "invalid", "headers_too_large")
+WITH_KEY = ("unauthenticated", "forbidden")
 ALWAYS_LAST = ("internal", "unavailable")
 BODY = ("too_large", "unsupported_media_type")
 PROBLEM_REF = {"$ref": f"#/components/schemas/{Problem.__name__}"}
@@ -22,10 +15,13 @@ PROBLEM_REF = {"$ref": f"#/components/schemas/{Problem.__name__}"}
 Responses = dict[int | str, dict[str, Any]]
 
 
-def problems(*codes: str, body: bool = False, also: Responses | None = None) -> Responses:
-    """`body`: the route reads one. `also`: what it answers when all is well, where that says more than its model."""
+def problems(*codes: str, body: bool = False, key: bool = True, also: Responses | None = None) -> Responses:
+    """What a route may answer.
+
+    `body`: it reads one. `key`: it asks for one. `also`: its good answers, where there is more to say than their model.
+    """
     by_status: dict[int, list[str]] = {}
-    for code in (*ALWAYS, *(BODY if body else ()), *codes, *ALWAYS_LAST):
+    for code in (*(WITH_KEY if key else ()), *ALWAYS, *(BODY if body else ()), *codes, *ALWAYS_LAST):
         by_status.setdefault(STATUS[code], []).append(code)
     return (also or {}) | {status: _response(status, found) for status, found in sorted(by_status.items())}
 

@@ -98,9 +98,10 @@ class QueueIn(RequestBody):
     description: Description | None = None
 
     def definition(self) -> QueueDefinition:
+        """As asked for; only what cannot be merged over the defaults is judged here, the rest by the service."""
         if errors := check_retry(self.retry):
             raise invalid(errors)
-        definition = QueueDefinition(
+        return QueueDefinition(
             handler=self.handler,
             max_concurrency=self.max_concurrency,
             max_depth=self.max_depth,
@@ -110,9 +111,6 @@ class QueueIn(RequestBody):
             retention=Retention(**self.retention.model_dump()),
             description=self.description,
         )
-        if errors := definition.check():
-            raise invalid(errors)
-        return definition
 
 
 class RetentionOut(ResponseBody):
