@@ -11,7 +11,7 @@ from typing import Any, Self
 import httpx2
 
 from bench.loadgen import request
-from bench.processes import Child, clean_environ
+from bench.processes import Child, ChildFailed, clean_environ
 
 READY_SECONDS = 30.0
 BULK = 1_000
@@ -91,7 +91,10 @@ class Subject:
         await self.child.stop()
 
     async def _ok(self, method: str, path: str, body: object = None) -> Any:
-        answer = await self.client.request(method, path, json=body)
+        try:
+            answer = await self.client.request(method, path, json=body)
+        except httpx2.HTTPError as error:
+            raise ChildFailed(f"{method} {path}: {error!r}; sluice said: {self.child.last_words()}") from error
         if answer.status_code >= 300:
             raise RuntimeError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
         return answer.json() if answer.content else None
