@@ -110,13 +110,20 @@ async def serve(listener: Listener, host: str, port: int) -> int:
         print(f"Cannot listen on {host}:{port}: {error.strerror or error}. Take another port.", file=sys.stderr)
         return 1
     settings = uvicorn.Config(listener, lifespan="off", access_log=False, log_config=None, server_header=False)
-    server = _Server(settings)
-    _greet(f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/")
-    await server.serve(sockets=[bound])
+    url = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
+    await _Server(settings, url).serve(sockets=[bound])
     return 0
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, url: str) -> None:
+        super().__init__(config)
+        self._url = url
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        _greet(self._url)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """End on SIGINT and SIGTERM with code 0: being stopped is how this command ends."""
