@@ -89,12 +89,12 @@ class Connection(asyncio.Protocol):
         waiter: asyncio.Future[Answer | DeliveryError] = self._loop.create_future()
         self._waiter = waiter
         timer = self._loop.call_at(deadline, self._expire)
-        if len(body) <= ONE_WRITE_BYTES:
-            transport.write(head + body)
-        else:
-            transport.write(head)
-            transport.write(body)
         try:
+            if len(body) <= ONE_WRITE_BYTES:
+                transport.write(head + body)
+            else:
+                transport.write(head)
+                transport.write(body)
             reply = await waiter
         finally:
             timer.cancel()

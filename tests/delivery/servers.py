@@ -108,8 +108,8 @@ async def serve(
         server.emptied.clear()
         try:
             await behave(Peer(server, reader, writer))
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client has gone, or the test is over
         finally:
             running.discard(task)
             writer.transport.abort() if writer.transport.is_closing() else writer.close()

@@ -246,6 +246,11 @@ async def test_garbage_is_unreachable_and_says_why(transport: Transport, reply: 
         assert (server.connections, len(server.requests)) == (1, 1)
 
 
+async def test_a_head_without_an_end_is_cut_at_its_own_cap(transport: Transport) -> None:
+    async with serve(floods(b"HTTP/1.1 200 OK\r\nx: ", b"y" * 8192)) as server:
+        assert "the head of the answer" in (await failure(transport, server.url)).detail
+
+
 async def test_a_gzip_bomb_stays_as_it_came(transport: Transport) -> None:
     bomb = gzip.compress(b"\0" * 20_000_000)
     assert len(bomb) < 65536

@@ -8,9 +8,11 @@ from unittest.mock import patch
 
 import pytest
 
+from app.delivery.connection import Connection
 from app.delivery.egress import EgressPolicy
 from app.delivery.errors import DeliveryError
 from app.delivery.transport import Transport
+from app.delivery.urls import ParsedUrl
 
 from .servers import OK, Peer, answer, answer_ok, serve
 
@@ -63,6 +65,15 @@ async def test_many_calls_at_once_each_get_their_own_answer(transport: Transport
         await asyncio.gather(*(caller(name) for name in range(32)))
         assert server.connections <= 32
         assert len(server.requests) == 640
+
+
+async def test_a_connection_outlives_the_verdict_when_the_next_one_names_its_address_again() -> None:
+    transport = Transport(EgressPolicy(["127.0.0.1"], kept_seconds=0))
+    async with serve(answer_ok) as server:
+        for _ in range(3):
+            await transport.post(server.url, [], b"", timeout_seconds=5)
+        assert server.connections == 1
+        await transport.aclose()
 
 
 async def test_a_large_body_goes_out_whole(transport: Transport) -> None:
@@ -293,6 +304,25 @@ async def test_the_next_vetted_address_is_tried_when_one_refuses() -> None:
         assert server.requests[0].header("host") == f"two.example:{server.port}"
         assert server.connections == 1
         await transport.aclose()
+
+
+async def test_an_address_that_does_not_answer_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolve(host: str, port: int) -> list[str]:
+        return ["127.0.0.77", "127.0.0.1"]
+
+    async def connect(url: ParsedUrl, address: str, loop: asyncio.AbstractEventLoop) -> Connection:
+        if address == "127.0.0.77":
+            await asyncio.Event().wait()
+        return await really_connect(url, address, loop)
+
+    monkeypatch.setattr("app.delivery.transport.CONNECT_SHARE_SECONDS", 0.05)
+    transport = Transport(EgressPolicy(["127.0.0.0/8"], resolver=resolve))
+    really_connect = transport._connect
+    async with serve(answer_ok) as server:
+        with patch.object(transport, "_connect", connect):
+            await transport.post(f"http://two.example:{server.port}/", [], b"", timeout_seconds=5)
+        await transport.aclose()
+    assert server.connections == 1
 
 
 async def test_a_refused_connection_names_the_host_and_the_reason(transport: Transport) -> None:
