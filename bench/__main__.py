@@ -10,6 +10,7 @@ A full run is saved under bench/results.
 
 import argparse
 import contextlib
+import os
 import random
 import shutil
 import sys
@@ -113,6 +114,7 @@ class Bench:
 
 
 async def run(plan: Plan, only_ceilings: bool, directory: Path) -> dict[str, Any]:
+    load_before = os.getloadavg()[0]
     async with contextlib.AsyncExitStack() as stack:
         postgres = EmbeddedPostgres(directory / "data")
         own_dsn = await postgres.start()
@@ -141,7 +143,7 @@ async def run(plan: Plan, only_ceilings: bool, directory: Path) -> dict[str, Any
         end_to_end = await bench.rounds(lambda: bench.bare_way(deliverer, database), our_way if subject else None)
         delays = await idle(bench, subject) if subject else None
         return {
-            "machine": measures.machine(directory, await database.fetchval("show server_version")),
+            "machine": measures.machine(directory, await database.fetchval("show server_version"), load_before),
             "plan": vars(plan),
             "enqueue": enqueue,
             "end_to_end": end_to_end,

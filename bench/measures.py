@@ -32,11 +32,12 @@ def paired(ceilings: Sequence[float], ours: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def machine(directory: Path, postgres: str) -> dict[str, Any]:
+def machine(directory: Path, postgres: str, load_before: float) -> dict[str, Any]:
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "load_before": round(load_before, 1),
         "fdatasync_us": round(_fdatasync_us(directory)),
         "system": platform.system(),
         "python": platform.python_version(),
@@ -91,7 +92,7 @@ def table(result: dict[str, Any]) -> str:
     lines = [_line(row, widths) for row in rows]
     about = result["machine"]
     footer = (
-        f"{about['cores']} x {about['cpu']}, fdatasync {about['fdatasync_us']} us, Postgres {about['postgres']}, "
+        f"{about['cores']} x {about['cpu']}, load before {about['load_before']}, fdatasync {about['fdatasync_us']} us, Postgres {about['postgres']}, "
         f"Python {about['python']}, commit {about['commit']}, {about['at']}"
     )
     problems = [f"PROBLEM: {problem}" for problem in result["problems"]]
