@@ -92,8 +92,9 @@ def table(result: dict[str, Any]) -> str:
     lines = [_line(row, widths) for row in rows]
     about = result["machine"]
     footer = (
-        f"{about['cores']} x {about['cpu']}, load before {about['load_before']}, fdatasync {about['fdatasync_us']} us, Postgres {about['postgres']}, "
-        f"Python {about['python']}, commit {about['commit']}, {about['at']}"
+        f"{about['cores']} x {about['cpu']}, load before {about['load_before']}, "
+        f"fdatasync {about['fdatasync_us']} us, Postgres {about['postgres']}, Python {about['python']}, "
+        f"commit {about['commit']}, {about['at']}"
     )
     problems = [f"PROBLEM: {problem}" for problem in result["problems"]]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", footer, *problems])
