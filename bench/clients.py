@@ -2,8 +2,8 @@
 
     python -m bench.clients [--json] [--rounds 3] [--seconds 2] [--in-flight 64]
 
-Rounds are paired: in each, every client runs once, in turn, against the same handler; figures are medians over rounds
-and ratios the medians of each round's ratio. All clients send the same 15 headers and the same payload.
+Rounds are paired: in each, every client runs once, in an order that rotates, against the same handler; figures are
+medians over rounds and ratios the medians of each round's ratio. All clients send the same 15 headers and the same payload.
 """
 
 import argparse
@@ -159,8 +159,9 @@ def main() -> None:
     url = f"http://127.0.0.1:{ours.recv()}/hook"
     rates: dict[str, list[float]] = {name: [] for name in CLIENTS}
     try:
-        for _ in range(options.rounds):
-            for name, client in CLIENTS.items():
+        for number in range(options.rounds):
+            order = list(CLIENTS.items())
+            for name, client in order[number % len(order) :] + order[: number % len(order)]:
                 rates[name].append(uvloop.run(client(url, options.in_flight, options.seconds)))
     finally:
         handler.kill()

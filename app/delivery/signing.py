@@ -5,6 +5,7 @@ import secrets as randomness
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Sequence
+from functools import lru_cache
 
 PREFIX = "whsec_"
 MIN_BYTES, MAX_BYTES, NEW_BYTES = 24, 64, 32
@@ -14,8 +15,9 @@ def new_secret() -> str:
     return PREFIX + b64encode(randomness.token_bytes(NEW_BYTES)).decode()
 
 
+@lru_cache(maxsize=1024)
 def parse_secret(secret: str) -> bytes:
-    """The key of a secret, or ValueError. Padding may be missing, as other signers allow it."""
+    """The key of a secret, or ValueError. Padding may be missing, as other signers allow it. Remembered: each call asks."""
     text = secret.removeprefix(PREFIX)
     if text == secret:
         raise ValueError(f"a signing secret begins with {PREFIX}")

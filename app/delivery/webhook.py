@@ -80,17 +80,20 @@ def build_headers(call: Call, now: datetime) -> dict[str, str]:
     headers["sluice-task-url"] = call.task_url
     if call.scheduled_for is not None:
         headers["sluice-scheduled-for"] = _instant(call.scheduled_for)
-    for name, text in (
-        ("sluice-type", call.type),
-        ("sluice-cursor", call.cursor),
-        ("sluice-schedule", call.schedule),
-        ("sluice-batch", call.batch),
-        ("traceparent", call.traceparent),
-        ("tracestate", call.tracestate),
-        ("x-correlation-id", call.correlation_id),
-    ):
-        if text:
-            headers[name] = _header_text(text)
+    if call.type:
+        headers["sluice-type"] = _header_text(call.type)
+    if call.cursor:
+        headers["sluice-cursor"] = _header_text(call.cursor)
+    if call.schedule:
+        headers["sluice-schedule"] = _header_text(call.schedule)
+    if call.batch:
+        headers["sluice-batch"] = _header_text(call.batch)
+    if call.traceparent:
+        headers["traceparent"] = _header_text(call.traceparent)
+    if call.tracestate:
+        headers["tracestate"] = _header_text(call.tracestate)
+    if call.correlation_id:
+        headers["x-correlation-id"] = _header_text(call.correlation_id)
     return headers
 
 
@@ -99,4 +102,5 @@ def _header_text(text: str) -> str:
 
 
 def _instant(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    at = at if at.tzinfo is UTC else at.astimezone(UTC)
+    return at.isoformat(timespec="milliseconds")[:-6] + "Z"
