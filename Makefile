@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST ?= $(BIN)/pytest -n 2
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -19,4 +20,30 @@ lock: setup ## resolve the dependencies again
 	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements/runtime.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --extra dev -c requirements/runtime.txt pyproject.toml -o requirements/dev.txt
 
-.PHONY: help setup lock
+demo: setup ## run the main job end to end and show it
+	$(BIN)/python -m app.cli.demo
+
+up: setup ## serve on 127.0.0.1:8080 with a Postgres of its own in .sluice
+	$(BIN)/sluice up
+
+test: setup ## run the tests on the embedded Postgres
+	$(PYTEST)
+
+check: setup ## lint, types, import contracts, and what is generated from the code
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m app.cli.openapi --check
+	$(BIN)/python -m app.cli.reference --check
+
+bench: setup ## measure Sluice beside the bare ceilings
+	$(BIN)/python -m bench
+
+openapi: setup ## write openapi/openapi.json from the code
+	$(BIN)/python -m app.cli.openapi
+
+reference: setup ## write docs/reference from the code
+	$(BIN)/python -m app.cli.reference
+
+.PHONY: help setup lock demo up test check bench openapi reference
