@@ -1,6 +1,7 @@
 """Sluice as the bench meets it: the real `sluice up` process, spoken to over the contract alone."""
 
 import asyncio
+import itertools
 import json
 import random
 import sys
@@ -14,8 +15,8 @@ from bench.loadgen import request
 from bench.processes import Child, ChildFailed, clean_environ
 
 READY_SECONDS = 30.0
-BULK = 1_000
-POLL_SECONDS = 0.02
+CONNECTIONS = 64
+POLL_SECONDS = 0.1
 PAYLOAD = {"to": "ada@example.com", "template": "welcome", "n": 1, "note": "x" * 100}
 
 
@@ -50,12 +51,19 @@ class Subject:
         await self._ok("POST", f"/queues/{queue}/resume")
 
     async def preload(self, queue: str, count: int) -> None:
-        for begun in range(0, count, BULK):
-            tasks = [{"payload": PAYLOAD}] * min(BULK, count - begun)
-            answer = await self._ok("POST", f"/queues/{queue}/tasks/bulk", {"tasks": tasks})
-            refused = [result for result in answer["results"] if result["status"] != 201]
-            if refused:
-                raise RuntimeError(f"bulk refused {len(refused)} of {len(tasks)}: {refused[0]}")
+        """One POST a task over a few raw connections, each with the next share of the count."""
+        begins = [count * n // CONNECTIONS for n in range(CONNECTIONS + 1)]
+        await asyncio.gather(*(self._post(queue, end - begin) for begin, end in itertools.pairwise(begins)))
+
+    async def _post(self, queue: str, count: int) -> None:
+        url = self.tasks_url(queue)
+        reader, writer = await asyncio.open_connection("127.0.0.1", httpx2.URL(url).port)
+        for _ in range(count):
+            writer.write(request(url))
+            status = await _answer(reader)
+            if status != b"201":
+                raise RuntimeError(f"POST {url}: {status.decode()}")
+        writer.close()
 
     async def until_ended(self, queue: str, seconds: float) -> bool:
         """Wait until the queue has nothing unfinished, seen through the lists; false if it takes too long."""
@@ -77,9 +85,7 @@ class Subject:
             body = json.dumps({"payload": {"n": n}}).encode()
             sent[n] = time.monotonic_ns()
             writer.write(request(url, body))
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-            await reader.readexactly(length)
+            await _answer(reader)
             await asyncio.sleep(random.uniform(0.02, 0.05))
         writer.close()
         await self.until_ended(queue, 10)
@@ -98,6 +104,14 @@ class Subject:
         if answer.status_code >= 300:
             raise RuntimeError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
         return answer.json() if answer.content else None
+
+
+async def _answer(reader: asyncio.StreamReader) -> bytes:
+    """Read one whole answer; its status."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+    await reader.readexactly(length)
+    return head.split(b" ", 2)[1]
 
 
 class HandlerReports:

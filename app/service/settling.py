@@ -19,7 +19,9 @@ RETRY_SECONDS = 0.5
 GIVE_UP_SECONDS = 600.0
 
 
-def outcome_of(task_id: str, token: str, settlement: Settlement, answer: Answer | NoAnswer, trace_id: str | None) -> Outcome:
+def outcome_of(
+    task_id: str, token: str, settlement: Settlement, answer: Answer | NoAnswer, trace_id: str | None
+) -> Outcome:
     result_format = None
     if settlement.kind == "succeeded" and isinstance(answer, Answer):
         result_format = format_of(answer)

@@ -62,8 +62,9 @@ async def migrate(dsn: str) -> bool:
 
 async def _upgrade(dsn: str) -> None:
     # alembic costs half a second to import: only a start that migrates pays it
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic.config import Config
+
+    from alembic import command
 
     config = Config()
     config.set_main_option("script_location", str(ROOT / "alembic"))

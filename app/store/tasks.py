@@ -122,9 +122,7 @@ async def claim(
         for r in rows[:-1]
     ]  # fmt: skip
     tasks.sort(key=lambda t: (-t.priority, t.run_at, t.task_id))
-    return Claim(
-        rows[-1]["verdict"], first["queue_version"], first["handler_id"], first["handler_version"], tasks
-    )
+    return Claim(rows[-1]["verdict"], first["queue_version"], first["handler_id"], first["handler_version"], tasks)
 
 
 def _json(text: str | None) -> Any:

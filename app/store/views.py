@@ -157,11 +157,11 @@ async def list_tasks(db: Database, query: TaskQuery) -> list[TaskView]:
             continue
         page = (
             # every part is a text of ours; what callers gave is in the parameters
-            f"(select t.* from unnest($1::bigint[]) w(queue_id) join sluice.queues q on q.id = w.queue_id\n"
+            f"(select t.* from unnest($1::bigint[]) w(queue_id) join sluice.queues q on q.id = w.queue_id\n"  # noqa: S608
             f"cross join lateral (select t.* from sluice.{table} t where t.queue_id = w.queue_id"
             + "".join(f" and {condition}" for condition in conditions)
             + f" order by t.id desc limit {query.limit}) t order by t.id desc limit {query.limit})"
-        )  # noqa: S608
+        )
         sides.append(select.format(payload=payload, source=page))
     if not sides or not query.queue_ids:
         return []
