@@ -1,0 +1,135 @@
+"""API keys: making, knowing and revoking them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from app.domain.errors import Refusal
+from app.domain.ids import make_api_key
+from app.service import keys
+from app.service.context import Core
+from app.store import keys as store
+from tests.support import poll
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_key_made_for_a_new_tenant_lets_its_holder_in(core: Core) -> None:
+    token = await keys.create(core.db, "acme", "use")
+    caller = await keys.authenticate(core, token)
+    assert (caller.tenant, caller.scope) == ("acme", "use")
+    again = await keys.authenticate(core, await keys.create(core.db, "acme", "manage"))
+    assert (again.tenant_id, again.scope) == (caller.tenant_id, "manage")
+    assert [(key["tenant"], key["scope"], key["revoked_at"]) for key in await keys.list_keys(core.db)] == [
+        ("acme", "use", None),
+        ("acme", "manage", None),
+    ]
+
+
+async def test_neither_the_key_nor_its_secret_is_stored(core: Core) -> None:
+    token = await keys.create(core.db, "acme", "use")
+    (row,) = await core.db.fetch("select k::text from sluice.api_keys k")
+    assert token.split("_")[2] not in row[0]
+
+
+@pytest.mark.parametrize(("tenant", "scope", "where"), [("Not a name", "use", "/tenant"), ("acme", "root", "/scope")])
+async def test_a_key_for_nonsense_is_refused(core: Core, tenant: str, scope: str, where: str) -> None:
+    with pytest.raises(Refusal, match="invalid") as refused:
+        await keys.create(core.db, tenant, scope)
+    assert [error.pointer for error in refused.value.errors] == [where]
+
+
+async def test_what_is_no_key_of_ours_is_turned_away(core: Core) -> None:
+    token = await keys.create(core.db, "acme", "use")
+    for wrong in ("", "slk_", token[:-1], token[:-1] + ("0" if token[-1] != "0" else "1"), make_api_key().text):
+        with pytest.raises(Refusal, match="unauthenticated"):
+            await keys.authenticate(core, wrong)
+
+
+async def test_the_secret_counts_and_not_only_the_id(core: Core) -> None:
+    token = await keys.create(core.db, "acme", "use")
+    await core.db.fetch("update sluice.api_keys set digest = sha256('another')")
+    with pytest.raises(Refusal, match="unauthenticated"):
+        await keys.authenticate(core, token)
+
+
+async def test_a_revocation_holds_everywhere_when_it_returns(start_core: Callable[[], Awaitable[Core]]) -> None:
+    here, there = [await start_core() for _ in range(2)]
+    token = await keys.create(here.db, "acme", "use")
+    await keys.authenticate(there, token)
+    (key,) = await keys.list_keys(here.db)
+
+    asked = asyncio.create_task(_asking(there, token))
+    assert await keys.revoke(here.db, key["id"])
+    with pytest.raises(Refusal, match="unauthenticated"):
+        await keys.authenticate(there, token)
+    await asked
+    assert not await keys.revoke(here.db, key["id"])
+    assert not await keys.revoke(here.db, "unknown")
+
+
+async def _asking(core: Core, token: str) -> None:
+    """Keep asking until turned away: use does not keep a revoked key alive."""
+
+    async def refused() -> bool:
+        try:
+            await keys.authenticate(core, token)
+        except Refusal:
+            return True
+        return False
+
+    await poll(refused, 5)
+
+
+async def test_many_requests_at_once_ask_the_database_once(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = await keys.create(core.db, "acme", "use")
+    asked: list[str] = []
+    find = store.find
+
+    async def counted(db: Any, key_id: str) -> Any:
+        asked.append(key_id)
+        return await find(db, key_id)
+
+    monkeypatch.setattr(store, "find", counted)
+    callers = await asyncio.gather(*(keys.authenticate(core, token) for _ in range(50)))
+    assert len({caller.tenant_id for caller in callers}) == 1
+    await keys.authenticate(core, token)
+    assert len(asked) == 1
+    assert not core.keys.questions
+
+
+async def test_a_request_that_goes_away_takes_no_other_down(core: Core) -> None:
+    token = await keys.create(core.db, "acme", "use")
+    gone = asyncio.create_task(keys.authenticate(core, token))
+    stays = asyncio.create_task(keys.authenticate(core, token))
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert (await stays).tenant == "acme"
+
+
+async def test_the_bootstrap_key_operates_the_default_tenant_and_can_be_seeded_again(core: Core) -> None:
+    assert not await keys.any_keys(core.db)
+    token = make_api_key().text
+    assert all(await asyncio.gather(*(keys.seed_bootstrap(core.db, token) for _ in range(4))))
+    caller = await keys.authenticate(core, token)
+    assert (caller.tenant, caller.scope) == ("default", "operate")
+    assert await keys.any_keys(core.db)
+
+
+async def test_a_revoked_bootstrap_key_stays_revoked(core: Core) -> None:
+    token = make_api_key().text
+    await keys.seed_bootstrap(core.db, token)
+    await core.db.fetch("update sluice.api_keys set revoked_at = clock_timestamp()")
+    assert not await keys.seed_bootstrap(core.db, token)
+    with pytest.raises(Refusal, match="unauthenticated"):
+        await keys.authenticate(core, token)
+    assert not await keys.any_keys(core.db)
+
+
+async def test_a_malformed_or_borrowed_bootstrap_key_is_refused(core: Core) -> None:
+    with pytest.raises(ValueError, match="is not a key"):
+        await keys.seed_bootstrap(core.db, "slk_not-a-key")
+    with pytest.raises(ValueError, match="known already"):
+        await keys.seed_bootstrap(core.db, await keys.create(core.db, "acme", "use"))

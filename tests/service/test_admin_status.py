@@ -1,0 +1,127 @@
+"""What an operator is shown of the fleet."""
+
+import json
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from app.domain.conditions import ANY
+from app.domain.handlers import HandlerDefinition
+from app.domain.queues import QueueDefinition
+from app.service import handlers, queues, status
+from app.service.context import Caller, Core
+from app.store import replicas
+from app.telemetry.metrics import QueueSnapshot
+from tests.service.conftest import enqueue
+from tests.service.test_admin_stats import end_tasks
+from tests.support import poll
+
+pytestmark = pytest.mark.anyio
+
+
+async def codes(core: Core) -> list[str]:
+    return [alarm["code"] for alarm in (await status.status(core))["alarms"]]
+
+
+async def test_the_whole_fleet_is_shown_as_json(core: Core, caller: Caller) -> None:
+    await handlers.put(core, caller, "hook", HandlerDefinition("https://example.com/"), None, ANY)
+    await queues.put(core, caller, "mail", QueueDefinition(handler="hook"), ANY)
+    (row,) = await core.db.fetch("insert into sluice.tenants (name) values ('other') returning id")
+    other = Caller(row["id"], "other", "operate")
+    await queues.put(core, other, "pull", QueueDefinition(), ANY)
+    await enqueue(core, other, "pull", 2)
+    await replicas.beat(core.db, core.replica.id, core.replica.name, "all", "1.2.3", draining=False)
+
+    shown = await status.status(core)
+    assert set(shown) == {"version", "replicas", "queues", "schedules", "database", "alarms"}
+    assert [(r["id"], r["version"], r["silent"]) for r in shown["replicas"]] == [(core.replica.id, "1.2.3", False)]
+    assert [(q["tenant"], q["queue"], q["handler"], q["handler_enabled"]) for q in shown["queues"]] == [
+        ("default", "mail", "hook", True),
+        ("other", "pull", None, None),
+    ]
+    assert shown["queues"][1]["tasks"] == {"scheduled": 0, "ready": 2, "running": 0, "dead": 0}
+    assert shown["queues"][1]["oldest_ready_age_seconds"] >= 0
+    database = shown["database"]
+    assert database["schema_version"] == 1 and database["size_bytes"] > 0
+    assert 0 < database["connections"] <= database["max_connections"]
+    assert json.loads(json.dumps(shown)) == shown
+
+
+async def test_nothing_needs_an_operator_at_first(core: Core, caller: Caller) -> None:
+    await queues.put(core, caller, "mail", QueueDefinition(), ANY)
+    await queues.pause(core, caller, "mail")
+    assert await codes(core) == []
+
+
+async def test_what_needs_an_operator_is_said_the_gravest_first(core: Core, caller: Caller) -> None:
+    await handlers.put(core, caller, "hook", HandlerDefinition("https://example.com/"), None, ANY)
+    await queues.put(core, caller, "mail", QueueDefinition(handler="hook"), ANY)
+    await queues.put(core, caller, "halted", QueueDefinition(), ANY)
+    await enqueue(core, caller, "halted", 3)
+    await queues.pause(core, caller, "halted")
+    await handlers.disable(core, caller, "hook")
+    core.stats.ended(await core.db.fetchval("select id from sluice.queues where name = 'mail'"), "dead", 1.0)
+    await replicas.beat(core.db, str(uuid4()), "lost-1", "all", "1", draining=False)
+    await core.db.fetch("update sluice.replicas set seen_at = seen_at - interval '1 minute'")
+
+    alarms = (await status.status(core))["alarms"]
+    assert [(alarm["code"], alarm.get("queue")) for alarm in alarms] == [
+        ("replica_silent", None),
+        ("handler_disabled", "mail"),
+        ("queue_paused", "halted"),
+        ("tasks_dying", "mail"),
+    ]
+    assert all(alarm["message"] for alarm in alarms)
+    assert "disabled by request" in alarms[1]["message"] and "3 tasks" in alarms[2]["message"]
+
+
+async def test_a_transaction_left_open_is_an_alarm(
+    core: Core, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "OLD_XMIN_SECONDS", 0.05)
+    holder = await asyncpg.connect(database_url)
+    try:
+        async with holder.transaction(isolation="repeatable_read"):
+            await holder.fetch("select count(*) from sluice.tasks")
+
+            async def alarmed() -> bool:
+                return "old_xmin" in await codes(core)
+
+            await poll(alarmed)
+            database = (await status.status(core))["database"]
+            assert database["oldest_xmin_age_seconds"] > 0 and database["oldest_xmin_age_transactions"] is not None
+    finally:
+        await holder.close()
+
+
+async def test_a_replica_that_says_goodbye_is_not_missed(core: Core) -> None:
+    here, there = str(uuid4()), str(uuid4())
+    for replica_id in (here, there):
+        await replicas.beat(core.db, replica_id, "r", "all", "1", draining=False)
+    now, others = await replicas.beat(core.db, here, "r", "all", "1", draining=True)
+    assert others == 1 and now is not None
+    await replicas.gone(core.db, there)
+    (left,) = await replicas.list_recent(core.db)
+    assert left.id == here and left.draining
+    await core.db.fetch("update sluice.replicas set seen_at = seen_at - interval '2 hours'")
+    await replicas.forget_silent(core.db)
+    assert await core.db.fetchval("select count(*) from sluice.replicas") == 0
+
+
+async def test_the_snapshot_is_what_the_gauges_show(core: Core, caller: Caller) -> None:
+    await queues.put(core, caller, "mail", QueueDefinition(), ANY)
+    await queues.put(core, caller, "quiet", QueueDefinition(), ANY)
+    queue_id = int(await core.db.fetchval("select id from sluice.queues where name = 'mail'"))
+    ids = await enqueue(core, caller, "mail", 4)
+    await core.db.fetch("update sluice.tasks set run_at = run_at - interval '1 minute' where id = $1", ids[0])
+    await core.db.fetch("update sluice.tasks set state = 2, run_at = run_at + interval '1 hour' where id = $1", ids[1])
+    await end_tasks(core, queue_id, 4, 2)
+    await end_tasks(core, queue_id, 4, 3, kept="0")
+    await end_tasks(core, queue_id, 3, 5)
+    mail, quiet = await status.snapshot(core.db)
+    assert mail.tasks == {"scheduled": 1, "ready": 3, "running": 0, "dead": 2}
+    assert mail.oldest_ready_age_seconds is not None and 60 <= mail.oldest_ready_age_seconds < 90
+    assert quiet == QueueSnapshot("default", "quiet", dict.fromkeys(mail.tasks, 0), None)
+    core.metrics.set_queue_snapshot([mail, quiet])
+    assert b'sluice_tasks{queue="mail",state="dead",tenant="default"} 2.0' in core.metrics.render()[0]

@@ -1,0 +1,133 @@
+"""The schema: up, down, up again; what tables.py says of it; and many replicas that bring it up at once."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from alembic import command
+from app.store import migrations
+from app.store.db import connect, create_engine
+from app.store.migrations import SCHEMA_VERSION, SchemaMismatch, migrate
+from app.store.tables import metadata
+
+pytestmark = pytest.mark.anyio
+
+SHAPE = """
+select 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull::text, pg_get_expr(d.adbin, d.adrelid)
+from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
+where c.relnamespace = 'sluice'::regnamespace and c.relkind in ('r', 'p')
+union all
+select 'index', tablename, indexname, indexdef, '', '' from pg_indexes where schemaname = 'sluice'
+union all
+select 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', '' from pg_constraint
+where connamespace = 'sluice'::regnamespace
+union all
+select 'function', '', proname, pg_get_functiondef(oid), '', '' from pg_proc where pronamespace = 'sluice'::regnamespace
+order by 1, 2, 3, 4
+"""
+
+
+async def shape(url: str) -> list[tuple[Any, ...]]:
+    connection = await asyncpg.connect(url)
+    try:
+        return [tuple(row) for row in await connection.fetch(SHAPE)]
+    finally:
+        await connection.close()
+
+
+async def alembic(url: str, verb: str, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(migrations.ROOT / "alembic"))
+    engine = create_engine(url)
+
+    def run(connection: Connection) -> None:
+        config.attributes["connection"] = connection
+        getattr(command, verb)(config, revision)
+
+    async with engine.connect() as connection:
+        await connection.run_sync(run)
+        await connection.commit()
+    await engine.dispose()
+
+
+async def test_up_down_and_up_again_leads_to_the_same_schema(empty_database_url: str) -> None:
+    assert await migrate(empty_database_url)
+    first = await shape(empty_database_url)
+    assert first
+    await alembic(empty_database_url, "downgrade", "base")
+    left = {row[1] or row[2] for row in await shape(empty_database_url)}
+    assert {name.removeprefix("sluice.") for name in left} == {"alembic_version"}
+    assert await migrate(empty_database_url)
+    assert await shape(empty_database_url) == first
+
+
+async def test_nothing_is_made_outside_the_schema(empty_database_url: str) -> None:
+    await migrate(empty_database_url)
+    connection = await asyncpg.connect(empty_database_url)
+    try:
+        foreign = await connection.fetch(
+            "select relname from pg_class where relnamespace not in ('sluice'::regnamespace, 'pg_catalog'::regnamespace, "
+            "'information_schema'::regnamespace, 'pg_toast'::regnamespace)"
+        )
+    finally:
+        await connection.close()
+    assert foreign == []
+
+
+async def test_the_tables_described_are_the_tables_migrated(database_url: str) -> None:
+    described = {table.name for table in metadata.tables.values()}
+
+    def differences(connection: Connection) -> list[Any]:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "include_schemas": True,
+                "include_name": lambda name, kind, parents: (
+                    name == "sluice" if kind == "schema" else name in described if kind == "table" else True
+                ),
+                "compare_type": True,
+                "compare_server_default": True,
+            },
+        )
+        return list(compare_metadata(context, metadata))
+
+    # where the role bears the schema's name, the schema would be taken for the default one, and for no schema at all
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=lambda: connect(database_url, search_path="public")
+    )
+    async with engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+    await engine.dispose()
+
+
+async def test_four_replicas_that_migrate_at_once_all_succeed(empty_database_url: str) -> None:
+    did = await asyncio.gather(*(migrate(empty_database_url) for _ in range(4)))
+    assert sorted(did) == [False, False, False, True]
+    assert not await migrate(empty_database_url)
+
+
+async def test_a_schema_that_needs_a_newer_release_is_left_alone(empty_database_url: str) -> None:
+    await migrate(empty_database_url)
+    connection = await asyncpg.connect(empty_database_url)
+    await connection.execute(
+        "update sluice.meta set schema_version = $1, min_compatible = $1".replace("$1", str(SCHEMA_VERSION + 1))
+    )
+    await connection.close()
+    with pytest.raises(SchemaMismatch, match="start a newer sluice"):
+        await migrate(empty_database_url)
+
+
+async def test_a_newer_schema_that_is_still_compatible_is_not_touched(empty_database_url: str) -> None:
+    await migrate(empty_database_url)
+    connection = await asyncpg.connect(empty_database_url)
+    await connection.execute(f"update sluice.meta set schema_version = {SCHEMA_VERSION + 1}")
+    await connection.close()
+    assert not await migrate(empty_database_url)
