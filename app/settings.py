@@ -98,7 +98,7 @@ class Settings(BaseSettings):
         30.0, ge=5, le=3_600, description="How soon a dead replica's tasks run again; renewed every third of it."
     )
     max_in_flight: int = Field(
-        256, ge=1, le=10_000, description="Deliveries this replica has under way at most, over all queues."
+        1000, ge=1, le=10_000, description="Deliveries this replica has under way at most, over all queues."
     )
     drain_grace_seconds: float = Field(
         30.0, ge=0, le=3_600, description="How long a stop waits for deliveries under way before it hands them back."
