@@ -1,5 +1,6 @@
 """What every test may ask for: a clean database, replicas as processes or in process, a scriptable handler."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -67,11 +68,13 @@ def database_url(worker_database: WorkerDatabase) -> str:
 
 
 @pytest.fixture
-async def empty_database_url(server_url: str) -> AsyncIterator[str]:
+def empty_database_url(server_url: str) -> Iterator[str]:
     """A database of its own in which nothing was ever made."""
     name = f"sluice_test_{uuid4().hex}"
-    yield await create_database(server_url, name)
-    await drop_database(server_url, name)
+    loop = asyncio.new_event_loop()
+    yield loop.run_until_complete(create_database(server_url, name))
+    loop.run_until_complete(drop_database(server_url, name))
+    loop.close()
 
 
 @pytest.fixture

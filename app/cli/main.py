@@ -1,5 +1,6 @@
 """The command `sluice`. Whatever takes long to import is imported by the command that needs it."""
 
+import errno
 import json
 import os
 import sys
@@ -26,16 +27,17 @@ USAGE_ERROR = 2
 
 def run() -> None:
     """The entry point: what the user can mend is told in a sentence, the rest with its traceback."""
-    from app.embedded.directory import EmbeddedError
-
     try:
         cli()
     except SettingsError as error:
         for line in error.lines:
             _say(line)
         sys.exit(USAGE_ERROR)
-    except EmbeddedError as error:
-        _say(str(error))
+    except Exception as error:
+        said = _plainly(error)
+        if said is None:
+            raise
+        _say(said)
         sys.exit(1)
 
 
@@ -140,6 +142,26 @@ def version() -> None:
     from importlib.metadata import version
 
     print(version("sluice"))
+
+
+def _plainly(error: Exception) -> str | None:
+    """What to tell of a failure that is not a fault of the program."""
+    from app.domain.errors import Refusal
+    from app.embedded.directory import EmbeddedError
+    from app.store.db import Unavailable
+    from app.store.migrations import SchemaMismatch
+
+    if isinstance(error, Unavailable):
+        return f"The database cannot be reached: {error}"
+    if isinstance(error, Refusal):
+        return "\n".join(
+            [error.detail, *(f"{fault.pointer.removeprefix('/')} {fault.detail}" for fault in error.errors)]
+        )
+    if isinstance(error, EmbeddedError | SchemaMismatch):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
+        return f"Cannot listen there ({error.strerror}): choose another --host or --port."
+    return None
 
 
 def _settings(**options: Any) -> Settings:

@@ -11,7 +11,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from app.delivery.signing import new_secret
-from tests.sluices import SluiceProcess, start_process
+from tests.sluices import SluiceProcess, end, start_process
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +48,7 @@ async def listen() -> AsyncIterator[Callable[..., Any]]:
 
     yield start
     for process in started:
-        await process.kill()
+        await end(process)
 
 
 async def test_it_greets_with_the_lines_that_point_a_queue_at_it(listen: Any) -> None:

@@ -84,3 +84,9 @@ async def test_the_log_is_json_lines(sluice: SluiceProcess) -> None:
     await sluice.terminate()
     assert all(isinstance(json.loads(line), dict) for line in sluice.lines)
     assert sluice.events("ready")[0]["url"] == sluice.url
+
+
+async def test_a_taken_port_is_told_in_a_sentence(sluice: SluiceProcess, start_sluice: Start) -> None:
+    second = await start_sluice("--port", sluice.url.rsplit(":", 1)[1], ready=False)
+    assert await second.ended() == 1
+    assert "choose another --host or --port" in second.output and "Traceback" not in second.output

@@ -1,0 +1,72 @@
+"""`sluice keys` and `sluice migrate` on a database, and what they say when there is none."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from app.cli.main import run
+
+
+@dataclass
+class Ended:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def sluice(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command in this process: only its imports would take time in one of its own."""
+
+    def sluice(*arguments: str, database_url: str) -> Ended:
+        monkeypatch.setenv("SLUICE_DATABASE_URL", database_url)
+        monkeypatch.setattr("sys.argv", ["sluice", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            run()
+        return Ended(int(ended.value.code or 0), *capsys.readouterr())
+
+    return sluice
+
+
+def test_a_key_stands_alone_on_stdout_and_its_secret_nowhere_else(sluice: Command, database_url: str) -> None:
+    made = sluice("keys", "create", "--tenant", "acme", database_url=database_url)
+    assert made.returncode == 0, made.stderr
+    key = made.stdout.strip()
+    assert key.startswith("slk_") and len(key.split()) == 1
+    assert key not in made.stderr and "shown once" in made.stderr
+    listed = sluice("keys", "list", database_url=database_url)
+    assert listed.stdout.splitlines()[0].split() == ["id", "tenant", "scope", "created_at", "revoked_at"]
+    assert key not in listed.stdout and "acme" in listed.stdout and "manage" in listed.stdout
+    (found,) = json.loads(sluice("keys", "list", "--json", database_url=database_url).stdout)
+    assert (found["tenant"], found["scope"], found["revoked_at"]) == ("acme", "manage", None)
+    assert sluice("keys", "revoke", found["id"], database_url=database_url).returncode == 0
+    again = sluice("keys", "revoke", found["id"], database_url=database_url)
+    assert again.returncode == 1 and f"no key {found['id']} in force" in again.stderr
+
+
+def test_keys_are_refused_in_a_sentence(sluice: Command, database_url: str) -> None:
+    said = sluice("keys", "create", "--tenant", "Not A Name", database_url=database_url)
+    assert said.returncode == 1 and said.stdout == ""
+    assert "tenant is not a name" in said.stderr and "Traceback" not in said.stderr
+    assert sluice("keys", "create", "--tenant", "a", "--scope", "all", database_url=database_url).returncode == 2
+    assert "no keys yet" in sluice("keys", "list", database_url=database_url).stderr
+
+
+def test_a_database_that_is_away_is_told_in_a_sentence(sluice: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.main.DATABASE_WAIT_SECONDS", 0)
+    ended = sluice("migrate", database_url="postgresql://127.0.0.1:1/none")
+    assert ended.returncode == 1
+    assert "The database cannot be reached" in ended.stderr
+
+
+def test_migrate_makes_the_schema_and_is_content_with_it(sluice: Command, empty_database_url: str) -> None:
+    for _ in range(2):
+        ended = sluice("migrate", database_url=empty_database_url)
+        assert ended.returncode == 0, ended.stderr
+    assert "no keys yet" in sluice("keys", "list", database_url=empty_database_url).stderr
