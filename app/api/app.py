@@ -41,10 +41,10 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await self._http(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self.application(scope, receive, send)
-        else:
+        elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
+        else:
+            raise RuntimeError(f"the edge serves HTTP, not {scope['type']}")
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
@@ -105,19 +105,19 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
         application.router.routes.append(Route(PATH, enqueue, methods=["POST"]))
     for router in routers:
         application.include_router(router)
-    _add_documents(application, enqueue=enqueue is not None)
+    _add_documents(application, enqueue=enqueue is not None, secured=edge.anonymous is None)
     routes = [*application.routes, *(route for router in routers for route in router.routes)]
     errors.install(application, errors.AllowedMethods(route for route in routes if hasattr(route, "path_regex")))
     return Edge(application, None if edge.tracing else enqueue, edge)
 
 
-def _add_documents(application: FastAPI, *, enqueue: bool) -> None:
+def _add_documents(application: FastAPI, *, enqueue: bool, secured: bool) -> None:
     """Open to all, and in no schema: they are the schema."""
     made: dict[str, Any] = {}
 
     def schema() -> Mapping[str, Any]:
         if not made:
-            made.update(openapi.document(application, enqueue=enqueue))
+            made.update(openapi.document(application, enqueue=enqueue, secured=secured))
         return made
 
     async def openapi_json(_request: Request) -> Response:

@@ -61,8 +61,8 @@ ENQUEUE: dict[str, Any] = {
 }
 
 
-def document(app: FastAPI, *, enqueue: bool) -> dict[str, Any]:
-    """`enqueue`: this application serves the hot route."""
+def document(app: FastAPI, *, enqueue: bool, secured: bool) -> dict[str, Any]:
+    """`enqueue`: this application serves the hot route. `secured`: it asks for keys."""
     found = get_openapi(title=TITLE, version=app.version, description=DESCRIPTION, routes=app.routes)
     schemas = found.setdefault("components", {}).setdefault("schemas", {})
     for name in _FRAMEWORKS:
@@ -70,9 +70,14 @@ def document(app: FastAPI, *, enqueue: bool) -> dict[str, Any]:
     modes: list[Any] = [(Problem, "serialization"), (FieldProblem, "serialization")]
     if enqueue:
         modes.append((TaskIn, "validation"))
-        found["paths"].setdefault(PATH, {})["post"] = ENQUEUE
+        found["paths"].setdefault(PATH, {})["post"] = dict(ENQUEUE)
     _, more = models_json_schema(modes, ref_template=_REF)
     schemas |= more["$defs"]
+    if not secured:
+        found["components"].pop("securitySchemes", None)
+        for methods in found["paths"].values():
+            for operation in methods.values():
+                operation.pop("security", None)
     found["components"]["schemas"] = dict(sorted(schemas.items()))
     found["paths"] = dict(sorted(found["paths"].items()))
     return found

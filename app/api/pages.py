@@ -18,7 +18,11 @@ _BINDING_BYTES = 8
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="How many items a page holds at most.")]
 Cursor = Annotated[
     str | None,
-    Query(max_length=MAX_CURSOR, description="The `next_cursor` of the page before, with the same filters."),
+    Query(
+        pattern=r"^[A-Za-z0-9_-]+$",
+        max_length=MAX_CURSOR,
+        description="The `next_cursor` of the page before, with the same filters.",
+    ),
 ]
 
 

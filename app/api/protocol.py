@@ -36,7 +36,7 @@ class EdgeServerConfig(Config):
         max_connections: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(app, http=EdgeProtocol, ws="none", server_header=False, **kwargs)
+        super().__init__(app, http=EdgeProtocol, ws="none", lifespan="off", server_header=False, **kwargs)
         self.head_seconds = head_seconds
         self.body_seconds = body_seconds
         self.max_headers = max_headers

@@ -440,7 +440,7 @@ async def test_limits(api: httpx2.AsyncClient, services: Services) -> None:
     [
         ({}, Conditions()),
         ({"if-match": '"a"'}, Conditions(('"a"',))),
-        ({"if-match": ' "a" , W/"b"'}, Conditions(('"a"', 'W/"b"'))),
+        ({"if-match": '"a" , W/"b"'}, Conditions(('"a"', 'W/"b"'))),
         ({"if-match": "*"}, Conditions(("*",))),
         ({"if-none-match": "*"}, Conditions(if_none_match_any=True)),
     ],
@@ -455,10 +455,12 @@ async def test_conditions_reach_the_service(
 
 
 @pytest.mark.parametrize(
-    "headers", [{"if-match": "abc"}, {"if-match": '"a'}, {"if-match": ""}, {"if-none-match": '"a"'}]
+    "headers", [{"If-Match": "abc"}, {"If-Match": '"a'}, {"If-Match": ""}, {"If-None-Match": '"a"'}]
 )
 async def test_conditions_that_cannot_be_read(api: httpx2.AsyncClient, headers: dict[str, str]) -> None:
-    assert_problem(await api.put("/queues/q", json={}, headers=headers), 400, "malformed")
+    assert_problem(
+        await api.put("/queues/q", json={}, headers=headers), 422, "invalid", *("/" + name for name in headers)
+    )
 
 
 # Keys and hosts
@@ -637,6 +639,13 @@ def test_the_document_has_every_route() -> None:
     operations = {operation["operationId"] for methods in paths.values() for operation in methods.values()}
     assert len(operations) == sum(len(methods) for methods in paths.values()) == 27
     assert operations >= {"enqueue_task", "put_queue", "list_attempts", "rotate_handler_secret", "get_metrics"}
+
+
+def test_the_document_asks_for_keys_where_they_are_needed() -> None:
+    for app, secured in ((edge(), True), (edge(auth=False), False)):
+        for path, methods in document(app)["paths"].items():
+            for operation in methods.values():
+                assert ("security" in operation) == (secured and not path.startswith("/health"))
 
 
 def test_every_reference_in_the_document_leads_somewhere() -> None:

@@ -47,7 +47,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 @asynccontextmanager
 async def serving(app: App, **limits: Any) -> AsyncIterator[tuple[EdgeServer, int]]:
     listener = socket.create_server(("127.0.0.1", 0))
-    config = EdgeServerConfig(app, log_config=None, access_log=False, lifespan="off", **limits)
+    config = EdgeServerConfig(app, log_config=None, access_log=False, **limits)
     server = EdgeServer(config, catch_signals=False)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
@@ -339,7 +339,7 @@ async def test_the_first_signal_asks_for_a_drain_and_the_second_skips_it() -> No
 
 async def test_a_real_signal_drains_and_leaves_no_trace() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = EdgeServer(EdgeServerConfig(echo, log_config=None, access_log=False, lifespan="off"))
+    server = EdgeServer(EdgeServerConfig(echo, log_config=None, access_log=False))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     await poll(lambda: server.started)
     os.kill(os.getpid(), signal.SIGTERM)
