@@ -310,7 +310,7 @@ async def test_a_setting_the_server_refuses_is_told_with_the_end_of_its_log(tmp_
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 async def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path, make: Any) -> None:
     (tmp_path / "fixed").mkdir(mode=0o500)
-    assert "cannot be used by user" in await refusal(make(tmp_path / "fixed"))
+    assert "cannot be used by user" in await refusal(make(tmp_path / "fixed", furnished=False))
 
 
 def test_the_launcher_does_not_start_what_would_be_an_orphan() -> None:
