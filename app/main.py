@@ -176,7 +176,7 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
             await keys.seed_bootstrap(sluice.core.db, settings.bootstrap_key.get_secret_value())
         app = create_app(sluice.core, _edge(sluice))
         sluice.core.tracing.instrument(app.application)
-        server = EdgeServer(EdgeServerConfig(app), catch_signals=catch_signals)
+        server = EdgeServer(EdgeServerConfig(app, log_config=None, access_log=False), catch_signals=catch_signals)
         await sluice.engine.start()
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="server")
         try:
