@@ -25,7 +25,7 @@ from app.service.lanes import Lane
 from app.settings import Settings
 from app.store import migrations, tenants
 from app.store.clock import Clock
-from app.store.db import Database, Unavailable
+from app.store.db import Database, Unavailable, connect, translated
 from app.store.vault import open_vault
 from app.telemetry import events, logs
 from app.telemetry.logs import get_logger
@@ -66,7 +66,9 @@ class Sluice:
         return await status.status(self.core)
 
     async def metrics(self) -> bytes:
-        return self.core.metrics.render()[0]
+        # in a thread: a fleet of many queues takes a while to render
+        rendered, _ = await asyncio.to_thread(self.core.metrics.render)
+        return rendered
 
 
 async def wait_for_database(dsn: str) -> None:
@@ -218,6 +220,20 @@ async def _database(settings: Settings, stack: AsyncExitStack) -> str:
     return dsn
 
 
+async def _running_here(settings: Settings) -> str | None:
+    """The address of the embedded Postgres that a running `sluice up` has in the data directory."""
+    published = settings.data_dir / "url"
+    if settings.database_url is not None or not published.exists():
+        return None
+    dsn = published.read_text().strip()
+    try:
+        async with translated():
+            await (await connect(dsn)).close()
+    except Unavailable:
+        return None  # left behind by a process that was killed
+    return dsn
+
+
 def _bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -246,7 +262,7 @@ async def migrate(settings: Settings) -> None:
 async def database(settings: Settings) -> AsyncIterator[Database]:
     """The migrated database by itself, for commands that need no service."""
     async with AsyncExitStack() as stack:
-        dsn = await _database(settings, stack)
+        dsn = await _running_here(settings) or await _database(settings, stack)
         await wait_for_database(dsn)
         db = Database(dsn)
         await db.open()

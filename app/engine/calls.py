@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from app.delivery.webhook import Call, deliver
-from app.domain.outcomes import Answer, NoAnswer, Settlement, decide
+from app.domain.outcomes import Settlement, decide
 from app.domain.retries import merged
 from app.service import handlers as handler_service
 from app.service.context import Core
@@ -142,48 +142,57 @@ class Calls:
             self._freed(held.lane, held.policy.limited or held.target.limited)
 
     async def _attempt(self, held: Held) -> None:
-        core, task, policy, target = self._core, held.task, held.policy, held.target
-        lease = self._lease_of(task, policy, target)
-        if held.lease_until - time.monotonic() < lease * (1 - SEND_SLACK):
+        task, policy, target = held.task, held.policy, held.target
+        if held.lease_until - time.monotonic() < self._lease_of(task, policy, target) * (1 - SEND_SLACK):
             await self._settle(held, _refund(task))
             return
-        meter = core.metrics.queue(policy.tenant, policy.name)
+        span = self._started(held)
+        began, outcome, status = time.monotonic(), "lease_expired", None
+        try:
+            retry = merged(policy.retry, task.retry)
+            held.max_attempts = retry.max_attempts
+            call = _call(self._core, held, span)
+            answer = await deliver(self._core.transport, call, self._core.clock.now())
+            elapsed = time.monotonic() - began
+            settlement = decide(
+                answer,
+                attempt=task.attempt,
+                max_attempts=retry.max_attempts,
+                policy=retry,
+                fatal_statuses=target.fatal_statuses,
+                now=self._core.clock.now(),
+                jitter=random.random(),
+            )
+            if settlement.disable_handler:
+                # in a transaction of its own, before the settle: nothing is claimed for it from here on
+                await handler_service.disable_gone(self._core, target.id, "the handler answered 410 Gone")
+            verdict = await self._settle(held, outcome_of(task.task_id, task.token, settlement, answer, span.trace_id))
+            outcome = settlement.outcome if verdict in ("applied", "repeat") else "stale"
+            status = settlement.status
+            self._report(held, settlement, verdict, elapsed)
+        except asyncio.CancelledError:
+            outcome = "cancelled" if held.cut == "revoked" else outcome
+            raise
+        finally:
+            self._core.metrics.attempt_ended(policy.tenant, policy.name, outcome, time.monotonic() - began)
+            span.end(outcome, status)
+
+    def _started(self, held: Held) -> AttemptSpan:
+        """Count the start, and open the span that goes out with the call."""
+        core, task, policy = self._core, held.task, held.policy
         now = core.clock.seconds()
         wait = max(0.0, now - task.run_at.timestamp())
-        meter.started(wait)
+        core.metrics.task_started(policy.tenant, policy.name, wait)
         core.stats.started(policy.id, wait)
         stored = None if task.traceparent is None else TraceContext.parse(task.traceparent, task.tracestate)
         age = now - task.created_at.timestamp()
-        span = core.tracing.attempt(policy.name, policy.tenant, task.task_id, task.number, stored, age)
-        retry = merged(policy.retry, task.retry)
-        held.max_attempts = retry.max_attempts
-        began = time.monotonic()
-        answer = await deliver(core.transport, _call(core, held, retry.max_attempts, span), core.clock.now())
-        elapsed = time.monotonic() - began
-        settlement = decide(
-            answer,
-            attempt=task.attempt,
-            max_attempts=retry.max_attempts,
-            policy=retry,
-            fatal_statuses=target.fatal_statuses,
-            now=core.clock.now(),
-            jitter=random.random(),
-        )
-        meter.ended(settlement.outcome, elapsed)
-        span.end(settlement.outcome, settlement.status)
-        if settlement.disable_handler:
-            # in a transaction of its own, before the settle: nothing is claimed for it from here on
-            await handler_service.disable_gone(core, target.id, "the handler answered 410 Gone")
-        verdict = await self._settle(held, outcome_of(task.task_id, task.token, settlement, answer, span.trace_id))
-        self._report(held, settlement, answer, verdict, elapsed)
+        return core.tracing.attempt(policy.name, policy.tenant, task.task_id, task.number, stored, age)
 
     async def _settle(self, held: Held, outcome: Outcome) -> str:
         held.answered = True
         return await self._core.settling.submit(outcome)
 
-    def _report(
-        self, held: Held, settlement: Settlement, answer: Answer | NoAnswer, verdict: str, elapsed: float
-    ) -> None:
+    def _report(self, held: Held, settlement: Settlement, verdict: str, elapsed: float) -> None:
         if verdict in ("stale", "unknown"):
             self._core.metrics.leases_lost()
             events.emit(log, events.ATTEMPT_STALE, outcome=settlement.outcome, status=settlement.status, **_where(held))
@@ -311,14 +320,14 @@ def _timeout(task: Claimed, policy: Policy, target: Target) -> float:
     return task.timeout_seconds or policy.timeout_seconds or target.timeout_seconds
 
 
-def _call(core: Core, held: Held, max_attempts: int, span: AttemptSpan) -> Call:
+def _call(core: Core, held: Held, span: AttemptSpan) -> Call:
     task, target = held.task, held.target
     return Call(
         url=target.url,
         task_id=task.task_id,
         queue=held.policy.name,
         attempt=task.attempt,
-        max_attempts=max_attempts,
+        max_attempts=held.max_attempts,
         lease_token=task.token,
         task_url=f"{core.public_url}/tasks/{task.task_id}",
         timeout_seconds=_timeout(task, held.policy, target),

@@ -8,7 +8,7 @@ from app.engine.calls import Calls, LaneKey
 from app.engine.dispatcher import Dispatcher
 from app.engine.housekeeping import Housekeeping
 from app.engine.janitor import Janitor
-from app.engine.loop import Loop
+from app.engine.loop import Loop, Outage
 from app.engine.pulse import Pulse
 from app.service.context import Core
 from app.store.db import Unavailable
@@ -41,17 +41,18 @@ class Engine:
         self._dispatcher = Dispatcher(core, self._calls, capacity=capacity, lease_seconds=lease_seconds)
         janitor = Janitor(core, self._dispatcher)
         self._pulse = Pulse(core, self._announcer, roles=roles, version=version)
-        self._beat = Loop("pulse", self._pulse.beat)
-        self._lag = Loop("lag", self._measure_lag)
-        self._dispatch = Loop("dispatcher", self._dispatcher.tick)
-        self._promote = Loop("promoter", janitor.promote)
-        self._expire = Loop("expirer", janitor.expire)
+        outage = Outage()
+        self._beat = Loop("pulse", self._pulse.beat, outage)
+        self._lag = Loop("lag", self._measure_lag, outage)
+        self._dispatch = Loop("dispatcher", self._dispatcher.tick, outage)
+        self._promote = Loop("promoter", janitor.promote, outage)
+        self._expire = Loop("expirer", janitor.expire, outage)
         self._working = [
             self._dispatch,
-            Loop("renewer", self._calls.renew),
+            Loop("renewer", self._calls.renew, outage),
             self._promote,
             self._expire,
-            Loop("reaper", janitor.reap),
+            Loop("reaper", janitor.reap, outage),
         ]
         self._dispatcher.wake = self._dispatch.wake
         self._housekeeping = Housekeeping(core)

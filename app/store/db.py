@@ -119,13 +119,16 @@ class Database:
     def checked_out(self) -> int:
         """Connections of both pools in use now."""
         assert self._pool is not None
-        return self._pool.get_size() - self._pool.get_idle_size() + self._engine.pool.checkedout()  # type: ignore[attr-defined]
+        hot: int = self._pool.get_size() - self._pool.get_idle_size()
+        admin: int = self._engine.pool.checkedout()  # type: ignore[attr-defined]  # QueuePool has it, its base class not
+        return hot + admin
 
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
         """One statement, autocommit: one round trip, no transaction left open."""
         assert self._pool is not None
         async with translated():
-            return await self._pool.fetch(sql, *args, timeout=COMMAND_SECONDS)
+            rows: list[Any] = await self._pool.fetch(sql, *args, timeout=COMMAND_SECONDS)
+            return rows
 
     async def fetchval(self, sql: str, *args: Any) -> Any:
         rows = await self.fetch(sql, *args)
