@@ -1,0 +1,144 @@
+"""A whole webhook handler in plain Python: it books amounts to accounts, each task once, however often it is delivered.
+
+    WEBHOOK_SECRET=whsec_… python3 handler.py
+
+What a handler for Sluice has to do is here: verify the signature, do the work once for each `webhook-id`, and answer so that
+Sluice knows what to do next. Settings: WEBHOOK_SECRET (several with spaces between them while a secret is rotated),
+HOST (127.0.0.1), PORT (9000), LEDGER (ledger.db).
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import signal
+import sqlite3
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+TOLERANCE_SECONDS = 300
+MAX_BODY_BYTES = 1_048_576
+
+
+class Ledger:
+    """Balances, and which tasks have been booked: in one database, so that one transaction holds both."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        with self._open() as database:
+            database.execute("create table if not exists balances (account text primary key, amount integer not null)")
+            database.execute("create table if not exists done (task text primary key, result text not null)")
+
+    def _open(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, timeout=5, isolation_level=None)
+
+    def book(self, task: str, account: str, amount: int) -> dict:
+        """Book once. A task seen before gets the result of the first time, and nothing is booked."""
+        database = self._open()
+        try:
+            database.execute("begin immediate")  # a second delivery at the same time waits here, then finds the first
+            row = database.execute("select result from done where task = ?", (task,)).fetchone()
+            if row is not None:
+                database.execute("rollback")
+                return json.loads(row[0])
+            (balance,) = database.execute(
+                "insert into balances values (?, ?) on conflict (account) do update set amount = amount + excluded.amount"
+                " returning amount",
+                (account, amount),
+            ).fetchone()
+            result = {"account": account, "balance": balance}
+            database.execute("insert into done values (?, ?)", (task, json.dumps(result)))
+            database.execute("commit")
+            return result
+        finally:
+            database.close()
+
+    def balances(self) -> dict:
+        database = self._open()
+        try:
+            return dict(database.execute("select account, amount from balances order by account").fetchall())
+        finally:
+            database.close()
+
+
+def signed(secrets: str, headers, body: bytes) -> bool:
+    """Standard Webhooks: HMAC-SHA256 over id.timestamp.body, under any of our secrets, not longer ago than five minutes."""
+    task, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > TOLERANCE_SECONDS:
+        return False
+    message = f"{task}.{timestamp}.".encode() + body
+    keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets.split()]
+    expected = [b"v1," + base64.b64encode(hmac.digest(key, message, hashlib.sha256)) for key in keys]
+    given = headers.get("webhook-signature", "").encode().split()
+    return any(hmac.compare_digest(one, other) for one in given for other in expected)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: "Server"
+
+    def do_POST(self) -> None:
+        size = int(self.headers.get("content-length", 0))
+        if size > MAX_BODY_BYTES:
+            self.close_connection = True
+            self.answer(413, {"error": "too large"}, {"sluice-retry": "no", "connection": "close"})
+            return
+        body = self.rfile.read(size)
+        if not signed(self.server.secrets, self.headers, body):
+            self.answer(401, {"error": "the signature does not match"})  # tried again: the secret may be mended
+            return
+        try:
+            payload = json.loads(body)
+            account, amount = payload["account"], payload["amount"]
+            if not isinstance(account, str) or not isinstance(amount, int):
+                raise TypeError
+        except (ValueError, TypeError, KeyError):
+            # No later attempt would read better: dead at once, for a person to look at.
+            self.answer(422, {"error": "expected account and amount"}, {"sluice-retry": "no"})
+            return
+        try:
+            result = self.server.ledger.book(self.headers["webhook-id"], account, amount)
+        except sqlite3.OperationalError as error:
+            self.answer(503, {"error": str(error)}, {"retry-after": "5"})  # busy: again, not before five seconds
+            return
+        self.answer(200, result)
+
+    def do_GET(self) -> None:
+        self.answer(200, self.server.ledger.balances())
+
+    def answer(self, status: int, answer: dict, headers: dict | None = None) -> None:
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        for name, value in {"content-type": "application/json", "content-length": len(body), **(headers or {})}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        task, attempt = self.headers.get("webhook-id", "-"), self.headers.get("sluice-attempt", "-")
+        print(f"{args[1]} task {task} attempt {attempt}", flush=True)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int, secrets: str, ledger: Ledger) -> None:
+        super().__init__((host, port), Handler)
+        self.secrets, self.ledger = secrets, ledger
+
+
+def main() -> None:
+    secrets = os.environ.get("WEBHOOK_SECRET", "")
+    if not secrets:
+        sys.exit("Give WEBHOOK_SECRET: the signing secret that PUT /handlers/{name} has answered.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    host, port = os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "9000"))
+    server = Server(host, port, secrets, Ledger(os.environ.get("LEDGER", "ledger.db")))
+    print(f"listening on http://{host}:{server.server_port}/", flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

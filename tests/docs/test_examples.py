@@ -1,0 +1,96 @@
+"""examples/handler as a process of its own, delivered to by a real service and called by hand."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from app.delivery.signing import new_secret, sign
+from tests.docs.pages import ROOT
+from tests.sluices import Replica
+from tests.support import poll
+
+pytestmark = pytest.mark.anyio
+
+OLD, NEW = new_secret(), new_secret()
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
+    """The example, running with two secrets as in a rotation."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "handler.py",
+        cwd=ROOT / "examples" / "handler",
+        env={
+            **os.environ,
+            "WEBHOOK_SECRET": f"{NEW} {OLD}",
+            "PORT": "0",
+            "LEDGER": str(tmp_path / "ledger.db"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
+    async with httpx2.AsyncClient(base_url=line.split()[-1], trust_env=False) as client:
+        yield client
+    process.terminate()
+    assert await asyncio.wait_for(process.wait(), 20) == 0
+
+
+async def deliver(
+    ledger: httpx2.AsyncClient, body: bytes, *, task: str = "task-1", secret: str = OLD, age_seconds: int = 0
+) -> httpx2.Response:
+    timestamp = int(time.time()) - age_seconds
+    headers = {
+        "webhook-id": task,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": sign((secret,), task, timestamp, body),
+    }
+    return await ledger.post("/", content=body, headers=headers)
+
+
+async def test_it_books_what_sluice_delivers(ledger: httpx2.AsyncClient, replica: Replica) -> None:
+    body = {"url": f"{ledger.base_url}/", "secret": OLD}
+    (await replica.client.put("/handlers/ledger", json=body)).raise_for_status()
+    (await replica.client.put("/queues/bookings", json={"handler": "ledger"})).raise_for_status()
+
+    async def ended(payload: object) -> dict[str, object]:
+        task = (await replica.client.post("/queues/bookings/tasks", json={"payload": payload})).json()
+
+        async def look() -> dict[str, object] | None:
+            found: dict[str, object] = (await replica.client.get(f"/tasks/{task['id']}")).json()
+            return found if found["ended_at"] else None
+
+        found = await poll(look)
+        assert found is not None
+        return found
+
+    assert (await ended({"account": "ada", "amount": 5}))["result"] == {"account": "ada", "balance": 5}
+    assert (await ended({"account": "ada", "amount": 2}))["result"] == {"account": "ada", "balance": 7}
+    unreadable = await ended({"account": "ada"})
+    assert (unreadable["state"], unreadable["reason"], unreadable["attempt"]) == ("dead", "stopped_by_handler", 1)
+    assert (await ledger.get("/")).json() == {"ada": 7}
+
+
+async def test_it_books_a_task_once_however_often_and_at_once_it_comes(ledger: httpx2.AsyncClient) -> None:
+    body = b'{"account": "ada", "amount": 5}'
+    answers = await asyncio.gather(*(deliver(ledger, body) for _ in range(8)))
+    assert [answer.json() for answer in answers] == [{"account": "ada", "balance": 5}] * 8
+    assert (await ledger.get("/")).json() == {"ada": 5}
+
+
+async def test_it_takes_either_secret_and_no_other(ledger: httpx2.AsyncClient) -> None:
+    body = b'{"account": "ada", "amount": 1}'
+    assert (await deliver(ledger, body, task="a", secret=OLD)).status_code == 200
+    assert (await deliver(ledger, body, task="b", secret=NEW)).status_code == 200
+    assert (await deliver(ledger, body, task="c", secret=new_secret())).status_code == 401
+    assert (await deliver(ledger, body, task="d", age_seconds=301)).status_code == 401
+    assert (await ledger.post("/", content=body)).status_code == 401
+    assert (await ledger.get("/")).json() == {"ada": 2}
