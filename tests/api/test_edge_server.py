@@ -158,13 +158,13 @@ async def test_a_body_that_never_ends_is_cut(head: bytes) -> None:
 
 async def test_many_stalled_clients_are_all_cut() -> None:
     async with serving(echo, head_seconds=0.2) as (server, port):
-        clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(200)]
-        for _, writer in clients:
-            writer.write(b"POST /queues/q/tasks HTTP/1.1\r\n")
-        await poll(lambda: len(server.server_state.connections) == 200)
+        clients = [Client(*await asyncio.open_connection("127.0.0.1", port)) for _ in range(200)]
+        for client in clients:
+            client.send(b"POST /queues/q/tasks HTTP/1.1\r\n")
+        for client in clients:
+            assert await client.problem() == (408, "request_timeout")
+            client.writer.close()
         await poll(lambda: not server.server_state.connections)
-        for _, writer in clients:
-            writer.close()
 
 
 async def test_a_slow_application_is_not_the_clients_fault() -> None:
