@@ -22,7 +22,7 @@ from app.engine.engine import Engine
 from app.service import keys, settling, status, tasks
 from app.service.context import Caller, Core, Replica
 from app.service.lanes import Lane
-from app.settings import Settings
+from app.settings import Settings, SettingsError
 from app.store import migrations, tenants
 from app.store.clock import Clock
 from app.store.db import Database, Unavailable, connect, translated
@@ -175,7 +175,7 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
         stack.push_async_callback(sluice.core.transport.aclose)
         stack.push_async_callback(sluice.core.tracing.aclose)
         if settings.bootstrap_key is not None:
-            await keys.seed_bootstrap(sluice.core.db, settings.bootstrap_key.get_secret_value())
+            await _seed(sluice.core.db, settings.bootstrap_key.get_secret_value())
         app = create_app(sluice.core, _edge(sluice))
         sluice.core.tracing.instrument(app.application)
         server = EdgeServer(EdgeServerConfig(app, log_config=None, access_log=False), catch_signals=catch_signals)
@@ -193,6 +193,15 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
             await sluice.core.enqueueing.drained()
             server.stop()
             await serving
+
+
+async def _seed(db: Database, token: str) -> None:
+    try:
+        in_force = await keys.seed_bootstrap(db, token)
+    except ValueError as error:
+        raise SettingsError([f"SLUICE_BOOTSTRAP_KEY: {error}"]) from None
+    if not in_force:
+        raise SettingsError(["SLUICE_BOOTSTRAP_KEY has been revoked: take it out, or give a new one."])
 
 
 def _encryption_key(settings: Settings) -> bytes | None:

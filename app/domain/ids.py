@@ -97,3 +97,13 @@ def parse_api_key(text: str) -> ApiKey | None:
     if match is None or _checksum(text[:-_CRC_LENGTH]) != match[3]:
         return None
     return ApiKey(match[1], text)
+
+
+_CHOSEN = re.compile(r"slk_[A-Za-z0-9_-]{8,196}")
+
+
+def chosen_api_key(text: str) -> ApiKey | None:
+    """A bootstrap key that a person made up: it has no id in it, so one is derived. None for what is no key at all."""
+    if _CHOSEN.fullmatch(text) is None:
+        return None
+    return parse_api_key(text) or ApiKey("b" + hashlib.sha256(text.encode()).hexdigest()[:11], text)

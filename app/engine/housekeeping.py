@@ -6,8 +6,8 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from app.service import stats
 from app.service.context import Core
-from app.store import partitions, pruning
-from app.store.db import Unavailable
+from app.store import partitions, pruning, replicas
+from app.store.db import Database, Unavailable
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
@@ -21,12 +21,13 @@ class Housekeeping:
 
     async def start(self) -> None:
         """Room in history is made before anything can end; the rest waits for its hour."""
-        await partitions.ensure_ahead(self._core.db)
-        self._every(3600, "partitions", partitions.ensure_ahead)
-        self._every(3600, "expired partitions", partitions.drop_expired)
+        await _make_partitions(self._core.db)
+        self._every(3600, "partitions", _make_partitions)
+        self._every(3600, "expired partitions", _drop_partitions)
         self._every(60, "idempotency keys", pruning.idempotency_keys)
         self._every(300, "receipts", pruning.receipts)
         self._every(3600, "minutes", stats.prune)
+        self._every(3600, "silent replicas", replicas.forget_silent)
         self._scheduler.start()
 
     def _every(self, seconds: int, name: str, chore: Callable[..., Awaitable[object]]) -> None:
@@ -50,3 +51,13 @@ class Housekeeping:
 
     def stop(self) -> None:
         self._scheduler.shutdown(wait=False)
+
+
+async def _make_partitions(db: Database) -> None:
+    if made := await partitions.ensure_ahead(db):
+        events.emit(log, events.PARTITIONS_MADE, partitions=made)
+
+
+async def _drop_partitions(db: Database) -> None:
+    if dropped := await partitions.drop_expired(db):
+        events.emit(log, events.PARTITIONS_DROPPED, partitions=dropped)

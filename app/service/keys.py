@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from app.domain.errors import FieldError, Refusal, invalid
-from app.domain.ids import make_api_key, parse_api_key
+from app.domain.ids import chosen_api_key, make_api_key
 from app.domain.names import NAME_RULE, is_name
 from app.service.context import SCOPES, Caller, Core
 from app.store import keys as store
@@ -44,7 +44,7 @@ def _answered(core: Core, token: str, question: "asyncio.Task[Caller]") -> None:
 
 async def _ask(core: Core, token: str) -> Caller:
     asked = time.monotonic()
-    key = parse_api_key(token)
+    key = chosen_api_key(token)
     row = None if key is None else await store.find(core.db, key.id)
     if key is None or row is None or row.revoked_at is not None or not hmac.compare_digest(row.digest, key.digest):
         core.keys.callers.pop(token, None)
@@ -88,9 +88,9 @@ async def revoke(db: Database, key_id: str) -> bool:
 async def seed_bootstrap(db: Database, token: str) -> bool:
     """Make the first key known, with scope operate for tenant default; again, it changes nothing. False when it has been
     revoked: it stays so. Raises ValueError for a text that is no key, or is the key of somebody else."""
-    key = parse_api_key(token)
+    key = chosen_api_key(token)
     if key is None:
-        raise ValueError("the bootstrap key is not a key: it must be one that `sluice keys create` has printed")
+        raise ValueError("the bootstrap key must be slk_ and 8 to 196 letters, digits, _ or -")
     async with db.begin() as connection:
         tenant_id = await tenants.ensure(connection, BOOTSTRAP_TENANT)
         await store.insert_new(connection, key.id, tenant_id, "operate", key.digest)

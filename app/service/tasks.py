@@ -281,6 +281,8 @@ async def retry(core: Core, caller: Caller, task_id: str) -> TaskView:
             raise Refusal("task_not_editable", "the task is running; cancel it first, or wait for its end")
         case "ended":
             raise Refusal("task_ended", "the task has succeeded; enqueue a new one to run it again")
+        case "orphaned":
+            raise Refusal("task_not_editable", "the task's queue, or the handler it named, has been deleted")
         case "moved":
             if lane := await tasks.lane_of(core.db, task_id):
                 core.signals.lane_ready(*lane)

@@ -240,7 +240,7 @@ async def cancel(db: Database, tenant_id: int, task_ids: Sequence[str], reason: 
 
 
 async def retry(db: Database, tenant_id: int, task_id: str) -> str:
-    """moved | unchanged | running | ended | gone."""
+    """moved | unchanged | running | ended | gone | orphaned."""
     verdict: str = await db.fetchval("select sluice.retry_v1($1, $2)", tenant_id, task_id)
     return verdict
 

@@ -89,7 +89,7 @@ TASKS_PURGED = _event("tasks_purged", INFO, "Waiting tasks were cancelled by a p
 HANDLER_DISABLED = _event("handler_disabled", WARNING, "A handler said 410: its tasks wait.", "handler", "reason")
 
 # Housekeeping
-PARTITIONS_MADE = _event("partitions_made", INFO, "History has room for the days to come.", "partitions", "until")
+PARTITIONS_MADE = _event("partitions_made", INFO, "History has room for the days to come.", "partitions")
 PARTITIONS_DROPPED = _event("partitions_dropped", INFO, "History past its retention is gone.", "partitions")
 JOB_FAILED = _event("job_failed", ERROR, "A housekeeping job raised; its next run tries again.", "job")
 

@@ -129,7 +129,14 @@ async def test_a_revoked_bootstrap_key_stays_revoked(core: Core) -> None:
 
 
 async def test_a_malformed_or_borrowed_bootstrap_key_is_refused(core: Core) -> None:
-    with pytest.raises(ValueError, match="is not a key"):
-        await keys.seed_bootstrap(core.db, "slk_not-a-key")
+    with pytest.raises(ValueError, match="must be slk_ and"):
+        await keys.seed_bootstrap(core.db, "slk_short")
     with pytest.raises(ValueError, match="known already"):
         await keys.seed_bootstrap(core.db, await keys.create(core.db, "acme", "use"))
+
+
+async def test_a_bootstrap_key_may_be_made_up_by_a_person(core: Core) -> None:
+    assert await keys.seed_bootstrap(core.db, "slk_local-development-key")
+    assert (await keys.authenticate(core, "slk_local-development-key")).scope == "operate"
+    with pytest.raises(Refusal, match="unauthenticated"):
+        await keys.authenticate(core, "slk_local-development-kex")

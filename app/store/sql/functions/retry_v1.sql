@@ -1,15 +1,19 @@
 -- Bring one task back: dead or cancelled -> ready with a fresh allowance, scheduled -> ready now, ready stays. Verdicts:
--- moved · unchanged · running · ended (succeeded) · gone (unknown, past retention, or of a deleted queue).
+-- moved · unchanged · running · ended (succeeded) · gone (unknown or past retention) · orphaned (its queue, or the handler it
+-- named for itself, has been deleted).
 -- History gives the row up by DELETE .. RETURNING, so of two retries at once only one moves it.
 create function sluice.retry_v1(p_tenant bigint, p_id uuid) returns text language plpgsql volatile
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
-declare v_state smallint; v_queue bigint; v_now timestamptz;
+declare v_state smallint; v_queue bigint; v_handler bigint; v_now timestamptz;
 begin
-  select q.id into v_queue from sluice.queues q where q.id = coalesce(
-    (select t.queue_id from sluice.tasks t where t.id = p_id and t.tenant_id = p_tenant),
-    (select t.queue_id from sluice.task_history t where t.id = p_id and t.tenant_id = p_tenant));
-  if v_queue is null then return 'gone'; end if;
+  select k.queue_id, k.handler_id into v_queue, v_handler
+  from (select t.queue_id, t.handler_id from sluice.tasks t where t.id = p_id and t.tenant_id = p_tenant
+        union all
+        select t.queue_id, t.handler_id from sluice.task_history t where t.id = p_id and t.tenant_id = p_tenant) k
+  limit 1;
+  if not found then return 'gone'; end if;
+  if v_handler <> 0 then perform pg_advisory_xact_lock_shared(5157002, v_handler::integer); end if;
   perform pg_advisory_xact_lock_shared(5157003, v_queue::integer);
   select t.state into v_state from sluice.tasks t where t.id = p_id and t.tenant_id = p_tenant for update;
   v_now := clock_timestamp();
@@ -24,7 +28,10 @@ begin
     where t.id = p_id and t.tenant_id = p_tenant and t.kept_until > v_now;
   if not found then return 'gone'; end if;
   if v_state = 3 then return 'ended'; end if;
-  if not exists (select from sluice.queues q where q.id = v_queue and q.deleted_at is null) then return 'gone'; end if;
+  if not exists (select from sluice.queues q where q.id = v_queue and q.deleted_at is null)
+     or v_handler <> 0 and not exists (select from sluice.handlers h where h.id = v_handler and h.deleted_at is null) then
+    return 'orphaned';
+  end if;
   with back as (delete from sluice.task_history t where t.id = p_id and t.kept_until > v_now and t.state in (4, 5) returning t.*),
   live as (
     insert into sluice.tasks (
