@@ -12,7 +12,7 @@ from app.delivery.egress import EgressPolicy
 from app.delivery.errors import DeliveryError
 from app.delivery.transport import Transport
 
-from .servers import OK, Behaviour, Peer, answer, answer_ok, serve
+from .servers import OK, PATIENCE_SECONDS, Behaviour, Peer, answer, answer_ok, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -57,7 +57,7 @@ async def test_a_handler_that_never_ends_its_answer_is_cut_at_the_deadline(
         started = time.monotonic()
         error = await failure(transport, server.url, SHORT_SECONDS)
         assert error.outcome == "timeout"
-        assert SHORT_SECONDS * 0.9 <= time.monotonic() - started < 10 * SHORT_SECONDS
+        assert SHORT_SECONDS * 0.9 <= time.monotonic() - started < PATIENCE_SECONDS
         await server.wait_until_empty()
         assert len(server.requests) == 1
 
@@ -77,10 +77,13 @@ async def test_a_name_that_takes_for_ever_to_resolve_is_cut_at_the_deadline_and_
 
     transport = Transport(EgressPolicy(["127.0.0.1"], resolver=resolve))
     async with serve(answer_ok) as server:
-        slow = asyncio.create_task(failure(transport, f"http://slow.example:{server.port}/", SHORT_SECONDS))
+        url = f"http://slow.example:{server.port}/"
+        slow = asyncio.create_task(transport.post(url, [], b"", timeout_seconds=60))
         await transport.post(f"http://quick.example:{server.port}/", [], b"", timeout_seconds=5)
         assert not slow.done()
-        assert (await slow).outcome == "timeout"
+        assert (await failure(transport, url, SHORT_SECONDS)).outcome == "timeout"
+        slow.cancel()
+        await asyncio.gather(slow, return_exceptions=True)
         await transport.aclose()
 
 
@@ -375,8 +378,10 @@ async def test_a_handler_that_accepts_nothing_costs_the_deadline(transport: Tran
 
 async def test_a_slow_handler_holds_up_no_other(transport: Transport) -> None:
     async with serve(drips(b"HTTP/1.1 200 OK\r\n\r\n" + b"y" * 10_000)) as hell, serve(answer(OK)) as server:
-        slow = [asyncio.create_task(failure(transport, hell.url, 0.5)) for _ in range(50)]
+        slow = [asyncio.create_task(transport.post(hell.url, [], b"", timeout_seconds=60)) for _ in range(50)]
         for _ in range(50):
             await transport.post(server.url, [], b"", timeout_seconds=5)
         assert not any(call.done() for call in slow)
-        assert {(await call).outcome for call in slow} == {"timeout"}
+        for call in slow:
+            call.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
