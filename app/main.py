@@ -60,6 +60,8 @@ class Sluice:
         """A database that is away is answered with 503 by the routes, not here: it would turn every replica away at once."""
         if self.draining:
             return "draining"
+        if self.engine.outdated:
+            return "a newer release has changed the schema: upgrade this replica"
         return None if self.started else "starting"
 
     async def status(self) -> dict[str, Any]:

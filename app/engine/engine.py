@@ -1,6 +1,7 @@
 """What happens by itself, put together: the loops, the calls they start, and the order in which all of it ends."""
 
 import asyncio
+import contextlib
 import time
 
 from app.engine.announcer import Announcer, listen
@@ -17,6 +18,8 @@ from app.telemetry import events
 from app.telemetry.logs import get_logger
 
 LAG_SECONDS = 0.5
+FLUSH_SECONDS = 10.0
+"""What a drain has beyond its grace, for outcomes on their way."""
 
 log = get_logger(__name__)
 
@@ -86,37 +89,49 @@ class Engine:
         dead += [task.get_name() for task in self._forever if task.done()]
         return f"{', '.join(dead)} died" if dead else None
 
+    @property
+    def outdated(self) -> bool:
+        return self._pulse.outdated
+
     def begin_drain(self) -> None:
         """Claim nothing more from here on."""
         self._pulse.draining = True
         self._dispatcher.stopping = True
 
     async def stop(self, grace_seconds: float, hurried: asyncio.Event) -> None:
-        """Drain: stop claiming, wait for the calls in flight up to the grace, flush outcomes, give back what was not sent."""
+        """Drain, and give up on a database that is away: what is not settled then is left to the reap of another replica."""
         self.begin_drain()
         began, in_flight = time.monotonic(), self._calls.count
         events.emit(log, events.DRAIN_STARTED, in_flight=in_flight, grace_seconds=grace_seconds)
+        winding = asyncio.create_task(self._wind_down(grace_seconds, hurried))
+        await asyncio.wait((winding,), timeout=grace_seconds + FLUSH_SECONDS)
+        abandoned = self._calls.count
+        winding.cancel()
+        cut = 0
+        with contextlib.suppress(asyncio.CancelledError, Unavailable):
+            cut = await winding
+        for task in self._forever:
+            task.cancel()
+        events.emit(
+            log,
+            events.DRAIN_FINISHED,
+            seconds=round(time.monotonic() - began, 3),
+            settled=in_flight - cut - abandoned,
+            released=cut,
+            abandoned=abandoned,
+        )
+
+    async def _wind_down(self, grace_seconds: float, hurried: asyncio.Event) -> int:
+        """Stop claiming, wait for the calls in flight up to the grace, flush outcomes, give back the rest; how many that was."""
         await self._dispatcher.stop()
-        left = await self._calls.drain(grace_seconds, hurried)
+        cut = await self._calls.drain(grace_seconds, hurried)
         await self._core.settling.drained()
         if self._dispatching:
             self._housekeeping.stop()
             await asyncio.gather(*(loop.stop() for loop in self._working))
         await asyncio.gather(self._beat.stop(), self._lag.stop())
-        for task in self._forever:
-            task.cancel()
-        try:
-            await self._pulse.goodbye()
-        except Unavailable:
-            pass
-        events.emit(
-            log,
-            events.DRAIN_FINISHED,
-            seconds=round(time.monotonic() - began, 3),
-            settled=in_flight - left,
-            released=left,
-            abandoned=0,
-        )
+        await self._pulse.goodbye()
+        return cut
 
     # hints, from here and from others
 

@@ -15,6 +15,8 @@ from app.domain.errors import Refusal
 
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 15.0
+ACQUIRE_SECONDS = 10.0
+"""How long a statement waits for a connection: with the database black-holed, a queue of waiters must not grow for ever."""
 POOL_SIZE = 10
 ADMIN_POOL_SIZE = 5
 
@@ -126,8 +128,8 @@ class Database:
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
         """One statement, autocommit: one round trip, no transaction left open."""
         assert self._pool is not None
-        async with translated():
-            rows: list[Any] = await self._pool.fetch(sql, *args, timeout=COMMAND_SECONDS)
+        async with translated(), self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            rows: list[Any] = await connection.fetch(sql, *args)
             return rows
 
     async def fetchval(self, sql: str, *args: Any) -> Any:

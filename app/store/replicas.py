@@ -25,8 +25,9 @@ class ReplicaRow:
 
 async def beat(
     db: Database, replica_id: str, name: str, roles: str, version: str, *, draining: bool
-) -> tuple[datetime, int]:
-    """The heartbeat, whose first makes the row; the database's now, and how many other replicas are alive."""
+) -> tuple[datetime, int, int]:
+    """The heartbeat, whose first makes the row; the database's now, how many other replicas are alive, and the oldest
+    release, by its schema, that may still run."""
     (row,) = await db.fetch(
         """
         with me as (
@@ -34,7 +35,8 @@ async def beat(
           values ($1, $2, $3, $4, clock_timestamp(), clock_timestamp(), $5)
           on conflict (id) do update set seen_at = excluded.seen_at, draining = excluded.draining)
         select clock_timestamp() as now, (select count(*) from sluice.replicas
-          where id <> $1 and seen_at > clock_timestamp() - make_interval(secs => $6)) as others
+          where id <> $1 and seen_at > clock_timestamp() - make_interval(secs => $6)) as others,
+          (select min_compatible from sluice.meta) as min_compatible
         """,
         replica_id,
         name,
@@ -43,7 +45,7 @@ async def beat(
         draining,
         ALIVE_SECONDS,
     )
-    return row["now"], row["others"]
+    return row["now"], row["others"], row["min_compatible"]
 
 
 async def gone(db: Database, replica_id: str) -> None:

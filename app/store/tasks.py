@@ -251,8 +251,11 @@ async def lane_of(db: Database, task_id: str) -> tuple[int, int] | None:
 
 
 READY_LANES = """
--- Which lanes have something to claim: one index probe a lane, whatever their depth.
-select l.queue_id, l.handler_id from sluice.lanes l
+-- Which lanes have something to claim and are not shut: one index probe a lane, whatever their depth.
+select l.queue_id, l.handler_id
+from sluice.lanes l
+join sluice.queues q on q.id = l.queue_id and not q.paused and q.deleted_at is null
+join sluice.handlers h on h.id = coalesce(nullif(l.handler_id, 0), q.handler_id) and h.enabled and h.deleted_at is null
 where exists (select from sluice.tasks t
               where t.queue_id = l.queue_id and t.handler_id = l.handler_id and t.state = 0)
 """
