@@ -17,7 +17,7 @@ from app.api.protocol import EdgeServerConfig
 from app.api.server import EdgeServer
 from app.delivery.egress import EgressPolicy
 from app.delivery.transport import Transport
-from app.embedded.postgres import EmbeddedPostgres
+from app.embedded.postgres import EmbeddedPostgres, running_url
 from app.engine.engine import Engine
 from app.service import keys, settling, status, tasks
 from app.service.context import Caller, Core, Replica
@@ -25,7 +25,7 @@ from app.service.lanes import Lane
 from app.settings import Settings, SettingsError
 from app.store import migrations, tenants
 from app.store.clock import Clock
-from app.store.db import Database, Unavailable, connect, translated
+from app.store.db import Database, Unavailable
 from app.store.vault import open_vault
 from app.telemetry import events, logs
 from app.telemetry.logs import get_logger
@@ -231,18 +231,9 @@ async def _database(settings: Settings, stack: AsyncExitStack) -> str:
     return dsn
 
 
-async def _running_here(settings: Settings) -> str | None:
-    """The address of the embedded Postgres that a running `sluice up` has in the data directory."""
-    published = settings.data_dir / "url"
-    if settings.database_url is not None or not published.exists():
-        return None
-    dsn = published.read_text().strip()
-    try:
-        async with translated():
-            await (await connect(dsn)).close()
-    except Unavailable:
-        return None  # left behind by a process that was killed
-    return dsn
+def _running_here(settings: Settings) -> str | None:
+    """The embedded Postgres of a `sluice up` that runs on the data directory."""
+    return None if settings.database_url is not None else running_url(settings.data_dir)
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -273,7 +264,7 @@ async def migrate(settings: Settings) -> None:
 async def database(settings: Settings) -> AsyncIterator[Database]:
     """The migrated database by itself, for commands that need no service."""
     async with AsyncExitStack() as stack:
-        dsn = await _running_here(settings) or await _database(settings, stack)
+        dsn = _running_here(settings) or await _database(settings, stack)
         await wait_for_database(dsn)
         db = Database(dsn)
         await db.open()

@@ -4,7 +4,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from app.api.errors import STATUS, TITLES
 from app.settings import SECRETS, Settings
+from app.telemetry.metrics import DEFINITIONS
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -32,7 +34,40 @@ def settings_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES: dict[str, Callable[[], str]] = {"settings.md": settings_page}
+def errors_page() -> str:
+    lines = [
+        "# Error codes",
+        "",
+        "Generated from `app/api/errors.py`. Every error is `application/problem+json` (RFC 9457) with `type`, `title`, `status`,",
+        "`code`, `detail` and `errors: [{pointer, detail}]`. Codes never change their meaning; 429 and 503 carry `Retry-After`.",
+        "",
+        "| code | status | meaning |",
+        "|---|---|---|",
+        *(f"| `{code}` | {status} | {TITLES[code]} |" for code, status in STATUS.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def metrics_page() -> str:
+    lines = [
+        "# Metrics",
+        "",
+        "Generated from `app/telemetry/metrics.py`. `GET /metrics` answers in the Prometheus text format; it needs scope",
+        "`operate` unless `SLUICE_METRICS_OPEN` is set. Every replica reports the whole fleet's `sluice_tasks` and",
+        "`sluice_oldest_ready_age_seconds`, so charts take `max by (queue)`; the others are of one replica and add up.",
+        "",
+        "| metric | kind | labels | meaning |",
+        "|---|---|---|---|",
+        *(f"| `{d.name}` | {d.kind} | {', '.join(f'`{n}`' for n in d.labels)} | {d.meaning} |" for d in DEFINITIONS),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "settings.md": settings_page,
+    "errors.md": errors_page,
+    "metrics.md": metrics_page,
+}
 
 
 def main(arguments: list[str]) -> int:
