@@ -47,8 +47,9 @@ async def test_it_does_what_the_readme_says(tmp_path: Path) -> None:
     tour = the_tour().replace("8080", str(port)).replace("9000", str(handler_port))
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
     (tmp_path / ".curlrc").write_text("fail-with-body\nno-progress-meter\nnoproxy = *\n")
+    (tmp_path / "tour.sh").write_text(FRAME.format(tour=tour))
     process = await asyncio.create_subprocess_exec(
-        *("bash", "-c", FRAME.format(tour=tour)),
+        *("bash", "tour.sh"),
         cwd=tmp_path,
         env={"PATH": "/usr/local/bin:/usr/bin:/bin", "CURL_HOME": str(tmp_path), "SLUICE_PORT": str(port)},
         stdin=asyncio.subprocess.PIPE,
@@ -66,7 +67,7 @@ async def test_it_does_what_the_readme_says(tmp_path: Path) -> None:
         process.stdin.close()
         await asyncio.wait_for(process.wait(), 60)
     output = (await said).decode()
-    assert (tmp_path / "done").exists(), output
+    assert (tmp_path / "done").exists(), f"bash ended with {process.returncode}:\n{output}"
     for seen in (
         "whsec_",
         "HTTP/1.1 200 OK",
