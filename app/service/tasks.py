@@ -84,8 +84,7 @@ async def enqueue(
         for _ in range(LOOKUPS):
             row = await _find_queue(core, caller, queue)
             handler_id = await _own_handler(core, caller, row, request)
-            if request.idempotency_key is None:
-                check_instants(request, core.clock.now())
+            await _check_instants(core, row, request)
             entry = _entry(core, row, handler_id, request, span.context)
             admitted = await core.enqueueing.submit(entry)
             match admitted.verdict:
@@ -105,6 +104,15 @@ async def enqueue(
                 case _:  # changed, handler_gone, again
                     core.queue_cache.pop((caller.tenant_id, queue), None)
     raise Refusal("unavailable", f"the definition of queue {queue} keeps changing", retry_after_seconds=1)
+
+
+async def _check_instants(core: Core, row: QueueRow, request: Enqueue) -> None:
+    """A replay is answered as its first was, also when its instants have passed meanwhile."""
+    try:
+        check_instants(request, core.clock.now())
+    except Refusal:
+        if request.idempotency_key is None or not await tasks.knows_key(core.db, row.id, request.idempotency_key):
+            raise
 
 
 async def _find_queue(core: Core, caller: Caller, name: str) -> QueueRow:

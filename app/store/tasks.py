@@ -54,6 +54,16 @@ async def enqueue(db: Database, group_id: str, entries: Sequence[Entry]) -> Rece
     return _RECEIPT.decode(receipt)
 
 
+async def knows_key(db: Database, queue_id: int, key: str) -> bool:
+    """Whether an idempotency key of the queue is in force."""
+    rows = await db.fetch(
+        "select 1 from sluice.idempotency_keys where queue_id = $1 and key = $2 and expires_at > clock_timestamp()",
+        queue_id,
+        key,
+    )
+    return bool(rows)
+
+
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """One leased task, as it left the database."""
