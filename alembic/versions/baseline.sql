@@ -145,8 +145,7 @@ create index tasks_ready on sluice.tasks (queue_id, handler_id, priority desc, r
 create index tasks_due on sluice.tasks (run_at) where state = 2;
 create index tasks_scheduled on sluice.tasks (queue_id) where state = 2;
 create index tasks_expiring on sluice.tasks (expires_at) where state <> 1 and expires_at is not null;
-create index tasks_running on sluice.tasks (queue_id) where state = 1;
-create index tasks_running_by_handler on sluice.tasks (tenant_id, lease_handler_id) where state = 1;
+create index tasks_running on sluice.tasks (tenant_id, queue_id, lease_handler_id) where state = 1;
 create index tasks_leased on sluice.tasks (lease_expires_at) where state = 1;
 
 -- Attempts before the newest one, of live tasks.

@@ -70,13 +70,18 @@ async def put(
                 await handlers.replace_definition(connection, core.vault, handler_id, definition)
             if secret is not None and secret != before.secret:
                 await handlers.replace_secret(connection, core.vault, handler_id, secret, 0)
-            if (definition.max_concurrency is None) != (before.view.definition.max_concurrency is None):
+            if _queues_see(definition) != _queues_see(before.view.definition):
                 await queues.outdate_of_handler(connection, handler_id)
             after = await handlers.read(connection, core.vault, handler_id)
             assert after is not None, "its lock is held"
             break
     core.signals.stir()
     return Saved(_shown(after), after.etag, False, None)
+
+
+def _queues_see(definition: HandlerDefinition) -> tuple[object, ...]:
+    """What replicas keep of a handler with the queues that name it."""
+    return definition.max_concurrency is None, definition.timeout_seconds
 
 
 def _check(core: Core, name: str, definition: HandlerDefinition, secret: str | None) -> None:

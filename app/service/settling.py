@@ -11,8 +11,8 @@ from typing import Any
 
 from app.domain.ijson import parse_ijson
 from app.domain.outcomes import Answer, NoAnswer, Settlement
-from app.store import tasks
-from app.store.db import Database, Unavailable
+from app.store import partitions, tasks
+from app.store.db import Database, PartitionMissing, Unavailable
 from app.store.tasks import Outcome
 
 RETRY_SECONDS = 0.5
@@ -83,7 +83,7 @@ def writer(db: Database) -> Any:
         given_up = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
         while True:
             try:
-                verdicts = await tasks.settle(db, outcomes)
+                verdicts = await _settle(db, outcomes)
             except Unavailable:
                 if asyncio.get_running_loop().time() > given_up:
                     raise
@@ -92,3 +92,12 @@ def writer(db: Database) -> Any:
                 return [verdicts[outcome.token] for outcome in outcomes]
 
     return write
+
+
+async def _settle(db: Database, outcomes: Sequence[Outcome]) -> dict[str, str]:
+    try:
+        return await tasks.settle(db, outcomes)
+    except PartitionMissing:
+        # days are made a week ahead; a database restored from an old copy has none of them
+        await partitions.ensure_ahead(db)
+        return await tasks.settle(db, outcomes)

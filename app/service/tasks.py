@@ -10,11 +10,12 @@ import msgspec
 
 from app.domain.errors import Refusal, invalid_field
 from app.domain.instants import format_instant, parse_instant
-from app.domain.tasks import Enqueue, TaskFilters, check_instants
+from app.domain.tasks import UNFINISHED, Enqueue, State, TaskFilters, check_instants
 from app.domain.views import AttemptView, TaskView
 from app.service.context import Caller, Core
 from app.store import handlers, queues, tasks, views
 from app.store.db import Database, Unavailable
+from app.store.handlers import OwnHandler
 from app.store.queues import QueueRow
 from app.store.tasks import Entry
 from app.telemetry.tracing import TraceContext
@@ -60,7 +61,7 @@ def writer(db: Database) -> Callable[[Sequence[Entry]], Awaitable[list[Admitted]
                 if tried == GROUP_TRIES:
                     raise
                 await asyncio.sleep(GROUP_RETRY_SECONDS * tried)
-        at = receipt.at.replace("+00:00", "Z")
+        at = _instant(receipt.at)
         admitted = []
         for ordinal, entry in enumerate(entries, 1):
             verdict = receipt.verdicts.get(ordinal, ["created"])
@@ -69,6 +70,13 @@ def writer(db: Database) -> Callable[[Sequence[Entry]], Awaitable[list[Admitted]
         return admitted
 
     return write
+
+
+def _instant(text: str) -> str:
+    """As every instant is written; the database leaves out the last zeros."""
+    at = parse_instant(text)
+    assert at is not None
+    return format_instant(at)
 
 
 async def enqueue(
@@ -83,13 +91,13 @@ async def enqueue(
     with core.tracing.enqueue(queue, caller.tenant, incoming) as span:
         for _ in range(LOOKUPS):
             row = await _find_queue(core, caller, queue)
-            handler_id = await _own_handler(core, caller, row, request)
+            own = await _own_handler(core, caller, row, request)
             await _check_instants(core, row, request)
-            entry = _entry(core, row, handler_id, request, span.context)
+            entry = _entry(core, row, own.id if own else 0, request, span.context)
             admitted = await core.enqueueing.submit(entry)
             match admitted.verdict:
                 case "created":
-                    return _created(core, row, handler_id, request, admitted)
+                    return _created(core, row, own, request, admitted)
                 case "replayed":
                     view = await views.find_task(core.db, caller.tenant_id, admitted.task_id, even_past=True)
                     if view is not None:
@@ -126,15 +134,15 @@ async def _find_queue(core: Core, caller: Caller, name: str) -> QueueRow:
     return row
 
 
-async def _own_handler(core: Core, caller: Caller, row: QueueRow, request: Enqueue) -> int:
+async def _own_handler(core: Core, caller: Caller, row: QueueRow, request: Enqueue) -> OwnHandler | None:
     if request.handler is None:
-        return 0
+        return None
     if row.handler_id is None:
         raise invalid_field("/handler", f"queue {row.name} is for pull workers: its tasks name no handler")
-    handler_id = await handlers.find_id(core.db, caller.tenant_id, request.handler)
-    if handler_id is None:
+    own = await handlers.find_own(core.db, caller.tenant_id, request.handler)
+    if own is None:
         raise invalid_field("/handler", f"there is no handler {request.handler}")
-    return handler_id
+    return own
 
 
 def _entry(core: Core, row: QueueRow, handler_id: int, request: Enqueue, context: TraceContext | None) -> Entry:
@@ -167,7 +175,7 @@ def _entry(core: Core, row: QueueRow, handler_id: int, request: Enqueue, context
     )
 
 
-def _created(core: Core, row: QueueRow, handler_id: int, request: Enqueue, admitted: Admitted) -> Enqueued:
+def _created(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue, admitted: Admitted) -> Enqueued:
     run_at = expires_at = None
     if request.delay_seconds or request.run_at is not None or request.ttl_seconds or request.expires_at:
         now = parse_instant(admitted.at)
@@ -179,7 +187,7 @@ def _created(core: Core, row: QueueRow, handler_id: int, request: Enqueue, admit
     if expires_at is not None:
         core.signals.due_at(expires_at.timestamp())
     if run_at is None:
-        core.signals.lane_ready(row.id, handler_id)
+        core.signals.lane_ready(row.id, own.id if own else 0)
     else:
         core.signals.due_at(run_at.timestamp())
     retry = request.retry or {}
@@ -205,10 +213,19 @@ def _created(core: Core, row: QueueRow, handler_id: int, request: Enqueue, admit
         expires_at=None if expires_at is None else format_instant(expires_at),
         attempt=0,
         max_attempts=retry.get("max_attempts", row.max_attempts),
-        timeout_seconds=request.timeout_seconds or row.timeout_seconds,
-        waiting_for=admitted.waiting_for if run_at is None else "run_at",
+        timeout_seconds=request.timeout_seconds
+        or row.timeout_seconds
+        or (own.timeout_seconds if own else row.handler_timeout_seconds),
+        waiting_for=_waiting_for(own, admitted) if run_at is None else "run_at",
     )
     return Enqueued(True, admitted.task_id, msgspec.json.encode(view))
+
+
+def _waiting_for(own: OwnHandler | None, admitted: Admitted) -> str | None:
+    """The receipt speaks of the queue's handler; a task with its own waits for that one."""
+    if own is None or admitted.waiting_for == "queue_paused":
+        return admitted.waiting_for
+    return None if own.enabled else "handler_disabled"
 
 
 def _not_found(task_id: str) -> Refusal:
@@ -266,17 +283,20 @@ async def attempts(
 async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
     """Raises Refusal: task_not_found, task_ended (it has succeeded or is dead)."""
     caller.require("use")
-    for cancelled in await tasks.cancel(core.db, caller.tenant_id, [task_id], "requested"):
-        core.stats.ended(cancelled.queue_id, "cancelled", None)
-        if cancelled.owner is not None:
-            core.signals.revoked(task_id, cancelled.owner)
-            core.signals.stir()
-    view = await views.find_task(core.db, caller.tenant_id, task_id, even_past=True)
-    if view is None:
-        raise _not_found(task_id)
-    if view.state != "cancelled":
-        raise Refusal("task_ended", f"the task has ended: it is {view.state}")
-    return view
+    for _ in range(LOOKUPS):  # a retry may bring it back between the cancel and the look into history
+        for cancelled in await tasks.cancel(core.db, caller.tenant_id, [task_id], "requested"):
+            core.stats.ended(cancelled.queue_id, "cancelled", None)
+            if cancelled.owner is not None:
+                core.signals.revoked(task_id, cancelled.owner)
+                core.signals.stir()
+        view = await views.find_task(core.db, caller.tenant_id, task_id, even_past=True)
+        if view is None:
+            raise _not_found(task_id)
+        if view.state == State.CANCELLED:
+            return view
+        if view.state not in UNFINISHED:
+            raise Refusal("task_ended", f"the task has ended: it is {view.state}")
+    raise Refusal("unavailable", "the task keeps being retried and cancelled", retry_after_seconds=1)
 
 
 async def retry(core: Core, caller: Caller, task_id: str) -> TaskView:

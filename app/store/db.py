@@ -62,6 +62,10 @@ class Unavailable(Refusal):
         return self.cause
 
 
+class PartitionMissing(Exception):
+    """History has no partition for a day that something is to be kept until."""
+
+
 def normalise(dsn: str) -> str:
     """Any postgres:// or postgresql:// form, with or without a SQLAlchemy driver, as asyncpg takes it."""
     return re.sub(r"^postgres(?:ql)?(?:\+\w+)?://", "postgresql://", dsn)
@@ -147,6 +151,10 @@ class Database:
 async def translated() -> AsyncIterator[None]:
     try:
         yield
+    except asyncpg.CheckViolationError as error:
+        if error.constraint_name is None and "no partition" in str(error):
+            raise PartitionMissing(str(error)) from error
+        raise
     except AWAY as error:
         raise Unavailable(f"{type(error).__name__}: {error}") from error
     except DBAPIError as error:

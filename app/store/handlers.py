@@ -54,6 +54,15 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnHandler:
+    """What the answer to an enqueue shows of a handler that the task named for itself."""
+
+    id: int
+    timeout_seconds: float
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
 class HandlerRow:
     """A handler as it is stored, its sealed parts open: for the service room, never for a caller."""
 
@@ -98,6 +107,15 @@ async def find_id(db: Database, tenant_id: int, name: str) -> int | None:
         "select id from sluice.handlers where tenant_id = $1 and name = $2 and deleted_at is null", tenant_id, name
     )
     return None if found is None else int(found)
+
+
+async def find_own(db: Database, tenant_id: int, name: str) -> OwnHandler | None:
+    rows = await db.fetch(
+        "select id, timeout_seconds, enabled from sluice.handlers where tenant_id = $1 and name = $2 and deleted_at is null",
+        tenant_id,
+        name,
+    )
+    return OwnHandler(**rows[0]) if rows else None
 
 
 async def ids(db: Database, tenant_id: int, name: str) -> list[int]:

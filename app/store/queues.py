@@ -55,6 +55,8 @@ class QueueRow:
     idempotency_seconds: float
     max_attempts: int
     timeout_seconds: float | None
+    """None: the handler's."""
+    handler_timeout_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ async def find(db: Database, tenant_id: int, name: str) -> QueueRow | None:
     rows = await db.fetch(
         """
         select q.id, q.version, q.tenant_id, q.name, q.handler_id, h.name as handler, q.retry, q.idempotency_seconds,
-               q.max_attempts, q.timeout_seconds
+               q.max_attempts, q.timeout_seconds, h.timeout_seconds as handler_timeout_seconds
         from sluice.queues q left join sluice.handlers h on h.id = q.handler_id
         where q.tenant_id = $1 and q.name = $2 and q.deleted_at is null
         """,
@@ -187,8 +189,8 @@ async def outdate_of_handler(connection: AsyncConnection, handler_id: int) -> No
 
 
 async def _outdate(connection: AsyncConnection, which: ColumnElement[bool]) -> None:
-    """Raise the versions: replicas shall read these policies anew, for `limited` says more than the queue's row.
-    Locked in order of id, as enqueues lock them."""
+    """Raise the versions: replicas shall read these queues anew, for what they keep of them says more than the queue's row
+    (`limited`, the handler's timeout). Locked in order of id, as enqueues lock them."""
     locked = select(queues.c.id).where(which, queues.c.deleted_at.is_(None)).order_by(queues.c.id)
     ids = list(await connection.scalars(locked.with_for_update(key_share=True)))
     await connection.execute(update(queues).where(queues.c.id.in_(ids)).values(version=queues.c.version + 1))

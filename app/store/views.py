@@ -33,7 +33,8 @@ select t.id, q.name as queue, h.name as handler, t.type,
     when h.max_concurrency <= (select count(*) from sluice.tasks r
                                where r.state = 1 and r.tenant_id = t.tenant_id and r.lease_handler_id = h.id)
       then 'handler_limit'
-    when q.max_concurrency <= (select count(*) from sluice.tasks r where r.state = 1 and r.queue_id = q.id)
+    when q.max_concurrency <= (select count(*) from sluice.tasks r
+                               where r.state = 1 and r.tenant_id = t.tenant_id and r.queue_id = q.id)
       then 'queue_limit'
   end as waiting_for
 from {source} t

@@ -8,7 +8,7 @@ declare v_count integer;
 begin
   with gone as (
     delete from sluice.tasks t using unnest(p_ids, p_ended_at) e(id, ended_at)
-    where t.id = e.id and t.id = any(p_ids) returning t.*, e.ended_at),
+    where t.id = e.id returning t.*, e.ended_at),
   kept as (
     insert into sluice.task_history (
       id, kept_until, tenant_id, queue_id, handler_id, state, reason, ended_at, priority, run_at, created_at, expires_at,

@@ -13,8 +13,11 @@ begin
   v_now := clock_timestamp();
   return query select t.id, t.queue_id, t.handler_id, t.lease_handler_id, t.lease_owner
     from sluice.tasks t where t.id = any(v_ids);
-  update sluice.tasks t set attempt = t.attempt - 1, last_counted = false, last_ended_at = v_now,
-    last_outcome = coalesce(t.last_outcome, 'cancelled')
+  -- a lease that has run out was lost before this cancel: its attempt counts
+  update sluice.tasks t set
+    attempt = t.attempt - case when t.lease_expires_at > v_now then 1 else 0 end,
+    last_counted = t.lease_expires_at <= v_now, last_ended_at = v_now,
+    last_outcome = coalesce(t.last_outcome, case when t.lease_expires_at > v_now then 'cancelled' else 'lease_expired' end)
   where t.id = any(v_ids) and t.lease_token is not null;
   perform sluice.bury_v1(v_ids, 5::smallint, p_reason, array_fill(v_now, array[cardinality(v_ids)]));
 end $$;

@@ -15,7 +15,8 @@ returns table (
   attempt integer, priority smallint, payload bytea, type text, headers json, correlation_id text, retry json,
   timeout_seconds double precision, traceparent text, tracestate text, created_at timestamptz)
 language plpgsql volatile
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
+set enable_bitmapscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -67,7 +68,7 @@ begin
   end if;
   if s.queue_limit is not null then
     v_room := least(v_room, s.queue_limit
-      - (select count(*) from sluice.tasks t where t.state = 1 and t.queue_id = p_queue)::integer);
+      - (select count(*) from sluice.tasks t where t.state = 1 and t.tenant_id = v_tenant and t.queue_id = p_queue)::integer);
   end if;
   if v_room <= 0 then verdict := 'full'; return next; return; end if;
 
@@ -94,7 +95,7 @@ begin
       last_token = g.token, last_counted = true, last_replica = p_replica, last_started_at = v_now, last_ended_at = null,
       last_outcome = null, last_status = null, last_message = null, last_excerpt = null, last_trace_id = null
     from (select i.id, gen_random_uuid() as token from unnest(v_ids) i(id) offset 0) g
-    where t.id = g.id and t.id = any(v_ids)
+    where t.id = g.id
     returning null::text, s.queue_version, v_handler, s.handler_version, t.id, t.lease_token, t.lease_expires_at, v_now, t.run_at,
       t.claims, t.attempt, t.priority, t.payload, t.type, t.headers, t.correlation_id, t.retry, t.timeout_seconds,
       t.traceparent, t.tracestate, t.created_at;

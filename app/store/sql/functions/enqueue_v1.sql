@@ -22,8 +22,8 @@ begin
     from (select distinct h from unnest(p_handlers) h where h <> 0 order by h) s;
   perform pg_advisory_xact_lock_shared(5157003, s.q::integer)
     from (select distinct q from unnest(p_queues) q order by q) s;
-  perform 1 from (select 1 from sluice.queues q where q.id = any(p_queues) and q.max_depth is not null
-                  order by q.id for no key update) s;
+  perform pg_advisory_xact_lock(5157005, s.id::integer)
+    from (select q.id from sluice.queues q where q.id = any(p_queues) and q.max_depth is not null order by q.id) s;
   v_now := clock_timestamp();
 
   select coalesce(jsonb_object_agg(u.n, jsonb_build_array(u.verdict)), '{}') into v_verdicts
@@ -77,8 +77,9 @@ begin
       -- an item that replays one refused here must not be told of a task that never was
       select v_verdicts || coalesce(jsonb_object_agg(v.n, jsonb_build_array('queue_full')), '{}') into v_verdicts
       from (select b::text as n from unnest(v_bad) b
-            union select e.key from jsonb_each(v_verdicts) e
-            where e.value ->> 0 = 'replayed' and (e.value ->> 1)::uuid = any(select p_ids[b] from unnest(v_bad) b)) v;
+            union select i.n::text from unnest(p_queues, p_keys) with ordinality i(queue, key, n)
+            where i.queue = v_queue.id and i.key = any(select p_keys[b] from unnest(v_bad) b)
+              and v_verdicts -> i.n::text ->> 0 in ('replayed', 'mismatch')) v;
     end if;
   end loop;
 
@@ -100,7 +101,7 @@ begin
        with ordinality i(id, queue, handler, payload, key, options, n)
   join sluice.queues q on q.id = i.queue
   cross join lateral (select i.options::jsonb as o offset 0) o
-  cross join lateral (select coalesce((o.o ->> 'run_at')::timestamptz,
+  cross join lateral (select greatest((o.o ->> 'run_at')::timestamptz,
       v_now + make_interval(secs => (o.o ->> 'delay_seconds')::double precision), v_now) as run_at offset 0) r
   where not v_verdicts ? i.n::text;
 

@@ -2,7 +2,8 @@
 -- An attempt whose late outcome is already on record keeps that record. SKIP LOCKED: another replica has those rows.
 create function sluice.reap_v1(p_limit integer)
 returns table (task_id uuid, queue_id bigint, lane bigint, handler_id bigint, dead boolean) language plpgsql volatile
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
+set enable_bitmapscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare v_ids uuid[]; v_dead uuid[]; v_expired uuid[]; v_now timestamptz;
@@ -25,8 +26,10 @@ begin
   return query
     select t.id, t.queue_id, t.handler_id, t.lease_handler_id, t.id = any(coalesce(v_dead || v_expired, '{}'))
     from sluice.tasks t where t.id = any(v_ids);
-  perform sluice.bury_v1(v_dead, 4::smallint, 'attempts_exhausted', array_fill(v_now, array[cardinality(v_dead)]))
-    where v_dead is not null;
-  perform sluice.bury_v1(v_expired, 4::smallint, 'expired', array_fill(v_now, array[cardinality(v_expired)]))
-    where v_expired is not null;
+  if v_dead is not null then
+    perform sluice.bury_v1(v_dead, 4::smallint, 'attempts_exhausted', array_fill(v_now, array[cardinality(v_dead)]));
+  end if;
+  if v_expired is not null then
+    perform sluice.bury_v1(v_expired, 4::smallint, 'expired', array_fill(v_now, array[cardinality(v_expired)]));
+  end if;
 end $$;

@@ -6,34 +6,39 @@ set enable_seqscan = off set jit = off
 as $$
 declare v_outcome text; v_where text; v_kept timestamptz; v_number integer;
 begin
-  select t.last_outcome, 'task' into v_outcome, v_where from sluice.tasks t where t.id = p_id and t.last_token = p_token for update;
-  if not found then
-    select a.outcome, 'attempt', a.number into v_outcome, v_where, v_number
-    from sluice.attempts a where a.task_id = p_id and a.token = p_token;
-  end if;
-  if not found then
-    select t.last_outcome, 'history', t.kept_until into v_outcome, v_where, v_kept
-    from sluice.task_history t where t.id = p_id and t.last_token = p_token;
-  end if;
-  if not found then
-    select a.outcome, 'attempt history', a.kept_until, a.number into v_outcome, v_where, v_kept, v_number
-    from sluice.attempt_history a where a.task_id = p_id and a.token = p_token;
-  end if;
-  if not found then return 'unknown'; end if;
-  if v_outcome = 'stale' then return 'stale'; end if;
-  if coalesce(v_outcome, 'lease_expired') not in ('lease_expired', 'cancelled') then return 'repeat'; end if;
-  if v_where = 'task' then
-    update sluice.tasks t set last_outcome = 'stale', last_status = p_status, last_message = p_message, last_excerpt = p_excerpt,
-      last_ended_at = clock_timestamp() where t.id = p_id and t.last_token = p_token;
-  elsif v_where = 'attempt' then
-    update sluice.attempts a set outcome = 'stale', status = p_status, message = p_message, excerpt = p_excerpt
-    where a.task_id = p_id and a.number = v_number;
-  elsif v_where = 'history' then
-    update sluice.task_history t set last_outcome = 'stale', last_status = p_status, last_message = p_message,
-      last_excerpt = p_excerpt where t.id = p_id and t.kept_until = v_kept;
-  else
-    update sluice.attempt_history a set outcome = 'stale', status = p_status, message = p_message, excerpt = p_excerpt
-    where a.task_id = p_id and a.number = v_number and a.kept_until = v_kept;
-  end if;
-  return 'stale';
+  -- An attempt may move (claim, end, retry) between any two of these statements: what is not found, or not there any more
+  -- when it is written, is looked for again.
+  for v_try in 1..5 loop
+    select t.last_outcome, 'task' into v_outcome, v_where from sluice.tasks t where t.id = p_id and t.last_token = p_token;
+    if not found then
+      select a.outcome, 'attempt', a.number into v_outcome, v_where, v_number
+      from sluice.attempts a where a.task_id = p_id and a.token = p_token;
+    end if;
+    if not found then
+      select t.last_outcome, 'history', t.kept_until into v_outcome, v_where, v_kept
+      from sluice.task_history t where t.id = p_id and t.last_token = p_token;
+    end if;
+    if not found then
+      select a.outcome, 'attempt history', a.kept_until, a.number into v_outcome, v_where, v_kept, v_number
+      from sluice.attempt_history a where a.task_id = p_id and a.token = p_token;
+    end if;
+    continue when not found;
+    if v_outcome = 'stale' then return 'stale'; end if;
+    if coalesce(v_outcome, 'lease_expired') not in ('lease_expired', 'cancelled', 'held') then return 'repeat'; end if;
+    if v_where = 'task' then
+      update sluice.tasks t set last_outcome = 'stale', last_status = p_status, last_message = p_message,
+        last_excerpt = p_excerpt, last_ended_at = clock_timestamp() where t.id = p_id and t.last_token = p_token;
+    elsif v_where = 'attempt' then
+      update sluice.attempts a set outcome = 'stale', status = p_status, message = p_message, excerpt = p_excerpt
+      where a.task_id = p_id and a.number = v_number;
+    elsif v_where = 'history' then
+      update sluice.task_history t set last_outcome = 'stale', last_status = p_status, last_message = p_message,
+        last_excerpt = p_excerpt where t.id = p_id and t.kept_until = v_kept;
+    else
+      update sluice.attempt_history a set outcome = 'stale', status = p_status, message = p_message, excerpt = p_excerpt
+      where a.task_id = p_id and a.number = v_number and a.kept_until = v_kept;
+    end if;
+    if found then return 'stale'; end if;
+  end loop;
+  return 'unknown';
 end $$;

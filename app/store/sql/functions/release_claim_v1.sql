@@ -10,6 +10,6 @@ begin
     with back as (
       update sluice.tasks t set state = 0, attempt = t.attempt - 1, lease_token = null, lease_owner = null, lease_claim = null,
         lease_expires_at = null, last_counted = false, last_ended_at = clock_timestamp(), last_outcome = 'released'
-      where t.id = any(v_ids) and t.lease_claim = p_claim returning t.queue_id)
+      where t.id = any(v_ids) and t.lease_claim = p_claim and t.lease_expires_at > clock_timestamp() returning t.queue_id)
     select distinct b.queue_id from back b;
 end $$;

@@ -12,6 +12,6 @@ begin
     update sluice.tasks t set lease_expires_at = greatest(t.lease_expires_at,
       least(v_now + make_interval(secs => p_lease_seconds), t.last_started_at + interval '7 days'))
     from unnest(p_ids, p_tokens) x(id, token)
-    where t.id = x.id and t.id = any(p_ids) and t.lease_token = x.token and t.lease_expires_at > v_now
+    where t.id = x.id and t.lease_token = x.token and t.lease_expires_at > v_now
     returning t.lease_token;
 end $$;

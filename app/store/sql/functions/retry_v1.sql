@@ -15,18 +15,21 @@ begin
   if not found then return 'gone'; end if;
   if v_handler <> 0 then perform pg_advisory_xact_lock_shared(5157002, v_handler::integer); end if;
   perform pg_advisory_xact_lock_shared(5157003, v_queue::integer);
-  select t.state into v_state from sluice.tasks t where t.id = p_id and t.tenant_id = p_tenant for update;
-  v_now := clock_timestamp();
-  if found then
-    if v_state = 1 then return 'running'; end if;
-    update sluice.tasks t set state = 0, run_at = case when t.state = 2 then v_now else t.run_at end,
-      expires_at = case when t.expires_at > v_now then t.expires_at end
-    where t.id = p_id and (t.state = 2 or t.expires_at <= v_now);
-    return case when found then 'moved' else 'unchanged' end;
-  end if;
-  select t.state into v_state from sluice.task_history t
-    where t.id = p_id and t.tenant_id = p_tenant and t.kept_until > v_now;
-  if not found then return 'gone'; end if;
+  for v_try in 1..5 loop  -- in neither: it moved between the two looks
+    select t.state into v_state from sluice.tasks t where t.id = p_id and t.tenant_id = p_tenant for update;
+    v_now := clock_timestamp();
+    if found then
+      if v_state = 1 then return 'running'; end if;
+      update sluice.tasks t set state = 0, run_at = case when t.state = 2 then v_now else t.run_at end,
+        expires_at = case when t.expires_at > v_now then t.expires_at end
+      where t.id = p_id and (t.state = 2 or t.expires_at <= v_now);
+      return case when found then 'moved' else 'unchanged' end;
+    end if;
+    select t.state into v_state from sluice.task_history t
+      where t.id = p_id and t.tenant_id = p_tenant and t.kept_until > v_now for update;
+    exit when found;
+    if v_try = 5 then return 'gone'; end if;
+  end loop;
   if v_state = 3 then return 'ended'; end if;
   if not exists (select from sluice.queues q where q.id = v_queue and q.deleted_at is null)
      or v_handler <> 0 and not exists (select from sluice.handlers h where h.id = v_handler and h.deleted_at is null) then
@@ -51,5 +54,5 @@ begin
   insert into sluice.attempts (task_id, number, token, counted, replica, started_at, ended_at, outcome, status, message,
                                excerpt, trace_id)
   select task_id, number, token, counted, replica, started_at, ended_at, outcome, status, message, excerpt, trace_id from earlier;
-  return case when exists (select from sluice.tasks t where t.id = p_id) then 'moved' else 'unchanged' end;
+  return 'moved';
 end $$;

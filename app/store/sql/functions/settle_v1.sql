@@ -22,7 +22,7 @@ begin
     using unnest(p_ids, p_tokens, p_kinds, p_outcomes, p_reasons, p_statuses, p_messages, p_excerpts, p_results, p_formats,
                  p_truncated, p_traces)
       x(x_id, x_token, x_kind, x_outcome, x_reason, x_status, x_message, x_excerpt, x_result, x_format, x_truncated, x_trace)
-    where t.id = x.x_id and t.id = any(p_ids) and t.lease_token = x.x_token and x.x_kind in (0, 2)
+    where t.id = x.x_id and t.lease_token = x.x_token and x.x_kind in (0, 2)
       and t.lease_expires_at > v_now
     returning t.*, x.*),
   kept as (
@@ -66,14 +66,15 @@ begin
         last_message = x.message, last_excerpt = x.excerpt, last_trace_id = x.trace
       from unnest(p_ids, p_tokens, p_kinds, p_outcomes, p_delays, p_statuses, p_messages, p_excerpts, p_traces)
         x(id, token, kind, outcome, delay, status, message, excerpt, trace)
-      where t.id = x.id and t.id = any(p_ids) and t.lease_token = x.token and x.kind in (1, 3) and t.lease_expires_at > v_now
+      where t.id = x.id and t.lease_token = x.token and x.kind in (1, 3) and t.lease_expires_at > v_now
       returning t.last_token)
     select array_agg(b.last_token) into v_waiting from back b;
   end if;
 
   return query select a.token, 'applied' from unnest(v_ended || v_waiting) a(token);
   if coalesce(cardinality(v_ended), 0) + coalesce(cardinality(v_waiting), 0) < cardinality(p_tokens) then
-    for v_n in select n from unnest(p_tokens) with ordinality u(token, n) where token <> all(coalesce(v_ended || v_waiting, '{}')) loop
+    for v_n in select n from unnest(p_ids, p_tokens) with ordinality u(id, token, n)
+                where u.token <> all(coalesce(v_ended || v_waiting, '{}')) order by u.id, u.n loop
       token := p_tokens[v_n];
       verdict := sluice.record_late_v1(p_ids[v_n], p_tokens[v_n], p_statuses[v_n], p_messages[v_n], p_excerpts[v_n]);
       return next;
