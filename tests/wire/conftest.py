@@ -1,0 +1,58 @@
+"""Most tests here share one replica on a database of its own and take fresh names; the others start their own."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from uuid import uuid4
+
+import pytest
+
+from app.settings import Settings
+from app.store import migrations
+from tests.databases import create_database, drop_database
+from tests.sluices import Replica, replica_with
+from tests.wire.api import Api
+
+
+@pytest.fixture(scope="session")
+async def shared_url(server_url: str, anyio_backend: object) -> AsyncIterator[str]:
+    name = f"sluice_test_{uuid4().hex}"
+    url = await create_database(server_url, name)
+    await migrations.migrate(url)
+    yield url
+    await drop_database(server_url, name)
+
+
+@pytest.fixture(scope="session")
+async def shared(shared_url: str) -> AsyncIterator[Replica]:
+    settings = Settings.model_validate({"database_url": shared_url, "port": 0, "drain_grace_seconds": 0})
+    async with replica_with(settings) as replica:
+        yield replica
+
+
+@pytest.fixture(scope="session")
+async def twin(shared_url: str) -> AsyncIterator[Replica]:
+    """A second replica on the same database."""
+    settings = Settings.model_validate({"database_url": shared_url, "port": 0, "drain_grace_seconds": 0})
+    async with replica_with(settings) as replica:
+        yield replica
+
+
+@pytest.fixture
+def api(shared: Replica) -> Api:
+    return Api(shared.client, shared.url)
+
+
+@pytest.fixture
+def other(twin: Replica) -> Api:
+    """The same Sluice, asked over its second replica."""
+    return Api(twin.client, twin.url)
+
+
+@pytest.fixture
+def start_api(start_replica: Callable[..., Awaitable[Replica]]) -> Callable[..., Awaitable[Api]]:
+    """A replica on the test's own clean database."""
+
+    async def start(**settings: object) -> Api:
+        replica = await start_replica(**settings)
+        return Api(replica.client, replica.url)
+
+    return start
