@@ -99,8 +99,8 @@ async def test_a_replica_that_says_goodbye_is_not_missed(core: Core) -> None:
     here, there = str(uuid4()), str(uuid4())
     for replica_id in (here, there):
         await replicas.beat(core.db, replica_id, "r", "all", "1", draining=False)
-    now, others = await replicas.beat(core.db, here, "r", "all", "1", draining=True)
-    assert others == 1 and now is not None
+    now, others, oldest = await replicas.beat(core.db, here, "r", "all", "1", draining=True)
+    assert (others, oldest) == (1, 1) and now is not None
     await replicas.gone(core.db, there)
     (left,) = await replicas.list_recent(core.db)
     assert left.id == here and left.draining
