@@ -12,11 +12,14 @@ from tests.wire.api import Api, fresh, good, payload_span, problem, raw, raw_cod
 
 pytestmark = pytest.mark.anyio
 
-FIELDS = set(
-    "id queue handler type state reason priority payload content_type headers tags correlation_id idempotency_key "
-    "unique_key created_at run_at started_at ended_at expires_at attempt max_attempts timeout_seconds last_error result "
-    "result_truncated progress lease replica schedule scheduled_for batch parent waiting_for".split()
-)
+FIELDS = {
+    *("id", "queue", "handler", "type", "state", "reason"),
+    *("priority", "payload", "content_type", "headers", "tags", "correlation_id"),
+    *("idempotency_key", "unique_key", "created_at", "run_at", "started_at", "ended_at"),
+    *("expires_at", "attempt", "max_attempts", "timeout_seconds", "last_error", "result"),
+    *("result_truncated", "progress", "lease", "replica", "schedule", "scheduled_for"),
+    *("batch", "parent", "waiting_for"),
+}
 NUL = "\x00"
 
 
