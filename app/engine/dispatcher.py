@@ -140,8 +140,9 @@ class Dispatcher:
         return max(0.001, wait)
 
     def _share(self, key: LaneKey) -> int:
+        """How many the lane may claim so that it then holds no more than is left; one, where one is all there is."""
         free = self._capacity - self._calls.count - self._asked
-        return free - self._calls.in_lane(key)
+        return (free - self._calls.in_lane(key) + 1) // 2
 
     async def _claim(self, key: LaneKey, lane: LaneState, want: int) -> None:
         claim_id = str(uuid.uuid4())
