@@ -1,0 +1,176 @@
+"""The one frame of every loop: it backs off, finishes the tick in hand, and its death fails liveness."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from app.engine.loop import Loop, Outage
+from app.store.db import Unavailable
+from app.telemetry import events
+from tests.sluices import Replica
+from tests.support import poll
+
+pytestmark = pytest.mark.anyio
+
+NEVER = 3600.0
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the frame logs."""
+    lines: list[dict[str, Any]] = []
+    monkeypatch.setattr(events, "emit", lambda log, event, **fields: lines.append(fields))
+    return lines
+
+
+class Ticks:
+    """A tick that does what the test has put in line, then waits for ever; each one is counted at its start."""
+
+    def __init__(self, *steps: Callable[[], Awaitable[float]] | Exception) -> None:
+        self.steps = list(steps)
+        self.begun = 0
+        self.ended = 0
+
+    async def __call__(self) -> float:
+        self.begun += 1
+        step = self.steps.pop(0) if self.steps else None
+        if isinstance(step, Exception):
+            raise step
+        delay = NEVER if step is None else await step()
+        self.ended += 1
+        return delay
+
+
+async def test_a_failing_tick_is_tried_again_after_a_growing_wait_with_a_cap(said: list[dict[str, Any]]) -> None:
+    tick = Ticks(*[RuntimeError("no")] * 7)
+    loop = Loop("worker", tick, Outage())
+    loop.start()
+    for number in range(1, 8):
+        await poll(lambda number=number: len(said) == number)  # type: ignore[misc]
+        loop.wake()
+    await poll(lambda: tick.ended == 1)
+    await loop.stop()
+    assert [line["retry_in_seconds"] for line in said] == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert {line["loop"] for line in said} == {"worker"}
+    assert not loop.died
+
+
+async def test_the_wait_starts_small_again_after_a_tick_that_went_well(said: list[dict[str, Any]]) -> None:
+    async def well() -> float:
+        return NEVER
+
+    tick = Ticks(RuntimeError("no"), RuntimeError("no"), well, RuntimeError("no"))
+    loop = Loop("worker", tick, Outage())
+    loop.start()
+    for number in range(1, 5):
+        await poll(lambda number=number: tick.begun == number)  # type: ignore[misc]
+        loop.wake()
+    await poll(lambda: tick.begun == 5)
+    await loop.stop()
+    assert [line["retry_in_seconds"] for line in said] == [0.2, 0.4, 0.2]
+
+
+async def test_a_database_that_is_away_is_said_once_by_all_loops_together(said: list[dict[str, Any]]) -> None:
+    outage = Outage()
+    ticks = [Ticks(Unavailable("gone"), Unavailable("still gone")) for _ in range(2)]
+    loops = [Loop(name, tick, outage) for name, tick in zip(("one", "other"), ticks, strict=True)]
+    for loop in loops:
+        loop.start()
+    for begun in (1, 2):
+        await poll(lambda begun=begun: all(tick.begun == begun for tick in ticks))  # type: ignore[misc]
+        for loop in loops:
+            loop.wake()
+    await poll(lambda: all(tick.ended == 1 for tick in ticks))
+    for loop in loops:
+        await loop.stop()
+    assert said[0] == {"statement": "one", "error": "gone"}
+    assert [set(line) for line in said[1:]] == [{"outage_seconds"}]
+
+
+async def test_a_stop_finishes_the_tick_in_hand() -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> float:
+        begun.set()
+        await go.wait()
+        return 0
+
+    tick = Ticks(slow)
+    loop = Loop("worker", tick, Outage())
+    loop.start()
+    await begun.wait()
+    stopping = asyncio.create_task(loop.stop())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not stopping.done() and not loop.died
+    go.set()
+    await stopping
+    assert (tick.begun, tick.ended) == (1, 1), "the tick was neither cancelled nor followed by another"
+
+
+async def test_a_stop_ends_a_wait_at_once() -> None:
+    tick = Ticks()
+    loop = Loop("worker", tick, Outage())
+    loop.start()
+    await poll(lambda: tick.ended == 1)
+    async with asyncio.timeout(5):
+        await loop.stop()
+    assert not loop.died
+
+
+async def test_wakes_during_a_tick_are_one_more_tick_right_after_it() -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> float:
+        begun.set()
+        await go.wait()
+        return NEVER
+
+    tick = Ticks(slow)
+    loop = Loop("worker", tick, Outage())
+    loop.start()
+    await begun.wait()
+    for _ in range(3):
+        loop.wake()
+    go.set()
+    await poll(lambda: tick.ended == 2)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert tick.begun == 2
+    await loop.stop()
+
+
+async def test_of_many_timed_wakes_the_earliest_counts() -> None:
+    tick = Ticks()
+    loop = Loop("worker", tick, Outage())
+    loop.start()
+    await poll(lambda: tick.ended == 1)
+    loop.wake_in(NEVER)
+    loop.wake_in(0.01)
+    loop.wake_in(NEVER)
+    await poll(lambda: tick.ended == 2)
+    await loop.stop()
+
+
+async def test_a_loop_that_ends_by_itself_has_died() -> None:
+    async def cancelled() -> float:
+        raise asyncio.CancelledError
+
+    loop = Loop("worker", Ticks(cancelled), Outage())
+    assert not loop.died
+    loop.start()
+    await poll(lambda: loop.died)
+
+
+async def test_a_dead_loop_fails_liveness_and_is_named(start_replica: Callable[..., Awaitable[Replica]]) -> None:
+    before = asyncio.all_tasks()
+    replica = await start_replica()
+    assert (await replica.client.get("/health/live")).status_code == 200
+    reaper = next(task for task in asyncio.all_tasks() - before if task.get_name() == "loop reaper")
+    reaper.cancel()
+    await asyncio.wait([reaper])
+    answer = await replica.client.get("/health/live")
+    assert answer.status_code == 503
+    assert "reaper" in answer.text
