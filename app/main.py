@@ -34,9 +34,9 @@ from app.telemetry.tracing import build_tracing, traces_endpoint
 from app.version import VERSION
 
 ENQUEUE_GROUP = 500
-ENQUEUE_FLIGHTS = 2
+ENQUEUE_FLIGHTS = 4
 SETTLE_GROUP = 500
-SETTLE_FLIGHTS = 2
+SETTLE_FLIGHTS = 4
 DATABASE_WAIT_SECONDS = 30.0
 
 log = get_logger(__name__)
@@ -180,7 +180,8 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
             await _seed(sluice.core.db, settings.bootstrap_key.get_secret_value())
         app = create_app(sluice.core, _edge(sluice))
         sluice.core.tracing.instrument(app.application)
-        server = EdgeServer(EdgeServerConfig(app, log_config=None, access_log=False), catch_signals=catch_signals)
+        config = EdgeServerConfig(app, log_config=None, access_log=False, proxy_headers=False)
+        server = EdgeServer(config, catch_signals=catch_signals)
         await sluice.engine.start()
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="server")
         try:

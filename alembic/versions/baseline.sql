@@ -178,7 +178,7 @@ create index idempotency_keys_expiry on sluice.idempotency_keys (expires_at);
 -- One row for each enqueue group, so that a group whose answer was lost is run again without running twice.
 create table sluice.receipts (
   group_id uuid not null constraint receipts_pkey primary key,
-  verdicts jsonb,
+  verdicts jsonb not null,
   created_at timestamptz not null default clock_timestamp()
 ) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 create index receipts_created on sluice.receipts (created_at);

@@ -6,6 +6,7 @@ Both betray themselves: the first by Origin, the second by Host.
 
 import ipaddress
 import re
+from functools import lru_cache
 
 from app.domain.errors import Refusal
 
@@ -26,6 +27,7 @@ def _detail(header: str, value: str | None) -> str:
     return f"authentication is off, so {header} must be localhost, 127.0.0.0/8 or [::1]; it {found}"
 
 
+@lru_cache(maxsize=256)
 def _is_loopback(authority: str) -> bool:
     match = _HOST.fullmatch(authority)
     if match is None:

@@ -7,7 +7,7 @@ read, the clock stands still. Past a deadline a request that has had no answer g
 
 import asyncio
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from uvicorn.config import Config
@@ -44,6 +44,36 @@ class EdgeServerConfig(Config):
         self.max_connections = max_connections
 
 
+class Corked:
+    """A transport that sends what is written in one turn of the loop as one: uvicorn writes head and body apart, and each
+    write is a system call."""
+
+    __slots__ = ("_loop", "_parts", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def _flush(self) -> None:
+        if self._parts:
+            data = b"".join(self._parts)
+            self._parts.clear()
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class _Phase(Enum):
     BETWEEN = "between"
     HEAD = "head"
@@ -65,7 +95,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._refusal: Refusal | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, Corked(transport, self.loop)))
         limit = self.config.max_connections
         if limit is not None and len(self.connections) > limit:
             self._refuse(Refusal("unavailable", f"the service has {limit} connections already"))

@@ -45,13 +45,18 @@ async def enqueue(db: Database, group_id: str, entries: Sequence[Entry]) -> Rece
         [e.task_id for e in entries],
         [e.queue_id for e in entries],
         [e.queue_version for e in entries],
-        [e.handler_id for e in entries],
+        _unless_bare([e.handler_id for e in entries]),
         [e.payload for e in entries],
-        [e.key for e in entries],
-        [e.fingerprint for e in entries],
-        [e.options for e in entries],
+        _unless_bare([e.key for e in entries]),
+        _unless_bare([e.fingerprint for e in entries]),
+        _unless_bare([e.options for e in entries]),
     )
     return _RECEIPT.decode(receipt)
+
+
+def _unless_bare(column: list[Any]) -> list[Any] | None:
+    """Null for a column that no entry uses, so that the statement skips what it would be for."""
+    return column if any(column) else None
 
 
 async def knows_key(db: Database, queue_id: int, key: str) -> bool:

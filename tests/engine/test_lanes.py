@@ -10,6 +10,7 @@ from app.domain.errors import Refusal
 from app.service import lanes
 from app.service.lanes import Lane
 from app.store.db import Unavailable
+from tests.support import poll
 
 pytestmark = pytest.mark.anyio
 
@@ -84,6 +85,19 @@ async def test_groups_and_flights_stay_within_their_limits() -> None:
     await asyncio.gather(*submitted)
     assert write.most_flying == 3
     assert max(map(len, write.groups)) == 10
+
+
+async def test_a_slow_group_does_not_hold_up_those_behind_it() -> None:
+    write = Writer()
+    write.gate.clear()
+    lane, _ = lane_over(write, max_flights=2)
+    slow = asyncio.create_task(lane.submit(0))
+    await turns()
+    behind = asyncio.create_task(lane.submit(1))
+    await poll(lambda: write.flying == 2)
+    write.gate.set()
+    assert await asyncio.gather(slow, behind) == ["verdict 0", "verdict 1"]
+    assert write.groups == [[0], [1]]
 
 
 async def test_a_poisonous_item_fails_alone() -> None:

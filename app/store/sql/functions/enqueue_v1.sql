@@ -2,7 +2,8 @@
 --   {"at": instant, "verdicts": {"<ordinal from 1>": [verdict, task id?]}, "waiting": {"<queue id>": code}}
 -- where an item without a verdict was created. Run again with the same p_group it writes nothing and answers the same.
 --
--- Order of locks: receipt, shared advisory locks of handlers and queues, rows of queues with a depth, idempotency keys sorted.
+-- p_handlers, p_keys, p_fingerprints and p_options are null where no item of the group has any.
+-- Order of locks: the group, shared ones of handlers and queues, the depth of queues that bound it, idempotency keys sorted.
 -- The rows are read in statements after the locks, under a newer snapshot: a count taken in the locking statement is too old.
 -- 'changed': the definition is not the one the caller validated against; 'again': the key expired meanwhile; both are retried.
 create function sluice.enqueue_v1(
@@ -13,31 +14,49 @@ set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off se
 as $$
 declare
   v_now timestamptz; v_verdicts jsonb := '{}'; v_more jsonb; v_waiting jsonb; v_receipt jsonb; v_bad integer[]; v_queue record;
+  v_changed boolean; v_deep boolean;
 begin
-  insert into sluice.receipts (group_id) values (p_group) on conflict do nothing;
-  if not found then
-    return (select r.verdicts from sluice.receipts r where r.group_id = p_group);
+  perform pg_advisory_xact_lock(5157006, hashtext(p_group::text));
+  select r.verdicts into v_receipt from sluice.receipts r where r.group_id = p_group;
+  if found then return v_receipt; end if;
+  if p_handlers is not null then
+    perform pg_advisory_xact_lock_shared(5157002, s.h::integer)
+      from (select distinct h from unnest(p_handlers) h where h <> 0 order by h) s;
   end if;
-  perform pg_advisory_xact_lock_shared(5157002, s.h::integer)
-    from (select distinct h from unnest(p_handlers) h where h <> 0 order by h) s;
   perform pg_advisory_xact_lock_shared(5157003, s.q::integer)
     from (select distinct q from unnest(p_queues) q order by q) s;
-  perform pg_advisory_xact_lock(5157005, s.id::integer)
-    from (select q.id from sluice.queues q where q.id = any(p_queues) and q.max_depth is not null order by q.id) s;
+
+  -- under the shared locks a definition stands still: one look tells what the rest needs
+  select count(*) filter (where q.id is null or q.deleted_at is not null or q.version <> i.version) > 0,
+         bool_or(q.max_depth is not null),
+         jsonb_object_agg(i.queue, case when q.paused then 'queue_paused'
+                                        when q.handler_id is null then 'worker'
+                                        when not h.enabled then 'handler_disabled' end)
+           filter (where q.paused or q.handler_id is null or not h.enabled)
+    into v_changed, v_deep, v_waiting
+  from (select distinct u.queue, u.version from unnest(p_queues, p_versions) u(queue, version)) i
+  left join sluice.queues q on q.id = i.queue
+  left join sluice.handlers h on h.id = q.handler_id;
+  if v_deep then
+    perform pg_advisory_xact_lock(5157005, s.id::integer)
+      from (select q.id from sluice.queues q where q.id = any(p_queues) and q.max_depth is not null order by q.id) s;
+  end if;
   v_now := clock_timestamp();
 
-  select coalesce(jsonb_object_agg(u.n, jsonb_build_array(u.verdict)), '{}') into v_verdicts
-  from (
-    select i.n, case
-        when q.id is null or q.deleted_at is not null or q.version <> i.version then 'changed'
-        when i.handler <> 0 and (h.id is null or h.deleted_at is not null) then 'handler_gone'
-      end as verdict
-    from unnest(p_queues, p_versions, p_handlers) with ordinality i(queue, version, handler, n)
-    left join sluice.queues q on q.id = i.queue
-    left join sluice.handlers h on h.id = i.handler) u
-  where u.verdict is not null;
+  if v_changed or p_handlers is not null then
+    select coalesce(jsonb_object_agg(u.n, jsonb_build_array(u.verdict)), '{}') into v_verdicts
+    from (
+      select i.n, case
+          when q.id is null or q.deleted_at is not null or q.version <> i.version then 'changed'
+          when i.handler <> 0 and (h.id is null or h.deleted_at is not null) then 'handler_gone'
+        end as verdict
+      from unnest(p_queues, p_versions, p_handlers) with ordinality i(queue, version, handler, n)
+      left join sluice.queues q on q.id = i.queue
+      left join sluice.handlers h on h.id = i.handler) u
+    where u.verdict is not null;
+  end if;
 
-  if exists (select from unnest(p_keys) k where k is not null) then
+  if p_keys is not null then
     delete from sluice.idempotency_keys k
     using (select d.queue_id, d.key from sluice.idempotency_keys d
            join (select distinct i.queue, i.key from unnest(p_queues, p_keys) i(queue, key) where i.key is not null) w
@@ -63,7 +82,7 @@ begin
   end if;
 
   for v_queue in select q.id, q.max_depth from sluice.queues q
-                 where q.id = any(p_queues) and q.max_depth is not null order by q.id loop
+                 where v_deep and q.id = any(p_queues) and q.max_depth is not null order by q.id loop
     select array_agg(i.n) into v_bad
     from (select n, row_number() over (order by n) as place
           from unnest(p_queues) with ordinality u(queue, n)
@@ -88,7 +107,7 @@ begin
     correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts, timeout_seconds,
     traceparent, tracestate)
   select
-    i.id, q.tenant_id, i.queue, i.handler, case when r.run_at > v_now then 2 else 0 end,
+    i.id, q.tenant_id, i.queue, coalesce(i.handler, 0), case when r.run_at > v_now then 2 else 0 end,
     coalesce((o.o ->> 'priority')::smallint, 0), r.run_at, v_now,
     coalesce((o.o ->> 'expires_at')::timestamptz, v_now + make_interval(secs => (o.o ->> 'ttl_seconds')::double precision)),
     i.payload, o.o ->> 'type', (o.o -> 'headers')::json,
@@ -105,19 +124,14 @@ begin
       v_now + make_interval(secs => (o.o ->> 'delay_seconds')::double precision), v_now) as run_at offset 0) r
   where not v_verdicts ? i.n::text;
 
-  insert into sluice.lanes (queue_id, handler_id)
-  select distinct i.queue, i.handler from unnest(p_queues, p_handlers) with ordinality i(queue, handler, n)
-  where i.handler <> 0 and not v_verdicts ? i.n::text
-  order by 1, 2 on conflict do nothing;
-
-  select jsonb_object_agg(q.id, case when q.paused then 'queue_paused'
-                                     when q.handler_id is null then 'worker'
-                                     when not h.enabled then 'handler_disabled' end)
-    into v_waiting
-  from sluice.queues q left join sluice.handlers h on h.id = q.handler_id
-  where q.id = any(p_queues) and (q.paused or q.handler_id is null or not h.enabled);
+  if p_handlers is not null then
+    insert into sluice.lanes (queue_id, handler_id)
+    select distinct i.queue, i.handler from unnest(p_queues, p_handlers) with ordinality i(queue, handler, n)
+    where i.handler <> 0 and not v_verdicts ? i.n::text
+    order by 1, 2 on conflict do nothing;
+  end if;
   v_receipt := jsonb_strip_nulls(jsonb_build_object('at', v_now, 'waiting', v_waiting,
                                                     'verdicts', nullif(v_verdicts, '{}')));
-  update sluice.receipts r set verdicts = v_receipt where r.group_id = p_group;
+  insert into sluice.receipts (group_id, verdicts) values (p_group, v_receipt);
   return v_receipt;
 end $$;
