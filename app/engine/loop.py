@@ -43,7 +43,9 @@ class Loop:
         self._tick = tick
         self._woken = asyncio.Event()
         self._stopping = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0
+        """uvloop's handle of what is due at once has no when()."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -58,10 +60,10 @@ class Loop:
         loop = asyncio.get_running_loop()
         at = loop.time() + max(0.0, seconds)
         if self._timer is not None:
-            if self._timer.when() <= at:
+            if self._timer_at <= at:
                 return
             self._timer.cancel()
-        self._timer = loop.call_at(at, self._ring)
+        self._timer, self._timer_at = loop.call_at(at, self._ring), at
 
     def _ring(self) -> None:
         self._timer = None

@@ -154,6 +154,17 @@ async def test_of_many_timed_wakes_the_earliest_counts() -> None:
     await loop.stop()
 
 
+async def test_a_wake_that_is_due_at_once_can_be_followed_by_others() -> None:
+    tick = Ticks()
+    loop = Loop("worker", tick, Outage())
+    loop.start()
+    await poll(lambda: tick.ended == 1)
+    for seconds in (-1.0, 0.0, NEVER, 0.0):
+        loop.wake_in(seconds)
+    await poll(lambda: tick.ended == 2)
+    await loop.stop()
+
+
 async def test_a_loop_that_ends_by_itself_has_died() -> None:
     async def cancelled() -> float:
         raise asyncio.CancelledError
