@@ -36,6 +36,8 @@ AWAY = (
     asyncio.TimeoutError,
     ssl.SSLError,
     asyncpg.InterfaceError,
+    # an idle connection was told of its end and is used before the socket closes: nothing was sent
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
