@@ -1,0 +1,165 @@
+"""P7: nothing is dropped silently. After a mix of everything that can happen to tasks, the books balance."""
+
+import asyncio
+import itertools
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.handlers import Handler, Received, Reply
+from tests.promises.records import Attempt, attempts, lose_leases
+from tests.sluices import Replica, SluiceProcess
+from tests.support import poll
+from tests.wire.api import Api, good
+
+pytestmark = pytest.mark.anyio
+
+StartSluice = Callable[..., Awaitable[SluiceProcess]]
+StartReplica = Callable[..., Awaitable[Replica]]
+
+TASKS = 150
+MAX_ATTEMPTS = 3
+REASONS: dict[str, set[str | None]] = {
+    "succeeded": {None},
+    "dead": {"attempts_exhausted", "fatal_status", "stopped_by_handler", "expired"},
+    "cancelled": {"requested"},
+}
+OUTCOMES = {
+    *("succeeded", "failed", "timeout", "unreachable"),
+    *("lease_expired", "released", "cancelled", "stale"),
+}
+PLANS = (["ok"], ["fail", "ok"], ["fail", "fail", "ok"], ["fail"], ["stop"], ["fatal"], ["drop", "ok"], ["late", "ok"])
+"""What the handler does at each call for a task; the last step repeats."""
+
+
+@dataclass
+class Mayhem:
+    """A handler that answers by plan, and callers and accidents that meddle with whatever is there."""
+
+    api: Api
+    replica: Replica
+    handler: Handler
+    dice: random.Random = field(default_factory=lambda: random.Random(70))
+    ids: list[str] = field(default_factory=list)
+    retried: set[str] = field(default_factory=set)
+    calls: Counter[str] = field(default_factory=Counter)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def answer(self, request: Received) -> Reply:
+        plan = request.json["plan"]
+        step = plan[min(self.calls[request.task], len(plan) - 1)]
+        self.calls[request.task] += 1
+        return {
+            "ok": Reply(body=b"done"),
+            "fail": Reply(500, body=b"not now"),
+            "stop": Reply(500, {"sluice-retry": "no"}),
+            "fatal": Reply(418),
+            "drop": Reply(raw=b""),
+            "late": Reply(until=self.gate),
+        }[step]
+
+    async def enqueue(self, queue: str, number: int) -> None:
+        options: dict[str, object] = {}
+        if number % 10 == 3:
+            options = {"delay_seconds": 0.3, "ttl_seconds": 0.2}
+        elif number % 10 == 7:
+            options = {"delay_seconds": 0.1, "priority": 5}
+        task = await self.api.enqueue(queue, {"plan": self.dice.choice(PLANS)}, **options)
+        self.ids.append(task["id"])
+
+    async def cancel_some(self) -> None:
+        for task_id in self.dice.sample(self.ids[-10:], 4):
+            assert (await self.api.cancel(task_id)).status_code in (200, 409, 503)
+
+    async def retry_some(self) -> None:
+        for task_id in self.dice.sample(self.ids, 5):
+            if (await self.api.retry(task_id)).status_code in (200, 503):
+                self.retried.add(task_id)
+
+    async def lose_some_leases(self) -> None:
+        await lose_leases(self.replica.sluice.core.db, self.dice.sample(self.ids, len(self.ids) // 3))
+
+    async def answer_late(self) -> None:
+        """Lets those go that were held, many of whom have lost their lease."""
+        self.gate.set()
+        self.gate = asyncio.Event()
+
+    async def cut_connections(self) -> None:
+        await self.replica.sluice.core.db.fetch(
+            "select pg_terminate_backend(pid) from pg_stat_activity "
+            "where datname = current_database() and application_name = 'sluice' and pid <> pg_backend_pid() and random() < 0.3"
+        )
+
+
+async def test_after_any_mix_every_task_ends_with_a_reason_and_every_attempt_is_on_record(
+    start_sluice: StartSluice, start_replica: StartReplica, handler: Handler
+) -> None:
+    doomed = await start_sluice(SLUICE_LEASE_SECONDS="5")
+    first, second = [await start_replica(lease_seconds=5) for _ in range(2)]
+    api = Api(first.client, first.url)
+    mayhem = Mayhem(Api(second.client, second.url), first, handler)
+    handler.script(mayhem.answer)
+    name = await api.handler(handler.url, fatal_statuses=[418], max_concurrency=40)
+    retry = {"max_attempts": MAX_ATTEMPTS, "backoff": {"kind": "fixed", "seconds": 0.05}}
+    queue = await api.queue(name, retry=retry, timeout_seconds=20)
+    deeds = itertools.cycle(
+        [mayhem.cancel_some, mayhem.lose_some_leases, mayhem.cut_connections, mayhem.retry_some, mayhem.answer_late]
+    )
+    for number in range(TASKS):
+        await mayhem.enqueue(queue, number)
+        if number % 5 == 4:
+            await next(deeds)()
+        if number == TASKS // 2:
+            await doomed.kill()
+    await lose_leases(first.sluice.core.db)
+
+    async def all_ended() -> bool:
+        await mayhem.answer_late()
+        stats = good(await api.get(f"/queues/{queue}/stats"))["counts"]
+        return not stats["scheduled"] + stats["ready"] + stats["running"]
+
+    await poll(all_ended, 40, every_seconds=0.1)  # type: ignore[arg-type]
+    await handler.idle()
+    await check_books(api, mayhem, queue)
+
+
+async def check_books(api: Api, mayhem: Mayhem, queue: str) -> None:
+    found: dict[str, list[Attempt]] = {task_id: [] for task_id in mayhem.ids}
+    for attempt in await attempts(mayhem.replica.sluice.core.db):
+        found[attempt.task_id].append(attempt)
+    states: Counter[str] = Counter()
+    listed = {task["id"]: task for task in await api.pages("/tasks", queue=queue, limit=200)}
+    assert set(listed) == set(mayhem.ids), "every acknowledged task is there, and no other"
+    for task_id, task in listed.items():
+        states[task["state"]] += 1
+        check_task(task, found[task_id], retried=task_id in mayhem.retried)
+    tokens = {attempt.token for one in found.values() for attempt in one}
+    assert {request.headers["sluice-lease-token"] for request in mayhem.handler.requests} <= tokens
+    counts = good(await api.get(f"/queues/{queue}/stats"))["counts"]
+    assert {state: counts[state] for state in REASONS} == {state: states[state] for state in REASONS}
+    outcomes = {attempt.outcome for one in found.values() for attempt in one}
+    assert {"succeeded", "failed", "unreachable", "stale"} <= outcomes <= OUTCOMES
+    reasons = {task["reason"] for task in listed.values()}
+    assert reasons == set().union(*REASONS.values()), "the mix had every end in it"
+
+
+def check_task(task: dict[str, Any], found: list[Attempt], *, retried: bool) -> None:
+    assert task["reason"] in REASONS[task["state"]], task
+    assert task["ended_at"] is not None
+    assert [attempt.number for attempt in found] == list(range(1, len(found) + 1)), (task, found)
+    for attempt in found:
+        assert attempt.outcome is not None and attempt.ended_at is not None, (task, attempt)
+        assert attempt.started_at <= attempt.ended_at
+    counted = sum(attempt.counted for attempt in found)
+    if retried:
+        assert task["attempt"] <= counted
+    else:
+        assert task["attempt"] == counted
+    if task["reason"] == "attempts_exhausted":
+        assert task["attempt"] == MAX_ATTEMPTS
+    succeeded = [attempt.number for attempt in found if attempt.outcome == "succeeded"]
+    assert succeeded == ([len(found)] if task["state"] == "succeeded" else []), (task, found)
