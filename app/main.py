@@ -173,6 +173,7 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         sluice = await build(settings, dsn, f"http://{shown}:{port}")
+        logs.name_replica(sluice.core.replica.name)
         stack.push_async_callback(sluice.core.db.close)
         stack.push_async_callback(sluice.core.transport.aclose)
         stack.push_async_callback(sluice.core.tracing.aclose)

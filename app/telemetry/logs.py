@@ -81,6 +81,11 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
     )
 
 
+def name_replica(name: str) -> None:
+    """Whatever is said from here on, and in tasks started from here on, says which replica said it."""
+    structlog.contextvars.bind_contextvars(replica=name)
+
+
 class LineHandler(logging.StreamHandler[TextIO]):
     """Drops a line that cannot be written: stdlib's complaint about it would print its arguments unredacted."""
 
@@ -91,7 +96,7 @@ class LineHandler(logging.StreamHandler[TextIO]):
 def formatter() -> ProcessorFormatter:
     """The one way a line is made, for our events and for library records alike."""
     return ProcessorFormatter(
-        foreign_pre_chain=[add_level],
+        foreign_pre_chain=[structlog.contextvars.merge_contextvars, add_level],
         processors=[
             add_logger_name,
             ProcessorFormatter.remove_processors_meta,
