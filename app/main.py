@@ -20,8 +20,10 @@ from app.delivery.transport import Transport
 from app.embedded.postgres import EmbeddedPostgres, running_url
 from app.engine.engine import Engine
 from app.service import keys, settling, status, tasks
+from app.service.claiming import Claiming
 from app.service.context import Caller, Core, Replica
 from app.service.lanes import Lane
+from app.service.leases import LeaseDesk
 from app.settings import Settings, SettingsError
 from app.store import migrations, tenants
 from app.store.clock import Clock
@@ -117,6 +119,8 @@ async def build(settings: Settings, dsn: str, url: str) -> Sluice:
     core.settling = Lane(
         settling.writer(db), max_group=SETTLE_GROUP, max_flights=SETTLE_FLIGHTS, wrote=_counted(metrics, "settle")
     )
+    core.claiming = Claiming(core)
+    core.desk = LeaseDesk(core)
     engine = Engine(
         core,
         dispatching=settings.role != "api",

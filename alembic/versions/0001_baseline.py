@@ -16,6 +16,8 @@ INSTALLED = (
     "record_late_v1",
     "settle_v1",
     "renew_v1",
+    "extend_lease_v1",
+    "fate_of_lease_v1",
     "release_claim_v1",
     "reap_v1",
     "promote_v1",

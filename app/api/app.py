@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from app.api import errors, handlers, limits, openapi, operations, queues, tasks
+from app.api import errors, handlers, leases, limits, openapi, operations, queues, tasks
 from app.api.config import EdgeConfig
 from app.api.docs import docs_page
 from app.api.enqueue import PATH, EnqueueEndpoint
@@ -101,7 +101,7 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
     enqueue = None if edge.operations_only else EnqueueEndpoint(core, edge)
     routers = [operations.health_router, operations.status_router, operations.metrics_router]
     if enqueue is not None:
-        routers += [handlers.router, queues.router, tasks.router, limits.router]
+        routers += [handlers.router, queues.router, leases.pull_router, leases.holder_router, tasks.router, limits.router]
         application.router.routes.append(Route(PATH, enqueue, methods=["POST"]))
     for router in routers:
         application.include_router(router)

@@ -2,12 +2,13 @@
 
 Rows are read in this order (contract, section 5), the first that fits decides:
 
-1. no full answer             as row 6
-2. 2xx                        succeeded, the body is the result
-3. 410                        the attempt is refunded, the handler disabled
-4. `sluice-retry: no`         dead, stopped_by_handler
-5. a status in fatal_statuses dead, fatal_status
-6. all else                   retry after max(backoff, Retry-After clamped), or dead when attempts are exhausted
+1. no full answer             as row 7
+2. 2xx with `sluice-hold`     held: accepted, the lease lives that many seconds from now
+3. 2xx                        succeeded, the body is the result
+4. 410                        the attempt is refunded, the handler disabled
+5. `sluice-retry: no`         dead, stopped_by_handler
+6. a status in fatal_statuses dead, fatal_status
+7. all else                   retry after max(backoff, Retry-After clamped), or dead when attempts are exhausted
 """
 
 from collections.abc import Mapping
@@ -21,8 +22,10 @@ from app.domain.backoff import RetryPolicy as RetryPolicy
 
 EXCERPT_BYTES = 1024
 
+MAX_HOLD_SECONDS = 43_200.0
+
 NoAnswerOutcome = Literal["timeout", "unreachable", "too_large", "egress_denied"]
-SettlementKind = Literal["succeeded", "retry", "dead", "refund"]
+SettlementKind = Literal["succeeded", "retry", "dead", "refund", "hold"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Settlement:
     outcome: str
     reason: str | None = None
     delay_seconds: float = 0.0
+    """Until the next attempt, or for as long as the lease is held."""
     status: int | None = None
     error: str | None = None
     excerpt: str | None = None
@@ -77,7 +81,13 @@ def decide(
         return Settlement("retry", answer.outcome, delay_seconds=delay, error=error)
 
     status = answer.status
-    if 200 <= status <= 299:
+    error = f"the handler answered {status}"
+    if 200 <= status <= 299 and "sluice-hold" in answer.headers:
+        seconds = hold_seconds(answer.headers["sluice-hold"])
+        if seconds is not None:
+            return Settlement("hold", "held", status=status, delay_seconds=seconds, excerpt=excerpt(answer.body))
+        error += " with a sluice-hold that is not a positive number"
+    elif 200 <= status <= 299:
         return Settlement(
             "succeeded",
             "succeeded",
@@ -86,7 +96,6 @@ def decide(
             result=answer.body,
             result_truncated=answer.truncated,
         )
-    error = f"the handler answered {status}"
     text = excerpt(answer.body)
     if status == 410:
         return Settlement("refund", "failed", status=status, error=error, excerpt=text, disable_handler=True)
@@ -101,6 +110,35 @@ def decide(
     asked = retry_after_seconds(answer.headers.get("retry-after"), now)
     delay = max(policy.backoff.delay_after(attempt, jitter), min(asked, policy.retry_after_max_seconds))
     return Settlement("retry", "failed", delay_seconds=delay, status=status, error=error, excerpt=text)
+
+
+def decide_failure(
+    error: str,
+    *,
+    retryable: bool,
+    retry_after_seconds: float,
+    attempt: int,
+    max_attempts: int,
+    policy: RetryPolicy,
+    jitter: float,
+) -> Settlement:
+    """What a worker's own word of failure means; numbers as in decide()."""
+    text = _stored_text(error)
+    if not retryable:
+        return Settlement("dead", "failed", "stopped_by_worker", error=text)
+    if attempt >= max_attempts:
+        return Settlement("dead", "failed", "attempts_exhausted", error=text)
+    asked = min(retry_after_seconds, policy.retry_after_max_seconds)
+    return Settlement("retry", "failed", delay_seconds=max(policy.backoff.delay_after(attempt, jitter), asked), error=text)
+
+
+def hold_seconds(value: str) -> float | None:
+    """The seconds of a `sluice-hold`, clamped; None when it is not a positive number."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        return None
+    return min(seconds, MAX_HOLD_SECONDS) if seconds > 0 else None
 
 
 def excerpt(body: bytes) -> str | None:

@@ -49,6 +49,13 @@ class TaskView(msgspec.Struct, omit_defaults=False):
     waiting_for: str | None = None
 
 
+class LeasedTaskView(TaskView, kw_only=True):
+    """A task for whoever holds it now."""
+
+    lease_token: str
+    lease_expires_at: str
+
+
 class AttemptView(msgspec.Struct):
     """One claim of a task. `outcome` is null while it runs."""
 

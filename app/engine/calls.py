@@ -196,6 +196,8 @@ class Calls:
         if verdict in ("stale", "unknown"):
             self._core.metrics.leases_lost()
             events.emit(log, events.ATTEMPT_STALE, outcome=settlement.outcome, status=settlement.status, **_where(held))
+        elif settlement.kind == "hold":
+            return
         elif settlement.kind == "succeeded":
             self._core.stats.ended(held.policy.id, "succeeded", elapsed)
         elif settlement.kind == "dead":

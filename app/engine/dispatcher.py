@@ -11,28 +11,21 @@ lane alone gets half of the capacity, and a lane whose handler hangs can never t
 import asyncio
 import random
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 
 from app.engine.calls import Calls
 from app.service.context import Core
 from app.store import tasks
-from app.store.db import COMMAND_SECONDS, Unavailable
-from app.telemetry import events
-from app.telemetry.logs import get_logger
 
 POLL_SECONDS = 1.0
-CLAIM_GRACE_SECONDS = 5.0
-"""How long after sending a claim may still grant: a statement stuck in a queue takes nothing later than that."""
 MAX_CLAIM = 200
 MAX_CLAIMS_IN_FLIGHT = 4
 GATHER_SECONDS = 0.01
 """How long a lane that has more than its room waits for a quarter of it before the next claim: fewer, larger claims."""
 BUSY_SECONDS = 0.004
-
-log = get_logger(__name__)
+SHUT = ("paused", "disabled", "worker", "gone")
+"""Verdicts that enqueues do not change: whatever does change them stirs, so hints alone need not be followed at once."""
 
 LaneKey = tuple[int, int]
 
@@ -77,6 +70,8 @@ class Dispatcher:
     def hint_all(self) -> None:
         """Something opened that may have been shut for any lane."""
         self._polled_at = -POLL_SECONDS
+        for lane in self._lanes.values():
+            lane.not_before = 0.0
         self.wake()
 
     def hint_full(self) -> None:
@@ -145,30 +140,16 @@ class Dispatcher:
         return (free - self._calls.in_lane(key) + 1) // 2
 
     async def _claim(self, key: LaneKey, lane: LaneState, want: int) -> None:
-        claim_id = str(uuid.uuid4())
         sent = time.monotonic()
         self._asked += want
         try:
-            claim = await tasks.claim(
-                self._core.db,
-                queue_id=key[0],
-                lane=key[1],
-                want=want,
-                owner=self._core.replica.id,
-                replica=self._core.replica.name,
-                claim_id=claim_id,
-                not_after=self._core.clock.now() + timedelta(seconds=CLAIM_GRACE_SECONDS),
-                lease_seconds=self._lease_seconds,
-            )
-            self._core.metrics.group_written("claim", len(claim.tasks))
+            claim = await self._core.claiming.claim(key[0], key[1], want, self._lease_seconds, pull=False)
             if claim.tasks:
                 await self._calls.start(key, claim, sent)
             self._heed(lane, claim.verdict, want, len(claim.tasks))
-        except Exception as error:
+        except Exception:
+            # said, and what it may have taken is being released; the lane is asked again later
             lane.hinted, lane.not_before = True, time.monotonic() + POLL_SECONDS
-            unexpected = None if isinstance(error, Unavailable) else error
-            events.emit(log, events.CLAIM_FAILED, claim=claim_id, error=str(error), exc_info=unexpected)
-            self._calls.spawn(self._release(claim_id))
         finally:
             self._asked -= want
             lane.claiming = False
@@ -182,19 +163,8 @@ class Dispatcher:
             lane.hinted, lane.not_before = True, now + BUSY_SECONDS * (0.5 + random.random())
         elif verdict == "full":
             lane.full = True
-
-    async def _release(self, claim_id: str) -> None:
-        """Give back what a claim took whose answer never came. It may still commit until its not_after and the end of the
-        statement, so the release is repeated until then; what a dead replica took is the reap's."""
-        until = time.monotonic() + CLAIM_GRACE_SECONDS + COMMAND_SECONDS
-        while time.monotonic() < until:
-            try:
-                if queue_ids := await tasks.release_claim(self._core.db, claim_id):
-                    events.emit(log, events.CLAIM_RELEASED, claim=claim_id, tasks=len(queue_ids))
-                    self.hint_all()
-            except Unavailable:
-                pass
-            await asyncio.sleep(1.0)
+        elif verdict in SHUT:
+            lane.not_before = now + POLL_SECONDS
 
     async def stop(self) -> None:
         """Claim nothing more, and let the claims in flight come home."""

@@ -42,9 +42,10 @@ class Engine:
         self._announcer = Announcer(core.db, core.replica.id)
         self._calls = Calls(core, lease_seconds=lease_seconds, freed=self._freed)
         self._dispatcher = Dispatcher(core, self._calls, capacity=capacity, lease_seconds=lease_seconds)
-        janitor = Janitor(core, self._dispatcher)
+        janitor = Janitor(core)
         self._pulse = Pulse(core, self._announcer, roles=roles, version=version)
         outage = Outage()
+        self._desk = Loop("desk", core.desk.poll, outage)
         self._beat = Loop("pulse", self._pulse.beat, outage)
         self._lag = Loop("lag", self._measure_lag, outage)
         self._dispatch = Loop("dispatcher", self._dispatcher.tick, outage)
@@ -64,6 +65,7 @@ class Engine:
         signals = core.signals
         signals.lane_ready = self._lane_ready
         signals.stir = self._stir
+        signals.freed = self._slot_freed
         signals.due_at = self._due_at
         signals.revoked = self._revoked
 
@@ -71,11 +73,12 @@ class Engine:
         await self._pulse.beat()
         self._beat.start()
         self._lag.start()
+        self._desk.start()
+        listener = Listener(self._core.db.dsn, self._core.replica.id, self._heard)
         self._forever.append(asyncio.create_task(self._announcer.run(), name="announcer"))
+        self._forever.append(asyncio.create_task(listen(listener), name="listener"))
         if self._dispatching:
             await self._housekeeping.start()
-            listener = Listener(self._core.db.dsn, self._core.replica.id, self._heard)
-            self._forever.append(asyncio.create_task(listen(listener), name="listener"))
             for loop in self._working:
                 loop.start()
 
@@ -85,7 +88,7 @@ class Engine:
 
     def why_not_live(self) -> str | None:
         """A loop that has ended by itself."""
-        dead = [loop.name for loop in (self._beat, self._lag, *self._working) if loop.died]
+        dead = [loop.name for loop in (self._beat, self._lag, self._desk, *self._working) if loop.died]
         dead += [task.get_name() for task in self._forever if task.done()]
         return f"{', '.join(dead)} died" if dead else None
 
@@ -97,6 +100,7 @@ class Engine:
         """Claim nothing more from here on."""
         self._pulse.draining = True
         self._dispatcher.stopping = True
+        self._core.desk.close()
 
     async def stop(self, grace_seconds: float, hurried: asyncio.Event) -> None:
         """Drain, and give up on a database that is away: what is not settled then is left to the reap of another replica."""
@@ -124,26 +128,44 @@ class Engine:
     async def _wind_down(self, grace_seconds: float, hurried: asyncio.Event) -> int:
         """Stop claiming, wait for the calls in flight up to the grace, flush outcomes, give back the rest; how many that was."""
         await self._dispatcher.stop()
+        await self._core.desk.drained()
         cut = await self._calls.drain(grace_seconds, hurried)
         await self._core.settling.drained()
         if self._dispatching:
             self._housekeeping.stop()
             await asyncio.gather(*(loop.stop() for loop in self._working))
-        await asyncio.gather(self._beat.stop(), self._lag.stop())
+        self._core.claiming.stop()
+        await asyncio.gather(self._beat.stop(), self._lag.stop(), self._desk.stop())
         await self._pulse.goodbye()
         return cut
 
     # hints, from here and from others
 
     def _lane_ready(self, queue_id: int, handler_id: int) -> None:
-        if self._dispatching:
-            self._dispatcher.hint(queue_id, handler_id)
+        self._look_at(queue_id, handler_id)
         self._announcer.lane(queue_id, handler_id)
 
+    def _look_at(self, queue_id: int, handler_id: int) -> None:
+        if self._dispatching:
+            self._dispatcher.hint(queue_id, handler_id)
+        self._core.desk.hint(queue_id)
+
     def _stir(self) -> None:
+        self._look_at_all()
+        self._announcer.stir()
+
+    def _look_at_all(self) -> None:
         self._dispatcher.hint_all()
         self._dispatcher.hint_full()
-        self._announcer.stir()
+        self._core.desk.hint_all()
+
+    def _slot_freed(self) -> None:
+        self._look_at_full()
+        self._announcer.freed()
+
+    def _look_at_full(self) -> None:
+        self._dispatcher.hint_full()
+        self._core.desk.hint_full()
 
     def _due_at(self, unix_seconds: float) -> None:
         seconds = unix_seconds - self._core.clock.seconds()
@@ -158,18 +180,17 @@ class Engine:
 
     def _freed(self, lane: LaneKey, limited: bool) -> None:
         if limited:
-            self._dispatcher.hint_full()
-            self._announcer.freed()
+            self._slot_freed()
         else:
             self._dispatcher.room_freed()
 
     def _heard(self, hint: Hint) -> None:
         for lane in hint.lanes:
-            self._dispatcher.hint(*lane)
+            self._look_at(*lane)
         if hint.freed:
-            self._dispatcher.hint_full()
+            self._look_at_full()
         if hint.stir:
-            self._dispatcher.hint_all()
+            self._look_at_all()
         for task_id in hint.revoked:
             self._calls.revoke(task_id)
 

@@ -4,7 +4,6 @@ Every replica does all of it; SKIP LOCKED lets each row be moved once. Each swee
 sleeps until then, and never longer than its poll interval, which is the truth where a hint was lost.
 """
 
-from app.engine.dispatcher import Dispatcher
 from app.service.context import Core
 from app.store import tasks
 from app.telemetry import events
@@ -22,16 +21,15 @@ log = get_logger(__name__)
 class Janitor:
     """Three ticks for three loops."""
 
-    def __init__(self, core: Core, dispatcher: Dispatcher) -> None:
+    def __init__(self, core: Core) -> None:
         self._core = core
-        self._dispatcher = dispatcher
 
     async def promote(self) -> float:
         due = await tasks.promote(self._core.db, PROMOTE_LIMIT)
         if due.moved:
             self._core.metrics.group_written("promote", due.moved)
         for lane in due.lanes:
-            self._dispatcher.hint(*lane)
+            self._core.signals.lane_ready(*lane)
         if due.moved == PROMOTE_LIMIT:
             return 0
         return POLL_SECONDS if due.next_seconds is None else min(POLL_SECONDS, due.next_seconds)
@@ -57,6 +55,6 @@ class Janitor:
                 if r.dead:
                     self._core.stats.ended(r.queue_id, "dead", None)
                 else:
-                    self._dispatcher.hint(r.queue_id, r.lane)
-            self._dispatcher.hint_full()
+                    self._core.signals.lane_ready(r.queue_id, r.lane)
+            self._core.signals.freed()
         return 0 if len(reaped) == REAP_LIMIT else REAP_SECONDS

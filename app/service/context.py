@@ -19,7 +19,9 @@ from app.telemetry.metrics import Metrics
 from app.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
+    from app.service.claiming import Claiming
     from app.service.lanes import Lane
+    from app.service.leases import LeaseDesk
     from app.service.tasks import Admitted
 
 SCOPES = ("use", "manage", "operate")
@@ -47,6 +49,8 @@ class Signals:
 
     lane_ready: Callable[[int, int], None] = _ignore
     """(queue id, lane's handler id): tasks became ready, or a slot came free."""
+    freed: Callable[[], None] = _ignore
+    """A slot of some limit may have come free."""
     stir: Callable[[], None] = _ignore
     """A change (resume, enable, a higher limit) may have opened any lane."""
     due_at: Callable[[float], None] = _ignore
@@ -91,3 +95,5 @@ class Core:
     queue_cache: dict[tuple[int, str], QueueRow] = field(default_factory=dict)
     enqueueing: "Lane[Entry, Admitted]" = None  # type: ignore[assignment]  # main makes the lanes, which need db and metrics
     settling: "Lane[Outcome, str]" = None  # type: ignore[assignment]
+    claiming: "Claiming" = None  # type: ignore[assignment]
+    desk: "LeaseDesk" = None  # type: ignore[assignment]

@@ -36,16 +36,11 @@ AWAY = (
     asyncio.TimeoutError,
     ssl.SSLError,
     asyncpg.InterfaceError,
-    # an idle connection was told of its end and is used before the socket closes: nothing was sent
-    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.QueryCanceledError,
+    asyncpg.OperatorInterventionError,  # shutting down, starting up, cancelled by statement_timeout, crashed
+    asyncpg.InsufficientResourcesError,  # no connection, memory or disk left
+    asyncpg.ObjectNotInPrerequisiteStateError,  # the database does not accept connections now
     asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.DiskFullError,
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
 

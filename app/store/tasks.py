@@ -107,15 +107,16 @@ async def claim(
     queue_id: int,
     lane: int,
     want: int,
-    owner: str,
+    owner: str | None,
     replica: str,
     claim_id: str,
     not_after: datetime,
     lease_seconds: float,
+    pull: bool = False,
 ) -> Claim:
     """Lease up to `want` ready tasks of a lane. The tasks come highest priority first, then oldest."""
     rows = await db.fetch(
-        "select * from sluice.claim_v1($1, $2, $3, $4, $5, $6, $7, $8)",
+        "select * from sluice.claim_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         queue_id,
         lane,
         want,
@@ -124,6 +125,7 @@ async def claim(
         claim_id,
         not_after,
         lease_seconds,
+        pull,
     )
     if len(rows) == 1:
         return Claim(rows[0]["verdict"], 0, 0, 0, [])
@@ -149,7 +151,7 @@ async def release_claim(db: Database, claim_id: str) -> list[int]:
     return [row[0] for row in await db.fetch("select sluice.release_claim_v1($1)", claim_id)]
 
 
-KINDS = {"succeeded": 0, "retry": 1, "dead": 2, "refund": 3}
+KINDS = {"succeeded": 0, "retry": 1, "dead": 2, "refund": 3, "hold": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,51 @@ async def renew(db: Database, held: Sequence[tuple[str, str]], lease_seconds: fl
         "select sluice.renew_v1($1, $2, $3)", [t for t, _ in held], [k for _, k in held], lease_seconds
     )
     return {str(row[0]) for row in rows}
+
+
+async def extend_lease(db: Database, task_id: str, token: str, seconds: float, progress: str | None) -> datetime | None:
+    """The lease's new end; None when the token holds it no longer."""
+    ends: datetime | None = await db.fetchval(
+        "select sluice.extend_lease_v1($1, $2, $3, $4)", task_id, token, seconds, progress
+    )
+    return ends
+
+
+async def fate_of_lease(db: Database, task_id: str, token: str) -> str:
+    """held | settled | cancelled | lost | unknown."""
+    fate: str = await db.fetchval("select sluice.fate_of_lease_v1($1, $2)", task_id, token)
+    return fate
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLease:
+    """What a failure under a lease is judged by."""
+
+    tenant_id: int
+    queue_id: int
+    lane: int
+    attempt: int
+    retry: dict[str, Any] | None
+
+
+async def held_lease(db: Database, task_id: str, token: str) -> HeldLease | None:
+    rows = await db.fetch(
+        "select tenant_id, queue_id, handler_id, attempt, retry from sluice.tasks where id = $1 and lease_token = $2",
+        task_id,
+        token,
+    )
+    return HeldLease(rows[0][0], rows[0][1], rows[0][2], rows[0][3], _json(rows[0][4])) if rows else None
+
+
+READY_QUEUES = """
+-- Which of these pull queues have something to claim.
+select q from unnest($1::bigint[]) q
+where exists (select from sluice.tasks t where t.queue_id = q and t.handler_id = 0 and t.state = 0)
+"""
+
+
+async def ready_queues(db: Database, queue_ids: Sequence[int]) -> list[int]:
+    return [row[0] for row in await db.fetch(READY_QUEUES, list(queue_ids))]
 
 
 @dataclass(frozen=True, slots=True)

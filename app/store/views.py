@@ -59,9 +59,9 @@ left join sluice.handlers h on h.id = coalesce(nullif(t.handler_id, 0), t.lease_
 
 ONE_TASK = (
     _LIVE.format(payload="t.payload", source="sluice.tasks")
-    + "where t.id = $1 and t.tenant_id = $2\nunion all\n"
+    + "where t.id = $1 and ($2::bigint is null or t.tenant_id = $2)\nunion all\n"
     + _ENDED.format(payload="t.payload", source="sluice.task_history")
-    + "where t.id = $1 and t.tenant_id = $2 and (t.kept_until > clock_timestamp() or $3)"
+    + "where t.id = $1 and ($2::bigint is null or t.tenant_id = $2) and (t.kept_until > clock_timestamp() or $3)"
 )
 
 
@@ -69,6 +69,25 @@ async def find_task(db: Database, tenant_id: int, task_id: str, *, even_past: bo
     """even_past: also a task whose retention has run out, for the answer of the request that ended it."""
     rows = await db.fetch(ONE_TASK, task_id, tenant_id, even_past)
     return task_view(rows[0]) if rows else None
+
+
+async def find_any(db: Database, task_id: str) -> TaskView | None:
+    """A task of whichever tenant, for the holder of its lease token."""
+    rows = await db.fetch(ONE_TASK, task_id, None, True)
+    return task_view(rows[0]) if rows else None
+
+
+LIVE_TASKS = (
+    _LIVE.format(payload="t.payload", source="sluice.tasks") + "where t.id = any($1::uuid[]) and t.tenant_id = $2"
+)
+
+
+async def find_tasks(db: Database, tenant_id: int, task_ids: Sequence[str]) -> dict[str, TaskView]:
+    """Those of these tasks that are live, by id."""
+    if not task_ids:
+        return {}
+    rows = await db.fetch(LIVE_TASKS, list(task_ids), tenant_id)
+    return {str(row["id"]): task_view(row) for row in rows}
 
 
 async def queue_ids(db: Database, tenant_id: int, name: str | None) -> list[int]:

@@ -329,7 +329,6 @@ async def test_an_attempt_that_fails_after_the_expiry_is_the_last(api: Api, hand
     assert shown["last_error"] == "the handler answered 503"
 
 
-@pytest.mark.xfail(strict=True, reason="expire_v1 writes expires_at, also when the last attempt ended after it")
 async def test_a_task_does_not_end_before_its_last_attempt(api: Api, handler: Handler) -> None:
     go = asyncio.Event()
     handler.script(Reply(503, until=go))

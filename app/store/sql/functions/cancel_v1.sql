@@ -17,7 +17,7 @@ begin
   update sluice.tasks t set
     attempt = t.attempt - case when t.lease_expires_at > v_now then 1 else 0 end,
     last_counted = t.lease_expires_at <= v_now, last_ended_at = v_now,
-    last_outcome = coalesce(t.last_outcome, case when t.lease_expires_at > v_now then 'cancelled' else 'lease_expired' end)
+    last_outcome = coalesce(nullif(t.last_outcome, 'held'), case when t.lease_expires_at > v_now then 'cancelled' else 'lease_expired' end)
   where t.id = any(v_ids) and t.lease_token is not null;
   perform sluice.bury_v1(v_ids, 5::smallint, p_reason, array_fill(v_now, array[cardinality(v_ids)]));
 end $$;

@@ -1,6 +1,7 @@
 -- Lease up to p_want ready tasks of one lane, (queue, own handler or 0), and say why there are not more.
 -- The last row carries the verdict and no task: ok (as many as wanted), empty, full (a limit), busy (another claimer or a
--- change holds a lock: ask again in milliseconds), paused, disabled, worker (the queue has no handler), gone, late.
+-- change holds a lock: ask again in milliseconds), paused, disabled, worker (the queue has no handler), push (it has one, and a
+-- pull worker asks), gone, late. A pull lease lasts as long as was asked for; one for a call, what the call may take.
 --
 -- Limits are exact because the shared advisory locks come first, the definitions are read in a later statement, the rows of
 -- limited levels are locked, and only then, in yet a later statement, the running rows are counted. Lock and count in one
@@ -8,7 +9,7 @@
 -- takes the same advisory lock exclusively, so none is outrun by a claim in flight.
 create function sluice.claim_v1(
   p_queue bigint, p_lane bigint, p_want integer, p_owner uuid, p_replica text, p_claim uuid, p_not_after timestamptz,
-  p_lease_seconds double precision)
+  p_lease_seconds double precision, p_pull boolean)
 returns table (
   verdict text, queue_version bigint, handler_id bigint, handler_version bigint,
   task_id uuid, token uuid, lease_expires_at timestamptz, started_at timestamptz, run_at timestamptz, number integer,
@@ -42,7 +43,8 @@ begin
     when s.handler_id is distinct from v_handler then 'busy'
     when clock_timestamp() > p_not_after then 'late'
     when s.paused then 'paused'
-    when v_handler is null then 'worker'
+    when p_pull and v_handler is not null then 'push'
+    when not p_pull and v_handler is null then 'worker'
     when not s.enabled then 'disabled' end;
   if verdict is not null then return next; return; end if;
 
@@ -90,8 +92,8 @@ begin
     update sluice.tasks t set
       state = 1, attempt = t.attempt + 1, claims = t.claims + 1,
       lease_token = g.token, lease_owner = p_owner, lease_claim = p_claim, lease_handler_id = v_handler,
-      lease_expires_at = v_now + make_interval(secs => greatest(5, least(
-        p_lease_seconds, coalesce(t.timeout_seconds, s.queue_timeout, s.handler_timeout) + 5))),
+      lease_expires_at = v_now + make_interval(secs => case when p_pull then p_lease_seconds else greatest(5, least(
+        p_lease_seconds, coalesce(t.timeout_seconds, s.queue_timeout, s.handler_timeout) + 5)) end),
       last_token = g.token, last_counted = true, last_replica = p_replica, last_started_at = v_now, last_ended_at = null,
       last_outcome = null, last_status = null, last_message = null, last_excerpt = null, last_trace_id = null
     from (select i.id, gen_random_uuid() as token from unnest(v_ids) i(id) offset 0) g

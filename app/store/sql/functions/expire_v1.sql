@@ -1,4 +1,4 @@
--- End waiting tasks at their expires_at: dead, expired. Answers how many of which queue, and in the last row (no queue) when
+-- End waiting tasks at their expires_at, or at the end of an attempt that outlasted it: dead, expired. Answers how many of which queue, and in the last row (no queue) when
 -- the next one is due.
 create function sluice.expire_v1(p_limit integer)
 returns table (queue_id bigint, ended bigint, next_at timestamptz, at timestamptz) language plpgsql volatile
@@ -8,8 +8,8 @@ as $$
 #variable_conflict use_column
 declare v_ids uuid[]; v_at timestamptz[];
 begin
-  select array_agg(l.id), array_agg(l.expires_at) into v_ids, v_at
-  from (select t.id, t.expires_at from sluice.tasks t
+  select array_agg(l.id), array_agg(l.ended_at) into v_ids, v_at
+  from (select t.id, greatest(t.expires_at, t.last_ended_at) as ended_at from sluice.tasks t
         where t.state <> 1 and t.expires_at is not null and t.expires_at <= statement_timestamp()
         order by t.expires_at limit p_limit for update skip locked) l;
   if v_ids is not null then

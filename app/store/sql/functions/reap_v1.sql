@@ -15,7 +15,7 @@ begin
   v_now := clock_timestamp();
   update sluice.tasks t set state = 0, run_at = v_now, lease_token = null, lease_owner = null, lease_claim = null,
     lease_expires_at = null, last_counted = true, last_ended_at = coalesce(t.last_ended_at, v_now),
-    last_outcome = coalesce(t.last_outcome, 'lease_expired'),
+    last_outcome = coalesce(nullif(t.last_outcome, 'held'), 'lease_expired'),
     last_message = coalesce(t.last_message, 'the lease ran out: the replica or worker that held it went silent'),
     last_error = coalesce(t.last_message, 'the lease ran out: the replica or worker that held it went silent')
   where t.id = any(v_ids);

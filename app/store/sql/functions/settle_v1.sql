@@ -1,7 +1,8 @@
 -- Write the outcomes of a group of attempts, each by compare-and-set on its lease token; answers one row a token:
 --   applied · repeat (this token has settled before: the first answer stands, nothing is written) · stale (the lease was
 --   lost: the late outcome is recorded with its attempt, the task is untouched) · unknown (the task is past its retention).
--- kind: 0 succeeded, 1 retry, 2 dead, 3 refund (the attempt does not count, the task is ready again).
+-- kind: 0 succeeded, 1 retry, 2 dead, 3 refund (the attempt does not count, the task is ready again), 4 hold (the handler has
+-- accepted and still works: the lease lives p_delays seconds from now, and the token settles it later).
 -- The token is the only fence in the predicates: `state = 1` beside it makes the planner trust the statistics of a partial
 -- index it believes empty. Whether the lease has run out is compared after the row lock.
 create function sluice.settle_v1(
@@ -69,6 +70,18 @@ begin
       where t.id = x.id and t.lease_token = x.token and x.kind in (1, 3) and t.lease_expires_at > v_now
       returning t.last_token)
     select array_agg(b.last_token) into v_waiting from back b;
+  end if;
+
+  if 4 = any(p_kinds) then
+    with held as (
+      update sluice.tasks t set
+        lease_expires_at = least(v_now + make_interval(secs => x.delay), t.last_started_at + interval '7 days'),
+        lease_owner = null, last_outcome = 'held', last_status = x.status, last_excerpt = x.excerpt, last_trace_id = x.trace
+      from unnest(p_ids, p_tokens, p_kinds, p_delays, p_statuses, p_excerpts, p_traces)
+        x(id, token, kind, delay, status, excerpt, trace)
+      where t.id = x.id and t.lease_token = x.token and x.kind = 4 and t.lease_expires_at > v_now
+      returning t.last_token)
+    select v_waiting || array_agg(h.last_token) into v_waiting from held h;
   end if;
 
   return query select a.token, 'applied' from unnest(v_ended || v_waiting) a(token);

@@ -1,0 +1,116 @@
+"""Leases: pull workers ask for tasks here, and whoever holds a lease, worker or handler, says here what comes of it."""
+
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Body, Depends, Header, Path, Request, Response
+
+from app.api.auth import CoreDep, User
+from app.api.models.leases import CompleteIn, FailIn, LeasedTasksOut, LeaseIn, RenewIn, given
+from app.api.models.tasks import TaskOut
+from app.api.models.wire import json_reply
+from app.api.problems import problems
+from app.api.strict import OpenRoute, StrictRoute
+from app.api.tasks import TaskId
+from app.domain.errors import Refusal
+from app.domain.ids import parse_uuid
+from app.domain.names import NAME_PATTERN
+from app.service import leases
+
+QueueName = Annotated[str, Path(pattern=NAME_PATTERN)]
+
+pull_router = APIRouter(tags=["leases"], route_class=StrictRoute)
+holder_router = APIRouter(prefix="/tasks", tags=["leases"], route_class=OpenRoute)
+HOLDER = ("task_not_found", "lease_lost", "task_cancelled")
+
+
+async def token_of(
+    sluice_lease_token: Annotated[str | None, Header(description="The token the lease was given with.")] = None,
+) -> str:
+    if not sluice_lease_token:
+        raise Refusal("unauthenticated", "the request carries no lease: Sluice-Lease-Token: <token>")
+    token = parse_uuid(sluice_lease_token.strip())
+    if token is None:
+        raise Refusal("lease_lost", "the token is none of ours")
+    return token
+
+
+Token = Annotated[str, Depends(token_of)]
+
+
+async def _gone(request: Request) -> None:
+    """Returns when the client has left; the body has been read, so nothing else can come."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+@pull_router.post(
+    "/queues/{name}/leases",
+    operation_id="lease_tasks",
+    response_model=LeasedTasksOut,
+    responses=problems("queue_not_found", "queue_is_push", body=True),
+)
+async def lease_tasks(
+    request: Request,
+    core: CoreDep,
+    caller: User,
+    name: QueueName,
+    body: Annotated[LeaseIn, Body(default_factory=LeaseIn)],
+) -> Response:
+    """Take tasks of a pull queue, waiting for the first of them if need be; none when the time is over."""
+    taken = await leases.acquire(
+        core,
+        caller,
+        name,
+        max_tasks=body.max_tasks,
+        wait_seconds=body.wait_seconds,
+        lease_seconds=body.lease_seconds,
+        gone=lambda: _gone(request),
+    )
+    return json_reply(msgspec.json.encode({"tasks": taken}))
+
+
+@holder_router.post(
+    "/{task_id}/renew", operation_id="renew_lease", response_model=TaskOut, responses=problems(*HOLDER, body=True)
+)
+async def renew_lease(core: CoreDep, task_id: TaskId, token: Token, body: RenewIn) -> Response:
+    """Move the end of a lease, and say how far the work has come."""
+    progress, told = given(body, "progress")
+    encoded = msgspec.json.encode(progress) if told else None
+    return json_reply(msgspec.json.encode(await leases.renew(core, task_id, token, body.seconds, encoded)))
+
+
+@holder_router.post(
+    "/{task_id}/complete", operation_id="complete_task", response_model=TaskOut, responses=problems(*HOLDER, body=True)
+)
+async def complete_task(
+    core: CoreDep, task_id: TaskId, token: Token, body: Annotated[CompleteIn, Body(default_factory=CompleteIn)]
+) -> Response:
+    """End a task as succeeded. Repeated with the same token it answers as the first time and writes nothing."""
+    result, told = given(body, "result")
+    encoded = msgspec.json.encode(result) if told else None
+    return json_reply(msgspec.json.encode(await leases.complete(core, task_id, token, encoded)))
+
+
+@holder_router.post(
+    "/{task_id}/fail", operation_id="fail_task", response_model=TaskOut, responses=problems(*HOLDER, body=True)
+)
+async def fail_task(core: CoreDep, task_id: TaskId, token: Token, body: FailIn) -> Response:
+    """End an attempt as failed: the task is tried again later, or is dead."""
+    view = await leases.fail(
+        core,
+        task_id,
+        token,
+        body.error,
+        retryable=body.retryable,
+        retry_after_seconds=body.retry_after_seconds,
+    )
+    return json_reply(msgspec.json.encode(view))
+
+
+@holder_router.post(
+    "/{task_id}/release", operation_id="release_task", response_model=TaskOut, responses=problems(*HOLDER, body=True)
+)
+async def release_task(core: CoreDep, task_id: TaskId, token: Token) -> Response:
+    """Give a task back unworked: ready now, and the attempt does not count."""
+    return json_reply(msgspec.json.encode(await leases.release(core, task_id, token)))

@@ -1,0 +1,75 @@
+"""Claims that lose nothing: one whose answer never came is given back, whoever made it.
+
+A claim carries an id made before it is sent and an instant after which it grants nothing. If no answer comes, it may still
+commit until that instant and the end of its statement, so what it took is released by its id, repeatedly, until then. What a
+dead replica took is the reap's.
+"""
+
+import asyncio
+import time
+import uuid
+from datetime import timedelta
+
+from app.service.context import Core
+from app.store import tasks
+from app.store.db import COMMAND_SECONDS, Unavailable
+from app.store.tasks import Claim
+from app.telemetry import events
+from app.telemetry.logs import get_logger
+
+GRACE_SECONDS = 5.0
+"""How long after sending a claim may still grant: a statement stuck in a queue takes nothing later than that."""
+RELEASE_EVERY_SECONDS = 1.0
+
+log = get_logger(__name__)
+
+
+class Claiming:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._releases: set[asyncio.Task[None]] = set()
+
+    async def claim(self, queue_id: int, lane: int, want: int, lease_seconds: float, *, pull: bool) -> Claim:
+        """Raises what the statement raises, after it has seen to the release."""
+        core, claim_id = self._core, str(uuid.uuid4())
+        try:
+            claim = await tasks.claim(
+                core.db,
+                queue_id=queue_id,
+                lane=lane,
+                want=want,
+                owner=None if pull else core.replica.id,
+                replica=core.replica.name,
+                claim_id=claim_id,
+                not_after=core.clock.now() + timedelta(seconds=GRACE_SECONDS),
+                lease_seconds=lease_seconds,
+                pull=pull,
+            )
+        except BaseException as error:
+            self._spawn_release(claim_id)
+            if isinstance(error, Exception):
+                unexpected = None if isinstance(error, Unavailable) else error
+                events.emit(log, events.CLAIM_FAILED, claim=claim_id, error=str(error), exc_info=unexpected)
+            raise
+        core.metrics.group_written("claim", len(claim.tasks))
+        return claim
+
+    def _spawn_release(self, claim_id: str) -> None:
+        release = asyncio.get_running_loop().create_task(self._release(claim_id))
+        self._releases.add(release)
+        release.add_done_callback(self._releases.discard)
+
+    async def _release(self, claim_id: str) -> None:
+        until = time.monotonic() + GRACE_SECONDS + COMMAND_SECONDS
+        while time.monotonic() < until:
+            try:
+                if queue_ids := await tasks.release_claim(self._core.db, claim_id):
+                    events.emit(log, events.CLAIM_RELEASED, claim=claim_id, tasks=len(queue_ids))
+                    self._core.signals.stir()
+            except Unavailable:
+                pass
+            await asyncio.sleep(RELEASE_EVERY_SECONDS)
+
+    def stop(self) -> None:
+        for release in self._releases:
+            release.cancel()

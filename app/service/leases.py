@@ -1,0 +1,300 @@
+"""Pull workers, and handlers that hold: one lease protocol for both.
+
+A worker asks for tasks and may wait for them; the desk keeps those who wait, without a database connection, and serves them
+when tasks come: a hint says which queue to look at, and once a second one statement looks at all queues somebody waits at.
+Afterwards the lease token alone authorises what its holder does: renew, complete, fail, release. A token settles once; the
+same word again is answered as the first and writes nothing. A lease that ran out, reaped or not, is lost.
+"""
+
+import asyncio
+import random
+import time
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from app.domain.errors import Refusal
+from app.domain.instants import format_instant
+from app.domain.outcomes import Settlement, decide_failure
+from app.domain.retries import merged
+from app.domain.views import LeasedTaskView, TaskView
+from app.service.context import Caller, Core
+from app.store import queues, tasks, views
+from app.store.tasks import Claimed, Outcome
+
+MAX_TASKS = 100
+MAX_WAIT_SECONDS = 60.0
+MAX_LEASE_SECONDS = 43_200.0
+MAX_RESULT_BYTES = 65_536
+BUSY_SECONDS = 0.005
+POLL_SECONDS = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A worker that waits at a queue."""
+
+    queue_id: int
+    max_tasks: int
+    lease_seconds: float
+    answer: "asyncio.Future[list[Claimed]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class LeaseDesk:
+    """Those who wait, by queue, first come first served. One claim a queue is under way at a time."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._queues: defaultdict[int, deque[Waiting]] = defaultdict(deque)
+        self._serving: dict[int, asyncio.Task[None]] = {}
+        self._again: set[int] = set()
+        self._full: set[int] = set()
+        """Queues whose last claim met a limit."""
+        self.closed = False
+
+    def hint(self, queue_id: int) -> None:
+        """Tasks of this queue became ready, or may be claimed again."""
+        if queue_id not in self._queues:
+            return
+        if queue_id in self._serving:
+            self._again.add(queue_id)
+            return
+        serving = asyncio.get_running_loop().create_task(self._serve(queue_id))
+        self._serving[queue_id] = serving
+        serving.add_done_callback(lambda _: self._served(queue_id))
+
+    def hint_full(self) -> None:
+        """A slot of some limit came free."""
+        full, self._full = self._full, set()
+        for queue_id in full:
+            self.hint(queue_id)
+
+    def hint_all(self) -> None:
+        for queue_id in list(self._queues):
+            self.hint(queue_id)
+
+    async def poll(self) -> float:
+        """A loop of the engine; the truth where a hint was lost."""
+        if self._queues:
+            for queue_id in await tasks.ready_queues(self._core.db, list(self._queues)):
+                self.hint(queue_id)
+        return POLL_SECONDS
+
+    async def wait(self, waiting: Waiting, seconds: float, gone: Callable[[], Awaitable[object]]) -> list[Claimed]:
+        """Tasks for one worker, none when the time is over or the desk closes; a worker that is gone gets nothing."""
+        self._queues[waiting.queue_id].append(waiting)
+        self.hint(waiting.queue_id)
+        leaving = asyncio.ensure_future(gone())
+        try:
+            await asyncio.wait((waiting.answer, leaving), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done() and waiting.answer.done():
+                await give_back(self._core, waiting.answer.result())
+                return []
+            return waiting.answer.result() if waiting.answer.done() else []
+        except asyncio.CancelledError:
+            if waiting.answer.done() and not waiting.answer.cancelled():
+                await give_back(self._core, waiting.answer.result())
+            raise
+        finally:
+            leaving.cancel()
+            waiting.answer.cancel()
+            self._forget(waiting)
+
+    def close(self) -> None:
+        """Answer everybody now: the replica drains."""
+        self.closed = True
+        for line in self._queues.values():
+            for waiting in line:
+                if not waiting.answer.done():
+                    waiting.answer.set_result([])
+
+    async def drained(self) -> None:
+        while self._serving:
+            await asyncio.wait(list(self._serving.values()))
+
+    def _forget(self, waiting: Waiting) -> None:
+        line = self._queues.get(waiting.queue_id)
+        if line is not None:
+            if waiting in line:
+                line.remove(waiting)
+            if not line:
+                del self._queues[waiting.queue_id]
+
+    def _served(self, queue_id: int) -> None:
+        del self._serving[queue_id]
+        if queue_id in self._again:
+            self._again.discard(queue_id)
+            self.hint(queue_id)
+
+    async def _serve(self, queue_id: int) -> None:
+        """Claim for one after the other until the queue has no more to give."""
+        while not self.closed and (waiting := self._next(queue_id)) is not None:
+            try:
+                claim = await self._core.claiming.claim(
+                    queue_id, 0, waiting.max_tasks, waiting.lease_seconds, pull=True
+                )
+            except Exception:
+                return  # said, and being released; the poll asks again
+            if claim.tasks:
+                if waiting.answer.done():
+                    await give_back(self._core, claim.tasks)
+                else:
+                    waiting.answer.set_result(claim.tasks)
+            elif claim.verdict == "busy":
+                await asyncio.sleep(BUSY_SECONDS * (0.5 + random.random()))
+            elif claim.verdict in ("push", "gone"):
+                for left in list(self._queues.get(queue_id, ())):
+                    if not left.answer.done():
+                        left.answer.set_result([])
+                return
+            else:
+                if claim.verdict == "full":
+                    self._full.add(queue_id)
+                return
+
+    def _next(self, queue_id: int) -> Waiting | None:
+        return next((w for w in self._queues.get(queue_id, ()) if not w.answer.done()), None)
+
+
+async def acquire(
+    core: Core,
+    caller: Caller,
+    queue: str,
+    *,
+    max_tasks: int,
+    wait_seconds: float,
+    lease_seconds: float,
+    gone: Callable[[], Awaitable[object]],
+) -> list[LeasedTaskView]:
+    """Leased tasks, each the task with `lease_token` and `lease_expires_at`; empty when none came in time.
+
+    Raises Refusal: queue_not_found, queue_is_push.
+    """
+    caller.require("use")
+    row = await queues.find(core.db, caller.tenant_id, queue)
+    if row is None:
+        raise Refusal("queue_not_found", f"there is no queue {queue}; PUT /queues/{queue} creates it")
+    if row.handler_id is not None:
+        raise Refusal("queue_is_push", f"queue {queue} delivers to handler {row.handler}: nothing is left to pull")
+    until = time.monotonic() + wait_seconds
+    claim = await core.claiming.claim(row.id, 0, max_tasks, lease_seconds, pull=True)
+    claimed = claim.tasks
+    if not claimed and not core.desk.closed and (wait_seconds > 0 or claim.verdict == "busy"):
+        seconds = max(until - time.monotonic(), 10 * BUSY_SECONDS)
+        claimed = await core.desk.wait(Waiting(row.id, max_tasks, lease_seconds), seconds, gone)
+    now = core.clock.seconds()
+    for task in claimed:
+        waited = max(0.0, now - task.run_at.timestamp())
+        core.metrics.task_started(caller.tenant, queue, waited)
+        core.stats.started(row.id, waited)
+    shown = await views.find_tasks(core.db, caller.tenant_id, [task.task_id for task in claimed])
+    return [
+        LeasedTaskView(
+            **msgspec.structs.asdict(shown[task.task_id]),
+            lease_token=task.token,
+            lease_expires_at=format_instant(task.lease_expires_at),
+        )
+        for task in claimed
+        if task.task_id in shown
+    ]
+
+
+async def give_back(core: Core, claimed: list[Claimed]) -> None:
+    """Nobody is there to take them: ready again, not counted."""
+    outcomes = [Outcome(task.task_id, task.token, "refund", "released") for task in claimed]
+    await asyncio.gather(*(core.settling.submit(outcome) for outcome in outcomes))
+    core.signals.stir()
+
+
+async def renew(core: Core, task_id: str, token: str, seconds: float, progress: bytes | None) -> TaskView:
+    """Raises Refusal: lease_lost, task_cancelled, task_not_found."""
+    told = None if progress is None else progress.decode()
+    if await tasks.extend_lease(core.db, task_id, token, seconds, told) is None:
+        raise await _refusal(core, task_id, token)
+    return await _view(core, task_id)
+
+
+async def complete(core: Core, task_id: str, token: str, result: bytes | None) -> TaskView:
+    """Raises Refusal: lease_lost, task_cancelled, task_not_found, too_large."""
+    if result is not None and len(result) > MAX_RESULT_BYTES:
+        raise Refusal("too_large", f"the result has {len(result)} bytes, at most {MAX_RESULT_BYTES} are allowed")
+    held = await tasks.held_lease(core.db, task_id, token)
+    outcome = Outcome(
+        task_id,
+        token,
+        "succeeded",
+        "succeeded",
+        result=result,
+        result_format=None if result is None else "json",
+    )
+    return await _settle(core, outcome, held)
+
+
+async def fail(
+    core: Core, task_id: str, token: str, error: str, *, retryable: bool, retry_after_seconds: float
+) -> TaskView:
+    """Raises Refusal: lease_lost, task_cancelled, task_not_found."""
+    held = await tasks.held_lease(core.db, task_id, token)
+    settlement = Settlement("retry", "failed", error=error)
+    if held is not None:
+        policy = await queues.load_policy(core.db, held.queue_id)
+        assert policy is not None, "queues are marked deleted, never removed"
+        retry = merged(policy.retry, held.retry)
+        settlement = decide_failure(
+            error,
+            retryable=retryable,
+            retry_after_seconds=retry_after_seconds,
+            attempt=held.attempt,
+            max_attempts=retry.max_attempts,
+            policy=retry,
+            jitter=random.random(),
+        )
+    outcome = Outcome(
+        task_id,
+        token,
+        settlement.kind,
+        settlement.outcome,
+        reason=settlement.reason,
+        delay_seconds=settlement.delay_seconds,
+        message=settlement.error,
+    )
+    return await _settle(core, outcome, held)
+
+
+async def release(core: Core, task_id: str, token: str) -> TaskView:
+    """Ready now, and the attempt does not count. Raises Refusal: lease_lost, task_cancelled, task_not_found."""
+    held = await tasks.held_lease(core.db, task_id, token)
+    return await _settle(core, Outcome(task_id, token, "refund", "released"), held)
+
+
+async def _settle(core: Core, outcome: Outcome, held: tasks.HeldLease | None) -> TaskView:
+    verdict = await core.settling.submit(outcome)
+    if verdict not in ("applied", "repeat"):
+        raise await _refusal(core, outcome.task_id, outcome.token)
+    if verdict == "applied" and held is not None:
+        if outcome.kind in ("succeeded", "dead"):
+            core.stats.ended(held.queue_id, outcome.kind, None)
+        elif outcome.delay_seconds > 0:
+            core.signals.due_at(core.clock.seconds() + outcome.delay_seconds)
+        else:
+            core.signals.lane_ready(held.queue_id, held.lane)
+        core.signals.freed()
+    return await _view(core, outcome.task_id)
+
+
+async def _refusal(core: Core, task_id: str, token: str) -> Refusal:
+    fate = await tasks.fate_of_lease(core.db, task_id, token)
+    if fate == "cancelled":
+        return Refusal("task_cancelled", "the task was cancelled: stop working on it")
+    if fate == "unknown" and await views.find_any(core.db, task_id) is None:
+        return Refusal("task_not_found", f"there is no task {task_id}, or it is past its retention")
+    return Refusal("lease_lost", "this token holds no lease on the task: it ran out, was settled, or never was its own")
+
+
+async def _view(core: Core, task_id: str) -> TaskView:
+    view = await views.find_any(core.db, task_id)
+    if view is None:
+        raise Refusal("task_not_found", f"there is no task {task_id}, or it is past its retention")
+    return view

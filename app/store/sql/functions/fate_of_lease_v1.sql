@@ -1,0 +1,31 @@
+-- What became of the lease a token stands for: held · settled (by this token) · cancelled (with its task) · lost · unknown.
+-- An attempt may move between two of the looks, so what is not found is looked for again.
+create function sluice.fate_of_lease_v1(p_id uuid, p_token uuid) returns text language plpgsql volatile
+set enable_seqscan = off set jit = off
+as $$
+declare v_outcome text; v_cancelled boolean;
+begin
+  for v_try in 1..5 loop
+    if exists (select from sluice.tasks t where t.id = p_id and t.lease_token = p_token
+               and t.lease_expires_at > clock_timestamp()) then
+      return 'held';
+    end if;
+    select k.outcome, k.cancelled into v_outcome, v_cancelled
+    from (
+      select case when t.lease_token = p_token then 'lease_expired' else t.last_outcome end as outcome, false as cancelled
+      from sluice.tasks t where t.id = p_id and t.last_token = p_token
+      union all
+      select a.outcome, false from sluice.attempts a where a.task_id = p_id and a.token = p_token
+      union all
+      select t.last_outcome, t.state = 5 from sluice.task_history t where t.id = p_id and t.last_token = p_token
+      union all
+      select a.outcome, false from sluice.attempt_history a where a.task_id = p_id and a.token = p_token) k
+    limit 1;
+    continue when not found;
+    return case
+      when v_outcome = 'cancelled' or v_cancelled and v_outcome = 'stale' then 'cancelled'
+      when v_outcome in ('lease_expired', 'stale') then 'lost'
+      else 'settled' end;
+  end loop;
+  return 'unknown';
+end $$;
