@@ -11,6 +11,7 @@ down_revision = None
 INSTALLED = (
     "ensure_partitions_v1",
     "enqueue_v1",
+    "enqueue_atomic_v1",
     "claim_v1",
     "bury_v1",
     "record_late_v1",

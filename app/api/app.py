@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from app.api import errors, handlers, leases, limits, openapi, operations, queues, tasks
+from app.api import bulk, errors, handlers, leases, limits, openapi, operations, queues, tasks
 from app.api.config import EdgeConfig
 from app.api.docs import docs_page
 from app.api.enqueue import PATH, EnqueueEndpoint
@@ -103,21 +103,22 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
     if enqueue is not None:
         routers += [handlers.router, queues.router, leases.pull_router, leases.holder_router, tasks.router, limits.router]
         application.router.routes.append(Route(PATH, enqueue, methods=["POST"]))
+        application.router.routes.append(Route(bulk.PATH, bulk.BulkEndpoint(core, edge), methods=["POST"]))
     for router in routers:
         application.include_router(router)
-    _add_documents(application, enqueue=enqueue is not None, secured=edge.anonymous is None)
+    _add_documents(application, tasks=enqueue is not None, secured=edge.anonymous is None)
     routes = [*application.routes, *(route for router in routers for route in router.routes)]
     errors.install(application, errors.AllowedMethods(route for route in routes if hasattr(route, "path_regex")))
     return Edge(application, None if edge.tracing else enqueue, edge)
 
 
-def _add_documents(application: FastAPI, *, enqueue: bool, secured: bool) -> None:
+def _add_documents(application: FastAPI, *, tasks: bool, secured: bool) -> None:
     """Open to all, and in no schema: they are the schema."""
     made: dict[str, Any] = {}
 
     def schema() -> Mapping[str, Any]:
         if not made:
-            made.update(openapi.document(application, enqueue=enqueue, secured=secured))
+            made.update(openapi.document(application, tasks=tasks, secured=secured))
         return made
 
     async def openapi_json(_request: Request) -> Response:

@@ -12,7 +12,7 @@ from app.api.auth import caller_of
 from app.api.config import EdgeConfig
 from app.api.errors import problem
 from app.api.headers import read_headers, text
-from app.api.strict import check_query, read_body, require_json
+from app.api.strict import NO_PARAMETERS, check_query, read_body, require_json
 from app.domain.errors import Refusal, invalid_field
 from app.domain.names import NAME_RULE, is_name
 from app.domain.tasks import Enqueue, label_problem, parse_enqueue
@@ -20,7 +20,6 @@ from app.service import tasks
 from app.service.context import Core
 
 PATH = "/queues/{name}/tasks"
-_NO_PARAMETERS: frozenset[str] = frozenset()
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 _CREATED = 201, ()
 _REPLAYED = 200, ((b"idempotent-replayed", b"true"),)
@@ -43,7 +42,7 @@ class EnqueueEndpoint:
     ) -> None:
         caller = await caller_of(self._edge, text(headers.get(b"authorization")))
         caller.require("use")
-        check_query(scope["query_string"], _NO_PARAMETERS)
+        check_query(scope["query_string"], NO_PARAMETERS)
         if not is_name(queue):
             raise invalid_field("/name", f"is not a name ({NAME_RULE})")
         content_type = headers.get(b"content-type")
@@ -53,7 +52,7 @@ class EnqueueEndpoint:
         request = parse_enqueue(body, max_payload_bytes=self._edge.max_payload_bytes)
         if b"idempotency-key" in headers:
             request = with_key(request, headers[b"idempotency-key"])
-        enqueued = await tasks.enqueue(self._core, caller, queue, request, _trace_of(headers))
+        enqueued = await tasks.enqueue(self._core, caller, queue, request, trace_of(headers))
         status, more = _CREATED if enqueued.created else _REPLAYED
         answer = enqueued.body
         await send(
@@ -91,7 +90,7 @@ def with_key(request: Enqueue, header: bytes) -> Enqueue:
     return request
 
 
-def _trace_of(headers: dict[bytes, bytes]) -> tuple[str, str | None] | None:
+def trace_of(headers: dict[bytes, bytes]) -> tuple[str, str | None] | None:
     """As it came: the service takes it if it is one, and refuses nothing for it (W3C Trace Context)."""
     traceparent = headers.get(b"traceparent")
     return None if traceparent is None else (traceparent.decode("latin-1"), text(headers.get(b"tracestate")))

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI reads off the routes, with the hot route's operation added by hand."""
+"""The OpenAPI document: what FastAPI reads off the routes, with the operations of the bare ones added by hand."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from app.api.enqueue import PATH
-from app.api.models.tasks import TaskIn, TaskOut
+from app.api import bulk, enqueue
+from app.api.models.tasks import BulkIn, BulkOut, TaskIn, TaskOut
 from app.api.models.wire import FieldProblem, Problem
 from app.api.problems import header, problems
 from app.domain.names import NAME_PATTERN
@@ -19,6 +19,15 @@ _FRAMEWORKS = ("HTTPValidationError", "ValidationError")
 _TASK = {"content": {"application/json": {"schema": {"$ref": _REF.format(model=TaskOut.__name__)}}}}
 _LOCATION = {"Location": header("Where the task is.")}
 
+_NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "pattern": NAME_PATTERN}}
+_TRACEPARENT = {
+    "name": "traceparent",
+    "in": "header",
+    "required": False,
+    "description": "W3C Trace Context; it goes on to the handler.",
+    "schema": {"type": "string"},
+}
+
 ENQUEUE: dict[str, Any] = {
     "tags": ["tasks"],
     "summary": "Enqueue Task",
@@ -26,7 +35,7 @@ ENQUEUE: dict[str, Any] = {
     "operationId": "enqueue_task",
     "security": [{"HTTPBearer": []}],
     "parameters": [
-        {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "pattern": NAME_PATTERN}},
+        _NAME,
         {
             "name": "Idempotency-Key",
             "in": "header",
@@ -34,13 +43,7 @@ ENQUEUE: dict[str, Any] = {
             "description": "Quoted or bare; the same as `idempotency_key` in the body.",
             "schema": {"type": "string", "minLength": 1, "maxLength": 255},
         },
-        {
-            "name": "traceparent",
-            "in": "header",
-            "required": False,
-            "description": "W3C Trace Context; it goes on to the handler.",
-            "schema": {"type": "string"},
-        },
+        _TRACEPARENT,
     ],
     "requestBody": {
         "required": True,
@@ -60,17 +63,38 @@ ENQUEUE: dict[str, Any] = {
     },
 }
 
+BULK: dict[str, Any] = {
+    "tags": ["tasks"],
+    "summary": "Enqueue Tasks",
+    "description": "Put up to 10,000 tasks into a queue, in a body of at most 32 MiB. Each has its own verdict, in order.",
+    "operationId": "enqueue_tasks",
+    "security": [{"HTTPBearer": []}],
+    "parameters": [_NAME, _TRACEPARENT],
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": _REF.format(model=BulkIn.__name__)}}},
+    },
+    "responses": {
+        "200": {
+            "description": "What became of each task.",
+            "content": {"application/json": {"schema": {"$ref": _REF.format(model=BulkOut.__name__)}}},
+        },
+        **{str(status): response for status, response in problems("queue_not_found", body=True).items()},
+    },
+}
 
-def document(app: FastAPI, *, enqueue: bool, secured: bool) -> dict[str, Any]:
-    """`enqueue`: this application serves the hot route. `secured`: it asks for keys."""
+
+def document(app: FastAPI, *, tasks: bool, secured: bool) -> dict[str, Any]:
+    """`tasks`: this application takes tasks. `secured`: it asks for keys."""
     found = get_openapi(title=TITLE, version=app.version, description=DESCRIPTION, routes=app.routes)
     schemas = found.setdefault("components", {}).setdefault("schemas", {})
     for name in _FRAMEWORKS:
         schemas.pop(name, None)
     modes: list[Any] = [(Problem, "serialization"), (FieldProblem, "serialization")]
-    if enqueue:
-        modes.append((TaskIn, "validation"))
-        found["paths"].setdefault(PATH, {})["post"] = dict(ENQUEUE)
+    if tasks:
+        modes += [(TaskIn, "validation"), (BulkIn, "validation"), (BulkOut, "serialization")]
+        found["paths"].setdefault(enqueue.PATH, {})["post"] = dict(ENQUEUE)
+        found["paths"].setdefault(bulk.PATH, {})["post"] = dict(BULK)
     _, more = models_json_schema(modes, ref_template=_REF)
     schemas |= more["$defs"]
     if not secured:

@@ -20,6 +20,7 @@ from app.domain.errors import FieldError, Refusal, invalid, pointer
 from app.domain.ijson import parse_ijson
 
 MAX_QUERY_FIELDS = 50
+NO_PARAMETERS: frozenset[str] = frozenset()
 
 
 def require_json(content_type: str | None) -> None:

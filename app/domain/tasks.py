@@ -190,7 +190,7 @@ def decode_task(body: bytes | msgspec.Raw, value: Any) -> TaskBody:
     try:
         return _TASK_BODY.decode(body)
     except msgspec.ValidationError as error:
-        raise invalid(_type_errors(value) or [_as_field_error(str(error))]) from None
+        raise invalid(_type_errors(value) or field_errors(str(error))) from None
 
 
 def _type_errors(value: Any) -> list[FieldError]:
@@ -204,18 +204,19 @@ def _type_errors(value: Any) -> list[FieldError]:
             try:
                 msgspec.convert(given, _FIELD_TYPES[name])
             except msgspec.ValidationError as error:
-                found = _as_field_error(str(error))
-                errors.append(FieldError(pointer(name) + found.pointer, found.detail))
+                errors += [
+                    FieldError(pointer(name) + found.pointer, found.detail) for found in field_errors(str(error))
+                ]
     return errors
 
 
-def _as_field_error(message: str) -> FieldError:
-    """msgspec says ``Expected `int`, got `str` - at `$.tags[2]` ``."""
+def field_errors(message: str) -> list[FieldError]:
+    """msgspec says ``Expected `int`, got `str` - at `$.tags[2]` ``, of the first violation only."""
     match = _PATH.fullmatch(message)
     if match is None:
-        return FieldError("", message.replace("`", ""))
+        return [FieldError("", message.replace("`", ""))]
     parts = re.findall(r"\[(\d+)\]|\.(\w+)", match["path"])  # `[...]`, some key of an object, adds nothing
-    return FieldError(pointer(*(index or name for index, name in parts)), match["what"].replace("`", ""))
+    return [FieldError(pointer(*(index or name for index, name in parts)), match["what"].replace("`", ""))]
 
 
 def check_payload(payload: msgspec.Raw, value: object, max_bytes: int) -> None:

@@ -42,16 +42,24 @@ class Lane(Generic[Item, Verdict]):
 
     async def submit(self, item: Item) -> Verdict:
         """Raises what `write` raises for this item; Refusal (unavailable) when too many are waiting."""
+        [future] = self._join((item,))
+        return await future
+
+    async def submit_all(self, items: Sequence[Item]) -> list[Verdict | BaseException]:
+        """One verdict an item, in order, or what submit would raise for it. Meant for no more than a group or two."""
+        return await asyncio.gather(*self._join(items), return_exceptions=True)
+
+    def _join(self, items: Sequence[Item]) -> list[asyncio.Future[Verdict]]:
         if len(self._waiting) >= MAX_WAITING:
             raise Refusal("unavailable", "too many requests are waiting for the database", retry_after_seconds=1)
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Verdict] = loop.create_future()
-        self._waiting.append((item, future))
+        futures: list[asyncio.Future[Verdict]] = [loop.create_future() for _ in items]
+        self._waiting.extend(zip(items, futures, strict=True))
         if not self._flights or len(self._waiting) >= self._max_group:
             self._depart()
         elif self._patience is None:
             self._patience = loop.call_later(PATIENCE_SECONDS, self._impatient)
-        return await future
+        return futures
 
     async def drained(self) -> None:
         """Returns once everything submitted so far has its verdict."""

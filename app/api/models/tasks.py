@@ -10,7 +10,8 @@ from pydantic import Field
 
 from app.api.models.handlers import TimeoutSeconds
 from app.api.models.queues import RetryIn
-from app.api.models.wire import Instant, Name, RequestBody, ResponseBody
+from app.api.models.wire import Instant, Name, Problem, RequestBody, ResponseBody
+from app.domain.bulk import MAX_BULK_TASKS
 from app.domain.tasks import (
     MAX_DELAY_SECONDS,
     MAX_LABEL,
@@ -46,6 +47,27 @@ class TaskIn(RequestBody):
     headers: dict[str, str] | None = Field(None, description="Sent with every delivery of this task.")
     tags: list[Tag] | None = Field(None, max_length=MAX_TAGS, json_schema_extra={"uniqueItems": True})
     handler: Name | None = Field(None, description="Instead of the queue's, on a queue that has one.")
+
+
+class BulkIn(RequestBody):
+    tasks: list[TaskIn] = Field(min_length=1, max_length=MAX_BULK_TASKS)
+    atomic: bool = Field(False, description="All or nothing: one bad task makes the answer 422, and nothing is stored.")
+
+
+class StoredOut(ResponseBody):
+    status: Literal[200, 201] = Field(description="200: a task of this idempotency key was there already.")
+    id: str = Field(json_schema_extra={"format": "uuid"})
+
+
+class RefusedOut(ResponseBody):
+    status: int = Field(
+        description="413, 422 or 429; 503 where the database went away after earlier tasks were stored."
+    )
+    problem: Problem
+
+
+class BulkOut(ResponseBody):
+    results: list[StoredOut | RefusedOut]
 
 
 class LeaseOut(ResponseBody):

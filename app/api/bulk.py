@@ -1,0 +1,88 @@
+"""`POST /queues/{name}/tasks/bulk`: a body of its own size, read as a stream, with a verdict for each task.
+
+A bare ASGI callable like the enqueue, for its body is judged task by task; openapi.py has its operation.
+"""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from app.api.auth import caller_of
+from app.api.config import EdgeConfig
+from app.api.enqueue import trace_of
+from app.api.errors import STATUS, problem, problem_dict
+from app.api.headers import read_headers, text
+from app.api.models.wire import json_reply
+from app.api.strict import NO_PARAMETERS, check_query, read_body, require_json
+from app.domain.bulk import MAX_BULK_BYTES, parse_item, split_bulk
+from app.domain.errors import Refusal, invalid_field
+from app.domain.names import NAME_RULE, is_name
+from app.domain.tasks import Enqueue
+from app.service import bulk
+from app.service.bulk import Result, Stored
+from app.service.context import Core
+
+PATH = "/queues/{name}/tasks/bulk"
+MAX_AT_ONCE = 16
+"""Requests in hand: each may hold its 32 MiB more than once."""
+PAUSE_TASKS = 200
+PAUSE_BYTES = 262_144
+"""After so much parsing other requests get their turn."""
+
+
+class BulkEndpoint:
+    def __init__(self, core: Core, edge: EdgeConfig) -> None:
+        self._core = core
+        self._edge = edge
+        self._in_hand = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            reply = json_reply(await self._enqueue(scope, receive))
+        except Refusal as refusal:
+            reply = problem(refusal)
+        await reply(scope, receive, send)
+
+    async def _enqueue(self, scope: Scope, receive: Receive) -> bytes:
+        headers = read_headers(scope["headers"])
+        caller = await caller_of(self._edge, text(headers.get(b"authorization")))
+        caller.require("use")
+        check_query(scope["query_string"], NO_PARAMETERS)
+        queue = scope["path_params"]["name"]
+        if not is_name(queue):
+            raise invalid_field("/name", f"is not a name ({NAME_RULE})")
+        require_json(text(headers.get(b"content-type")))
+        if self._in_hand >= MAX_AT_ONCE:
+            raise Refusal("unavailable", "too many bulk requests at once", retry_after_seconds=1)
+        self._in_hand += 1
+        try:
+            body = await read_body(receive, text(headers.get(b"content-length")), MAX_BULK_BYTES)
+            items, atomic = await _parse(body, self._edge.max_payload_bytes)
+            results = await bulk.enqueue(self._core, caller, queue, items, atomic, trace_of(headers))
+        finally:
+            self._in_hand -= 1
+        return msgspec.json.encode({"results": [_shown(result) for result in results]})
+
+
+async def _parse(body: bytes, max_payload_bytes: int) -> tuple[list[Enqueue | Refusal], bool]:
+    spans, atomic = split_bulk(body)
+    items: list[Enqueue | Refusal] = []
+    parsed = 0
+    for index, span in enumerate(spans):
+        try:
+            items.append(parse_item(span, index, max_payload_bytes))
+        except Refusal as refusal:
+            items.append(refusal)
+        parsed += len(memoryview(span))
+        if parsed > PAUSE_BYTES or index % PAUSE_TASKS == PAUSE_TASKS - 1:
+            parsed = 0
+            await asyncio.sleep(0)
+    return items, atomic
+
+
+def _shown(result: Result) -> dict[str, Any]:
+    if isinstance(result, Stored):
+        return {"status": 201 if result.created else 200, "id": result.task_id}
+    return {"status": STATUS[result.code], "problem": problem_dict(result)}

@@ -1,0 +1,86 @@
+"""A request with many tasks: its spans, and the verdict on each.
+
+The outer object is judged without its tasks, and each task by itself, so that one task that is no I-JSON sinks no other and
+nobody has to parse 32 MiB at a stretch.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
+from app.domain.ijson import parse_ijson
+from app.domain.tasks import Enqueue, check_payload, decode_task, field_errors, validate_task
+
+MAX_BULK_TASKS = 10_000
+MAX_BULK_BYTES = 33_554_432
+
+
+class _BulkBody(msgspec.Struct, forbid_unknown_fields=True):
+    tasks: msgspec.Raw
+    atomic: bool = False
+
+
+_BULK_BODY = msgspec.json.Decoder(_BulkBody)
+_SPANS = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def split_bulk(body: bytes) -> tuple[list[msgspec.Raw], bool]:
+    """The spans of the tasks, unjudged, and `atomic`. Raises Refusal: malformed, invalid."""
+    try:
+        bulk = _BULK_BODY.decode(body)
+        spans = _SPANS.decode(bulk.tasks)
+    except msgspec.ValidationError as error:
+        raise invalid(_outer_errors(str(error))) from None
+    except (msgspec.DecodeError, RecursionError):
+        parse_ijson(body)  # says where and why
+        raise Refusal("malformed", "the body is no JSON, or nested too deep") from None
+    _judge_outside(body, bytes(bulk.tasks))
+    if not 1 <= len(spans) <= MAX_BULK_TASKS:
+        raise invalid_field("/tasks", f"has {len(spans)} tasks, expected 1 to {MAX_BULK_TASKS}")
+    return spans, bulk.atomic
+
+
+def _outer_errors(message: str) -> list[FieldError]:
+    if message.startswith("Expected `array`") and " - at" not in message:
+        return [FieldError("/tasks", "expected an array")]
+    return field_errors(message)
+
+
+def _judge_outside(body: bytes, tasks: bytes) -> None:
+    """What the decoder lets through: a member that is there twice, text that is not UTF-8."""
+    at = body.index(tasks)
+    parse_ijson(body[:at] + b"0" + body[at + len(tasks) :])
+
+
+def parse_item(span: msgspec.Raw, index: int, max_payload_bytes: int) -> Enqueue:
+    """One task of a bulk request. Raises Refusal (too_large, invalid) with pointers into the request."""
+    where = pointer("tasks", index)
+    try:
+        value = parse_ijson(bytes(span))
+        task = decode_task(span, value)
+        check_payload(task.payload, value["payload"], max_payload_bytes)
+    except Refusal as refusal:
+        raise _placed(refusal, where) from None
+    return Enqueue(bytes(task.payload)) if len(value) == 1 else validate_task(task, where)
+
+
+def _placed(refusal: Refusal, where: str) -> Refusal:
+    """As a refusal of this item: what would be a malformed request by itself is an item that breaks rules here."""
+    code = "invalid" if refusal.code == "malformed" else refusal.code
+    errors = [FieldError(where + error.pointer, error.detail) for error in refusal.errors]
+    return Refusal(code, refusal.detail, errors or [FieldError(where, refusal.detail)])
+
+
+def sunk(refusals: Sequence[tuple[int, Refusal]]) -> Refusal:
+    """The refusal of a whole atomic request for these items of it."""
+    errors = [
+        error
+        for index, refusal in refusals
+        for error in (refusal.errors or [FieldError(pointer("tasks", index), f"{refusal.code}: {refusal.detail}")])
+    ]
+    return invalid(errors[:MAX_ERRORS])
+
+
+MAX_ERRORS = 100
+"""As many pointers a refused atomic request names."""

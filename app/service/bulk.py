@@ -1,0 +1,176 @@
+"""Many tasks in one request: what becomes of each.
+
+Tasks go through the enqueueing lane in groups, beside those of other requests, one group after another, so that a large
+request takes turns with small ones. An atomic request is one group of its own, in one transaction.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from app.domain.bulk import sunk
+from app.domain.errors import Refusal, pointer
+from app.domain.tasks import Enqueue
+from app.service.context import Caller, Core
+from app.service.tasks import (
+    LOOKUPS,
+    Admitted,
+    GroupRefused,
+    announce,
+    check,
+    entry_of,
+    find_queue,
+    keeps_changing,
+    refusal_of,
+    writer,
+)
+from app.store import handlers
+from app.store.handlers import OwnHandler
+from app.store.queues import QueueRow
+from app.store.tasks import Entry
+from app.telemetry.tracing import TraceContext
+
+GROUP = 500
+PAUSE_EVERY = 200
+"""Entries made between two looks at whatever else the process has to do."""
+
+Write = Callable[[Sequence[Entry]], Awaitable[Sequence[Admitted | BaseException]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    created: bool
+    task_id: str
+
+
+Result = Stored | Refusal
+
+
+@dataclass(slots=True)
+class _Bulk:
+    core: Core
+    caller: Caller
+    queue: str
+    items: Sequence[Enqueue | Refusal]
+    context: TraceContext | None
+    results: dict[int, Result]
+    atomic: bool
+
+
+async def enqueue(
+    core: Core,
+    caller: Caller,
+    queue: str,
+    items: Sequence[Enqueue | Refusal],
+    atomic: bool,
+    trace: tuple[str | None, str | None] | None,
+) -> list[Result]:
+    """One result an item, in order; those that are refusals already stay so. Acknowledged after commit.
+
+    Raises Refusal: queue_not_found, unavailable; if atomic also invalid, and then nothing is stored.
+    """
+    caller.require("use")
+    incoming = TraceContext.parse(*trace) if trace is not None else None
+    with core.tracing.enqueue(queue, caller.tenant, incoming, len(items)) as span:
+        await find_queue(core, caller, queue)
+        refused: dict[int, Result] = {n: item for n, item in enumerate(items) if isinstance(item, Refusal)}
+        bulk = _Bulk(core, caller, queue, items, span.context, refused, atomic)
+        sound = [n for n in range(len(items)) if n not in refused]
+        if atomic:
+            await _write(bulk, sound, writer(core.db, atomic=True))
+        else:
+            await _write_in_groups(bulk, sound)
+    return [bulk.results[n] for n in range(len(items))]
+
+
+async def _write_in_groups(bulk: _Bulk, sound: list[int]) -> None:
+    """What fails after something was stored fails by itself: the caller must learn the ids of what is there."""
+    for start in range(0, len(sound), GROUP):
+        try:
+            await _write(bulk, sound[start : start + GROUP], bulk.core.enqueueing.submit_all)
+        except Refusal as refusal:
+            if not any(isinstance(result, Stored) for result in bulk.results.values()):
+                raise
+            bulk.results |= {n: refusal for n in sound if n not in bulk.results}
+            return
+
+
+async def _write(bulk: _Bulk, pending: list[int], write: Write) -> None:
+    """Give every pending item its result, making entries anew where a definition has changed under them."""
+    for _ in range(LOOKUPS):
+        row = await find_queue(bulk.core, bulk.caller, bulk.queue)
+        entries = await _entries(bulk, row, pending)
+        if bulk.atomic:
+            _raise_sunk(bulk)
+        if not entries:
+            return
+        try:
+            verdicts = await write(list(entries.values()))
+        except GroupRefused as refused:
+            pending = list(entries)
+            for n, admitted in zip(entries, refused.admitted, strict=True):
+                _note_refusal(bulk, n, admitted)
+            _raise_sunk(bulk)
+        else:
+            pending = _note(bulk, entries, verdicts)
+        if not pending:
+            return
+        bulk.core.queue_cache.pop((bulk.caller.tenant_id, bulk.queue), None)
+    raise keeps_changing(bulk.queue)
+
+
+async def _entries(bulk: _Bulk, row: QueueRow, pending: list[int]) -> dict[int, Entry]:
+    """By item; an item that breaks a rule of its queue is noted as refused instead."""
+    own: dict[str | None, OwnHandler | None] = {None: None}
+    entries: dict[int, Entry] = {}
+    for made, n in enumerate(pending, 1):
+        item = bulk.items[n]
+        assert isinstance(item, Enqueue)
+        if item.handler not in own and item.handler is not None:
+            own[item.handler] = await handlers.find_own(bulk.core.db, bulk.caller.tenant_id, item.handler)
+        handler = own[item.handler]
+        try:
+            await check(bulk.core, row, handler, item, pointer("tasks", n))
+        except Refusal as refusal:
+            bulk.results[n] = refusal
+        else:
+            entries[n] = entry_of(bulk.core, row, handler.id if handler else 0, item, bulk.context)
+        if made % PAUSE_EVERY == 0:
+            await asyncio.sleep(0)
+    return entries
+
+
+def _note(bulk: _Bulk, entries: dict[int, Entry], verdicts: Sequence[Admitted | BaseException]) -> list[int]:
+    """Write down what became of a group; the items that are to be tried again."""
+    again: list[int] = []
+    failed: BaseException | None = None
+    for (n, entry), admitted in zip(entries.items(), verdicts, strict=True):
+        item = bulk.items[n]
+        assert isinstance(item, Enqueue)
+        if isinstance(admitted, BaseException):
+            failed = failed or admitted
+        elif admitted.verdict == "created":
+            announce(bulk.core, entry.queue_id, entry.handler_id, item, admitted.at)
+            bulk.results[n] = Stored(True, admitted.task_id)
+        elif admitted.verdict == "replayed":
+            bulk.results[n] = Stored(False, admitted.task_id)
+        elif not _note_refusal(bulk, n, admitted):
+            again.append(n)
+    if failed is not None:
+        raise failed
+    return again
+
+
+def _note_refusal(bulk: _Bulk, n: int, admitted: Admitted) -> bool:
+    item = bulk.items[n]
+    assert isinstance(item, Enqueue)
+    refusal = refusal_of(admitted.verdict, bulk.queue, item)
+    if refusal is not None:
+        bulk.results[n] = refusal
+    return refusal is not None
+
+
+def _raise_sunk(bulk: _Bulk) -> None:
+    refused = [(n, result) for n, result in sorted(bulk.results.items()) if isinstance(result, Refusal)]
+    if refused:
+        raise sunk(refused)
