@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from tests.handlers import Handler, Reply
+from tests.handlers import Handler, Received, Reply
+from tests.support import poll
 from tests.wire.api import AT_ONCE, Api, fresh, good, problem
 
 pytestmark = pytest.mark.anyio
@@ -248,6 +249,33 @@ async def test_a_rotation_signs_twice_until_its_overlap_is_over(api: Api, handle
     [request] = await handler.received(task=task["id"])
     assert request.headers["webhook-signature"].count("v1,") == 1
     Webhook(last).verify(request.body, dict(request.headers))
+
+
+async def test_an_overlap_ends_by_itself(api: Api, handler: Handler) -> None:
+    name = await api.handler(handler.url)
+    queue = await api.queue(name)
+    secret = good(await api.post(f"/handlers/{name}/rotate-secret", json={"overlap_seconds": 0.4}))["secret"]
+
+    async def signed_once() -> Received | None:
+        task = await api.enqueue(queue)
+        [request] = await handler.received(task=task["id"])
+        return request if request.headers["webhook-signature"].count("v1,") == 1 else None
+
+    request = await poll(signed_once)
+    assert request is not None
+    Webhook(secret).verify(request.body, dict(request.headers))
+    assert handler.requests[0].headers["webhook-signature"].count("v1,") == 2
+
+
+async def test_a_secret_given_later_signs_alone_from_then_on(api: Api, handler: Handler) -> None:
+    name = await api.handler(handler.url)
+    queue = await api.queue(name)
+    good(await api.post(f"/handlers/{name}/rotate-secret"))
+    good(await api.put(f"/handlers/{name}", json={"url": handler.url, "secret": SECRET}))
+    task = await api.enqueue(queue)
+    [request] = await handler.received(task=task["id"])
+    assert request.headers["webhook-signature"].count("v1,") == 1
+    Webhook(SECRET).verify(request.body, dict(request.headers))
 
 
 @pytest.mark.parametrize("overlap", [-1, "86400", 10**9, True, None])

@@ -315,3 +315,11 @@ async def test_the_limit_over_all_queues_is_read_and_replaced(api: Api) -> None:
         problem(await api.put("/limits", json={"max_concurrency": value}), 422, "invalid", "/max_concurrency")
     problem(await api.put("/limits", json={"max": 1}), 422, "invalid", "/max")
     assert good(await api.put("/limits", json={})) == {"max_concurrency": None}
+
+
+async def test_names_keep_to_their_alphabet(api: Api) -> None:
+    for name in ("a", "0", "a.b_c-d", "x" * 100, "tasks", "stats"):
+        assert (await api.put(f"/queues/{name}", json={})).status_code in (200, 201), name
+        assert (await api.post(f"/queues/{name}/tasks", json={"payload": 1})).status_code == 201, name
+    for name in ("A", "-a", ".a", "x" * 101, "a b", "a%00", "%C3%A9", "a%0A"):
+        problem(await api.put(f"/queues/{name}", json={}), 422, "invalid", "/name")
