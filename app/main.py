@@ -117,7 +117,10 @@ async def build(settings: Settings, dsn: str, url: str) -> Sluice:
         tasks.writer(db), max_group=ENQUEUE_GROUP, max_flights=ENQUEUE_FLIGHTS, wrote=_counted(metrics, "enqueue")
     )
     core.settling = Lane(
-        settling.writer(db), max_group=SETTLE_GROUP, max_flights=SETTLE_FLIGHTS, wrote=_counted(metrics, "settle")
+        settling.writer(db, core.waiters),
+        max_group=SETTLE_GROUP,
+        max_flights=SETTLE_FLIGHTS,
+        wrote=_counted(metrics, "settle"),
     )
     core.claiming = Claiming(core)
     core.desk = LeaseDesk(core)
@@ -196,6 +199,7 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
             events.emit(log, events.READY, url=sluice.url, replica=sluice.core.replica.name)
             yield sluice, server
         finally:
+            logs.name_replica(sluice.core.replica.name)  # another may have started in this process meanwhile
             sluice.draining = True
             await sluice.engine.stop(settings.drain_grace_seconds, server.hurried)
             await sluice.core.enqueueing.drained()

@@ -101,7 +101,14 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
     enqueue = None if edge.operations_only else EnqueueEndpoint(core, edge)
     routers = [operations.health_router, operations.status_router, operations.metrics_router]
     if enqueue is not None:
-        routers += [handlers.router, queues.router, leases.pull_router, leases.holder_router, tasks.router, limits.router]
+        routers += [
+            handlers.router,
+            queues.router,
+            leases.pull_router,
+            leases.holder_router,
+            tasks.router,
+            limits.router,
+        ]
         application.router.routes.append(Route(PATH, enqueue, methods=["POST"]))
         application.router.routes.append(Route(bulk.PATH, bulk.BulkEndpoint(core, edge), methods=["POST"]))
     for router in routers:

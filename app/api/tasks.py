@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from app.api.auth import CoreDep, User
 from app.api.models.tasks import AttemptOut, TaskOut
@@ -79,9 +79,27 @@ async def list_tasks(
 
 
 @router.get("/{task_id}", operation_id="get_task", response_model=TaskOut, responses=problems("task_not_found"))
-async def get_task(core: CoreDep, caller: User, task_id: TaskId) -> Response:
-    """Read a task."""
-    return json_reply(msgspec.json.encode(await tasks.get(core, caller, task_id)))
+async def get_task(
+    request: Request,
+    core: CoreDep,
+    caller: User,
+    task_id: TaskId,
+    wait_seconds: Annotated[
+        float, Query(ge=0, le=60, description="Wait so long for its end; then it is shown as it is.")
+    ] = 0,
+) -> Response:
+    """Read a task, at once or when it has ended."""
+    if wait_seconds:
+        view = await tasks.get_ended(core, caller, task_id, wait_seconds, lambda: disconnected(request))
+    else:
+        view = await tasks.get(core, caller, task_id)
+    return json_reply(msgspec.json.encode(view))
+
+
+async def disconnected(request: Request) -> None:
+    """Returns when the caller has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 @router.get(

@@ -129,7 +129,9 @@ def decide_failure(
     if attempt >= max_attempts:
         return Settlement("dead", "failed", "attempts_exhausted", error=text)
     asked = min(retry_after_seconds, policy.retry_after_max_seconds)
-    return Settlement("retry", "failed", delay_seconds=max(policy.backoff.delay_after(attempt, jitter), asked), error=text)
+    return Settlement(
+        "retry", "failed", delay_seconds=max(policy.backoff.delay_after(attempt, jitter), asked), error=text
+    )
 
 
 def hold_seconds(value: str) -> float | None:

@@ -71,6 +71,7 @@ class Engine:
 
     async def start(self) -> None:
         await self._pulse.beat()
+        self._forever.append(asyncio.create_task(self._core.waiters.run(self._core.db), name="waiters"))
         self._beat.start()
         self._lag.start()
         self._desk.start()
@@ -97,7 +98,8 @@ class Engine:
         return self._pulse.outdated
 
     def begin_drain(self) -> None:
-        """Claim nothing more from here on."""
+        """Claim nothing more from here on, and let nobody wait."""
+        self._core.waiters.close()
         self._pulse.draining = True
         self._dispatcher.stopping = True
         self._core.desk.close()

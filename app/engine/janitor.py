@@ -40,6 +40,7 @@ class Janitor:
             for _ in range(count):
                 self._core.stats.ended(queue_id, "dead", None)
         if due.moved:
+            self._core.waiters.look()
             events.emit(log, events.TASKS_EXPIRED, tasks=due.moved)
         if due.moved == EXPIRE_LIMIT:
             return 0
@@ -53,6 +54,7 @@ class Janitor:
             events.emit(log, events.TASKS_REAPED, tasks=len(reaped), ready=len(reaped) - dead, dead=dead)
             for r in reaped:
                 if r.dead:
+                    self._core.waiters.ended((r.task_id,))
                     self._core.stats.ended(r.queue_id, "dead", None)
                 else:
                     self._core.signals.lane_ready(r.queue_id, r.lane)

@@ -10,6 +10,7 @@ from app.delivery.transport import Transport
 from app.domain.errors import Refusal
 from app.domain.ids import IdMaker
 from app.service.stats import StatsBuffer
+from app.service.waiting import TaskWaiters
 from app.store.clock import Clock
 from app.store.db import Database
 from app.store.queues import QueueRow
@@ -92,6 +93,7 @@ class Core:
     ids: IdMaker = field(default_factory=IdMaker)
     keys: KeyCache = field(default_factory=KeyCache)
     stats: StatsBuffer = field(default_factory=StatsBuffer)
+    waiters: TaskWaiters = field(default_factory=TaskWaiters)
     queue_cache: dict[tuple[int, str], QueueRow] = field(default_factory=dict)
     enqueueing: "Lane[Entry, Admitted]" = None  # type: ignore[assignment]  # main makes the lanes, which need db and metrics
     settling: "Lane[Outcome, str]" = None  # type: ignore[assignment]

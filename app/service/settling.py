@@ -11,6 +11,7 @@ from typing import Any
 
 from app.domain.ijson import parse_ijson
 from app.domain.outcomes import Answer, NoAnswer, Settlement
+from app.service.waiting import TaskWaiters
 from app.store import partitions, tasks
 from app.store.db import Database, PartitionMissing, Unavailable
 from app.store.tasks import Outcome
@@ -76,7 +77,7 @@ def _is_text(body: bytes) -> bool:
     return True
 
 
-def writer(db: Database) -> Any:
+def writer(db: Database, waiters: TaskWaiters) -> Any:
     """The write function of the settling lane: verdicts `applied`, `repeat`, `stale` or `unknown`, in the items' order."""
 
     async def write(outcomes: Sequence[Outcome]) -> list[str]:
@@ -89,6 +90,8 @@ def writer(db: Database) -> Any:
                     raise
                 await asyncio.sleep(RETRY_SECONDS)
             else:
+                if waiters.watched:
+                    waiters.ended(outcome.task_id for outcome in outcomes if outcome.kind in ("succeeded", "dead"))
                 return [verdicts[outcome.token] for outcome in outcomes]
 
     return write

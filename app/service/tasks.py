@@ -1,6 +1,7 @@
 """What a caller may do with tasks: enqueue, read, list, cancel, retry."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -266,6 +267,27 @@ async def get(core: Core, caller: Caller, task_id: str) -> TaskView:
     return view
 
 
+async def get_ended(
+    core: Core, caller: Caller, task_id: str, wait_seconds: float, gone: Callable[[], Awaitable[object]]
+) -> TaskView:
+    """The task once it has ended, or as it is when the time is over; `gone` returns when nobody wants to know any more."""
+    until = time.monotonic() + wait_seconds
+    with core.waiters.watching(task_id) as ended:
+        leaving = asyncio.ensure_future(gone())
+        try:
+            while True:
+                ended.clear()
+                view = await get(core, caller, task_id)
+                left = until - time.monotonic()
+                if view.state not in UNFINISHED or left <= 0 or core.waiters.closed or leaving.done():
+                    return view
+                waking = asyncio.ensure_future(ended.wait())
+                await asyncio.wait((waking, leaving), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                waking.cancel()
+        finally:
+            leaving.cancel()
+
+
 async def list_page(
     core: Core, caller: Caller, filters: TaskFilters, after: str | None, limit: int, include_payload: bool
 ) -> tuple[list[TaskView], bool]:
@@ -312,6 +334,7 @@ async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
     for _ in range(LOOKUPS):  # a retry may bring it back between the cancel and the look into history
         for cancelled in await tasks.cancel(core.db, caller.tenant_id, [task_id], "requested"):
             core.stats.ended(cancelled.queue_id, "cancelled", None)
+            core.waiters.ended((task_id,))
             if cancelled.owner is not None:
                 core.signals.revoked(task_id, cancelled.owner)
                 core.signals.stir()

@@ -90,6 +90,17 @@ async def find_tasks(db: Database, tenant_id: int, task_ids: Sequence[str]) -> d
     return {str(row["id"]): task_view(row) for row in rows}
 
 
+# A scalar subquery, and not `not exists`: that may be planned as a join over the whole table.
+NOT_LIVE = """
+select w.id from unnest($1::uuid[]) w(id) where (select t.id from sluice.tasks t where t.id = w.id) is null
+"""
+
+
+async def not_live(db: Database, task_ids: Sequence[str]) -> list[str]:
+    """Those of these tasks that have ended, or never were."""
+    return [str(row[0]) for row in await db.fetch(NOT_LIVE, task_ids)]
+
+
 async def queue_ids(db: Database, tenant_id: int, name: str | None) -> list[int]:
     """All of the tenant's queues, or those that bear or bore this name."""
     rows = await db.fetch(

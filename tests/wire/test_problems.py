@@ -110,8 +110,6 @@ async def test_features_to_come_are_refused_and_not_ignored(api: Api) -> None:
     patched = await api.client.patch(f"/tasks/{task['id']}", json={"priority": 5})
     problem(patched, 405, "method_not_allowed")
     assert patched.headers["allow"] == "GET, HEAD"
-    waited = await api.get(f"/tasks/{task['id']}", params={"wait_seconds": 1})
-    problem(waited, 422, "invalid", "/wait_seconds")
     unique = await api.post(f"/queues/{queue}/tasks", json={"payload": 1, "unique_key": "u"})
     problem(unique, 422, "invalid", "/unique_key")
     schema = await api.put(f"/queues/{queue}", json={"payload_schema": {"type": "object"}})
