@@ -36,6 +36,7 @@ AWAY = (
     asyncio.TimeoutError,
     ssl.SSLError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # an idle connection heard of its end, and is used before its socket closes
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # shutting down, starting up, cancelled by statement_timeout, crashed
     asyncpg.InsufficientResourcesError,  # no connection, memory or disk left
