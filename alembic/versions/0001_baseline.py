@@ -24,6 +24,7 @@ INSTALLED = (
     "promote_v1",
     "expire_v1",
     "cancel_v1",
+    "revive_v1",
     "retry_v1",
 )
 # today, the longest default retention (30 days), and a week ahead

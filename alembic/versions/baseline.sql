@@ -141,6 +141,7 @@ create table sluice.tasks (
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
         autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.2, autovacuum_vacuum_cost_delay = 0);
 create index tasks_by_queue on sluice.tasks (queue_id, id);
+create unique index tasks_unique_key on sluice.tasks (queue_id, unique_key) where unique_key is not null;
 create index tasks_ready on sluice.tasks (queue_id, handler_id, priority desc, run_at, id) where state = 0;
 create index tasks_due on sluice.tasks (run_at) where state = 2;
 create index tasks_scheduled on sluice.tasks (queue_id) where state = 2;

@@ -22,6 +22,7 @@ from app.service.context import Core
 PATH = "/queues/{name}/tasks"
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 _CREATED = 201, ()
+_HELD: tuple[int, tuple[tuple[bytes, bytes], ...]] = 200, ()
 _REPLAYED = 200, ((b"idempotent-replayed", b"true"),)
 
 
@@ -53,7 +54,7 @@ class EnqueueEndpoint:
         if b"idempotency-key" in headers:
             request = with_key(request, headers[b"idempotency-key"])
         enqueued = await tasks.enqueue(self._core, caller, queue, request, trace_of(headers))
-        status, more = _CREATED if enqueued.created else _REPLAYED
+        status, more = _CREATED if enqueued.created else _HELD if enqueued.held else _REPLAYED
         answer = enqueued.body
         await send(
             {

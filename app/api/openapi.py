@@ -51,8 +51,8 @@ ENQUEUE: dict[str, Any] = {
     },
     "responses": {
         "200": {
-            "description": "The first task under this idempotency key, as it is now.",
-            "headers": _LOCATION | {"Idempotent-Replayed": header("`true`.")},
+            "description": "The first task under this idempotency key, or the unfinished one under this unique key, as it is now.",
+            "headers": _LOCATION | {"Idempotent-Replayed": header("`true`, for the idempotency key alone.")},
             **_TASK,
         },
         "201": {"description": "Enqueued.", "headers": _LOCATION, **_TASK},

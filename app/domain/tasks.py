@@ -233,8 +233,6 @@ def validate_task(task: TaskBody, where: str = "") -> Enqueue:
     errors += _time_errors(task, where)
     if not MIN_PRIORITY <= task.priority <= MAX_PRIORITY:
         errors.append(FieldError(where + "/priority", f"expected an integer from {MIN_PRIORITY} to {MAX_PRIORITY}"))
-    if task.unique_key is not None:
-        errors.append(FieldError(where + "/unique_key", "is not supported yet"))
     if task.retry is not None:
         errors += check_retry(task.retry, where + "/retry")
     if task.timeout_seconds is not None:

@@ -152,7 +152,7 @@ def _note(bulk: _Bulk, entries: dict[int, Entry], verdicts: Sequence[Admitted | 
         elif admitted.verdict == "created":
             announce(bulk.core, entry.queue_id, entry.handler_id, item, admitted.at)
             bulk.results[n] = Stored(True, admitted.task_id)
-        elif admitted.verdict == "replayed":
+        elif admitted.verdict in ("replayed", "held"):
             bulk.results[n] = Stored(False, admitted.task_id)
         elif not _note_refusal(bulk, n, admitted):
             again.append(n)

@@ -44,6 +44,8 @@ class Enqueued:
     created: bool
     task_id: str
     body: bytes
+    held: bool = False
+    """Not created because an unfinished task has its unique key: that one is answered, and nothing is replayed."""
 
 
 class GroupRefused(Exception):
@@ -63,20 +65,22 @@ def writer(db: Database, *, atomic: bool = False) -> Callable[[Sequence[Entry]],
 
     async def write(entries: Sequence[Entry]) -> list[Admitted]:
         group_id = str(uuid.uuid4())
+        ordered = tasks.lock_order(entries)
         for tried in range(1, GROUP_TRIES + 1):
             try:
-                receipt = await tasks.enqueue(db, group_id, entries, atomic=atomic)
+                receipt = await tasks.enqueue(db, group_id, ordered, atomic=atomic)
                 break
             except Unavailable:
                 if tried == GROUP_TRIES:
                     raise
                 await asyncio.sleep(GROUP_RETRY_SECONDS * tried)
         at = _instant(receipt.at)
-        admitted = []
-        for ordinal, entry in enumerate(entries, 1):
+        found: dict[str, Admitted] = {}
+        for ordinal, entry in enumerate(ordered, 1):
             verdict = receipt.verdicts.get(ordinal, ["created"])
             task_id = verdict[1] if len(verdict) == 2 else entry.task_id
-            admitted.append(Admitted(verdict[0], task_id, at, receipt.waiting.get(entry.queue_id)))
+            found[entry.task_id] = Admitted(verdict[0], task_id, at, receipt.waiting.get(entry.queue_id))
+        admitted = [found[entry.task_id] for entry in entries]
         if receipt.refused:
             raise GroupRefused(admitted)
         return admitted
@@ -116,6 +120,10 @@ async def enqueue(
                     view = await views.find_task(core.db, caller.tenant_id, admitted.task_id, even_past=True)
                     if view is not None:
                         return Enqueued(False, admitted.task_id, msgspec.json.encode(view))
+                case "held":
+                    view = await views.find_task(core.db, caller.tenant_id, admitted.task_id)
+                    if view is not None and view.state in UNFINISHED:
+                        return Enqueued(False, admitted.task_id, msgspec.json.encode(view), held=True)
                 case verdict:
                     if (refusal := refusal_of(verdict, queue, request)) is not None:
                         raise refusal
@@ -177,6 +185,7 @@ def entry_of(core: Core, row: QueueRow, handler_id: int, request: Enqueue, conte
         "correlation_id": request.correlation_id,
         "headers": request.headers or None,
         "tags": request.tags or None,
+        "unique_key": request.unique_key,
     }
     if context is not None:
         options["traceparent"], options["tracestate"] = context.traceparent, context.tracestate
@@ -191,6 +200,7 @@ def entry_of(core: Core, row: QueueRow, handler_id: int, request: Enqueue, conte
         key=key,
         fingerprint=request.fingerprint() if key is not None else None,
         options=msgspec.json.encode(given).decode() if given else None,
+        unique_key=request.unique_key,
     )
 
 
@@ -232,7 +242,7 @@ def _created(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue
         tags=request.tags,
         correlation_id=request.correlation_id,
         idempotency_key=request.idempotency_key,
-        unique_key=None,
+        unique_key=request.unique_key,
         created_at=admitted.at,
         run_at=admitted.at if run_at is None else format_instant(run_at),
         started_at=None,
@@ -349,7 +359,7 @@ async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
 
 
 async def retry(core: Core, caller: Caller, task_id: str) -> TaskView:
-    """Raises Refusal: task_not_found, task_not_editable (it is running), task_ended (it has succeeded)."""
+    """Raises Refusal: task_not_found, task_not_editable (running, orphaned, unique_key taken), task_ended (succeeded)."""
     caller.require("use")
     match await tasks.retry(core.db, caller.tenant_id, task_id):
         case "gone":
@@ -358,6 +368,8 @@ async def retry(core: Core, caller: Caller, task_id: str) -> TaskView:
             raise Refusal("task_not_editable", "the task is running; cancel it first, or wait for its end")
         case "ended":
             raise Refusal("task_ended", "the task has succeeded; enqueue a new one to run it again")
+        case "held":
+            raise Refusal("task_not_editable", "another unfinished task has the unique_key of this one")
         case "orphaned":
             raise Refusal("task_not_editable", "the task's queue, or the handler it named, has been deleted")
         case "moved":

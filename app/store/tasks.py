@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import asyncpg
 import msgspec
 
 from app.store.db import Database
@@ -23,6 +24,7 @@ class Entry:
     key: str | None
     fingerprint: bytes | None
     options: str | None
+    unique_key: str | None = None
 
 
 class Receipt(msgspec.Struct):
@@ -39,14 +41,36 @@ class Receipt(msgspec.Struct):
 _RECEIPT = msgspec.json.Decoder(Receipt)
 
 
+COLLISIONS = 5
+"""How often a group is run again at once because another was faster with a unique key."""
 _ENQUEUE = {
-    atomic: f"select sluice.{function}($1, $2, $3, $4, $5, $6, $7, $8, $9)"  # the names are ours
+    atomic: f"select sluice.{function}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"  # the names are ours
     for atomic, function in ((False, "enqueue_v1"), (True, "enqueue_atomic_v1"))
 }
 
 
 async def enqueue(db: Database, group_id: str, entries: Sequence[Entry], *, atomic: bool = False) -> Receipt:
-    """Insert a group; with the id of a group that has committed, only answer its receipt. `atomic`: all of it or nothing."""
+    """Insert a group; with the id of a group that has committed, only answer its receipt. `atomic`: all of it or nothing.
+
+    `entries` are in the order of `lock_order`. A group that met another over a unique key has written nothing: it is run
+    again, and finds the task that was faster.
+    """
+    for _ in range(COLLISIONS):
+        try:
+            return await _enqueue(db, group_id, entries, atomic)
+        except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):
+            continue
+    return await _enqueue(db, group_id, entries, atomic)
+
+
+def lock_order(entries: Sequence[Entry]) -> Sequence[Entry]:
+    """As groups insert their unique keys, so that two of them never wait for each other."""
+    if not any(entry.unique_key for entry in entries):
+        return entries
+    return sorted(entries, key=lambda entry: (entry.unique_key is not None, entry.queue_id, entry.unique_key or ""))
+
+
+async def _enqueue(db: Database, group_id: str, entries: Sequence[Entry], atomic: bool) -> Receipt:
     receipt = await db.fetchval(
         _ENQUEUE[atomic],
         group_id,
@@ -58,6 +82,7 @@ async def enqueue(db: Database, group_id: str, entries: Sequence[Entry], *, atom
         _unless_bare([e.key for e in entries]),
         _unless_bare([e.fingerprint for e in entries]),
         _unless_bare([e.options for e in entries]),
+        _unless_bare([e.unique_key for e in entries]),
     )
     return _RECEIPT.decode(receipt)
 
@@ -310,7 +335,7 @@ async def cancel(db: Database, tenant_id: int, task_ids: Sequence[str], reason: 
 
 
 async def retry(db: Database, tenant_id: int, task_id: str) -> str:
-    """moved | unchanged | running | ended | gone | orphaned."""
+    """moved | unchanged | running | ended | gone | orphaned | held."""
     verdict: str = await db.fetchval("select sluice.retry_v1($1, $2)", tenant_id, task_id)
     return verdict
 

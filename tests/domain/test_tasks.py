@@ -97,7 +97,7 @@ def test_null_is_absence_where_absence_has_no_value_of_its_own() -> None:
         ({"type": "a\r\nhost: evil"}, "/type"),
         ({"correlation_id": "a\nb"}, "/correlation_id"),
         ({"idempotency_key": ""}, "/idempotency_key"),
-        ({"unique_key": "u"}, "/unique_key"),
+        ({"unique_key": ""}, "/unique_key"),
         ({"delay_seconds": -1}, "/delay_seconds"),
         ({"delay_seconds": "5"}, "/delay_seconds"),
         ({"delay_seconds": True}, "/delay_seconds"),

@@ -158,7 +158,7 @@ async def test_a_run_at_gone_by_is_now(api: Api, gone: str) -> None:
         ({"priority": "1"}, ["/priority"]),
         ({"priority": None}, ["/priority"]),
         ({"priority": 10**30}, ["/priority"]),
-        ({"unique_key": "u"}, ["/unique_key"]),
+        ({"unique_key": ""}, ["/unique_key"]),
         ({"retry": {"max_attempts": 0}}, ["/retry/max_attempts"]),
         ({"retry": {"backoff": {"kind": "list", "seconds": [1, "2"]}}}, ["/retry/backoff/seconds/1"]),
         ({"retry": {"bogus": 1}}, ["/retry/bogus"]),

@@ -75,8 +75,6 @@ async def test_head_answers_as_get_does_without_a_body(api: Api, path: str) -> N
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", "/queues/x/purge"),
-        ("POST", "/queues/x/redrive"),
         ("GET", "/schedules"),
         ("PUT", "/schedules/x"),
         ("POST", "/schedules/preview"),
@@ -109,7 +107,6 @@ async def test_what_does_not_exist_yet_or_at_all_is_404(api: Api, method: str, p
         ("PATCH", "/tasks/{task}", {"priority": 5}, None),
         ("GET", "/tasks?schedule=x", None, "/schedule"),
         ("GET", "/tasks?batch=x", None, "/batch"),
-        ("POST", "/queues/{queue}/tasks", {"payload": 1, "unique_key": "u"}, "/unique_key"),
         ("PUT", "/queues/{queue}", {"payload_schema": {"type": "object"}}, "/payload_schema"),
     ],
 )

@@ -40,7 +40,7 @@ class TaskIn(RequestBody):
     expires_at: Instant | None = Field(None, description="Excludes `ttl_seconds`. Bounds starts, cuts no attempt.")
     priority: int = Field(0, ge=MIN_PRIORITY, le=MAX_PRIORITY, description="Higher first, strictly.")
     idempotency_key: Label | None = Field(None, description="Or the header `Idempotency-Key`.")
-    unique_key: None = Field(None, description="Not supported yet.")
+    unique_key: Label | None = Field(None, description="At most one unfinished task of a queue has it.")
     retry: RetryIn | None = Field(None, description="Merged over the queue's.")
     timeout_seconds: TimeoutSeconds | None = Field(None, description="null: the queue's, else the handler's.")
     correlation_id: Label | None = None
@@ -55,7 +55,7 @@ class BulkIn(RequestBody):
 
 
 class StoredOut(ResponseBody):
-    status: Literal[200, 201] = Field(description="200: a task of this idempotency key was there already.")
+    status: Literal[200, 201] = Field(description="200: a task of this idempotency or unique key was there already.")
     id: str = Field(json_schema_extra={"format": "uuid"})
 
 

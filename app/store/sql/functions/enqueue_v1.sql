@@ -2,19 +2,21 @@
 --   {"at": instant, "verdicts": {"<ordinal from 1>": [verdict, task id?]}, "waiting": {"<queue id>": code}}
 -- where an item without a verdict was created. Run again with the same p_group it writes nothing and answers the same.
 --
--- p_handlers, p_keys, p_fingerprints and p_options are null where no item of the group has any.
--- Order of locks: the group, shared ones of handlers and queues, the depth of queues that bound it, idempotency keys sorted.
+-- p_handlers, p_keys, p_fingerprints, p_options and p_uniques are null where no item of the group has any.
+-- Order of locks: the group, shared ones of handlers and queues, the depth of queues that bound it, idempotency keys sorted,
+-- unique keys as the caller has sorted them. Whoever inserts a unique key second waits, fails, and runs the group again.
 -- The rows are read in statements after the locks, under a newer snapshot: a count taken in the locking statement is too old.
+-- 'held': an unfinished task has the unique key; such an item keeps no idempotency key, for it made no task.
 -- 'changed': the definition is not the one the caller validated against; 'again': the key expired meanwhile; both are retried.
 create function sluice.enqueue_v1(
   p_group uuid, p_ids uuid[], p_queues bigint[], p_versions bigint[], p_handlers bigint[],
-  p_payloads bytea[], p_keys text[], p_fingerprints bytea[], p_options text[])
+  p_payloads bytea[], p_keys text[], p_fingerprints bytea[], p_options text[], p_uniques text[] default null)
 returns jsonb language plpgsql volatile
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare
   v_now timestamptz; v_verdicts jsonb := '{}'; v_more jsonb; v_waiting jsonb; v_receipt jsonb; v_bad integer[]; v_queue record;
-  v_changed boolean; v_deep boolean;
+  v_changed boolean; v_deep boolean; v_dropped boolean := false; v_gone jsonb;
 begin
   perform pg_advisory_xact_lock(5157006, hashtext(p_group::text));
   select r.verdicts into v_receipt from sluice.receipts r where r.group_id = p_group;
@@ -81,6 +83,18 @@ begin
     v_verdicts := v_verdicts || v_more;
   end if;
 
+  if p_uniques is not null then
+    select coalesce(jsonb_object_agg(i.n, jsonb_build_array('held', i.holder)), '{}') into v_more
+    from (
+      select w.n, coalesce(t.id, nullif(first_value(w.id) over (partition by w.queue, w.uniq order by w.n), w.id)) as holder
+      from unnest(p_ids, p_queues, p_uniques) with ordinality w(id, queue, uniq, n)
+      left join sluice.tasks t on t.queue_id = w.queue and t.unique_key = w.uniq
+      where w.uniq is not null and not v_verdicts ? w.n::text) i
+    where i.holder is not null;
+    v_verdicts := v_verdicts || v_more;
+    v_dropped := v_more <> '{}';
+  end if;
+
   for v_queue in select q.id, q.max_depth from sluice.queues q
                  where v_deep and q.id = any(p_queues) and q.max_depth is not null order by q.id loop
     select array_agg(i.n) into v_bad
@@ -91,16 +105,29 @@ begin
       - (select count(*) from sluice.tasks t where t.queue_id = v_queue.id and t.state = 0)
       - (select count(*) from sluice.tasks t where t.queue_id = v_queue.id and t.state = 2);
     if v_bad is not null then
-      delete from sluice.idempotency_keys k using unnest(v_bad) b
-      where k.queue_id = v_queue.id and k.key = p_keys[b] and k.task_id = p_ids[b];
-      -- an item that replays one refused here must not be told of a task that never was
-      select v_verdicts || coalesce(jsonb_object_agg(v.n, jsonb_build_array('queue_full')), '{}') into v_verdicts
-      from (select b::text as n from unnest(v_bad) b
-            union select i.n::text from unnest(p_queues, p_keys) with ordinality i(queue, key, n)
-            where i.queue = v_queue.id and i.key = any(select p_keys[b] from unnest(v_bad) b)
-              and v_verdicts -> i.n::text ->> 0 in ('replayed', 'mismatch')) v;
+      select v_verdicts || jsonb_object_agg(b, '["queue_full"]'::jsonb) into v_verdicts from unnest(v_bad) b;
+      v_dropped := true;
     end if;
   end loop;
+  if v_dropped and p_keys is not null then
+    -- a key must not lead to a task that never was, and who met it in this group is not told of one
+    with gone as (
+      delete from sluice.idempotency_keys k using unnest(p_ids, p_queues, p_keys) with ordinality i(id, queue, key, n)
+      where v_verdicts ? i.n::text and k.queue_id = i.queue and k.key = i.key and k.task_id = i.id
+      returning i.queue || ' ' || i.key as key, v_verdicts -> i.n::text -> 0 as verdict)
+    select coalesce(jsonb_object_agg(g.key, g.verdict), '{}') into v_gone from gone g;
+    select v_verdicts || coalesce(jsonb_object_agg(i.n, jsonb_build_array(
+        case v_gone ->> (i.queue || ' ' || i.key) when 'queue_full' then 'queue_full' else 'again' end)), '{}') into v_verdicts
+    from unnest(p_queues, p_keys) with ordinality i(queue, key, n)
+    where v_gone ? (i.queue || ' ' || i.key) and v_verdicts -> i.n::text ->> 0 in ('replayed', 'mismatch');
+  end if;
+  if v_dropped and p_uniques is not null then
+    select jsonb_object_agg(i.id, true) into v_gone from unnest(p_ids) with ordinality i(id, n)
+    where v_verdicts -> i.n::text ->> 0 in ('queue_full', 'again');
+    select v_verdicts || coalesce(jsonb_object_agg(i.n, '["again"]'::jsonb), '{}') into v_verdicts
+    from unnest(p_uniques) with ordinality i(uniq, n)
+    where i.uniq is not null and v_verdicts -> i.n::text ->> 0 = 'held' and v_gone ? (v_verdicts -> i.n::text ->> 1);
+  end if;
 
   insert into sluice.tasks (
     id, tenant_id, queue_id, handler_id, state, priority, run_at, created_at, expires_at, payload, type, headers, tags,

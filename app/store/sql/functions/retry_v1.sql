@@ -1,7 +1,7 @@
 -- Bring one task back: dead or cancelled -> ready with a fresh allowance, scheduled -> ready now, ready stays. Verdicts:
 -- moved · unchanged · running · ended (succeeded) · gone (unknown or past retention) · orphaned (its queue, or the handler it
--- named for itself, has been deleted).
--- History gives the row up by DELETE .. RETURNING, so of two retries at once only one moves it.
+-- named for itself, has been deleted) · held (another unfinished task has its unique key).
+-- The row in history is locked before it moves, so of two retries at once only one moves it.
 create function sluice.retry_v1(p_tenant bigint, p_id uuid) returns text language plpgsql volatile
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
@@ -35,24 +35,5 @@ begin
      or v_handler <> 0 and not exists (select from sluice.handlers h where h.id = v_handler and h.deleted_at is null) then
     return 'orphaned';
   end if;
-  with back as (delete from sluice.task_history t where t.id = p_id and t.kept_until > v_now and t.state in (4, 5) returning t.*),
-  live as (
-    insert into sluice.tasks (
-      id, tenant_id, queue_id, handler_id, state, priority, run_at, created_at, expires_at, payload, type, headers, tags,
-      correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts, timeout_seconds, traceparent,
-      tracestate, root_id, parent_id, batch_id, cursor, schedule_id, scheduled_for, progress, attempt, claims, last_error,
-      lease_handler_id, last_token, last_counted, last_replica, last_started_at, last_ended_at, last_outcome, last_status,
-      last_message, last_excerpt, last_trace_id)
-    select id, tenant_id, queue_id, handler_id, 0, priority, v_now, created_at,
-      case when expires_at > v_now then expires_at end, payload, type, headers, tags,
-      correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts, timeout_seconds, traceparent,
-      tracestate, root_id, parent_id, batch_id, cursor, schedule_id, scheduled_for, progress, 0, claims, last_error,
-      lease_handler_id, last_token, last_counted, last_replica, last_started_at, last_ended_at, last_outcome, last_status,
-      last_message, last_excerpt, last_trace_id
-    from back returning id),
-  earlier as (delete from sluice.attempt_history a using live where a.task_id = live.id returning a.*)
-  insert into sluice.attempts (task_id, number, token, counted, replica, started_at, ended_at, outcome, status, message,
-                               excerpt, trace_id)
-  select task_id, number, token, counted, replica, started_at, ended_at, outcome, status, message, excerpt, trace_id from earlier;
-  return 'moved';
+  return case when sluice.revive_v1(array[p_id], v_now) = '{}' then 'held' else 'moved' end;
 end $$;
