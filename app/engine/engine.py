@@ -20,6 +20,8 @@ from app.telemetry.logs import get_logger
 LAG_SECONDS = 0.5
 FLUSH_SECONDS = 10.0
 """What a drain has beyond its grace, for outcomes on their way."""
+HURRIED_FLUSH_SECONDS = 3.0
+"""What it has from the second signal on."""
 
 log = get_logger(__name__)
 
@@ -110,7 +112,12 @@ class Engine:
         began, in_flight = time.monotonic(), self._calls.count
         events.emit(log, events.DRAIN_STARTED, in_flight=in_flight, grace_seconds=grace_seconds)
         winding = asyncio.create_task(self._wind_down(grace_seconds, hurried))
-        await asyncio.wait((winding,), timeout=grace_seconds + FLUSH_SECONDS)
+        hurry = asyncio.create_task(hurried.wait())
+        limit = grace_seconds + FLUSH_SECONDS
+        await asyncio.wait((winding, hurry), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        if hurry.done():
+            await asyncio.wait((winding,), timeout=HURRIED_FLUSH_SECONDS)
+        hurry.cancel()
         abandoned = self._calls.count
         winding.cancel()
         cut = 0
