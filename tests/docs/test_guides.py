@@ -1,7 +1,12 @@
 """The code that readers copy out of the guides."""
 
+import json
+import shutil
+import sqlite3
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +15,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from app.delivery.signing import new_secret, sign
 from tests.docs.pages import ROOT, blocks
 
+GUIDES = ROOT / "docs" / "guides"
 SECRET = new_secret()
 BODY = b'{"to": "ada"}'
 
@@ -26,8 +32,12 @@ def signed(secret: str = SECRET, *, age_seconds: int = 0) -> dict[str, str]:
 @pytest.fixture
 def named() -> dict[str, Any]:
     """What the Python blocks of the handler guide define."""
+    return names_of("handlers.md")
+
+
+def names_of(page: str) -> dict[str, Any]:
     names: dict[str, Any] = {}
-    for block in blocks(ROOT / "docs" / "guides" / "handlers.md", "python"):
+    for block in blocks(GUIDES / page, "python"):
         exec(block, names)
     return names
 
@@ -40,7 +50,57 @@ def test_the_guide_verifies_with_the_package(named: dict[str, Any]) -> None:
 
 
 def test_the_guide_verifies_without_a_package(named: dict[str, Any]) -> None:
-    is_signed: Callable[..., bool] = named["is_signed"]
+    believes_only_what_is_signed(named["is_signed"])
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
+def test_the_guide_verifies_in_node(tmp_path: Path) -> None:
+    (block,) = blocks(GUIDES / "handlers.md", "js")
+    ask = "const [secret, headers, body] = JSON.parse(require('fs').readFileSync(0));"
+    say = "console.log(isSigned(secret, headers, Buffer.from(body)));"
+    script = tmp_path / "verify.js"
+    script.write_text("\n".join((block, ask, say)))
+
+    def is_signed(secret: str, headers: dict[str, str], body: bytes) -> bool:
+        given = json.dumps([secret, headers, body.decode()])
+        ended = subprocess.run(["node", script], input=given, capture_output=True, text=True, timeout=20, check=True)
+        return {"true\n": True, "false\n": False}[ended.stdout]
+
+    believes_only_what_is_signed(is_signed)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl")
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_the_guide_verifies_in_a_shell(shell: str, tmp_path: Path) -> None:
+    (block,) = blocks(GUIDES / "handlers.md", "sh")
+    script = tmp_path / "verify.sh"
+    script.write_text(f'{block}\nif is_signed "$@"; then echo yes; else echo no; fi\n')
+
+    def is_signed(secret: str, headers: dict[str, str], body: bytes) -> bool:
+        given = [headers[name] for name in ("webhook-id", "webhook-timestamp", "webhook-signature")]
+        command = [shell, str(script), secret, *given]
+        ended = subprocess.run(command, input=body, capture_output=True, timeout=20, check=True, cwd=tmp_path)
+        return {b"yes\n": True, b"no\n": False}[ended.stdout]
+
+    believes_only_what_is_signed(is_signed)
+    assert not is_signed(SECRET, {**signed(), "webhook-signature": "v1,"}, BODY)
+    assert not is_signed("whsec_", {**signed(), "webhook-signature": "v1,"}, BODY), (
+        "a key that is missing opens nothing"
+    )
+    assert not is_signed(SECRET, {**signed(), "webhook-timestamp": "a[$(touch seen)]"}, BODY)
+    assert not (tmp_path / "seen").exists()
+
+
+def test_the_guide_books_once_however_often(tmp_path: Path) -> None:
+    named = names_of("idempotency.md")
+    db: sqlite3.Connection = named["open_books"](str(tmp_path / "books.db"))
+    book: Callable[..., int] = named["book"]
+    assert [book(db, "one", "ada", 5), book(db, "two", "ada", 2), book(db, "one", "ada", 5)] == [5, 7, 5]
+    assert db.execute("select balance from accounts").fetchall() == [(7,)]
+    db.close()
+
+
+def believes_only_what_is_signed(is_signed: Callable[..., bool]) -> None:
     assert is_signed(SECRET, signed(), BODY)
     assert not is_signed(SECRET, signed(), BODY + b" ")
     assert not is_signed(SECRET, signed(new_secret()), BODY)
