@@ -156,13 +156,19 @@ async def test_a_queue_without_traffic_has_zeros_and_nulls(api: Api) -> None:
 
 async def test_stats_say_what_happened(api: Api, handler: Handler) -> None:
     queue = await traffic(api, handler)
-    stats = good(await api.get(f"/queues/{queue}/stats"))
+
+    async def told() -> dict[str, Any] | None:
+        """Another replica may have run some of it, and tells within seconds what it has counted."""
+        stats = good(await api.get(f"/queues/{queue}/stats"))
+        rates = stats["per_minute"]
+        complete = rates["started"] * 8 == pytest.approx(rates["enqueued"] * 5) == rates["ended"] * 8
+        return stats if complete and stats["success_share"] == 0.75 else None
+
+    stats = await poll(told)
+    assert stats is not None
     assert stats["counts"] == {"scheduled": 2, "ready": 1, "running": 0, "succeeded": 3, "dead": 1, "cancelled": 1}
-    assert stats["success_share"] == 0.75
     assert 0 < stats["oldest_ready_age_seconds"] < 30
     rates = stats["per_minute"]
-    assert rates["enqueued"] / rates["started"] == pytest.approx(8 / 5)
-    assert rates["ended"] / rates["started"] == pytest.approx(5 / 5)
     assert 8 / 6 <= rates["enqueued"] <= 8 / 5
     for name in ("wait_seconds", "run_seconds"):
         assert 0 <= stats[name]["p50"] <= stats[name]["p95"] <= stats[name]["p99"] < 30
