@@ -23,6 +23,12 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 PREFIX = "SLUICE_"
 SECRETS = ("database_url", "bootstrap_key", "encryption_key")
+CLIENT_URL = "http://127.0.0.1:8080"
+CLIENT_VARIABLES = {
+    "SLUICE_URL": (CLIENT_URL, "Where the Sluice is that a command asks."),
+    "SLUICE_KEY": ("", "The key the command shows; none is needed on loopback without keys."),
+}
+"""Read by the commands that ask a running Sluice, and by nothing that serves."""
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 Source = Literal["default", "env", "file", "option"]
@@ -260,6 +266,7 @@ def load(**options: Any) -> Settings:
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """A line for each SLUICE_ variable that is no setting: most likely a typing error."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | {_file_variable(name) for name in SECRETS}
+    known |= set(CLIENT_VARIABLES)
     # Kubernetes gives every pod the addresses of a service named sluice under these names.
     foreign = (PREFIX + "SERVICE_", PREFIX + "PORT_", PREFIX + "TEST_")
     lines = []

@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
+from app.cli import queues, status
+from app.cli.failures import Failure
+from app.cli.tasks import tasks
 from app.settings import Settings, SettingsError, load, unknown_variables
 
 T = TypeVar("T")
@@ -16,11 +19,11 @@ T = TypeVar("T")
 cli = typer.Typer(
     help="Durable queues and schedules as a plain HTTP service, on nothing but Postgres.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 cli.add_typer(keys, name="keys")
+cli.add_typer(tasks, name="tasks")
 
 USAGE_ERROR = 2
 
@@ -33,6 +36,9 @@ def run() -> None:
         for line in error.lines:
             _say(line)
         sys.exit(USAGE_ERROR)
+    except Failure as failure:
+        _say(failure.text)
+        sys.exit(failure.code)
     except Exception as error:
         said = _plainly(error)
         if said is None:
@@ -142,6 +148,10 @@ def version() -> None:
     from importlib.metadata import version
 
     print(version("sluice"))
+
+
+for command in (status.status, queues.queues, queues.pause, queues.resume, queues.purge, queues.redrive):
+    cli.command()(command)
 
 
 def _plainly(error: Exception) -> str | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.api.errors import STATUS, TITLES
-from app.settings import SECRETS, Settings
+from app.settings import CLIENT_VARIABLES, SECRETS, Settings
 from app.telemetry.metrics import DEFINITIONS
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
@@ -29,6 +29,19 @@ def settings_page() -> str:
     lines += [
         "",
         "`SLUICE_…_FILE` names a file that holds the value, as orchestrators mount secrets.",
+        "",
+        "The commands that ask a running Sluice (`sluice status`, `queues`, `tasks`, `pause`, `resume`, `purge`, `redrive`)",
+        "read these instead, which the options `--url` and `--key` override:",
+        "",
+        "| variable | default | why |",
+        "|---|---|---|",
+        *(
+            f"| `{name}` | {f'`{default}`' if default else ''} | {why} |"
+            for name, (default, why) in CLIENT_VARIABLES.items()
+        ),
+        "",
+        "They exit with 0 when it is done, 1 when it was refused, 2 when the command line is wrong, 3 when nothing answers there.",
+        "",
         "Traces are sent when `OTEL_EXPORTER_OTLP_ENDPOINT` is set, as OpenTelemetry defines it.",
     ]
     return "\n".join(lines) + "\n"

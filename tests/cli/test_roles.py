@@ -83,7 +83,7 @@ async def test_five_that_start_at_once_on_an_empty_database_all_become_ready(
 ) -> None:
     starts = [start_sluice(ready=False, SLUICE_DATABASE_URL=empty_database_url) for _ in range(5)]
     started = await asyncio.gather(*starts)
-    await asyncio.gather(*(process.ready(40) for process in started))
+    await asyncio.gather(*(process.ready(60) for process in started))
     assert [len(process.events("migrated")) for process in started].count(1) == 1
     apis = [Api(process.client, process.url) for process in started]
     assert len(good(await apis[0].get("/status"))["replicas"]) == 5

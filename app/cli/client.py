@@ -1,0 +1,121 @@
+"""The API as the commands ask it: an answer, or a Failure that says what to do next."""
+
+import ipaddress
+import json
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import httpx2
+
+from app.cli.failures import REFUSED, UNREACHABLE, Failure
+
+TIMEOUT_SECONDS = 30.0
+PAGE = 200
+
+NEXT = {
+    "unauthenticated": "give a key with SLUICE_KEY or --key; `sluice keys create --tenant NAME` makes one",
+    "forbidden": "use a key of a wider scope: `sluice keys create --tenant NAME --scope manage|operate`",
+    "host_refused": "ask it from its own machine under 127.0.0.1 or localhost",
+    "queue_not_found": "`sluice queues` lists the queues",
+    "task_not_found": "`sluice tasks list` lists the tasks",
+    "task_ended": "`sluice tasks show ID` shows how it ended",
+    "task_not_editable": "`sluice tasks show ID` shows where it stands",
+    "queue_full": "try again later, or raise the queue's max_depth",
+    "rate_limited": "try again later",
+    "unavailable": "try again; `sluice status` shows what is wrong",
+    "not_found": "the service may be older than this command, or an engine without an API: check SLUICE_URL",
+    "method_not_allowed": "the service may be older than this command: compare `sluice version` with `sluice status`",
+    "idempotency_mismatch": "take another --idempotency-key, or send what was sent under it first",
+}
+
+
+class Client:
+    def __init__(self, url: str, key: str | None, as_json: bool = False) -> None:
+        self._url = url.rstrip("/")
+        self._as_json = as_json
+        self._http = httpx2.Client(
+            base_url=self._url,
+            headers={} if key is None else {"authorization": f"Bearer {key}"},
+            timeout=TIMEOUT_SECONDS,
+            trust_env=not _is_here(self._url),  # a proxy's loopback is another machine's
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def get(self, path: str, *, wait_seconds: float = 0, **params: Any) -> Any:
+        if wait_seconds:
+            params["wait_seconds"] = wait_seconds
+        given = {name: value for name, value in params.items() if value is not None}
+        return self._ask("GET", path, params=given, timeout=TIMEOUT_SECONDS + wait_seconds)
+
+    def post(self, path: str, body: dict[str, Any] | bytes | None = None) -> Any:
+        if body is None:
+            return self._ask("POST", path)
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self._ask("POST", path, content=content, headers={"content-type": "application/json"})
+
+    def pages(self, path: str, limit: int | None = None, **params: Any) -> Iterator[Any]:
+        """The items of a list, page by page, until there are no more or `limit` is reached."""
+        cursor = None
+        while limit is None or limit > 0:
+            page = self.get(path, limit=PAGE if limit is None else min(PAGE, limit), cursor=cursor, **params)
+            yield from page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+            if limit is not None:
+                limit -= len(page["items"])
+
+    def _ask(self, method: str, path: str, **request: Any) -> Any:
+        try:
+            reply = self._http.request(method, path, **request)
+        except (httpx2.TransportError, httpx2.InvalidURL) as error:
+            raise self._unreachable(error) from None
+        media_type = reply.headers.get("content-type", "").partition(";")[0]
+        if media_type == "application/problem+json":
+            raise self._refused(reply)
+        if not reply.is_success or (reply.content and media_type != "application/json"):
+            raise self._fail(
+                {"code": "not_sluice", "detail": f"{self._url} answered {reply.status_code} and is no Sluice"},
+                "check SLUICE_URL or --url",
+                UNREACHABLE,
+            )
+        return reply.json() if reply.content else {}
+
+    def _unreachable(self, error: Exception) -> Failure:
+        reason = str(error) or type(error).__name__
+        return self._fail(
+            {"code": "unreachable", "detail": f"no answer from {self._url} ({reason})"},
+            "start it with `sluice up`, or say where it is with SLUICE_URL or --url",
+            UNREACHABLE,
+        )
+
+    def _refused(self, reply: httpx2.Response) -> Failure:
+        problem = reply.json()
+        hint = NEXT.get(problem["code"])
+        if "retry-after" in reply.headers and hint is not None:
+            hint += f" (in {reply.headers['retry-after']} s)"
+        return self._fail(problem, hint, REFUSED)
+
+    def _fail(self, problem: dict[str, Any], hint: str | None, code: int) -> Failure:
+        if self._as_json:
+            return Failure(json.dumps(problem), code)
+        lines = [f"{problem['code']}: {problem['detail']}"]
+        lines += [f"  {error['pointer'] or '/'} {error['detail']}" for error in problem.get("errors", ())]
+        return Failure("\n".join(lines + ([f"Next: {hint}."] if hint else [])), code)
+
+
+def _is_here(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

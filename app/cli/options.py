@@ -1,0 +1,79 @@
+"""What the commands that ask a running Sluice have in common on their command lines."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from app.domain.ids import parse_uuid
+from app.domain.names import NAME_RULE, is_name
+from app.settings import CLIENT_URL, CLIENT_VARIABLES
+
+PANEL = "Which Sluice"
+CLIENT_KEY = "SLUICE_KEY"
+
+
+def _checked(rule: Callable[[str], bool], words: str) -> Callable[[str | None], str | None]:
+    def check(value: str | None) -> str | None:
+        if value is not None and not rule(value):
+            raise typer.BadParameter(f"{value!r} is {words}")
+        return value
+
+    return check
+
+
+def _is_url(text: str) -> bool:
+    return text.startswith(("http://", "https://")) and len(text.split("://")[1]) > 0 and text.isprintable()
+
+
+_queue = _checked(is_name, f"not a name: {NAME_RULE}")
+
+
+def _ids(values: list[str]) -> list[str]:
+    for value in values:
+        if parse_uuid(value) is None:
+            raise typer.BadParameter(f"{value!r} is not the id of a task: sluice tasks list shows them")
+    return values
+
+
+Url = Annotated[
+    str,
+    typer.Option(
+        "--url",
+        envvar="SLUICE_URL",
+        rich_help_panel=PANEL,
+        callback=_checked(_is_url, f"not a URL such as {CLIENT_URL}"),
+        help=CLIENT_VARIABLES["SLUICE_URL"][1],
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        envvar=CLIENT_KEY,
+        show_envvar=True,
+        show_default=False,
+        rich_help_panel=PANEL,
+        help=CLIENT_VARIABLES[CLIENT_KEY][1],
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON on stdout, and problems as JSON on stderr.")]
+Queue = Annotated[str, typer.Argument(metavar="QUEUE", callback=_queue, help="The queue's name.")]
+QueueFilter = Annotated[str | None, typer.Option("--queue", callback=_queue, help="Tasks of this queue.")]
+TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", callback=_ids, help="One or more tasks.")]
+TaskId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        callback=_checked(lambda text: parse_uuid(text) is not None, "not the id of a task: sluice tasks list"),
+        help="The task's id.",
+    ),
+]
+Type = Annotated[str | None, typer.Option("--type", help="Tasks of this type.")]
+Tag = Annotated[str | None, typer.Option("--tag", help="Tasks with this tag.")]
+Handler = Annotated[str | None, typer.Option("--handler", help="Tasks for this handler.")]
+CorrelationId = Annotated[str | None, typer.Option("--correlation-id", help="Tasks of this correlation id.")]
+EndedFrom = Annotated[
+    str | None, typer.Option("--ended-from", metavar="INSTANT", help="Ended at this instant or later.")
+]
+EndedTo = Annotated[str | None, typer.Option("--ended-to", metavar="INSTANT", help="Ended before this instant.")]

@@ -1,0 +1,167 @@
+"""`sluice queues`, and what is done to one: pause, resume, purge, redrive."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from app.cli import options
+from app.cli.options import AsJson, Key, Queue, Url
+from app.settings import CLIENT_URL
+
+HEADINGS = (
+    "queue",
+    "handler",
+    "limit",
+    "scheduled",
+    "ready",
+    "running",
+    "dead",
+    "ended/min",
+    "succeeded",
+    "p95 wait",
+    "",
+)
+REDRIVE_PAGE = 1_000
+
+
+def queues(url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> None:
+    """List the queues: how full they are and how fast they go."""
+    from app.cli.client import Client
+    from app.cli.screen import console, say_json, seconds, table
+
+    with Client(url, key, as_json) as client:
+        found = [{**queue, "stats": client.get(f"/queues/{queue['name']}/stats")} for queue in client.pages("/queues")]
+    if as_json:
+        say_json(found)
+        return
+    if not found:
+        console(stderr=True).print("There are no queues yet: PUT /queues/NAME makes one.")
+        return
+    rows = [
+        (
+            queue["name"],
+            queue["handler"] or "(pull)",
+            queue["max_concurrency"],
+            *(stats["counts"][state] for state in ("scheduled", "ready", "running", "dead")),
+            round(stats["per_minute"]["ended"], 1),
+            "" if stats["success_share"] is None else f"{stats['success_share']:.1%}",
+            seconds(stats["wait_seconds"]["p95"]),
+            "paused" if queue["paused"] else "",
+        )
+        for queue in found
+        for stats in (queue["stats"],)
+    ]
+    console().print(table(HEADINGS, rows))
+
+
+def pause(queue: Queue, url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> None:
+    """Start no more tasks of a queue; it goes on accepting them."""
+    _do(
+        f"/queues/{queue}/pause",
+        f"Queue {queue} is paused. It starts again with: sluice resume {queue}",
+        url,
+        key,
+        as_json,
+    )
+
+
+def resume(queue: Queue, url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> None:
+    """Start a queue's tasks again."""
+    _do(f"/queues/{queue}/resume", f"Queue {queue} goes on.", url, key, as_json)
+
+
+def purge(
+    queue: Queue,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; nobody is asked where nobody types.")] = False,
+    url: Url = CLIENT_URL,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cancel all tasks of a queue that wait. Those that run go on; `sluice tasks retry` brings single ones back."""
+    if not (yes or as_json) and sys.stdin.isatty():
+        typer.confirm(f"Cancel every waiting task of queue {queue}?", abort=True)
+    _do(f"/queues/{queue}/purge", f"Queue {queue} is being purged: sluice queues", url, key, as_json)
+
+
+def _do(path: str, words: str, url: str, key: str | None, as_json: bool) -> None:
+    from app.cli.client import Client
+    from app.cli.screen import say_json
+
+    with Client(url, key, as_json) as client:
+        answer = client.post(path)
+    say_json(answer) if as_json else print(words)
+
+
+def redrive(
+    queue: Queue,
+    reason: Annotated[str | None, typer.Option("--reason", help="Tasks that died of this.")] = None,
+    type_: options.Type = None,
+    tag: options.Tag = None,
+    handler: options.Handler = None,
+    correlation_id: options.CorrelationId = None,
+    ended_from: options.EndedFrom = None,
+    ended_to: options.EndedTo = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="At most so many; all of them if not given.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many it would be.")] = False,
+    url: Url = CLIENT_URL,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a queue's dead tasks ready again, with a fresh allowance of attempts."""
+    from app.cli.client import Client
+    from app.cli.screen import say_json
+
+    given = {
+        "reason": reason,
+        "type": type_,
+        "tag": tag,
+        "handler": handler,
+        "correlation_id": correlation_id,
+        "ended_from": ended_from,
+        "ended_to": ended_to,
+    }
+    filters = {name: value for name, value in given.items() if value is not None}
+    with Client(url, key, as_json) as client:
+        path = f"/queues/{queue}/redrive"
+        if dry_run:
+            answer = client.post(path, {**filters, "limit": min(REDRIVE_PAGE, limit or REDRIVE_PAGE), "dry_run": True})
+        else:
+            answer = _redriven(client, path, filters, limit, quiet=as_json)
+    if as_json:
+        say_json(answer)
+        return
+    if dry_run:
+        print(
+            f"{min(answer['matched'], limit or answer['matched']):,} dead tasks of queue {queue} would be ready again."
+        )
+        return
+    print(f"{answer['moved']:,} dead tasks of queue {queue} are ready again.")
+    if answer["remaining"]:
+        print(f"{answer['remaining']:,} that match are still dead: sluice tasks list --queue {queue} --state dead")
+
+
+def _redriven(client: Any, path: str, filters: dict[str, Any], limit: int | None, *, quiet: bool) -> dict[str, int]:
+    """Page by page. No more than matched at first: what dies again meanwhile would be moved for ever."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from app.cli.screen import console
+
+    columns = (TextColumn("redriving"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    screen = console(stderr=True)
+    matched = moved = 0
+    with Progress(*columns, console=screen, transient=True, disable=quiet or not screen.is_terminal) as progress:
+        bar = progress.add_task("redrive", total=None)
+        wanted = limit
+        while True:
+            page = REDRIVE_PAGE if wanted is None else min(REDRIVE_PAGE, wanted - moved)
+            answer = client.post(path, {**filters, "limit": page})
+            if not matched:
+                matched = answer["matched"]
+                wanted = matched if limit is None else min(limit, matched)
+            moved += answer["moved"]
+            progress.update(bar, total=wanted, completed=moved)
+            if not answer["moved"] or not answer["remaining"] or wanted is None or moved >= wanted:
+                return {"matched": matched, "moved": moved, "remaining": answer["remaining"]}

@@ -1,0 +1,98 @@
+"""`sluice status`: the fleet at a glance, once or for as long as one looks."""
+
+import json
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.failures import Failure
+from app.cli.options import AsJson, Key, Url
+from app.settings import CLIENT_URL
+
+QUEUES = ("queue", "tenant", "handler", "scheduled", "ready", "running", "dead", "oldest ready", "")
+REPLICAS = ("replica", "roles", "version", "started (UTC)", "")
+
+
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Stay, and show it again and again until Ctrl-C.")] = False,
+    every_seconds: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks.")] = 2.0,
+    url: Url = CLIENT_URL,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show replicas, queues, the database and what needs an operator. Needs a key of scope operate, if any."""
+    from app.cli.client import Client
+    from app.cli.screen import console, say_json
+
+    with Client(url, key, as_json) as client:
+        if not watch:
+            found = client.get("/status")
+            say_json(found) if as_json else console().print(shown(found))
+            return
+        try:
+            _watch(client, every_seconds, as_json)
+        except KeyboardInterrupt:
+            return
+
+
+def _watch(client: Any, every_seconds: float, as_json: bool) -> None:
+    from rich.live import Live
+
+    from app.cli.screen import console
+
+    found, screen = client.get("/status"), console()
+    while as_json or not screen.is_terminal:
+        print(json.dumps(found)) if as_json else screen.print(shown(found))
+        sys.stdout.flush()
+        time.sleep(every_seconds)
+        found = client.get("/status")
+    with Live(shown(found), console=screen, auto_refresh=False) as live:
+        while True:
+            time.sleep(every_seconds)
+            try:
+                found, fault = client.get("/status"), None
+            except Failure as failure:
+                fault = failure.text  # it may come back: a restart is just what one watches
+            live.update(shown(found, fault), refresh=True)
+
+
+def shown(found: dict[str, Any], fault: str | None = None) -> Any:
+    from rich.console import Group
+    from rich.text import Text
+
+    from app.cli.screen import instant, plain, table
+    from app.cli.screen import seconds as spoken
+
+    database = found["database"]
+    head = (
+        f"Sluice {found['version']} · {database['connections']} of {database['max_connections']} database connections"
+    )
+    parts: list[Any] = [Text(head, style="bold")]
+    parts += [Text(f"! {plain(alarm['message'])}", style="yellow") for alarm in found["alarms"]]
+    if fault is not None:
+        parts.append(Text(fault, style="red"))
+    queues = [
+        (
+            queue["queue"],
+            queue["tenant"],
+            queue["handler"],
+            *(queue["tasks"][state] for state in ("scheduled", "ready", "running", "dead")),
+            spoken(queue["oldest_ready_age_seconds"]),
+            "paused" if queue["paused"] else "disabled" if queue["handler_enabled"] is False else "",
+        )
+        for queue in found["queues"]
+    ]
+    replicas = [
+        (
+            replica["name"],
+            replica["roles"],
+            replica["version"],
+            instant(replica["started_at"]),
+            "silent" if replica["silent"] else "draining" if replica["draining"] else "",
+        )
+        for replica in found["replicas"]
+    ]
+    parts += [Text(""), table(QUEUES, queues) if queues else Text("There are no queues yet: PUT /queues/NAME")]
+    return Group(*parts, Text(""), table(REPLICAS, replicas))

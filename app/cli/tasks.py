@@ -1,0 +1,252 @@
+"""`sluice tasks`: list, show, enqueue, cancel, retry."""
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from app.cli import options
+from app.cli.failures import Failure
+from app.cli.options import AsJson, Key, Queue, TaskId, TaskIds, Url
+from app.domain.tasks import MAX_PRIORITY, MIN_PRIORITY, Reason, State
+from app.settings import CLIENT_URL
+
+tasks = typer.Typer(help="List, show, enqueue, cancel and retry tasks.", no_args_is_help=True)
+
+LIST = ("id", "queue", "type", "state", "attempt", "created (UTC)", "why")
+ATTEMPTS = ("attempt", "started (UTC)", "took", "outcome", "status", "replica", "error")
+SHOWN_CHARACTERS = 2_000
+MAX_WAIT_SECONDS = 60.0
+
+Wait = Annotated[
+    float, typer.Option("--wait", min=0, max=MAX_WAIT_SECONDS, help="Wait so many seconds for the task's end.")
+]
+
+
+@tasks.command("list")
+def list_tasks(
+    queue: options.QueueFilter = None,
+    state: Annotated[State | None, typer.Option("--state", help="Tasks in this state.")] = None,
+    reason: Annotated[Reason | None, typer.Option("--reason", help="Tasks that ended for this reason.")] = None,
+    type_: options.Type = None,
+    tag: options.Tag = None,
+    handler: options.Handler = None,
+    correlation_id: options.CorrelationId = None,
+    ended_from: options.EndedFrom = None,
+    ended_to: options.EndedTo = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
+    url: Url = CLIENT_URL,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """List tasks, newest first."""
+    from app.cli.client import Client
+    from app.cli.screen import console, instant, say_json, table
+
+    filters = {
+        "queue": queue,
+        "state": state,
+        "reason": reason,
+        "type": type_,
+        "tag": tag,
+        "handler": handler,
+        "correlation_id": correlation_id,
+        "ended_from": ended_from,
+        "ended_to": ended_to,
+    }
+    with Client(url, key, as_json) as client:
+        found = list(client.pages("/tasks", limit, **filters))
+    if as_json:
+        say_json(found)
+        return
+    if not found:
+        console(stderr=True).print("No task matches.")
+        return
+    rows = [
+        (
+            task["id"],
+            task["queue"],
+            task["type"],
+            task["state"],
+            f"{task['attempt']}/{task['max_attempts']}",
+            instant(task["created_at"]),
+            _why(task),
+        )
+        for task in found
+    ]
+    console().print(table(LIST, rows))
+    if len(found) == limit:
+        console(stderr=True).print(f"Shown are the newest {limit}; --limit shows more.", style="dim")
+
+
+def _why(task: dict[str, Any]) -> str:
+    waits = task.get("waiting_for")
+    return " · ".join(part for part in (task["reason"], waits and f"waits for {waits}", task["last_error"]) if part)
+
+
+@tasks.command()
+def show(task_id: TaskId, wait: Wait = 0, url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> None:
+    """Show a task and its attempts."""
+    from app.cli.client import Client
+    from app.cli.screen import say_json
+
+    with Client(url, key, as_json) as client:
+        task = client.get(f"/tasks/{task_id}", wait_seconds=wait)
+        attempts = list(client.pages(f"/tasks/{task_id}/attempts"))
+    if as_json:
+        say_json({**task, "attempts": attempts})
+    else:
+        _print_task(task, attempts)
+
+
+def _print_task(task: dict[str, Any], attempts: list[dict[str, Any]]) -> None:
+    from app.cli.screen import console, instant, table
+
+    screen = console()
+    fields = [(name, _written(value)) for name, value in task.items() if value not in (None, [], {}, False)]
+    screen.print(table(("field", "value"), fields))
+    if attempts:
+        rows = [
+            (
+                attempt["number"],
+                instant(attempt["started_at"]),
+                _took(attempt),
+                attempt["outcome"] or "running",
+                attempt["status"],
+                attempt["replica"],
+                attempt["error"],
+            )
+            for attempt in attempts
+        ]
+        screen.print()
+        screen.print(table(ATTEMPTS, rows))
+
+
+def _written(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… (all of it: --json)"
+
+
+def _took(attempt: dict[str, Any]) -> str:
+    from datetime import datetime
+
+    from app.cli.screen import seconds
+
+    if attempt["ended_at"] is None:
+        return ""
+    began, ended = (datetime.fromisoformat(attempt[name]) for name in ("started_at", "ended_at"))
+    return seconds((ended - began).total_seconds())
+
+
+@tasks.command()
+def enqueue(
+    queue: Queue,
+    payload: Annotated[str, typer.Argument(metavar="[PAYLOAD]", help="JSON; - reads it from stdin.")] = "-",
+    type_: Annotated[str | None, typer.Option("--type", help="What kind of task it is.")] = None,
+    delay: Annotated[float | None, typer.Option("--delay", min=0, help="Seconds until it may run.")] = None,
+    at: Annotated[str | None, typer.Option("--at", metavar="INSTANT", help="When it may run, as RFC 3339.")] = None,
+    ttl: Annotated[float | None, typer.Option("--ttl", help="Seconds after which it is not started any more.")] = None,
+    priority: Annotated[
+        int | None, typer.Option("--priority", min=MIN_PRIORITY, max=MAX_PRIORITY, help="Higher first.")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option("--idempotency-key", help="The same key again is the same task again.")
+    ] = None,
+    correlation_id: Annotated[str | None, typer.Option("--correlation-id", help="Travels with it.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="Repeatable.")] = None,
+    header: Annotated[list[str] | None, typer.Option("--header", metavar="NAME:VALUE", help="Repeatable.")] = None,
+    timeout: Annotated[float | None, typer.Option("--timeout", help="Seconds an attempt may take.")] = None,
+    max_attempts: Annotated[int | None, typer.Option("--max-attempts", min=1, help="Attempts in all.")] = None,
+    handler: Annotated[str | None, typer.Option("--handler", help="Instead of the queue's.")] = None,
+    wait: Wait = 0,
+    url: Url = CLIENT_URL,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a task into a queue, and wait for its end if asked to."""
+    from app.cli.client import Client
+    from app.cli.screen import say_json
+
+    given = {
+        "type": type_,
+        "delay_seconds": delay,
+        "run_at": at,
+        "ttl_seconds": ttl,
+        "priority": priority,
+        "idempotency_key": idempotency_key,
+        "correlation_id": correlation_id,
+        "tags": tag or None,
+        "headers": dict(_header(text) for text in header or ()) or None,
+        "timeout_seconds": timeout,
+        "retry": None if max_attempts is None else {"max_attempts": max_attempts},
+        "handler": handler,
+    }
+    body = _body(payload, {name: value for name, value in given.items() if value is not None})
+    with Client(url, key, as_json) as client:
+        task = client.post(f"/queues/{queue}/tasks", body)
+        if wait:
+            task = client.get(f"/tasks/{task['id']}", wait_seconds=wait)
+    if as_json:
+        say_json(task)
+    elif wait:
+        _print_task(task, [])
+    else:
+        print(f"{task['id']} is {task['state']} in queue {queue}")
+
+
+def _body(payload: str, fields: dict[str, Any]) -> bytes:
+    """The payload's bytes as they were given: they reach the handler so."""
+    given = sys.stdin.buffer.read() if payload == "-" else payload.encode("utf-8", "surrogateescape")
+    try:
+        json.loads(given)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"it is not JSON ({error}); a text needs its quotes: '\"hello\"'", param_hint="PAYLOAD"
+        ) from None
+    more = "".join(f",{json.dumps(name)}:{json.dumps(value)}" for name, value in fields.items())
+    return b'{"payload":' + given.strip() + more.encode() + b"}"
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not (name and colon):
+        raise typer.BadParameter(f"{text!r} is not NAME:VALUE", param_hint="--header")
+    return name.strip(), value.strip()
+
+
+@tasks.command()
+def cancel(task_ids: TaskIds, url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> None:
+    """End tasks that have not ended; a running one's call is aborted."""
+    _each("cancel", task_ids, url, key, as_json)
+
+
+@tasks.command()
+def retry(task_ids: TaskIds, url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> None:
+    """Make dead and cancelled tasks ready again, and scheduled ones ready now."""
+    _each("retry", task_ids, url, key, as_json)
+
+
+def _each(verb: str, task_ids: list[str], url: str, key: str | None, as_json: bool) -> None:
+    """One that is refused keeps no other back; the exit code tells of it."""
+    from app.cli.client import Client
+    from app.cli.failures import REFUSED
+    from app.cli.screen import say_json
+
+    done, refused = [], []
+    with Client(url, key, as_json) as client:
+        for task_id in task_ids:
+            try:
+                task = client.post(f"/tasks/{task_id}/{verb}")
+            except Failure as failure:
+                if failure.code != REFUSED:
+                    raise
+                refused.append(failure.text if as_json else f"{task_id}: {failure.text}")
+                continue
+            done.append(task)
+            if not as_json:
+                print(f"{task_id} is {task['state']}")
+    if as_json:
+        say_json(done)
+    if refused:
+        raise Failure("\n".join(refused))
