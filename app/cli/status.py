@@ -70,7 +70,9 @@ def shown(found: dict[str, Any], fault: str | None = None) -> Any:
         f"Sluice {found['version']} · {database['connections']} of {database['max_connections']} database connections"
     )
     parts: list[Any] = [Text(head, style="bold")]
-    parts += [Text(f"! {plain(alarm['message'])}", style="yellow") for alarm in found["alarms"]]
+    for alarm in found["alarms"]:
+        where = f"{alarm['queue']}: " if "queue" in alarm else ""
+        parts.append(Text(f"! {where}{plain(alarm['message'])}", style="yellow"))
     if fault is not None:
         parts.append(Text(fault, style="red"))
     queues = [

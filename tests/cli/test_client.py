@@ -160,6 +160,9 @@ def test_status_shows_queues_and_replicas(ask: Command, queue: str) -> None:
     shown = ask("status")
     assert shown.code == 0 and shown.out.startswith("Sluice ")
     assert queue in shown.out and "database connections" in shown.out and "all" in shown.out.splitlines()[-1]
+    ask("tasks", "enqueue", queue, "1")
+    ask("pause", queue)
+    assert f"! {queue}: the queue is paused while 1 tasks are ready" in ask("status").out
     assert {"version", "replicas", "queues", "alarms"} <= set(ask("status", "--json").json)
 
 

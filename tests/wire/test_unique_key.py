@@ -10,7 +10,9 @@ from tests.wire.api import Api, good, problem
 pytestmark = pytest.mark.anyio
 
 
-async def test_while_a_task_is_unfinished_its_unique_key_answers_with_it(api: Api, other: Api, handler: Handler) -> None:
+async def test_while_a_task_is_unfinished_its_unique_key_answers_with_it(
+    api: Api, other: Api, handler: Handler
+) -> None:
     go = asyncio.Event()
     handler.script(Reply(until=go))
     queue = await api.queue_to(handler.url)
