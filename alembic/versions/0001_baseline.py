@@ -26,6 +26,8 @@ INSTALLED = (
     "cancel_v1",
     "revive_v1",
     "retry_v1",
+    "redrive_v1",
+    "purge_v1",
 )
 # today, the longest default retention (30 days), and a week ahead
 FIRST_PARTITIONS_DAYS = 37

@@ -7,13 +7,13 @@ from fastapi import APIRouter, Path, Response
 
 from app.api.auth import CoreDep, Manager, User
 from app.api.conditions import ConditionsDep
-from app.api.models.queues import QueueIn, QueueOut, QueueStatsOut
+from app.api.models.queues import PurgedOut, QueueIn, QueueOut, QueueStatsOut, RedriveIn, RedrivenOut
 from app.api.models.wire import Page, json_reply
 from app.api.pages import Cursor, Limit, binding, next_cursor, position_of
 from app.api.problems import EMPTY, ETAG, problems
 from app.api.strict import StrictRoute
 from app.domain.names import NAME_PATTERN, is_name
-from app.service import queues
+from app.service import queues, sweeps
 
 router = APIRouter(prefix="/queues", tags=["queues"], route_class=StrictRoute)
 QueueName = Annotated[str, Path(pattern=NAME_PATTERN)]
@@ -90,6 +90,31 @@ async def pause_queue(core: CoreDep, caller: Manager, name: QueueName) -> Respon
 async def resume_queue(core: CoreDep, caller: Manager, name: QueueName) -> Response:
     """Start its tasks again."""
     return QueueOut.of(await queues.resume(core, caller, name)).reply()
+
+
+@router.post(
+    "/{name}/purge",
+    operation_id="purge_queue",
+    status_code=202,
+    response_model=PurgedOut,
+    responses=problems("queue_not_found", body=True),
+)
+async def purge_queue(core: CoreDep, caller: Manager, name: QueueName) -> Response:
+    """Cancel the scheduled and ready tasks it holds now, in chunks. Running ones go on; what is enqueued meanwhile stays."""
+    return PurgedOut(purged=await sweeps.purge(core, caller, name)).reply(202)
+
+
+@router.post(
+    "/{name}/redrive",
+    operation_id="redrive_queue",
+    response_model=RedrivenOut,
+    responses=problems("queue_not_found", body=True),
+)
+async def redrive_queue(core: CoreDep, caller: User, name: QueueName, body: RedriveIn | None = None) -> Response:
+    """Make dead tasks ready with a fresh allowance of attempts, oldest first, up to `limit` of those that match."""
+    wanted = RedriveIn.model_validate({}) if body is None else body
+    matched, moved, remaining = await sweeps.redrive(core, caller, name, wanted.filters(), wanted.limit, wanted.dry_run)
+    return RedrivenOut(matched=matched, moved=moved, remaining=remaining).reply()
 
 
 @router.get(

@@ -1,12 +1,13 @@
 """Queues on the wire."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, WithJsonSchema
 
 from app.api.models.handlers import Description, MaxConcurrency, TimeoutSeconds
 from app.api.models.wire import Instant, Name, RequestBody, ResponseBody
-from app.domain.errors import invalid
+from app.domain.errors import FieldError, invalid
+from app.domain.instants import parse_instant
 from app.domain.queues import (
     MAX_DEPTH,
     MAX_IDEMPOTENCY_SECONDS,
@@ -25,7 +26,12 @@ from app.domain.retries import (
     check_retry,
     merged,
 )
+from app.domain.tasks import MAX_LABEL, Reason, TaskFilters
+from app.domain.texts import text_problem
 
+MAX_REDRIVE = 10_000
+Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL)]
+InstantText = Annotated[str, Field(max_length=50, json_schema_extra={"format": "date-time"})]
 _SECONDS = {"type": "number", "minimum": 0, "maximum": MAX_BACKOFF_SECONDS}
 _BACKOFF_IN = [
     {
@@ -145,6 +151,60 @@ class QueueOut(ResponseBody):
             updated_at=view.updated_at,
             **queue_to_dict(view.definition),
         )
+
+
+class PurgedOut(ResponseBody):
+    purged: int = Field(description="How many tasks were cancelled.")
+
+
+class RedriveIn(RequestBody):
+    reason: (
+        Literal[
+            "attempts_exhausted",
+            "fatal_status",
+            "stopped_by_handler",
+            "stopped_by_worker",
+            "expired",
+            "followup_too_large",
+        ]
+        | None
+    ) = None
+    type: Label | None = None
+    tag: Label | None = None
+    handler: Name | None = None
+    correlation_id: Label | None = None
+    ended_from: InstantText | None = None
+    ended_to: InstantText | None = None
+    limit: int = Field(1000, ge=1, le=MAX_REDRIVE, description="How many to move at most.")
+    dry_run: bool = Field(False, description="Only count what matches.")
+
+    def filters(self) -> TaskFilters:
+        errors = [
+            FieldError(f"/{name}", problem)
+            for name in ("type", "tag", "correlation_id")
+            if (text := getattr(self, name)) is not None and (problem := text_problem(text, MAX_LABEL))
+        ]
+        span = [None if text is None else parse_instant(text) for text in (self.ended_from, self.ended_to)]
+        for name, text, instant in zip(("ended_from", "ended_to"), (self.ended_from, self.ended_to), span, strict=True):
+            if text is not None and instant is None:
+                errors.append(FieldError(f"/{name}", "expected an RFC 3339 instant with an offset"))
+        if errors:
+            raise invalid(errors)
+        return TaskFilters(
+            reason=None if self.reason is None else Reason(self.reason),
+            type=self.type,
+            tag=self.tag,
+            handler=self.handler,
+            correlation_id=self.correlation_id,
+            ended_from=span[0],
+            ended_to=span[1],
+        )
+
+
+class RedrivenOut(ResponseBody):
+    matched: int = Field(description="Dead tasks that matched when the call began.")
+    moved: int
+    remaining: int = Field(description="Matched and not moved: beyond the limit, or unable to come back.")
 
 
 class CountsOut(ResponseBody):

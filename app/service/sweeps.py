@@ -1,0 +1,73 @@
+"""Purge and redrive: one verb over many tasks of a queue, in chunks, each a transaction of its own.
+
+What a chunk has done stays done if the request breaks off; the same request again goes on with the rest.
+"""
+
+from app.domain.tasks import TaskFilters
+from app.service.context import Caller, Core
+from app.service.tasks import find_queue
+from app.store import sweeps, views
+from app.store.sweeps import FIRST, DeadTasks
+
+CHUNK = 500
+
+
+async def purge(core: Core, caller: Caller, queue: str) -> int:
+    """Cancel what waits in the queue at the instant of the call; how many. Raises Refusal (queue_not_found)."""
+    caller.require("manage")
+    core.queue_cache.pop((caller.tenant_id, queue), None)
+    row = await find_queue(core, caller, queue)
+    before = await sweeps.now(core.db)
+    total = 0
+    for wait in (False, True):
+        after = FIRST
+        while True:
+            purged, after = await sweeps.purge(core.db, row.id, before, after, CHUNK, wait=wait)
+            if purged == 0:
+                break
+            total += purged
+            for _ in range(purged):
+                core.stats.ended(row.id, "cancelled", None)
+    return total
+
+
+async def redrive(
+    core: Core, caller: Caller, queue: str, filters: TaskFilters, limit: int, dry_run: bool
+) -> tuple[int, int, int]:
+    """Bring back up to `limit` of the dead tasks that match, oldest first: how many matched, moved, remain dead.
+
+    Tasks that die after the call has begun are not of it. Raises Refusal (queue_not_found).
+    """
+    caller.require("use")
+    core.queue_cache.pop((caller.tenant_id, queue), None)
+    row = await find_queue(core, caller, queue)
+    handler_ids = None
+    if filters.handler is not None:
+        handler_ids = await views.handler_ids(core.db, caller.tenant_id, filters.handler)
+    dead = DeadTasks(
+        queue_id=row.id,
+        ended_before=await sweeps.now(core.db),
+        reason=filters.reason,
+        type=filters.type,
+        tag=filters.tag,
+        handler_ids=handler_ids,
+        correlation_id=filters.correlation_id,
+        ended_from=filters.ended_from,
+        ended_to=filters.ended_to,
+    )
+    matched = await sweeps.count_dead(core.db, dead)
+    moved = 0 if dry_run else await _redrive(core, dead, limit)
+    return matched, moved, max(0, matched - moved)
+
+
+async def _redrive(core: Core, dead: DeadTasks, limit: int) -> int:
+    moved, after = 0, FIRST
+    while moved < limit:
+        chunk = await sweeps.redrive(core.db, dead, after, min(CHUNK, limit - moved))
+        if chunk.seen == 0:
+            break
+        after = chunk.last_id
+        moved += chunk.moved
+        for lane in chunk.lanes:
+            core.signals.lane_ready(dead.queue_id, lane)
+    return moved
