@@ -23,6 +23,7 @@ from app.store.tasks import Entry
 from app.telemetry.tracing import TraceContext
 
 LOOKUPS = 5
+LOOKUP_SECONDS = 0.02
 """How often an enqueue looks its queue up again when the definition changes under it."""
 GROUP_TRIES = 3
 GROUP_RETRY_SECONDS = 0.3
@@ -105,7 +106,8 @@ async def enqueue(
     caller.require("use")
     incoming = TraceContext.parse(*trace) if trace is not None else None
     with core.tracing.enqueue(queue, caller.tenant, incoming) as span:
-        for _ in range(LOOKUPS):
+        for tried in range(LOOKUPS):
+            await asyncio.sleep(LOOKUP_SECONDS * tried)
             row = await find_queue(core, caller, queue)
             own = None
             if request.handler is not None:
