@@ -23,8 +23,8 @@ from app.store.tasks import Entry
 from app.telemetry.tracing import TraceContext
 
 LOOKUPS = 5
+"""How often an enqueue looks its queue up again when the definition changes under it, after a growing pause."""
 LOOKUP_SECONDS = 0.02
-"""How often an enqueue looks its queue up again when the definition changes under it."""
 GROUP_TRIES = 3
 GROUP_RETRY_SECONDS = 0.3
 
@@ -107,7 +107,8 @@ async def enqueue(
     incoming = TraceContext.parse(*trace) if trace is not None else None
     with core.tracing.enqueue(queue, caller.tenant, incoming) as span:
         for tried in range(LOOKUPS):
-            await asyncio.sleep(LOOKUP_SECONDS * tried)
+            if tried:
+                await asyncio.sleep(LOOKUP_SECONDS * tried)
             row = await find_queue(core, caller, queue)
             own = None
             if request.handler is not None:
