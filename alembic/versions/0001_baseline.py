@@ -28,6 +28,7 @@ INSTALLED = (
     "retry_v1",
     "redrive_v1",
     "purge_v1",
+    "update_task_v1",
 )
 # today, the longest default retention (30 days), and a week ahead
 FIRST_PARTITIONS_DAYS = 37

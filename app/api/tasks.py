@@ -1,13 +1,14 @@
 """Tasks and their attempts. Enqueueing has a file of its own (enqueue.py)."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
+from pydantic import WithJsonSchema
 
 from app.api.auth import CoreDep, User
-from app.api.models.tasks import AttemptOut, TaskOut
+from app.api.models.tasks import PATCH_SCHEMA, AttemptOut, TaskOut
 from app.api.models.wire import Page, json_reply
 from app.api.pages import Cursor, Limit, binding, next_cursor, position_of
 from app.api.problems import problems
@@ -16,9 +17,10 @@ from app.domain.errors import FieldError, Refusal, invalid
 from app.domain.ids import parse_uuid
 from app.domain.instants import parse_instant
 from app.domain.names import NAME_PATTERN
-from app.domain.tasks import MAX_LABEL, MAX_TAG, Reason, State, TaskFilters
+from app.domain.patches import parse_patch
+from app.domain.tasks import MAX_LABEL, MAX_TAG, Reason, State, TaskFilters, payload_of
 from app.domain.texts import check_text
-from app.service import tasks
+from app.service import patches, tasks
 
 router = APIRouter(prefix="/tasks", tags=["tasks"], route_class=StrictRoute)
 
@@ -33,6 +35,7 @@ async def task_id_of(task_id: Annotated[str, Path(description="A UUID.")]) -> st
 TaskId = Annotated[str, Depends(task_id_of)]
 NameQuery = Annotated[str | None, Query(pattern=NAME_PATTERN)]
 LabelQuery = Annotated[str | None, Query(min_length=1, max_length=MAX_LABEL)]
+PatchBody = Annotated[dict[str, Any], Body(), WithJsonSchema(PATCH_SCHEMA)]
 InstantQuery = Annotated[str | None, Query(max_length=50, json_schema_extra={"format": "date-time"})]
 
 
@@ -100,6 +103,18 @@ async def disconnected(request: Request) -> None:
     """Returns when the caller has gone."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+@router.patch(
+    "/{task_id}",
+    operation_id="update_task",
+    response_model=TaskOut,
+    responses=problems("task_not_found", "task_not_editable", "task_ended", body=True),
+)
+async def update_task(core: CoreDep, caller: User, task_id: TaskId, request: Request, body: PatchBody) -> Response:
+    """Change a task that waits, by a merge patch: absent fields stay, null is the default, the payload is replaced whole."""
+    payload = payload_of(await request.body(), max_bytes=core.max_payload_bytes)
+    return json_reply(msgspec.json.encode(await patches.update(core, caller, task_id, parse_patch(body), payload)))
 
 
 @router.get(

@@ -340,6 +340,30 @@ async def retry(db: Database, tenant_id: int, task_id: str) -> str:
     return verdict
 
 
+async def update(
+    db: Database,
+    tenant_id: int,
+    task_id: str,
+    queue_version: int,
+    options: str,
+    payload: bytes | None,
+    handler_id: int | None,
+    headers_were: str,
+) -> str:
+    """done | running | ended | gone | again | changed. `options` is JSON of what changes."""
+    verdict: str = await db.fetchval(
+        "select sluice.update_task_v1($1, $2, $3, $4, $5, $6, $7)",
+        tenant_id,
+        task_id,
+        queue_version,
+        options,
+        payload,
+        handler_id,
+        headers_were,
+    )
+    return verdict
+
+
 async def lane_of(db: Database, task_id: str) -> tuple[int, int] | None:
     rows = await db.fetch("select queue_id, handler_id from sluice.tasks where id = $1", task_id)
     return (rows[0][0], rows[0][1]) if rows else None

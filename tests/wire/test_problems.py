@@ -26,8 +26,11 @@ ROUTES = {
     "/queues/x/resume": "POST",
     "/queues/x/stats": "GET, HEAD",
     "/queues/x/tasks": "POST",
+    "/queues/x/tasks/bulk": "POST",
+    "/queues/x/purge": "POST",
+    "/queues/x/redrive": "POST",
     "/tasks": "GET, HEAD",
-    f"/tasks/{NOBODY}": "GET, HEAD",
+    f"/tasks/{NOBODY}": "GET, HEAD, PATCH",
     f"/tasks/{NOBODY}/attempts": "GET, HEAD",
     f"/tasks/{NOBODY}/cancel": "POST",
     f"/tasks/{NOBODY}/retry": "POST",
@@ -104,7 +107,6 @@ async def test_what_does_not_exist_yet_or_at_all_is_404(api: Api, method: str, p
 @pytest.mark.parametrize(
     ("method", "path", "body", "pointer"),
     [
-        ("PATCH", "/tasks/{task}", {"priority": 5}, None),
         ("GET", "/tasks?schedule=x", None, "/schedule"),
         ("GET", "/tasks?batch=x", None, "/batch"),
         ("PUT", "/queues/{queue}", {"payload_schema": {"type": "object"}}, "/payload_schema"),

@@ -49,6 +49,26 @@ class TaskIn(RequestBody):
     handler: Name | None = Field(None, description="Instead of the queue's, on a queue that has one.")
 
 
+class TaskPatch(RequestBody):
+    """A merge patch: absent fields stay as they are, null is the default."""
+
+    payload: Any = Field(None, description="Replaced as a whole, never merged; null is a payload.")
+    type: Label | None = None
+    run_at: Instant | None = Field(None, description="null: now. Excludes `delay_seconds`.")
+    delay_seconds: float | None = Field(None, ge=0, le=MAX_DELAY_SECONDS, description="From now. Excludes `run_at`.")
+    expires_at: Instant | None = None
+    priority: int | None = Field(None, ge=MIN_PRIORITY, le=MAX_PRIORITY)
+    retry: dict[str, Any] | None = Field(None, description="Merged field by field; a backoff is replaced whole.")
+    timeout_seconds: TimeoutSeconds | None = None
+    headers: dict[str, str | None] | None = Field(None, description="Merged name by name; null takes one away.")
+    tags: list[Tag] | None = Field(None, max_length=MAX_TAGS)
+    correlation_id: Label | None = None
+    handler: Name | None = Field(None, description="null: the queue's.")
+
+
+PATCH_SCHEMA = TaskPatch.model_json_schema()
+
+
 class BulkIn(RequestBody):
     tasks: list[TaskIn] = Field(min_length=1, max_length=MAX_BULK_TASKS)
     atomic: bool = Field(False, description="All or nothing: one bad task makes the answer 422, and nothing is stored.")

@@ -1,0 +1,67 @@
+"""Changing a task that waits."""
+
+import msgspec
+
+from app.domain.errors import Refusal
+from app.domain.instants import parse_instant
+from app.domain.patches import TaskPatch
+from app.domain.tasks import UNFINISHED, State
+from app.domain.views import TaskView
+from app.service import tasks as service
+from app.service.context import Caller, Core
+from app.store import handlers, tasks
+
+TRIES = 5
+
+
+async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch, payload: bytes | None) -> TaskView:
+    """Raises Refusal: task_not_found, invalid, task_not_editable (it is running), task_ended."""
+    caller.require("use")
+    for _ in range(TRIES):
+        view = await service.get(core, caller, task_id)
+        if view.state not in UNFINISHED:
+            raise Refusal("task_ended", f"the task has ended: it is {view.state}")
+        match await _write(core, caller, view, patch, payload):
+            case "done":
+                return await _announced(core, caller, task_id)
+            case "running":
+                raise Refusal("task_not_editable", "the task is running; what its handler was sent cannot change")
+            case "changed":
+                core.queue_cache.pop((caller.tenant_id, view.queue), None)
+    raise Refusal("unavailable", "the task keeps changing", retry_after_seconds=1)
+
+
+async def _write(core: Core, caller: Caller, view: TaskView, patch: TaskPatch, payload: bytes | None) -> str:
+    row = await service.find_queue(core, caller, view.queue)
+    name = patch.asked.handler
+    own = None if name is None else await handlers.find_own(core.db, caller.tenant_id, name)
+    await service.check(core, row, own, patch.asked)
+    options = dict(patch.options)
+    if "headers" in options:
+        options["headers"] = patch.headers_over(view.headers)
+    handler_id = None
+    if "handler" in options:
+        del options["handler"]
+        handler_id = own.id if own else 0
+    return await tasks.update(
+        core.db,
+        caller.tenant_id,
+        view.id,
+        row.version,
+        msgspec.json.encode(options).decode(),
+        payload,
+        handler_id,
+        msgspec.json.encode(view.headers).decode(),
+    )
+
+
+async def _announced(core: Core, caller: Caller, task_id: str) -> TaskView:
+    """The task as it is now; whoever is to deal with it is woken."""
+    view = await service.get(core, caller, task_id)
+    due = parse_instant(view.run_at) if view.state == State.SCHEDULED else None
+    for instant in (due, None if view.expires_at is None else parse_instant(view.expires_at)):
+        if instant is not None:
+            core.signals.due_at(instant.timestamp())
+    if view.state == State.READY and (lane := await tasks.lane_of(core.db, task_id)):
+        core.signals.lane_ready(*lane)
+    return view

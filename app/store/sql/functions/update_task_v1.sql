@@ -1,0 +1,53 @@
+-- Change a task that waits. p_patch holds what changes, null for a default; p_payload and p_handler (0: the queue's) are null
+-- where they stay. Verdicts: done · running · ended · gone · again (it moved, or its headers are not those the caller merged
+-- with) · changed (the queue is not the one the caller judged by, or the handler is gone).
+-- Locks as an enqueue does: handler, queue, task.
+create function sluice.update_task_v1(
+  p_tenant bigint, p_id uuid, p_version bigint, p_patch jsonb, p_payload bytea, p_handler bigint, p_headers_were jsonb)
+returns text language plpgsql volatile
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+declare v_queue bigint; v_task record; v_now timestamptz; v_retry jsonb;
+begin
+  select t.queue_id into v_queue from sluice.tasks t where t.id = p_id and t.tenant_id = p_tenant;
+  if not found then
+    return case when exists (select from sluice.task_history t where t.id = p_id and t.tenant_id = p_tenant
+                             and t.kept_until > clock_timestamp()) then 'ended' else 'gone' end;
+  end if;
+  if p_handler <> 0 then perform pg_advisory_xact_lock_shared(5157002, p_handler::integer); end if;
+  perform pg_advisory_xact_lock_shared(5157003, v_queue::integer);
+  if not exists (select from sluice.queues q where q.id = v_queue and q.version = p_version)
+     or p_handler <> 0 and not exists (select from sluice.handlers h where h.id = p_handler and h.deleted_at is null) then
+    return 'changed';
+  end if;
+  select t.state, t.headers, t.retry into v_task from sluice.tasks t where t.id = p_id and t.tenant_id = p_tenant for update;
+  if not found or p_patch ? 'headers' and coalesce(v_task.headers::jsonb, '{}') <> p_headers_were then return 'again'; end if;
+  if v_task.state = 1 then return 'running'; end if;
+  v_now := clock_timestamp();
+  v_retry := case
+    when not p_patch ? 'retry' then v_task.retry::jsonb
+    when p_patch -> 'retry' <> 'null' then
+      nullif(jsonb_strip_nulls(coalesce(v_task.retry::jsonb, '{}') || (p_patch -> 'retry')), '{}') end;
+  update sluice.tasks t set
+    payload = coalesce(p_payload, t.payload),
+    type = case when p_patch ? 'type' then p_patch ->> 'type' else t.type end,
+    priority = case when p_patch ? 'priority' then coalesce((p_patch ->> 'priority')::smallint, 0) else t.priority end,
+    correlation_id = case when p_patch ? 'correlation_id' then p_patch ->> 'correlation_id' else t.correlation_id end,
+    timeout_seconds = case when p_patch ? 'timeout_seconds' then (p_patch ->> 'timeout_seconds')::double precision
+                      else t.timeout_seconds end,
+    expires_at = case when p_patch ? 'expires_at' then (p_patch ->> 'expires_at')::timestamptz else t.expires_at end,
+    headers = case when p_patch ? 'headers' then nullif(p_patch -> 'headers', 'null')::json else t.headers end,
+    tags = case when not p_patch ? 'tags' then t.tags
+                when p_patch -> 'tags' <> 'null' then array(select jsonb_array_elements_text(p_patch -> 'tags')) end,
+    retry = v_retry::json, max_attempts = (v_retry ->> 'max_attempts')::integer,
+    handler_id = coalesce(p_handler, t.handler_id),
+    run_at = case when p_patch ?| array['run_at', 'delay_seconds'] then r.run_at else t.run_at end,
+    state = case when not p_patch ?| array['run_at', 'delay_seconds'] then t.state when r.run_at > v_now then 2 else 0 end
+  from (select greatest((p_patch ->> 'run_at')::timestamptz,
+          v_now + make_interval(secs => (p_patch ->> 'delay_seconds')::double precision), v_now) as run_at) r
+  where t.id = p_id;
+  if p_handler <> 0 then
+    insert into sluice.lanes (queue_id, handler_id) values (v_queue, p_handler) on conflict do nothing;
+  end if;
+  return 'done';
+end $$;
