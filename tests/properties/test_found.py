@@ -20,8 +20,8 @@ async def leased(world: World) -> dict[str, Any]:
     api = world.apis[0]
     queue = await api.queue()
     await api.enqueue(queue)
-    (task,) = good(await api.post(f"/queues/{queue}/leases", json={"lease_seconds": HOUR}))["tasks"]
-    return task
+    tasks: list[dict[str, Any]] = good(await api.post(f"/queues/{queue}/leases", json={"lease_seconds": HOUR}))["tasks"]
+    return tasks[0]
 
 
 async def refused(world: World, task: dict[str, Any], verb: str, code: str) -> None:
