@@ -56,11 +56,14 @@ class Client:
         given = {name: value for name, value in params.items() if value is not None}
         return self._ask("GET", path, params=given, timeout=TIMEOUT_SECONDS + wait_seconds)
 
-    def post(self, path: str, body: dict[str, Any] | bytes | None = None) -> Any:
+    def post(
+        self, path: str, body: dict[str, Any] | bytes | None = None, *, timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> Any:
         if body is None:
-            return self._ask("POST", path)
+            return self._ask("POST", path, timeout=timeout_seconds)
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self._ask("POST", path, content=content, headers={"content-type": "application/json"})
+        headers = {"content-type": "application/json"}
+        return self._ask("POST", path, content=content, headers=headers, timeout=timeout_seconds)
 
     def pages(self, path: str, limit: int | None = None, **params: Any) -> Iterator[Any]:
         """The items of a list, page by page, until there are no more or `limit` is reached."""

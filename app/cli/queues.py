@@ -23,6 +23,8 @@ HEADINGS = (
     "",
 )
 REDRIVE_PAGE = 1_000
+PURGE_SECONDS = 3_600.0
+"""It is answered when all is cancelled, and a queue may hold millions."""
 
 
 def queues(url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> None:
@@ -81,7 +83,12 @@ def purge(
     """Cancel all tasks of a queue that wait. Those that run go on; `sluice tasks retry` brings single ones back."""
     if not (yes or as_json) and sys.stdin.isatty():
         typer.confirm(f"Cancel every waiting task of queue {queue}?", abort=True)
-    _do(f"/queues/{queue}/purge", f"Queue {queue} is being purged: sluice queues", url, key, as_json)
+    from app.cli.client import Client
+    from app.cli.screen import say_json
+
+    with Client(url, key, as_json) as client:
+        answer = client.post(f"/queues/{queue}/purge", timeout_seconds=PURGE_SECONDS)
+    say_json(answer) if as_json else print(f"{answer['purged']:,} waiting tasks of queue {queue} are cancelled.")
 
 
 def _do(path: str, words: str, url: str, key: str | None, as_json: bool) -> None:

@@ -246,11 +246,26 @@ def test_another_server_is_told_apart(command: Command, scripted: Scripted, stat
     assert ended.code == 3 and "is no Sluice" in ended.err
 
 
-def test_a_purge_is_asked_for(command: Command, scripted: Scripted) -> None:
-    scripted.answer({}, 202)
-    ended = command("purge", "mail", SLUICE_URL=scripted.url)
-    assert ended.code == 0 and "mail is being purged" in ended.out
-    assert scripted.asked == [("POST", "/queues/mail/purge", None)]
+def test_a_purge_cancels_what_waits(ask: Command, queue: str) -> None:
+    ids = {ask("tasks", "enqueue", queue, "1", "--json").json["id"] for _ in range(3)}
+    assert ask("purge", queue).out == f"3 waiting tasks of queue {queue} are cancelled.\n"
+    listed = ask("tasks", "list", "--queue", queue, "--reason", "purged", "--json").json
+    assert {task["id"] for task in listed} == ids
+    assert ask("purge", queue, "--json").json == {"purged": 0}
+    assert ask("purge", "no-such-queue").code == 1
+
+
+def test_dead_tasks_are_redriven_by_filter(ask: Command, deadly: str) -> None:
+    for tag in ("a", "a", "b"):
+        ended = ask("tasks", "enqueue", deadly, "1", "--tag", tag, "--wait", "20", "--json")
+        assert ended.json["state"] == "dead"
+    assert ask("pause", deadly).code == 0
+    tried = ask("redrive", deadly, "--dry-run", "--json").json
+    assert (tried["matched"], tried["moved"]) == (3, 0)
+    assert ask("redrive", deadly, "--tag", "a").out == f"2 dead tasks of queue {deadly} are ready again.\n"
+    assert ask("redrive", deadly, "--limit", "5", "--json").json == {"matched": 1, "moved": 1, "remaining": 0}
+    assert len(ask("tasks", "list", "--queue", deadly, "--state", "ready", "--json").json) == 3
+    assert ask("redrive", deadly, "--reason", "no-reason").code == 1
 
 
 def test_a_redrive_goes_page_by_page_and_no_further_than_matched_at_first(command: Command, scripted: Scripted) -> None:
