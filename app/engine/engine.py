@@ -18,6 +18,8 @@ from app.telemetry import events
 from app.telemetry.logs import get_logger
 
 LAG_SECONDS = 0.5
+FIRST_SNAPSHOT_SECONDS = 1.0
+"""How long a start waits, so that the first scrape finds every queue; over a deep backlog it goes on without."""
 FLUSH_SECONDS = 10.0
 """What a drain has beyond its grace, for outcomes on their way."""
 HURRIED_FLUSH_SECONDS = 3.0
@@ -50,6 +52,7 @@ class Engine:
         self._desk = Loop("desk", core.desk.poll, outage)
         self._beat = Loop("pulse", self._pulse.beat, outage)
         self._lag = Loop("lag", self._measure_lag, outage)
+        self._snapshot = Loop("snapshot", self._pulse.snapshot, outage)
         self._dispatch = Loop("dispatcher", self._dispatcher.tick, outage)
         self._promote = Loop("promoter", janitor.promote, outage)
         self._expire = Loop("expirer", janitor.expire, outage)
@@ -76,6 +79,10 @@ class Engine:
         self._forever.append(asyncio.create_task(self._core.waiters.run(self._core.db), name="waiters"))
         self._beat.start()
         self._lag.start()
+        self._snapshot.start()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_SNAPSHOT_SECONDS):
+                await self._pulse.counted.wait()
         self._desk.start()
         listener = Listener(self._core.db.dsn, self._core.replica.id, self._heard)
         self._forever.append(asyncio.create_task(self._announcer.run(), name="announcer"))
@@ -91,7 +98,7 @@ class Engine:
 
     def why_not_live(self) -> str | None:
         """A loop that has ended by itself."""
-        dead = [loop.name for loop in (self._beat, self._lag, self._desk, *self._working) if loop.died]
+        dead = [loop.name for loop in (self._beat, self._lag, self._snapshot, self._desk, *self._working) if loop.died]
         dead += [task.get_name() for task in self._forever if task.done()]
         return f"{', '.join(dead)} died" if dead else None
 
@@ -144,7 +151,7 @@ class Engine:
             self._housekeeping.stop()
             await asyncio.gather(*(loop.stop() for loop in self._working))
         self._core.claiming.stop()
-        await asyncio.gather(self._beat.stop(), self._lag.stop(), self._desk.stop())
+        await asyncio.gather(self._beat.stop(), self._lag.stop(), self._snapshot.stop(), self._desk.stop())
         await self._pulse.goodbye()
         return cut
 

@@ -1,15 +1,19 @@
-"""The pulse: hears the database's clock, shows that this replica is alive, measures the event loop, takes the snapshots."""
+"""The pulse: hears the database's clock, shows that this replica is alive; beside it, the snapshot of all queues."""
 
+import asyncio
 import time
 
 from app.engine.announcer import Announcer
 from app.service import status
 from app.service.context import Core
 from app.store import replicas
+from app.store.db import Unavailable
 from app.store.migrations import SCHEMA_VERSION
 
 BEAT_SECONDS = 2.0
 SNAPSHOT_SECONDS = 10.0
+SNAPSHOT_SHARE = 0.05
+"""The part of its time that a replica may spend on counting: over a deep backlog it counts less often."""
 
 
 class Pulse:
@@ -18,10 +22,11 @@ class Pulse:
         self._announcer = announcer
         self._roles = roles
         self._version = version
-        self._snapshot_at = 0.0
         self.draining = False
         self.outdated = False
         """A newer release has changed the schema beyond what this one can run on."""
+        self.counted = asyncio.Event()
+        """The first snapshot has been taken, or tried."""
 
     async def beat(self) -> float:
         core = self._core
@@ -33,10 +38,17 @@ class Pulse:
         self._announcer.alone = others == 0
         self.outdated = oldest > SCHEMA_VERSION
         await core.stats.flush(core.db)
-        if asked - self._snapshot_at >= SNAPSHOT_SECONDS:
-            self._snapshot_at = asked
-            core.metrics.set_queue_snapshot(await status.snapshot(core.db))
         return BEAT_SECONDS
+
+    async def snapshot(self) -> float:
+        """A loop of its own: counting millions takes seconds, and a heartbeat that waits for it looks like a dead replica."""
+        began = time.monotonic()
+        try:
+            self._core.metrics.set_queue_snapshot(await status.snapshot(self._core.db))
+        except Unavailable:
+            pass  # the heartbeat tells of an outage; a count that took too long is not tried again at once
+        self.counted.set()
+        return max(SNAPSHOT_SECONDS, (time.monotonic() - began) / SNAPSHOT_SHARE)
 
     async def goodbye(self) -> None:
         await self._core.stats.flush(self._core.db)
