@@ -36,6 +36,7 @@ BODIES: dict[str, dict[str, Any] | None] = {
     "renew": {"seconds": HOUR, "progress": 0.5},
 }
 VERBS = st.sampled_from(sorted(BODIES))
+THINGS = st.tuples(SIDES, PICKS, HAPPENINGS, COUNTS, VERBS, MOSTLY)
 
 
 def picked(items: Sequence[T], pick: int) -> T:
@@ -84,8 +85,11 @@ class Machine(RuleBasedStateMachine):
         limit=LIMITS,
         depth=st.sampled_from([None, None, 3]),
         first=st.lists(st.tuples(PICKS, st.sampled_from(sorted(ANSWERS))), min_size=2, max_size=6),
+        things=st.lists(THINGS, max_size=20),
     )
-    def begin(self, limit: int | None, depth: int | None, first: list[tuple[int, str]]) -> None:
+    def begin(
+        self, limit: int | None, depth: int | None, first: list[tuple[int, str]], things: list[tuple[Any, ...]]
+    ) -> None:
         handler = fresh("h")
         definition = {"url": self.world.handler.url, "fatal_statuses": [FATAL]}
         self.secret = good(self.do(self.api(0).put(f"/handlers/{handler}", json=definition)), 201)["secret"]
@@ -96,6 +100,9 @@ class Machine(RuleBasedStateMachine):
         self.hold_up(self.push)
         for pick, answer in first:
             self.enqueue_some(0, pick, 1, {"payload": {"answers": [answer, "ok"]}})
+        for thing in things:
+            self.happens(*thing)
+            self.the_service_agrees()
 
     def add(self, queue: Queue) -> Queue:
         good(self.do(self.api(0).put(f"/queues/{queue.name}", json=queue.definition)), 201)
@@ -106,8 +113,8 @@ class Machine(RuleBasedStateMachine):
         good(self.post(0, f"/queues/{queue.name}/pause"))
         queue.paused = True
 
-    @rule(things=st.lists(st.tuples(SIDES, PICKS, HAPPENINGS, COUNTS, VERBS, MOSTLY), min_size=1, max_size=5))
-    def things_happen(self, things: list[tuple[int, int, str, int, str, bool]]) -> None:
+    @rule(things=st.lists(THINGS, min_size=1, max_size=5))
+    def things_happen(self, things: list[tuple[Any, ...]]) -> None:
         """One rule for all of it: rules are left out of whole examples at random, and trouble needs these together."""
         for thing in things:
             self.happens(*thing)
