@@ -12,6 +12,7 @@ import typer
 from app.cli import queues, status
 from app.cli.failures import Failure
 from app.cli.tasks import tasks
+from app.cli.work import work
 from app.settings import Settings, SettingsError, load, unknown_variables
 
 T = TypeVar("T")
@@ -23,6 +24,7 @@ cli = typer.Typer(
 )
 keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 cli.add_typer(keys, name="keys")
+cli.command()(work)
 cli.add_typer(tasks, name="tasks")
 
 USAGE_ERROR = 2

@@ -1,0 +1,277 @@
+"""A pull worker: takes tasks under leases, runs a command for each, keeps the leases, and says how it ended."""
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Coroutine
+from datetime import datetime
+from random import random
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx2
+import msgspec
+
+from app.cli.client import NEXT
+from app.cli.failures import Failure
+from app.cli.worker_command import Command, verdict
+
+WAIT_SECONDS = 30.0
+REQUEST_SECONDS = 10.0
+MAX_TAKEN = 100
+MAX_PAUSE_SECONDS = 15.0
+HURRY_SECONDS = 5.0
+"""How long a release is tried after a second signal."""
+INTERRUPTED = 130
+
+T = TypeVar("T")
+
+
+class Leased(msgspec.Struct):
+    id: str
+    queue: str
+    type: str | None
+    attempt: int
+    payload: msgspec.Raw
+    """As it stood in the enqueue, byte for byte."""
+    lease_token: str
+
+
+class _Leases(msgspec.Struct):
+    tasks: list[Leased]
+
+
+class Lease:
+    """What a token is good for. `until` is a time of the monotonic clock at which the lease is surely over."""
+
+    def __init__(self, client: httpx2.AsyncClient, task: Leased, seconds: float) -> None:
+        self._client = client
+        self._path = f"/tasks/{task.id}/"
+        self._headers = {"sluice-lease-token": task.lease_token, "content-type": "application/json"}
+        self._seconds = seconds
+        self.until = time.monotonic() + seconds
+
+    async def keep(self) -> str:
+        """Renew it until it is lost; returns how that is called."""
+        pause = self._seconds / 3
+        while True:
+            await asyncio.sleep(pause)
+            began = time.monotonic()
+            if began >= self.until:
+                return "lease_lost"
+            reply = await self._say("renew", {"seconds": self._seconds}, min(self._seconds / 3, self.until - began))
+            if reply is None:
+                pause = max(0.0, min(self._seconds / 10, self.until - time.monotonic()))
+            elif reply.status_code == 200:
+                self.until = began + self._seconds
+                pause = self._seconds / 3
+            else:
+                return code_of(reply)
+
+    async def settle(self, verb: str, body: dict[str, Any]) -> str | None:
+        """Say how it ended, again and again while the lease may be there; None when that is recorded, else what came."""
+        pause = 0.1
+        while True:
+            reply = await self._say(verb, body, REQUEST_SECONDS)
+            if reply is not None:
+                return None if reply.status_code == 200 else code_of(reply)
+            if time.monotonic() + pause >= self.until:
+                return "lease_lost"
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 2.0)
+
+    def hurry(self) -> None:
+        self.until = min(self.until, time.monotonic() + HURRY_SECONDS)
+
+    async def _say(self, verb: str, body: dict[str, Any], seconds: float) -> httpx2.Response | None:
+        """The answer, unless it is one to ask again after."""
+        content = msgspec.json.encode(body)
+        try:
+            reply = await self._client.post(self._path + verb, content=content, headers=self._headers, timeout=seconds)
+        except httpx2.TransportError:
+            return None
+        return None if passing(reply) else reply
+
+
+class Worker:
+    def __init__(
+        self,
+        client: httpx2.AsyncClient,
+        queue: str,
+        line: str,
+        concurrency: int,
+        lease_seconds: float,
+        memory_mb: int | None,
+    ) -> None:
+        self._client = client
+        self._queue = queue
+        self._line = line
+        self._concurrency = concurrency
+        self._lease_seconds = lease_seconds
+        self._memory_mb = memory_mb
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._leases: set[Lease] = set()
+        self._stop = asyncio.Event()
+        """Take no more."""
+        self._abort = asyncio.Event()
+        """Give back what is running."""
+
+    async def run(self) -> int:
+        """Until SIGTERM or SIGINT. A first one waits for the commands that run, a second one kills them.
+
+        Raises Failure when the service will not give tasks, however often it is asked.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled)
+        say(f"working on queue {self._queue} at {self._client.base_url}, {self._concurrency} at a time")
+        try:
+            await self._take()
+        finally:
+            if self._jobs:
+                await asyncio.wait(self._jobs)
+        return INTERRUPTED if self._abort.is_set() else 0
+
+    def _signalled(self) -> None:
+        if not self._stop.is_set():
+            self._stop.set()
+            say(f"stopping: {len(self._jobs)} to finish; a second signal kills them and gives them back")
+            return
+        self._abort.set()
+        for lease in self._leases:
+            lease.hurry()
+
+    async def _take(self) -> None:
+        faults = 0
+        while not self._stop.is_set():
+            free = self._concurrency - len(self._jobs)
+            if free == 0:
+                await unless(self._stop, asyncio.wait(self._jobs, return_when=asyncio.FIRST_COMPLETED))
+                continue
+            began = time.monotonic()
+            try:
+                taken = await unless(self._stop, self._lease(free))
+            except httpx2.HTTPError as error:
+                faults += 1
+                pause = min(MAX_PAUSE_SECONDS, 0.5 * 2 ** min(faults, 10)) * (0.5 + random() / 2)
+                say(f"no tasks to be had, next try in {pause:.0f} s: {error or type(error).__name__}")
+                await unless(self._stop, asyncio.sleep(pause))
+                continue
+            faults = 0
+            for task in taken or ():
+                job = asyncio.create_task(self._work(task))
+                self._jobs.add(job)
+                job.add_done_callback(self._jobs.discard)
+            if not taken and time.monotonic() - began < 1:  # answered early: that replica is going
+                await unless(self._stop, asyncio.sleep(0.5 + random() / 2))
+
+    async def _lease(self, free: int) -> list[Leased]:
+        """Raises Failure, and HTTPError for what may pass."""
+        body = {"max_tasks": min(free, MAX_TAKEN), "wait_seconds": WAIT_SECONDS, "lease_seconds": self._lease_seconds}
+        path = f"/queues/{quote(self._queue, safe='')}/leases"
+        reply = await self._client.post(path, json=body, timeout=WAIT_SECONDS + REQUEST_SECONDS)
+        if passing(reply):
+            raise httpx2.HTTPError(f"the service answered {reply.status_code}")
+        if reply.status_code != 200:
+            raise failure_of(reply)
+        try:
+            return msgspec.json.decode(reply.content, type=_Leases).tasks
+        except msgspec.DecodeError:
+            raise Failure(f"{reply.url} does not answer as Sluice does") from None
+
+    async def _work(self, task: Leased) -> None:
+        lease = Lease(self._client, task, self._lease_seconds)
+        self._leases.add(lease)
+        name, began = f"task {task.id} attempt {task.attempt}", time.monotonic()
+        try:
+            command = await Command.start(self._line, bytes(task.payload), variables(task), self._memory_mb)
+        except OSError as error:
+            say(f"{name}: the command cannot be started: {error}")
+            await lease.settle("fail", {"error": f"the command cannot be started: {error}"})
+        else:
+            how = await self._see_through(command, lease)
+            say(f"{name}: {how}, {time.monotonic() - began:.1f} s")
+        finally:
+            self._leases.discard(lease)
+
+    async def _see_through(self, command: Command, lease: Lease) -> str:
+        ending = asyncio.create_task(command.ended())
+        keeping = asyncio.create_task(lease.keep())
+        aborting = asyncio.create_task(self._abort.wait())
+        try:
+            await asyncio.wait((ending, keeping, aborting), return_when=asyncio.FIRST_COMPLETED)
+            if ending.done():
+                verb, body = verdict(ending.result())
+                keeping.cancel()
+                lost = await lease.settle(verb, body)
+                how = "completed" if verb == "complete" else body["error"].partition(":")[0]
+                return how if lost is None else f"{how}, not recorded: {lost}"
+            if keeping.done():
+                await command.stop()
+                await ending
+                return f"killed: {keeping.result()}"
+            keeping.cancel()
+            command.signal(signal.SIGKILL)
+            await ending
+            lost = await lease.settle("release", {})
+            return "killed and given back" if lost is None else f"killed, not given back: {lost}"
+        finally:
+            keeping.cancel()
+            aborting.cancel()
+
+
+def client_for(url: str, key: str | None, concurrency: int) -> httpx2.AsyncClient:
+    headers = {} if not key else {"authorization": f"Bearer {key}"}
+    local = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+    limits = httpx2.Limits(max_connections=2 * concurrency + 1)
+    return httpx2.AsyncClient(base_url=url, headers=headers, limits=limits, trust_env=not local)
+
+
+def variables(task: Leased) -> dict[str, str]:
+    return {
+        "SLUICE_TASK_ID": task.id,
+        "SLUICE_TASK_TYPE": task.type or "",
+        "SLUICE_TASK_ATTEMPT": str(task.attempt),
+        "SLUICE_TASK_QUEUE": task.queue,
+    }
+
+
+async def unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What the work comes to; None if the event came first, and the work is broken off."""
+    working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        waiting.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.wait((working,))
+
+
+def passing(reply: httpx2.Response) -> bool:
+    """Another try may be answered better."""
+    return reply.status_code >= 500 or reply.status_code in (408, 429)
+
+
+def code_of(reply: httpx2.Response) -> str:
+    return str(_problem(reply).get("code", reply.status_code))
+
+
+def failure_of(reply: httpx2.Response) -> Failure:
+    code = code_of(reply)
+    text = f"{code}: {_problem(reply).get('detail', f'{reply.url} does not answer as Sluice does')}"
+    return Failure(f"{text}\nNext: {NEXT[code]}." if code in NEXT else text)
+
+
+def _problem(reply: httpx2.Response) -> dict[str, Any]:
+    try:
+        found = reply.json()
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def say(line: str) -> None:
+    print(f"{datetime.now().astimezone():%H:%M:%S} {line}", file=sys.stderr, flush=True)
