@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from alembic import op
+
 from app.store import FUNCTIONS
 
 revision = "0001"

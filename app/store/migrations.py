@@ -62,9 +62,8 @@ async def migrate(dsn: str) -> bool:
 
 async def _upgrade(dsn: str) -> None:
     # alembic costs half a second to import: only a start that migrates pays it
-    from alembic.config import Config
-
     from alembic import command
+    from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(ROOT / "alembic"))

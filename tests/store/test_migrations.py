@@ -5,13 +5,13 @@ from typing import Any
 
 import asyncpg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from alembic import command
 from app.store import migrations
 from app.store.db import connect, create_engine
 from app.store.migrations import SCHEMA_VERSION, SchemaMismatch, migrate
