@@ -143,8 +143,10 @@ create table sluice.tasks (
 create index tasks_by_queue on sluice.tasks (queue_id, id);
 create unique index tasks_unique_key on sluice.tasks (queue_id, unique_key) where unique_key is not null;
 create index tasks_ready on sluice.tasks (queue_id, handler_id, priority desc, run_at, id) where state = 0;
-create index tasks_due on sluice.tasks (run_at) where state = 2;
-create index tasks_scheduled on sluice.tasks (queue_id) where state = 2;
+-- claims >= 0 is always true: only the queries that look for what is due say it, so that no other takes this index for a cheap
+-- way to a few scheduled tasks when statistics know of none
+create index tasks_due on sluice.tasks (run_at) where state = 2 and claims >= 0;
+create index tasks_scheduled on sluice.tasks (queue_id, id) where state = 2;
 create index tasks_expiring on sluice.tasks (expires_at) where state <> 1 and expires_at is not null;
 create index tasks_running on sluice.tasks (tenant_id, queue_id, lease_handler_id) where state = 1;
 create index tasks_leased on sluice.tasks (lease_expires_at) where state = 1;

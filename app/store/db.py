@@ -20,7 +20,9 @@ ACQUIRE_SECONDS = 10.0
 POOL_SIZE = 10
 ADMIN_POOL_SIZE = 5
 
-# statement_timeout ends what the client has given up on; the tcp settings end what a black-holed network keeps alive
+# statement_timeout ends what the client has given up on; the tcp settings end what a black-holed network keeps alive.
+# Without bitmaps a page of a list is read in the order of its index: where statistics take a burst of tasks for a few rows,
+# the planner would else collect and sort a whole queue for each page.
 SERVER_SETTINGS = {
     "application_name": "sluice",
     "synchronous_commit": "on",
@@ -29,6 +31,7 @@ SERVER_SETTINGS = {
     "tcp_keepalives_idle": "15",
     "tcp_user_timeout": "15000",
     "timezone": "UTC",
+    "enable_bitmapscan": "off",
 }
 
 AWAY = (

@@ -97,7 +97,7 @@ from
   (select count(*) as n, min(run_at) as oldest from sluice.tasks where queue_id = $1 and state = 0) ready,
   (select count(*) as n, min(run_at) as oldest
    from (select queue_id, run_at from sluice.tasks
-         where state = 2 and run_at <= statement_timestamp() order by run_at limit 1000) d
+         where state = 2 and claims >= 0 and run_at <= statement_timestamp() order by run_at limit 1000) d
    where queue_id = $1) due,
   (select count(*) as n from sluice.tasks where queue_id = $1 and state = 2) scheduled,
   (select count(*) as n from sluice.tasks where queue_id = $1 and state = 1) running,
@@ -112,7 +112,7 @@ _OVERVIEW = """
 with ready as (select queue_id, count(*) as n, min(run_at) as oldest from sluice.tasks where state = 0 group by queue_id),
 due as (select queue_id, count(*) as n, min(run_at) as oldest
         from (select queue_id, run_at from sluice.tasks
-              where state = 2 and run_at <= statement_timestamp() order by run_at limit 1000) d
+              where state = 2 and claims >= 0 and run_at <= statement_timestamp() order by run_at limit 1000) d
         group by queue_id),
 scheduled as (select queue_id, count(*) as n from sluice.tasks where state = 2 group by queue_id),
 running as (select queue_id, count(*) as n from sluice.tasks where state = 1 group by queue_id),

@@ -272,7 +272,7 @@ async def held_lease(db: Database, task_id: str, token: str) -> HeldLease | None
 READY_QUEUES = """
 -- Which of these pull queues have something to claim.
 select q from unnest($1::bigint[]) q
-where exists (select from sluice.tasks t where t.queue_id = q and t.handler_id = 0 and t.state = 0)
+where (select true from sluice.tasks t where t.queue_id = q and t.handler_id = 0 and t.state = 0 limit 1)
 """
 
 
@@ -371,12 +371,13 @@ async def lane_of(db: Database, task_id: str) -> tuple[int, int] | None:
 
 READY_LANES = """
 -- Which lanes have something to claim and are not shut: one index probe a lane, whatever their depth.
+-- A scalar subquery, and not `exists`: that may be planned as a join over the whole backlog.
 select l.queue_id, l.handler_id
 from sluice.lanes l
 join sluice.queues q on q.id = l.queue_id and not q.paused and q.deleted_at is null
 join sluice.handlers h on h.id = coalesce(nullif(l.handler_id, 0), q.handler_id) and h.enabled and h.deleted_at is null
-where exists (select from sluice.tasks t
-              where t.queue_id = l.queue_id and t.handler_id = l.handler_id and t.state = 0)
+where (select true from sluice.tasks t
+       where t.queue_id = l.queue_id and t.handler_id = l.handler_id and t.state = 0 limit 1)
 """
 
 

@@ -12,7 +12,8 @@ from app.domain.views import AttemptView, Lease, TaskView, shown_result
 from app.store.db import Database
 
 # state: what is stored, except that a scheduled task reads as ready from its run_at on.
-# waiting_for names the first of the things a claim would stop at, in the claim's order.
+# waiting_for names the first of the things a claim would stop at, in the claim's order. What runs is counted only where
+# there is a limit: it would else be read again for each row of a page.
 _LIVE = """
 select t.id, q.name as queue, h.name as handler, t.type,
   case when t.state = 1 then 'running' when t.state = 2 and t.run_at > clock_timestamp() then 'scheduled' else 'ready' end as state,
@@ -28,12 +29,13 @@ select t.id, q.name as queue, h.name as handler, t.type,
     when q.paused then 'queue_paused'
     when h.id is null then 'worker'
     when not h.enabled then 'handler_disabled'
-    when n.max_concurrency <= (select count(*) from sluice.tasks r where r.state = 1 and r.tenant_id = t.tenant_id)
+    when n.max_concurrency is not null and n.max_concurrency <= (select count(*) from sluice.tasks r
+                                                                 where r.state = 1 and r.tenant_id = t.tenant_id)
       then 'global_limit'
-    when h.max_concurrency <= (select count(*) from sluice.tasks r
+    when h.max_concurrency is not null and h.max_concurrency <= (select count(*) from sluice.tasks r
                                where r.state = 1 and r.tenant_id = t.tenant_id and r.lease_handler_id = h.id)
       then 'handler_limit'
-    when q.max_concurrency <= (select count(*) from sluice.tasks r
+    when q.max_concurrency is not null and q.max_concurrency <= (select count(*) from sluice.tasks r
                                where r.state = 1 and r.tenant_id = t.tenant_id and r.queue_id = q.id)
       then 'queue_limit'
   end as waiting_for

@@ -8,7 +8,7 @@ as $$
 declare v_ids uuid[];
 begin
   select array_agg(l.id) into v_ids
-  from (select t.id from sluice.tasks t where t.state = 2 and t.run_at <= statement_timestamp()
+  from (select t.id from sluice.tasks t where t.state = 2 and t.claims >= 0 and t.run_at <= statement_timestamp()
         order by t.run_at limit p_limit for update skip locked) l;
   if v_ids is not null then
     return query
@@ -16,6 +16,6 @@ begin
       select d.queue_id, d.handler_id, count(*), null::timestamptz, null::timestamptz from due d group by 1, 2;
   end if;
   queue_id := null; lane := null; moved := coalesce(cardinality(v_ids), 0); at := clock_timestamp();
-  select t.run_at into next_at from sluice.tasks t where t.state = 2 order by t.run_at limit 1;
+  select t.run_at into next_at from sluice.tasks t where t.state = 2 and t.claims >= 0 order by t.run_at limit 1;
   return next;
 end $$;
