@@ -1,0 +1,260 @@
+"""Every hot statement keeps its index plan: with two million tasks, on statistics from when there was next to nothing.
+
+Each is called seven times on one connection, as a replica calls it, so that custom and generic plans are seen, and every
+statement inside the functions is looked at. One test, since one load of the table has to do for all of it.
+"""
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from app.store import FUNCTIONS, migrations, stats, sweeps, tasks, views
+from app.store.sweeps import DeadTasks
+from app.store.tasks import Claimed, Entry, Outcome
+from app.store.views import TaskQuery
+from tests.databases import create_database, drop_database
+from tests.plans.loading import HISTORY, TASKS, load, task_id
+from tests.plans.plans import CALLED, WatchedDatabase
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
+
+CALLS = 7
+GROUP = 40
+MOST_ROWS = 1500
+"""What one node of a plan may read: a page of every queue, or a few groups; three orders of magnitude below the table."""
+# Made by hand or once an hour, off the hot path.
+NOT_HOT = {"ensure_partitions_v1"}
+
+Call = Callable[[], Awaitable[object]]
+
+
+@pytest.fixture
+async def loaded(server_url: str) -> AsyncIterator[str]:
+    url = await create_database(server_url, f"sluice_plans_{uuid4().hex}")
+    await migrations.migrate(url)
+    connection = await asyncpg.connect(url)
+    await load(connection)
+    await connection.close()
+    yield url
+    await drop_database(server_url, url.partition("?")[0].rpartition("/")[2])
+
+
+@dataclass
+class Replica:
+    """What a replica asks of its database, one statement a method; the arguments differ from call to call."""
+
+    db: WatchedDatabase
+    queues: list[tuple[int, int]]
+    """(id, version)"""
+    tenant: int
+    now: datetime
+    held: list[Claimed] = field(default_factory=list)
+    settled: list[Outcome] = field(default_factory=list)
+    due: "itertools.count[int]" = field(default_factory=lambda: itertools.count(9, 9))
+    waiting: "itertools.count[int]" = field(default_factory=lambda: itertools.count(TASKS // 2, 9))
+    ended: "itertools.count[int]" = field(default_factory=lambda: itertools.count(TASKS + HISTORY // 2))
+
+    def some(self, count: int) -> list[str]:
+        return [task_id(number) for number in itertools.islice(self.waiting, count)]
+
+    async def claim(self) -> None:
+        claim = await self._claim(self.queues[2][0], str(uuid4()))
+        assert len(claim) == GROUP
+        self.held = claim
+
+    async def claim_limited(self) -> None:
+        """Where queue, handler and tenant have a limit, and all that runs is counted three times."""
+        assert len(await self._claim(self.queues[3][0], str(uuid4()))) == GROUP
+
+    async def _claim(self, queue_id: int, claim_id: str) -> list[Claimed]:
+        claim = await tasks.claim(
+            self.db,
+            queue_id=queue_id,
+            lane=0,
+            want=GROUP,
+            owner=str(uuid4()),
+            replica="replica",
+            claim_id=claim_id,
+            not_after=self.now + timedelta(hours=1),
+            lease_seconds=30,
+        )
+        return claim.tasks
+
+    async def release_claim(self) -> None:
+        claim_id = str(uuid4())
+        await self._claim(self.queues[2][0], claim_id)
+        assert await tasks.release_claim(self.db, claim_id)
+
+    async def renew(self) -> None:
+        assert len(await tasks.renew(self.db, [(task.task_id, task.token) for task in self.held], 60)) == GROUP
+
+    async def extend_lease(self) -> None:
+        assert await tasks.extend_lease(self.db, self.held[0].task_id, self.held[0].token, 30, None)
+
+    async def read_lease(self) -> None:
+        assert await tasks.held_lease(self.db, self.held[0].task_id, self.held[0].token)
+        assert await tasks.fate_of_lease(self.db, self.held[0].task_id, self.held[0].token) == "held"
+        assert await tasks.fate_of_lease(self.db, self.held[0].task_id, str(uuid4())) == "unknown"
+
+    async def settle(self) -> None:
+        kinds = ("succeeded", "retry", "dead", "refund")
+        self.settled = [
+            Outcome(task.task_id, task.token, kinds[place % 4], "failed", None, 60.0 * (place % 8 < 4))
+            for place, task in enumerate(await self._claim(self.queues[2][0], str(uuid4())))
+        ]
+        assert set((await tasks.settle(self.db, self.settled)).values()) == {"applied"}
+
+    async def settle_again(self) -> None:
+        assert set((await tasks.settle(self.db, self.settled)).values()) == {"repeat"}
+
+    def entries(self, atomic: bool = False) -> list[Entry]:
+        made = []
+        for place in range(GROUP):
+            queue_id, version = self.queues[5 if atomic else 5 + place % 3]
+            key = f"key {uuid4()}" if place % 2 else None
+            unique = f"unique {uuid4()}" if place % 5 == 0 else None
+            made.append(
+                Entry(str(uuid4()), queue_id, version, 0, b"null", key, b"print" if key else None, None, unique)
+            )
+        return made
+
+    async def enqueue(self) -> None:
+        group, entries = str(uuid4()), self.entries()
+        for _ in range(2):
+            assert (await tasks.enqueue(self.db, group, entries)).verdicts == {}
+        again = [replace(entry, task_id=str(uuid4())) for entry in entries if entry.key]
+        replayed = (await tasks.enqueue(self.db, str(uuid4()), again)).verdicts
+        assert {verdict[0] for verdict in replayed.values()} == {"replayed"}
+
+    async def enqueue_atomic(self) -> None:
+        assert (await tasks.enqueue(self.db, str(uuid4()), self.entries(True), atomic=True)).verdicts == {}
+
+    async def reap(self) -> None:
+        lost = [task.task_id for task in await self._claim(self.queues[4][0], str(uuid4()))]
+        await self.db.unwatched(
+            "update sluice.tasks set lease_expires_at = '2000-01-01', max_attempts = 1 + (id > $2)::integer where id = any($1)",
+            lost,
+            sorted(lost)[GROUP // 2],
+        )
+        assert len(await tasks.reap(self.db, GROUP)) == GROUP
+
+    async def promote(self) -> None:
+        await self.db.unwatched(
+            "update sluice.tasks set run_at = '2000-01-01' where id = any($1)",
+            [task_id(next(self.due)) for _ in range(GROUP)],
+        )
+        assert (await tasks.promote(self.db, GROUP)).moved == GROUP
+
+    async def expire(self) -> None:
+        await self.db.unwatched(
+            "update sluice.tasks set expires_at = '2000-01-01' where id = any($1)", self.some(GROUP)
+        )
+        assert (await tasks.expire(self.db, GROUP))[0].moved == GROUP
+
+    async def cancel(self) -> None:
+        assert len(await tasks.cancel(self.db, self.tenant, self.some(GROUP), "requested")) == GROUP
+
+    async def retry(self) -> None:
+        (waiting,) = self.some(1)
+        await tasks.cancel(self.db, self.tenant, [waiting], "requested")
+        assert await tasks.retry(self.db, self.tenant, waiting) == "moved"
+        assert await tasks.retry(self.db, self.tenant, waiting) == "unchanged"
+
+    async def update(self) -> None:
+        (waiting,) = self.some(1)
+        version = self.queues[0][1]
+        assert await tasks.update(self.db, self.tenant, waiting, version, '{"priority": 7}', None, None, "{}") == "done"
+
+    async def purge(self) -> None:
+        before = await sweeps.now(self.db)
+        for wait in (False, True):
+            purged, _ = await sweeps.purge(self.db, self.queues[9][0], before, sweeps.FIRST, GROUP, wait=wait)
+            assert purged == GROUP
+
+    async def redrive(self) -> None:
+        dead = DeadTasks(self.queues[10][0], self.now + timedelta(days=1))
+        assert (await sweeps.redrive(self.db, dead, sweeps.FIRST, GROUP)).moved == GROUP
+
+    async def read_tasks(self) -> None:
+        (waiting,) = self.some(1)
+        ended = task_id(next(self.ended))
+        assert await views.find_task(self.db, self.tenant, waiting) and await views.find_any(self.db, ended)
+        assert len(await views.find_tasks(self.db, self.tenant, self.some(GROUP))) == GROUP
+        assert await views.not_live(self.db, [waiting, ended]) == [ended]
+        assert await tasks.lane_of(self.db, waiting)
+        await views.list_attempts(self.db, self.tenant, ended, 2**31 - 1, 51)
+
+    async def look_for_work(self) -> None:
+        assert len(await tasks.ready_lanes(self.db)) == len(self.queues)
+        assert len(await tasks.ready_queues(self.db, [queue_id for queue_id, _ in self.queues])) == len(self.queues)
+
+    async def list(self, **fields: Any) -> None:
+        every = [queue_id for queue_id, _ in self.queues]
+        given = {"queue_ids": every, "before": None, "limit": 51, "include_payload": True, **fields}
+        found = await views.list_tasks(self.db, TaskQuery(**given))
+        assert len(found) == 51 or fields.get("state") == "running"
+
+    async def count(self) -> None:
+        assert (await stats.count(self.db, self.queues[6][0])).ready > 50_000
+        assert len(await stats.overview(self.db)) == len(self.queues)
+
+    def calls(self) -> dict[str, Call]:
+        lists: dict[str, dict[str, Any]] = {
+            "list": {},
+            "list a later page": {"before": task_id(TASKS // 3)},
+            "list one queue": {"queue_ids": [self.queues[7][0]]},
+            "list without payloads": {"include_payload": False},
+            **{f"list {state}": {"state": state} for state in (*views.LIVE_STATES, *views.ENDED_STATES)},
+            "list ended since": {"ended_from": self.now - timedelta(days=1)},
+        }
+        verbs: list[Call] = [
+            *(self.claim, self.renew, self.extend_lease, self.read_lease, self.settle, self.settle_again),
+            *(self.release_claim, self.enqueue, self.enqueue_atomic, self.reap, self.promote, self.expire, self.cancel),
+            *(self.retry, self.update, self.purge, self.redrive, self.read_tasks, self.look_for_work),
+        ]
+        named: dict[str, Call] = {verb.__name__: verb for verb in verbs}
+        named |= {name: lambda fields=fields: self.list(**fields) for name, fields in lists.items()}  # type: ignore[misc]
+        return named
+
+
+async def test_every_hot_statement_keeps_its_index_plan_with_two_million_tasks_and_stale_statistics(
+    loaded: str,
+) -> None:
+    db = await WatchedDatabase.on(loaded)
+    queues = [tuple(row) for row in await db.fetch("select id, version from sluice.queues order by id")]
+    tenant, now = await db.fetchval("select id from sluice.tenants"), await db.fetchval("select clock_timestamp()")
+    replica = Replica(db, queues, tenant, now)
+    problems: dict[str, set[str]] = {}
+    seen: set[str] = set()
+
+    async def run(name: str, call: Call, times: int, most_rows: float) -> None:
+        for _ in range(times):
+            db.told()
+            await call()
+            for told in db.told():
+                seen.update(CALLED.findall(told.query))
+                for problem in told.problems(most_rows):
+                    problems.setdefault(f"{name}: {problem}", set()).add(" ".join(told.query.split())[:100])
+
+    for name, call in replica.calls().items():
+        await run(name, call, CALLS, MOST_ROWS)
+    # they read what they count, from an index alone
+    await run("count", replica.count, 1, float("inf"))
+    await db.unwatched("update sluice.queues set max_concurrency = 1000, max_depth = 10000000")
+    await db.unwatched("update sluice.handlers set max_concurrency = 1000")
+    await db.unwatched("update sluice.tenants set max_concurrency = 1000")
+    await run("claim under limits", replica.claim_limited, CALLS, MOST_ROWS)
+    await run("enqueue under a depth", replica.enqueue, 2, float("inf"))
+    await db.close()
+    told_of = "\n".join(f"{problem}\n    {', '.join(queries)}" for problem, queries in problems.items())
+    assert not problems, told_of
+    sources = {path.stem: path.read_text() for path in FUNCTIONS.glob("*.sql")}
+    # an assignment from a function is no statement of its own
+    called = seen.union(*(CALLED.findall(sources[name]) for name in seen))
+    assert sources.keys() - NOT_HOT <= called, f"never called here: {sources.keys() - NOT_HOT - called}"
