@@ -46,7 +46,7 @@ async def test_a_replica_that_thaws_after_its_lease_cannot_touch_the_retaken_tas
     frozen.signal(signal.SIGCONT)
 
     async def recorded() -> bool:
-        return (await api.attempts(task["id"]))[1]["outcome"] == "stale"
+        return bool((await api.attempts(task["id"]))[1]["outcome"] == "stale")
 
     await poll(recorded)  # type: ignore[arg-type]
     held, late = await api.attempts(task["id"])
