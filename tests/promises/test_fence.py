@@ -41,7 +41,7 @@ async def queue_id(core: Core, caller: Caller) -> int:
 
 
 def outcome(task: Claimed, kind: str, *, status: int = 299, delay_seconds: float = 0.0) -> Outcome:
-    name = {"succeeded": "succeeded", "refund": "released"}.get(kind, "failed")
+    name = {"succeeded": "succeeded", "refund": "released", "hold": "held"}.get(kind, "failed")
     reason = "fatal_status" if kind == "dead" else None
     excerpt = f"said with {status}"
     return Outcome(task.task_id, task.token, kind, name, reason, delay_seconds, status, excerpt=excerpt)
@@ -147,6 +147,19 @@ async def test_a_repeat_of_an_applied_settle_is_answered_as_one_and_writes_nothi
         assert await settle(core, outcome(task, "dead", status=555)) == ["repeat"], f"{kind}, contradicted"
         assert await records.written(core.db) == before, kind
         await core.db.fetch("delete from sluice.tasks")
+
+
+async def test_a_hold_told_twice_lasts_as_long_as_it_was_told_first(core: Core, caller: Caller, queue_id: int) -> None:
+    (task_id,) = await enqueue(core, caller, "mail")
+    (task,) = await claimed(core, queue_id)
+    hold = outcome(task, "hold", delay_seconds=600)
+    assert await settle(core, hold) == ["applied"]
+    assert await tasks.extend_lease(core.db, task_id, task.token, 60, None), "its holder's own word may shorten it"
+    before = await records.written(core.db)
+    assert await settle(core, hold) == ["repeat"]
+    assert await records.written(core.db) == before
+    await lose_leases(core.db)
+    assert await settle(core, outcome(task, "succeeded")) == ["stale"]
 
 
 async def test_a_cancel_revokes_the_lease_at_once(core: Core, caller: Caller, queue_id: int) -> None:

@@ -1,15 +1,18 @@
 -- What became of a token that settles nothing now. An attempt that ended as lease_expired or cancelled, or whose lease ran
--- out and is not reaped yet, is rewritten to stale with what its handler said; anything else under the token is a repeat.
+-- out and is not reaped yet, is rewritten to stale with what its handler said; anything else under the token is a repeat, a hold
+-- that goes on too.
 create function sluice.record_late_v1(p_id uuid, p_token uuid, p_status integer, p_message text, p_excerpt text)
 returns text language plpgsql volatile
 set enable_seqscan = off set jit = off
 as $$
-declare v_outcome text; v_where text; v_kept timestamptz; v_number integer;
+declare v_outcome text; v_where text; v_kept timestamptz; v_number integer; v_held boolean;
 begin
   -- An attempt may move (claim, end, retry) between any two of these statements: what is not found, or not there any more
   -- when it is written, is looked for again.
   for v_try in 1..5 loop
-    select t.last_outcome, 'task' into v_outcome, v_where from sluice.tasks t where t.id = p_id and t.last_token = p_token;
+    select t.last_outcome, 'task', t.last_outcome = 'held' and t.lease_token = p_token and t.lease_expires_at > clock_timestamp()
+      into v_outcome, v_where, v_held
+    from sluice.tasks t where t.id = p_id and t.last_token = p_token;
     if not found then
       select a.outcome, 'attempt', a.number into v_outcome, v_where, v_number
       from sluice.attempts a where a.task_id = p_id and a.token = p_token;
@@ -23,6 +26,7 @@ begin
       from sluice.attempt_history a where a.task_id = p_id and a.token = p_token;
     end if;
     continue when not found;
+    if v_held then return 'repeat'; end if;
     if v_outcome = 'stale' then return 'stale'; end if;
     if coalesce(v_outcome, 'lease_expired') not in ('lease_expired', 'cancelled', 'held') then return 'repeat'; end if;
     if v_where = 'task' then

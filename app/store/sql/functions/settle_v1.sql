@@ -79,7 +79,8 @@ begin
         lease_owner = null, last_outcome = 'held', last_status = x.status, last_excerpt = x.excerpt, last_trace_id = x.trace
       from unnest(p_ids, p_tokens, p_kinds, p_delays, p_statuses, p_excerpts, p_traces)
         x(id, token, kind, delay, status, excerpt, trace)
-      where t.id = x.id and t.lease_token = x.token and x.kind = 4 and t.lease_expires_at > v_now
+      where t.id = x.id and t.lease_token = x.token and x.kind = 4 and t.last_outcome is distinct from 'held'
+        and t.lease_expires_at > v_now
       returning t.last_token)
     select v_waiting || array_agg(h.last_token) into v_waiting from held h;
   end if;
