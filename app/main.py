@@ -40,6 +40,8 @@ ENQUEUE_FLIGHTS = 4
 SETTLE_GROUP = 500
 SETTLE_FLIGHTS = 4
 DATABASE_WAIT_SECONDS = 30.0
+KEEP_ALIVE_SECONDS = 75
+"""Longer than clients keep an idle connection: whoever closes first must not be the one that is about to be asked."""
 
 log = get_logger(__name__)
 
@@ -188,7 +190,9 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
             await _seed(sluice.core.db, settings.bootstrap_key.get_secret_value())
         app = create_app(sluice.core, _edge(sluice))
         sluice.core.tracing.instrument(app.application)
-        config = EdgeServerConfig(app, log_config=None, access_log=False, proxy_headers=False)
+        config = EdgeServerConfig(
+            app, log_config=None, access_log=False, proxy_headers=False, timeout_keep_alive=KEEP_ALIVE_SECONDS
+        )
         server = EdgeServer(config, catch_signals=catch_signals)
         await sluice.engine.start()
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="server")
