@@ -49,7 +49,7 @@ def outcome(task: Claimed, kind: str, *, status: int = 299, delay_seconds: float
 
 async def settle(core: Core, *outcomes: Outcome) -> list[str]:
     verdicts = await tasks.settle(core.db, outcomes)
-    return [verdicts[one.token] for one in outcomes]
+    return [verdicts.get(one.token, "not answered") for one in outcomes]
 
 
 async def claimed(core: Core, queue_id: int, count: int = 1) -> list[Claimed]:

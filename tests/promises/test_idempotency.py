@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import defaultdict
+from dataclasses import replace
 from uuid import uuid4
 
 import httpx2
@@ -16,6 +17,7 @@ from app.store import queues as store
 from app.store import tasks
 from app.store.queues import QueueRow
 from app.store.tasks import Entry
+from tests.promises.gates import shut, until_waiting
 from tests.sluices import Replica
 from tests.wire.api import Api, problem
 
@@ -89,8 +91,8 @@ def entry(core: Core, row: QueueRow, key: str) -> Entry:
     return Entry(task_id, row.id, row.version, 0, b"null", key, b"fingerprint", None)
 
 
-async def race_groups(cores: list[Core], row: QueueRow, keys: list[str], groups: int) -> dict[str, set[str]]:
-    """Groups that hold the same keys, each in an order of its own; the ids each key was answered with."""
+async def race_groups(cores: list[Core], row: QueueRow, keys: list[str], groups: int, url: str) -> dict[str, set[str]]:
+    """Groups that hold the same keys, each in an order of its own, begin to write together; each key's answers."""
     dice = random.Random(len(keys))
     ids: dict[str, set[str]] = defaultdict(set)
 
@@ -102,35 +104,40 @@ async def race_groups(cores: list[Core], row: QueueRow, keys: list[str], groups:
             assert verdict[0] in ("created", "replayed"), verdict
             ids[one.key or ""].add(verdict[1])
 
-    await asyncio.gather(*(group(cores[number % len(cores)]) for number in range(groups)))
+    async with shut(url, "idempotency_keys"):
+        racing = asyncio.gather(*(group(cores[number % len(cores)]) for number in range(groups)))
+        await until_waiting(cores[0], groups)
+    await racing
     return ids
 
 
 async def test_groups_with_the_same_keys_in_any_order_neither_deadlock_nor_repeat_a_task(
-    cores: list[Core], caller: Caller
+    cores: list[Core], caller: Caller, database_url: str
 ) -> None:
     row = await queue_row(cores[0], caller)
-    for round_ in range(8):
+    for round_ in range(5):
         keys = [f"{round_}-{number}" for number in range(100)]
-        ids = await race_groups(cores, row, keys, groups=15)
+        ids = await race_groups(cores, row, keys, 12, database_url)
         assert {len(found) for found in ids.values()} == {1}
-    assert await cores[0].db.fetchval("select count(*) from sluice.tasks") == 800
+    assert await cores[0].db.fetchval("select count(*) from sluice.tasks") == 500
 
 
-async def test_a_key_whose_time_is_over_names_one_new_task(cores: list[Core], caller: Caller) -> None:
+async def test_a_key_whose_time_is_over_names_one_new_task(
+    cores: list[Core], caller: Caller, database_url: str
+) -> None:
     core = cores[0]
     row = await queue_row(core, caller)
     keys = [f"key-{number}" for number in range(40)]
-    old = await race_groups(cores, row, keys, groups=3)
+    old = await race_groups(cores, row, keys, 3, database_url)
     await core.db.fetch("update sluice.idempotency_keys set expires_at = clock_timestamp() - interval '1 second'")
-    new = await race_groups(cores, row, keys, groups=12)
+    new = await race_groups(cores, row, keys, 12, database_url)
     assert {len(found) for found in new.values()} == {1}
     assert not any(old[key] & new[key] for key in keys)
     assert await core.db.fetchval("select count(*) from sluice.tasks") == 80
 
 
 async def test_a_full_queue_refuses_without_keeping_the_key_and_replays_what_it_holds(
-    cores: list[Core], caller: Caller
+    cores: list[Core], caller: Caller, database_url: str
 ) -> None:
     core = cores[0]
     row = await queue_row(core, caller, QueueDefinition(max_depth=25))
@@ -143,9 +150,30 @@ async def test_a_full_queue_refuses_without_keeping_the_key_and_replays_what_it_
             verdicts[key].add(receipt.verdicts.get(ordinal, ["created"])[0])
 
     keys = [f"key-{number}" for number in range(60)]
-    await asyncio.gather(*(group(cores[n % 3], random.Random(n).sample(keys, 20)) for n in range(12)))
+    async with shut(database_url, "tasks"):
+        groups = [group(cores[n % 3], random.Random(n).sample(keys, 20)) for n in range(12)]
+        racing = asyncio.gather(*groups)
+        await until_waiting(core, 12)
+    await racing
     held = {row[0] for row in await core.db.fetch("select idempotency_key from sluice.tasks")}
     known = {row[0] for row in await core.db.fetch("select key from sluice.idempotency_keys")}
     assert len(held) == 25 and known == held
     for key, found in verdicts.items():
         assert found <= ({"created", "replayed"} if key in held else {"queue_full"}), (key, found)
+
+
+async def test_a_depth_is_exact_whoever_races_for_its_last_places(
+    cores: list[Core], caller: Caller, database_url: str
+) -> None:
+    core = cores[0]
+    row = await queue_row(core, caller, QueueDefinition(max_depth=25))
+
+    async def group(core: Core) -> int:
+        entries = [replace(entry(core, row, ""), key=None, fingerprint=None) for _ in range(7)]
+        return 7 - len((await tasks.enqueue(core.db, str(uuid4()), entries)).verdicts)
+
+    async with shut(database_url, "tasks"):
+        racing = asyncio.gather(*(group(cores[n % 3]) for n in range(12)))
+        await until_waiting(core, 12)
+    assert sum(await racing) == 25
+    assert await core.db.fetchval("select count(*) from sluice.tasks") == 25

@@ -19,6 +19,7 @@ from app.store import queues as store
 from app.store import tasks
 from app.store.tasks import Claimed, Outcome
 from tests.promises import records
+from tests.promises.gates import shut, until_waiting
 from tests.promises.records import Attempt, lose_leases
 from tests.service.conftest import claim, enqueue
 from tests.support import poll
@@ -191,6 +192,41 @@ async def test_nothing_starts_between_the_answer_of_a_pause_and_the_resume(
     assert len(found) > 60
 
 
+async def pause_only(core: Core, caller: Caller) -> None:
+    await queues.pause(core, caller, "mail")
+
+
+async def disable_only(core: Core, caller: Caller) -> None:
+    await handlers.disable(core, caller, "hook")
+
+
+CHANGES = [*(partial(level, limit=2) for level in (limit_queue, limit_handler, limit_tenant)), pause_only, disable_only]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=["queue", "handler", "tenant", "pause", "disable"])
+async def test_a_claim_in_flight_is_admitted_before_the_answer_of_a_change_or_not_at_all(
+    cores: list[Core], caller: Caller, lanes: list[int], database_url: str, change: Callable[..., Awaitable[object]]
+) -> None:
+    """The claim has read what holds, and is kept from granting until the change has been asked for."""
+    core = cores[0]
+    await enqueue(core, caller, "mail", 10)
+
+    async def answered_at() -> datetime:
+        await change(core, caller)
+        return await records.now(core.db)
+
+    async with shut(database_url, "tasks", "access exclusive"):
+        claiming = asyncio.create_task(claim(cores[1], lanes[0], 5))
+        await until_waiting(core, 1)
+        changing = asyncio.create_task(answered_at())
+        waiting = asyncio.create_task(until_waiting(core, 2))
+        await asyncio.wait([changing, waiting], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+    found, answered = await claiming, await changing
+    assert [task for task in found.tasks if task.started_at > answered] == []
+    assert (await claim(cores[1], lanes[0], 5)).tasks == []
+
+
 async def test_no_slot_leaks_however_a_lease_ends(cores: list[Core], caller: Caller, lanes: list[int]) -> None:
     """Settled, retried, dead, refunded, cancelled, reaped, released by its claim, or ended twice: the limit is there again."""
     core, limit = cores[0], 4
@@ -198,25 +234,30 @@ async def test_no_slot_leaks_however_a_lease_ends(cores: list[Core], caller: Cal
     await limit_handler(core, caller, limit)
     await limit_tenant(core, caller, limit)
 
+    async def free_at_once(taken: list[Claimed]) -> None:
+        """Not only by the late settle, which changes nothing."""
+        assert await records.running(core.db) == 0
+        await settle(core, taken)
+
     async def settled(kind: str, taken: list[Claimed]) -> None:
         await settle(core, taken, kind)
         await settle(cores[1], taken, kind)
 
     async def cancelled(taken: list[Claimed]) -> None:
         await tasks.cancel(core.db, caller.tenant_id, [task.task_id for task in taken], "requested")
-        await settle(core, taken)
+        await free_at_once(taken)
 
     async def reaped(taken: list[Claimed]) -> None:
         await lose_leases(core.db)
         assert (await claim(core, lanes[0], 9)).verdict == "full", "taken until the reap"
         assert len(await tasks.reap(core.db, 100)) == limit
-        await settle(core, taken)
+        await free_at_once(taken)
 
     async def released(taken: list[Claimed]) -> None:
         claims = await core.db.fetch("select distinct lease_claim from sluice.tasks where state = 1")
         for (claim_id,) in claims:
             await tasks.release_claim(core.db, str(claim_id))
-        await settle(core, taken)
+        await free_at_once(taken)
 
     async def expired_then_cancelled(taken: list[Claimed]) -> None:
         await lose_leases(core.db)
