@@ -34,6 +34,8 @@ async def test_while_the_database_is_away_routes_say_so_and_outcomes_wait(
     assert (await api.get("/health/ready")).status_code == 200
     until.set()
     await handler.idle()
+    # an enqueue is refused after it has been tried for a while, so by then the settle has been tried too
+    problem(await api.post(f"/queues/{queue}/tasks", json={"payload": 1}), 503, "unavailable")
     assert behind_proxy.sluice.engine.in_flight == 5, "the outcomes wait for the database"
     proxy.mend()
     for task in tasks:

@@ -110,7 +110,8 @@ async def test_a_poisonous_item_fails_alone() -> None:
     submitted = [asyncio.create_task(lane.submit(item)) for item in range(100)]
     await turns()
     write.gate.set()
-    verdicts = await asyncio.gather(*submitted, *blocking, return_exceptions=True)
+    async with asyncio.timeout(10):
+        verdicts = await asyncio.gather(*submitted, *blocking, return_exceptions=True)
     assert isinstance(verdicts[37], ValueError)
     assert [verdict for item, verdict in enumerate(verdicts[:100]) if item != 37] == [
         f"verdict {item}" for item in range(100) if item != 37

@@ -32,7 +32,8 @@ OUTCOMES = {
     *("succeeded", "failed", "timeout", "unreachable"),
     *("lease_expired", "released", "cancelled", "stale"),
 }
-PLANS = (["ok"], ["fail", "ok"], ["fail", "fail", "ok"], ["fail"], ["stop"], ["fatal"], ["drop", "ok"], ["late", "ok"])
+LATE = ["late", "ok"]
+PLANS = (["ok"], ["fail", "ok"], ["fail", "fail", "ok"], ["fail"], ["stop"], ["fatal"], ["drop", "ok"], LATE)
 """What the handler does at each call for a task; the last step repeats."""
 
 
@@ -68,8 +69,30 @@ class Mayhem:
             options = {"delay_seconds": 0.3, "ttl_seconds": 0.2}
         elif number % 10 == 7:
             options = {"delay_seconds": 0.1, "priority": 5}
-        task = await self.api.enqueue(queue, {"plan": self.dice.choice(PLANS)}, **options)
-        self.ids.append(task["id"])
+        await self.enqueue_plan(queue, self.dice.choice(PLANS), **options)
+
+    async def enqueue_plan(self, queue: str, plan: list[str], **options: object) -> None:
+        self.ids.append((await self.api.enqueue(queue, {"plan": plan}, **options))["id"])
+
+    async def kill(self, doomed: SluiceProcess, queue: str) -> None:
+        """While it has a call under way, which the others then take."""
+        db, name = self.replica.sluice.core.db, doomed.events("ready")[0]["replica"]
+
+        async def holds_some() -> bool:
+            held = "select count(*) from sluice.tasks where state = 1 and last_replica = $1"
+            return int(await db.fetchval(held, name)) > 0
+
+        async def holds_some_now() -> bool:
+            await self.enqueue_plan(queue, LATE)
+            return await holds_some()
+
+        async def holds_none() -> bool:
+            return not await holds_some()
+
+        await poll(holds_some_now)  # type: ignore[arg-type]
+        await doomed.kill()
+        await lose_leases(db)
+        await poll(holds_none)  # type: ignore[arg-type]
 
     async def cancel_some(self) -> None:
         for task_id in self.dice.sample(self.ids[-10:], 4):
@@ -114,7 +137,7 @@ async def test_after_any_mix_every_task_ends_with_a_reason_and_every_attempt_is_
         if number % 5 == 4:
             await next(deeds)()
         if number == TASKS // 2:
-            await doomed.kill()
+            await mayhem.kill(doomed, queue)
     await lose_leases(first.sluice.core.db)
 
     async def all_ended() -> bool:
@@ -142,7 +165,7 @@ async def check_books(api: Api, mayhem: Mayhem, queue: str) -> None:
     counts = good(await api.get(f"/queues/{queue}/stats"))["counts"]
     assert {state: counts[state] for state in REASONS} == {state: states[state] for state in REASONS}
     outcomes = {attempt.outcome for one in found.values() for attempt in one}
-    assert {"succeeded", "failed", "unreachable", "stale"} <= outcomes <= OUTCOMES
+    assert {"succeeded", "failed", "unreachable", "lease_expired", "stale"} <= outcomes <= OUTCOMES
     reasons = {task["reason"] for task in listed.values()}
     assert reasons == set().union(*REASONS.values()), "the mix had every end in it"
 
