@@ -11,7 +11,7 @@ from app.api.models.tasks import TaskOut
 from app.api.models.wire import json_reply
 from app.api.problems import problems
 from app.api.strict import OpenRoute, StrictRoute
-from app.api.tasks import TaskId
+from app.api.tasks import TaskId, disconnected
 from app.domain.errors import Refusal
 from app.domain.ids import parse_uuid
 from app.domain.names import NAME_PATTERN
@@ -38,12 +38,6 @@ async def token_of(
 Token = Annotated[str, Depends(token_of)]
 
 
-async def _gone(request: Request) -> None:
-    """Returns when the client has left; the body has been read, so nothing else can come."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 @pull_router.post(
     "/queues/{name}/leases",
     operation_id="lease_tasks",
@@ -65,7 +59,7 @@ async def lease_tasks(
         max_tasks=body.max_tasks,
         wait_seconds=body.wait_seconds,
         lease_seconds=body.lease_seconds,
-        gone=lambda: _gone(request),
+        gone=lambda: disconnected(request),
     )
     return json_reply(msgspec.json.encode({"tasks": taken}))
 

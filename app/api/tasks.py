@@ -100,7 +100,7 @@ async def get_task(
 
 
 async def disconnected(request: Request) -> None:
-    """Returns when the caller has gone."""
+    """Returns when the caller has gone; its body has been read, so nothing else can come."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
