@@ -5,12 +5,13 @@ nobody has to parse 32 MiB at a stretch.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
 from app.domain.ijson import parse_ijson
-from app.domain.tasks import Enqueue, check_payload, decode_task, field_errors, validate_task
+from app.domain.tasks import Body, Enqueue, TaskBody, check_payload, decode_task, field_errors, validate_task
 
 MAX_BULK_TASKS = 10_000
 MAX_BULK_BYTES = 33_554_432
@@ -31,38 +32,47 @@ def split_bulk(body: bytes) -> tuple[list[msgspec.Raw], bool]:
         bulk = _BULK_BODY.decode(body)
         spans = _SPANS.decode(bulk.tasks)
     except msgspec.ValidationError as error:
-        raise invalid(_outer_errors(str(error))) from None
+        raise invalid(outer_errors(str(error))) from None
     except (msgspec.DecodeError, RecursionError):
         parse_ijson(body)  # says where and why
         raise Refusal("malformed", "the body is no JSON, or nested too deep") from None
-    _judge_outside(body, bytes(bulk.tasks))
+    judge_outside(body, bytes(bulk.tasks))
     if not 1 <= len(spans) <= MAX_BULK_TASKS:
         raise invalid_field("/tasks", f"has {len(spans)} tasks, expected 1 to {MAX_BULK_TASKS}")
     return spans, bulk.atomic
 
 
-def _outer_errors(message: str) -> list[FieldError]:
+def outer_errors(message: str) -> list[FieldError]:
     if message.startswith("Expected `array`") and " - at" not in message:
         return [FieldError("/tasks", "expected an array")]
     return field_errors(message)
 
 
-def _judge_outside(body: bytes, tasks: bytes) -> None:
-    """What the decoder lets through: a member that is there twice, text that is not UTF-8."""
+def judge_outside(body: bytes, tasks: bytes) -> Any:
+    """The body's value, with 0 for these tasks of it.
+
+    Refuses what the decoder lets through: a member that is there twice, text that is not UTF-8.
+    """
     at = body.index(tasks)
-    parse_ijson(body[:at] + b"0" + body[at + len(tasks) :])
+    return parse_ijson(body[:at] + b"0" + body[at + len(tasks) :])
 
 
 def parse_item(span: msgspec.Raw, index: int, max_payload_bytes: int) -> Enqueue:
     """One task of a bulk request. Raises Refusal (too_large, invalid) with pointers into the request."""
     where = pointer("tasks", index)
+    task, fields = decode_item(span, where, max_payload_bytes, TaskBody)
+    return Enqueue(bytes(task.payload)) if fields == 1 else validate_task(task, where)
+
+
+def decode_item(span: msgspec.Raw, where: str, max_payload_bytes: int, kind: type[Body]) -> tuple[Body, int]:
+    """One task of a list, its types and payload judged, and how many fields it has. Raises Refusal as parse_item."""
     try:
         value = parse_ijson(bytes(span))
-        task = decode_task(span, value)
+        task = decode_task(span, value, kind)
         check_payload(task.payload, value["payload"], max_payload_bytes)
     except Refusal as refusal:
         raise _placed(refusal, where) from None
-    return Enqueue(bytes(task.payload)) if len(value) == 1 else validate_task(task, where)
+    return task, len(value)
 
 
 def _placed(refusal: Refusal, where: str) -> Refusal:

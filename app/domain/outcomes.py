@@ -11,12 +11,14 @@ Rows are read in this order (contract, section 5), the first that fits decides:
 7. all else                   retry after max(backoff, Retry-After clamped), or dead when attempts are exhausted
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
+from app.domain.answers import Answer as Answer
+from app.domain.answers import NoAnswer as NoAnswer
+from app.domain.answers import NoAnswerOutcome as NoAnswerOutcome
 from app.domain.backoff import Backoff as Backoff
 from app.domain.backoff import RetryPolicy as RetryPolicy
 
@@ -24,27 +26,7 @@ EXCERPT_BYTES = 1024
 
 MAX_HOLD_SECONDS = 43_200.0
 
-NoAnswerOutcome = Literal["timeout", "unreachable", "too_large", "egress_denied"]
 SettlementKind = Literal["succeeded", "retry", "dead", "refund", "hold"]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A full answer of a handler: the body has ended, or as much of it as is kept has come (`truncated`)."""
-
-    status: int
-    headers: Mapping[str, str]
-    """Names in lower case."""
-    body: bytes
-    truncated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class NoAnswer:
-    outcome: NoAnswerOutcome
-    error: str
-    permanent: bool = False
-    """Known to fail again. The contract retries it all the same: a policy or a name may be mended meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import msgspec
 from app.domain.errors import FieldError, invalid, pointer
 from app.domain.headers import check_headers
 from app.domain.instants import format_instant
-from app.domain.tasks import Enqueue, decode_task, validate_task
+from app.domain.tasks import Enqueue, TaskBody, decode_task, validate_task
 
 _FIELDS = ("type", "run_at", "delay_seconds", "expires_at", "priority", "retry", "timeout_seconds", "headers", "tags",
            "correlation_id", "handler")  # fmt: skip
@@ -53,7 +53,7 @@ def parse_patch(value: Mapping[str, Any]) -> TaskPatch:
         raise invalid([FieldError("/run_at", "excludes delay_seconds")])
     given = {name: _without_nulls(name, option) for name, option in options.items() if option is not None}
     body = msgspec.json.encode({"payload": None, **given})
-    asked = validate_task(decode_task(body, {"payload": None, **given}))
+    asked = validate_task(decode_task(body, {"payload": None, **given}, TaskBody))
     for name in ("run_at", "expires_at"):
         if options.get(name) is not None:
             instant = getattr(asked, name)

@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -160,16 +161,15 @@ class Enqueue(msgspec.Struct, frozen=True):
 
 
 _OPTIONS = msgspec.json.Encoder(order="sorted")
-_TASK_BODY = msgspec.json.Decoder(TaskBody)
 _ONLY_PAYLOAD = msgspec.json.Decoder(_OnlyPayload)
-_FIELD_TYPES = {field.name: field.type for field in msgspec.structs.fields(TaskBody)}
-_PATH = re.compile(r"(?P<what>.*?) - at `\$(?P<path>.*)`", re.DOTALL)
+_PATH = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
+_MEMBER = re.compile(r"Object (contains unknown|missing required) field `(.*)`", re.DOTALL)
 
 
 def parse_enqueue(body: bytes, *, max_payload_bytes: int) -> Enqueue:
     """The body of `POST /queues/{name}/tasks`, judged in all that needs no present instant (check_instants does)."""
     value = parse_ijson(body)
-    task = decode_task(body, value)
+    task = decode_task(body, value, TaskBody)
     check_payload(task.payload, value["payload"], max_payload_bytes)
     if len(value) == 1:
         return Enqueue(bytes(task.payload))
@@ -185,24 +185,38 @@ def payload_of(body: bytes, *, max_bytes: int) -> bytes | None:
     return bytes(payload)
 
 
-def decode_task(body: bytes | msgspec.Raw, value: Any) -> TaskBody:
+Body = TypeVar("Body", bound=TaskBody)
+
+
+def decode_task(body: bytes | msgspec.Raw, value: Any, kind: type[Body]) -> Body:
     """`value` is what parse_ijson made of the same bytes; it serves to name every violation, not only the first."""
     try:
-        return _TASK_BODY.decode(body)
+        task: Body = _decoder(kind).decode(body)
     except msgspec.ValidationError as error:
-        raise invalid(_type_errors(value) or field_errors(str(error))) from None
+        raise invalid(_type_errors(value, kind) or field_errors(str(error))) from None
+    return task
 
 
-def _type_errors(value: Any) -> list[FieldError]:
+@cache
+def _decoder(kind: type[Body]) -> "msgspec.json.Decoder[Body]":
+    return msgspec.json.Decoder(kind)
+
+
+def _type_errors(value: Any, kind: type[TaskBody]) -> list[FieldError]:
     if not isinstance(value, dict):
         return [FieldError("", "expected an object")]
-    errors = [] if "payload" in value else [FieldError("/payload", "is required (null is a payload)")]
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    errors = [
+        FieldError(pointer(name), "is required (null is a payload)" if name == "payload" else "is required")
+        for name, field in fields.items()
+        if field.required and name not in value
+    ]
     for name, given in value.items():
-        if name not in _FIELD_TYPES:
+        if name not in fields:
             errors.append(FieldError(pointer(name), "unknown field"))
         elif name != "payload":
             try:
-                msgspec.convert(given, _FIELD_TYPES[name])
+                msgspec.convert(given, fields[name].type)
             except msgspec.ValidationError as error:
                 errors += [
                     FieldError(pointer(name) + found.pointer, found.detail) for found in field_errors(str(error))
@@ -213,10 +227,14 @@ def _type_errors(value: Any) -> list[FieldError]:
 def field_errors(message: str) -> list[FieldError]:
     """msgspec says ``Expected `int`, got `str` - at `$.tags[2]` ``, of the first violation only."""
     match = _PATH.fullmatch(message)
-    if match is None:
-        return [FieldError("", message.replace("`", ""))]
-    parts = re.findall(r"\[(\d+)\]|\.(\w+)", match["path"])  # `[...]`, some key of an object, adds nothing
-    return [FieldError(pointer(*(index or name for index, name in parts)), match["what"].replace("`", ""))]
+    assert match is not None, "it matches any text"
+    parts = re.findall(r"\[(\d+)\]|\.(\w+)", match["path"] or "")  # `[...]`, some key of an object, adds nothing
+    where = pointer(*(index or name for index, name in parts))
+    member = _MEMBER.fullmatch(match["what"])
+    if member is not None:
+        detail = "is required" if member[1] == "missing required" else "unknown field"
+        return [FieldError(where + pointer(member[2]), detail)]
+    return [FieldError(where, match["what"].replace("`", ""))]
 
 
 def check_payload(payload: msgspec.Raw, value: object, max_bytes: int) -> None:
@@ -280,8 +298,12 @@ def _text_errors(task: TaskBody, where: str) -> list[FieldError]:
 
 def label_problem(text: str, *, header: bool = True) -> str | None:
     """Labels travel in headers of the delivery, where control characters would begin a header of their own."""
-    problem = text_problem(text, MAX_LABEL)
-    if problem is None and header and not text.isprintable():
+    return header_text_problem(text, MAX_LABEL) if header else text_problem(text, MAX_LABEL)
+
+
+def header_text_problem(text: str, longest: int) -> str | None:
+    problem = text_problem(text, longest)
+    if problem is None and not text.isprintable():
         return "must not contain control characters"
     return problem
 

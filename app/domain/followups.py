@@ -1,0 +1,156 @@
+"""Follow-up work: the tasks an answer names, judged as bulk requests are.
+
+The outer object is judged without its tasks and each task by itself, so payloads stay the bytes of their spans, and a
+fault is named by its pointer into the document.
+"""
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from app.domain.answers import FOLLOWUPS_TYPE, is_followups
+from app.domain.answers import MAX_FOLLOWUP_BYTES as MAX_FOLLOWUP_BYTES
+from app.domain.bulk import decode_item, judge_outside, outer_errors
+from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
+from app.domain.ijson import MAX_DEPTH, is_deeper, parse_ijson
+from app.domain.names import NAME_RULE, is_name
+from app.domain.tasks import Enqueue, TaskBody, check_payload, header_text_problem, validate_task
+
+__all__ = [
+    "MAX_FOLLOWUP_BYTES",
+    "MAX_FOLLOWUP_TASKS",
+    "MEDIA_TYPE",
+    "FollowUp",
+    "OnComplete",
+    "Page",
+    "is_followups",
+    "parse_followup",
+    "split_page",
+]
+
+MEDIA_TYPE = FOLLOWUPS_TYPE
+MAX_FOLLOWUP_TASKS = 10_000
+MAX_CURSOR = 1024
+"""Longest `next`, in characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnComplete:
+    """The task to be enqueued once all of the batch have ended."""
+
+    queue: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """A task that an answer asks for; its idempotency key is always there."""
+
+    queue: str
+    task: Enqueue
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A document of follow-up work, its tasks not judged yet. `result` is the bytes of its JSON; what is absent is None."""
+
+    result: bytes | None = None
+    spans: list[msgspec.Raw] = field(default_factory=list)
+    next: str | None = None
+    on_complete: OnComplete | None = None
+
+
+class _OnCompleteBody(msgspec.Struct, forbid_unknown_fields=True):
+    queue: str
+    payload: msgspec.Raw
+
+
+class _PageBody(msgspec.Struct, forbid_unknown_fields=True):
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    tasks: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    next: str | None = None
+    on_complete: _OnCompleteBody | None = None
+
+
+class _FollowUpBody(TaskBody, kw_only=True, forbid_unknown_fields=True):
+    queue: str
+    idempotency_key: str
+
+
+_PAGE_BODY = msgspec.json.Decoder(_PageBody)
+_SPANS = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def split_page(body: bytes, max_payload_bytes: int) -> Page:
+    """The document, its tasks as spans. Raises Refusal: malformed, invalid; too_large for bytes or tasks above the limit."""
+    if len(body) > MAX_FOLLOWUP_BYTES:
+        raise Refusal(
+            "too_large", f"the follow-up work has {len(body)} bytes, at most {MAX_FOLLOWUP_BYTES} are allowed"
+        )
+    try:
+        page = _PAGE_BODY.decode(body)
+        spans = [] if isinstance(page.tasks, msgspec.UnsetType) else _SPANS.decode(page.tasks)
+    except msgspec.ValidationError as error:
+        raise invalid(outer_errors(str(error))) from None
+    except (msgspec.DecodeError, RecursionError):
+        parse_ijson(body)  # says where and why
+        raise Refusal("malformed", "the body is no JSON, or nested too deep") from None
+    outside = _outside(body, page.tasks)
+    if len(spans) > MAX_FOLLOWUP_TASKS:
+        raise Refusal(
+            "too_large", f"the follow-up work has {len(spans)} tasks, at most {MAX_FOLLOWUP_TASKS} are allowed"
+        )
+    if is_deeper(outside.get("result")):
+        raise Refusal("malformed", f"the result is nested deeper than {MAX_DEPTH} levels")
+    return Page(
+        result=None if isinstance(page.result, msgspec.UnsetType) else bytes(page.result),
+        spans=spans,
+        next=_cursor(page.next),
+        on_complete=None if page.on_complete is None else _on_complete(page.on_complete, outside, max_payload_bytes),
+    )
+
+
+def _outside(body: bytes, tasks: msgspec.Raw | msgspec.UnsetType) -> dict[str, object]:
+    """All but the tasks; with them where their bytes are there twice, for then it is not known which are to be left out."""
+    span = b"" if isinstance(tasks, msgspec.UnsetType) else bytes(tasks)
+    alone = span and body.find(span, body.index(span) + 1) < 0
+    value: dict[str, object] = judge_outside(body, span) if alone else parse_ijson(body)
+    return value
+
+
+def _cursor(text: str | None) -> str | None:
+    problem = None if text is None else header_text_problem(text, MAX_CURSOR)
+    if problem is not None:
+        raise invalid_field("/next", problem)
+    return text
+
+
+def _on_complete(body: _OnCompleteBody, outside: dict[str, object], max_payload_bytes: int) -> OnComplete:
+    if not is_name(body.queue):
+        raise invalid_field("/on_complete/queue", f"is not a name ({NAME_RULE})")
+    value = outside["on_complete"]
+    assert isinstance(value, dict), "decoded as an object from the same bytes"
+    try:
+        check_payload(body.payload, value["payload"], max_payload_bytes)
+    except Refusal as refusal:
+        raise invalid_field("/on_complete/payload", refusal.detail) from None
+    return OnComplete(body.queue, bytes(body.payload))
+
+
+def parse_followup(span: msgspec.Raw, index: int, max_payload_bytes: int) -> FollowUp:
+    """One task of a document. Raises Refusal (invalid) with pointers into the document."""
+    where = pointer("tasks", index)
+    try:
+        body, _ = decode_item(span, where, max_payload_bytes, _FollowUpBody)
+    except Refusal as refusal:
+        if refusal.code != "too_large":
+            raise
+        raise invalid_field(where + "/payload", refusal.detail) from None
+    errors = [] if is_name(body.queue) else [FieldError(where + "/queue", f"is not a name ({NAME_RULE})")]
+    try:
+        task = validate_task(body, where)
+    except Refusal as refusal:
+        raise invalid([*errors, *refusal.errors]) from None
+    if errors:
+        raise invalid(errors)
+    return FollowUp(body.queue, task)
