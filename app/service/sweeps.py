@@ -28,6 +28,7 @@ async def purge(core: Core, caller: Caller, queue: str) -> int:
             total += purged
             for _ in range(purged):
                 core.stats.ended(row.id, "cancelled", None)
+            core.waiters.look()
     return total
 
 

@@ -57,12 +57,12 @@ class TaskWaiters:
         """For ever: wake those whose tasks have ended anywhere."""
         while True:
             await self._somebody.wait()
+            self._look.clear()  # before the question: an end that is told during it may be too late for its snapshot
             try:
                 self.ended(await views.not_live(db, list(self.watched)))
                 pause = POLL_SECONDS
             except Unavailable:
                 pause = AWAY_SECONDS  # those who wait hear of it when they read their task
-            self._look.clear()
             try:
                 async with asyncio.timeout(pause):
                     await self._look.wait()

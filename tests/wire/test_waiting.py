@@ -110,6 +110,23 @@ async def test_an_end_here_is_told_without_a_look_at_the_database(
     assert time.monotonic() - began < 10
 
 
+async def test_a_purge_wakes_those_who_wait_for_what_it_cancels(
+    api: Api, shared: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = await api.queue()
+    tasks = [await api.enqueue(queue), await api.enqueue(queue, delay_seconds=3600)]
+    with monkeypatch.context() as patched:
+        patched.setattr(waiting, "POLL_SECONDS", 60)
+        answers = [wait_for(api, task["id"], 60) for task in tasks]
+        await watched(shared, 2)
+        began = time.monotonic()
+        good(await api.post(f"/queues/{queue}/purge"), 202)
+        told = [good(await answer) for answer in answers]
+    shared.sluice.core.waiters.look()  # which ends the long pause
+    assert [(task["state"], task["reason"]) for task in told] == [("cancelled", "purged")] * 2
+    assert time.monotonic() - began < 10
+
+
 async def test_what_another_replica_ends_is_told_within_a_look(
     api: Api, other: Api, twin: Replica, handler: Handler
 ) -> None:
