@@ -2,13 +2,16 @@
 
 Rows are read in this order (contract, section 5), the first that fits decides:
 
-1. no full answer             as row 7
+1. no full answer             as row 8
 2. 2xx with `sluice-hold`     held: accepted, the lease lives that many seconds from now
-3. 2xx                        succeeded, the body is the result
-4. 410                        the attempt is refunded, the handler disabled
-5. `sluice-retry: no`         dead, stopped_by_handler
-6. a status in fatal_statuses dead, fatal_status
-7. all else                   retry after max(backoff, Retry-After clamped), or dead when attempts are exhausted
+3. 2xx of follow-up work      succeeded once its tasks are enqueued with that; larger than allowed: dead, followup_too_large
+4. 2xx                        succeeded, the body is the result
+5. 410                        the attempt is refunded, the handler disabled
+6. `sluice-retry: no`         dead, stopped_by_handler
+7. a status in fatal_statuses dead, fatal_status
+8. all else                   retry after max(backoff, Retry-After clamped), or dead when attempts are exhausted
+
+Whether the tasks of row 3 can be enqueued is seen later only: what is wrong with them then is decide_refused_followups().
 """
 
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
+from app.domain.answers import MAX_FOLLOWUP_BYTES, is_followups
 from app.domain.answers import Answer as Answer
 from app.domain.answers import NoAnswer as NoAnswer
 from app.domain.answers import NoAnswerOutcome as NoAnswerOutcome
@@ -24,9 +28,13 @@ from app.domain.backoff import RetryPolicy as RetryPolicy
 
 EXCERPT_BYTES = 1024
 
+MAX_ERROR = 2000
+"""Longest error that is kept of follow-up work, in characters."""
+
 MAX_HOLD_SECONDS = 43_200.0
 
 SettlementKind = Literal["succeeded", "retry", "dead", "refund", "hold"]
+FollowupsFault = Literal["invalid", "too_large", "queue_full"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,8 @@ class Settlement:
     result: bytes | None = None
     result_truncated: bool = False
     disable_handler: bool = False
+    followups: bool = False
+    """Succeeded only together with the tasks that the answer names: `result` is to be read from its document."""
 
 
 def decide(
@@ -69,6 +79,8 @@ def decide(
         if seconds is not None:
             return Settlement("hold", "held", status=status, delay_seconds=seconds, excerpt=excerpt(answer.body))
         error += " with a sluice-hold that is not a positive number"
+    elif is_followups(answer):
+        return _decide_followups(answer)
     elif 200 <= status <= 299:
         return Settlement(
             "succeeded",
@@ -87,6 +99,67 @@ def decide(
     if status in fatal_statuses:
         error += ", a fatal status of its handler"
         return Settlement("dead", "failed", "fatal_status", status=status, error=error, excerpt=text)
+    return _retry_or_dead(
+        answer, error, attempt=attempt, max_attempts=max_attempts, policy=policy, now=now, jitter=jitter
+    )
+
+
+def decide_refused_followups(
+    answer: Answer,
+    error: str,
+    *,
+    code: FollowupsFault,
+    attempt: int,
+    max_attempts: int,
+    policy: RetryPolicy,
+    now: datetime,
+    jitter: float,
+) -> Settlement:
+    """What it means that nothing of an answer's follow-up work was enqueued; numbers as in decide().
+
+    `invalid`: failed, as any failure. `too_large`: dead, for the same page would never fit. `queue_full`: pressure, so
+    the attempt does not count, and the task waits as after a first failure.
+    """
+    error = _stored_text(error)[:MAX_ERROR]
+    if code == "too_large":
+        return _too_large(answer, error)
+    if code == "queue_full":
+        return Settlement(
+            "refund",
+            "failed",
+            delay_seconds=policy.backoff.delay_after(1, jitter),
+            status=answer.status,
+            error=error,
+            excerpt=excerpt(answer.body),
+        )
+    return _retry_or_dead(
+        answer, error, attempt=attempt, max_attempts=max_attempts, policy=policy, now=now, jitter=jitter
+    )
+
+
+def _decide_followups(answer: Answer) -> Settlement:
+    if answer.truncated or len(answer.body) > MAX_FOLLOWUP_BYTES:
+        return _too_large(answer, f"the follow-up work has more than {MAX_FOLLOWUP_BYTES} bytes")
+    return Settlement("succeeded", "succeeded", status=answer.status, excerpt=excerpt(answer.body), followups=True)
+
+
+def _too_large(answer: Answer, error: str) -> Settlement:
+    return Settlement(
+        "dead", "failed", "followup_too_large", status=answer.status, error=error, excerpt=excerpt(answer.body)
+    )
+
+
+def _retry_or_dead(
+    answer: Answer,
+    error: str,
+    *,
+    attempt: int,
+    max_attempts: int,
+    policy: RetryPolicy,
+    now: datetime,
+    jitter: float,
+) -> Settlement:
+    status, text = answer.status, excerpt(answer.body)
     if attempt >= max_attempts:
         return Settlement("dead", "failed", "attempts_exhausted", status=status, error=error, excerpt=text)
     asked = retry_after_seconds(answer.headers.get("retry-after"), now)

@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.outcomes import Answer, Backoff, NoAnswer, RetryPolicy, Settlement, decide, excerpt, retry_after_seconds
+from app.domain.followups import MAX_FOLLOWUP_BYTES, MEDIA_TYPE
+from app.domain.outcomes import (
+    Answer,
+    Backoff,
+    FollowupsFault,
+    NoAnswer,
+    RetryPolicy,
+    Settlement,
+    decide,
+    decide_refused_followups,
+    excerpt,
+    retry_after_seconds,
+)
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 POLICY = RetryPolicy(max_attempts=3, retry_after_max_seconds=100, backoff=Backoff("fixed", seconds=7.0))
@@ -133,9 +145,90 @@ def test_retry_after_lengthens_the_backoff_up_to_its_cap_and_never_shortens_it()
     assert decided(answer(429, retry_after="9" * 400)).delay_seconds == 100
 
 
+def followups(body: bytes = b"{}", *, status: int = 200, truncated: bool = False, **headers: str) -> Answer:
+    return answer(status, body, truncated, content_type=f"{MEDIA_TYPE}; charset=utf-8", **headers)
+
+
+def refused_followups(
+    code: FollowupsFault, given: Answer, *, error: str = "/tasks/0: no", attempt: int = 1
+) -> Settlement:
+    return decide_refused_followups(
+        given, error, code=code, attempt=attempt, max_attempts=3, policy=POLICY, now=NOW, jitter=0.5
+    )
+
+
+def test_follow_up_work_is_no_plain_success() -> None:
+    settled = decided(followups(b'{"tasks": []}', status=201), attempt=9)
+    assert settled == Settlement("succeeded", "succeeded", status=201, excerpt='{"tasks": []}', followups=True)
+    assert settled.result is None
+    assert not decided(answer(200, b"{}", content_type="application/json")).followups
+
+
+@pytest.mark.parametrize("status", [302, 410, 422, 500])
+def test_follow_up_work_under_any_status_but_2xx_is_not_read(status: int) -> None:
+    settled = decided(followups(status=status))
+    assert not settled.followups
+    assert settled.kind != "succeeded"
+
+
+def test_a_hold_stands_above_follow_up_work() -> None:
+    assert decided(followups(sluice_hold="60")).kind == "hold"
+    assert decided(followups(sluice_hold="0")).kind == "retry"
+
+
+@pytest.mark.parametrize(
+    ("body", "truncated"), [(b"x" * 10, True), (b"x" * (MAX_FOLLOWUP_BYTES + 1), False)], ids=["cut", "one byte more"]
+)
+def test_a_document_larger_than_is_allowed_is_dead_at_once(body: bytes, truncated: bool) -> None:
+    settled = decided(followups(body, truncated=truncated))
+    assert (settled.kind, settled.outcome, settled.reason) == ("dead", "failed", "followup_too_large")
+    assert settled.error == "the follow-up work has more than 4194304 bytes"
+    assert settled.excerpt is not None
+    assert len(settled.excerpt) <= 1024
+    assert decided(followups(b"x" * MAX_FOLLOWUP_BYTES)).followups
+
+
+def test_invalid_follow_up_work_is_retried_as_any_failure() -> None:
+    settled = refused_followups("invalid", followups(retry_after="30"), attempt=2)
+    assert settled == Settlement("retry", "failed", delay_seconds=30, status=200, error="/tasks/0: no", excerpt="{}")
+    assert refused_followups("invalid", followups()).delay_seconds == 7
+    assert refused_followups("invalid", followups(retry_after="9999")).delay_seconds == 100
+    dead = refused_followups("invalid", followups(), attempt=3)
+    assert (dead.kind, dead.outcome, dead.reason, dead.error) == (
+        "dead",
+        "failed",
+        "attempts_exhausted",
+        "/tasks/0: no",
+    )
+
+
+def test_a_page_that_could_never_fit_is_dead_and_one_that_does_not_fit_now_is_not_counted() -> None:
+    dead = refused_followups("too_large", followups())
+    assert (dead.kind, dead.outcome, dead.reason) == ("dead", "failed", "followup_too_large")
+    listed = RetryPolicy(max_attempts=3, retry_after_max_seconds=100, backoff=Backoff("list", seconds=(5.0, 60.0)))
+    full = decide_refused_followups(
+        followups(retry_after="90"),
+        "queue work is full",
+        code="queue_full",
+        attempt=3,
+        max_attempts=3,
+        policy=listed,
+        now=NOW,
+        jitter=0.5,
+    )
+    assert full == Settlement("refund", "failed", delay_seconds=5, status=200, error="queue work is full", excerpt="{}")
+
+
+def test_the_error_of_follow_up_work_is_bounded_and_one_that_postgres_can_store() -> None:
+    settled = refused_followups("invalid", followups(), error="a\x00" + "b" * 5000)
+    assert settled.error == "a" + "b" * 1999
+
+
 @given(
     st.integers(100, 999),
-    st.dictionaries(st.sampled_from(["sluice-retry", "retry-after", "sluice-hold"]), st.text(max_size=40)),
+    st.dictionaries(
+        st.sampled_from(["sluice-retry", "retry-after", "sluice-hold", "content-type"]), st.text(max_size=40)
+    ),
     st.binary(max_size=2000),
     st.integers(1, 30),
     st.floats(0, 1, exclude_max=True),

@@ -210,12 +210,12 @@ async def test_a_body_above_the_limit_is_refused_before_it_has_come(api: Api) ->
         (b'{"tasks":[{"payload":1}]} x', 400, "malformed", ()),
         (b'{"tasks":' + b"[" * 5000 + b"]" * 5000 + b"}", 400, "malformed", ()),
         (b"[]", 422, "invalid", ("",)),
-        (b"{}", 422, "invalid", ("",)),
+        (b"{}", 422, "invalid", ("/tasks",)),
         (b'{"tasks":{}}', 422, "invalid", ("/tasks",)),
         (b'{"tasks":[]}', 422, "invalid", ("/tasks",)),
         (b'{"tasks":[' + b",".join([b'{"payload":1}'] * 10_001) + b"]}", 422, "invalid", ("/tasks",)),
         (b'{"tasks":[{"payload":1}],"atomic":1}', 422, "invalid", ("/atomic",)),
-        (b'{"tasks":[{"payload":1}],"what":1}', 422, "invalid", ("",)),
+        (b'{"tasks":[{"payload":1}],"what":1}', 422, "invalid", ("/what",)),
     ],
 )
 async def test_a_request_that_is_wrong_as_a_whole_is_refused_as_a_whole(
