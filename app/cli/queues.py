@@ -80,9 +80,12 @@ def purge(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Cancel all tasks of a queue that wait. Those that run go on; `sluice tasks retry` brings single ones back."""
+    """Cancel all that waits in a queue, delayed and retrying tasks too.
+
+    Running tasks go on. What is cancelled stays readable as long as its retention; `sluice tasks retry` brings single ones back.
+    """
     if not (yes or as_json) and sys.stdin.isatty():
-        typer.confirm(f"Cancel every waiting task of queue {queue}?", abort=True)
+        typer.confirm(f"Cancel every waiting task of queue {queue}, delayed and retrying ones too?", abort=True)
     from app.cli.client import Client
     from app.cli.screen import say_json
 
