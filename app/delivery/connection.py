@@ -2,7 +2,9 @@
 
 `exchange` puts one request on the wire and waits for one reply. What ends the wait is, whichever comes first: the end
 of the reply; as much of its body as is kept; a cap on its head, interim replies or framing; garbage; the end of the
-connection; the deadline; the caller's cancellation. All but the first leave the connection closed.
+connection; the deadline; the caller's cancellation. All but the first leave the connection closed. As much as is kept is
+`max_reply_bytes`; once the head has announced follow-up work, it is what a document of it may have and one byte, by
+which one that is too large is known.
 
 A connection may be used again only when the reply ended by its own framing, both sides keep it alive, the request was
 taken whole, and not a byte has come since: a byte that nobody asked for would be read as the next call's answer.
@@ -20,12 +22,13 @@ from typing import cast
 import httptools
 
 from app.delivery.errors import DeliveryError
-from app.domain.outcomes import Answer, NoAnswerOutcome
+from app.domain.answers import MAX_FOLLOWUP_BYTES, Answer, NoAnswerOutcome, heads_followups
 
 MAX_HEAD_BYTES = 65_536
 MAX_HEADERS = 256
 MAX_INTERIM = 16
 ONE_WRITE_BYTES = 65_536
+KEPT_OF_FOLLOWUPS = MAX_FOLLOWUP_BYTES + 1
 FRAMING_FACTOR = 8
 """Raw bytes allowed for each byte of body that is kept: a chunk of one byte takes six."""
 
@@ -53,8 +56,7 @@ class Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._status = 0
         self._until_close = False
-        self._chunks: list[bytes] = []
-        self._body_bytes = 0
+        self._body = bytearray()
 
     # what the pool asks
 
@@ -128,7 +130,7 @@ class Connection(asyncio.Protocol):
             return
         if self._waiter is None:
             return
-        if self._status and self._body_bytes >= self._max_reply_bytes:
+        if self._status and len(self._body) >= self._max_reply_bytes:
             self._finish(truncated=True)
         elif not self._status and self._raw_bytes > MAX_HEAD_BYTES:
             self._fail("too_large", f"the head of the answer is larger than {MAX_HEAD_BYTES} bytes")
@@ -179,6 +181,8 @@ class Connection(asyncio.Protocol):
         if coding is not None and coding.lower() != "chunked":
             self._stop("unreachable", f"the answer has the transfer encoding {coding[:100]!r}, which was not asked for")
         self._until_close = coding is None and "content-length" not in self._headers and status not in (204, 304)
+        if heads_followups(status, self._headers):
+            self._max_reply_bytes = max(self._max_reply_bytes, KEPT_OF_FOLLOWUPS)
         self._status = status
 
     def _interim(self, status: int) -> None:
@@ -192,9 +196,8 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         if self._waiter is None:
             return
-        self._chunks.append(body)
-        self._body_bytes += len(body)
-        if self._body_bytes > self._max_reply_bytes:
+        self._body += body
+        if len(self._body) > self._max_reply_bytes:
             self._finish(truncated=True)
 
     def on_message_complete(self) -> None:
@@ -203,12 +206,12 @@ class Connection(asyncio.Protocol):
                 self._spoiled = True
             if "keep-alive" in self._headers:
                 self._keep_seconds = _announced_seconds(self._headers["keep-alive"])
-            self._settle(Answer(self._status, self._headers, b"".join(self._chunks)))
+            self._settle(Answer(self._status, self._headers, bytes(self._body)))
 
     # how the wait ends
 
     def _finish(self, *, truncated: bool) -> None:
-        body = b"".join(self._chunks)[: self._max_reply_bytes]
+        body = bytes(self._body[: self._max_reply_bytes])
         self._settle(Answer(self._status, self._headers, body, truncated))
         self.abort()
 

@@ -1,6 +1,6 @@
 """The one error of this room: a call that brought no full answer."""
 
-from app.domain.outcomes import NoAnswerOutcome
+from app.domain.answers import NoAnswerOutcome
 
 
 class DeliveryError(Exception):

@@ -18,7 +18,7 @@ from app.delivery.connection import Connection, reason
 from app.delivery.egress import EgressPolicy
 from app.delivery.errors import DeliveryError
 from app.delivery.urls import ParsedUrl, UrlError, check_url
-from app.domain.outcomes import Answer
+from app.domain.answers import Answer
 
 MAX_REPLY_BYTES = 65_536
 MAX_TRIED_ADDRESSES = 6

@@ -17,8 +17,8 @@ from urllib.parse import quote
 from app.delivery.errors import DeliveryError
 from app.delivery.signing import sign
 from app.delivery.transport import Transport
+from app.domain.answers import Answer, NoAnswer
 from app.domain.headers import reserved_header
-from app.domain.outcomes import Answer, NoAnswer
 
 _AS_IT_STANDS = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 

@@ -190,6 +190,31 @@ async def test_a_stalled_body_is_a_full_answer_once_all_that_is_kept_has_come(tr
         assert (len(got.body), got.truncated) == (65536, True)
 
 
+FOLLOWUPS = CHUNKED[:-2] + b"content-type: application/vnd.sluice.tasks+json\r\n\r\n"
+
+
+async def test_follow_up_work_without_an_end_is_cut_at_its_own_cap(transport: Transport) -> None:
+    async with serve(floods(FOLLOWUPS, b"1000\r\n" + b"y" * 4096 + b"\r\n")) as server:
+        got = await transport.post(server.url, [], b"", timeout_seconds=10)
+        assert (len(got.body), got.truncated) == (4_194_305, True)
+        await server.wait_until_empty()
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        pytest.param(drips(FOLLOWUPS + b"1\r\ny\r\n" * 5000), id="drips"),
+        pytest.param(answer(FOLLOWUPS + b"4000\r\n" + b"y" * 16_384 + b"\r\n"), id="stops"),
+    ],
+)
+async def test_follow_up_work_that_does_not_end_by_the_deadline_is_no_answer(
+    transport: Transport, behave: Behaviour
+) -> None:
+    async with serve(behave) as server:
+        assert (await failure(transport, server.url, SHORT_SECONDS)).outcome == "timeout"
+        await server.wait_until_empty()
+
+
 @pytest.mark.parametrize(
     "behave",
     [
@@ -202,6 +227,7 @@ async def test_a_stalled_body_is_a_full_answer_once_all_that_is_kept_has_come(tr
         pytest.param(floods(CHUNKED + b"1;", b"e" * 8192), id="a chunk extension without an end"),
         pytest.param(floods(CHUNKED, b"1;" + b"e" * 1000 + b"\r\ny\r\n"), id="mostly chunk extensions"),
         pytest.param(floods(CHUNKED + b"0\r\n", b"t: u\r\n" * 100), id="trailers without an end"),
+        pytest.param(floods(FOLLOWUPS + b"1;", b"e" * 8192), id="a chunk extension without an end in follow-up work"),
     ],
 )
 async def test_a_flood_of_anything_but_body_is_too_large(transport: Transport, behave: Behaviour) -> None:

@@ -13,8 +13,9 @@ from app.delivery.egress import EgressPolicy
 from app.delivery.errors import DeliveryError
 from app.delivery.transport import Transport
 from app.delivery.urls import ParsedUrl
+from app.domain.answers import MAX_FOLLOWUP_BYTES, is_followups
 
-from .servers import OK, Peer, answer, answer_ok, serve
+from .servers import OK, Behaviour, Peer, answer, answer_ok, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -144,6 +145,82 @@ async def test_a_body_of_exactly_the_cap_is_whole_and_one_byte_more_is_cut(trans
         cut = await transport.post(server.url, [], b"1001", timeout_seconds=5, max_reply_bytes=1000)
     assert (len(whole.body), whole.truncated) == (1000, False)
     assert (len(cut.body), cut.truncated) == (1000, True)
+
+
+def sized(status: bytes, head: bytes, *, chunked: bool = False) -> Behaviour:
+    """Answers with as many bytes as the request's body says."""
+
+    async def behave(peer: Peer) -> None:
+        while True:
+            size = int((await peer.read()).body)
+            if chunked:
+                pieces = b"4000\r\n" + b"x" * 16_384 + b"\r\n"
+                last = b"%x\r\n" % (size % 16_384) + b"x" * (size % 16_384) + b"\r\n" if size % 16_384 else b""
+                framed = b"transfer-encoding: chunked\r\n\r\n" + pieces * (size // 16_384) + last
+                await peer.send(b"HTTP/1.1 " + status + b"\r\n" + head + framed)
+                await peer.send(b"0\r\n\r\n")
+            else:
+                framed = b"content-length: %d\r\n\r\n" % size + b"x" * size
+                await peer.send(b"HTTP/1.1 " + status + b"\r\n" + head + framed)
+
+    return behave
+
+
+FOLLOWUPS = b"Content-Type: Application/vnd.sluice.tasks+JSON; charset=utf-8\r\n"
+MIB = 1_048_576
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+async def test_follow_up_work_of_four_mebibytes_is_whole_and_keeps_its_connection(
+    transport: Transport, chunked: bool
+) -> None:
+    async with serve(sized(b"200 OK", FOLLOWUPS, chunked=chunked)) as server:
+        for _ in range(2):
+            whole = await transport.post(server.url, [], b"%d" % MAX_FOLLOWUP_BYTES, timeout_seconds=10)
+            assert (len(whole.body), whole.truncated) == (4 * MIB, False)
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+@pytest.mark.parametrize("size", [4 * MIB + 1, 5 * MIB])
+async def test_follow_up_work_above_its_limit_is_cut_and_known_as_too_large(
+    transport: Transport, chunked: bool, size: int
+) -> None:
+    async with serve(sized(b"201 Created", FOLLOWUPS, chunked=chunked)) as server:
+        cut = await transport.post(server.url, [], b"%d" % size, timeout_seconds=10)
+    assert len(cut.body) == MAX_FOLLOWUP_BYTES + 1
+    assert is_followups(cut)
+
+
+@pytest.mark.parametrize(
+    ("status", "head"),
+    [
+        (b"200 OK", b"content-type: application/json\r\n"),
+        (b"200 OK", b""),
+        (b"500 Oops", FOLLOWUPS),
+        (b"302 Found", FOLLOWUPS),
+    ],
+)
+async def test_any_other_reply_of_five_mebibytes_is_cut_as_ever(
+    transport: Transport, status: bytes, head: bytes
+) -> None:
+    async with serve(sized(status, head)) as server:
+        cut = await transport.post(server.url, [], b"%d" % (5 * MIB), timeout_seconds=10)
+    assert (len(cut.body), cut.truncated) == (65_536, True)
+
+
+async def test_a_call_after_follow_up_work_on_the_same_connection_has_the_plain_cap_again(transport: Transport) -> None:
+    async def both(peer: Peer) -> None:
+        for head in (FOLLOWUPS, b""):
+            await peer.read()
+            await peer.send(b"HTTP/1.1 200 OK\r\n" + head + b"content-length: 200000\r\n\r\n" + b"x" * 200_000)
+        await peer.gone()
+
+    async with serve(both) as server:
+        first = await transport.post(server.url, [], b"", timeout_seconds=10)
+        second = await transport.post(server.url, [], b"", timeout_seconds=10)
+    assert [len(first.body), len(second.body)] == [200_000, 65_536]
+    assert server.connections == 1
 
 
 async def test_idle_connections_are_bounded(loopback: EgressPolicy) -> None:
