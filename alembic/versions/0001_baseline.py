@@ -10,6 +10,7 @@ revision = "0001"
 down_revision = None
 
 INSTALLED = (
+    "uuid7_v1",
     "ensure_partitions_v1",
     "enqueue_v1",
     "enqueue_atomic_v1",
@@ -17,6 +18,8 @@ INSTALLED = (
     "bury_v1",
     "record_late_v1",
     "settle_v1",
+    "settle_followups_v1",
+    "fold_v1",
     "renew_v1",
     "extend_lease_v1",
     "fate_of_lease_v1",
@@ -54,6 +57,10 @@ def downgrade() -> None:
     for table in (
         "replicas",
         "queue_minutes",
+        "followup_keys",
+        "batch_completions",
+        "batch_deltas",
+        "batches",
         "attempt_history",
         "task_history",
         "receipts",

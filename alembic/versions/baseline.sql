@@ -115,8 +115,9 @@ create table sluice.tasks (
   root_id uuid,
   parent_id uuid,
   batch_id uuid,
+  completes uuid,
   cursor text,
-  schedule_id bigint,
+  schedule text,
   scheduled_for timestamptz,
   progress json,
   attempt integer not null default 0,
@@ -150,6 +151,7 @@ create index tasks_scheduled on sluice.tasks (queue_id, id) where state = 2;
 create index tasks_expiring on sluice.tasks (expires_at) where state <> 1 and expires_at is not null;
 create index tasks_running on sluice.tasks (tenant_id, queue_id, lease_handler_id) where state = 1;
 create index tasks_leased on sluice.tasks (lease_expires_at) where state = 1;
+create index tasks_by_batch on sluice.tasks (batch_id, id) where batch_id is not null;
 
 -- Attempts before the newest one, of live tasks.
 create table sluice.attempts (
@@ -216,8 +218,9 @@ create table sluice.task_history (
   root_id uuid,
   parent_id uuid,
   batch_id uuid,
+  completes uuid,
   cursor text,
-  schedule_id bigint,
+  schedule text,
   scheduled_for timestamptz,
   progress json,
   attempt integer not null,
@@ -242,6 +245,7 @@ create table sluice.task_history (
 -- the included columns let a queue's ended tasks be counted without reading them
 create index task_history_by_queue on sluice.task_history (queue_id, id) include (state, kept_until);
 create index task_history_dead on sluice.task_history (queue_id, id) where state = 4;
+create index task_history_by_batch on sluice.task_history (batch_id, id) where batch_id is not null;
 
 create table sluice.attempt_history (
   task_id uuid not null,
@@ -259,6 +263,57 @@ create table sluice.attempt_history (
   trace_id text,
   constraint attempt_history_pkey primary key (task_id, number, kept_until)
 ) partition by range (kept_until);
+
+-- A fan-out and its progress; one formed by follow-up work has the id of its root task. The counts are folded from deltas that
+-- whoever adds or ends a task appends in its own transaction, so that no row serialises settling.
+create table sluice.batches (
+  id uuid not null constraint batches_pkey primary key,
+  tenant_id bigint not null,
+  queue_id bigint not null,
+  sealed boolean not null,
+  created_at timestamptz not null default clock_timestamp(),
+  cancelled_at timestamptz,
+  completed_at timestamptz,
+  keys_until timestamptz,
+  kept_until timestamptz,
+  total bigint not null default 0,
+  succeeded bigint not null default 0,
+  dead bigint not null default 0,
+  cancelled bigint not null default 0
+) with (fillfactor = 70);
+create index batches_by_tenant on sluice.batches (tenant_id, id);
+create index batches_keys on sluice.batches (keys_until) where keys_until is not null;
+create index batches_kept on sluice.batches (kept_until) where kept_until is not null;
+
+create table sluice.batch_deltas (
+  batch_id uuid not null,
+  n bigint generated always as identity,
+  total integer not null default 0,
+  succeeded integer not null default 0,
+  dead integer not null default 0,
+  cancelled integer not null default 0,
+  constraint batch_deltas_pkey primary key (batch_id, n)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+
+-- What is enqueued once a batch has completed, each distinct one once.
+create table sluice.batch_completions (
+  batch_id uuid not null,
+  digest bytea not null,
+  queue_id bigint not null,
+  payload bytea not null,
+  task_id uuid,
+  constraint batch_completions_pkey primary key (batch_id, digest)
+);
+create index batch_completions_open on sluice.batch_completions (queue_id) where task_id is null;
+
+-- The keys of follow-up tasks: unique under their root, over all pages that anyone answers.
+create table sluice.followup_keys (
+  batch_id uuid not null,
+  root_id uuid not null,
+  queue_id bigint not null,
+  key text not null,
+  constraint followup_keys_pkey primary key (batch_id, root_id, queue_id, key)
+) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
 -- Minute histograms of each queue, folded from what every replica counted.
 create table sluice.queue_minutes (

@@ -13,6 +13,7 @@ from app.api.problems import problems
 from app.api.strict import OpenRoute, StrictRoute
 from app.api.tasks import TaskId, disconnected
 from app.domain.errors import Refusal
+from app.domain.followups import Page
 from app.domain.ids import parse_uuid
 from app.domain.names import NAME_PATTERN
 from app.service import leases
@@ -83,7 +84,7 @@ async def complete_task(
     """End a task as succeeded. Repeated with the same token it answers as the first time and writes nothing."""
     result, told = given(body, "result")
     encoded = msgspec.json.encode(result) if told else None
-    return json_reply(msgspec.json.encode(await leases.complete(core, task_id, token, encoded)))
+    return json_reply(msgspec.json.encode(await leases.complete(core, task_id, token, Page(result=encoded))))
 
 
 @holder_router.post(

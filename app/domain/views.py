@@ -50,8 +50,9 @@ class TaskView(msgspec.Struct, omit_defaults=False):
 
 
 class LeasedTaskView(TaskView, kw_only=True):
-    """A task for whoever holds it now."""
+    """A task for whoever holds it now. `cursor` is where a continuation goes on."""
 
+    cursor: str | None
     lease_token: str
     lease_expires_at: str
 

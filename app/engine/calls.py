@@ -16,10 +16,14 @@ from datetime import datetime
 from typing import Any
 
 from app.delivery.webhook import Call, deliver
-from app.domain.outcomes import Settlement, decide
+from app.domain.answers import Answer, NoAnswer
+from app.domain.errors import Refusal
+from app.domain.followups import split_page
+from app.domain.outcomes import RetryPolicy, Settlement, decide, decide_refused_followups
 from app.domain.retries import merged
+from app.service import followups
 from app.service import handlers as handler_service
-from app.service.context import Core
+from app.service.context import Caller, Core
 from app.service.settling import outcome_of
 from app.store import handlers, queues, tasks
 from app.store.handlers import Target
@@ -166,7 +170,7 @@ class Calls:
             if settlement.disable_handler:
                 # in a transaction of its own, before the settle: nothing is claimed for it from here on
                 await handler_service.disable_gone(self._core, target.id, "the handler answered 410 Gone")
-            verdict = await self._settle(held, outcome_of(task.task_id, task.token, settlement, answer, span.trace_id))
+            settlement, verdict = await self._end(held, settlement, answer, retry, span)
             outcome = settlement.outcome if verdict in ("applied", "repeat") else "stale"
             status = settlement.status
             self._report(held, settlement, verdict, elapsed)
@@ -192,6 +196,40 @@ class Calls:
         held.answered = True
         return await self._core.settling.submit(outcome)
 
+    async def _end(
+        self, held: Held, settlement: Settlement, answer: Answer | NoAnswer, retry: RetryPolicy, span: AttemptSpan
+    ) -> tuple[Settlement, str]:
+        """Write what the answer means; with follow-up work that may turn out to be something else."""
+        task = held.task
+        if settlement.followups and isinstance(answer, Answer):
+            held.answered = True
+            try:
+                verdict = await self._follow(held, settlement, answer, span)
+            except Refusal as refusal:
+                code, error = followups.fault(refusal)
+                settlement = decide_refused_followups(
+                    answer,
+                    error,
+                    code=code,
+                    attempt=task.attempt,
+                    max_attempts=retry.max_attempts,
+                    policy=retry,
+                    now=self._core.clock.now(),
+                    jitter=random.random(),
+                )
+            else:
+                return settlement, verdict
+        outcome = outcome_of(task.task_id, task.token, settlement, answer, span.trace_id)
+        return settlement, await self._settle(held, outcome)
+
+    async def _follow(self, held: Held, settlement: Settlement, answer: Answer, span: AttemptSpan) -> str:
+        """Raises Refusal when nothing of it was written."""
+        core, task, policy = self._core, held.task, held.policy
+        page = split_page(answer.body, core.max_payload_bytes)
+        outcome = outcome_of(task.task_id, task.token, settlement, answer, span.trace_id)
+        caller = Caller(policy.tenant_id, policy.tenant, "use")
+        return await followups.settle(core, caller, outcome, page, held.lane, span.context)
+
     def _report(self, held: Held, settlement: Settlement, verdict: str, elapsed: float) -> None:
         if verdict in ("stale", "unknown"):
             self._core.metrics.leases_lost()
@@ -200,8 +238,12 @@ class Calls:
             return
         elif settlement.kind == "succeeded":
             self._core.stats.ended(held.policy.id, "succeeded", elapsed)
+            if held.task.batch_id is not None:
+                self._core.signals.batch_moved()
         elif settlement.kind == "dead":
             self._core.stats.ended(held.policy.id, "dead", elapsed)
+            if held.task.batch_id is not None:
+                self._core.signals.batch_moved()
             events.emit(
                 log,
                 events.TASK_DEAD,
@@ -339,6 +381,10 @@ def _call(core: Core, held: Held, span: AttemptSpan) -> Call:
         traceparent=span.context.traceparent if span.context else None,
         tracestate=span.context.tracestate if span.context else None,
         correlation_id=task.correlation_id,
+        cursor=task.cursor,
+        batch=task.batch_id,
+        schedule=task.schedule,
+        scheduled_for=task.scheduled_for,
         task_headers=task.headers,
         handler_headers=target.headers,
     )

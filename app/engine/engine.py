@@ -18,6 +18,8 @@ from app.telemetry import events
 from app.telemetry.logs import get_logger
 
 LAG_SECONDS = 0.5
+FOLD_SECONDS = 0.05
+"""How long the deltas of batches gather before they are folded."""
 FIRST_SNAPSHOT_SECONDS = 1.0
 """How long a start waits, so that the first scrape finds every queue; over a deep backlog it goes on without."""
 FLUSH_SECONDS = 10.0
@@ -56,7 +58,9 @@ class Engine:
         self._dispatch = Loop("dispatcher", self._dispatcher.tick, outage)
         self._promote = Loop("promoter", janitor.promote, outage)
         self._expire = Loop("expirer", janitor.expire, outage)
+        self._fold = Loop("folder", janitor.fold, outage)
         self._working = [
+            self._fold,
             self._dispatch,
             Loop("renewer", self._calls.renew, outage),
             self._promote,
@@ -72,6 +76,7 @@ class Engine:
         signals.stir = self._stir
         signals.freed = self._slot_freed
         signals.due_at = self._due_at
+        signals.batch_moved = lambda: self._fold.wake_in(FOLD_SECONDS)
         signals.revoked = self._revoked
 
     async def start(self) -> None:

@@ -26,6 +26,8 @@ class Housekeeping:
         self._every(3600, "expired partitions", _drop_partitions)
         self._every(60, "idempotency keys", pruning.idempotency_keys)
         self._every(300, "receipts", pruning.receipts)
+        self._every(60, "follow-up keys", pruning.followup_keys)
+        self._every(3600, "batches", pruning.batches)
         self._every(3600, "minutes", stats.prune)
         self._every(3600, "silent replicas", replicas.forget_silent)
         self._scheduler.start()

@@ -1,17 +1,19 @@
-"""What time does to tasks: promote what is due, expire what is too late, reap what nobody holds any more.
+"""What time does to tasks: promote what is due, expire what is too late, reap what nobody holds any more, fold
+what happened to batches.
 
 Every replica does all of it; SKIP LOCKED lets each row be moved once. Each sweep answers when the next row is due, so a loop
 sleeps until then, and never longer than its poll interval, which is the truth where a hint was lost.
 """
 
 from app.service.context import Core
-from app.store import tasks
+from app.store import batches, tasks
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
 PROMOTE_LIMIT = 1000
 EXPIRE_LIMIT = 500
 REAP_LIMIT = 500
+FOLD_LIMIT = 200
 POLL_SECONDS = 1.0
 REAP_SECONDS = 1.0
 
@@ -19,7 +21,7 @@ log = get_logger(__name__)
 
 
 class Janitor:
-    """Three ticks for three loops."""
+    """A tick for each of four loops."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -41,6 +43,7 @@ class Janitor:
                 self._core.stats.ended(queue_id, "dead", None)
         if due.moved:
             self._core.waiters.look()
+            self._core.signals.batch_moved()
             events.emit(log, events.TASKS_EXPIRED, tasks=due.moved)
         if due.moved == EXPIRE_LIMIT:
             return 0
@@ -50,6 +53,8 @@ class Janitor:
         reaped = await tasks.reap(self._core.db, REAP_LIMIT)
         if reaped:
             dead = sum(r.dead for r in reaped)
+            if dead:
+                self._core.signals.batch_moved()
             self._core.metrics.leases_reaped(len(reaped))
             events.emit(log, events.TASKS_REAPED, tasks=len(reaped), ready=len(reaped) - dead, dead=dead)
             for r in reaped:
@@ -60,3 +65,14 @@ class Janitor:
                     self._core.signals.lane_ready(r.queue_id, r.lane)
             self._core.signals.freed()
         return 0 if len(reaped) == REAP_LIMIT else REAP_SECONDS
+
+    async def fold(self) -> float:
+        folded = await batches.fold(self._core.db, FOLD_LIMIT)
+        if folded.batches:
+            self._core.metrics.group_written("fold", folded.batches)
+        for batch_id in folded.completed:
+            events.emit(log, events.BATCH_COMPLETED, batch=batch_id)
+        for queue_id in folded.queues:
+            self._core.stats.enqueued(queue_id, 1)
+            self._core.signals.lane_ready(queue_id, 0)
+        return 0 if folded.batches == FOLD_LIMIT else POLL_SECONDS

@@ -56,6 +56,8 @@ class Signals:
     """A change (resume, enable, a higher limit) may have opened any lane."""
     due_at: Callable[[float], None] = _ignore
     """Unix seconds by the database's clock at which a task becomes due or expires."""
+    batch_moved: Callable[[], None] = _ignore
+    """A task of a batch has ended, or was added: there is something to fold."""
     revoked: Callable[[str, str], None] = _ignore
     """(task id, id of the replica that holds it): the lease is gone, the call must end."""
 

@@ -16,18 +16,21 @@ from dataclasses import dataclass, field
 import msgspec
 
 from app.domain.errors import Refusal
+from app.domain.followups import Page
 from app.domain.instants import format_instant
 from app.domain.outcomes import Settlement, decide_failure
 from app.domain.retries import merged
 from app.domain.views import LeasedTaskView, TaskView
+from app.service import followups
 from app.service.context import Caller, Core
+from app.service.followups import MAX_RESULT_BYTES
 from app.store import queues, tasks, views
 from app.store.tasks import Claimed, Outcome
+from app.telemetry.tracing import TraceContext
 
 MAX_TASKS = 100
 MAX_WAIT_SECONDS = 60.0
 MAX_LEASE_SECONDS = 43_200.0
-MAX_RESULT_BYTES = 65_536
 BUSY_SECONDS = 0.005
 POLL_SECONDS = 1.0
 
@@ -193,6 +196,7 @@ async def acquire(
     return [
         LeasedTaskView(
             **msgspec.structs.asdict(shown[task.task_id]),
+            cursor=task.cursor,
             lease_token=task.token,
             lease_expires_at=format_instant(task.lease_expires_at),
         )
@@ -216,20 +220,29 @@ async def renew(core: Core, task_id: str, token: str, seconds: float, progress: 
     return await _view(core, task_id)
 
 
-async def complete(core: Core, task_id: str, token: str, result: bytes | None) -> TaskView:
-    """Raises Refusal: lease_lost, task_cancelled, task_not_found, too_large."""
-    if result is not None and len(result) > MAX_RESULT_BYTES:
-        raise Refusal("too_large", f"the result has {len(result)} bytes, at most {MAX_RESULT_BYTES} are allowed")
+async def complete(core: Core, task_id: str, token: str, page: Page) -> TaskView:
+    """With follow-up work, if the page names any; what is refused leaves the lease as it is.
+
+    Raises Refusal: lease_lost, task_cancelled, task_not_found, invalid, too_large, queue_full.
+    """
+    if page.result is not None and len(page.result) > MAX_RESULT_BYTES:
+        raise Refusal("too_large", f"the result has {len(page.result)} bytes, at most {MAX_RESULT_BYTES} are allowed")
     held = await tasks.held_lease(core.db, task_id, token)
     outcome = Outcome(
         task_id,
         token,
         "succeeded",
         "succeeded",
-        result=result,
-        result_format=None if result is None else "json",
+        result=page.result,
+        result_format=None if page.result is None else "json",
     )
-    return await _settle(core, outcome, held)
+    if held is None or not followups.follows(page):
+        return await _settle(core, outcome, held)
+    caller = Caller(held.tenant_id, held.tenant, "use")
+    lane = (held.queue_id, held.lane)
+    context = TraceContext.parse(held.traceparent, held.tracestate)
+    verdict = await followups.settle(core, caller, outcome, page, lane, context)
+    return await _settled(core, outcome, held, verdict)
 
 
 async def fail(
@@ -270,12 +283,17 @@ async def release(core: Core, task_id: str, token: str) -> TaskView:
 
 
 async def _settle(core: Core, outcome: Outcome, held: tasks.HeldLease | None) -> TaskView:
-    verdict = await core.settling.submit(outcome)
+    return await _settled(core, outcome, held, await core.settling.submit(outcome))
+
+
+async def _settled(core: Core, outcome: Outcome, held: tasks.HeldLease | None, verdict: str) -> TaskView:
     if verdict not in ("applied", "repeat"):
         raise await _refusal(core, outcome.task_id, outcome.token)
     if verdict == "applied" and held is not None:
         if outcome.kind in ("succeeded", "dead"):
             core.stats.ended(held.queue_id, outcome.kind, None)
+            if held.batch_id is not None:
+                core.signals.batch_moved()
         elif outcome.delay_seconds > 0:
             core.signals.due_at(core.clock.seconds() + outcome.delay_seconds)
         else:

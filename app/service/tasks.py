@@ -348,6 +348,7 @@ async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
         for cancelled in await tasks.cancel(core.db, caller.tenant_id, [task_id], "requested"):
             core.stats.ended(cancelled.queue_id, "cancelled", None)
             core.waiters.ended((task_id,))
+            core.signals.batch_moved()
             if cancelled.owner is not None:
                 core.signals.revoked(task_id, cancelled.owner)
                 core.signals.stir()

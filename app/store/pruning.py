@@ -20,6 +20,35 @@ delete from sluice.receipts where group_id = any(array(
 returning 1
 """
 
+# a batch that a redrive has reopened keeps its keys until all of it has ended again
+_FOLLOWUP_KEYS = """
+with due as (
+  select id from sluice.batches
+  where keys_until <= clock_timestamp() and succeeded + dead + cancelled >= total
+  order by keys_until limit 100 for update skip locked),
+gone as (
+  delete from sluice.followup_keys where (batch_id, root_id, queue_id, key) in (
+    select k.batch_id, k.root_id, k.queue_id, k.key from sluice.followup_keys k where k.batch_id in (select id from due)
+    limit $1)
+  returning batch_id),
+emptied as (
+  update sluice.batches b set keys_until = null from due
+  where b.id = due.id and (select count(*) from gone) < $1
+  returning 1)
+select (select count(*) from gone) + (select count(*) from emptied)
+"""
+
+_BATCHES = """
+with gone as (
+  delete from sluice.batches where id = any(array(
+    select id from sluice.batches
+    where kept_until <= clock_timestamp() and keys_until is null and succeeded + dead + cancelled >= total
+    order by kept_until limit $1))
+  returning id),
+completions as (delete from sluice.batch_completions c using gone g where c.batch_id = g.id)
+select count(*) from gone
+"""
+
 
 async def idempotency_keys(db: Database) -> int:
     """Forget keys past their time; how many."""
@@ -32,5 +61,20 @@ async def idempotency_keys(db: Database) -> int:
 async def receipts(db: Database) -> int:
     total = 0
     while count := len(await db.fetch(_RECEIPTS, CHUNK, RECEIPT_HOURS)):
+        total += count
+    return total
+
+
+async def followup_keys(db: Database) -> int:
+    """Forget the keys of batches that completed long enough ago."""
+    total = 0
+    while count := int(await db.fetchval(_FOLLOWUP_KEYS, CHUNK)):
+        total += count
+    return total
+
+
+async def batches(db: Database) -> int:
+    total = 0
+    while count := int(await db.fetchval(_BATCHES, CHUNK)):
         total += count
     return total

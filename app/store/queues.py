@@ -20,7 +20,10 @@ from app.store.handlers import REMEMBERED_DAYS
 from app.store.tables import handlers, lanes, queues
 
 _LOCK = text("select pg_advisory_xact_lock(5157003, (:id)::integer)")
-_HAS_TASKS = text("select exists (select from sluice.tasks where queue_id = :id)")
+_HAS_TASKS = text(
+    "select exists (select from sluice.tasks where queue_id = :id)"
+    " or exists (select from sluice.batch_completions where queue_id = :id and task_id is null)"
+)
 _NOW = func.clock_timestamp()
 
 
@@ -169,7 +172,7 @@ async def resume(connection: AsyncConnection, queue_id: int) -> None:
 
 
 async def has_tasks(connection: AsyncConnection, queue_id: int) -> bool:
-    """Whether an unfinished task is in this queue."""
+    """Whether an unfinished task is in this queue, or will be once a batch has completed."""
     return bool(await connection.scalar(_HAS_TASKS, {"id": queue_id}))
 
 

@@ -77,17 +77,17 @@ async def _enqueue(db: Database, group_id: str, entries: Sequence[Entry], atomic
         [e.task_id for e in entries],
         [e.queue_id for e in entries],
         [e.queue_version for e in entries],
-        _unless_bare([e.handler_id for e in entries]),
+        unless_bare([e.handler_id for e in entries]),
         [e.payload for e in entries],
-        _unless_bare([e.key for e in entries]),
-        _unless_bare([e.fingerprint for e in entries]),
-        _unless_bare([e.options for e in entries]),
-        _unless_bare([e.unique_key for e in entries]),
+        unless_bare([e.key for e in entries]),
+        unless_bare([e.fingerprint for e in entries]),
+        unless_bare([e.options for e in entries]),
+        unless_bare([e.unique_key for e in entries]),
     )
     return _RECEIPT.decode(receipt)
 
 
-def _unless_bare(column: list[Any]) -> list[Any] | None:
+def unless_bare(column: list[Any]) -> list[Any] | None:
     """Null for a column that no entry uses, so that the statement skips what it would be for."""
     return column if any(column) else None
 
@@ -123,6 +123,11 @@ class Claimed:
     traceparent: str | None
     tracestate: str | None
     created_at: datetime
+    cursor: str | None = None
+    batch_id: str | None = None
+    """Its batch, or the one whose completion it follows."""
+    schedule: str | None = None
+    scheduled_for: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,7 @@ async def claim(
     tasks = [
         Claimed(
             str(r[4]), str(r[5]), r[6], r[7], r[8], r[9], r[10], r[11], r[12], r[13], _json(r[14]) or {}, r[15],
-            _json(r[16]), r[17], r[18], r[19], r[20],
+            _json(r[16]), r[17], r[18], r[19], r[20], r[21], r[22] and str(r[22]), r[23], r[24],
         )
         for r in rows[:-1]
     ]  # fmt: skip
@@ -258,15 +263,24 @@ class HeldLease:
     lane: int
     attempt: int
     retry: dict[str, Any] | None
+    batch_id: str | None
+    traceparent: str | None
+    tracestate: str | None
+    tenant: str
 
 
 async def held_lease(db: Database, task_id: str, token: str) -> HeldLease | None:
     rows = await db.fetch(
-        "select tenant_id, queue_id, handler_id, attempt, retry from sluice.tasks where id = $1 and lease_token = $2",
+        "select t.tenant_id, t.queue_id, t.handler_id as lane, t.attempt, t.retry, t.batch_id, t.traceparent, t.tracestate,"
+        " n.name as tenant from sluice.tasks t join sluice.tenants n on n.id = t.tenant_id where t.id = $1 and t.lease_token = $2",
         task_id,
         token,
     )
-    return HeldLease(rows[0][0], rows[0][1], rows[0][2], rows[0][3], _json(rows[0][4])) if rows else None
+    if not rows:
+        return None
+    given = dict(rows[0].items())
+    batch_id = given["batch_id"]
+    return HeldLease(**{**given, "retry": _json(given["retry"]), "batch_id": batch_id and str(batch_id)})
 
 
 READY_QUEUES = """

@@ -86,6 +86,7 @@ TASK_DEAD = _event(
 )
 TASKS_EXPIRED = _event("tasks_expired", INFO, "Tasks passed expires_at before they started.", "tasks")
 TASKS_PURGED = _event("tasks_purged", INFO, "Waiting tasks were cancelled by a purge.", "tasks")
+BATCH_COMPLETED = _event("batch_completed", INFO, "All tasks of a batch have ended.", "batch")
 HANDLER_DISABLED = _event("handler_disabled", WARNING, "A handler said 410: its tasks wait.", "handler", "reason")
 
 # Housekeeping

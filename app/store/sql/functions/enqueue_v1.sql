@@ -2,7 +2,8 @@
 --   {"at": instant, "verdicts": {"<ordinal from 1>": [verdict, task id?]}, "waiting": {"<queue id>": code}}
 -- where an item without a verdict was created. Run again with the same p_group it writes nothing and answers the same.
 --
--- p_handlers, p_keys, p_fingerprints, p_options and p_uniques are null where no item of the group has any.
+-- p_handlers, p_keys, p_fingerprints, p_options and p_uniques are null where no item of the group has any. A group may join a
+-- batch whole, as follow-ups of p_parent under p_root: p_shown_keys are theirs, unique elsewhere (settle_followups_v1).
 -- Order of locks: the group, shared ones of handlers and queues, the depth of queues that bound it, idempotency keys sorted,
 -- unique keys as the caller has sorted them. Whoever inserts a unique key second waits, fails, and runs the group again.
 -- The rows are read in statements after the locks, under a newer snapshot: a count taken in the locking statement is too old.
@@ -10,7 +11,8 @@
 -- 'changed': the definition is not the one the caller validated against; 'again': the key expired meanwhile; both are retried.
 create function sluice.enqueue_v1(
   p_group uuid, p_ids uuid[], p_queues bigint[], p_versions bigint[], p_handlers bigint[],
-  p_payloads bytea[], p_keys text[], p_fingerprints bytea[], p_options text[], p_uniques text[] default null)
+  p_payloads bytea[], p_keys text[], p_fingerprints bytea[], p_options text[], p_uniques text[] default null,
+  p_batch uuid default null, p_root uuid default null, p_parent uuid default null, p_shown_keys text[] default null)
 returns jsonb language plpgsql volatile
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
@@ -132,25 +134,30 @@ begin
   insert into sluice.tasks (
     id, tenant_id, queue_id, handler_id, state, priority, run_at, created_at, expires_at, payload, type, headers, tags,
     correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts, timeout_seconds,
-    traceparent, tracestate)
+    traceparent, tracestate, root_id, parent_id, batch_id)
   select
     i.id, q.tenant_id, i.queue, coalesce(i.handler, 0), case when r.run_at > v_now then 2 else 0 end,
     coalesce((o.o ->> 'priority')::smallint, 0), r.run_at, v_now,
     coalesce((o.o ->> 'expires_at')::timestamptz, v_now + make_interval(secs => (o.o ->> 'ttl_seconds')::double precision)),
     i.payload, o.o ->> 'type', (o.o -> 'headers')::json,
     case when o.o ? 'tags' then array(select jsonb_array_elements_text(o.o -> 'tags')) end,
-    o.o ->> 'correlation_id', i.key,
+    o.o ->> 'correlation_id', coalesce(i.key, i.shown_key),
     case when i.key is not null then v_now + make_interval(secs => q.idempotency_seconds) end,
     o.o ->> 'unique_key', (o.o -> 'retry')::json, (o.o -> 'retry' ->> 'max_attempts')::integer,
-    (o.o ->> 'timeout_seconds')::double precision, o.o ->> 'traceparent', o.o ->> 'tracestate'
-  from unnest(p_ids, p_queues, p_handlers, p_payloads, p_keys, p_options)
-       with ordinality i(id, queue, handler, payload, key, options, n)
+    (o.o ->> 'timeout_seconds')::double precision, o.o ->> 'traceparent', o.o ->> 'tracestate',
+    p_root, p_parent, p_batch
+  from unnest(p_ids, p_queues, p_handlers, p_payloads, p_keys, p_options, p_shown_keys)
+       with ordinality i(id, queue, handler, payload, key, options, shown_key, n)
   join sluice.queues q on q.id = i.queue
   cross join lateral (select i.options::jsonb as o offset 0) o
   cross join lateral (select greatest((o.o ->> 'run_at')::timestamptz,
       v_now + make_interval(secs => (o.o ->> 'delay_seconds')::double precision), v_now) as run_at offset 0) r
   where not v_verdicts ? i.n::text;
 
+  if p_batch is not null then
+    insert into sluice.batch_deltas (batch_id, total)
+    select p_batch, cardinality(p_ids) - (select count(*) from jsonb_object_keys(v_verdicts));
+  end if;
   if p_handlers is not null then
     insert into sluice.lanes (queue_id, handler_id)
     select distinct i.queue, i.handler from unnest(p_queues, p_handlers) with ordinality i(queue, handler, n)

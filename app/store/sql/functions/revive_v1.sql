@@ -10,13 +10,13 @@ begin
     insert into sluice.tasks (
       id, tenant_id, queue_id, handler_id, state, priority, run_at, created_at, expires_at, payload, type, headers, tags,
       correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts, timeout_seconds, traceparent,
-      tracestate, root_id, parent_id, batch_id, cursor, schedule_id, scheduled_for, progress, attempt, claims, last_error,
+      tracestate, root_id, parent_id, batch_id, completes, cursor, schedule, scheduled_for, progress, attempt, claims, last_error,
       lease_handler_id, last_token, last_counted, last_replica, last_started_at, last_ended_at, last_outcome, last_status,
       last_message, last_excerpt, last_trace_id)
     select id, tenant_id, queue_id, handler_id, 0, priority, p_now, created_at,
       case when expires_at > p_now then expires_at end, payload, type, headers, tags,
       correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts, timeout_seconds, traceparent,
-      tracestate, root_id, parent_id, batch_id, cursor, schedule_id, scheduled_for, progress, 0, claims, last_error,
+      tracestate, root_id, parent_id, batch_id, completes, cursor, schedule, scheduled_for, progress, 0, claims, last_error,
       lease_handler_id, last_token, last_counted, last_replica, last_started_at, last_ended_at, last_outcome, last_status,
       last_message, last_excerpt, last_trace_id
     from sluice.task_history
@@ -25,7 +25,10 @@ begin
     on conflict (queue_id, unique_key) where unique_key is not null do nothing
     returning id)
   select coalesce(array_agg(id), '{}') into v_moved from live;
-  delete from sluice.task_history t where t.id = any(v_moved);
+  with gone as (delete from sluice.task_history t where t.id = any(v_moved) returning t.batch_id, t.state)
+  insert into sluice.batch_deltas (batch_id, dead, cancelled)
+  select g.batch_id, -count(*) filter (where g.state = 4), -count(*) filter (where g.state = 5)
+  from gone g where g.batch_id is not null group by 1;
   with earlier as (delete from sluice.attempt_history a where a.task_id = any(v_moved) returning a.*)
   insert into sluice.attempts (task_id, number, token, counted, replica, started_at, ended_at, outcome, status, message,
                                excerpt, trace_id)

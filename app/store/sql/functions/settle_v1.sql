@@ -1,7 +1,7 @@
 -- Write the outcomes of a group of attempts, each by compare-and-set on its lease token; answers one row a token:
 --   applied · repeat (this token has settled before: the first answer stands, nothing is written) · stale (the lease was
 --   lost: the late outcome is recorded with its attempt, the task is untouched) · unknown (the task is past its retention).
--- kind: 0 succeeded, 1 retry, 2 dead, 3 refund (the attempt does not count, the task is ready again), 4 hold (the handler has
+-- kind: 0 succeeded, 1 retry, 2 dead, 3 refund (the attempt does not count, the task is ready again, or after its delay), 4 hold (the handler has
 -- accepted and still works: the lease lives p_delays seconds from now, and the token settles it later).
 -- The token is the only fence in the predicates: `state = 1` beside it makes the planner trust the statistics of a partial
 -- index it believes empty. Whether the lease has run out is compared after the row lock.
@@ -30,7 +30,7 @@ begin
     insert into sluice.task_history (
       id, kept_until, tenant_id, queue_id, handler_id, state, reason, ended_at, priority, run_at, created_at, expires_at,
       payload, type, headers, tags, correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts,
-      timeout_seconds, traceparent, tracestate, root_id, parent_id, batch_id, cursor, schedule_id, scheduled_for, progress,
+      timeout_seconds, traceparent, tracestate, root_id, parent_id, batch_id, completes, cursor, schedule, scheduled_for, progress,
       attempt, claims, last_error, result, result_format, result_truncated, lease_handler_id, last_token, last_counted,
       last_replica, last_started_at, last_ended_at, last_outcome, last_status, last_message, last_excerpt, last_trace_id)
     select
@@ -39,11 +39,15 @@ begin
       t.tenant_id, t.queue_id, t.handler_id, case t.x_kind when 0 then 3 else 4 end, t.x_reason, v_now, t.priority, t.run_at,
       t.created_at, t.expires_at, t.payload, t.type, t.headers, t.tags, t.correlation_id, t.idempotency_key,
       t.idempotency_until, t.unique_key, t.retry, t.max_attempts, t.timeout_seconds, t.traceparent, t.tracestate, t.root_id,
-      t.parent_id, t.batch_id, t.cursor, t.schedule_id, t.scheduled_for, t.progress, t.attempt, t.claims,
+      t.parent_id, t.batch_id, t.completes, t.cursor, t.schedule, t.scheduled_for, t.progress, t.attempt, t.claims,
       coalesce(t.x_message, t.last_error), t.x_result, t.x_format, coalesce(t.x_truncated, false), t.lease_handler_id,
       t.last_token, true, t.last_replica, t.last_started_at, v_now, t.x_outcome, t.x_status, t.x_message, t.x_excerpt, t.x_trace
     from gone t join sluice.queues q on q.id = t.queue_id
-    returning id, kept_until, claims, last_token),
+    returning id, kept_until, claims, last_token, batch_id, state),
+  counted as (
+    insert into sluice.batch_deltas (batch_id, succeeded, dead)
+    select k.batch_id, count(*) filter (where k.state = 3), count(*) filter (where k.state = 4)
+    from kept k where k.batch_id is not null group by 1),
   earlier as (
     delete from sluice.attempts a using kept k where a.task_id = k.id and k.claims > 1
     returning a.*, k.kept_until),
@@ -58,8 +62,8 @@ begin
   if 1 = any(p_kinds) or 3 = any(p_kinds) then
     with back as (
       update sluice.tasks t set
-        state = case when x.kind = 1 and x.delay > 0 then 2 else 0 end,
-        run_at = case when x.kind = 1 then v_now + make_interval(secs => greatest(x.delay, 0)) else t.run_at end,
+        state = case when x.delay > 0 then 2 else 0 end,
+        run_at = case when x.kind = 1 or x.delay > 0 then v_now + make_interval(secs => greatest(x.delay, 0)) else t.run_at end,
         attempt = case when x.kind = 3 then t.attempt - 1 else t.attempt end,
         last_error = coalesce(x.message, t.last_error),
         lease_token = null, lease_owner = null, lease_claim = null, lease_expires_at = null,

@@ -1,0 +1,179 @@
+"""Completing a task with follow-up work: what its answer names is enqueued in the transaction that completes it.
+
+Either all of it happens or nothing: a page that is not valid, or does not fit, completes nothing and enqueues nothing. A
+completion whose answer was lost is sent again under its token, and then answers `repeat`.
+"""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from app.domain.errors import FieldError, Refusal, invalid, pointer
+from app.domain.followups import Page, parse_followup
+from app.domain.outcomes import FollowupsFault
+from app.domain.tasks import Enqueue
+from app.service.context import Caller, Core
+from app.service.tasks import LOOKUP_SECONDS, LOOKUPS, check, entry_of, find_queue
+from app.store import batches, handlers, partitions
+from app.store.batches import Completion, Followed
+from app.store.db import PartitionMissing
+from app.store.handlers import OwnHandler
+from app.store.tasks import Entry, Outcome
+from app.telemetry.tracing import TraceContext
+
+MAX_ERRORS = 20
+"""As many pointers a refused page names."""
+PAUSE_EVERY = 100
+"""Tasks judged between two looks at whatever else the process has to do."""
+MAX_RESULT_BYTES = 65_536
+
+
+@dataclass(slots=True)
+class _Making:
+    """The entries of a page in the making; a task that breaks a rule leaves its pointers instead."""
+
+    core: Core
+    caller: Caller
+    context: TraceContext | None
+    entries: list[Entry] = field(default_factory=list)
+    errors: list[FieldError] = field(default_factory=list)
+    own: dict[str, OwnHandler | None] = field(default_factory=dict)
+    due: list[float] = field(default_factory=list)
+    """Unix seconds at which tasks of the page become due or expire."""
+
+    async def add(self, queue: str, task: Enqueue, where: str) -> None:
+        core, caller = self.core, self.caller
+        try:
+            row = await find_queue(core, caller, queue)
+        except Refusal as refusal:
+            self.errors.append(FieldError(where + "/queue", refusal.detail))
+            return
+        own = None
+        if task.handler is not None:
+            if task.handler not in self.own:
+                self.own[task.handler] = await handlers.find_own(core.db, caller.tenant_id, task.handler)
+            own = self.own[task.handler]
+        try:
+            # their keys are the batch's: none of them replays what an enqueue made under the same key
+            await check(core, row, own, msgspec.structs.replace(task, idempotency_key=None), where)
+        except Refusal as refusal:
+            self.errors += refusal.errors or [FieldError(where, refusal.detail)]
+            return
+        entry = entry_of(core, row, own.id if own else 0, task, self.context)
+        self.entries.append(entry)
+        now = core.clock.now()
+        self.due += [at.timestamp() for at in (task.run_at_from(now), task.expires_at_from(now)) if at and at > now]
+
+
+def result_of(page: Page) -> tuple[bytes | None, str | None, bool]:
+    """(bytes, format, truncated) as a task keeps them: one that is too long is cut, and then no JSON any more."""
+    if page.result is None:
+        return None, None, False
+    if len(page.result) > MAX_RESULT_BYTES:
+        return page.result[:MAX_RESULT_BYTES], "text", True
+    return page.result, "json", False
+
+
+def follows(page: Page) -> bool:
+    return bool(page.spans or page.next is not None or page.on_complete is not None)
+
+
+def fault(refusal: Refusal) -> tuple[FollowupsFault, str]:
+    """What a refusal of a page is to the task that answered it, and what its last_error says."""
+    pointers = "; ".join(f"{error.pointer}: {error.detail}" for error in refusal.errors)
+    error = f"the follow-up work was refused: {pointers or refusal.detail}"
+    if refusal.code == "too_large":
+        return "too_large", error
+    return ("queue_full" if refusal.code in ("queue_full", "unavailable") else "invalid"), error
+
+
+async def settle(
+    core: Core, caller: Caller, outcome: Outcome, page: Page, lane: tuple[int, int], context: TraceContext | None
+) -> str:
+    """Complete the task with what follows: applied, repeat, stale or unknown. `lane` is the task's own, for its continuation.
+
+    Raises Refusal, and then nothing has happened: invalid (with pointers into the page), queue_full (no room now), too_large
+    (more tasks for a queue than its max_depth), unavailable.
+    """
+    result, result_format, truncated = result_of(page)
+    outcome = replace(outcome, result=result, result_format=result_format, result_truncated=truncated)
+    if not follows(page):
+        return await core.settling.submit(outcome)
+    for tried in range(LOOKUPS):
+        await asyncio.sleep(LOOKUP_SECONDS * tried)
+        making, completion = await _make(core, caller, page, context)
+        followed = await _write(core, outcome, making.entries, page.next, completion)
+        match followed.verdict:
+            case "changed":
+                for key in [key for key in core.queue_cache if key[0] == caller.tenant_id]:
+                    core.queue_cache.pop(key, None)
+            case "queue_full":
+                raise Refusal(
+                    "queue_full",
+                    f"queue {followed.queue} has no room for this page under its max_depth",
+                    retry_after_seconds=1,
+                )
+            case "too_large":
+                raise Refusal("too_large", f"the page has more tasks than the max_depth of queue {followed.queue}")
+            case verdict:
+                if verdict == "applied":
+                    core.waiters.ended((outcome.task_id,))
+                    _announce(core, making, followed, lane if page.next is not None else None)
+                return verdict
+    raise Refusal("unavailable", "the queues of the page keep changing", retry_after_seconds=1)
+
+
+async def _make(
+    core: Core, caller: Caller, page: Page, context: TraceContext | None
+) -> tuple[_Making, Completion | None]:
+    making = _Making(core, caller, context)
+    for n, span in enumerate(page.spans):
+        try:
+            item = parse_followup(span, n, core.max_payload_bytes)
+        except Refusal as refusal:
+            making.errors += refusal.errors
+        else:
+            await making.add(item.queue, item.task, pointer("tasks", n))
+        if len(making.errors) >= MAX_ERRORS:
+            break
+        if n % PAUSE_EVERY == PAUSE_EVERY - 1:
+            await asyncio.sleep(0)
+    completion = None
+    if page.on_complete is not None:
+        then = _Making(core, caller, None)
+        await then.add(page.on_complete.queue, Enqueue(page.on_complete.payload), "/on_complete")
+        making.errors += then.errors
+        for entry in then.entries:
+            completion = Completion(entry.queue_id, entry.queue_version, entry.payload)
+    if making.errors:
+        raise invalid(making.errors[:MAX_ERRORS])
+    return making, completion
+
+
+async def _write(
+    core: Core, outcome: Outcome, entries: list[Entry], next_cursor: str | None, completion: Completion | None
+) -> Followed:
+    try:
+        return await batches.settle_followups(core.db, outcome, entries, next_cursor, completion)
+    except PartitionMissing:
+        await partitions.ensure_ahead(core.db)
+        return await batches.settle_followups(core.db, outcome, entries, next_cursor, completion)
+
+
+def _announce(core: Core, making: _Making, followed: Followed, continued: tuple[int, int] | None) -> None:
+    """Count what was enqueued, and wake what is to deal with it."""
+    core.metrics.group_written("settle_followups", len(making.entries))
+    created = Counter(followed.created)
+    lanes = {(entry.queue_id, entry.handler_id) for entry in making.entries}
+    if continued is not None:
+        created[continued[0]] += 1
+        lanes.add(continued)
+    for queue_id, count in created.items():
+        core.stats.enqueued(queue_id, count)
+    for lane in lanes:
+        core.signals.lane_ready(*lane)
+    if making.due:
+        core.signals.due_at(min(making.due))
+    core.signals.batch_moved()

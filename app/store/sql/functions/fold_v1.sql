@@ -1,0 +1,57 @@
+-- Fold what was appended to up to p_limit batches into their counts, and enqueue what waits for one that has completed: sealed,
+-- and all of it ended. Answers one row a batch: whether it completed just now, and the queues that got a task.
+-- The batch's row is locked first and the deltas are summed in a later statement: two last settlers that each count "one left"
+-- would never complete it. Batches that another replica folds are passed over; it looks again while there are deltas.
+create function sluice.fold_v1(p_limit integer)
+returns table (batch_id uuid, completed boolean, queues bigint[]) language plpgsql volatile
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off set jit = off
+as $$
+#variable_conflict use_column
+declare v_pending uuid[]; v_ids uuid[]; v_ended uuid[]; v_new uuid[]; v_now timestamptz;
+begin
+  -- one index probe a batch, however many deltas each has
+  with recursive pending(id) as (
+    (select d.batch_id from sluice.batch_deltas d order by d.batch_id limit 1)
+    union all
+    select (select d.batch_id from sluice.batch_deltas d where d.batch_id > p.id order by d.batch_id limit 1)
+    from pending p where p.id is not null)
+  select array_agg(l.id) into v_pending from (select p.id from pending p where p.id is not null limit p_limit) l;
+  if v_pending is null then return; end if;
+  delete from sluice.batch_deltas d where d.batch_id = any(v_pending)
+    and not exists (select from sluice.batches b where b.id = d.batch_id);  -- forgotten with its batch
+  select array_agg(l.id) into v_ids
+  from (select b.id from sluice.batches b where b.id = any(v_pending) order by b.id for no key update skip locked) l;
+  if v_ids is null then return; end if;
+
+  with gone as (delete from sluice.batch_deltas d where d.batch_id = any(v_ids) returning d.*),
+  sums as (select g.batch_id as id, sum(g.total) as total, sum(g.succeeded) as succeeded, sum(g.dead) as dead,
+                  sum(g.cancelled) as cancelled from gone g group by 1)
+  update sluice.batches b set total = b.total + s.total, succeeded = b.succeeded + s.succeeded, dead = b.dead + s.dead,
+    cancelled = b.cancelled + s.cancelled
+  from sums s where b.id = s.id;
+
+  v_now := clock_timestamp();
+  select array_agg(b.id), array_agg(b.id) filter (where b.completed_at is null) into v_ended, v_new
+  from sluice.batches b where b.id = any(v_ids) and b.sealed and b.succeeded + b.dead + b.cancelled >= b.total;
+  update sluice.batches b set completed_at = v_now,
+    keys_until = v_now + make_interval(secs => k.seconds),
+    kept_until = v_now + make_interval(secs => greatest(k.seconds, 86400 * greatest(q.succeeded_days, q.dead_days, q.cancelled_days)))
+  from sluice.queues q, lateral (
+    select max(o.idempotency_seconds) as seconds from sluice.queues o
+    where o.tenant_id = q.tenant_id
+      and o.id in (select f.queue_id from sluice.followup_keys f where f.batch_id = b.id)) k
+  where b.id = any(v_new) and q.id = b.queue_id;
+  return query
+    with fired as (
+      update sluice.batch_completions c set task_id = sluice.uuid7_v1()
+      where c.batch_id = any(v_ended) and c.task_id is null
+      returning c.*),
+    enqueued as (
+      insert into sluice.tasks (id, tenant_id, queue_id, state, priority, run_at, created_at, payload, completes)
+      select f.task_id, q.tenant_id, f.queue_id, 0, 0, v_now, v_now, f.payload, f.batch_id
+      from fired f join sluice.queues q on q.id = f.queue_id
+      returning queue_id, completes)
+    select i.id, i.id = any(coalesce(v_new, '{}')),
+           coalesce((select array_agg(distinct e.queue_id) from enqueued e where e.completes = i.id), '{}')
+    from unnest(v_ids) i(id);
+end $$;
