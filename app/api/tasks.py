@@ -47,6 +47,8 @@ async def filters_of(
     tag: Annotated[str | None, Query(min_length=1, max_length=MAX_TAG)] = None,
     handler: NameQuery = None,
     correlation_id: LabelQuery = None,
+    schedule: NameQuery = None,
+    batch: Annotated[str | None, Query(max_length=36, json_schema_extra={"format": "uuid"})] = None,
     ended_from: InstantQuery = None,
     ended_to: InstantQuery = None,
 ) -> TaskFilters:
@@ -59,9 +61,12 @@ async def filters_of(
         span.append(None if text is None else parse_instant(text))
         if text is not None and span[-1] is None:
             errors.append(FieldError(f"/{name}", "expected an RFC 3339 instant with an offset (encode + as %2B)"))
+    batch_id = None if batch is None else parse_uuid(batch)
+    if batch is not None and batch_id is None:
+        errors.append(FieldError("/batch", "is not the id of a batch"))
     if errors:
         raise invalid(errors)
-    return TaskFilters(queue, state, reason, type, tag, handler, correlation_id, span[0], span[1])
+    return TaskFilters(queue, state, reason, type, tag, handler, correlation_id, schedule, batch_id, span[0], span[1])
 
 
 @router.get("", operation_id="list_tasks", response_model=Page[TaskOut], responses=problems())

@@ -91,6 +91,8 @@ class TaskFilters:
     tag: str | None = None
     handler: str | None = None
     correlation_id: str | None = None
+    schedule: str | None = None
+    batch: str | None = None
     ended_from: datetime | None = None
     ended_to: datetime | None = None
 

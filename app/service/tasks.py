@@ -323,6 +323,8 @@ async def list_page(
             tag=filters.tag,
             handler_ids=handler_ids,
             correlation_id=filters.correlation_id,
+            schedule=filters.schedule,
+            batch=filters.batch,
             ended_from=filters.ended_from,
             ended_to=filters.ended_to,
         ),

@@ -22,7 +22,7 @@ select t.id, q.name as queue, h.name as handler, t.type,
   coalesce(t.max_attempts, q.max_attempts) as max_attempts,
   coalesce(t.timeout_seconds, q.timeout_seconds, h.timeout_seconds) as timeout_seconds,
   t.last_error, null::bytea as result, null::text as result_format, false as result_truncated, t.progress,
-  t.lease_expires_at, t.last_replica as replica, t.scheduled_for, t.batch_id, t.parent_id,
+  t.lease_expires_at, t.last_replica as replica, t.schedule, t.scheduled_for, t.batch_id, t.parent_id,
   case
     when t.state = 1 then null
     when t.state = 2 and t.run_at > clock_timestamp() then 'run_at'
@@ -52,7 +52,7 @@ select t.id, q.name as queue, h.name as handler, t.type,
   t.last_started_at as started_at, t.ended_at, t.expires_at, t.attempt, coalesce(t.max_attempts, q.max_attempts) as max_attempts,
   coalesce(t.timeout_seconds, q.timeout_seconds, h.timeout_seconds) as timeout_seconds,
   t.last_error, t.result, t.result_format, t.result_truncated, t.progress,
-  null::timestamptz as lease_expires_at, t.last_replica as replica, t.scheduled_for, t.batch_id, t.parent_id,
+  null::timestamptz as lease_expires_at, t.last_replica as replica, t.schedule, t.scheduled_for, t.batch_id, t.parent_id,
   null::text as waiting_for
 from {source} t
 join sluice.queues q on q.id = t.queue_id
@@ -131,6 +131,8 @@ class TaskQuery:
     tag: str | None = None
     handler_ids: Sequence[int] | None = None
     correlation_id: str | None = None
+    schedule: str | None = None
+    batch: str | None = None
     ended_from: datetime | None = None
     ended_to: datetime | None = None
 
@@ -175,6 +177,8 @@ async def list_tasks(db: Database, query: TaskQuery) -> list[TaskView]:
     c.both(query.type, "t.type = {}")
     c.both(query.tag, "{} = any(t.tags)")
     c.both(query.correlation_id, "t.correlation_id = {}")
+    c.both(query.schedule, "t.schedule = {}")
+    c.both(query.batch, "t.batch_id = {}::uuid")
     if query.handler_ids is not None:
         own = "coalesce(nullif(t.handler_id, 0), q.handler_id) = any({}::bigint[])"
         c.add(list(query.handler_ids), own, own.replace("q.handler_id", "t.lease_handler_id, q.handler_id"))
@@ -273,6 +277,7 @@ def task_view(row: Any) -> TaskView:
         progress=_decoded(row["progress"]),
         lease=None if lease is None else Lease(_at(lease) or ""),
         replica=row["replica"],
+        schedule=row["schedule"],
         scheduled_for=_at(row["scheduled_for"]),
         batch=None if row["batch_id"] is None else str(row["batch_id"]),
         parent=None if row["parent_id"] is None else str(row["parent_id"]),

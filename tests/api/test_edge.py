@@ -353,7 +353,7 @@ async def test_filters_reach_the_service(api: httpx2.AsyncClient, services: Serv
         "/tasks?queue=q&state=dead&reason=expired&type=t&tag=g&handler=h&correlation_id=c&limit=7&include=payload"
         "&ended_from=2026-11-21T12:00:00Z&ended_to=2026-11-21T13:00:00%2B01:00"
     )
-    filters = TaskFilters("q", State.DEAD, Reason.EXPIRED, "t", "g", "h", "c", NOW, NOW)
+    filters = TaskFilters("q", State.DEAD, Reason.EXPIRED, "t", "g", "h", "c", ended_from=NOW, ended_to=NOW)
     assert services.last == (KEYS["slk_operate"], filters, None, 7, True)
     await api.get("/tasks")
     assert services.last == (KEYS["slk_operate"], TaskFilters(), None, 50, False)
@@ -664,6 +664,9 @@ def test_the_document_and_the_decoders_know_the_same_fields() -> None:
     assert set(TaskIn.model_fields) == set(TaskBody.__struct_fields__)
     assert set(TaskOut.model_fields) == set(TaskView.__struct_fields__)
     assert set(AttemptOut.model_fields) == set(AttemptView.__struct_fields__)
+    assert set(LeasedTaskOut.model_fields) == set(LeasedTaskView.__struct_fields__)
+    assert set(CompleteIn.model_fields) == set(PageBody.__struct_fields__)
+    assert set(FollowUpIn.model_fields) == set(FollowUpBody.__struct_fields__)
 
 
 async def test_the_docs_load_nothing_from_elsewhere(api: httpx2.AsyncClient) -> None:

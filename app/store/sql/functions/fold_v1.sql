@@ -34,13 +34,13 @@ begin
   select array_agg(b.id), array_agg(b.id) filter (where b.completed_at is null) into v_ended, v_new
   from sluice.batches b where b.id = any(v_ids) and b.sealed and b.succeeded + b.dead + b.cancelled >= b.total;
   update sluice.batches b set completed_at = v_now,
-    keys_until = v_now + make_interval(secs => k.seconds),
-    kept_until = v_now + make_interval(secs => greatest(k.seconds, 86400 * greatest(q.succeeded_days, q.dead_days, q.cancelled_days)))
-  from sluice.queues q, lateral (
-    select max(o.idempotency_seconds) as seconds from sluice.queues o
-    where o.tenant_id = q.tenant_id
-      and o.id in (select f.queue_id from sluice.followup_keys f where f.batch_id = b.id)) k
-  where b.id = any(v_new) and q.id = b.queue_id;
+    keys_until = v_now + make_interval(secs => x.seconds),
+    kept_until = v_now + make_interval(secs => greatest(x.seconds, 86400 * x.days))
+  from (select n.id, greatest(q.succeeded_days, q.dead_days, q.cancelled_days) as days,
+               (select max(o.idempotency_seconds) from sluice.queues o
+                where o.id in (select f.queue_id from sluice.followup_keys f where f.batch_id = n.id)) as seconds
+        from sluice.batches n join sluice.queues q on q.id = n.queue_id where n.id = any(v_new)) x
+  where b.id = x.id;
   return query
     with fired as (
       update sluice.batch_completions c set task_id = sluice.uuid7_v1()
