@@ -106,6 +106,7 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
             queues.router,
             leases.pull_router,
             leases.holder_router,
+            leases.complete_router,
             tasks.router,
             limits.router,
         ]

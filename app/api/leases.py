@@ -6,6 +6,7 @@ import msgspec
 from fastapi import APIRouter, Body, Depends, Header, Path, Request, Response
 
 from app.api.auth import CoreDep, User
+from app.api.config import EdgeConfig
 from app.api.models.leases import CompleteIn, FailIn, LeasedTasksOut, LeaseIn, RenewIn, given
 from app.api.models.tasks import TaskOut
 from app.api.models.wire import json_reply
@@ -13,15 +14,24 @@ from app.api.problems import problems
 from app.api.strict import OpenRoute, StrictRoute
 from app.api.tasks import TaskId, disconnected
 from app.domain.errors import Refusal
-from app.domain.followups import Page
+from app.domain.followups import MAX_FOLLOWUP_BYTES, Page, split_page
 from app.domain.ids import parse_uuid
 from app.domain.names import NAME_PATTERN
 from app.service import leases
 
 QueueName = Annotated[str, Path(pattern=NAME_PATTERN)]
 
+
+class FollowUpsRoute(OpenRoute):
+    """The payloads of follow-up work leave as the bytes they came in, so its body is handed on as bytes."""
+
+    max_body_bytes = MAX_FOLLOWUP_BYTES
+    judges = False
+
+
 pull_router = APIRouter(tags=["leases"], route_class=StrictRoute)
 holder_router = APIRouter(prefix="/tasks", tags=["leases"], route_class=OpenRoute)
+complete_router = APIRouter(prefix="/tasks", tags=["leases"], route_class=FollowUpsRoute)
 HOLDER = ("task_not_found", "lease_lost", "task_cancelled")
 
 
@@ -37,6 +47,13 @@ async def token_of(
 
 
 Token = Annotated[str, Depends(token_of)]
+
+
+COMPLETE = {
+    "requestBody": {
+        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{CompleteIn.__name__}"}}},
+    }
+}
 
 
 @pull_router.post(
@@ -75,16 +92,22 @@ async def renew_lease(core: CoreDep, task_id: TaskId, token: Token, body: RenewI
     return json_reply(msgspec.json.encode(await leases.renew(core, task_id, token, body.seconds, encoded)))
 
 
-@holder_router.post(
-    "/{task_id}/complete", operation_id="complete_task", response_model=TaskOut, responses=problems(*HOLDER, body=True)
+@complete_router.post(
+    "/{task_id}/complete",
+    operation_id="complete_task",
+    response_model=TaskOut,
+    responses=problems(*HOLDER, "queue_full", body=True),
+    openapi_extra=COMPLETE,
 )
-async def complete_task(
-    core: CoreDep, task_id: TaskId, token: Token, body: Annotated[CompleteIn, Body(default_factory=CompleteIn)]
-) -> Response:
-    """End a task as succeeded. Repeated with the same token it answers as the first time and writes nothing."""
-    result, told = given(body, "result")
-    encoded = msgspec.json.encode(result) if told else None
-    return json_reply(msgspec.json.encode(await leases.complete(core, task_id, token, Page(result=encoded))))
+async def complete_task(request: Request, core: CoreDep, task_id: TaskId, token: Token) -> Response:
+    """End a task as succeeded, with its follow-up work if it names any: all of it is enqueued, or nothing and the lease stays.
+
+    Repeated with the same token it answers as the first time and writes nothing.
+    """
+    edge: EdgeConfig = request.app.state.edge
+    body = await request.body()
+    page = split_page(body, edge.max_payload_bytes) if body else Page()
+    return json_reply(msgspec.json.encode(await leases.complete(core, task_id, token, page)))
 
 
 @holder_router.post(

@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from app.api import bulk, enqueue
+from app.api.models.leases import CompleteIn
 from app.api.models.tasks import BulkIn, BulkOut, TaskIn, TaskOut
 from app.api.models.wire import FieldProblem, Problem
 from app.api.problems import header, problems
@@ -92,7 +93,12 @@ def document(app: FastAPI, *, tasks: bool, secured: bool) -> dict[str, Any]:
         schemas.pop(name, None)
     modes: list[Any] = [(Problem, "serialization"), (FieldProblem, "serialization")]
     if tasks:
-        modes += [(TaskIn, "validation"), (BulkIn, "validation"), (BulkOut, "serialization")]
+        modes += [
+            (TaskIn, "validation"),
+            (BulkIn, "validation"),
+            (CompleteIn, "validation"),
+            (BulkOut, "serialization"),
+        ]
         found["paths"].setdefault(enqueue.PATH, {})["post"] = dict(ENQUEUE)
         found["paths"].setdefault(bulk.PATH, {})["post"] = dict(BULK)
     _, more = models_json_schema(modes, ref_template=_REF)

@@ -99,6 +99,10 @@ class StrictRoute(APIRoute):
     """A route that knows its caller before it reads a body."""
 
     authenticates: ClassVar[bool] = True
+    max_body_bytes: ClassVar[int | None] = None
+    """None: as much as a payload may need."""
+    judges: ClassVar[bool] = True
+    """False: the operation takes the body as bytes and judges it itself."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -113,9 +117,13 @@ class StrictRoute(APIRoute):
             check_query(request.scope["query_string"], known)
             if request.method not in ("POST", "PUT", "PATCH"):
                 return await handle(request)
-            body = await read_body(request.receive, request.headers.get("content-length"), edge.max_body_bytes)
+            limit = self.max_body_bytes or edge.max_body_bytes
+            body = await read_body(request.receive, request.headers.get("content-length"), limit)
             if not body and not body_required:
                 return await handle(JudgedRequest(request, b"", None))
+            if not self.judges:
+                require_json(request.headers.get("content-type"))
+                return await handle(JudgedRequest(request, body, None))
             value = judge(body, request.headers)
             if field is None and value != {}:
                 raise Refusal("invalid", "this route takes no body", [FieldError("", "expected no body")])

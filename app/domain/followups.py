@@ -65,19 +65,19 @@ class _OnCompleteBody(msgspec.Struct, forbid_unknown_fields=True):
     payload: msgspec.Raw
 
 
-class _PageBody(msgspec.Struct, forbid_unknown_fields=True):
+class PageBody(msgspec.Struct, forbid_unknown_fields=True):
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     tasks: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     next: str | None = None
     on_complete: _OnCompleteBody | None = None
 
 
-class _FollowUpBody(TaskBody, kw_only=True, forbid_unknown_fields=True):
+class FollowUpBody(TaskBody, kw_only=True, forbid_unknown_fields=True):
     queue: str
     idempotency_key: str
 
 
-_PAGE_BODY = msgspec.json.Decoder(_PageBody)
+_PAGE_BODY = msgspec.json.Decoder(PageBody)
 _SPANS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -141,7 +141,7 @@ def parse_followup(span: msgspec.Raw, index: int, max_payload_bytes: int) -> Fol
     """One task of a document. Raises Refusal (invalid) with pointers into the document."""
     where = pointer("tasks", index)
     try:
-        body, _ = decode_item(span, where, max_payload_bytes, _FollowUpBody)
+        body, _ = decode_item(span, where, max_payload_bytes, FollowUpBody)
     except Refusal as refusal:
         if refusal.code != "too_large":
             raise

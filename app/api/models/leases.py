@@ -4,8 +4,9 @@ from typing import Any
 
 from pydantic import Field
 
-from app.api.models.tasks import AnyJson, TaskOut
-from app.api.models.wire import Instant, RequestBody, ResponseBody
+from app.api.models.tasks import AnyJson, Label, TaskIn, TaskOut
+from app.api.models.wire import Instant, Name, RequestBody, ResponseBody
+from app.domain.followups import MAX_CURSOR, MAX_FOLLOWUP_TASKS
 from app.service.leases import MAX_LEASE_SECONDS, MAX_TASKS, MAX_WAIT_SECONDS
 
 MAX_ERROR = 2000
@@ -18,6 +19,7 @@ class LeaseIn(RequestBody):
 
 
 class LeasedTaskOut(TaskOut):
+    cursor: str | None = Field(description="Of a continuation: the `next` that its page named.")
     lease_token: str = Field(description="The only credential for this lease: send it as `Sluice-Lease-Token`.")
     lease_expires_at: Instant
 
@@ -31,8 +33,25 @@ class RenewIn(RequestBody):
     progress: AnyJson = None
 
 
+class OnCompleteIn(RequestBody):
+    queue: Name
+    payload: AnyJson
+
+
+class FollowUpIn(TaskIn):
+    queue: Name
+    idempotency_key: Label = Field(description="Unique by root task and queue; the first task under a key wins.")
+
+
 class CompleteIn(RequestBody):
+    """The document: the body is judged as the answer of a handler is, and payloads stay bytes."""
+
     result: AnyJson = None
+    tasks: list[FollowUpIn] = Field([], max_length=MAX_FOLLOWUP_TASKS, description="Enqueued with the completion.")
+    next: str | None = Field(
+        None, min_length=1, max_length=MAX_CURSOR, description="Also enqueue this task again, with this cursor."
+    )
+    on_complete: OnCompleteIn | None = Field(None, description="Enqueued once all tasks of the batch have ended.")
 
 
 class FailIn(RequestBody):
