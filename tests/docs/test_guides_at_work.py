@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import sqlite3
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -161,6 +162,59 @@ async def test_a_job_in_a_shell_renews_and_completes(api: Api, handler: Handler,
     await in_shell(tmp_path, lines, TOKEN=headers["sluice-lease-token"], TASK_URL=headers["sluice-task-url"])
     done = await api.task(task["id"])
     assert (done["state"], done["result"], done["progress"]) == ("succeeded", {"rows": 17}, 0.5)
+
+
+@needs_curl
+async def test_a_listing_fans_out_page_by_page(api: Api, handler: Handler, tmp_path: Path) -> None:
+    page = GUIDES / "fan-out.md"
+    names: dict[str, Any] = {}
+    exec(blocks(page, "python")[0], names)
+    names["PAGE"] = 10
+    db = sqlite3.connect(":memory:")
+    db.execute("create table customers (id integer primary key)")
+    db.executemany("insert into customers values (?)", [(id,) for id in range(1, 26)])
+
+    def billing(request: Received) -> Reply:
+        if request.headers["sluice-queue"] != "months":
+            return Reply()
+        status, headers, body = names["list_customers"](db, request.headers, request.json)
+        return Reply(status, headers, body.encode())
+
+    handler.script(billing)
+    define, _ = blocks(page, "sh")
+    await in_shell(tmp_path, define.replace("http://127.0.0.1:9000/", handler.url), S=api.url)
+
+    async def closed() -> bool:
+        return any(request.headers["sluice-queue"] == "closing" for request in handler.requests)
+
+    await poll(closed)
+    sent = [request for request in handler.requests if request.headers["sluice-queue"] == "statements"]
+    assert sorted(request.json["customer"] for request in sent) == list(range(1, 26))
+    assert {request.json["month"] for request in sent} == {"2026-11"}
+    listed = [request for request in handler.requests if request.headers["sluice-queue"] == "months"]
+    assert [request.headers.get("sluice-cursor") for request in listed] == [None, "10", "20"]
+    assert handler.requests[-1].headers["sluice-queue"] == "closing"
+    root = handler.requests[-1].headers["sluice-batch"]
+    assert root == listed[0].task
+    assert len(await api.pages("/tasks", batch=root)) == 28
+    await handler.idle()
+    db.close()
+
+
+@needs_curl
+async def test_a_handler_that_held_fans_out_with_its_completion(api: Api, handler: Handler, tmp_path: Path) -> None:
+    handler.script(Reply(202, {"sluice-hold": "60"}))
+    (await api.put("/queues/statements", json={})).raise_for_status()
+    task = await api.enqueue(await api.queue_to(handler.url))
+    (call,) = await handler.received()
+    await held(api, task)
+    _, lines = blocks(GUIDES / "fan-out.md", "sh")
+    headers = call.headers
+    await in_shell(tmp_path, lines, TOKEN=headers["sluice-lease-token"], TASK_URL=headers["sluice-task-url"])
+    done = await api.task(task["id"])
+    assert (done["state"], done["result"]) == ("succeeded", {"customers": 1})
+    (statement,) = await api.pages("/tasks", queue="statements", include="payload")
+    assert (statement["payload"], statement["parent"]) == ({"customer": 1}, task["id"])
 
 
 async def held(api: Api, task: dict[str, Any]) -> None:
