@@ -184,6 +184,7 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
         sluice = await build(settings, dsn, f"http://{shown}:{port}")
         logs.name_replica(sluice.core.replica.name)
         stack.push_async_callback(sluice.core.db.close)
+        stack.push_async_callback(sluice.core.schemas.close)
         stack.push_async_callback(sluice.core.transport.aclose)
         stack.push_async_callback(sluice.core.tracing.aclose)
         if settings.bootstrap_key is not None:

@@ -13,6 +13,7 @@ from app.domain.handlers import MAX_DESCRIPTION, check_max_concurrency, check_ti
 from app.domain.names import NAME_RULE, is_name
 from app.domain.retries import DEFAULT_RETRY, check_retry, retry_to_dict
 from app.domain.retries import merged as merged
+from app.domain.schemas import check_schema, schema_text, schema_value
 from app.domain.texts import check_text
 
 MAX_DEPTH = 1_000_000_000
@@ -46,7 +47,8 @@ class QueueDefinition:
     """None: the handler's."""
     retry: RetryPolicy = DEFAULT_RETRY
     idempotency_seconds: float = 86_400.0
-    payload_schema: None = None
+    payload_schema: str | None = None
+    """Its JSON text; None: payloads may be anything."""
     retention: Retention = field(default_factory=Retention)
     description: str | None = None
 
@@ -62,6 +64,8 @@ class QueueDefinition:
         errors += check_retry(retry_to_dict(self.retry))
         if not 0 <= self.idempotency_seconds <= MAX_IDEMPOTENCY_SECONDS:
             errors.append(FieldError("/idempotency_seconds", f"expected seconds from 0 to {MAX_IDEMPOTENCY_SECONDS}"))
+        if self.payload_schema is not None:
+            errors += check_schema(self.payload_schema)
         errors += self.retention.check()
         if self.description is not None:
             errors += check_text(self.description, "/description", MAX_DESCRIPTION, empty=True)
@@ -82,7 +86,10 @@ class QueueView:
 
 def queue_to_dict(definition: QueueDefinition) -> dict[str, Any]:
     """The complete definition as JSON shows it."""
-    return asdict(definition) | {"retry": retry_to_dict(definition.retry)}
+    return asdict(definition) | {
+        "retry": retry_to_dict(definition.retry),
+        "payload_schema": schema_value(definition.payload_schema),
+    }
 
 
 def queue_from_dict(stored: Mapping[str, Any]) -> QueueDefinition:
@@ -90,6 +97,7 @@ def queue_from_dict(stored: Mapping[str, Any]) -> QueueDefinition:
         **{
             **stored,
             "retry": merged(DEFAULT_RETRY, stored.get("retry")),
+            "payload_schema": schema_text(stored.get("payload_schema")),
             "retention": Retention(**stored.get("retention", {})),
         }
     )

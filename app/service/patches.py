@@ -5,7 +5,7 @@ import msgspec
 from app.domain.errors import Refusal
 from app.domain.instants import parse_instant
 from app.domain.patches import TaskPatch
-from app.domain.tasks import UNFINISHED, State
+from app.domain.tasks import UNFINISHED, State, check_instants
 from app.domain.views import TaskView
 from app.service import tasks as service
 from app.service.context import Caller, Core
@@ -15,7 +15,7 @@ TRIES = 5
 
 
 async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch, payload: bytes | None) -> TaskView:
-    """Raises Refusal: task_not_found, invalid, task_not_editable (it is running), task_ended."""
+    """Raises Refusal: task_not_found, invalid, payload_schema_mismatch, task_not_editable (it is running), task_ended."""
     caller.require("use")
     for _ in range(TRIES):
         view = await service.get(core, caller, task_id)
@@ -35,7 +35,10 @@ async def _write(core: Core, caller: Caller, view: TaskView, patch: TaskPatch, p
     row = await service.find_queue(core, caller, view.queue)
     name = patch.asked.handler
     own = None if name is None else await handlers.find_own(core.db, caller.tenant_id, name)
-    await service.check(core, row, own, patch.asked)
+    service.check_handler(row, own, patch.asked)
+    check_instants(patch.asked, core.clock.now())
+    if payload is not None:
+        await service.check_schema(core, row, payload)
     options = dict(patch.options)
     if "headers" in options:
         options["headers"] = patch.headers_over(view.headers)

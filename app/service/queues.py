@@ -31,6 +31,8 @@ async def put(core: Core, caller: Caller, name: str, definition: QueueDefinition
     errors = [] if is_name(name) else [FieldError("", f"{name} is not a name ({NAME_RULE})")]
     if errors := errors + definition.check():
         raise invalid(errors)
+    if definition.payload_schema is not None and (errors := await core.schemas.compile(definition.payload_schema)):
+        raise invalid(errors)
     # A task may end under the new retention as soon as it is written: its day must be there before.
     await partitions.ensure_for(core.db, definition)
     async with core.db.begin() as connection:

@@ -101,7 +101,7 @@ async def enqueue(
 ) -> Enqueued:
     """Acknowledged after commit.
 
-    Raises Refusal: queue_not_found, invalid, idempotency_mismatch, queue_full, unavailable.
+    Raises Refusal: queue_not_found, invalid, payload_schema_mismatch, idempotency_mismatch, queue_full, unavailable.
     """
     caller.require("use")
     incoming = TraceContext.parse(*trace) if trace is not None else None
@@ -151,17 +151,33 @@ def keeps_changing(queue: str) -> Refusal:
 
 
 async def check(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue, where: str = "") -> None:
-    """The rules that need the queue, the handler the task names, or the present instant. `where` is the task's pointer."""
+    """The rules that need the queue, the handler the task names, or the present instant. `where` is the task's pointer.
+
+    Raises Refusal: invalid, payload_schema_mismatch, unavailable.
+    """
+    check_handler(row, own, request, where)
+    try:
+        check_instants(request, core.clock.now(), where)
+        await check_schema(core, row, request.payload, where)
+    except Refusal as refusal:
+        # a replay is answered as its first was, also when its instants have passed or the schema has changed meanwhile
+        if refusal.code == "unavailable" or request.idempotency_key is None:
+            raise
+        if not await tasks.knows_key(core.db, row.id, request.idempotency_key):
+            raise
+
+
+def check_handler(row: QueueRow, own: OwnHandler | None, request: Enqueue, where: str = "") -> None:
     if request.handler is not None and row.handler_id is None:
         raise invalid_field(where + "/handler", f"queue {row.name} is for pull workers: its tasks name no handler")
     if request.handler is not None and own is None:
         raise invalid_field(where + "/handler", f"there is no handler {request.handler}")
-    try:
-        check_instants(request, core.clock.now(), where)
-    except Refusal:
-        # a replay is answered as its first was, also when its instants have passed meanwhile
-        if request.idempotency_key is None or not await tasks.knows_key(core.db, row.id, request.idempotency_key):
-            raise
+
+
+async def check_schema(core: Core, row: QueueRow, payload: bytes, where: str = "") -> None:
+    """Raises Refusal: payload_schema_mismatch, unavailable."""
+    if row.payload_schema is not None:
+        await core.schemas.check((row.id, row.version), row.payload_schema, payload, where)
 
 
 async def find_queue(core: Core, caller: Caller, name: str) -> QueueRow:

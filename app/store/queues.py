@@ -60,6 +60,8 @@ class QueueRow:
     timeout_seconds: float | None
     """None: the handler's."""
     handler_timeout_seconds: float | None
+    payload_schema: str | None
+    """Its JSON text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ async def find(db: Database, tenant_id: int, name: str) -> QueueRow | None:
     rows = await db.fetch(
         """
         select q.id, q.version, q.tenant_id, q.name, q.handler_id, h.name as handler, q.retry, q.idempotency_seconds,
-               q.max_attempts, q.timeout_seconds, h.timeout_seconds as handler_timeout_seconds
+               q.max_attempts, q.timeout_seconds, h.timeout_seconds as handler_timeout_seconds,
+               q.payload_schema
         from sluice.queues q left join sluice.handlers h on h.id = q.handler_id
         where q.tenant_id = $1 and q.name = $2 and q.deleted_at is null
         """,
@@ -216,6 +219,7 @@ def _columns(definition: QueueDefinition, handler_id: int | None) -> dict[str, A
         "retry": retry_to_dict(definition.retry),
         "max_attempts": definition.retry.max_attempts,
         "idempotency_seconds": definition.idempotency_seconds,
+        "payload_schema": definition.payload_schema,
         "succeeded_days": definition.retention.succeeded_days,
         "cancelled_days": definition.retention.cancelled_days,
         "dead_days": definition.retention.dead_days,
@@ -232,6 +236,7 @@ def _stored(row: Row[Any]) -> StoredQueue:
         timeout_seconds=row.timeout_seconds,
         retry=merged(DEFAULT_RETRY, row.retry),
         idempotency_seconds=row.idempotency_seconds,
+        payload_schema=row.payload_schema,
         retention=Retention(int(row.succeeded_days), int(row.cancelled_days), int(row.dead_days)),
         description=row.description,
     )

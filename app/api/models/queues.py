@@ -26,6 +26,7 @@ from app.domain.retries import (
     check_retry,
     merged,
 )
+from app.domain.schemas import schema_text
 from app.domain.tasks import MAX_LABEL, Reason, TaskFilters
 from app.domain.texts import text_problem
 
@@ -81,6 +82,15 @@ RetryIn = Annotated[dict[str, Any], WithJsonSchema(RETRY_IN_SCHEMA)]
 RetryOut = Annotated[
     dict[str, Any], WithJsonSchema({**RETRY_IN_SCHEMA, "title": "RetryOut", "description": "Complete."})
 ]
+PayloadSchema = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "title": "PayloadSchema",
+            "anyOf": [{"type": "object", "title": "JSON Schema 2020-12"}, {"type": "boolean"}, {"type": "null"}],
+        }
+    ),
+]
 Days = Annotated[int, Field(ge=0, le=MAX_RETENTION_DAYS)]
 
 
@@ -99,7 +109,9 @@ class QueueIn(RequestBody):
     timeout_seconds: TimeoutSeconds | None = Field(None, description="null: the handler's.")
     retry: RetryIn = Field({})
     idempotency_seconds: float = Field(86_400.0, ge=0, le=MAX_IDEMPOTENCY_SECONDS, allow_inf_nan=False)
-    payload_schema: None = Field(None, description="Not supported yet.")
+    payload_schema: PayloadSchema = Field(
+        None, description="What payloads must be, checked at enqueue; null: anything."
+    )
     retention: RetentionIn = RetentionIn()
     description: Description | None = None
 
@@ -114,6 +126,7 @@ class QueueIn(RequestBody):
             timeout_seconds=self.timeout_seconds,
             retry=merged(DEFAULT_RETRY, self.retry),
             idempotency_seconds=self.idempotency_seconds,
+            payload_schema=schema_text(self.payload_schema),
             retention=Retention(**self.retention.model_dump()),
             description=self.description,
         )
@@ -133,7 +146,7 @@ class QueueOut(ResponseBody):
     timeout_seconds: float | None
     retry: RetryOut
     idempotency_seconds: float
-    payload_schema: None
+    payload_schema: PayloadSchema
     retention: RetentionOut
     description: str | None
     paused: bool

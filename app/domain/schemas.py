@@ -1,0 +1,141 @@
+"""Schemas of payloads: JSON Schema 2020-12, from people who may be hostile.
+
+Nothing is ever fetched, patterns run on an engine of linear time, and `format` is an annotation, as the standard has it.
+How much work a schema may make is estimated in schema_bounds; what it cannot promise to be cheap runs where it can be cut
+off.
+"""
+
+import json
+import math
+from typing import Any
+
+import jiter
+import jsonschema_rs
+
+from app.domain.errors import FieldError, Refusal, pointer
+from app.domain.ijson import is_deeper
+from app.domain.schema_bounds import Bounds, find_bounds
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+MAX_SCHEMA_BYTES = 65_536
+MAX_SCHEMA_DEPTH = 64
+MAX_ERRORS = 20
+MAX_DETAIL = 300
+MAX_POINTER = 1_000
+"""Longest text of a violation: names and values in it come from the payload."""
+ALL_ERRORS_UNITS = 20_000
+"""Up to so much work every violation is named, above it the first: each costs a thousand times what a check does."""
+_FIELD = "/payload_schema"
+_PATTERNS = jsonschema_rs.RegexOptions(size_limit=2_097_152, dfa_size_limit=1_048_576)
+
+Schema = dict[str, Any] | bool
+Checked = tuple[jsonschema_rs.Draft202012Validator, Bounds]
+
+
+def schema_text(schema: Any) -> str | None:
+    """As it is kept. Text, for equal means equal: as values 1, 1.0 and true are the same. None stays None."""
+    return None if schema is None else json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+
+
+def schema_value(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
+
+
+def check_schema(text: str) -> list[FieldError]:
+    """What can be said of a schema without compiling it."""
+    schema = schema_value(text)
+    if not isinstance(schema, dict | bool):
+        return [FieldError(_FIELD, "expected a JSON Schema: an object, true or false; or null for none")]
+    size = len(text.encode())
+    if size > MAX_SCHEMA_BYTES:
+        return [FieldError(_FIELD, f"has {size} bytes, at most {MAX_SCHEMA_BYTES} are allowed")]
+    if is_deeper(schema, MAX_SCHEMA_DEPTH):
+        return [FieldError(_FIELD, f"is nested deeper than {MAX_SCHEMA_DEPTH} levels")]
+    if _has_infinity(schema):
+        return [FieldError(_FIELD, "holds a number beyond every range")]
+    bounds = find_bounds(schema)
+    dialects = [
+        FieldError(f"{_FIELD}{at}/$schema", f"only {DIALECT} is understood")
+        for at, dialect in bounds.dialects
+        if not isinstance(dialect, str) or dialect.rstrip("#") != DIALECT
+    ]
+    return dialects or [FieldError(_FIELD + at, problem) for at, problem in bounds.problems]
+
+
+def compile_schema(schema: Schema) -> jsonschema_rs.Draft202012Validator:
+    """Raises ValueError: jsonschema_rs.ValidationError where it is no schema, or a reference leads nowhere."""
+    return jsonschema_rs.Draft202012Validator(
+        schema, retriever=_refuse, pattern_options=_PATTERNS, validate_formats=False, mask="the value"
+    )
+
+
+def _refuse(uri: str) -> Any:
+    raise ValueError(f"{uri} is not part of the schema, and nothing is fetched")
+
+
+def compile_errors(text: str) -> list[FieldError]:
+    """What the compiler says of it. May take long, use much memory or end the process: run it where that is no harm."""
+    schema = schema_value(text)
+    try:
+        compile_schema(schema)
+    except jsonschema_rs.ValidationError as error:
+        return [FieldError(_FIELD + _pointer(error), _detail(error))]
+    except (ValueError, jsonschema_rs.ReferencingError) as error:
+        return [FieldError(_FIELD, str(error)[:MAX_DETAIL])]
+    return []
+
+
+def violations(
+    validator: jsonschema_rs.Draft202012Validator, bounds: Bounds, payload: bytes, *, named: bool = True
+) -> list[FieldError] | None:
+    """What is wrong with a payload, by pointers into it, MAX_ERRORS at most; None: something is, and it was not to be
+    named here."""
+    value = jiter.from_json(payload, allow_inf_nan=False)
+    try:
+        if validator.is_valid(value):
+            return []
+    except ValueError:
+        return [FieldError("", "holds a number beyond what a schema can judge")]
+    if not named:
+        return None
+    if bounds.units(payload) <= ALL_ERRORS_UNITS:
+        found = []
+        for error in validator.iter_errors(value):
+            found.append(FieldError(_pointer(error), _detail(error)))
+            if len(found) == MAX_ERRORS:
+                break
+        return found
+    try:
+        validator.validate(value)
+    except jsonschema_rs.ValidationError as error:
+        return [FieldError(_pointer(error), _detail(error))]
+    return []
+
+
+def _pointer(error: jsonschema_rs.ValidationError) -> str:
+    """Of the innermost place whose pointer is not too long."""
+    path = list(error.instance_path)
+    while len(found := pointer(*path)) > MAX_POINTER:
+        path.pop()
+    return found
+
+
+def _detail(error: jsonschema_rs.ValidationError) -> str:
+    text = error.message
+    return text if len(text) <= MAX_DETAIL else text[:MAX_DETAIL] + "…"
+
+
+def mismatch(errors: list[FieldError], where: str) -> Refusal:
+    """`where` is the pointer of the task in its request."""
+    placed = [FieldError(f"{where}/payload{error.pointer}", error.detail) for error in errors]
+    more = f" (and {len(placed) - 1} more)" if len(placed) > 1 else ""
+    return Refusal("payload_schema_mismatch", f"{placed[0].pointer}: {placed[0].detail}{more}", placed)
+
+
+def _has_infinity(value: Any) -> bool:
+    """Numbers such as 1e400, which JSON can say and not show again."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(_has_infinity(member) for member in value.values())
+    return isinstance(value, list) and any(_has_infinity(member) for member in value)
