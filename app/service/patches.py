@@ -35,10 +35,15 @@ async def _write(core: Core, caller: Caller, view: TaskView, patch: TaskPatch, p
     row = await service.find_queue(core, caller, view.queue)
     name = patch.asked.handler
     own = None if name is None else await handlers.find_own(core.db, caller.tenant_id, name)
-    service.check_handler(row, own, patch.asked)
-    check_instants(patch.asked, core.clock.now())
-    if payload is not None:
-        await service.check_schema(core, row, payload)
+    try:
+        service.check_handler(row, own, patch.asked)
+        check_instants(patch.asked, core.clock.now())
+        if payload is not None:
+            await service.check_schema(core, row, payload)
+    except Refusal as refusal:
+        if refusal.code == "unavailable" or await service.is_current(core, row):
+            raise
+        return "changed"
     options = dict(patch.options)
     if "headers" in options:
         options["headers"] = patch.headers_over(view.headers)

@@ -153,12 +153,22 @@ def keeps_changing(queue: str) -> Refusal:
 async def check(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue, where: str = "") -> None:
     """The rules that need the queue, the handler the task names, or the present instant. `where` is the task's pointer.
 
+    Where the queue is no longer what `row` says it passes: the statement that stores refuses an entry made from such a row.
     Raises Refusal: invalid, payload_schema_mismatch, unavailable.
     """
-    check_handler(row, own, request, where)
+    try:
+        check_handler(row, own, request, where)
+        await _check_unless_replayed(core, row, request, where)
+    except Refusal as refusal:
+        if refusal.code == "unavailable" or await is_current(core, row):
+            raise
+
+
+async def _check_unless_replayed(core: Core, row: QueueRow, request: Enqueue, where: str) -> None:
     try:
         check_instants(request, core.clock.now(), where)
-        await check_schema(core, row, request.payload, where)
+        if row.payload_schema is not None:
+            await check_schema(core, row, request.payload, where)
     except Refusal as refusal:
         # a replay is answered as its first was, also when its instants have passed or the schema has changed meanwhile
         if refusal.code == "unavailable" or request.idempotency_key is None:
@@ -178,6 +188,15 @@ async def check_schema(core: Core, row: QueueRow, payload: bytes, where: str = "
     """Raises Refusal: payload_schema_mismatch, unavailable."""
     if row.payload_schema is not None:
         await core.schemas.check((row.id, row.version), row.payload_schema, payload, where)
+
+
+async def is_current(core: Core, row: QueueRow) -> bool:
+    """Whether the queue still is what this row of the cache says; if not, the cache forgets it."""
+    fresh = await queues.find(core.db, row.tenant_id, row.name)
+    current = fresh is not None and (fresh.id, fresh.version) == (row.id, row.version)
+    if not current:
+        core.queue_cache.pop((row.tenant_id, row.name), None)
+    return current
 
 
 async def find_queue(core: Core, caller: Caller, name: str) -> QueueRow:
