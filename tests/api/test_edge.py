@@ -160,7 +160,6 @@ async def test_a_handler_of_the_wrong_shape(api: httpx2.AsyncClient, body: Any, 
     ("body", "pointers"),
     [
         ({"handler": "No"}, ["/handler"]),
-        ({"payload_schema": {}}, ["/payload_schema"]),
         ({"retry": {"max_attempts": 0, "x": 1}}, ["/retry/x", "/retry/max_attempts"]),
         ({"retry": None}, ["/retry"]),
         ({"retention": {"dead_days": 91}}, ["/retention/dead_days"]),

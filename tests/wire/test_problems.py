@@ -109,7 +109,6 @@ async def test_what_does_not_exist_yet_or_at_all_is_404(api: Api, method: str, p
     [
         ("GET", "/tasks?schedule=x", None, "/schedule"),
         ("GET", "/tasks?batch=x", None, "/batch"),
-        ("PUT", "/queues/{queue}", {"payload_schema": {"type": "object"}}, "/payload_schema"),
     ],
 )
 async def test_a_feature_to_come_is_refused_and_not_ignored(
@@ -129,7 +128,6 @@ async def test_a_feature_to_come_is_refused_and_not_ignored(
 
 async def test_a_feature_to_come_may_be_named_as_null(api: Api) -> None:
     queue = await api.queue()
-    good(await api.put(f"/queues/{queue}", json={"payload_schema": None}))
     good(await api.post(f"/queues/{queue}/tasks", json={"payload": 1, "unique_key": None}), 201)
 
 

@@ -50,6 +50,7 @@ async def test_a_put_replaces_and_absent_fields_return_to_their_defaults(api: Ap
         "timeout_seconds": 5.5,
         "retry": {"max_attempts": 3, "backoff": {"kind": "list", "seconds": [1, 2.5, 60]}},
         "idempotency_seconds": 60,
+        "payload_schema": {"type": "object", "properties": {"b": {"minimum": 1.0}, "a": {"const": True}}},
         "retention": {"succeeded_days": 0, "dead_days": 90},
         "description": "mail",
     }
@@ -97,7 +98,7 @@ async def test_each_kind_of_backoff_is_shown_complete(api: Api, given: Any, show
         ("idempotency_seconds", -1, "/idempotency_seconds"),
         ("idempotency_seconds", None, "/idempotency_seconds"),
         ("idempotency_seconds", 10**9, "/idempotency_seconds"),
-        ("payload_schema", {"type": "object"}, "/payload_schema"),
+        ("payload_schema", {"type": "objekt"}, "/payload_schema/type"),
         ("retention", {"succeeded_days": 91}, "/retention/succeeded_days"),
         ("retention", {"dead_days": -1}, "/retention/dead_days"),
         ("retention", {"dead_days": 1.5}, "/retention/dead_days"),
