@@ -24,8 +24,9 @@ from app.domain.retries import merged
 from app.service import followups
 from app.service import handlers as handler_service
 from app.service.context import Caller, Core
-from app.service.settling import outcome_of
+from app.service.settling import RETRY_SECONDS, outcome_of
 from app.store import handlers, queues, tasks
+from app.store.db import Unavailable
 from app.store.handlers import Target
 from app.store.queues import Policy
 from app.store.tasks import Claim, Claimed, Outcome
@@ -223,12 +224,22 @@ class Calls:
         return settlement, await self._settle(held, outcome)
 
     async def _follow(self, held: Held, settlement: Settlement, answer: Answer, span: AttemptSpan) -> str:
-        """Raises Refusal when nothing of it was written."""
+        """Raises Refusal when nothing of it was written, or, with the database away for a lease's time, nothing is known.
+
+        As any other outcome it is written again while the database is away: what had been committed answers `repeat`.
+        """
         core, task, policy = self._core, held.task, held.policy
         page = split_page(answer.body, core.max_payload_bytes)
         outcome = outcome_of(task.task_id, task.token, settlement, answer, span.trace_id)
         caller = Caller(policy.tenant_id, policy.tenant, "use")
-        return await followups.settle(core, caller, outcome, page, held.lane, span.context)
+        given_up = time.monotonic() + self._lease_seconds
+        while True:
+            try:
+                return await followups.settle(core, caller, outcome, page, held.lane, span.context)
+            except Unavailable:
+                if time.monotonic() > given_up:
+                    raise
+                await asyncio.sleep(RETRY_SECONDS)
 
     def _report(self, held: Held, settlement: Settlement, verdict: str, elapsed: float) -> None:
         if verdict in ("stale", "unknown"):

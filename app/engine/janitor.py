@@ -72,7 +72,7 @@ class Janitor:
             self._core.metrics.group_written("fold", folded.batches)
         for batch_id in folded.completed:
             events.emit(log, events.BATCH_COMPLETED, batch=batch_id)
-        for queue_id in folded.queues:
-            self._core.stats.enqueued(queue_id, 1)
+        for queue_id, count in folded.queues.items():
+            self._core.stats.enqueued(queue_id, count)
             self._core.signals.lane_ready(queue_id, 0)
         return 0 if folded.batches == FOLD_LIMIT else POLL_SECONDS

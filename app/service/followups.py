@@ -32,7 +32,10 @@ MAX_RESULT_BYTES = 65_536
 
 @dataclass(slots=True)
 class _Making:
-    """The entries of a page in the making; a task that breaks a rule leaves its pointers instead."""
+    """The entries of a page in the making; a task that breaks a rule leaves its pointers instead.
+
+    What cannot be judged now, with the database or the schemas away, is no fault of the page: Refusal (unavailable).
+    """
 
     core: Core
     caller: Caller
@@ -48,6 +51,8 @@ class _Making:
         try:
             row = await find_queue(core, caller, queue)
         except Refusal as refusal:
+            if refusal.code == "unavailable":
+                raise
             self.errors.append(FieldError(where + "/queue", refusal.detail))
             return
         own = None
@@ -59,6 +64,8 @@ class _Making:
             # their keys are the batch's: none of them replays what an enqueue made under the same key
             await check(core, row, own, msgspec.structs.replace(task, idempotency_key=None), where)
         except Refusal as refusal:
+            if refusal.code == "unavailable":
+                raise
             self.errors += refusal.errors or [FieldError(where, refusal.detail)]
             return
         entry = entry_of(core, row, own.id if own else 0, task, self.context)

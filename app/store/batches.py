@@ -1,5 +1,6 @@
 """Batches as rows: a completion with its follow-up work, and the fold that turns deltas into counts."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,8 +84,8 @@ async def _settle_followups(
 class Folded:
     batches: int
     completed: list[str] = field(default_factory=list)
-    queues: set[int] = field(default_factory=set)
-    """Where an on_complete was enqueued."""
+    queues: Counter[int] = field(default_factory=Counter)
+    """Queue id -> how many tasks that waited for a batch were enqueued."""
 
 
 async def fold(db: Database, limit: int) -> Folded:
@@ -92,5 +93,5 @@ async def fold(db: Database, limit: int) -> Folded:
     return Folded(
         len(rows),
         [str(row["batch_id"]) for row in rows if row["completed"]],
-        {queue_id for row in rows for queue_id in row["queues"]},
+        Counter(queue_id for row in rows for queue_id in row["queues"]),
     )

@@ -27,9 +27,8 @@ with due as (
   where keys_until <= clock_timestamp() and succeeded + dead + cancelled >= total
   order by keys_until limit 100 for update skip locked),
 gone as (
-  delete from sluice.followup_keys where (batch_id, root_id, queue_id, key) in (
-    select k.batch_id, k.root_id, k.queue_id, k.key from sluice.followup_keys k where k.batch_id in (select id from due)
-    limit $1)
+  delete from sluice.followup_keys where ctid = any(array(
+    select k.ctid from due join sluice.followup_keys k on k.batch_id = due.id limit $1))
   returning batch_id),
 emptied as (
   update sluice.batches b set keys_until = null from due
@@ -41,9 +40,10 @@ select (select count(*) from gone) + (select count(*) from emptied)
 _BATCHES = """
 with gone as (
   delete from sluice.batches where id = any(array(
-    select id from sluice.batches
-    where kept_until <= clock_timestamp() and keys_until is null and succeeded + dead + cancelled >= total
-    order by kept_until limit $1))
+    select b.id from sluice.batches b
+    where b.kept_until <= clock_timestamp() and b.keys_until is null and b.succeeded + b.dead + b.cancelled >= b.total
+      and not exists (select from sluice.batch_deltas d where d.batch_id = b.id)
+    order by b.kept_until limit $1))
   returning id),
 completions as (delete from sluice.batch_completions c using gone g where c.batch_id = g.id)
 select count(*) from gone

@@ -1,5 +1,5 @@
 -- Fold what was appended to up to p_limit batches into their counts, and enqueue what waits for one that has completed: sealed,
--- and all of it ended. Answers one row a batch: whether it completed just now, and the queues that got a task.
+-- and all of it ended. Answers one row a batch: whether it completed just now, and the queues that got a task, one for each.
 -- The batch's row is locked first and the deltas are summed in a later statement: two last settlers that each count "one left"
 -- would never complete it. Batches that another replica folds are passed over; it looks again while there are deltas.
 create function sluice.fold_v1(p_limit integer)
@@ -33,13 +33,21 @@ begin
   v_now := clock_timestamp();
   select array_agg(b.id), array_agg(b.id) filter (where b.completed_at is null) into v_ended, v_new
   from sluice.batches b where b.id = any(v_ids) and b.sealed and b.succeeded + b.dead + b.cancelled >= b.total;
-  update sluice.batches b set completed_at = v_now,
+  -- again for one that had completed before: a redrive reopened it, and may have left keys since; it outlives all its tasks
+  update sluice.batches b set completed_at = coalesce(b.completed_at, v_now),
     keys_until = v_now + make_interval(secs => x.seconds),
-    kept_until = v_now + make_interval(secs => greatest(x.seconds, 86400 * x.days))
-  from (select n.id, greatest(q.succeeded_days, q.dead_days, q.cancelled_days) as days,
-               (select max(o.idempotency_seconds) from sluice.queues o
-                where o.id in (select f.queue_id from sluice.followup_keys f where f.batch_id = n.id)) as seconds
-        from sluice.batches n join sluice.queues q on q.id = n.queue_id where n.id = any(v_new)) x
+    kept_until = greatest(b.kept_until, v_now + make_interval(secs => greatest(x.seconds, 86400 * x.days)))
+  from (select n.id, k.days, k.seconds
+        from sluice.batches n
+        cross join lateral (
+          select max(greatest(q.succeeded_days, q.dead_days, q.cancelled_days)) as days,
+                 max(q.idempotency_seconds) filter (where u.keyed) as seconds
+          from (select n.queue_id as id, false as keyed
+                union all
+                select d.queue_id, true
+                from (select distinct f.queue_id from sluice.followup_keys f where f.batch_id = n.id) d) u
+          join sluice.queues q on q.id = u.id) k
+        where n.id = any(v_ended)) x
   where b.id = x.id;
   return query
     with fired as (
@@ -52,6 +60,6 @@ begin
       from fired f join sluice.queues q on q.id = f.queue_id
       returning queue_id, completes)
     select i.id, i.id = any(coalesce(v_new, '{}')),
-           coalesce((select array_agg(distinct e.queue_id) from enqueued e where e.completes = i.id), '{}')
+           coalesce((select array_agg(e.queue_id) from enqueued e where e.completes = i.id), '{}')
     from unnest(v_ids) i(id);
 end $$;

@@ -3,8 +3,8 @@
 --   applied, with "created": {"<queue id>": how many} · repeat, stale, unknown as settle_v1 has them · and, with nothing written:
 --   changed (a definition is not the one the caller validated against) · queue_full and too_large, with the "queue": its max_depth
 --   has no room for the page now, or for a page of this size ever.
--- A follow-up's key is unique by (root, queue, key): the first wins, here and in earlier pages. Continuations do not count
--- against max_depth.
+-- A follow-up's key is unique by (root, queue, key): the first wins, here and in earlier pages; one whose unique_key an unfinished
+-- task has made no task, and keeps no key. Continuations do not count against max_depth.
 -- Order of locks: shared advisory ones of handlers, queues and the batch, the depth of queues that bound it; then the task's row,
 -- the batch's keys sorted. The inner block is a subtransaction that a refusal undoes whole.
 create function sluice.settle_followups_v1(
@@ -15,7 +15,7 @@ returns jsonb language plpgsql volatile
 set enable_seqscan = off set jit = off
 as $$
 declare
-  v_root uuid; v_batch uuid; v_task record; v_receipt jsonb; v_formed boolean; v_new integer[]; v_queue text; v_created jsonb := '{}';
+  v_root uuid; v_batch uuid; v_task record; v_verdicts jsonb; v_formed boolean; v_new integer[]; v_queue text; v_created jsonb := '{}';
   v_detail text; v_ids uuid[]; v_now timestamptz;
 begin
   select coalesce(t.root_id, t.id), coalesce(t.batch_id, t.id) into v_root, v_batch from sluice.tasks t where t.id = p_id;
@@ -48,35 +48,44 @@ begin
       select distinct v_batch, v_root, i.queue, i.key from unnest(p_queues, p_keys) i(queue, key) order by i.queue, i.key
       on conflict do nothing
       returning queue_id, key)
-    select array_agg(s.n) into v_new
-    from (select min(i.n)::integer as n from unnest(p_queues, p_keys) with ordinality i(queue, key, n)
-          join fresh f on f.queue_id = i.queue and f.key = i.key group by i.queue, i.key) s;
+    -- unique keys as enqueues insert them
+    select array_agg(s.n order by s.uniq is not null, s.queue, s.uniq collate "C", s.n) into v_new
+    from (select distinct on (i.queue, i.key) i.n::integer as n, i.queue, u.uniq
+          from unnest(p_queues, p_keys) with ordinality i(queue, key, n)
+          join fresh f on f.queue_id = i.queue and f.key = i.key
+          left join unnest(p_uniques) with ordinality u(uniq, n) on u.n = i.n
+          order by i.queue, i.key, i.n) s;
 
     if v_new is not null then
       select q.name into v_queue
-      from (select i.queue, count(*) as n from unnest(v_new) w join unnest(p_queues) with ordinality i(queue, n) on i.n = w
-            group by 1) c
+      from (select p_queues[w.n] as queue, count(*) as n from unnest(v_new) w(n) group by 1) c
       join sluice.queues q on q.id = c.queue where c.n > q.max_depth limit 1;
       if found then raise exception using errcode = 'SL001', message = 'too_large', detail = v_queue; end if;
       select sluice.enqueue_v1(
           p_token, array_agg(i.id), array_agg(i.queue), array_agg(i.version),
           case when p_handlers is not null then array_agg(i.handler) end, array_agg(i.payload), null, null,
           case when p_options is not null then array_agg(i.options) end, case when p_uniques is not null then array_agg(i.uniq) end,
-          v_batch, v_root, p_id, array_agg(i.key))
-        into v_receipt
-      from (select i.* from unnest(v_new) w
+          v_batch, v_root, p_id, array_agg(i.key)) -> 'verdicts'
+        into v_verdicts
+      from (select i.* from unnest(v_new) with ordinality w(n, place)
             join unnest(p_ids, p_queues, p_versions, p_handlers, p_payloads, p_keys, p_options, p_uniques)
-              with ordinality i(id, queue, version, handler, payload, key, options, uniq, n) on i.n = w
-            order by i.uniq nulls first, i.n) i;
-      if jsonb_path_exists(v_receipt, '$.verdicts.*[0] ? (@ == "queue_full")') then
-        select q.name into v_queue from sluice.queues q where q.id = any(p_queues) and q.max_depth is not null order by q.id limit 1;
-        raise exception using errcode = 'SL001', message = 'queue_full', detail = v_queue;
-      elsif jsonb_path_exists(v_receipt, '$.verdicts.*[0] ? (@ != "held")') then
+              with ordinality i(id, queue, version, handler, payload, key, options, uniq, n) on i.n = w.n
+            order by w.place) i;
+      v_verdicts := coalesce(v_verdicts, '{}');
+      select q.name into v_queue
+      from (select p_queues[v_new[v.key::integer]] as id from jsonb_each(v_verdicts) v where v.value ->> 0 = 'queue_full' limit 1) f
+      join sluice.queues q on q.id = f.id;
+      if found then raise exception using errcode = 'SL001', message = 'queue_full', detail = v_queue; end if;
+      if jsonb_path_exists(v_verdicts, '$.*[0] ? (@ != "held")') then
         raise exception using errcode = 'SL001', message = 'changed', detail = '';
       end if;
-      select jsonb_object_agg(c.queue, c.n) into v_created
-      from (select i.queue, count(*) as n from unnest(v_new) w join unnest(p_queues) with ordinality i(queue, n) on i.n = w
-            group by 1) c;
+      delete from sluice.followup_keys k
+      using (select i.queue, i.key from (select v_new[v.key::integer] as n from jsonb_each(v_verdicts) v) h
+             join unnest(p_queues, p_keys) with ordinality i(queue, key, n) on i.n = h.n) i
+      where v_verdicts <> '{}' and k.batch_id = v_batch and k.root_id = v_root and k.queue_id = i.queue and k.key = i.key;
+      select coalesce(jsonb_object_agg(c.queue, c.n), '{}') into v_created
+      from (select p_queues[w.n] as queue, count(*) as n from unnest(v_new) with ordinality w(n, place)
+            where not v_verdicts ? w.place::text group by 1) c;
     end if;
 
     if p_next is not null then
