@@ -29,6 +29,9 @@ up: setup ## serve on 127.0.0.1:8080 with a Postgres of its own in .sluice
 test: setup ## run the tests on the embedded Postgres
 	$(PYTEST)
 
+fuzz: setup ## send a replica what the OpenAPI document allows, and what it does not
+	$(BIN)/pytest -n 0 -s -m fuzz tests/fuzz
+
 check: setup ## lint, types, import contracts, and what is generated from the code
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -46,4 +49,4 @@ openapi: setup ## write openapi/openapi.json from the code
 reference: setup ## write docs/reference from the code
 	$(BIN)/python -m app.cli.reference
 
-.PHONY: help setup lock demo up test check bench openapi reference
+.PHONY: help setup lock demo up test fuzz check bench openapi reference
