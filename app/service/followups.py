@@ -89,7 +89,7 @@ def follows(page: Page) -> bool:
 
 def fault(refusal: Refusal) -> tuple[FollowupsFault, str]:
     """What a refusal of a page is to the task that answered it, and what its last_error says."""
-    pointers = "; ".join(f"{error.pointer}: {error.detail}" for error in refusal.errors)
+    pointers = "; ".join(f"{error.pointer}: {error.detail}".removeprefix(": ") for error in refusal.errors)
     error = f"the follow-up work was refused: {pointers or refusal.detail}"
     if refusal.code == "too_large":
         return "too_large", error
