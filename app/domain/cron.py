@@ -1,0 +1,171 @@
+"""Cron as Debian reads it: what an expression means (through cronsim), and when it fires under daylight saving (here).
+
+An expression is a set of local wall-clock times. Where its minute and its hour both name times (neither begins with `*`),
+`dst` says what becomes of local times that a zone skips or repeats; others fire whenever the wall clock matches, so they
+follow elapsed time, as in Debian.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from functools import lru_cache
+from typing import Literal
+
+from cronsim import CronSim, CronSimError
+
+from app.domain.zones import DAY, Segment, day_segments
+
+Dst = Literal["once", "skip", "twice"]
+
+ALIASES = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+MAX_EXPRESSION = 500
+UNIT_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": DAY, "week": 7 * DAY}
+LONGEST_GAP_DAYS = 36_600
+"""A search gives up after a century: 29 February on one day of the week is 40 years apart at most."""
+_EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+_FIRST_DAY = date(2, 1, 1).toordinal() - _EPOCH_ORDINAL
+LAST_DAY = date(9998, 12, 31).toordinal() - _EPOCH_ORDINAL
+_INTERVAL = re.compile(r"every\s+(?:(\d{1,9})\s+)?(second|minute|hour|day|week)(s?)", re.IGNORECASE | re.ASCII)
+_EVERY_KIND_OF_YEAR = (*range(2001, 2012), 2012, 2016, 2020, 2024, 2028, 2032, 2036)
+"""Both lengths of a year with each day of the week to begin on: what matches in none of them matches never."""
+
+
+class CronError(ValueError):
+    """An expression that is refused, with the words for its author."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """What an expression matches in local time; the tuples ascend."""
+
+    expression: str
+    """Five or six fields, aliases replaced."""
+    seconds: tuple[int, ...]
+    minutes: tuple[int, ...]
+    hours: tuple[int, ...]
+    months: frozenset[int]
+    fixed: bool
+    """Whether neither minute nor hour begins with `*`, so that `dst` applies."""
+    days: CronSim = field(compare=False)
+
+    def matches(self, day: date) -> bool:
+        return day.month in self.months and self.days.match_day(day)
+
+    def next_day(self, day: int) -> int | None:
+        """The first matching day from `day` on, both counted from 1970-01-01; None when a century has none."""
+        end = min(day + LONGEST_GAP_DAYS, LAST_DAY)
+        while day <= end:
+            candidate = date.fromordinal(day + _EPOCH_ORDINAL)
+            if candidate.month not in self.months:
+                day += 32 - candidate.day
+                day -= date.fromordinal(day + _EPOCH_ORDINAL).day - 1
+            elif self.days.match_day(candidate):
+                return day
+            else:
+                day += 1
+        return None
+
+    def local_times(self, low: int, high: int) -> Iterator[int]:
+        """Matching wall-clock times in [low, high), in seconds from the local 1970-01-01 00:00."""
+        for day in range(low // DAY, (high - 1) // DAY + 1):
+            if self.matches(date.fromordinal(day + _EPOCH_ORDINAL)):
+                yield from self._times_of_day(day * DAY, low, high)
+
+    def _times_of_day(self, midnight: int, low: int, high: int) -> Iterator[int]:
+        for hour in self.hours:
+            start = midnight + hour * 3600
+            if start + 3600 <= low:
+                continue
+            for minute in self.minutes:
+                at = start + minute * 60
+                if at + 60 <= low:
+                    continue
+                if at >= high:
+                    return
+                for second in self.seconds:
+                    if low <= at + second < high:
+                        yield at + second
+
+
+def parse_interval(text: str) -> int | None:
+    """The seconds of `every 15 minutes`; None for what is no interval in words. Raises CronError for `every 0 hours`."""
+    match = _INTERVAL.fullmatch(text.strip())
+    if match is None:
+        return None
+    seconds = int(match[1] or 1) * UNIT_SECONDS[match[2].lower()]
+    if seconds == 0:
+        raise CronError("an interval is at least 1 second")
+    return seconds
+
+
+@lru_cache(maxsize=4096)
+def parse_cron(text: str, *, seconds: bool = False) -> Cron:
+    """Raises CronError."""
+    expression = ALIASES.get(text.strip().lower(), text)
+    fields = expression.split()
+    if len(fields) == 6 and not seconds:
+        raise CronError("has six fields; say `seconds: true` if the first one is seconds")
+    try:
+        sim = CronSim(expression, datetime(2000, 1, 1))
+    except CronSimError as error:
+        raise CronError(str(error)) from None
+    minute, hour = fields[-5], fields[-4]
+    return Cron(
+        expression=" ".join(fields),
+        seconds=tuple(sorted(sim.seconds)),
+        minutes=tuple(sorted(sim.minutes)),
+        hours=tuple(sorted(sim.hours)),
+        months=frozenset(int(month) for month in sim.months),
+        fixed=not minute.startswith("*") and not hour.startswith("*"),
+        days=sim,
+    )
+
+
+def explained(cron: Cron) -> str:
+    return cron.days.explain()
+
+
+def cron_times(cron: Cron, zone: str, dst: Dst, first: int) -> Iterator[int]:
+    """When `cron` fires from the Unix second `first` on, ascending. Ends when a century brings no time."""
+    day, last = max(first // DAY, _FIRST_DAY), first // DAY
+    while day - last <= LONGEST_GAP_DAYS and day < LAST_DAY:
+        local = cron.next_day(day - 1)  # a UTC day touches the local days from the one before to the one after
+        if local is None:
+            return
+        if local > day + 1:
+            day = local - 1
+            continue
+        for time in _times_in(cron, day_segments(zone, day), dst, max(day * DAY, first), (day + 1) * DAY):
+            last = day
+            yield time
+        day += 1
+
+
+def _times_in(cron: Cron, segments: tuple[Segment, ...], dst: Dst, low: int, high: int) -> Iterator[int]:
+    """Times in [low, high); the segments reach further back, to know which local times were there before."""
+    reached = segments[0].start + segments[0].offset  # by the wall clock, so far
+    for start, end, offset in segments:
+        begin = max(start, low) + offset
+        if cron.fixed:
+            resumed = start + offset
+            if dst != "skip" and resumed > reached and low <= start < high and cron_any(cron, reached, resumed):
+                yield start
+                begin = max(begin, resumed + 1)  # a time that meets it on one instant merges
+            if dst != "twice":
+                begin = max(begin, reached)
+        for local in cron.local_times(begin, min(end, high) + offset):
+            yield local - offset
+        reached = max(reached, end + offset)
+
+
+def cron_any(cron: Cron, low: int, high: int) -> bool:
+    return next(cron.local_times(low, high), None) is not None

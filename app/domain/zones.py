@@ -1,0 +1,90 @@
+"""IANA time zones from the package tzdata alone: replicas of one version agree, whatever their machines have installed."""
+
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+DAY = 86_400
+LOOK_BACK_DAYS = 2
+"""Longer than any zone has ever put its clocks back (Kwajalein's 23 hours when it crossed the date line in 1969)."""
+_HOUR = 3600
+
+
+class Segment(NamedTuple):
+    """A stretch of time under one offset. Unix seconds, `end` excluded; local time is instant + offset."""
+
+    start: int
+    end: int
+    offset: int
+
+
+@cache
+def zone_names() -> frozenset[str]:
+    return frozenset((files("tzdata") / "zones").read_text().split())
+
+
+@cache
+def zone_of(name: str) -> ZoneInfo:
+    """`name` must be one of zone_names()."""
+    with (files("tzdata") / "zoneinfo").joinpath(*name.split("/")).open("rb") as compiled:
+        return ZoneInfo.from_file(compiled, key=name)
+
+
+def zone_problem(name: str) -> str | None:
+    """Why this names no zone, or None."""
+    if name in zone_names():
+        return None
+    folded = {known.casefold(): known for known in sorted(zone_names())}
+    near = get_close_matches(name[:100].casefold().replace(" ", "_"), folded, n=1, cutoff=0.8)
+    hint = f"; did you mean {folded[near[0]]}?" if near else ""
+    return f"is not an IANA time zone such as Europe/Berlin or UTC{hint}"
+
+
+def offset_at(zone: ZoneInfo, instant: int) -> int:
+    """Seconds east of UTC at a Unix second."""
+    offset = datetime.fromtimestamp(instant, UTC).astimezone(zone).utcoffset()
+    assert offset is not None, "a ZoneInfo always has one for an aware instant"
+    return offset.days * DAY + offset.seconds
+
+
+@lru_cache(maxsize=8192)
+def day_segments(name: str, day: int) -> tuple[Segment, ...]:
+    """The segments of a UTC day (counted from 1970-01-01) and of LOOK_BACK_DAYS before it, ascending and adjacent.
+
+    No zone has changed its offset and taken that back within a day, so equal offsets at midnights mean no change.
+    """
+    zone = zone_of(name)
+    start, end = (day - LOOK_BACK_DAYS) * DAY, (day + 1) * DAY
+    if len({offset_at(zone, midnight) for midnight in range(start, end + 1, DAY)}) == 1:
+        return (Segment(start, end, offset_at(zone, start)),)
+    segments: list[Segment] = []
+    for hour in range(start, end, _HOUR):
+        before, after = offset_at(zone, hour), offset_at(zone, hour + _HOUR)
+        if before != after:
+            change = _change(zone, hour, hour + _HOUR)
+            segments.append(Segment(start, change, before))
+            start = change
+    segments.append(Segment(start, end, offset_at(zone, start)))
+    return tuple(segment for segment in segments if segment.start < segment.end)
+
+
+def _change(zone: ZoneInfo, low: int, high: int) -> int:
+    """The first Unix second in (low, high] with another offset than `low` has."""
+    before = offset_at(zone, low)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if offset_at(zone, middle) == before:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+@cache
+def has_one_offset(name: str) -> bool:
+    """Whether this zone's clocks stay as they are, so that nobody has to be told about changes."""
+    zone = zone_of(name)
+    return zone.utcoffset(None) is not None
