@@ -7,6 +7,7 @@ off.
 
 import json
 import math
+import re
 from typing import Any
 
 import jiter
@@ -26,6 +27,7 @@ MAX_POINTER = 1_000
 ALL_ERRORS_UNITS = 20_000
 """Up to so much work every violation is named, above it the first: each costs a thousand times what a check does."""
 _FIELD = "/payload_schema"
+_MAY_BE_HUGE = re.compile(rb"[eE]\+?\d\d\d|\d{300}")
 _PATTERNS = jsonschema_rs.RegexOptions(size_limit=2_097_152, dfa_size_limit=1_048_576)
 
 Schema = dict[str, Any] | bool
@@ -91,11 +93,10 @@ def violations(
     """What is wrong with a payload, by pointers into it, MAX_ERRORS at most; None: something is, and it was not to be
     named here."""
     value = jiter.from_json(payload, allow_inf_nan=False)
-    try:
-        if validator.is_valid(value):
-            return []
-    except ValueError:
-        return [FieldError("", "holds a number beyond what a schema can judge")]
+    if _MAY_BE_HUGE.search(payload) and _has_infinity(value):
+        return [FieldError("", "holds a number beyond the range of a double, which no schema can judge")]
+    if validator.is_valid(value):
+        return []
     if not named:
         return None
     if bounds.units(payload) <= ALL_ERRORS_UNITS:

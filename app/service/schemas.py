@@ -6,6 +6,7 @@ processor time is up.
 
 import asyncio
 import os
+import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import OrderedDict
@@ -30,6 +31,9 @@ PATIENCE_SECONDS = 30.0
 """Of the clock: a process that has not answered by then is stopped."""
 MAX_KEPT = 500
 MAX_WAITING = 200
+
+OVERDONE = frozenset({signal.SIGPROF, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS})
+"""What ends the process for a check's sake: its time, its memory, its stack."""
 
 _ERRORS = msgspec.msgpack.Decoder(list[FieldError])
 
@@ -101,9 +105,14 @@ class SchemaChecker:
                     await process.stdin.drain()
                     size = int.from_bytes(await process.stdout.readexactly(4), "big")
                     answer = await process.stdout.readexactly(size)
-                except (ConnectionError, asyncio.IncompleteReadError):
-                    if await process.wait() > 0:
-                        raise _unavailable("it ended by itself") from None
+                except (
+                    OSError,
+                    RuntimeError,
+                    asyncio.IncompleteReadError,
+                ):  # uvloop has RuntimeError for a closed pipe
+                    code = await process.wait()
+                    if -code not in OVERDONE:
+                        raise _unavailable(f"it ended with {code}") from None
         except TimeoutError:
             raise _unavailable("it does not answer") from None
         finally:
