@@ -20,6 +20,7 @@ from app.service.tasks import (
     check,
     entry_of,
     find_queue,
+    is_current,
     keeps_changing,
     refusal_of,
     writer,
@@ -99,7 +100,9 @@ async def _write(bulk: _Bulk, pending: list[int], write: Write) -> None:
     """Give every pending item its result, making entries anew where a definition has changed under them."""
     for _ in range(LOOKUPS):
         row = await find_queue(bulk.core, bulk.caller, bulk.queue)
-        entries = await _entries(bulk, row, pending)
+        # asked once here, and not for each item that a schema refuses
+        fresh = row.payload_schema is not None and await is_current(bulk.core, row)
+        entries = await _entries(bulk, row, fresh, pending)
         if bulk.atomic:
             _raise_sunk(bulk)
         if not entries:
@@ -119,7 +122,7 @@ async def _write(bulk: _Bulk, pending: list[int], write: Write) -> None:
     raise keeps_changing(bulk.queue)
 
 
-async def _entries(bulk: _Bulk, row: QueueRow, pending: list[int]) -> dict[int, Entry]:
+async def _entries(bulk: _Bulk, row: QueueRow, fresh: bool, pending: list[int]) -> dict[int, Entry]:
     """By item; an item that breaks a rule of its queue is noted as refused instead."""
     own: dict[str | None, OwnHandler | None] = {None: None}
     entries: dict[int, Entry] = {}
@@ -130,7 +133,7 @@ async def _entries(bulk: _Bulk, row: QueueRow, pending: list[int]) -> dict[int, 
             own[item.handler] = await handlers.find_own(bulk.core.db, bulk.caller.tenant_id, item.handler)
         handler = own[item.handler]
         try:
-            await check(bulk.core, row, handler, item, pointer("tasks", n))
+            await check(bulk.core, row, handler, item, pointer("tasks", n), fresh=fresh)
         except Refusal as refusal:
             bulk.results[n] = refusal
         else:

@@ -150,17 +150,20 @@ def keeps_changing(queue: str) -> Refusal:
     return Refusal("unavailable", f"the definition of queue {queue} keeps changing", retry_after_seconds=1)
 
 
-async def check(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue, where: str = "") -> None:
+async def check(
+    core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue, where: str = "", *, fresh: bool = False
+) -> None:
     """The rules that need the queue, the handler the task names, or the present instant. `where` is the task's pointer.
 
     Where the queue is no longer what `row` says it passes: the statement that stores refuses an entry made from such a row.
+    A `fresh` row has been compared during this request already.
     Raises Refusal: invalid, payload_schema_mismatch, unavailable.
     """
     try:
         check_handler(row, own, request, where)
         await _check_unless_replayed(core, row, request, where)
     except Refusal as refusal:
-        if refusal.code == "unavailable" or await is_current(core, row):
+        if fresh or refusal.code == "unavailable" or await is_current(core, row):
             raise
 
 
