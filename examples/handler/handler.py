@@ -15,6 +15,7 @@ import os
 import signal
 import sqlite3
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -133,11 +134,17 @@ def main() -> None:
     secrets = os.environ.get("WEBHOOK_SECRET", "")
     if not secrets:
         sys.exit("Give WEBHOOK_SECRET: the signing secret that PUT /handlers/{name} has answered.")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # Waited for, not handled: a handler's exception would rise wherever Python happens to be, also where it is swallowed.
+    stop = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
     host, port = os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "9000"))
     server = Server(host, port, secrets, Ledger(os.environ.get("LEDGER", "ledger.db")))
     print(f"listening on http://{host}:{server.server_port}/", flush=True)
-    server.serve_forever()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    signal.sigwait(stop)
+    # As by a crash: a transaction under way is committed or it is not, and its task comes again. Threads that the interpreter
+    # would stop at its own end may hold the lock of stdout.
+    os._exit(0)
 
 
 if __name__ == "__main__":

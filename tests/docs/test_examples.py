@@ -2,9 +2,13 @@
 
 import asyncio
 import os
+import signal
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
@@ -20,9 +24,32 @@ pytestmark = pytest.mark.anyio
 OLD, NEW = new_secret(), new_secret()
 
 
-@pytest.fixture
-async def ledger(tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
+@dataclass
+class Example:
     """The example, running with two secrets as in a rotation."""
+
+    process: asyncio.subprocess.Process
+    url: str
+    database: Path
+
+    async def stop(self) -> None:
+        """One that does not stop is made to print where each of its threads is."""
+        self.process.terminate()
+        try:
+            assert await asyncio.wait_for(self.process.wait(), 20) == 0
+        except TimeoutError:
+            status = self.status()
+            self.process.send_signal(signal.SIGABRT)
+            await self.process.wait()
+            raise AssertionError(f"it went on after SIGTERM:\n{status}") from None
+
+    def status(self) -> str:
+        """Which signals it blocks, ignores and has yet to take, among other things."""
+        return Path(f"/proc/{self.process.pid}/status").read_text()
+
+
+@pytest.fixture
+async def example(tmp_path: Path) -> AsyncIterator[Example]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "handler.py",
@@ -33,15 +60,22 @@ async def ledger(tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
             "PORT": "0",
             "LEDGER": str(tmp_path / "ledger.db"),
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONFAULTHANDLER": "1",
         },
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
     line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
-    async with httpx2.AsyncClient(base_url=line.split()[-1], trust_env=False) as client:
+    example = Example(process, line.split()[-1], tmp_path / "ledger.db")
+    yield example
+    if process.returncode is None:
+        await example.stop()
+
+
+@pytest.fixture
+async def ledger(example: Example) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(base_url=example.url, trust_env=False) as client:
         yield client
-    process.terminate()
-    assert await asyncio.wait_for(process.wait(), 20) == 0
 
 
 async def deliver(
@@ -84,6 +118,21 @@ async def test_it_books_a_task_once_however_often_and_at_once_it_comes(ledger: h
     answers = await asyncio.gather(*(deliver(ledger, body) for _ in range(8)))
     assert [answer.json() for answer in answers] == [{"account": "ada", "balance": 5}] * 8
     assert (await ledger.get("/")).json() == {"ada": 5}
+
+
+async def test_it_stops_though_connections_are_open_and_what_it_answered_is_booked(
+    example: Example, ledger: httpx2.AsyncClient
+) -> None:
+    body = b'{"account": "ada", "amount": 1}'
+    calls = [asyncio.create_task(deliver(ledger, body, task=f"task-{n}")) for n in range(20)]
+    await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+    await example.stop()
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    answered = [answer for answer in answers if isinstance(answer, httpx2.Response)]
+    with closing(sqlite3.connect(example.database)) as database:
+        (booked,) = database.execute("select count(*) from done").fetchone()
+        (balance,) = database.execute("select amount from balances").fetchone()
+    assert 1 <= len(answered) <= booked == balance
 
 
 async def test_it_takes_either_secret_and_no_other(ledger: httpx2.AsyncClient) -> None:
