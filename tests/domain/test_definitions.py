@@ -268,7 +268,11 @@ POLICIES = st.builds(RetryPolicy, st.integers(1, 1000), SECONDS, BACKOFFS)
 
 @given(
     st.builds(
-        QueueDefinition, retry=POLICIES, max_depth=st.none() | st.integers(1, 100), description=st.none() | st.just("é")
+        QueueDefinition,
+        retry=POLICIES,
+        max_depth=st.none() | st.integers(1, 100),
+        payload_schema=st.sampled_from([None, "true", '{"const":1.0,"title":"é"}']),
+        description=st.none() | st.just("é"),
     )
 )
 def test_a_queue_survives_storage(definition: QueueDefinition) -> None:
