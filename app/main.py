@@ -22,6 +22,7 @@ from app.engine.engine import Engine
 from app.service import keys, settling, status, tasks
 from app.service.claiming import Claiming
 from app.service.context import Caller, Core, Replica
+from app.service.firing import Definitions
 from app.service.lanes import Lane
 from app.service.leases import LeaseDesk
 from app.settings import Settings, SettingsError
@@ -114,7 +115,9 @@ async def build(settings: Settings, dsn: str, url: str) -> Sluice:
         replica=replica,
         public_url=public_url,
         max_payload_bytes=settings.max_payload_bytes,
+        schedule_grace_seconds=settings.schedule_grace_seconds,
     )
+    core.schedules = Definitions()
     core.enqueueing = Lane(
         tasks.writer(db), max_group=ENQUEUE_GROUP, max_flights=ENQUEUE_FLIGHTS, wrote=_counted(metrics, "enqueue")
     )

@@ -109,6 +109,9 @@ class Settings(BaseSettings):
     drain_grace_seconds: float = Field(
         30.0, ge=0, le=3_600, description="How long a stop waits for deliveries under way before it hands them back."
     )
+    schedule_grace_seconds: float = Field(
+        60.0, ge=1, le=3_600, description="How late a nominal time of a schedule still fires as if it were on time."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The least level that is logged."
     )

@@ -265,7 +265,9 @@ create table sluice.attempt_history (
 ) partition by range (kept_until);
 
 -- A fan-out and its progress; one formed by follow-up work has the id of its root task. The counts are folded from deltas that
--- whoever adds or ends a task appends in its own transaction, so that no row serialises settling.
+-- whoever adds or ends a task appends in its own transaction, so that no row serialises settling. What ended lately is counted in
+-- recent, which fades (fold_v1). A cancelled batch is not swept while tasks of it may live; run_open: it is the run of a
+-- schedule whose end is not in the ledger yet.
 create table sluice.batches (
   id uuid not null constraint batches_pkey primary key,
   tenant_id bigint not null,
@@ -273,15 +275,22 @@ create table sluice.batches (
   sealed boolean not null,
   created_at timestamptz not null default clock_timestamp(),
   cancelled_at timestamptz,
+  cancel_reason text constraint batches_cancel_reason check ((cancel_reason is null) = (cancelled_at is null)),
+  swept boolean not null default false,
+  run_open boolean not null default false,
   completed_at timestamptz,
   keys_until timestamptz,
   kept_until timestamptz,
   total bigint not null default 0,
   succeeded bigint not null default 0,
   dead bigint not null default 0,
-  cancelled bigint not null default 0
+  cancelled bigint not null default 0,
+  recent double precision not null default 0,
+  recent_at timestamptz not null default clock_timestamp()
 ) with (fillfactor = 70);
 create index batches_by_tenant on sluice.batches (tenant_id, id);
+create index batches_unswept on sluice.batches (id) where cancelled_at is not null and not swept;
+create index batches_runs on sluice.batches (id) where run_open and completed_at is not null;
 create index batches_keys on sluice.batches (keys_until) where keys_until is not null;
 create index batches_kept on sluice.batches (kept_until) where kept_until is not null;
 
@@ -314,6 +323,75 @@ create table sluice.followup_keys (
   key text not null,
   constraint followup_keys_pkey primary key (batch_id, root_id, queue_id, key)
 ) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+
+-- Schedules. next_nominal_at is the first nominal time that is not in the ledger yet, look_at when a replica has something to do
+-- for it; both are null when nothing more comes. version counts definitions, seq everything that is judged by: whoever has read
+-- both and writes under them has judged by what still is.
+create table sluice.schedules (
+  id bigint generated always as identity constraint schedules_pkey primary key,
+  tenant_id bigint not null constraint schedules_tenant_fkey references sluice.tenants,
+  name text not null,
+  queue_id bigint not null constraint schedules_queue_fkey references sluice.queues,
+  handler_id bigint not null default 0,
+  definition text not null,
+  payload bytea not null,
+  priority smallint not null,
+  type text,
+  headers json,
+  tags text[],
+  retry json,
+  max_attempts integer,
+  timeout_seconds double precision,
+  then_queue_id bigint,
+  then_payload bytea,
+  etag text not null,
+  paused boolean not null default false,
+  paused_at timestamptz,
+  paused_reason text,
+  version bigint not null default 1,
+  seq bigint not null default 0,
+  next_nominal_at timestamptz,
+  look_at timestamptz,
+  runs bigint not null default 0,
+  failures integer not null default 0,
+  missed bigint not null default 0,
+  created_at timestamptz not null default clock_timestamp(),
+  updated_at timestamptz not null default clock_timestamp(),
+  deleted_at timestamptz
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_cost_delay = 0);
+create unique index schedules_name_key on sluice.schedules (tenant_id, name) where deleted_at is null;
+create index schedules_look on sluice.schedules (look_at) where look_at is not null;
+create index schedules_queue on sluice.schedules (queue_id) where deleted_at is null;
+create index schedules_missed on sluice.schedules (id) where missed > 0 and deleted_at is null;
+
+-- The ledger: every nominal time of a schedule is in exactly one row that is not extra, and the exclusion says so. Times without a
+-- run share a row from nominal_at to nominal_until. Triggers and reruns are extra. A run's task is its batch's id too.
+create table sluice.schedule_runs (
+  id uuid not null constraint schedule_runs_pkey primary key,
+  schedule_id bigint not null,
+  nominal_at timestamptz not null,
+  nominal_until timestamptz not null,
+  count bigint not null,
+  cause text not null constraint schedule_runs_cause check (cause in ('cron', 'catch_up', 'backfill', 'trigger')),
+  extra boolean not null,
+  outcome text not null,
+  overlap text,
+  payload bytea,
+  jitter_seconds double precision not null default 0,
+  fired_at timestamptz,
+  started_at timestamptz,
+  completed_at timestamptz,
+  task_id uuid,
+  replica text,
+  kept_until timestamptz not null,
+  constraint schedule_runs_once exclude using gist (
+    int8range(schedule_id, schedule_id, '[]') with &&, tstzrange(nominal_at, nominal_until, '[]') with &&) where (not extra),
+  constraint schedule_runs_alone check (task_id is null or count = 1 and nominal_at = nominal_until)
+) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+create index schedule_runs_history on sluice.schedule_runs (schedule_id, nominal_at, id);
+create index schedule_runs_open on sluice.schedule_runs (schedule_id, nominal_at, id) where outcome in ('running', 'waiting');
+create unique index schedule_runs_task on sluice.schedule_runs (task_id) where task_id is not null;
+create index schedule_runs_kept on sluice.schedule_runs (kept_until);
 
 -- Minute histograms of each queue, folded from what every replica counted.
 create table sluice.queue_minutes (

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from app.api import bulk, errors, handlers, leases, limits, openapi, operations, queues, tasks
+from app.api import batches, bulk, errors, handlers, leases, limits, openapi, operations, queues, schedules, tasks
 from app.api.config import EdgeConfig
 from app.api.docs import docs_page
 from app.api.enqueue import PATH, EnqueueEndpoint
@@ -98,6 +98,7 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
     )
     application.state.core = core
     application.state.edge = edge
+    application.state.in_hand = bulk.InHand()
     enqueue = None if edge.operations_only else EnqueueEndpoint(core, edge)
     routers = [operations.health_router, operations.status_router, operations.metrics_router]
     if enqueue is not None:
@@ -108,10 +109,16 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
             leases.holder_router,
             leases.complete_router,
             tasks.router,
+            batches.filling_router,
+            batches.router,
+            schedules.putting_router,
+            schedules.router,
             limits.router,
         ]
         application.router.routes.append(Route(PATH, enqueue, methods=["POST"]))
-        application.router.routes.append(Route(bulk.PATH, bulk.BulkEndpoint(core, edge), methods=["POST"]))
+        application.router.routes.append(
+            Route(bulk.PATH, bulk.BulkEndpoint(core, edge, application.state.in_hand), methods=["POST"])
+        )
     for router in routers:
         application.include_router(router)
     _add_documents(application, tasks=enqueue is not None, secured=edge.anonymous is None)

@@ -4,6 +4,8 @@ A bare ASGI callable like the enqueue, for its body is judged task by task; open
 """
 
 import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -32,11 +34,29 @@ PAUSE_BYTES = 262_144
 """After so much parsing other requests get their turn."""
 
 
+class InHand:
+    """Bounds how many requests of this size are read and worked on at once, over all routes that take them."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        """Raises Refusal (unavailable)."""
+        if self._count >= MAX_AT_ONCE:
+            raise Refusal("unavailable", "too many bulk requests at once", retry_after_seconds=1)
+        self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
+
+
 class BulkEndpoint:
-    def __init__(self, core: Core, edge: EdgeConfig) -> None:
+    def __init__(self, core: Core, edge: EdgeConfig, in_hand: InHand) -> None:
         self._core = core
         self._edge = edge
-        self._in_hand = 0
+        self._in_hand = in_hand
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -54,20 +74,16 @@ class BulkEndpoint:
         if not is_name(queue):
             raise invalid_field("/name", f"is not a name ({NAME_RULE})")
         require_json(text(headers.get(b"content-type")))
-        if self._in_hand >= MAX_AT_ONCE:
-            raise Refusal("unavailable", "too many bulk requests at once", retry_after_seconds=1)
-        self._in_hand += 1
-        try:
+        with self._in_hand.one_more():
             body = await read_body(receive, text(headers.get(b"content-length")), MAX_BULK_BYTES)
-            items, atomic = await _parse(body, self._edge.max_payload_bytes)
+            spans, atomic = split_bulk(body)
+            items = await judge_items(spans, self._edge.max_payload_bytes)
             results = await bulk.enqueue(self._core, caller, queue, items, atomic, trace_of(headers))
-        finally:
-            self._in_hand -= 1
-        return msgspec.json.encode({"results": [_shown(result) for result in results]})
+        return msgspec.json.encode({"results": [shown(result) for result in results]})
 
 
-async def _parse(body: bytes, max_payload_bytes: int) -> tuple[list[Enqueue | Refusal], bool]:
-    spans, atomic = split_bulk(body)
+async def judge_items(spans: Sequence[msgspec.Raw], max_payload_bytes: int) -> list[Enqueue | Refusal]:
+    """What each of the tasks asks for, or why it is refused."""
     items: list[Enqueue | Refusal] = []
     parsed = 0
     for index, span in enumerate(spans):
@@ -79,10 +95,10 @@ async def _parse(body: bytes, max_payload_bytes: int) -> tuple[list[Enqueue | Re
         if parsed > PAUSE_BYTES or index % PAUSE_TASKS == PAUSE_TASKS - 1:
             parsed = 0
             await asyncio.sleep(0)
-    return items, atomic
+    return items
 
 
-def _shown(result: Result) -> dict[str, Any]:
+def shown(result: Result) -> dict[str, Any]:
     if isinstance(result, Stored):
         return {"status": 201 if result.created else 200, "id": result.task_id}
     return {"status": STATUS[result.code], "problem": problem_dict(result)}

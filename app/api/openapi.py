@@ -7,7 +7,9 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from app.api import bulk, enqueue
+from app.api.models.batches import BatchIn, BatchTasksIn
 from app.api.models.leases import CompleteIn
+from app.api.models.schedules import PreviewIn, ScheduleIn
 from app.api.models.tasks import BulkIn, BulkOut, TaskIn, TaskOut
 from app.api.models.wire import FieldProblem, Problem
 from app.api.problems import header, problems
@@ -97,6 +99,10 @@ def document(app: FastAPI, *, tasks: bool, secured: bool) -> dict[str, Any]:
             (TaskIn, "validation"),
             (BulkIn, "validation"),
             (CompleteIn, "validation"),
+            (BatchIn, "validation"),
+            (BatchTasksIn, "validation"),
+            (ScheduleIn, "validation"),
+            (PreviewIn, "validation"),
             (BulkOut, "serialization"),
         ]
         found["paths"].setdefault(enqueue.PATH, {})["post"] = dict(ENQUEUE)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.api.errors import STATUS, TITLES
+from app.cli.daylight_saving import daylight_saving_page
 from app.settings import CLIENT_VARIABLES, SECRETS, Settings
 from app.telemetry.metrics import DEFINITIONS
 
@@ -80,6 +81,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "errors.md": errors_page,
     "metrics.md": metrics_page,
+    "daylight-saving.md": daylight_saving_page,
 }
 
 

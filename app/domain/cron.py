@@ -6,14 +6,17 @@ follow elapsed time, as in Debian.
 """
 
 import re
+from calendar import isleap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import Literal
 
 from cronsim import CronSim, CronSimError
+from cronsim.cronsim import RANGES, SYMBOLIC_DAYS, SYMBOLIC_MONTHS
 
+from app.domain.cron_problems import FIELDS, NEVER, wrong_count, wrong_field
 from app.domain.zones import DAY, Segment, day_segments
 
 Dst = Literal["once", "skip", "twice"]
@@ -35,8 +38,10 @@ _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 _FIRST_DAY = date(2, 1, 1).toordinal() - _EPOCH_ORDINAL
 LAST_DAY = date(9998, 12, 31).toordinal() - _EPOCH_ORDINAL
 _INTERVAL = re.compile(r"every\s+(?:(\d{1,9})\s+)?(second|minute|hour|day|week)(s?)", re.IGNORECASE | re.ASCII)
-_EVERY_KIND_OF_YEAR = (*range(2001, 2012), 2012, 2016, 2020, 2024, 2028, 2032, 2036)
-"""Both lengths of a year with each day of the week to begin on: what matches in none of them matches never."""
+_LAST_NAMED = re.compile(r"\b(" + "|".join(SYMBOLIC_DAYS) + r")L\b", re.IGNORECASE)
+_NAMES = {"month": ["", *SYMBOLIC_MONTHS], "day-of-week": SYMBOLIC_DAYS}
+_KINDS_OF_YEAR = (*range(2001, 2012), *range(2012, 2037, 4))
+_ANY_MOMENT = datetime(2000, 1, 1)  # cronsim wants one, only its fields are used
 
 
 class CronError(ValueError):
@@ -110,28 +115,64 @@ def parse_interval(text: str) -> int | None:
 @lru_cache(maxsize=4096)
 def parse_cron(text: str, *, seconds: bool = False) -> Cron:
     """Raises CronError."""
-    expression = ALIASES.get(text.strip().lower(), text)
-    fields = expression.split()
-    if len(fields) == 6 and not seconds:
-        raise CronError("has six fields; say `seconds: true` if the first one is seconds")
-    try:
-        sim = CronSim(expression, datetime(2000, 1, 1))
-    except CronSimError as error:
-        raise CronError(str(error)) from None
-    minute, hour = fields[-5], fields[-4]
-    return Cron(
+    if len(text) > MAX_EXPRESSION:
+        raise CronError(f"is longer than {MAX_EXPRESSION} characters")
+    if not text.isascii() or not text.replace("\t", " ").isprintable():
+        raise CronError("may hold printable ASCII only")
+    fields = ALIASES.get(text.strip().lower(), text).split()
+    if len(fields) != 5 and not (seconds and len(fields) == 6):
+        raise CronError(wrong_count(fields, seconds=seconds))
+    fields[-1] = _LAST_NAMED.sub(lambda match: f"{SYMBOLIC_DAYS.index(match[1].upper())}L", fields[-1])
+    sim = _parsed(fields)
+    cron = Cron(
         expression=" ".join(fields),
         seconds=tuple(sorted(sim.seconds)),
         minutes=tuple(sorted(sim.minutes)),
         hours=tuple(sorted(sim.hours)),
-        months=frozenset(int(month) for month in sim.months),
-        fixed=not minute.startswith("*") and not hour.startswith("*"),
+        months=frozenset(sim.months),
+        fixed=not fields[-5].startswith("*") and not fields[-4].startswith("*"),
         days=sim,
     )
+    if not any(map(cron.matches, _every_kind_of_day())):
+        raise CronError(NEVER)
+    return cron
+
+
+def _parsed(fields: list[str]) -> CronSim:
+    try:
+        return CronSim(" ".join(fields), _ANY_MOMENT)
+    except CronSimError:
+        for name, text in zip(reversed(FIELDS), reversed(fields), strict=False):
+            if not _is_sound(name, text):
+                raise CronError(wrong_field(name, text, _NAMES.get(name, ()))) from None
+        raise CronError(NEVER) from None  # all fields are sound: it refuses the 30th of February and the like
+
+
+def _is_sound(name: str, text: str) -> bool:
+    try:
+        CronSim(" ".join(text if other == name else "*" for other in FIELDS), _ANY_MOMENT)
+    except CronSimError:
+        return False
+    return True
+
+
+def _every_kind_of_day() -> Iterator[date]:
+    """Each day of years of both lengths that begin on each day of the week: what matches none of them matches never."""
+    return (date(year, 1, 1) + timedelta(day) for year in _KINDS_OF_YEAR for day in range(365 + isleap(year)))
 
 
 def explained(cron: Cron) -> str:
-    return cron.days.explain()
+    """In plain English, from cronsim; a step beyond its range, which matches the first value alone, is told as that."""
+    fields = [
+        ",".join(_without_wide_step(term, range_) for term in text.split(","))
+        for text, range_ in zip(cron.expression.upper().split(), RANGES[-len(cron.expression.split()) :], strict=True)
+    ]
+    return CronSim(" ".join(fields), _ANY_MOMENT).explain()
+
+
+def _without_wide_step(term: str, values: range) -> str:
+    base, _, step = term.partition("/")
+    return str(values[0]) if base == "*" and step and int(step) >= len(values) else term
 
 
 def cron_times(cron: Cron, zone: str, dst: Dst, first: int) -> Iterator[int]:
@@ -157,7 +198,7 @@ def _times_in(cron: Cron, segments: tuple[Segment, ...], dst: Dst, low: int, hig
         begin = max(start, low) + offset
         if cron.fixed:
             resumed = start + offset
-            if dst != "skip" and resumed > reached and low <= start < high and cron_any(cron, reached, resumed):
+            if dst != "skip" and resumed > reached and low <= start < high and _any(cron, reached, resumed):
                 yield start
                 begin = max(begin, resumed + 1)  # a time that meets it on one instant merges
             if dst != "twice":
@@ -167,5 +208,5 @@ def _times_in(cron: Cron, segments: tuple[Segment, ...], dst: Dst, low: int, hig
         reached = max(reached, end + offset)
 
 
-def cron_any(cron: Cron, low: int, high: int) -> bool:
+def _any(cron: Cron, low: int, high: int) -> bool:
     return next(cron.local_times(low, high), None) is not None

@@ -13,6 +13,8 @@ CODES: frozenset[str] = frozenset(
         "handler_not_found",
         "queue_not_found",
         "task_not_found",
+        "batch_not_found",
+        "schedule_not_found",
         "method_not_allowed",
         "request_timeout",
         "lease_lost",

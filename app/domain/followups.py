@@ -22,8 +22,11 @@ __all__ = [
     "MEDIA_TYPE",
     "FollowUp",
     "OnComplete",
+    "OnCompleteBody",
     "Page",
     "is_followups",
+    "judge_around",
+    "judge_on_complete",
     "parse_followup",
     "split_page",
 ]
@@ -60,7 +63,9 @@ class Page:
     on_complete: OnComplete | None = None
 
 
-class _OnCompleteBody(msgspec.Struct, forbid_unknown_fields=True):
+class OnCompleteBody(msgspec.Struct, forbid_unknown_fields=True):
+    """As its JSON has it."""
+
     queue: str
     payload: msgspec.Raw
 
@@ -69,7 +74,7 @@ class PageBody(msgspec.Struct, forbid_unknown_fields=True):
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     tasks: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     next: str | None = None
-    on_complete: _OnCompleteBody | None = None
+    on_complete: OnCompleteBody | None = None
 
 
 class FollowUpBody(TaskBody, kw_only=True, forbid_unknown_fields=True):
@@ -95,7 +100,7 @@ def split_page(body: bytes, max_payload_bytes: int) -> Page:
     except (msgspec.DecodeError, RecursionError):
         parse_ijson(body)  # says where and why
         raise Refusal("malformed", "the body is no JSON, or nested too deep") from None
-    outside = _outside(body, page.tasks)
+    outside = judge_around(body, page.tasks)
     if len(spans) > MAX_FOLLOWUP_TASKS:
         raise Refusal(
             "too_large", f"the follow-up work has {len(spans)} tasks, at most {MAX_FOLLOWUP_TASKS} are allowed"
@@ -106,11 +111,13 @@ def split_page(body: bytes, max_payload_bytes: int) -> Page:
         result=None if isinstance(page.result, msgspec.UnsetType) else bytes(page.result),
         spans=spans,
         next=_cursor(page.next),
-        on_complete=None if page.on_complete is None else _on_complete(page.on_complete, outside, max_payload_bytes),
+        on_complete=None
+        if page.on_complete is None
+        else judge_on_complete(page.on_complete, outside, max_payload_bytes),
     )
 
 
-def _outside(body: bytes, tasks: msgspec.Raw | msgspec.UnsetType) -> dict[str, object]:
+def judge_around(body: bytes, tasks: msgspec.Raw | msgspec.UnsetType) -> dict[str, object]:
     """All but the tasks; with them where their bytes are there twice, for then it is not known which are to be left out."""
     span = b"" if isinstance(tasks, msgspec.UnsetType) else bytes(tasks)
     alone = span and body.find(span, body.index(span) + 1) < 0
@@ -125,7 +132,8 @@ def _cursor(text: str | None) -> str | None:
     return text
 
 
-def _on_complete(body: _OnCompleteBody, outside: dict[str, object], max_payload_bytes: int) -> OnComplete:
+def judge_on_complete(body: OnCompleteBody, outside: dict[str, object], max_payload_bytes: int) -> OnComplete:
+    """`outside` is the value of the document it stands in. Raises Refusal (invalid)."""
     if not is_name(body.queue):
         raise invalid_field("/on_complete/queue", f"is not a name ({NAME_RULE})")
     value = outside["on_complete"]

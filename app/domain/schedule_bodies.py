@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -66,6 +66,11 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 _SPANS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "/dst": get_args(Dst),
+    "/overlap": get_args(Overlap),
+    "/catch_up/mode": get_args(CatchUpMode),
+}
 _FIELDS = {field.name: field for field in msgspec.structs.fields(_Body)}
 
 
@@ -124,12 +129,19 @@ def _decoded(value: Mapping[str, Any]) -> _Body:
             try:
                 given[name] = msgspec.convert(value[name], field.type)
             except msgspec.ValidationError as error:
-                errors += [FieldError(pointer(name) + e.pointer, e.detail) for e in field_errors(str(error))]
+                errors += [_placed(found, pointer(name)) for found in field_errors(str(error))]
         elif field.required:
             errors.append(FieldError(pointer(name), _missing(name)))
     if errors:
         raise invalid(errors)
     return _Body(**given)
+
+
+def _placed(error: FieldError, where: str) -> FieldError:
+    """As an error of the whole; words that may be chosen from are named."""
+    choices = _CHOICES.get(where + error.pointer)
+    detail = error.detail if choices is None else "expected one of " + ", ".join(choices)
+    return FieldError(where + error.pointer, detail)
 
 
 def _missing(name: str) -> str:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from app.domain.cron import UNIT_SECONDS, Cron, explained, parse_cron, parse_interval
 from app.domain.instants import format_instant
 from app.domain.schedule_definitions import ScheduleDefinition
-from app.domain.zones import has_one_offset, zone_of
+from app.domain.zones import changes_clocks, zone_of
 
 _DST = {
     "once": "a local time that the clocks skip runs right after the gap, one that they repeat runs once, the first time",
@@ -35,7 +35,7 @@ def _times(definition: ScheduleDefinition) -> str:
 
 
 def _clock_changes(cron: Cron, definition: ScheduleDefinition) -> str:
-    if has_one_offset(definition.timezone):
+    if not changes_clocks(definition.timezone):
         return ""
     return "; " + (_DST[definition.dst] if cron.fixed else _ELAPSED)
 

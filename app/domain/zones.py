@@ -9,8 +9,10 @@ from zoneinfo import ZoneInfo
 
 DAY = 86_400
 LOOK_BACK_DAYS = 2
-"""Longer than any zone has ever put its clocks back (Kwajalein's 23 hours when it crossed the date line in 1969)."""
+"""Longer than any zone has ever put its clocks back: 24 hours, where it crossed the date line."""
 _HOUR = 3600
+_SAMPLE_YEAR = 2_114_380_800
+"""2037-01-01"""
 
 
 class Segment(NamedTuple):
@@ -37,7 +39,8 @@ def zone_problem(name: str) -> str | None:
     """Why this names no zone, or None."""
     if name in zone_names():
         return None
-    folded = {known.casefold(): known for known in sorted(zone_names())}
+    folded = {known.casefold().rpartition("/")[2]: known for known in sorted(zone_names())}
+    folded |= {known.casefold(): known for known in zone_names()}
     near = get_close_matches(name[:100].casefold().replace(" ", "_"), folded, n=1, cutoff=0.8)
     hint = f"; did you mean {folded[near[0]]}?" if near else ""
     return f"is not an IANA time zone such as Europe/Berlin or UTC{hint}"
@@ -84,7 +87,8 @@ def _change(zone: ZoneInfo, low: int, high: int) -> int:
 
 
 @cache
-def has_one_offset(name: str) -> bool:
-    """Whether this zone's clocks stay as they are, so that nobody has to be told about changes."""
+def changes_clocks(name: str) -> bool:
+    """Whether this zone's rules go on changing its offset; a year ahead shows it, past changes do not count."""
     zone = zone_of(name)
-    return zone.utcoffset(None) is not None
+    weeks = range(_SAMPLE_YEAR, _SAMPLE_YEAR + 366 * DAY, 7 * DAY)
+    return len({offset_at(zone, week) for week in weeks}) > 1

@@ -11,6 +11,7 @@ from app.engine.housekeeping import Housekeeping
 from app.engine.janitor import Janitor
 from app.engine.loop import Loop, Outage
 from app.engine.pulse import Pulse
+from app.engine.scheduler import Scheduler
 from app.service.context import Core
 from app.store.db import Unavailable
 from app.store.notify import Hint, Listener
@@ -59,8 +60,15 @@ class Engine:
         self._promote = Loop("promoter", janitor.promote, outage)
         self._expire = Loop("expirer", janitor.expire, outage)
         self._fold = Loop("folder", janitor.fold, outage)
+        self._sweep = Loop("sweeper", janitor.sweep, outage)
+        scheduler = Scheduler(core)
+        self._fire = Loop("scheduler", scheduler.fire, outage)
+        self._finish = Loop("finisher", scheduler.finish, outage)
         self._working = [
+            self._fire,
+            self._finish,
             self._fold,
+            self._sweep,
             self._dispatch,
             Loop("renewer", self._calls.renew, outage),
             self._promote,
@@ -76,7 +84,10 @@ class Engine:
         signals.stir = self._stir
         signals.freed = self._slot_freed
         signals.due_at = self._due_at
+        signals.look_at = lambda at: self._fire.wake_in(at - core.clock.seconds())
         signals.batch_moved = lambda: self._fold.wake_in(FOLD_SECONDS)
+        signals.batch_completed = self._finish.wake
+        signals.batch_cancelled = self._sweep.wake
         signals.revoked = self._revoked
 
     async def start(self) -> None:

@@ -1,10 +1,11 @@
 """What time does to tasks: promote what is due, expire what is too late, reap what nobody holds any more, fold
-what happened to batches.
+what happened to batches, and cancel what is left of those that are cancelled.
 
 Every replica does all of it; SKIP LOCKED lets each row be moved once. Each sweep answers when the next row is due, so a loop
 sleeps until then, and never longer than its poll interval, which is the truth where a hint was lost.
 """
 
+from app.service.batches import sweep_cancelled
 from app.service.context import Core
 from app.store import batches, tasks
 from app.telemetry import events
@@ -21,7 +22,7 @@ log = get_logger(__name__)
 
 
 class Janitor:
-    """A tick for each of four loops."""
+    """A tick for each of five loops."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -72,7 +73,14 @@ class Janitor:
             self._core.metrics.group_written("fold", folded.batches)
         for batch_id in folded.completed:
             events.emit(log, events.BATCH_COMPLETED, batch=batch_id)
+        if folded.completed:
+            self._core.signals.batch_completed()
         for queue_id, count in folded.queues.items():
             self._core.stats.enqueued(queue_id, count)
             self._core.signals.lane_ready(queue_id, 0)
         return 0 if folded.batches == FOLD_LIMIT else POLL_SECONDS
+
+    async def sweep(self) -> float:
+        """What a replica that died, or the start of a schedule's run, has left to be cancelled."""
+        await sweep_cancelled(self._core)
+        return POLL_SECONDS

@@ -55,7 +55,7 @@ class _Bulk:
     items: Sequence[Enqueue | Refusal]
     context: TraceContext | None
     results: dict[int, Result]
-    atomic: bool
+    atomic: bool = False
 
 
 async def enqueue(
@@ -65,10 +65,12 @@ async def enqueue(
     items: Sequence[Enqueue | Refusal],
     atomic: bool,
     trace: tuple[str | None, str | None] | None,
+    batch_id: str | None = None,
 ) -> list[Result]:
     """One result an item, in order; those that are refusals already stay so. Acknowledged after commit.
 
-    Raises Refusal: queue_not_found, unavailable; if atomic also invalid, and then nothing is stored.
+    What is created joins the batch, by groups that are its alone: no other request waits for those who close it.
+    Raises Refusal: queue_not_found, unavailable; if atomic also invalid, and then nothing is stored; batch_sealed likewise.
     """
     caller.require("use")
     incoming = TraceContext.parse(*trace) if trace is not None else None
@@ -79,16 +81,18 @@ async def enqueue(
         sound = [n for n in range(len(items)) if n not in refused]
         if atomic:
             await _write(bulk, sound, writer(core.db, atomic=True))
+        elif batch_id is not None:
+            await _write_in_groups(bulk, sound, writer(core.db, batch_id=batch_id))
         else:
-            await _write_in_groups(bulk, sound)
+            await _write_in_groups(bulk, sound, core.enqueueing.submit_all)
     return [bulk.results[n] for n in range(len(items))]
 
 
-async def _write_in_groups(bulk: _Bulk, sound: list[int]) -> None:
+async def _write_in_groups(bulk: _Bulk, sound: list[int], write: Write) -> None:
     """What fails after something was stored fails by itself: the caller must learn the ids of what is there."""
     for start in range(0, len(sound), GROUP):
         try:
-            await _write(bulk, sound[start : start + GROUP], bulk.core.enqueueing.submit_all)
+            await _write(bulk, sound[start : start + GROUP], write)
         except Refusal as refusal:
             if not any(isinstance(result, Stored) for result in bulk.results.values()):
                 raise
@@ -157,6 +161,8 @@ def _note(bulk: _Bulk, entries: dict[int, Entry], verdicts: Sequence[Admitted | 
             bulk.results[n] = Stored(True, admitted.task_id)
         elif admitted.verdict in ("replayed", "held"):
             bulk.results[n] = Stored(False, admitted.task_id)
+        elif admitted.verdict == "batch_sealed":
+            failed = refusal_of(admitted.verdict, bulk.queue, item)
         elif not _note_refusal(bulk, n, admitted):
             again.append(n)
     if failed is not None:

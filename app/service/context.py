@@ -22,6 +22,7 @@ from app.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from app.service.claiming import Claiming
+    from app.service.firing import Definitions
     from app.service.lanes import Lane
     from app.service.leases import LeaseDesk
     from app.service.tasks import Admitted
@@ -59,6 +60,12 @@ class Signals:
     """Unix seconds by the database's clock at which a task becomes due or expires."""
     batch_moved: Callable[[], None] = _ignore
     """A task of a batch has ended, or was added: there is something to fold."""
+    look_at: Callable[[float], None] = _ignore
+    """Unix seconds by the database's clock at which a schedule is due."""
+    batch_completed: Callable[[], None] = _ignore
+    """A batch has completed: if it is the run of a schedule, its end is to be written."""
+    batch_cancelled: Callable[[], None] = _ignore
+    """A batch was marked as cancelled: its unfinished tasks are to be swept."""
     revoked: Callable[[str, str], None] = _ignore
     """(task id, id of the replica that holds it): the lease is gone, the call must end."""
 
@@ -92,6 +99,7 @@ class Core:
     replica: Replica
     public_url: str
     max_payload_bytes: int
+    schedule_grace_seconds: float = 60.0
     signals: Signals = field(default_factory=Signals)
     ids: IdMaker = field(default_factory=IdMaker)
     keys: KeyCache = field(default_factory=KeyCache)
@@ -103,3 +111,4 @@ class Core:
     settling: "Lane[Outcome, str]" = None  # type: ignore[assignment]
     claiming: "Claiming" = None  # type: ignore[assignment]
     desk: "LeaseDesk" = None  # type: ignore[assignment]
+    schedules: "Definitions" = None  # type: ignore[assignment]

@@ -149,7 +149,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
         if named_by := await handlers.queues_naming(connection, row.id):
             raise Refusal("handler_in_use", f"handler {name} is named by queues: {', '.join(named_by)}")
         if await handlers.has_own_tasks(connection, row.id):
-            raise Refusal("handler_in_use", f"handler {name} is named by tasks that have not ended")
+            raise Refusal("handler_in_use", f"handler {name} is named by tasks that have not ended, or by a schedule")
         await handlers.mark_deleted(connection, row.id)
 
 

@@ -108,7 +108,10 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
         row = await _locked(connection, caller, name)
         conditions.check(row.etag)
         if await queues.has_tasks(connection, row.id):
-            raise Refusal("queue_in_use", f"queue {name} holds tasks that have not ended")
+            raise Refusal(
+                "queue_in_use",
+                f"queue {name} holds tasks that have not ended, or a schedule or batch will enqueue there",
+            )
         await queues.mark_deleted(connection, row.id)
     core.queue_cache.pop((caller.tenant_id, name), None)
 

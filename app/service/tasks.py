@@ -57,8 +57,11 @@ class GroupRefused(Exception):
         self.admitted = admitted
 
 
-def writer(db: Database, *, atomic: bool = False) -> Callable[[Sequence[Entry]], Awaitable[list[Admitted]]]:
-    """The write function of the enqueueing lane; `atomic` for groups that are all or nothing, which raises GroupRefused.
+def writer(
+    db: Database, *, atomic: bool = False, batch_id: str | None = None
+) -> Callable[[Sequence[Entry]], Awaitable[list[Admitted]]]:
+    """The write function of the enqueueing lane; `atomic` for groups that are all or nothing, which raises GroupRefused;
+    with a `batch_id` what is created joins that batch.
 
     A group whose answer was lost is run again under its id: the receipt tells what the first run did, and only if there is
     none does the second insert. So an enqueue that is acknowledged is there once, and one that is refused is not there.
@@ -69,7 +72,7 @@ def writer(db: Database, *, atomic: bool = False) -> Callable[[Sequence[Entry]],
         ordered = tasks.lock_order(entries)
         for tried in range(1, GROUP_TRIES + 1):
             try:
-                receipt = await tasks.enqueue(db, group_id, ordered, atomic=atomic)
+                receipt = await tasks.enqueue(db, group_id, ordered, atomic=atomic, batch_id=batch_id)
                 break
             except Unavailable:
                 if tried == GROUP_TRIES:
@@ -141,6 +144,8 @@ def refusal_of(verdict: str, queue: str, request: Enqueue) -> Refusal | None:
             "idempotency_mismatch",
             f"idempotency key {request.idempotency_key!r} was used with another payload or other options",
         )
+    if verdict == "batch_sealed":
+        return Refusal("batch_sealed", "the batch takes no more tasks: it is sealed, or cancelled")
     if verdict == "queue_full":
         return Refusal("queue_full", f"queue {queue} holds its max_depth of tasks", retry_after_seconds=1)
     return None

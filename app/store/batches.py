@@ -1,13 +1,16 @@
-"""Batches as rows: a completion with its follow-up work, and the fold that turns deltas into counts."""
+"""Batches as rows: made, closed and shown; a completion with its follow-up work; the fold that turns deltas into counts."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import asyncpg
 import msgspec
 
+from app.domain.batches import BatchView, CompletionView, Pace, progress
+from app.domain.instants import format_instant
 from app.store.db import Database
 from app.store.tasks import COLLISIONS, Entry, Outcome, unless_bare
 
@@ -94,4 +97,143 @@ async def fold(db: Database, limit: int) -> Folded:
         len(rows),
         [str(row["batch_id"]) for row in rows if row["completed"]],
         Counter(queue_id for row in rows for queue_id in row["queues"]),
+    )
+
+
+async def create(
+    db: Database,
+    tenant_id: int,
+    batch_id: str,
+    queue: tuple[int, int],
+    *,
+    sealed: bool,
+    completion: Completion | None,
+) -> bool:
+    """Make an empty batch of a queue (id, version); False when a queue is no longer as it was read. Again, it does nothing."""
+    made: bool = await db.fetchval(
+        "select sluice.create_batch_v1($1, $2, $3, $4, $5, $6, $7, $8)",
+        batch_id,
+        tenant_id,
+        *queue,
+        sealed,
+        completion and completion.queue_id,
+        completion and completion.queue_version,
+        completion and completion.payload,
+    )
+    return made
+
+
+async def close(db: Database, tenant_id: int, batch_id: str, cancel_reason: str | None) -> bool:
+    """Seal a batch, and mark it as cancelled if there is a reason to; False when the tenant has none of this id."""
+    found: bool = await db.fetchval("select sluice.close_batch_v1($1, $2, $3)", tenant_id, batch_id, cancel_reason)
+    return found
+
+
+async def unswept(db: Database) -> list[str]:
+    """Batches marked as cancelled of which tasks may live."""
+    rows = await db.fetch(
+        "select id from sluice.batches where cancelled_at is not null and not swept order by id limit 100"
+    )
+    return [str(row[0]) for row in rows]
+
+
+class Swept(msgspec.Struct):
+    done: bool
+    tasks: list[tuple[str, int, str | None]]
+    """(id, queue id, the replica that was calling a handler for it) of what was cancelled."""
+
+
+_SWEPT = msgspec.json.Decoder(Swept)
+
+
+async def sweep(db: Database, batch_id: str, limit: int, *, wait: bool) -> Swept:
+    """Cancel unfinished tasks of a batch marked as cancelled; those that others hold only with `wait`."""
+    return _SWEPT.decode(await db.fetchval("select sluice.sweep_batch_v1($1, $2, $3)", batch_id, limit, wait))
+
+
+class Retried(msgspec.Struct):
+    seen: int
+    last_id: str | None
+    moved: int
+    lanes: list[tuple[int, int]]
+
+
+_RETRIED = msgspec.json.Decoder(Retried)
+
+
+async def retry(db: Database, tenant_id: int, batch_id: str, before: datetime, after: str, limit: int) -> Retried:
+    """Bring dead tasks of a batch back that ended `before`, in the order of ids `after`."""
+    return _RETRIED.decode(
+        await db.fetchval("select sluice.retry_batch_v1($1, $2, $3, $4, $5)", tenant_id, batch_id, before, after, limit)
+    )
+
+
+# The folded counts and what is not folded yet are read in one snapshot, so they agree with the live tasks. Of these no more than
+# the first are looked at: running ones are among the oldest.
+_BATCH = """
+select b.id, q.name as queue, b.sealed, b.created_at, b.cancelled_at, b.cancel_reason, b.completed_at, b.recent, b.recent_at,
+  b.total + d.total as total, b.succeeded + d.succeeded as succeeded, b.dead + d.dead as dead,
+  b.cancelled + d.cancelled as cancelled, l.running, l.scheduled, c.on_complete, clock_timestamp() as now
+from {source} b
+join sluice.queues q on q.id = b.queue_id
+cross join lateral (
+  select coalesce(sum(d.total), 0)::bigint as total, coalesce(sum(d.succeeded), 0)::bigint as succeeded,
+         coalesce(sum(d.dead), 0)::bigint as dead, coalesce(sum(d.cancelled), 0)::bigint as cancelled
+  from sluice.batch_deltas d where d.batch_id = b.id) d
+cross join lateral (
+  select count(*) filter (where t.state = 1) as running,
+         count(*) filter (where t.state = 2 and t.run_at > clock_timestamp()) as scheduled
+  from (select t.state, t.run_at from sluice.tasks t where t.batch_id = b.id order by t.id limit {looked_at}) t) l
+cross join lateral (
+  select coalesce(json_agg(json_build_object('queue', n.name, 'task', c.task_id)), '[]') as on_complete
+  from (select c.queue_id, c.task_id from sluice.batch_completions c where c.batch_id = b.id order by c.digest limit 100) c
+  join sluice.queues n on n.id = c.queue_id) c
+"""
+ONE_LOOKED_AT = 100_000
+LIST_LOOKED_AT = 1_000
+ONE_BATCH = _BATCH.format(source="sluice.batches", looked_at=ONE_LOOKED_AT) + "where b.id = $1 and b.tenant_id = $2"
+_PAGE = "(select * from sluice.batches where tenant_id = $1 and id < $2 order by id desc limit $3)"
+BATCHES = _BATCH.format(source=_PAGE, looked_at=LIST_LOOKED_AT) + "order by b.id desc"
+LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+"""After every id."""
+
+
+async def find(db: Database, tenant_id: int, batch_id: str) -> BatchView | None:
+    rows = await db.fetch(ONE_BATCH, batch_id, tenant_id)
+    return _view(rows[0]) if rows else None
+
+
+async def list_page(db: Database, tenant_id: int, before: str | None, limit: int) -> list[BatchView]:
+    """Newest first."""
+    return [_view(row) for row in await db.fetch(BATCHES, tenant_id, before or LAST, limit)]
+
+
+_COMPLETIONS = msgspec.json.Decoder(list[CompletionView])
+
+
+def _view(row: Any) -> BatchView:
+    ended = {name: row[name] for name in ("succeeded", "dead", "cancelled")}
+    live = row["total"] - sum(ended.values())
+    counts = {
+        "scheduled": row["scheduled"],
+        "ready": live - row["scheduled"] - row["running"],
+        "running": row["running"],
+        **ended,
+    }
+    pace = Pace(row["now"], row["created_at"], row["recent"], row["recent_at"])
+    percent, rate, eta = progress(counts, row["total"], sealed=row["sealed"], pace=pace)
+    return BatchView(
+        id=str(row["id"]),
+        queue=row["queue"],
+        sealed=row["sealed"],
+        total=row["total"],
+        counts=counts,
+        percent=percent,
+        rate=rate,
+        eta=eta,
+        created_at=format_instant(row["created_at"]),
+        cancelled_at=row["cancelled_at"] and format_instant(row["cancelled_at"]),
+        cancel_reason=row["cancel_reason"],
+        completed_at=row["completed_at"] and format_instant(row["completed_at"]),
+        on_complete=_COMPLETIONS.decode(row["on_complete"]),
     )

@@ -150,6 +150,13 @@ class Database:
         return rows[0][0] if rows else None
 
     @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
+        """Several hot statements that are one; nothing but the database is waited for inside."""
+        assert self._pool is not None
+        async with translated(), self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
+            yield connection
+
+    @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """A transaction for definitions, on the SQLAlchemy side."""
         async with translated(), self._engine.begin() as connection:

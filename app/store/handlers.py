@@ -30,7 +30,8 @@ _HAS_OWN_TASKS = text(
       select from sluice.lanes l where l.handler_id = :id and (
         exists (select from sluice.tasks t where t.queue_id = l.queue_id and t.handler_id = :id and t.state = 0)
         or exists (select from sluice.tasks t where t.queue_id = l.queue_id and t.handler_id = :id and t.state = 1)
-        or exists (select from sluice.tasks t where t.queue_id = l.queue_id and t.handler_id = :id and t.state = 2)))
+        or exists (select from sluice.tasks t where t.queue_id = l.queue_id and t.handler_id = :id and t.state = 2)
+        or exists (select from sluice.schedules s where s.queue_id = l.queue_id and s.handler_id = :id and s.deleted_at is null)))
     """
 )
 _NOW = func.clock_timestamp()
@@ -250,8 +251,8 @@ async def queues_naming(connection: AsyncConnection, handler_id: int) -> list[st
 
 
 async def has_own_tasks(connection: AsyncConnection, handler_id: int) -> bool:
-    """Whether an unfinished task has named this handler for itself. Lanes say in which queues to look; each state has
-    an index of its own."""
+    """Whether an unfinished task, or a schedule, has named this handler for itself. Lanes say in which queues to look; each
+    state has an index of its own."""
     return bool(await connection.scalar(_HAS_OWN_TASKS, {"id": handler_id}))
 
 

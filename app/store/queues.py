@@ -23,6 +23,7 @@ _LOCK = text("select pg_advisory_xact_lock(5157003, (:id)::integer)")
 _HAS_TASKS = text(
     "select exists (select from sluice.tasks where queue_id = :id)"
     " or exists (select from sluice.batch_completions where queue_id = :id and task_id is null)"
+    " or exists (select from sluice.schedules where :id in (queue_id, then_queue_id) and deleted_at is null)"
 )
 _NOW = func.clock_timestamp()
 
@@ -175,7 +176,7 @@ async def resume(connection: AsyncConnection, queue_id: int) -> None:
 
 
 async def has_tasks(connection: AsyncConnection, queue_id: int) -> bool:
-    """Whether an unfinished task is in this queue, or will be once a batch has completed."""
+    """Whether an unfinished task is in this queue, or will be: a schedule or the end of a batch enqueues there."""
     return bool(await connection.scalar(_HAS_TASKS, {"id": queue_id}))
 
 

@@ -47,20 +47,24 @@ _ENQUEUE = {
     atomic: f"select sluice.{function}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"  # the names are ours
     for atomic, function in ((False, "enqueue_v1"), (True, "enqueue_atomic_v1"))
 }
+_ENQUEUE_BATCH = "select sluice.enqueue_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 
 
-async def enqueue(db: Database, group_id: str, entries: Sequence[Entry], *, atomic: bool = False) -> Receipt:
+async def enqueue(
+    db: Database, group_id: str, entries: Sequence[Entry], *, atomic: bool = False, batch_id: str | None = None
+) -> Receipt:
     """Insert a group; with the id of a group that has committed, only answer its receipt. `atomic`: all of it or nothing.
+    What is created joins the batch; if that takes no more, all of the group is `batch_sealed`.
 
     `entries` are in the order of `lock_order`. A group that met another over a unique key has written nothing: it is run
     again, and finds the task that was faster.
     """
     for _ in range(COLLISIONS):
         try:
-            return await _enqueue(db, group_id, entries, atomic)
+            return await _enqueue(db, group_id, entries, atomic, batch_id)
         except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):
             continue
-    return await _enqueue(db, group_id, entries, atomic)
+    return await _enqueue(db, group_id, entries, atomic, batch_id)
 
 
 def lock_order(entries: Sequence[Entry]) -> Sequence[Entry]:
@@ -70,9 +74,11 @@ def lock_order(entries: Sequence[Entry]) -> Sequence[Entry]:
     return sorted(entries, key=lambda entry: (entry.unique_key is not None, entry.queue_id, entry.unique_key or ""))
 
 
-async def _enqueue(db: Database, group_id: str, entries: Sequence[Entry], atomic: bool) -> Receipt:
+async def _enqueue(
+    db: Database, group_id: str, entries: Sequence[Entry], atomic: bool, batch_id: str | None
+) -> Receipt:
     receipt = await db.fetchval(
-        _ENQUEUE[atomic],
+        _ENQUEUE[atomic] if batch_id is None else _ENQUEUE_BATCH,
         group_id,
         [e.task_id for e in entries],
         [e.queue_id for e in entries],
@@ -83,6 +89,7 @@ async def _enqueue(db: Database, group_id: str, entries: Sequence[Entry], atomic
         unless_bare([e.fingerprint for e in entries]),
         unless_bare([e.options for e in entries]),
         unless_bare([e.unique_key for e in entries]),
+        *(() if batch_id is None else (batch_id,)),
     )
     return _RECEIPT.decode(receipt)
 

@@ -86,6 +86,13 @@ TASK_DEAD = _event(
 )
 TASKS_EXPIRED = _event("tasks_expired", INFO, "Tasks passed expires_at before they started.", "tasks")
 TASKS_PURGED = _event("tasks_purged", INFO, "Waiting tasks were cancelled by a purge.", "tasks")
+SCHEDULE_MISSED = _event(
+    "schedule_missed", WARNING, "Nominal times of a schedule passed without a run.", "schedule", "times", "first", "last"
+)
+SCHEDULE_OVERDUE = _event(
+    "schedule_overdue", WARNING, "A schedule should have fired, and nothing has done it.", "schedule", "overdue_seconds"
+)
+SCHEDULE_PAUSED = _event("schedule_paused", WARNING, "A schedule has paused itself.", "schedule", "reason")
 BATCH_COMPLETED = _event("batch_completed", INFO, "All tasks of a batch have ended.", "batch")
 HANDLER_DISABLED = _event("handler_disabled", WARNING, "A handler said 410: its tasks wait.", "handler", "reason")
 

@@ -3,8 +3,9 @@
 -- where an item without a verdict was created. Run again with the same p_group it writes nothing and answers the same.
 --
 -- p_handlers, p_keys, p_fingerprints, p_options and p_uniques are null where no item of the group has any. A group may join a
--- batch whole, as follow-ups of p_parent under p_root: p_shown_keys are theirs, unique elsewhere (settle_followups_v1).
--- Order of locks: the group, shared ones of handlers and queues, the depth of queues that bound it, idempotency keys sorted,
+-- batch whole: as follow-ups of p_parent under p_root, whose p_shown_keys are unique elsewhere (settle_followups_v1), or else under
+-- their own keys, if the batch still takes any: 'batch_sealed' says of all that it does not, and then nothing is written.
+-- Order of locks: the group, shared ones of handlers, queues and the batch, the depth of queues that bound it, idempotency keys sorted,
 -- unique keys as the caller has sorted them. Whoever inserts a unique key second waits, fails, and runs the group again.
 -- The rows are read in statements after the locks, under a newer snapshot: a count taken in the locking statement is too old.
 -- 'held': an unfinished task has the unique key; such an item keeps no idempotency key, for it made no task.
@@ -29,6 +30,13 @@ begin
   end if;
   perform pg_advisory_xact_lock_shared(5157003, s.q::integer)
     from (select distinct q from unnest(p_queues) q order by q) s;
+  if p_batch is not null and p_parent is null then
+    perform pg_advisory_xact_lock_shared(5157007, hashtext(p_batch::text));
+    if not exists (select from sluice.batches b where b.id = p_batch and not b.sealed and b.cancelled_at is null) then
+      return (select jsonb_build_object('at', clock_timestamp(), 'verdicts', jsonb_object_agg(n, '["batch_sealed"]'::jsonb))
+              from generate_subscripts(p_ids, 1) n);
+    end if;
+  end if;
 
   -- under the shared locks a definition stands still: one look tells what the rest needs
   select count(*) filter (where q.id is null or q.deleted_at is not null or q.version <> i.version) > 0,

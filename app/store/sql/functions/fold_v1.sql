@@ -7,7 +7,9 @@ returns table (batch_id uuid, completed boolean, queues bigint[]) language plpgs
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off set jit = off
 as $$
 #variable_conflict use_column
-declare v_pending uuid[]; v_ids uuid[]; v_ended uuid[]; v_new uuid[]; v_now timestamptz;
+declare
+  c_recent constant double precision := 30;  -- domain/batches.py has it too
+  v_pending uuid[]; v_ids uuid[]; v_ended uuid[]; v_new uuid[]; v_now timestamptz;
 begin
   -- one index probe a batch, however many deltas each has
   with recursive pending(id) as (
@@ -23,14 +25,18 @@ begin
   from (select b.id from sluice.batches b where b.id = any(v_pending) order by b.id for no key update skip locked) l;
   if v_ids is null then return; end if;
 
+  -- recent loses a share of 1/e in c_recent seconds, so that recent / c_recent is the rate at which tasks end
+  v_now := clock_timestamp();
   with gone as (delete from sluice.batch_deltas d where d.batch_id = any(v_ids) returning d.*),
   sums as (select g.batch_id as id, sum(g.total) as total, sum(g.succeeded) as succeeded, sum(g.dead) as dead,
-                  sum(g.cancelled) as cancelled from gone g group by 1)
+                  sum(g.cancelled) as cancelled,
+                  sum(greatest(g.succeeded, 0) + greatest(g.dead, 0) + greatest(g.cancelled, 0)) as ended from gone g group by 1)
   update sluice.batches b set total = b.total + s.total, succeeded = b.succeeded + s.succeeded, dead = b.dead + s.dead,
-    cancelled = b.cancelled + s.cancelled
+    cancelled = b.cancelled + s.cancelled,
+    recent = s.ended + b.recent * exp(-least(700, greatest(0, extract(epoch from v_now - b.recent_at)) / c_recent)),
+    recent_at = v_now
   from sums s where b.id = s.id;
 
-  v_now := clock_timestamp();
   select array_agg(b.id), array_agg(b.id) filter (where b.completed_at is null) into v_ended, v_new
   from sluice.batches b where b.id = any(v_ids) and b.sealed and b.succeeded + b.dead + b.cancelled >= b.total;
   -- again for one that had completed before: a redrive reopened it, and may have left keys since; it outlives all its tasks

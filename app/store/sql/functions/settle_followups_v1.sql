@@ -16,7 +16,7 @@ set enable_seqscan = off set jit = off
 as $$
 declare
   v_root uuid; v_batch uuid; v_task record; v_verdicts jsonb; v_formed boolean; v_new integer[]; v_queue text; v_created jsonb := '{}';
-  v_detail text; v_ids uuid[]; v_now timestamptz;
+  v_detail text; v_reason text; v_ids uuid[]; v_now timestamptz;
 begin
   select coalesce(t.root_id, t.id), coalesce(t.batch_id, t.id) into v_root, v_batch from sluice.tasks t where t.id = p_id;
   if not found then
@@ -113,10 +113,11 @@ begin
       array[p_status], array[null::text], array[p_excerpt], array[p_result], array[p_format], array[p_truncated], array[p_trace]) s
     where s.verdict = 'applied';
     if not found then raise exception using errcode = 'SL001', message = 'late', detail = ''; end if;
-    if (select b.cancelled_at from sluice.batches b where b.id = v_batch) is not null then
+    select b.cancel_reason into v_reason from sluice.batches b where b.id = v_batch and b.cancelled_at is not null;
+    if found then
       select array_agg(t.id) into v_ids from sluice.tasks t where t.batch_id = v_batch and t.parent_id = p_id;
       if v_ids is not null then
-        perform sluice.bury_v1(v_ids, 5::smallint, 'requested', array_fill(v_now, array[cardinality(v_ids)]));
+        perform sluice.bury_v1(v_ids, 5::smallint, v_reason, array_fill(v_now, array[cardinality(v_ids)]));
       end if;
     end if;
     return jsonb_build_object('verdict', 'applied', 'created', v_created);

@@ -1,0 +1,77 @@
+"""What is wrong with a cron expression, in words for its author."""
+
+import re
+from collections.abc import Iterable
+
+FIELDS = ("second", "minute", "hour", "day-of-month", "month", "day-of-week")
+_EXPECTED = {
+    "second": "0-59",
+    "minute": "0-59",
+    "hour": "0-23",
+    "day-of-month": "1-31, L (the last day) or LW (the last weekday)",
+    "month": "1-12 or JAN-DEC",
+    "day-of-week": "0-7 or SUN-SAT (0 and 7 are Sunday), 5L (the last Friday) or 5#2 (the second Friday)",
+}
+_BACKWARDS = re.compile(r"(\w+)-(\w+)(?:/\d+)?")
+_QUOTED = 60
+"""As many characters of an expression are repeated."""
+NEVER = "never fires: no date has this day in these months"
+
+
+def wrong_count(fields: list[str], *, seconds: bool) -> str:
+    """For an expression that has not as many fields as it may."""
+    said = quoted(" ".join(fields))
+    if not fields:
+        return "must not be empty"
+    if fields[0].startswith("@"):
+        return (
+            f"{said} is no alias here; there are @hourly, @daily, @midnight, @weekly, @monthly, @yearly and @annually"
+        )
+    if fields[0].lower() == "every":
+        return (
+            f"{said} is no interval; say `every 15 minutes`: a whole number of seconds, minutes, hours, days or weeks"
+        )
+    if len(fields) == 6 and not seconds:
+        return "has six fields, expected five; say `seconds: true` if the first one is seconds"
+    if len(fields) == 7:
+        return "has seven fields; years are no part of cron, start_at and end_at bound a schedule"
+    expected = "five, or six that begin with seconds" if seconds else "five"
+    return f"has {len(fields)} fields, expected {expected} (minute hour day-of-month month day-of-week)"
+
+
+def wrong_field(name: str, text: str, names: Iterable[str]) -> str:
+    """For a field that does not parse; `names` are those it may hold."""
+    said = f"{name} {quoted(text)}"
+    if "?" in text:
+        return f"{said}: `?` is of another cron; write `*`"
+    if name == "day-of-month" and re.search(r"\dW", text, re.IGNORECASE):
+        return f"{said}: the weekday nearest to a day is of another cron"
+    if name == "day-of-week" and text.upper() == "L":
+        return f"{said}: say which day is meant, such as 5L for the last Friday of the month"
+    if re.search(r"/0*(?!\d)", text):
+        return f"{said}: a step is at least 1"
+    backwards = _runs_backwards(text, list(names))
+    if backwards is not None:
+        sunday = "; Sunday at the end of a range is 7" if name == "day-of-week" else ""
+        return f"{said}: the range {backwards} runs backwards{sunday}"
+    return f"{said}: expected {_EXPECTED[name]}, `*`, lists, ranges or steps of them"
+
+
+def _runs_backwards(text: str, names: list[str]) -> str | None:
+    for term in text.split(","):
+        match = _BACKWARDS.fullmatch(term)
+        if match is not None:
+            low, high = (_number(end, names) for end in match.groups())
+            if low is not None and high is not None and low > high:
+                return f"{match[1]}-{match[2]}"
+    return None
+
+
+def _number(text: str, names: list[str]) -> int | None:
+    if text.upper() in names:
+        return names.index(text.upper())
+    return int(text) if re.fullmatch(r"\d{1,2}", text, re.ASCII) else None
+
+
+def quoted(text: str) -> str:
+    return f"`{text}`" if len(text) <= _QUOTED else f"`{text[:_QUOTED]}…`"

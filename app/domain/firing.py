@@ -1,0 +1,270 @@
+"""What becomes of the nominal times of a schedule: pure decisions, from what is due to rows of the ledger.
+
+Every nominal time becomes part of exactly one row. Times are taken in order from the first that is in no row yet:
+
+1. While the schedule is paused, all that have come are `paused`.
+2. A time more than the grace late is catch-up's: older than the window it is `missed`; else by mode `none` it is `missed`,
+   `latest` takes the newest and leaves the others `superseded`, `all` takes the newest 1,000, one after another, and leaves the
+   others `missed`. A time that is not so late fires as `cron`.
+3. What fires is judged by overlap against the runs that have not ended: it starts, waits, or is skipped.
+4. After the last run that max_runs allows there are no nominal times any more.
+
+Jitter moves the instant of firing, never the nominal time, and never past the next one (as Temporal bounds it).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import chain, islice
+from typing import Literal
+
+from app.domain.schedules import ScheduleDefinition, jitter_of, times_after
+
+CATCH_UP_ALL = 1000
+"""As many late times as mode `all` takes."""
+BUFFER_ALL = 100
+"""As many starts as wait under buffer_all."""
+MAX_TIMES = 20_000
+"""As many times as one decision goes through; the rest is the next one's."""
+PAUSED_LOOK = timedelta(seconds=30)
+"""How often the times of a paused schedule are written down."""
+
+Cause = Literal["cron", "catch_up", "backfill", "trigger"]
+Overlap = Literal["skip", "buffer_one", "buffer_all", "cancel_other", "allow_all"]
+TICK = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The runs of a schedule that have not ended, as they are when it is judged."""
+
+    running: int = 0
+    catching_up: int = 0
+    """Those of `running` whose cause is catch-up."""
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A nominal time that may fire."""
+
+    nominal_at: datetime
+    cause: Cause
+    jitter_seconds: float = 0.0
+    queued: bool = False
+    """One after another, whatever the overlap: catch-up of mode `all`."""
+    extra: bool = False
+    """Beside the nominal line: a trigger, or a time that runs again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Without:
+    """Consecutive nominal times without a run."""
+
+    first: datetime
+    last: datetime
+    count: int
+    outcome: str
+    cause: Cause = "cron"
+    extra: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    due: Due
+    waiting: bool = False
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a look at a schedule comes to."""
+
+    lines: list[Due | Without] = field(default_factory=list)
+    next_nominal_at: datetime | None = None
+    more: bool = False
+    """There is more to be gone through at once."""
+
+
+@dataclass(slots=True)
+class Judged:
+    lines: list[Start | Without] = field(default_factory=list)
+    exhausted: bool = False
+    """max_runs is reached: what was due after it is no nominal time."""
+    cancel: bool = False
+    """The runs that have not ended are to be cancelled first."""
+
+    @property
+    def runs(self) -> int:
+        return sum(isinstance(line, Start) for line in self.lines)
+
+
+def bounded_jitter(definition: ScheduleDefinition, key: str, nominal: datetime, following: datetime | None) -> float:
+    """Seconds after the nominal time at which it fires."""
+    if definition.jitter_seconds <= 0:
+        return 0.0
+    jitter = jitter_of(definition, key, nominal)
+    if following is not None:
+        jitter *= min(1.0, (following - nominal).total_seconds() / definition.jitter_seconds)
+    return jitter
+
+
+def _due(definition: ScheduleDefinition, key: str, first: datetime, now: datetime) -> Iterator[tuple[datetime, float]]:
+    """(nominal, jitter) of what is to fire by now, from `first` on; `first` is a nominal time of the definition."""
+    times = chain((first,), times_after(definition, first))
+    nominal: datetime | None = next(times)
+    while nominal is not None:
+        following = next(times, None) if definition.jitter_seconds > 0 else None
+        jitter = bounded_jitter(definition, key, nominal, following)
+        if nominal + timedelta(seconds=jitter) > now:
+            return
+        yield nominal, jitter
+        nominal = following if definition.jitter_seconds > 0 else next(times, None)
+
+
+def fires_at(definition: ScheduleDefinition, key: str, nominal: datetime) -> datetime:
+    if definition.jitter_seconds <= 0:
+        return nominal
+    following = next(times_after(definition, nominal), None)
+    return nominal + timedelta(seconds=bounded_jitter(definition, key, nominal, following))
+
+
+def plan(
+    definition: ScheduleDefinition, key: str, first: datetime, now: datetime, *, grace_seconds: float, paused: bool
+) -> Plan:
+    """Go through the times that have come; `first` is the first that is in no row, `key` names the schedule."""
+    if paused:
+        return _plan_without(definition, first, now, "paused")
+    due = list(islice(_due(definition, key, first, now), MAX_TIMES + 1))
+    more = len(due) > MAX_TIMES
+    if more:
+        # what catch-up would take may be among those that are not seen yet, and what is on time fires
+        kept = {"none": 0, "latest": 1, "all": CATCH_UP_ALL}[definition.catch_up.mode]
+        late_before = now - timedelta(seconds=grace_seconds)
+        late = sum(nominal + timedelta(seconds=jitter) < late_before for nominal, jitter in due)
+        del due[max(1, min(MAX_TIMES, late) - kept) :]
+    last = due[-1][0] if due else None
+    return Plan(
+        list(_classified(definition, due, now, grace_seconds, more=more)),
+        first if last is None else next(times_after(definition, last), None),
+        more,
+    )
+
+
+def _classified(
+    definition: ScheduleDefinition,
+    due: Sequence[tuple[datetime, float]],
+    now: datetime,
+    grace_seconds: float,
+    *,
+    more: bool,
+) -> Iterator[Due | Without]:
+    late_before = now - timedelta(seconds=grace_seconds)
+    late = sum(nominal + timedelta(seconds=jitter) < late_before for nominal, jitter in due)
+    window = definition.catch_up.window_seconds
+    mode = definition.catch_up.mode
+    taken = 0 if more or mode == "none" else 1 if mode == "latest" else CATCH_UP_ALL
+    for n, (nominal, jitter) in enumerate(due):
+        if n >= late and not more:
+            yield Due(nominal, "cron", jitter)
+        elif window is not None and (now - nominal).total_seconds() > window:
+            yield Without(nominal, nominal, 1, "missed")
+        elif n >= late - taken and not more:
+            yield Due(nominal, "catch_up", jitter, queued=mode == "all")
+        else:
+            yield Without(nominal, nominal, 1, "superseded" if mode == "latest" else "missed")
+
+
+def _plan_without(definition: ScheduleDefinition, first: datetime, now: datetime, outcome: str) -> Plan:
+    if first > now:
+        return Plan([], first)
+    last, count = first, 1
+    for nominal in times_after(definition, first):
+        if nominal > now:
+            return Plan([Without(first, last, count, outcome)], nominal)
+        if count == MAX_TIMES:
+            return Plan([Without(first, last, count, outcome)], nominal, more=True)
+        last, count = nominal, count + 1
+    return Plan([Without(first, last, count, outcome)], None)
+
+
+def left_over(definition: ScheduleDefinition, first: datetime | None, now: datetime, outcome: str) -> list[Without]:
+    """The times that have come and are in no row, when their definition ends: all of them, however many."""
+    held: Without | None = None
+    while first is not None:
+        step = _plan_without(definition, first, now, outcome)
+        for line in step.lines:
+            assert isinstance(line, Without)
+            held = line if held is None else replace(held, last=line.last, count=held.count + line.count)
+        first = step.next_nominal_at if step.more else None
+    return [] if held is None else [held]
+
+
+def judge(lines: Iterable[Due | Without], runs: Runs, overlap: Overlap, remaining: int | None = None) -> Judged:
+    """Overlap, in the order of the times. `remaining` is how many runs max_runs still allows."""
+    judged = Judged()
+    listed = list(lines)
+    running, catching_up, waiting = runs.running, runs.catching_up, runs.waiting
+    last = max((n for n, line in enumerate(listed) if isinstance(line, Due)), default=-1)
+    found: list[Start | Without] = []
+    left = remaining
+    for n, line in enumerate(listed):
+        if left is not None and left <= 0:
+            judged.exhausted = True
+            break
+        if isinstance(line, Without):
+            found.append(line)
+            continue
+        ahead = (catching_up if overlap == "allow_all" else running) + waiting
+        verdict = _verdict(line, overlap, running, waiting, ahead, is_last=n == last)
+        match verdict:
+            case "start":
+                judged.cancel = judged.cancel or (overlap == "cancel_other" and not line.queued and running > 0)
+                found.append(Start(line))
+                running += 1
+                catching_up += line.cause == "catch_up"
+            case "wait":
+                found.append(Start(line, waiting=True))
+                waiting += 1
+            case outcome:
+                cause: Cause = line.cause if line.extra else "cron"
+                found.append(Without(line.nominal_at, line.nominal_at, 1, outcome, cause, line.extra))
+        if left is not None and verdict in ("start", "wait"):
+            left -= 1
+    judged.exhausted = judged.exhausted or left == 0
+    judged.lines = list(merged(found))
+    return judged
+
+
+def _verdict(due: Due, overlap: Overlap, running: int, waiting: int, ahead: int, *, is_last: bool) -> str:
+    """start | wait | the outcome of a time without a run."""
+    if due.queued:
+        return "wait" if ahead else "start"
+    if overlap == "allow_all":
+        return "start"
+    if overlap == "cancel_other":
+        return "start" if is_last else "superseded"
+    if not running and not waiting:
+        return "start"
+    room = {"skip": 0, "buffer_one": 1, "buffer_all": BUFFER_ALL}[overlap]
+    return "wait" if waiting < room else "skipped_overlap"
+
+
+def may_start(overlap: Overlap, runs: Runs) -> bool:
+    """Whether the oldest waiting start is judged free to go: one at a time, for it is in the way of the next."""
+    return not (runs.catching_up if overlap == "allow_all" else runs.running)
+
+
+def merged(lines: Iterable[Start | Without]) -> Iterator[Start | Without]:
+    """Consecutive times without a run and with one outcome share a row."""
+    held: Without | None = None
+    for line in lines:
+        if isinstance(line, Without) and held is not None and held.outcome == line.outcome and not line.extra:
+            held = replace(held, last=line.last, count=held.count + line.count)
+            continue
+        if held is not None:
+            yield held
+        held = line if isinstance(line, Without) else None
+        if held is None:
+            yield line
+    if held is not None:
+        yield held

@@ -1,0 +1,192 @@
+"""What a caller may do with batches: make, extend, seal, cancel, retry, read.
+
+Tasks are added by groups, each with its delta in one transaction. A batch is closed under a lock that adders share, so that
+from the answer on nothing joins it. What is added and what ends is counted by the folder (engine/janitor.py).
+"""
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from app.domain.batches import BatchRequest, BatchView
+from app.domain.errors import Refusal, invalid_field
+from app.domain.tasks import Enqueue
+from app.service import bulk
+from app.service.bulk import Result
+from app.service.context import Caller, Core
+from app.service.tasks import LOOKUPS, check, find_queue, keeps_changing
+from app.store import batches, partitions, sweeps
+from app.store.batches import Completion, Swept
+from app.store.db import PartitionMissing
+from app.store.queues import QueueRow
+
+CHUNK = 500
+Trace = tuple[str | None, str | None] | None
+
+
+async def create(
+    core: Core, caller: Caller, request: BatchRequest, items: Sequence[Enqueue | Refusal], trace: Trace
+) -> tuple[BatchView, list[Result]]:
+    """A new batch with these tasks, and what became of each. Acknowledged after commit.
+
+    It stays open, whatever was asked, where tasks could not be stored because the database went away.
+    Raises Refusal: invalid, payload_schema_mismatch, unavailable (which names the batch once that is there).
+    """
+    caller.require("use")
+    batch_id = core.ids.uuid7(int(core.clock.seconds() * 1000))
+    await _create(core, caller, batch_id, request, sealed=request.sealed and not items)
+    core.signals.batch_moved()
+    results: list[Result] = []
+    try:
+        if items:
+            results = await bulk.enqueue(core, caller, request.queue, items, False, trace, batch_id)
+            core.signals.batch_moved()
+        unstored = any(isinstance(result, Refusal) and result.code == "unavailable" for result in results)
+        if items and request.sealed and not unstored:
+            await batches.close(core.db, caller.tenant_id, batch_id, None)
+            core.signals.batch_moved()
+        return await _found(core, caller, batch_id), results
+    except Refusal as refusal:
+        if refusal.code != "unavailable":
+            raise
+        detail = f"batch {batch_id} was begun, and may not be whole: add what is missing, then seal it"
+        raise Refusal("unavailable", detail, retry_after_seconds=refusal.retry_after_seconds) from refusal
+
+
+async def _create(core: Core, caller: Caller, batch_id: str, request: BatchRequest, *, sealed: bool) -> None:
+    then = request.on_complete
+    for _ in range(LOOKUPS):
+        row = await _named_queue(core, caller, request.queue, "/queue")
+        completion = None
+        if then is not None:
+            target = await _named_queue(core, caller, then.queue, "/on_complete/queue")
+            await check(core, target, None, Enqueue(then.payload), "/on_complete")
+            completion = Completion(target.id, target.version, then.payload)
+        if await batches.create(
+            core.db, caller.tenant_id, batch_id, (row.id, row.version), sealed=sealed, completion=completion
+        ):
+            return
+        for name in (request.queue, *(() if then is None else (then.queue,))):
+            core.queue_cache.pop((caller.tenant_id, name), None)
+    raise keeps_changing(request.queue)
+
+
+async def _named_queue(core: Core, caller: Caller, name: str, where: str) -> QueueRow:
+    try:
+        return await find_queue(core, caller, name)
+    except Refusal as refusal:
+        if refusal.code != "queue_not_found":
+            raise
+        raise invalid_field(where, refusal.detail) from None
+
+
+async def add(
+    core: Core, caller: Caller, batch_id: str, items: Sequence[Enqueue | Refusal], trace: Trace
+) -> tuple[BatchView, list[Result]]:
+    """Add tasks to an open batch; what became of each.
+
+    Raises Refusal: batch_not_found, batch_sealed (nothing was added), invalid (its queue is gone), unavailable.
+    """
+    caller.require("use")
+    batch = await _found(core, caller, batch_id)
+    if batch.sealed:
+        raise Refusal("batch_sealed", "the batch takes no more tasks: it is sealed, or cancelled")
+    try:
+        results = await bulk.enqueue(core, caller, batch.queue, items, False, trace, batch_id)
+    finally:
+        core.signals.batch_moved()
+    return await _found(core, caller, batch_id), results
+
+
+async def seal(core: Core, caller: Caller, batch_id: str) -> BatchView:
+    """From the answer on nothing is added to it. Raises Refusal (batch_not_found)."""
+    caller.require("use")
+    await _close(core, caller, batch_id, None)
+    return await _found(core, caller, batch_id)
+
+
+async def cancel(core: Core, caller: Caller, batch_id: str) -> BatchView:
+    """Mark it, then cancel what is unfinished; a break is made good by the sweep. Raises Refusal (batch_not_found)."""
+    caller.require("use")
+    await _close(core, caller, batch_id, "requested")
+    await _sweep(core, batch_id)
+    return await _found(core, caller, batch_id)
+
+
+async def _close(core: Core, caller: Caller, batch_id: str, cancel_reason: str | None) -> None:
+    if not await batches.close(core.db, caller.tenant_id, batch_id, cancel_reason):
+        _raise_not_found(batch_id)
+    core.signals.batch_moved()
+
+
+async def sweep_cancelled(core: Core) -> None:
+    """Cancel what is unfinished of every batch that is marked as cancelled, whoever marked it."""
+    for batch_id in await batches.unswept(core.db):
+        await _sweep(core, batch_id)
+
+
+async def _sweep(core: Core, batch_id: str) -> None:
+    wait = False
+    while True:
+        swept = await _swept(core, batch_id, wait)
+        if swept.done:
+            return
+        wait = not swept.tasks
+        for task_id, queue_id, owner in swept.tasks:
+            core.stats.ended(queue_id, "cancelled", None)
+            if owner is not None:
+                core.signals.revoked(task_id, owner)
+        core.waiters.ended(task_id for task_id, _, _ in swept.tasks)
+        core.signals.batch_moved()
+        core.signals.stir()
+
+
+async def _swept(core: Core, batch_id: str, wait: bool) -> Swept:
+    try:
+        return await batches.sweep(core.db, batch_id, CHUNK, wait=wait)
+    except PartitionMissing:
+        await partitions.ensure_ahead(core.db)
+        return await batches.sweep(core.db, batch_id, CHUNK, wait=wait)
+
+
+async def retry(core: Core, caller: Caller, batch_id: str) -> tuple[BatchView, int, int]:
+    """Bring its dead tasks back with a fresh allowance: the batch then, how many were dead and how many moved.
+
+    Tasks that die after the call has begun are not of it. Raises Refusal (batch_not_found).
+    """
+    caller.require("use")
+    await _found(core, caller, batch_id)
+    before = await sweeps.now(core.db)
+    matched, moved, after = 0, 0, sweeps.FIRST
+    while True:
+        chunk = await batches.retry(core.db, caller.tenant_id, batch_id, before, after, CHUNK)
+        matched += chunk.seen
+        moved += chunk.moved
+        for lane in chunk.lanes:
+            core.signals.lane_ready(*lane)
+        if chunk.moved:
+            core.signals.batch_moved()
+        if chunk.seen < CHUNK or chunk.last_id is None:
+            return await _found(core, caller, batch_id), matched, moved
+        after = chunk.last_id
+
+
+async def get(core: Core, caller: Caller, batch_id: str) -> BatchView:
+    """Raises Refusal (batch_not_found)."""
+    caller.require("use")
+    return await _found(core, caller, batch_id)
+
+
+async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[BatchView], bool]:
+    """Newest first, after the batch id `after`; and whether there are more."""
+    caller.require("use")
+    found = await batches.list_page(core.db, caller.tenant_id, after, limit + 1)
+    return found[:limit], len(found) > limit
+
+
+async def _found(core: Core, caller: Caller, batch_id: str) -> BatchView:
+    view = await batches.find(core.db, caller.tenant_id, batch_id)
+    return view if view is not None else _raise_not_found(batch_id)
+
+
+def _raise_not_found(batch_id: str) -> NoReturn:
+    raise Refusal("batch_not_found", f"there is no batch {batch_id}, or it has been forgotten")

@@ -1,0 +1,255 @@
+"""Firing: what is due is read, decided and written, in groups, by whichever replica comes first.
+
+Every change of a schedule goes the same way: read its state, decide (app.domain.firing, pure), write by compare-and-set on what
+was read (apply_schedules_v1). Who loses the race has written nothing, and what is still due is read again.
+"""
+
+import asyncio
+import base64
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from app.domain.firing import PAUSED_LOOK, Overlap, Runs, Start, Without, fires_at, judge, may_start, plan
+from app.domain.instants import format_instant
+from app.domain.schedules import ScheduleDefinition, parse_schedule
+from app.service.context import Core
+from app.store import schedules
+from app.store.schedules import Finished, Reader, ScheduleState
+from app.telemetry import events
+from app.telemetry.logs import get_logger
+
+MAX_DEFINITIONS = 20_000
+MANY_TIMES = 200
+"""Times beyond which a plan is made in a thread."""
+
+log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Definitions:
+    """By schedule and version: what is cached can be old, what is used cannot."""
+
+    known: dict[int, tuple[int, ScheduleDefinition]] = field(default_factory=dict)
+
+    async def of(self, reader: Reader, state: ScheduleState) -> ScheduleDefinition | None:
+        """None when the state is no longer current."""
+        found = self.known.get(state.id)
+        if found is None or found[0] != state.version:
+            version, text = await schedules.definition(reader, state.id)
+            found = (version, parse_schedule(text.encode(), 2**31))
+            if len(self.known) >= MAX_DEFINITIONS:
+                self.known.clear()
+            self.known[state.id] = found
+        return found[1] if found[0] == state.version else None
+
+
+@dataclass(slots=True)
+class Change:
+    """What is to be written for one schedule."""
+
+    state: ScheduleState
+    next_nominal_at: datetime | None
+    look_at: datetime | None
+    failures: int
+    pause: str | None = None
+    lines: list[Start | Without] = field(default_factory=list)
+    starts: list[str] = field(default_factory=list)
+    """Waiting rows that start now."""
+    ends: list[Finished] = field(default_factory=list)
+    drop: bool = False
+    cancel: bool = False
+    counted: bool = True
+    """Whether its starts count against max_runs."""
+    overlap: str | None = None
+    payload: bytes | None = None
+
+    @classmethod
+    def of(cls, state: ScheduleState, look_at: datetime | None) -> "Change":
+        return cls(state, state.next_nominal_at, look_at, state.failures)
+
+    @property
+    def begins(self) -> bool:
+        return bool(self.starts) or any(isinstance(line, Start) and not line.waiting for line in self.lines)
+
+    @property
+    def missed(self) -> int:
+        return sum(line.count for line in self.lines if isinstance(line, Without) and line.outcome == "missed")
+
+    def told(self, core: Core) -> dict[str, Any]:
+        """As apply_schedules_v1 takes it."""
+        state, lines = self.state, list(self.lines)
+        told: dict[str, Any] = {
+            "id": state.id,
+            "version": state.version,
+            "seq": state.seq,
+            "next": _instant(self.next_nominal_at),
+            "look": _instant(self.look_at),
+            "runs": sum(isinstance(line, Start) for line in lines) if self.counted else 0,
+            "missed": self.missed,
+            "failures": self.failures,
+            "pause": self.pause,
+            "drop": self.drop,
+            "cancel": self.cancel,
+            "starts": [{"id": run_id, "task": _id(core)} for run_id in self.starts],
+            "ends": [{"id": end.run_id, "task": end.task_id, "outcome": end.outcome} for end in self.ends],
+        }
+        first = lines[0] if lines else None
+        if isinstance(first, Without) and not first.extra and _goes_on(state, first.outcome):
+            told["extend"] = {"id": state.newest_id, "until": _instant(first.last), "n": first.count}
+            del lines[0]
+        told["rows"] = [self._row(core, line) for line in lines]
+        return told
+
+    def _row(self, core: Core, line: Start | Without) -> dict[str, Any]:
+        row: dict[str, Any] = {"id": _id(core), "extra": line.due.extra if isinstance(line, Start) else line.extra}
+        if isinstance(line, Without):
+            row |= {"at": _instant(line.first), "until": _instant(line.last), "n": line.count}
+            return row | {"cause": line.cause, "outcome": line.outcome, "jitter": 0}
+        due = line.due
+        row |= {"at": _instant(due.nominal_at), "until": _instant(due.nominal_at), "n": 1, "cause": due.cause}
+        row |= {
+            "outcome": "waiting" if line.waiting else "running",
+            "jitter": due.jitter_seconds,
+            "overlap": self.overlap,
+        }
+        if not line.waiting:
+            row["task"] = _id(core)
+        if self.payload is not None:
+            row["payload"] = base64.b64encode(self.payload).decode()
+        return row
+
+
+def _goes_on(state: ScheduleState, outcome: str) -> bool:
+    """Whether the newest row of the ledger is of times without a run that ended alike."""
+    return state.newest_id is not None and state.newest_outcome == outcome
+
+
+def _instant(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
+
+
+def _id(core: Core) -> str:
+    return core.ids.uuid7(int(core.clock.seconds() * 1000))
+
+
+def look_at(
+    definition: ScheduleDefinition, state: ScheduleState, nominal: datetime | None, now: datetime
+) -> datetime | None:
+    """When a replica has something to do for a schedule whose next nominal time this is."""
+    if nominal is None or state.deleted:
+        return None
+    return max(nominal, now + PAUSED_LOOK) if state.paused else fires_at(definition, key_of(state), nominal)
+
+
+def key_of(state: ScheduleState) -> str:
+    return f"{state.tenant}/{state.name}"
+
+
+async def fire(core: Core, limit: int) -> tuple[int, float | None]:
+    """Do what is due for up to `limit` schedules; how many were found, and seconds until the next is due (None: none is)."""
+    ids = await schedules.due(core.db, limit)
+    if ids:
+        changes = [await _look(core, state) for state in await schedules.states(core.db, ids)]
+        await write(core, [change for change in changes if change is not None])
+    return len(ids), await schedules.next_look_seconds(core.db)
+
+
+async def _look(core: Core, state: ScheduleState) -> Change | None:
+    definition = await core.schedules.of(core.db, state)
+    if definition is None:
+        return None
+    if state.next_nominal_at is None or state.deleted:
+        return Change.of(state, None)
+    behind = (state.now - state.next_nominal_at).total_seconds() > MANY_TIMES
+    arguments = (definition, key_of(state), state.next_nominal_at, state.now)
+    grace = core.schedule_grace_seconds
+    if behind:
+        found = await asyncio.to_thread(plan, *arguments, grace_seconds=grace, paused=state.paused)
+    else:
+        found = plan(*arguments, grace_seconds=grace, paused=state.paused)
+    left = None if definition.max_runs is None else definition.max_runs - state.runs_made
+    judged = judge(found.lines, state.runs, definition.overlap, left)
+    following = None if judged.exhausted else found.next_nominal_at
+    looking = state.now if found.more and following else look_at(definition, state, following, state.now)
+    return Change(state, following, looking, state.failures, lines=judged.lines, cancel=judged.cancel)
+
+
+async def write(core: Core, changes: Sequence[Change]) -> int:
+    """Write a group of changes, and tell what it came to; how many were written."""
+    if not changes:
+        return 0
+    written = await schedules.apply(core.db, [change.told(core) for change in changes], core.replica.name, wait=False)
+    core.metrics.group_written("fire", len(written))
+    done = [change for change in changes if change.state.id in written]
+    for change in done:
+        announce(core, change)
+    return len(done)
+
+
+def announce(core: Core, change: Change) -> None:
+    """Wake what is to deal with a change that is written, and say what nobody must overlook."""
+    state = change.state
+    if change.begins:
+        core.stats.enqueued(state.queue_id, 1)
+        core.signals.lane_ready(state.queue_id, state.handler_id)
+    if change.cancel:
+        core.signals.batch_cancelled()
+    if change.look_at is not None:
+        core.signals.look_at(change.look_at.timestamp())
+    missed = [line for line in change.lines if isinstance(line, Without) and line.outcome == "missed"]
+    for line in missed:
+        events.emit(
+            log,
+            events.SCHEDULE_MISSED,
+            tenant=state.tenant,
+            schedule=state.name,
+            times=line.count,
+            first=format_instant(line.first),
+            last=format_instant(line.last),
+        )
+    if change.pause is not None:
+        events.emit(log, events.SCHEDULE_PAUSED, tenant=state.tenant, schedule=state.name, reason=change.pause)
+
+
+async def finish(core: Core, limit: int) -> int:
+    """Write the end of up to `limit` runs, and start what waited for it; how many were found."""
+    found = await schedules.finished(core.db, limit)
+    if not found:
+        return 0
+    ends: defaultdict[int, list[Finished]] = defaultdict(list)
+    for end in found:
+        ends[end.schedule_id].append(end)
+    waiting = await schedules.first_waiting(core.db, list(ends))
+    changes = []
+    for state in await schedules.states(core.db, list(ends)):
+        definition = await core.schedules.of(core.db, state)
+        if definition is not None:
+            changes.append(_ended(definition, state, ends[state.id], waiting.get(state.id)))
+    await write(core, changes)
+    return len(found)
+
+
+def _ended(
+    definition: ScheduleDefinition, state: ScheduleState, ends: list[Finished], waiting: schedules.WaitingStart | None
+) -> Change:
+    change = Change.of(state, None)
+    change.ends = ends
+    for end in ends:
+        change.failures = {"ran_failed": change.failures + 1, "ran_ok": 0}.get(end.outcome, change.failures)
+    limit = definition.pause_after_failures
+    if limit is not None and change.failures >= limit and not state.paused and not state.deleted:
+        change.pause = f"{change.failures} runs in a row have failed"
+        change.failures = 0
+    paused = state.paused or change.pause is not None
+    change.look_at = look_at(definition, replace(state, paused=paused), state.next_nominal_at, state.now)
+    if waiting is not None and not paused and not state.deleted:
+        overlap: Overlap = waiting.overlap or definition.overlap  # type: ignore[assignment]  # stored as it was judged
+        left = Runs(
+            state.runs.running - len(ends), state.runs.catching_up - sum(end.cause == "catch_up" for end in ends)
+        )
+        if may_start(overlap, left):
+            change.starts = [waiting.run_id]
+    return change

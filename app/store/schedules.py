@@ -1,0 +1,472 @@
+"""Schedules and their ledger as rows: what a decision goes by is read here, and what was decided is written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+import msgspec
+
+from app.domain.firing import Runs
+from app.store.db import Database
+
+
+class Reader(Protocol):
+    """The database itself, or a connection in a transaction."""
+
+    async def fetch(self, sql: str, *args: Any) -> list[Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleState:
+    """What a schedule is judged by. `version` and `seq` say whether it still is so."""
+
+    id: int
+    tenant_id: int
+    tenant: str
+    name: str
+    version: int
+    seq: int
+    paused: bool
+    deleted: bool
+    next_nominal_at: datetime | None
+    runs_made: int
+    failures: int
+    queue_id: int
+    handler_id: int
+    now: datetime
+    """The database's, when this was read."""
+    runs: Runs
+    newest_id: str | None
+    """The ledger's newest row, if it is of times without a run under this definition."""
+    newest_outcome: str | None
+
+    @classmethod
+    def new(cls, tenant_id: int, tenant: str, name: str, now: datetime) -> "ScheduleState":
+        """One that has no row yet."""
+        return cls(0, tenant_id, tenant, name, 1, 0, False, False, None, 0, 0, 0, 0, now, Runs(), None, None)
+
+
+_STATES = """
+select s.id, s.tenant_id, n.name as tenant, s.name, s.version, s.seq, s.paused, s.deleted_at is not null as deleted,
+  s.next_nominal_at, s.runs as runs_made, s.failures, s.queue_id, s.handler_id, clock_timestamp() as now,
+  o.running, o.catching_up, o.waiting,
+  case when l.task_id is null and l.outcome <> 'waiting' and l.nominal_at > s.updated_at then l.id::text end as newest_id,
+  l.outcome as newest_outcome
+from sluice.schedules s join sluice.tenants n on n.id = s.tenant_id
+cross join lateral (
+  select count(*) filter (where r.outcome = 'running') as running,
+         count(*) filter (where r.outcome = 'running' and r.cause = 'catch_up') as catching_up,
+         count(*) filter (where r.outcome = 'waiting') as waiting
+  from sluice.schedule_runs r where r.schedule_id = s.id and r.outcome in ('running', 'waiting')) o
+left join lateral (
+  select r.id, r.outcome, r.task_id, r.nominal_at from sluice.schedule_runs r
+  where r.schedule_id = s.id and not r.extra order by r.nominal_at desc, r.id desc limit 1) l on true
+where s.id = any($1::bigint[])
+"""
+
+# A window wider than the page, drawn from at random: replicas that look at once seldom take the same schedules.
+_DUE = """
+select id from (select s.id from sluice.schedules s where s.look_at <= clock_timestamp() order by s.look_at limit $1 * 4) w
+order by random() limit $1
+"""
+_NEXT_LOOK = """
+select extract(epoch from min(w.look_at) - clock_timestamp())::float8
+from (select s.look_at from sluice.schedules s where s.look_at is not null order by s.look_at limit 1) w
+"""
+
+
+async def due(db: Database, limit: int) -> list[int]:
+    """Schedules that a replica has something to do for."""
+    return [row[0] for row in await db.fetch(_DUE, limit)]
+
+
+async def next_look_seconds(db: Database) -> float | None:
+    seconds: float | None = await db.fetchval(_NEXT_LOOK)
+    return seconds
+
+
+async def states(reader: Reader, ids: Sequence[int]) -> list[ScheduleState]:
+    return [_state(row) for row in await reader.fetch(_STATES, list(ids))]
+
+
+def _state(row: Any) -> ScheduleState:
+    given = dict(row.items())
+    runs = Runs(given.pop("running"), given.pop("catching_up"), given.pop("waiting"))
+    return ScheduleState(runs=runs, **given)
+
+
+async def definition(reader: Reader, schedule_id: int) -> tuple[int, str]:
+    """(version, definition without its payload). The schedule is there: rows are marked deleted, never removed."""
+    rows = await reader.fetch("select version, definition from sluice.schedules where id = $1", schedule_id)
+    return rows[0][0], rows[0][1]
+
+
+async def apply(reader: Reader, changes: Sequence[dict[str, Any]], replica: str, *, wait: bool) -> set[int]:
+    """Write what was decided; the schedules for which it still held."""
+    told = msgspec.json.encode(changes).decode()
+    return {row[0] for row in await reader.fetch("select sluice.apply_schedules_v1($1, $2, $3)", told, replica, wait)}
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run whose batch has completed, and whose end is not in the ledger yet."""
+
+    schedule_id: int
+    run_id: str
+    task_id: str
+    cause: str
+    outcome: str
+
+
+_FINISHED = """
+select r.schedule_id, r.id as run_id, b.id as task_id, r.cause,
+  case when b.dead > 0 then 'ran_failed' when b.cancelled > 0 or b.cancelled_at is not null then 'cancelled'
+       else 'ran_ok' end as outcome
+from (select b.* from sluice.batches b where b.run_open and b.completed_at is not null limit $1) b
+join sluice.schedule_runs r on r.task_id = b.id
+order by r.schedule_id, b.completed_at
+"""
+_WAITING = """
+select w.id as schedule_id, r.id::text, coalesce(r.overlap, '') as overlap, r.cause
+from unnest($1::bigint[]) w(id)
+cross join lateral (
+  select r.id, r.overlap, r.cause from sluice.schedule_runs r
+  where r.schedule_id = w.id and r.outcome = 'waiting' order by r.nominal_at, r.id limit 1) r
+"""
+
+
+async def finished(db: Database, limit: int) -> list[Finished]:
+    """In the order in which they ended."""
+    return [
+        Finished(row["schedule_id"], str(row["run_id"]), str(row["task_id"]), row["cause"], row["outcome"])
+        for row in await db.fetch(_FINISHED, limit)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingStart:
+    run_id: str
+    overlap: str
+    """Its own; empty: the schedule's."""
+    cause: str
+
+
+async def first_waiting(reader: Reader, ids: Sequence[int]) -> dict[int, WaitingStart]:
+    """By schedule, the oldest start that waits."""
+    return {
+        row["schedule_id"]: WaitingStart(row["id"], row["overlap"], row["cause"])
+        for row in await reader.fetch(_WAITING, list(ids))
+    }
+
+
+# definitions
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleRow:
+    """A schedule as it is shown. `definition` is JSON without the payload."""
+
+    id: int
+    name: str
+    definition: str
+    payload: bytes
+    etag: str
+    paused: bool
+    paused_at: datetime | None
+    paused_reason: str | None
+    next_nominal_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+_ROW = """
+select id, name, definition, payload, etag, paused, paused_at, paused_reason, next_nominal_at, created_at, updated_at
+from sluice.schedules
+"""
+
+
+async def find(reader: Reader, tenant_id: int, name: str) -> ScheduleRow | None:
+    rows = await reader.fetch(_ROW + "where tenant_id = $1 and name = $2 and deleted_at is null", tenant_id, name)
+    return ScheduleRow(**dict(rows[0].items())) if rows else None
+
+
+async def list_page(db: Database, tenant_id: int, after: str | None, limit: int) -> list[ScheduleRow]:
+    """By name, after the name `after`."""
+    rows = await db.fetch(
+        _ROW + 'where tenant_id = $1 and deleted_at is null and name > $2 order by name collate "C" limit $3',
+        tenant_id,
+        after or "",
+        limit,
+    )
+    return [ScheduleRow(**dict(row.items())) for row in rows]
+
+
+async def lock(connection: Reader, tenant_id: int, name: str) -> int | None:
+    """Held until the transaction ends; whatever is judged by is read in later statements."""
+    rows = await connection.fetch(
+        "select id from sluice.schedules where tenant_id = $1 and name = $2 and deleted_at is null for no key update",
+        tenant_id,
+        name,
+    )
+    return rows[0][0] if rows else None
+
+
+async def lock_state(connection: Reader, state: ScheduleState) -> bool:
+    """Whether the schedule is as it was read; it stays so until the transaction ends."""
+    return bool(
+        await connection.fetch(
+            "select 1 from sluice.schedules where id = $1 and version = $2 and seq = $3 for no key update",
+            state.id,
+            state.version,
+            state.seq,
+        )
+    )
+
+
+async def now(reader: Reader) -> datetime:
+    rows = await reader.fetch("select clock_timestamp()")
+    found: datetime = rows[0][0]
+    return found
+
+
+async def hold_named(connection: Reader, queues: Sequence[tuple[int, int]], handler_id: int) -> bool:
+    """Whether queues, as (id, version), and handler (0: none) are what the caller has judged by; they stay so until the end."""
+    if handler_id:
+        await connection.fetch("select pg_advisory_xact_lock_shared(5157002, $1)", handler_id)
+    for queue_id, _ in sorted(queues):
+        await connection.fetch("select pg_advisory_xact_lock_shared(5157003, $1)", queue_id)
+    held = await connection.fetch(
+        """
+        select not exists (
+            select from unnest($1::bigint[], $2::bigint[]) w(id, version)
+            where not exists (select from sluice.queues q where q.id = w.id and q.version = w.version and q.deleted_at is null))
+          and ($3 = 0 or exists (select from sluice.handlers h where h.id = $3 and h.deleted_at is null))
+        """,
+        [queue_id for queue_id, _ in queues],
+        [version for _, version in queues],
+        handler_id,
+    )
+    return bool(held[0][0])
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What a definition is written as."""
+
+    queue_id: int
+    handler_id: int
+    definition: str
+    payload: bytes
+    priority: int
+    type: str | None
+    headers: str | None
+    tags: list[str] | None
+    retry: str | None
+    max_attempts: int | None
+    timeout_seconds: float | None
+    then_queue_id: int | None
+    then_payload: bytes | None
+    etag: str
+
+    def values(self) -> list[Any]:
+        return [getattr(self, name) for name in _COLUMNS]
+
+
+_COLUMNS = tuple(Columns.__dataclass_fields__)
+
+
+async def insert(
+    connection: Reader,
+    tenant_id: int,
+    name: str,
+    columns: Columns,
+    at: datetime,
+    next_nominal_at: datetime | None,
+    look_at: datetime | None,
+) -> bool:
+    """Whether it is new: one of this name was not there."""
+    places = ", ".join(f"${n}" for n in range(6, 6 + len(_COLUMNS)))
+    rows = await connection.fetch(
+        # the names are ours
+        "insert into sluice.schedules"  # noqa: S608
+        f" (tenant_id, name, created_at, updated_at, next_nominal_at, look_at, {', '.join(_COLUMNS)})"
+        f" values ($1, $2, $3, $3, $4, $5, {places})"
+        " on conflict (tenant_id, name) where deleted_at is null do nothing returning id",
+        tenant_id,
+        name,
+        at,
+        next_nominal_at,
+        look_at,
+        *columns.values(),
+    )
+    await _lane(connection, columns)
+    return bool(rows)
+
+
+async def replace(connection: Reader, schedule_id: int, columns: Columns, at: datetime) -> None:
+    sets = ", ".join(f"{name} = ${n}" for n, name in enumerate(_COLUMNS, 3))
+    await connection.fetch(
+        f"update sluice.schedules set {sets}, updated_at = $2, version = version + 1 where id = $1",  # noqa: S608  # ours
+        schedule_id,
+        at,
+        *columns.values(),
+    )
+    await _lane(connection, columns)
+
+
+async def _lane(connection: Reader, columns: Columns) -> None:
+    if columns.handler_id:
+        await connection.fetch(
+            "insert into sluice.lanes (queue_id, handler_id) values ($1, $2) on conflict do nothing",
+            columns.queue_id,
+            columns.handler_id,
+        )
+
+
+async def set_paused(connection: Reader, schedule_id: int, reason: str | None, *, paused: bool) -> None:
+    await connection.fetch(
+        """
+        update sluice.schedules set paused = $2, paused_at = case when $2 then clock_timestamp() end, paused_reason = $3,
+          failures = 0, version = version + 1 where id = $1
+        """,
+        schedule_id,
+        paused,
+        reason,
+    )
+
+
+async def mark_deleted(connection: Reader, schedule_id: int) -> None:
+    await connection.fetch(
+        """
+        update sluice.schedules set deleted_at = clock_timestamp(), next_nominal_at = null, look_at = null,
+          version = version + 1 where id = $1
+        """,
+        schedule_id,
+    )
+
+
+# the ledger
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    id: str
+    nominal_at: datetime
+    nominal_until: datetime
+    count: int
+    cause: str
+    extra: bool
+    outcome: str
+    jitter_seconds: float
+    fired_at: datetime | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    task_id: str | None
+    replica: str | None
+
+
+_LEDGER = """
+select r.id::text, r.nominal_at, r.nominal_until, r.count, r.cause, r.extra, r.outcome, r.jitter_seconds, r.fired_at,
+  case when r.outcome <> 'running' then r.started_at else coalesce(
+    (select t.last_started_at from sluice.tasks t where t.id = r.task_id),
+    (select t.last_started_at from sluice.task_history t where t.id = r.task_id limit 1)) end as started_at,
+  r.completed_at, r.task_id::text, r.replica
+from sluice.schedule_runs r
+"""
+
+
+async def history(
+    reader: Reader,
+    schedule_id: int,
+    *,
+    outcome: str | None,
+    from_: datetime | None,
+    to: datetime | None,
+    before: tuple[datetime, str] | None,
+    limit: int,
+) -> list[LedgerRow]:
+    """Newest first, before (nominal_at, id); rows that have a time in [from, to)."""
+    at, row_id = before or (None, None)
+    rows = await reader.fetch(
+        _LEDGER
+        + """
+        where r.schedule_id = $1 and ($2::text is null or r.outcome = $2)
+          and ($3::timestamptz is null or r.nominal_until >= $3) and ($4::timestamptz is null or r.nominal_at < $4)
+          and ($5::timestamptz is null or (r.nominal_at, r.id) < ($5, $6::uuid))
+        order by r.nominal_at desc, r.id desc limit $7
+        """,
+        schedule_id,
+        outcome,
+        from_,
+        to,
+        at,
+        row_id,
+        limit,
+    )
+    return [LedgerRow(**dict(row.items())) for row in rows]
+
+
+async def overlapping(reader: Reader, schedule_id: int, from_: datetime, to: datetime) -> list[LedgerRow]:
+    """The rows of the nominal line that have a time in [from, to), oldest first."""
+    rows = await reader.fetch(
+        _LEDGER
+        + "where r.schedule_id = $1 and not r.extra and r.nominal_until >= $2 and r.nominal_at < $3"
+        + " order by r.nominal_at",
+        schedule_id,
+        from_,
+        to,
+    )
+    return [LedgerRow(**dict(row.items())) for row in rows]
+
+
+async def take_out(connection: Reader, row_ids: Sequence[str]) -> None:
+    """Rows that are written anew in the same transaction, in pieces."""
+    await connection.fetch("delete from sluice.schedule_runs where id = any($1::uuid[]) and task_id is null", row_ids)
+
+
+# what an operator sees
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleHealth:
+    tenant: str
+    name: str
+    paused: bool
+    overdue_seconds: float
+    missed: int
+    next_nominal_at: datetime | None
+
+
+async def attention(db: Database, limit: int) -> list[ScheduleHealth]:
+    """Schedules that are overdue, or have missed times: found by their indexes, however many schedules there are."""
+    rows = await db.fetch(
+        """
+        with w as (
+          (select id from sluice.schedules where look_at < clock_timestamp() - interval '1 second' and not paused
+           order by look_at limit $1)
+          union (select id from sluice.schedules where missed > 0 and deleted_at is null order by id limit $1))
+        select n.name as tenant, s.name, s.paused,
+          case when s.paused then 0 else greatest(0, coalesce(extract(epoch from clock_timestamp() - s.look_at), 0)) end::float8
+            as overdue_seconds, s.missed, s.next_nominal_at
+        from w join sluice.schedules s on s.id = w.id join sluice.tenants n on n.id = s.tenant_id
+        where s.deleted_at is null order by 1, 2
+        """,
+        limit,
+    )
+    return [ScheduleHealth(**dict(row.items())) for row in rows]
+
+
+async def overview(db: Database, limit: int) -> list[ScheduleHealth]:
+    """All schedules by name, for /status."""
+    rows = await db.fetch(
+        """
+        select n.name as tenant, s.name, s.paused,
+          case when s.paused then 0 else greatest(0, coalesce(extract(epoch from clock_timestamp() - s.look_at), 0)) end::float8
+            as overdue_seconds, s.missed, s.next_nominal_at
+        from sluice.schedules s join sluice.tenants n on n.id = s.tenant_id
+        where s.deleted_at is null order by n.name, s.name limit $1
+        """,
+        limit,
+    )
+    return [ScheduleHealth(**dict(row.items())) for row in rows]

@@ -1,0 +1,20 @@
+-- Seal a batch, and with a p_reason also mark it as cancelled; answers whether the tenant has such a batch. From the answer on
+-- nobody adds to it: whoever is adding holds the shared lock. A completed batch without an unfinished task is left as it is.
+create function sluice.close_batch_v1(p_tenant bigint, p_id uuid, p_reason text)
+returns boolean language plpgsql volatile
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off set jit = off
+as $$
+begin
+  perform pg_advisory_xact_lock(5157007, hashtext(p_id::text));
+  if not exists (select from sluice.batches b where b.id = p_id and b.tenant_id = p_tenant) then return false; end if;
+  update sluice.batches b set sealed = true,
+    cancelled_at = case when p_reason is null then b.cancelled_at else coalesce(b.cancelled_at, clock_timestamp()) end,
+    cancel_reason = coalesce(b.cancel_reason, p_reason),
+    swept = b.swept and p_reason is null
+  where b.id = p_id and case when p_reason is null then not b.sealed
+    else b.completed_at is null or exists (select from sluice.tasks t where t.batch_id = p_id) end;
+  if found then
+    insert into sluice.batch_deltas (batch_id) values (p_id);  -- for the folder to look
+  end if;
+  return true;
+end $$;

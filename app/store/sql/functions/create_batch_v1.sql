@@ -1,0 +1,24 @@
+-- Make an empty batch of a queue, with the task that is to follow its completion, if there is one. Answers whether both queues are
+-- as the caller has read them: if one is not, nothing is made. A batch without tasks to come is sealed, and the folder looks at it.
+create function sluice.create_batch_v1(
+  p_id uuid, p_tenant bigint, p_queue bigint, p_version bigint, p_sealed boolean,
+  p_then_queue bigint, p_then_version bigint, p_then_payload bytea)
+returns boolean language plpgsql volatile
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+begin
+  perform pg_advisory_xact_lock_shared(5157003, s.q::integer)
+    from (select distinct q from unnest(array[p_queue, p_then_queue]) q where q is not null order by q) s;
+  if exists (select from unnest(array[p_queue, p_then_queue], array[p_version, p_then_version]) i(id, version)
+             left join sluice.queues q on q.id = i.id
+             where i.id is not null and (q.id is null or q.version <> i.version or q.deleted_at is not null)) then
+    return false;
+  end if;
+  insert into sluice.batches (id, tenant_id, queue_id, sealed) values (p_id, p_tenant, p_queue, p_sealed) on conflict do nothing;
+  if found then  -- else its first answer was lost
+    insert into sluice.batch_completions (batch_id, digest, queue_id, payload)
+    select p_id, sha256(int8send(p_then_queue) || p_then_payload), p_then_queue, p_then_payload where p_then_queue is not null;
+    insert into sluice.batch_deltas (batch_id) select p_id where p_sealed;
+  end if;
+  return true;
+end $$;

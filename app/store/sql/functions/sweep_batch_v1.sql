@@ -1,0 +1,30 @@
+-- Cancel up to p_limit unfinished tasks of a batch that is marked as cancelled. Answers {"done": bool, "tasks": [[id, queue id,
+-- replica that calls a handler for it | null]]}; done: none is left, and the batch is not looked at again.
+-- Rows that others hold are passed over, unless p_wait. Before it is done it waits for those that are adding to the batch: they have
+-- read, under the shared lock, that it was not marked.
+create function sluice.sweep_batch_v1(p_batch uuid, p_limit integer, p_wait boolean)
+returns jsonb language plpgsql volatile
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off set jit = off
+as $$
+declare v_batch record; v_ids uuid[]; v_tasks jsonb;
+begin
+  select b.tenant_id, b.cancel_reason into v_batch from sluice.batches b
+  where b.id = p_batch and b.cancelled_at is not null and not b.swept;
+  if not found then return '{"done": true, "tasks": []}'; end if;
+  if p_wait then
+    select array_agg(l.id) into v_ids
+    from (select t.id from sluice.tasks t where t.batch_id = p_batch order by t.id limit p_limit for update) l;
+  else
+    select array_agg(l.id) into v_ids
+    from (select t.id from sluice.tasks t where t.batch_id = p_batch order by t.id limit p_limit for update skip locked) l;
+  end if;
+  if v_ids is not null then
+    select jsonb_agg(jsonb_build_array(c.task_id, c.queue_id, c.owner)) into v_tasks
+    from sluice.cancel_v1(v_batch.tenant_id, v_ids, v_batch.cancel_reason) c;
+    return jsonb_build_object('done', false, 'tasks', coalesce(v_tasks, '[]'));
+  end if;
+  perform pg_advisory_xact_lock(5157007, hashtext(p_batch::text));
+  if exists (select from sluice.tasks t where t.batch_id = p_batch) then return '{"done": false, "tasks": []}'; end if;
+  update sluice.batches b set swept = true where b.id = p_batch;
+  return '{"done": true, "tasks": []}';
+end $$;
