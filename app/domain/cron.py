@@ -16,7 +16,7 @@ from typing import Literal
 from cronsim import CronSim, CronSimError
 from cronsim.cronsim import RANGES, SYMBOLIC_DAYS, SYMBOLIC_MONTHS
 
-from app.domain.cron_problems import FIELDS, NEVER, wrong_count, wrong_field
+from app.domain.cron_problems import FIELDS, NEVER, number_of, wrong_count, wrong_field
 from app.domain.zones import DAY, Segment, day_segments
 
 Dst = Literal["once", "skip", "twice"]
@@ -39,6 +39,7 @@ _FIRST_DAY = date(2, 1, 1).toordinal() - _EPOCH_ORDINAL
 LAST_DAY = date(9998, 12, 31).toordinal() - _EPOCH_ORDINAL
 _INTERVAL = re.compile(r"every\s+(?:(\d{1,9})\s+)?(second|minute|hour|day|week)(s?)", re.IGNORECASE | re.ASCII)
 _LAST_NAMED = re.compile(r"\b(" + "|".join(SYMBOLIC_DAYS) + r")L\b", re.IGNORECASE)
+_STEPPED_RANGE = re.compile(r"(\w+)-(\w+)/0*[1-9]\d*", re.ASCII)
 _NAMES = {"month": ["", *SYMBOLIC_MONTHS], "day-of-week": SYMBOLIC_DAYS}
 _KINDS_OF_YEAR = (*range(2001, 2012), *range(2012, 2037, 4))
 _ANY_MOMENT = datetime(2000, 1, 1)  # cronsim wants one, only its fields are used
@@ -123,6 +124,10 @@ def parse_cron(text: str, *, seconds: bool = False) -> Cron:
     if len(fields) != 5 and not (seconds and len(fields) == 6):
         raise CronError(wrong_count(fields, seconds=seconds))
     fields[-1] = _LAST_NAMED.sub(lambda match: f"{SYMBOLIC_DAYS.index(match[1].upper())}L", fields[-1])
+    fields = [
+        ",".join(_without_step_of_one(term, _NAMES.get(name, [])) for term in text.split(","))
+        for name, text in zip(FIELDS[-len(fields) :], fields, strict=True)
+    ]
     sim = _parsed(fields)
     cron = Cron(
         expression=" ".join(fields),
@@ -144,8 +149,15 @@ def _parsed(fields: list[str]) -> CronSim:
     except CronSimError:
         for name, text in zip(reversed(FIELDS), reversed(fields), strict=False):
             if not _is_sound(name, text):
-                raise CronError(wrong_field(name, text, _NAMES.get(name, ()))) from None
+                raise CronError(wrong_field(name, text, _NAMES.get(name, []))) from None
         raise CronError(NEVER) from None  # all fields are sound: it refuses the 30th of February and the like
+
+
+def _without_step_of_one(term: str, names: list[str]) -> str:
+    """A range of one value has no steps; cronsim would read `5-5/10` as `5/10`, which goes on to the end."""
+    match = _STEPPED_RANGE.fullmatch(term)
+    alone = match is not None and number_of(match[1], names) == number_of(match[2], names) is not None
+    return match[1] if match is not None and alone else term
 
 
 def _is_sound(name: str, text: str) -> bool:

@@ -1,7 +1,6 @@
 """What is wrong with a cron expression, in words for its author."""
 
 import re
-from collections.abc import Iterable
 
 FIELDS = ("second", "minute", "hour", "day-of-month", "month", "day-of-week")
 _EXPECTED = {
@@ -39,7 +38,7 @@ def wrong_count(fields: list[str], *, seconds: bool) -> str:
     return f"has {len(fields)} fields, expected {expected} (minute hour day-of-month month day-of-week)"
 
 
-def wrong_field(name: str, text: str, names: Iterable[str]) -> str:
+def wrong_field(name: str, text: str, names: list[str]) -> str:
     """For a field that does not parse; `names` are those it may hold."""
     said = f"{name} {quoted(text)}"
     if "?" in text:
@@ -50,7 +49,7 @@ def wrong_field(name: str, text: str, names: Iterable[str]) -> str:
         return f"{said}: say which day is meant, such as 5L for the last Friday of the month"
     if re.search(r"/0*(?!\d)", text):
         return f"{said}: a step is at least 1"
-    backwards = _runs_backwards(text, list(names))
+    backwards = _runs_backwards(text, names)
     if backwards is not None:
         sunday = "; Sunday at the end of a range is 7" if name == "day-of-week" else ""
         return f"{said}: the range {backwards} runs backwards{sunday}"
@@ -61,13 +60,14 @@ def _runs_backwards(text: str, names: list[str]) -> str | None:
     for term in text.split(","):
         match = _BACKWARDS.fullmatch(term)
         if match is not None:
-            low, high = (_number(end, names) for end in match.groups())
+            low, high = (number_of(end, names) for end in match.groups())
             if low is not None and high is not None and low > high:
                 return f"{match[1]}-{match[2]}"
     return None
 
 
-def _number(text: str, names: list[str]) -> int | None:
+def number_of(text: str, names: list[str]) -> int | None:
+    """The value of a name or a short number of a field; None for anything else."""
     if text.upper() in names:
         return names.index(text.upper())
     return int(text) if re.fullmatch(r"\d{1,2}", text, re.ASCII) else None
