@@ -14,7 +14,7 @@ _BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 def times_by_hand(expression: str, zone: ZoneInfo, dst: str, start: datetime, end: datetime) -> list[datetime]:
     """Every time in [start, end), in UTC; both must be whole minutes."""
     minute, hour = expression.split()[:2]
-    matches = _matcher(expression)
+    matches = matcher(expression)
     if minute.startswith("*") or hour.startswith("*"):
         return [instant for instant in _minutes(start, end) if matches(instant.astimezone(zone).replace(tzinfo=None))]
     # A local time may stand for an instant a day later, where a zone skipped a day.
@@ -47,7 +47,8 @@ def _instants_of(local: datetime, zone: ZoneInfo, dst: str) -> list[datetime]:
     return [instant]
 
 
-def _matcher(expression: str) -> Callable[[datetime], bool]:
+def matcher(expression: str) -> Callable[[datetime], bool]:
+    """Whether a local time matches."""
     fields = expression.split()
     minutes, hours, days, months, weekdays = (
         _values(field, *bounds) for field, bounds in zip(fields, _BOUNDS, strict=True)
