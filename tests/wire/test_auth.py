@@ -192,6 +192,7 @@ async def test_a_tenant_sees_and_changes_nothing_of_another(
     queue = await mine.queue(named)
     good(await mine.post(f"/queues/{queue}/pause"))
     task = await mine.enqueue(queue, "secret", idempotency_key="k", tags=["t"], correlation_id="c")
+    batch = good(await mine.post("/batches", json={"queue": queue, "sealed": False}), 201)
     for method, path, code in (
         ("GET", f"/handlers/{named}", "handler_not_found"),
         ("DELETE", f"/handlers/{named}", "handler_not_found"),
@@ -208,14 +209,19 @@ async def test_a_tenant_sees_and_changes_nothing_of_another(
         ("GET", f"/tasks/{task['id']}/attempts", "task_not_found"),
         ("POST", f"/tasks/{task['id']}/cancel", "task_not_found"),
         ("POST", f"/tasks/{task['id']}/retry", "task_not_found"),
+        ("GET", f"/batches/{batch['id']}", "batch_not_found"),
+        *[("POST", f"/batches/{batch['id']}/{verb}", "batch_not_found") for verb in ("seal", "cancel", "retry")],
     ):
         reply = await rival.client.request(method, path)
         problem(reply, 404, code)
         assert "secret" not in reply.text
     problem(await rival.post(f"/queues/{queue}/tasks", json={"payload": 1}), 404, "queue_not_found")
-    for noun in ("handlers", "queues", "tasks"):
+    added = await rival.post(f"/batches/{batch['id']}/tasks", json={"tasks": [{"payload": 1}]})
+    problem(added, 404, "batch_not_found")
+    problem(await rival.post("/batches", json={"queue": queue}), 422, "invalid", "/queue")
+    for noun in ("handlers", "queues", "tasks", "batches"):
         assert not {named, queue} & {item.get("name", item.get("queue")) for item in await rival.pages(f"/{noun}")}
-    for given in ({"queue": queue}, {"handler": named}, {"tag": "t"}, {"correlation_id": "c"}):
+    for given in ({"queue": queue}, {"handler": named}, {"tag": "t"}, {"correlation_id": "c"}, {"batch": batch["id"]}):
         assert await rival.pages("/tasks", **given) == []
     assert await mine.task(task["id"]) == task
 
