@@ -45,6 +45,7 @@ class Pulse:
         began = time.monotonic()
         try:
             self._core.metrics.set_queue_snapshot(await status.snapshot(self._core.db))
+            self._core.metrics.set_schedule_snapshot(await status.schedule_snapshot(self._core))
         except Unavailable:
             pass  # the heartbeat tells of an outage; a count that took too long is not tried again at once
         self.counted.set()

@@ -111,4 +111,6 @@ class Core:
     settling: "Lane[Outcome, str]" = None  # type: ignore[assignment]
     claiming: "Claiming" = None  # type: ignore[assignment]
     desk: "LeaseDesk" = None  # type: ignore[assignment]
+    overdue: set[tuple[str, str]] = field(default_factory=set)
+    """Schedules, by tenant and name, that were overdue when they were last looked at."""
     schedules: "Definitions" = None  # type: ignore[assignment]

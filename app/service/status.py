@@ -6,16 +6,23 @@ from typing import Any
 
 from app.domain.instants import format_instant
 from app.service.context import Core
-from app.store import replicas, stats
+from app.store import replicas, schedules, stats
 from app.store.db import Database
 from app.store.replicas import ALIVE_SECONDS, ReplicaRow
+from app.store.schedules import ScheduleHealth
 from app.store.stats import DatabaseHealth, QueueOverview
-from app.telemetry.metrics import QueueSnapshot
+from app.telemetry import events
+from app.telemetry.logs import get_logger
+from app.telemetry.metrics import QueueSnapshot, ScheduleSnapshot
 from app.version import VERSION
 
 OLD_XMIN_SECONDS = 300.0
 """A transaction this old keeps vacuum from cleaning up after every task since."""
 FULL_CONNECTIONS_SHARE = 0.9
+MAX_SCHEDULES = 1000
+"""Shown one by one; of more than these only those that need attention."""
+
+log = get_logger(__name__)
 
 Alarm = dict[str, Any]
 
@@ -26,13 +33,14 @@ async def status(core: Core) -> dict[str, Any]:
     queues = await stats.overview(core.db)
     health = await stats.database_health(core.db)
     alive = await replicas.list_recent(core.db)
+    due = await schedules.health(core.db, MAX_SCHEDULES)
     return {
         "version": VERSION,
         "replicas": [_replica(row) for row in alive],
         "queues": [_queue(row) for row in queues],
-        "schedules": [],
+        "schedules": [_schedule(row) for row in due],
         "database": asdict(health),
-        "alarms": list(_alarms(queues, health, alive)),
+        "alarms": [*_alarms(queues, health, alive), *_schedule_alarms(due, core.schedule_grace_seconds)],
     }
 
 
@@ -42,6 +50,47 @@ async def snapshot(db: Database) -> list[QueueSnapshot]:
         QueueSnapshot(row.tenant, row.queue, _depths(row), row.oldest_ready_age_seconds)
         for row in await stats.overview(db)
     ]
+
+
+async def schedule_snapshot(core: Core) -> list[ScheduleSnapshot]:
+    """For Metrics.set_schedule_snapshot; says which schedules have become overdue since the last one."""
+    rows = await schedules.health(core.db, MAX_SCHEDULES)
+    late = {
+        (row.tenant, row.name): row.overdue_seconds for row in rows if row.overdue_seconds > core.schedule_grace_seconds
+    }
+    for tenant, name in late.keys() - core.overdue:
+        events.emit(
+            log,
+            events.SCHEDULE_OVERDUE,
+            tenant=tenant,
+            schedule=name,
+            overdue_seconds=round(late[tenant, name], 3),
+        )
+    core.overdue = set(late)
+    return [ScheduleSnapshot(row.tenant, row.name, row.overdue_seconds, row.missed) for row in rows]
+
+
+def _schedule(row: ScheduleHealth) -> dict[str, Any]:
+    return {
+        "tenant": row.tenant,
+        "schedule": row.name,
+        "paused": row.paused,
+        "next_nominal_at": None if row.next_nominal_at is None else format_instant(row.next_nominal_at),
+        "overdue_seconds": row.overdue_seconds,
+        "missed": row.missed,
+    }
+
+
+def _schedule_alarms(due: Sequence[ScheduleHealth], grace_seconds: float) -> Iterator[Alarm]:
+    for row in due:
+        if row.overdue_seconds > grace_seconds:
+            yield {
+                "code": "schedule_overdue",
+                "message": f"schedule {row.name} should have fired {row.overdue_seconds:.0f} s ago; is a replica with the role "
+                "engine running?",
+                "tenant": row.tenant,
+                "schedule": row.name,
+            }
 
 
 def _depths(row: QueueOverview) -> dict[str, int]:

@@ -50,6 +50,14 @@ select count(*) from gone
 """
 
 
+_RUNS = """
+delete from sluice.schedule_runs where id = any(array(
+  select id from sluice.schedule_runs where kept_until <= clock_timestamp() and outcome not in ('running', 'waiting')
+  order by kept_until limit $1))
+returning 1
+"""
+
+
 async def idempotency_keys(db: Database) -> int:
     """Forget keys past their time; how many."""
     total = 0
@@ -76,5 +84,13 @@ async def followup_keys(db: Database) -> int:
 async def batches(db: Database) -> int:
     total = 0
     while count := int(await db.fetchval(_BATCHES, CHUNK)):
+        total += count
+    return total
+
+
+async def schedule_runs(db: Database) -> int:
+    """Forget what the ledger has kept long enough; a run that has not ended stays."""
+    total = 0
+    while count := len(await db.fetch(_RUNS, CHUNK)):
         total += count
     return total

@@ -438,35 +438,26 @@ class ScheduleHealth:
     next_nominal_at: datetime | None
 
 
-async def attention(db: Database, limit: int) -> list[ScheduleHealth]:
-    """Schedules that are overdue, or have missed times: found by their indexes, however many schedules there are."""
-    rows = await db.fetch(
-        """
-        with w as (
-          (select id from sluice.schedules where look_at < clock_timestamp() - interval '1 second' and not paused
-           order by look_at limit $1)
-          union (select id from sluice.schedules where missed > 0 and deleted_at is null order by id limit $1))
-        select n.name as tenant, s.name, s.paused,
-          case when s.paused then 0 else greatest(0, coalesce(extract(epoch from clock_timestamp() - s.look_at), 0)) end::float8
-            as overdue_seconds, s.missed, s.next_nominal_at
-        from w join sluice.schedules s on s.id = w.id join sluice.tenants n on n.id = s.tenant_id
-        where s.deleted_at is null order by 1, 2
-        """,
-        limit,
-    )
-    return [ScheduleHealth(**dict(row.items())) for row in rows]
+_HEALTH = """
+select n.name as tenant, s.name, s.paused, s.missed, s.next_nominal_at,
+  case when s.paused then 0 else greatest(0, coalesce(extract(epoch from clock_timestamp() - s.look_at), 0)) end::float8
+    as overdue_seconds
+from {source} s join sluice.tenants n on n.id = s.tenant_id
+"""
+_ALL = _HEALTH.format(source="sluice.schedules") + "where s.deleted_at is null order by s.tenant_id, s.name limit $1"
+_ATTENTION = _HEALTH.format(
+    source="""(
+  (select d.* from sluice.schedules d where d.look_at < clock_timestamp() - interval '1 second' and not d.paused
+   order by d.look_at limit $1)
+  union all
+  (select m.* from sluice.schedules m where m.missed > 0 and m.deleted_at is null
+     and (m.look_at is null or m.look_at >= clock_timestamp() - interval '1 second' or m.paused) order by m.id limit $1))"""
+)
 
 
-async def overview(db: Database, limit: int) -> list[ScheduleHealth]:
-    """All schedules by name, for /status."""
-    rows = await db.fetch(
-        """
-        select n.name as tenant, s.name, s.paused,
-          case when s.paused then 0 else greatest(0, coalesce(extract(epoch from clock_timestamp() - s.look_at), 0)) end::float8
-            as overdue_seconds, s.missed, s.next_nominal_at
-        from sluice.schedules s join sluice.tenants n on n.id = s.tenant_id
-        where s.deleted_at is null order by n.name, s.name limit $1
-        """,
-        limit,
-    )
+async def health(db: Database, limit: int) -> list[ScheduleHealth]:
+    """All schedules; where there are more than `limit`, those that are overdue or have missed times, found by their indexes."""
+    rows = await db.fetch(_ALL, limit + 1)
+    if len(rows) > limit:
+        rows = await db.fetch(_ATTENTION, limit)
     return [ScheduleHealth(**dict(row.items())) for row in rows]

@@ -69,6 +69,15 @@ LEASES_REAPED = Definition(
 GROUP_SIZE = Definition(
     "sluice_group_size", "histogram", ("statement",), "Tasks written together by one grouped statement."
 )
+SCHEDULE_OVERDUE = Definition(
+    "sluice_schedule_overdue_seconds",
+    "gauge",
+    ("schedule", "tenant"),
+    "How long a schedule has been due and not fired; above 1,000 schedules only those that are, or have missed times.",
+)
+SCHEDULE_MISSED = Definition(
+    "sluice_schedule_missed_total", "counter", ("schedule", "tenant"), "Nominal times that passed without a run."
+)
 LOOP_LAG = Definition(
     "sluice_loop_lag_seconds", "gauge", (), "The worst delay of a loop's wake-up in the last 30 to 60 seconds."
 )
@@ -81,6 +90,8 @@ DEFINITIONS: Final = (
     LEASES_LOST,
     LEASES_REAPED,
     GROUP_SIZE,
+    SCHEDULE_OVERDUE,
+    SCHEDULE_MISSED,
     LOOP_LAG,
 )
 
@@ -93,6 +104,14 @@ class QueueSnapshot:
     queue: str
     tasks: Mapping[str, int]
     oldest_ready_age_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleSnapshot:
+    tenant: str
+    schedule: str
+    overdue_seconds: float
+    missed: int
 
 
 class Histogram:
@@ -148,6 +167,7 @@ class Metrics:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._queues: dict[tuple[str, str], QueueMeter] = {}
         self._snapshot: Sequence[QueueSnapshot] = ()
+        self._schedules: Sequence[ScheduleSnapshot] = ()
         self._groups: dict[str, Histogram] = {}
         self._leases_lost = 0
         self._leases_reaped = 0
@@ -197,6 +217,9 @@ class Metrics:
                 del self._queues[key]
             meter.quiet_at = events
 
+    def set_schedule_snapshot(self, rows: Sequence[ScheduleSnapshot]) -> None:
+        self._schedules = rows
+
     def render(self) -> tuple[bytes, str]:
         """The scrape: the exposition and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
@@ -219,6 +242,9 @@ class Metrics:
         yield _counter(LEASES_LOST, [((), self._leases_lost)])
         yield _counter(LEASES_REAPED, [((), self._leases_reaped)])
         yield _histogram(GROUP_SIZE, (((statement,), sizes) for statement, sizes in self._groups.copy().items()))
+        found = self._schedules
+        yield _gauge(SCHEDULE_OVERDUE, (((row.schedule, row.tenant), row.overdue_seconds) for row in found))
+        yield _counter(SCHEDULE_MISSED, (((row.schedule, row.tenant), row.missed) for row in found))
         yield _gauge(LOOP_LAG, [((), self._lag.value())])
 
 

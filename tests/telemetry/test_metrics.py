@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.telemetry.metrics import DEFINITIONS, LAG_WINDOW_SECONDS, Metrics, QueueSnapshot
+from app.telemetry.metrics import DEFINITIONS, LAG_WINDOW_SECONDS, Metrics, QueueSnapshot, ScheduleSnapshot
 
 GOLDEN = Path(__file__).parent / "metric_names.txt"
 
@@ -28,6 +28,7 @@ def used() -> Metrics:
     metrics.leases_reaped(2)
     metrics.loop_woke(0.25)
     metrics.set_queue_snapshot([QueueSnapshot("default", "mail", {"ready": 3, "dead": 1}, 1.5)])
+    metrics.set_schedule_snapshot([ScheduleSnapshot("t", "nightly", 2.5, 3)])
     return metrics
 
 

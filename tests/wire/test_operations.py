@@ -273,7 +273,7 @@ async def test_status_shows_replicas_queues_database_and_alarms(start_api: Start
     queue = await traffic(api, handler)
     status = good(await api.get("/status"))
     assert set(status) == {"version", "replicas", "queues", "schedules", "database", "alarms"}
-    assert (status["version"], status["schedules"]) == (VERSION, [])
+    assert status["version"] == VERSION and isinstance(status["schedules"], list)
     assert sorted(replica["roles"] for replica in status["replicas"]) == ["all", "api"]
     for replica in status["replicas"]:
         assert not replica["draining"] and not replica["silent"] and replica["version"] == VERSION
