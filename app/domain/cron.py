@@ -32,6 +32,7 @@ ALIASES = {
 }
 MAX_EXPRESSION = 500
 UNIT_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": DAY, "week": 7 * DAY}
+MAX_INTERVAL_SECONDS = 3660 * DAY
 LONGEST_GAP_DAYS = 36_600
 """A search gives up after a century: 29 February on one day of the week is 40 years apart at most."""
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
@@ -108,8 +109,8 @@ def parse_interval(text: str) -> int | None:
     if match is None:
         return None
     seconds = int(match[1] or 1) * UNIT_SECONDS[match[2].lower()]
-    if seconds == 0:
-        raise CronError("an interval is at least 1 second")
+    if not 1 <= seconds <= MAX_INTERVAL_SECONDS:
+        raise CronError(f"an interval has 1 to {MAX_INTERVAL_SECONDS} seconds")
     return seconds
 
 

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from app.domain.cron import CronError, Dst, parse_cron, parse_interval
+from app.domain.cron import MAX_INTERVAL_SECONDS, CronError, Dst, parse_cron, parse_interval
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
 from app.domain.followups import OnComplete
 from app.domain.ijson import parse_ijson
@@ -18,8 +18,7 @@ from app.domain.tasks import TaskBody, check_payload, field_errors, validate_tas
 from app.domain.zones import zone_problem
 
 MIN_EVERY_SECONDS = 1
-MAX_SECONDS = 3660 * 86_400
-"""Longest interval and window."""
+MAX_WINDOW_SECONDS = 3660 * 86_400
 MAX_JITTER_SECONDS = 86_400
 MAX_RUNS = 1_000_000_000
 MAX_FAILURES = 1_000_000
@@ -201,10 +200,11 @@ def _cron_errors(text: str, seconds: bool) -> list[FieldError]:
 
 def _interval_errors(every: float, phase: float) -> list[FieldError]:
     errors: list[FieldError] = []
-    if not MIN_EVERY_SECONDS <= every <= MAX_SECONDS or not _is_in_milliseconds(every):
+    if not MIN_EVERY_SECONDS <= every <= MAX_INTERVAL_SECONDS or not _is_in_milliseconds(every):
         errors.append(
             FieldError(
-                "/every_seconds", f"expected seconds from {MIN_EVERY_SECONDS} to {MAX_SECONDS}, at most three decimals"
+                "/every_seconds",
+                f"expected seconds from {MIN_EVERY_SECONDS} to {MAX_INTERVAL_SECONDS}, at most three decimals",
             )
         )
     elif not 0 <= phase < every or not _is_in_milliseconds(phase):
@@ -223,9 +223,9 @@ def _bound_errors(body: _Body) -> list[FieldError]:
     if not 0 <= body.jitter_seconds <= MAX_JITTER_SECONDS:
         errors.append(FieldError("/jitter_seconds", f"expected seconds from 0 to {MAX_JITTER_SECONDS}"))
     window = body.catch_up.window_seconds
-    if window is not None and not 0 < window <= MAX_SECONDS:
+    if window is not None and not 0 < window <= MAX_WINDOW_SECONDS:
         where = "/catch_up/window_seconds"
-        errors.append(FieldError(where, f"expected seconds above 0, at most {MAX_SECONDS}, or null for any age"))
+        errors.append(FieldError(where, f"expected seconds above 0, at most {MAX_WINDOW_SECONDS}, or null for any age"))
     for name, most in (("max_runs", MAX_RUNS), ("pause_after_failures", MAX_FAILURES)):
         count = getattr(body, name)
         if count is not None and not 1 <= count <= most:
