@@ -71,7 +71,7 @@ class WatchedDatabase(Database):
 
     async def unwatched(self, sql: str, *args: Any) -> None:
         """What the test itself does."""
-        told = self._told
+        told, self._told = self._told, []
         await self._connection.execute(sql, *args)
         self._told = told
 

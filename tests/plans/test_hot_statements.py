@@ -14,7 +14,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.store import FUNCTIONS, migrations, stats, sweeps, tasks, views
+from app.store import FUNCTIONS, batches, migrations, stats, sweeps, tasks, views
 from app.store.sweeps import DeadTasks
 from app.store.tasks import Claimed, Entry, Outcome
 from app.store.views import TaskQuery
@@ -181,6 +181,36 @@ class Replica:
         dead = DeadTasks(self.queues[10][0], self.now + timedelta(days=1))
         assert (await sweeps.redrive(self.db, dead, sweeps.FIRST, GROUP)).moved == GROUP
 
+    async def settle_followups(self) -> None:
+        task = (await self._claim(self.queues[11][0], str(uuid4())))[0]
+        outcome = Outcome(task.task_id, task.token, "succeeded", "succeeded")
+        entries = [replace(entry, key=f"key {uuid4()}") for entry in self.entries(True)]
+        completion = batches.Completion(*self.queues[5], b"null")
+        followed = await batches.settle_followups(self.db, outcome, entries, "more", completion)
+        assert (followed.verdict, followed.created) == ("applied", {self.queues[5][0]: GROUP})
+
+    async def batches(self) -> None:
+        """A batch from its creation to its end; beside it, the dead of another are brought back."""
+        batch_id, queue = str(uuid4()), self.queues[5]
+        completion = batches.Completion(*queue, b"null")
+        assert await batches.create(self.db, self.tenant, batch_id, queue, sealed=False, completion=completion)
+        await tasks.enqueue(self.db, str(uuid4()), self.entries(True), batch_id=batch_id)
+        view = await batches.find(self.db, self.tenant, batch_id)
+        assert view is not None and view.counts["ready"] == GROUP
+        assert await batches.list_page(self.db, self.tenant, None, 51)
+        dead = [task_id(next(self.ended)) for _ in range(GROUP)]
+        await self.db.unwatched(
+            "update sluice.task_history set batch_id = $1, state = 4 where id = any($2)", batch_id, dead
+        )
+        until = self.now + timedelta(days=1)
+        assert (await batches.retry(self.db, self.tenant, batch_id, until, sweeps.FIRST, GROUP)).moved == GROUP
+        assert await batches.close(self.db, self.tenant, batch_id, "requested")
+        assert batch_id in await batches.unswept(self.db)
+        for wait in (False, True):
+            assert len((await batches.sweep(self.db, batch_id, GROUP, wait=wait)).tasks) == GROUP
+        assert (await batches.sweep(self.db, batch_id, GROUP, wait=False)).done
+        assert batch_id in (await batches.fold(self.db, 200)).completed
+
     async def read_tasks(self) -> None:
         (waiting,) = self.some(1)
         ended = task_id(next(self.ended))
@@ -216,7 +246,16 @@ class Replica:
         verbs: list[Call] = [
             *(self.claim, self.renew, self.extend_lease, self.read_lease, self.settle, self.settle_again),
             *(self.release_claim, self.enqueue, self.enqueue_atomic, self.reap, self.promote, self.expire, self.cancel),
-            *(self.retry, self.update, self.purge, self.redrive, self.read_tasks, self.look_for_work),
+            *(
+                self.retry,
+                self.update,
+                self.purge,
+                self.redrive,
+                self.settle_followups,
+                self.batches,
+                self.read_tasks,
+                self.look_for_work,
+            ),
         ]
         named: dict[str, Call] = {verb.__name__: verb for verb in verbs}
         named |= {name: lambda fields=fields: self.list(**fields) for name, fields in lists.items()}  # type: ignore[misc]
