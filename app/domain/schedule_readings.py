@@ -1,9 +1,8 @@
 """A schedule in plain English."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from app.domain.cron import UNIT_SECONDS, Cron, explained, parse_cron, parse_interval
-from app.domain.instants import format_instant
 from app.domain.schedule_definitions import ScheduleDefinition
 from app.domain.zones import changes_clocks, zone_of
 
@@ -47,17 +46,16 @@ def _bounds(definition: ScheduleDefinition) -> list[str]:
     if definition.end_at is not None:
         sentences.append(f"not after {_local(definition.end_at, definition.timezone)}")
     if definition.max_runs is not None:
-        sentences.append("at most one run" if definition.max_runs == 1 else f"at most {definition.max_runs} runs")
+        sentences.append(f"at most {definition.max_runs} run{'s' if definition.max_runs > 1 else ''}")
     if definition.jitter_seconds:
         sentences.append(f"each starts up to {_duration(definition.jitter_seconds)} later, to spread the load")
     return sentences
 
 
 def _local(instant: datetime, zone: str) -> str:
-    local = instant.astimezone(zone_of(zone))
-    if local.utcoffset() == timedelta():
-        return format_instant(instant)
-    return f"{local.isoformat(sep=' ').removesuffix('.000000')} ({zone})"
+    if zone == "UTC":
+        return f"{instant.replace(tzinfo=None).isoformat(sep=' ')} UTC"
+    return f"{instant.astimezone(zone_of(zone)).isoformat(sep=' ')} ({zone})"
 
 
 def _origin(phase: float) -> str:
