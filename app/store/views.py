@@ -160,7 +160,7 @@ ENDED_STATES = {"succeeded": 3, "dead": 4, "cancelled": 5}
 
 
 async def list_tasks(db: Database, query: TaskQuery) -> list[TaskView]:
-    """Goes queue by queue: each contributes at most a page from an index that ends at (queue, id)."""
+    """Goes queue by queue: each contributes at most a page from an index that ends at (queue, id); a batch has its own."""
     c = _Conditions()
     c.add(list(query.queue_ids), "t.queue_id = any({}::bigint[])", "t.queue_id = any({}::bigint[])")
     c.live.clear()
@@ -192,12 +192,15 @@ async def list_tasks(db: Database, query: TaskQuery) -> list[TaskView]:
     for select, table, conditions in ((_LIVE, "tasks", c.live), (_ENDED, "task_history", c.ended)):
         if "false" in conditions:
             continue
+        wanted = "".join(f" and {condition}" for condition in conditions)
+        newest = f"order by t.id desc limit {query.limit}"
+        # every part is a text of ours; what callers gave is in the parameters
         page = (
-            # every part is a text of ours; what callers gave is in the parameters
             f"(select t.* from unnest($1::bigint[]) w(queue_id) join sluice.queues q on q.id = w.queue_id\n"  # noqa: S608
-            f"cross join lateral (select t.* from sluice.{table} t where t.queue_id = w.queue_id"
-            + "".join(f" and {condition}" for condition in conditions)
-            + f" order by t.id desc limit {query.limit}) t order by t.id desc limit {query.limit})"
+            f"cross join lateral (select t.* from sluice.{table} t where t.queue_id = w.queue_id{wanted} {newest}) t {newest})"
+            if query.batch is None
+            else f"(select t.* from sluice.{table} t join sluice.queues q on q.id = t.queue_id\n"  # noqa: S608
+            f"where t.queue_id = any($1){wanted} {newest})"
         )
         sides.append(select.format(payload=payload, source=page))
     if not sides or not query.queue_ids:

@@ -26,11 +26,13 @@ select h.tenant_id, 'q' || n, h.id, '{}', 25, 86400, 3, 3, 30, '' from sluice.ha
 insert into sluice.lanes (queue_id, handler_id) select id, 0 from sluice.queues;
 """
 
-_COLUMNS = "id, tenant_id, queue_id, state, priority, run_at, created_at, payload"
+# Every tenth has a unique key, every tenth is in a batch of a hundred.
+_COLUMNS = "id, tenant_id, queue_id, state, priority, run_at, created_at, payload, unique_key, batch_id"
 _ROW = """
 ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, q.tenant_id, q.id, {state}, n %% 3,
 clock_timestamp() + make_interval(secs => (n - {many}) * 0.001 + case when n %% 9 = 0 then 86400 else 0 end),
-clock_timestamp(), '\\x6e756c6c'
+clock_timestamp(), '\\x6e756c6c', case when n %% 10 = 0 then 'unique ' || n end,
+case when n %% 10 = 1 then ('00000000-0000-7000-9000-' || lpad(to_hex(n / 1000), 12, '0'))::uuid end
 """
 _FROM = "from generate_series({first}, {last}) n join sluice.queues q on q.name = 'q' || (1 + n %% %(queues)s)"
 
@@ -63,6 +65,18 @@ insert into sluice.attempts (task_id, number, token, counted, started_at, outcom
 select id, 1, id, true, clock_timestamp(), 'failed' from sluice.tasks where state = 2 and id > '{middle}';
 insert into sluice.attempt_history (task_id, number, kept_until, token, counted, started_at, outcome)
 select id, 1, kept_until, id, true, clock_timestamp(), 'failed' from sluice.task_history
+"""
+
+# The batches, and for a quarter of all tasks the keys of their follow-ups and of enqueues.
+_KEYS = """
+insert into sluice.batches (id, tenant_id, queue_id, sealed, total)
+select ('00000000-0000-7000-9000-' || lpad(to_hex(n), 12, '0'))::uuid, q.tenant_id, q.id, true, 100
+from generate_series(0, {batches}) n join sluice.queues q on q.name = 'q1';
+insert into sluice.followup_keys (batch_id, root_id, queue_id, key)
+select t.batch_id, t.batch_id, t.queue_id, t.id::text from sluice.tasks t where t.batch_id is not null and t.id > '{middle}';
+insert into sluice.idempotency_keys (queue_id, key, fingerprint, task_id, expires_at)
+select t.queue_id, t.unique_key, '', t.id, clock_timestamp() + interval '1 day' from sluice.tasks t
+where t.unique_key is not null and t.id > '{middle}'
 """
 
 # As after an analyze of an almost empty table that had been large: as many pages as there are, a few rows in all of them.
@@ -101,6 +115,7 @@ async def load(connection: "asyncpg.Connection[Any]") -> None:
             await run(index["definition"])
     await run("vacuum (analyze false, index_cleanup off) sluice.tasks")
     await run(_STALE)
+    await run(_KEYS.format(middle=task_id(TASKS * 3 // 4), batches=(TASKS + HISTORY) // 1000))
     await run(_ENDED.format(first=TASKS + 1, last=TASKS + HISTORY // 100) % given + "; analyze sluice.task_history")
     await run(_ENDED.format(first=TASKS + HISTORY // 100 + 1, last=TASKS + HISTORY) % given)
     await run(_EARLIER.format(middle=task_id(TASKS // 2)))
@@ -109,3 +124,8 @@ async def load(connection: "asyncpg.Connection[Any]") -> None:
 
 def task_id(number: int) -> str:
     return f"00000000-0000-7000-8000-{number:012x}"
+
+
+def batch_id(number: int) -> str:
+    """The batch of the tasks from 1000 times this number on."""
+    return f"00000000-0000-7000-9000-{number:012x}"

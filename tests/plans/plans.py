@@ -13,7 +13,10 @@ from app.store.db import Database, connect
 NEXT_TO_NOTHING = 200
 CALLED = re.compile(r"sluice\.(\w+_v\d+)\b")
 """The functions that a statement calls."""
-WATCHED = ("tasks", "task_history", "attempts", "attempt_history")
+WATCHED = (
+    *("tasks", "task_history", "attempts", "attempt_history"),
+    *("idempotency_keys", "batches", "followup_keys"),  # deltas are few: they are folded
+)
 
 # analyze without timing costs next to nothing and says how many rows were read
 TELL = """
