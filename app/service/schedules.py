@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -29,6 +28,7 @@ from app.domain.schedules import (
     times_after,
 )
 from app.domain.tasks import Enqueue
+from app.domain.zones import zone_of
 from app.service.context import Caller, Core
 from app.service.firing import Change, announce, look_at
 from app.service.tasks import LOOKUP_SECONDS, LOOKUPS, check, find_queue
@@ -92,7 +92,7 @@ def _text(at: datetime | None) -> str | None:
 
 
 def _times(definition: ScheduleDefinition, times: Sequence[datetime]) -> list[dict[str, str]]:
-    zone = ZoneInfo(definition.timezone)
+    zone = zone_of(definition.timezone)
     return [{"at": format_instant(time), "local": time.astimezone(zone).isoformat()} for time in times]
 
 
