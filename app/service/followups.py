@@ -25,8 +25,9 @@ from app.telemetry.tracing import TraceContext
 
 MAX_ERRORS = 20
 """As many pointers a refused page names."""
-PAUSE_EVERY = 100
-"""Tasks judged between two looks at whatever else the process has to do."""
+PAUSE_TASKS = 100
+PAUSE_BYTES = 262_144
+"""After so much judging the process looks at whatever else it has to do."""
 MAX_RESULT_BYTES = 65_536
 
 
@@ -136,6 +137,7 @@ async def _make(
     core: Core, caller: Caller, page: Page, context: TraceContext | None
 ) -> tuple[_Making, Completion | None]:
     making = _Making(core, caller, context)
+    judged = 0
     for n, span in enumerate(page.spans):
         try:
             item = parse_followup(span, n, core.max_payload_bytes)
@@ -145,7 +147,9 @@ async def _make(
             await making.add(item.queue, item.task, pointer("tasks", n))
         if len(making.errors) >= MAX_ERRORS:
             break
-        if n % PAUSE_EVERY == PAUSE_EVERY - 1:
+        judged += len(memoryview(span))
+        if judged > PAUSE_BYTES or n % PAUSE_TASKS == PAUSE_TASKS - 1:
+            judged = 0
             await asyncio.sleep(0)
     completion = None
     if page.on_complete is not None:
