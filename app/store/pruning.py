@@ -1,4 +1,4 @@
-"""Chunked deletion of what has served its time."""
+"""Chunked deletion of what has served its time. By the statement's instant: an index cannot be searched for one that moves."""
 
 from app.store.db import Database
 
@@ -7,15 +7,15 @@ RECEIPT_HOURS = 1
 
 _KEYS = """
 delete from sluice.idempotency_keys k using (
-  select queue_id, key from sluice.idempotency_keys where expires_at <= clock_timestamp()
+  select queue_id, key from sluice.idempotency_keys where expires_at <= statement_timestamp()
   order by expires_at limit $1 for update skip locked) x
-where k.queue_id = x.queue_id and k.key = x.key and k.expires_at <= clock_timestamp()
+where k.queue_id = x.queue_id and k.key = x.key and k.expires_at <= statement_timestamp()
 returning 1
 """
 
 _RECEIPTS = """
 delete from sluice.receipts where group_id = any(array(
-  select group_id from sluice.receipts where created_at < clock_timestamp() - make_interval(hours => $2)
+  select group_id from sluice.receipts where created_at < statement_timestamp() - make_interval(hours => $2)
   order by created_at limit $1))
 returning 1
 """
@@ -24,15 +24,18 @@ returning 1
 _FOLLOWUP_KEYS = """
 with due as (
   select id from sluice.batches
-  where keys_until <= clock_timestamp() and succeeded + dead + cancelled >= total
+  where keys_until <= statement_timestamp() and succeeded + dead + cancelled >= total
   order by keys_until limit 100 for update skip locked),
 gone as (
   delete from sluice.followup_keys where ctid = any(array(
-    select k.ctid from due join sluice.followup_keys k on k.batch_id = due.id limit $1))
+    select k.ctid
+    from due
+    cross join lateral (select f.ctid from sluice.followup_keys f where f.batch_id = due.id order by f.root_id limit $1) k
+    limit $1))
   returning batch_id),
 emptied as (
-  update sluice.batches b set keys_until = null from due
-  where b.id = due.id and (select count(*) from gone) < $1
+  update sluice.batches b set keys_until = null
+  where b.id = any(array(select id from due)) and (select count(*) from gone) < $1
   returning 1)
 select (select count(*) from gone) + (select count(*) from emptied)
 """
@@ -41,7 +44,7 @@ _BATCHES = """
 with gone as (
   delete from sluice.batches where id = any(array(
     select b.id from sluice.batches b
-    where b.kept_until <= clock_timestamp() and b.keys_until is null and b.succeeded + b.dead + b.cancelled >= b.total
+    where b.kept_until <= statement_timestamp() and b.keys_until is null and b.succeeded + b.dead + b.cancelled >= b.total
       and not b.run_open and not exists (select from sluice.batch_deltas d where d.batch_id = b.id)
     order by b.kept_until limit $1))
   returning id),
@@ -52,7 +55,7 @@ select count(*) from gone
 
 _RUNS = """
 delete from sluice.schedule_runs where id = any(array(
-  select id from sluice.schedule_runs where kept_until <= clock_timestamp() and outcome not in ('running', 'waiting')
+  select id from sluice.schedule_runs where kept_until <= statement_timestamp() and outcome not in ('running', 'waiting')
   order by kept_until limit $1))
 returning 1
 """
