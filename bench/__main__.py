@@ -4,7 +4,9 @@
 
 Rounds are paired and interleaved, and a ratio is the median of each round's own. Enqueue: 64 keep-alive connections,
 one POST a task, answered after commit. End to end: tasks wait in a paused queue; from the resume until all have been
-delivered and settled. Start delay: one task at a time into an idle service, from the POST to the handler's call.
+delivered and settled. Settling: leased tasks written as succeeded, in groups of 100 over 4 connections; the ceiling here
+is Sluice too, with tasks that are of no batch, and beside it as many that are one batch. Start delay: one task at a time
+into an idle service, from the POST to the handler's call.
 A full run is saved under bench/results.
 """
 
@@ -27,6 +29,7 @@ import uvloop
 from app.embedded.postgres import EmbeddedError, EmbeddedPostgres
 from bench import ceiling, measures
 from bench.processes import ROOT, Child, ChildFailed
+from bench.settling import Settling
 from bench.subject import PAYLOAD, HandlerReports, Subject
 
 ROUND_MAX_SECONDS = 60.0
@@ -39,10 +42,12 @@ class Plan:
     enqueue_seconds: float
     tasks: int
     delays: int
+    settled: int
+    settling_rounds: int
 
 
-FULL = Plan(rounds=5, enqueue_seconds=3.0, tasks=20_000, delays=200)
-SHORT = Plan(rounds=2, enqueue_seconds=1.5, tasks=4_000, delays=60)
+FULL = Plan(rounds=5, enqueue_seconds=3.0, tasks=20_000, delays=200, settled=100_000, settling_rounds=3)
+SHORT = Plan(rounds=2, enqueue_seconds=1.5, tasks=4_000, delays=60, settled=10_000, settling_rounds=2)
 
 
 class Bench:
@@ -97,7 +102,10 @@ class Bench:
             self.problems.append(f"{side}: {tasks} tasks, {delivered} deliveries")
 
     async def rounds(
-        self, bare: Callable[[], Awaitable[float]], ours: Callable[[], Awaitable[float]] | None
+        self,
+        bare: Callable[[], Awaitable[float]],
+        ours: Callable[[], Awaitable[float]] | None,
+        count: int | None = None,
     ) -> dict[str, Any]:
         """Pairs, and each round the other side first: whatever the first leaves behind falls on both alike."""
         ceilings: list[float] = []
@@ -106,7 +114,7 @@ class Bench:
         await bare()
         if ours:
             await ours()
-        for number in range(self.plan.rounds):
+        for number in range(count or self.plan.rounds):
             sides = [(bare, ceilings)] + ([(ours, sluices)] if ours else [])
             for run, into in sides if number % 2 == 0 else reversed(sides):
                 into.append(await run())
@@ -141,12 +149,14 @@ async def run(plan: Plan, only_ceilings: bool, directory: Path) -> dict[str, Any
         await bare_enqueue.stop()
         progress("end to end")
         end_to_end = await bench.rounds(lambda: bench.bare_way(deliverer, database), our_way if subject else None)
+        settle = await settled(bench, subject, own_dsn) if subject else None
         delays = await idle(bench, subject) if subject else None
         return {
             "machine": measures.machine(directory, await database.fetchval("show server_version"), load_before),
             "plan": vars(plan),
             "enqueue": enqueue,
             "end_to_end": end_to_end,
+            "settle_of_one_batch": settle,
             "start_delay": delays,
             "memory_mb": subject.child.resident_mb() if subject else None,
             "problems": bench.problems,
@@ -180,6 +190,18 @@ async def sluice(stack: contextlib.AsyncExitStack, bench: Bench, dsn: str) -> Su
     return subject
 
 
+async def settled(bench: Bench, subject: Subject, dsn: str) -> dict[str, Any]:
+    progress("settling")
+    settling = await Settling.on(subject, dsn)
+    count = bench.plan.settled
+    try:
+        return await bench.rounds(
+            lambda: settling.plain(count), lambda: settling.of_one_batch(count), bench.plan.settling_rounds
+        )
+    finally:
+        await settling.close()
+
+
 async def idle(bench: Bench, subject: Subject) -> dict[str, Any]:
     progress("start delay")
     await subject.start_delays("bench-idle", 10, bench.reports)
@@ -199,7 +221,7 @@ def progress(text: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="two rounds, under 40 seconds, saved nowhere by itself")
+    parser.add_argument("--short", action="store_true", help="two rounds, under a minute, saved nowhere by itself")
     parser.add_argument("--ceilings", action="store_true", help="the bare ceilings alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     given = parser.parse_args()

@@ -78,8 +78,14 @@ def _commit() -> str:
 
 def table(result: dict[str, Any]) -> str:
     rows = [("", "bare ceiling", "Sluice", "ratio", "rounds (ceiling | Sluice)")]
-    for label, key in (("enqueues/s, one POST a task", "enqueue"), ("tasks/s end to end", "end_to_end")):
+    for label, key in (
+        ("enqueues/s, one POST a task", "enqueue"),
+        ("tasks/s end to end", "end_to_end"),
+        ("settled/s, plain | of one batch", "settle_of_one_batch"),
+    ):
         measure = result[key]
+        if measure is None:
+            continue
         rounds = " | ".join(" ".join(_whole(v) for v in measure[side]) for side in ("ceiling_rounds", "sluice_rounds"))
         rows.append((label, _whole(measure["ceiling"]), _whole(measure["sluice"]), _share(measure["ratio"]), rounds))
     delays = result["start_delay"]

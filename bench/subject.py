@@ -35,20 +35,20 @@ class Subject:
 
     async def define(self, handler_url: str) -> None:
         """A paused queue for enqueues, one for whole ways that is paused between rounds, and one that idles."""
-        await self._ok("PUT", "/handlers/bench-count", {"url": f"{handler_url}/count"})
-        await self._ok("PUT", "/handlers/bench-stamp", {"url": f"{handler_url}/stamp"})
+        await self.ask("PUT", "/handlers/bench-count", {"url": f"{handler_url}/count"})
+        await self.ask("PUT", "/handlers/bench-stamp", {"url": f"{handler_url}/stamp"})
         for queue, handler in (("enqueue", "count"), ("deliver", "count"), ("idle", "stamp")):
-            await self._ok("PUT", f"/queues/bench-{queue}", {"handler": f"bench-{handler}"})
+            await self.ask("PUT", f"/queues/bench-{queue}", {"handler": f"bench-{handler}"})
         await self.pause("bench-enqueue")
 
     def tasks_url(self, queue: str) -> str:
         return f"{self.url}/queues/{queue}/tasks"
 
     async def pause(self, queue: str) -> None:
-        await self._ok("POST", f"/queues/{queue}/pause")
+        await self.ask("POST", f"/queues/{queue}/pause")
 
     async def resume(self, queue: str) -> None:
-        await self._ok("POST", f"/queues/{queue}/resume")
+        await self.ask("POST", f"/queues/{queue}/resume")
 
     async def preload(self, queue: str, count: int) -> None:
         """One POST a task over a few raw connections, each with the next share of the count."""
@@ -69,7 +69,7 @@ class Subject:
         """Wait until the queue has nothing unfinished, seen through the lists; false if it takes too long."""
         deadline = time.monotonic() + seconds
         for state in ("ready", "running", "scheduled"):
-            while (await self._ok("GET", f"/tasks?queue={queue}&state={state}&limit=1"))["items"]:
+            while (await self.ask("GET", f"/tasks?queue={queue}&state={state}&limit=1"))["items"]:
                 if time.monotonic() > deadline:
                     return False
                 await asyncio.sleep(POLL_SECONDS)
@@ -96,7 +96,8 @@ class Subject:
         await self.client.aclose()
         await self.child.stop()
 
-    async def _ok(self, method: str, path: str, body: object = None) -> Any:
+    async def ask(self, method: str, path: str, body: object = None) -> Any:
+        """What Sluice answers. Raises RuntimeError for anything but success."""
         try:
             answer = await self.client.request(method, path, json=body)
         except httpx2.HTTPError as error:
