@@ -148,7 +148,7 @@ def _parsed(fields: list[str]) -> CronSim:
     try:
         return CronSim(" ".join(fields), _ANY_MOMENT)
     except CronSimError:
-        for name, text in zip(reversed(FIELDS), reversed(fields), strict=False):
+        for name, text in zip(FIELDS[-len(fields) :], fields, strict=True):
             if not _is_sound(name, text):
                 raise CronError(wrong_field(name, text, _NAMES.get(name, []))) from None
         raise CronError(NEVER) from None  # all fields are sound: it refuses the 30th of February and the like

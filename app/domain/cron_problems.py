@@ -35,7 +35,8 @@ def wrong_count(fields: list[str], *, seconds: bool) -> str:
     if len(fields) == 7:
         return "has seven fields; years are no part of cron, start_at and end_at bound a schedule"
     expected = "five, or six that begin with seconds" if seconds else "five"
-    return f"has {len(fields)} fields, expected {expected} (minute hour day-of-month month day-of-week)"
+    count = "1 field" if len(fields) == 1 else f"{len(fields)} fields"
+    return f"has {count}, expected {expected} (minute hour day-of-month month day-of-week)"
 
 
 def wrong_field(name: str, text: str, names: list[str]) -> str:

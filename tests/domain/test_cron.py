@@ -25,7 +25,7 @@ def refusal(text: str, *, seconds: bool = False) -> str:
         ("", "must not be empty"),
         ("   ", "must not be empty"),
         ("5 4 * *", f"has 4 fields, expected five {COUNT}"),
-        ("daily", f"has 1 fields, expected five {COUNT}"),
+        ("daily", f"has 1 field, expected five {COUNT}"),
         ("* * * * * *", "has six fields, expected five; say `seconds: true` if the first one is seconds"),
         ("0 0 0 1 1 ? 2026", "has seven fields; years are no part of cron, start_at and end_at bound a schedule"),
         (
@@ -43,6 +43,7 @@ def refusal(text: str, *, seconds: bool = False) -> str:
         ("0 0 */31 2 1#5", NEVER),
         ("0 0 30,31 feb */2", NEVER),
         ("60 * * * *", "minute `60`: expected 0-59, `*`, lists, ranges or steps of them"),
+        ("60 24 * * *", "minute `60`: expected 0-59, `*`, lists, ranges or steps of them"),
         ("0 24 * * *", "hour `24`: expected 0-23, `*`, lists, ranges or steps of them"),
         (
             "0 0 32 * *",
