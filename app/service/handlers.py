@@ -49,7 +49,7 @@ async def put(
     Raises Refusal: invalid, egress_denied, etag_mismatch.
     """
     caller.require("manage")
-    _check(core, name, definition, secret)
+    check(core, name, definition, secret)
     async with core.db.begin() as connection:
         while True:
             handler_id = await handlers.id_of(connection, caller.tenant_id, name)
@@ -84,7 +84,8 @@ def _queues_see(definition: HandlerDefinition) -> tuple[object, ...]:
     return definition.max_concurrency is None, definition.timeout_seconds
 
 
-def _check(core: Core, name: str, definition: HandlerDefinition, secret: str | None) -> None:
+def check(core: Core, name: str, definition: HandlerDefinition, secret: str | None) -> None:
+    """Whether it may be stored. Raises Refusal: invalid, egress_denied."""
     errors = [] if is_name(name) else [FieldError("", f"{name} is not a name ({NAME_RULE})")]
     errors += definition.check()
     errors += [

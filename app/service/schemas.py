@@ -71,6 +71,14 @@ class SchemaChecker:
         if errors:
             raise mismatch(errors, where)
 
+    async def check_unsaved(self, schema: str, payload: bytes, where: str) -> None:
+        """As check, for a schema that no queue has yet: it is compiled for this once."""
+        errors = await self._ask(Request(schema, payload, CHECK_SECONDS))
+        if errors is None:
+            errors = [FieldError("", f"cannot be checked against the queue's schema within {CHECK_SECONDS:g} seconds")]
+        if errors:
+            raise mismatch(errors, where)
+
     def _find(self, queue: tuple[int, int], schema: str) -> Checked | None:
         if queue in self._kept:
             self._kept.move_to_end(queue)
