@@ -5,6 +5,7 @@ statement inside the functions is looked at. One test, since one load of the tab
 """
 
 import itertools
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -19,7 +20,7 @@ from app.store.sweeps import DeadTasks
 from app.store.tasks import Claimed, Entry, Outcome
 from app.store.views import TaskQuery
 from tests.databases import create_database, drop_database
-from tests.plans.loading import HISTORY, TASKS, load, task_id
+from tests.plans.loading import HISTORY, QUEUES, TASKS, batch_id, load, task_id
 from tests.plans.plans import CALLED, WatchedDatabase
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
@@ -28,8 +29,8 @@ CALLS = 7
 GROUP = 40
 MOST_ROWS = 1500
 """What one node of a plan may read: a page of every queue, or a few groups; three orders of magnitude below the table."""
-# Made by hand or once an hour, off the hot path.
-NOT_HOT = {"ensure_partitions_v1"}
+# The first is called once an hour; the second writes to the tables of schedules, which are not loaded here.
+NOT_HOT = {"ensure_partitions_v1", "apply_schedules_v1"}
 
 Call = Callable[[], Awaitable[object]]
 
@@ -58,6 +59,7 @@ class Replica:
     settled: list[Outcome] = field(default_factory=list)
     due: "itertools.count[int]" = field(default_factory=lambda: itertools.count(9, 9))
     waiting: "itertools.count[int]" = field(default_factory=lambda: itertools.count(TASKS // 2, 9))
+    unique: "itertools.count[int]" = field(default_factory=lambda: itertools.count(TASKS * 3 // 4, 10))
     ended: "itertools.count[int]" = field(default_factory=lambda: itertools.count(TASKS + HISTORY // 2))
 
     def some(self, count: int) -> list[str]:
@@ -119,8 +121,9 @@ class Replica:
             queue_id, version = self.queues[5 if atomic else 5 + place % 3]
             key = f"key {uuid4()}" if place % 2 else None
             unique = f"unique {uuid4()}" if place % 5 == 0 else None
+            options = json.dumps({"unique_key": unique}) if unique else None
             made.append(
-                Entry(str(uuid4()), queue_id, version, 0, b"null", key, b"print" if key else None, None, unique)
+                Entry(str(uuid4()), queue_id, version, 0, b"null", key, b"print" if key else None, options, unique)
             )
         return made
 
@@ -131,6 +134,18 @@ class Replica:
         again = [replace(entry, task_id=str(uuid4())) for entry in entries if entry.key]
         replayed = (await tasks.enqueue(self.db, str(uuid4()), again)).verdicts
         assert {verdict[0] for verdict in replayed.values()} == {"replayed"}
+
+    async def enqueue_held(self) -> None:
+        """Unfinished tasks have the unique keys."""
+        numbers = list(itertools.islice(self.unique, GROUP))
+        entries = []
+        for number in numbers:
+            queue_id, version = self.queues[number % QUEUES]
+            key = f"unique {number}"
+            options = json.dumps({"unique_key": key})
+            entries.append(Entry(str(uuid4()), queue_id, version, 0, b"null", None, None, options, key))
+        verdicts = (await tasks.enqueue(self.db, str(uuid4()), entries)).verdicts
+        assert [verdicts[place] for place in sorted(verdicts)] == [["held", task_id(number)] for number in numbers]
 
     async def enqueue_atomic(self) -> None:
         assert (await tasks.enqueue(self.db, str(uuid4()), self.entries(True), atomic=True)).verdicts == {}
@@ -169,7 +184,8 @@ class Replica:
     async def update(self) -> None:
         (waiting,) = self.some(1)
         version = self.queues[0][1]
-        assert await tasks.update(self.db, self.tenant, waiting, version, '{"priority": 7}', None, None, "{}") == "done"
+        patch = '{"priority": 7, "delay_seconds": 60}'
+        assert await tasks.update(self.db, self.tenant, waiting, version, patch, None, None, "{}") == "done"
 
     async def purge(self) -> None:
         before = await sweeps.now(self.db)
@@ -216,7 +232,8 @@ class Replica:
         ended = task_id(next(self.ended))
         assert await views.find_task(self.db, self.tenant, waiting) and await views.find_any(self.db, ended)
         assert len(await views.find_tasks(self.db, self.tenant, self.some(GROUP))) == GROUP
-        assert await views.not_live(self.db, [waiting, ended]) == [ended]
+        watched = [*self.some(5 * GROUP), *(task_id(next(self.ended)) for _ in range(GROUP))]
+        assert sorted(await views.not_live(self.db, watched)) == sorted(watched[-GROUP:])
         assert await tasks.lane_of(self.db, waiting)
         await views.list_attempts(self.db, self.tenant, ended, 2**31 - 1, 51)
 
@@ -241,11 +258,22 @@ class Replica:
             "list one queue": {"queue_ids": [self.queues[7][0]]},
             "list without payloads": {"include_payload": False},
             **{f"list {state}": {"state": state} for state in (*views.LIVE_STATES, *views.ENDED_STATES)},
+            "list a batch": {"batch": batch_id(TASKS // 4000)},
+            "list a batch of a handler": {"batch": batch_id(TASKS // 4000), "handler_ids": [1]},
             "list ended since": {"ended_from": self.now - timedelta(days=1)},
         }
         verbs: list[Call] = [
             *(self.claim, self.renew, self.extend_lease, self.read_lease, self.settle, self.settle_again),
-            *(self.release_claim, self.enqueue, self.enqueue_atomic, self.reap, self.promote, self.expire, self.cancel),
+            *(
+                self.release_claim,
+                self.enqueue,
+                self.enqueue_atomic,
+                self.enqueue_held,
+                self.reap,
+                self.promote,
+                self.expire,
+                self.cancel,
+            ),
             *(
                 self.retry,
                 self.update,
