@@ -36,7 +36,8 @@ do $$ declare v_table text; begin
 end $$
 """
 _DEFINITIONS = f"""
-insert into sluice.queues (tenant_id, name, retry, max_attempts, idempotency_seconds, succeeded_days, cancelled_days, dead_days, etag)
+insert into sluice.queues (tenant_id, name, retry, max_attempts, idempotency_seconds, succeeded_days, cancelled_days,
+                           dead_days, etag)
 select id, 'q' || n, '{{}}', 25, 86400, 3, 3, 30, '' from sluice.tenants, generate_series(1, {QUEUES}) n;
 insert into sluice.lanes (queue_id, handler_id) select id, 0 from sluice.queues
 """
@@ -51,7 +52,8 @@ from generate_series(1, {OTHERS}) n join sluice.queues q on q.name = 'q' || (1 +
 _OTHERS = f"""
 insert into sluice.tasks ({_COLUMNS}) select {_ROW};
 insert into sluice.task_history ({_COLUMNS}, handler_id, kept_until, ended_at, attempt, claims)
-select id, tenant_id, queue_id, 4, priority, run_at, created_at, payload, batch_id, 0, clock_timestamp() + interval '1 day', now(), 1, 1
+select id, tenant_id, queue_id, 4, priority, run_at, created_at, payload, batch_id, 0,
+       clock_timestamp() + interval '1 day', now(), 1, 1
 from sluice.tasks;
 insert into sluice.followup_keys (batch_id, root_id, queue_id, key)
 select {_ID}, {_ID}, n % {QUEUES}, n from generate_series(1, {OTHERS}) n;
@@ -140,7 +142,6 @@ class Pages:
         due = f"keys_until = '2000-01-01', kept_until = '2000-01-01' where id = '{root.task_id}'"
         await self.db.unwatched(f"update sluice.batches set {due}")
         assert await pruning.followup_keys(self.db) == GROUP + 1
-        assert await pruning.batches(self.db) == 1
 
     async def list_one(self, **fields: Any) -> None:
         ids = [queue_id for queue_id, _ in self.queues]
