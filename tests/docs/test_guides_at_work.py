@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.docs.pages import ROOT, blocks
+from tests.docs.shell import in_shell
 from tests.handlers import Handler, Received, Reply
 from tests.sluices import Replica
 from tests.support import poll
@@ -28,20 +29,6 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="it is told
 @pytest.fixture
 def api(replica: Replica) -> Api:
     return Api(replica.client, replica.url)
-
-
-async def in_shell(folder: Path, lines: str, **variables: str) -> str:
-    """What these lines print; every request must succeed."""
-    (folder / ".curlrc").write_text("fail-with-body\nno-progress-meter\nnoproxy = *\n")
-    process = await asyncio.create_subprocess_exec(
-        *("bash", "-eo", "pipefail", "-c", lines),
-        env={"PATH": os.environ["PATH"], "CURL_HOME": str(folder), **variables},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    said = (await asyncio.wait_for(process.communicate(), 30))[0].decode()
-    assert process.returncode == 0, said
-    return said
 
 
 @asynccontextmanager
@@ -252,3 +239,32 @@ async def test_the_same_request_gives_the_same_task(api: Api, tmp_path: Path) ->
     (await api.put("/queues/bookings", json={})).raise_for_status()
     await in_shell(tmp_path, lines, S=api.url)
     assert len(await api.pages("/tasks", queue="bookings")) == 1
+
+
+@needs_curl
+async def test_a_batch_is_filled_sealed_watched_retried_and_cancelled(
+    api: Api, handler: Handler, tmp_path: Path
+) -> None:
+    define, fill, look, change = blocks(GUIDES / "batches.md", "sh")
+    handler.script(lambda call: Reply(500, {"sluice-retry": "no"}) if call.json.get("to") == "eve" else Reply())
+    lines = f"cd {tmp_path}\n{define}\n{fill}".replace("http://127.0.0.1:9000/", handler.url)
+    assert (await in_shell(tmp_path, lines, S=api.url)).count('"status":201') == 3
+    [batch] = (await api.pages("/batches"))[:1]
+    [closing] = [call for call in await handler.received(4) if call.json == {"mailing": 7}]
+    assert closing.headers["sluice-batch"] == batch["id"]
+
+    async def counts() -> tuple[int, int]:
+        found = good(await api.get(f"/batches/{batch['id']}"))["counts"]
+        return found["succeeded"], found["dead"]
+
+    async def all_sent() -> bool:
+        return await counts() == (3, 0)
+
+    assert await counts() == (2, 1)
+    said = await in_shell(tmp_path, look, S=api.url, BATCH=f"{api.url}/batches/{batch['id']}")
+    assert said.count('"percent":100.0') == 2 and '"idempotency_key":"7-eve"' in said
+    handler.script(lambda _: Reply())
+    for line in change.splitlines():
+        await in_shell(tmp_path, line, S=api.url, BATCH=f"{api.url}/batches/{batch['id']}")
+        await poll(all_sent)
+    assert [call.json for call in handler.requests].count({"mailing": 7}) == 1
