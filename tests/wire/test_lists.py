@@ -195,7 +195,7 @@ async def test_ended_tasks_are_found_by_when_they_ended(api: Api) -> None:
         ("ended_to=2026-01-01", "/ended_to"),
         ("ended_to=2026-01-01T00:00:00+00:00", "/ended_to"),
         ("ended_from=9999-99-99T00:00:00Z", "/ended_from"),
-        ("schedule=x", "/schedule"),
+        ("schedule=X", "/schedule"),
         ("batch=x", "/batch"),
         ("offset=1", "/offset"),
         ("state=ready&state=dead", "/state"),
