@@ -1,0 +1,46 @@
+"""Examples as processes of their own, configured by the lines of their README."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.docs.pages import ROOT
+
+
+@asynccontextmanager
+async def example(script: str, **variables: str) -> AsyncIterator[str]:
+    """The URL of examples/SCRIPT, listening on a port of its own until the block ends."""
+    process = await _start(script, stdout=asyncio.subprocess.PIPE, **{"PORT": "0", **variables})
+    assert process.stdout is not None
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), 30)
+        assert line.startswith(b"listening on http"), line
+        yield line.decode().split()[-1]
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await asyncio.wait_for(process.communicate(), 30)
+
+
+async def run_example(script: str, *arguments: str, **variables: str) -> None:
+    """Run examples/SCRIPT to its end, which must be a good one."""
+    process = await _start(script, *arguments, **variables)
+    assert await asyncio.wait_for(process.wait(), 60) == 0
+
+
+async def _start(
+    script: str, *arguments: str, stdout: int | None = None, **variables: str
+) -> asyncio.subprocess.Process:
+    path = ROOT / "examples" / script
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "no_proxy": "*", **variables}
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, path, *arguments), cwd=path.parent, env=environment, stdout=stdout
+    )
+
+
+def files_in(folder: Path) -> list[str]:
+    """Names of all files below, drafts included, relative to the folder."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
