@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import structlog
 
 from app.embedded.postgres import EmbeddedPostgres
 from app.settings import Settings
@@ -23,6 +24,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """In the process that hands tests to workers: start the server they share. Settings of the shell do not count."""
     for name in [name for name in os.environ if name.startswith("SLUICE_") and not name.startswith("SLUICE_TEST_")]:
         del os.environ[name]
+    # What a test does not configure is told without the values of all variables: drawing these takes seconds a traceback.
+    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
     hands_out = config.pluginmanager.hasplugin("dsession") and not hasattr(config, "workerinput")
     if hands_out and not config.option.collectonly and SERVER_VARIABLE not in os.environ:
         server = SharedServer()
