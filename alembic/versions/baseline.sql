@@ -389,6 +389,7 @@ create table sluice.schedule_runs (
   constraint schedule_runs_alone check (task_id is null or count = 1 and nominal_at = nominal_until)
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 create index schedule_runs_history on sluice.schedule_runs (schedule_id, nominal_at, id);
+create index schedule_runs_line on sluice.schedule_runs (schedule_id, nominal_at, id) where not extra;
 create index schedule_runs_open on sluice.schedule_runs (schedule_id, nominal_at, id) where outcome in ('running', 'waiting');
 create unique index schedule_runs_task on sluice.schedule_runs (task_id) where task_id is not null;
 create index schedule_runs_kept on sluice.schedule_runs (kept_until);

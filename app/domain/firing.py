@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from itertools import chain, islice
 from typing import Literal
 
-from app.domain.schedules import ScheduleDefinition, jitter_of, times_after
+from app.domain.schedules import ScheduleDefinition, grid_until, jitter_of, times_after
 
 CATCH_UP_ALL = 1000
 """As many late times as mode `all` takes."""
@@ -31,7 +31,6 @@ PAUSED_LOOK = timedelta(seconds=30)
 
 Cause = Literal["cron", "catch_up", "backfill", "trigger"]
 Overlap = Literal["skip", "buffer_one", "buffer_all", "cancel_other", "allow_all"]
-TICK = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +176,10 @@ def _classified(
 def _plan_without(definition: ScheduleDefinition, first: datetime, now: datetime, outcome: str) -> Plan:
     if first > now:
         return Plan([], first)
+    grid = grid_until(definition, first, now)
+    if grid is not None:
+        following = next(times_after(definition, grid[0]), None)
+        return Plan([Without(first, grid[0], grid[1], outcome)], following)
     last, count = first, 1
     for nominal in times_after(definition, first):
         if nominal > now:

@@ -26,6 +26,18 @@ def times_after(definition: ScheduleDefinition, after: datetime) -> Iterator[dat
     return times if end_at is None else takewhile(lambda time: time <= end_at, times)
 
 
+def grid_until(definition: ScheduleDefinition, first: datetime, until: datetime) -> tuple[datetime, int] | None:
+    """The last nominal time of [first, until] and how many there are, without going through them: of an interval only, else
+    None. `first` is a nominal time, not after `until`."""
+    interval = _interval_seconds(definition) if definition.at is None else None
+    if interval is None:
+        return None
+    until = min(until, LATEST if definition.end_at is None else definition.end_at)
+    every = timedelta(microseconds=round(interval * _SECOND))
+    further = max(0, (until - first) // every)
+    return first + further * every, further + 1
+
+
 def _times_from(definition: ScheduleDefinition, first: int) -> Iterator[datetime]:
     """`first` in microseconds from the epoch, included."""
     if definition.at is not None:

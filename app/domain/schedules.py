@@ -10,13 +10,14 @@ from app.domain.schedule_definitions import (
     schedule_to_dict,
 )
 from app.domain.schedule_readings import reading
-from app.domain.schedule_times import jitter_of, times_after
+from app.domain.schedule_times import grid_until, jitter_of, times_after
 
 __all__ = [
     "CatchUp",
     "CatchUpMode",
     "Overlap",
     "ScheduleDefinition",
+    "grid_until",
     "jitter_of",
     "parse_schedule",
     "reading",

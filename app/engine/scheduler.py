@@ -22,9 +22,9 @@ class Scheduler:
 
     async def fire(self) -> float:
         found, next_seconds = await firing.fire(self._core, FIRE_LIMIT)
-        if found and next_seconds is not None and next_seconds <= 0:
-            return LOST_SECONDS if found < FIRE_LIMIT else 0
-        return POLL_SECONDS if next_seconds is None else min(POLL_SECONDS, max(0.0, next_seconds))
+        if next_seconds is not None and next_seconds <= 0:
+            return 0 if found >= FIRE_LIMIT else LOST_SECONDS
+        return POLL_SECONDS if next_seconds is None else min(POLL_SECONDS, next_seconds)
 
     async def finish(self) -> float:
         found = await firing.finish(self._core, FINISH_LIMIT)

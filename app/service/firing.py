@@ -6,6 +6,7 @@ was read (apply_schedules_v1). Who loses the race has written nothing, and what 
 
 import asyncio
 import base64
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,13 +18,15 @@ from app.domain.instants import format_instant
 from app.domain.schedules import ScheduleDefinition, parse_schedule
 from app.service.context import Core
 from app.store import schedules
+from app.store.db import Unavailable
 from app.store.schedules import Finished, Reader, ScheduleState
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
 MAX_DEFINITIONS = 20_000
-MANY_TIMES = 200
-"""Times beyond which a plan is made in a thread."""
+MANY_SECONDS = 200
+"""A plan over a longer time than this is made in a thread."""
+REST_SECONDS = 5.0
 
 log = get_logger(__name__)
 
@@ -33,17 +36,36 @@ class Definitions:
     """By schedule and version: what is cached can be old, what is used cannot."""
 
     known: dict[int, tuple[int, ScheduleDefinition]] = field(default_factory=dict)
+    resting: dict[int, float] = field(default_factory=dict)
+    """Schedule -> until when, by the monotonic clock, this replica leaves it alone: an error of ours met it."""
 
-    async def of(self, reader: Reader, state: ScheduleState) -> ScheduleDefinition | None:
-        """None when the state is no longer current."""
-        found = self.known.get(state.id)
-        if found is None or found[0] != state.version:
-            version, text = await schedules.definition(reader, state.id)
-            found = (version, parse_schedule(text.encode(), 2**31))
-            if len(self.known) >= MAX_DEFINITIONS:
-                self.known.clear()
-            self.known[state.id] = found
-        return found[1] if found[0] == state.version else None
+    async def load(self, reader: Reader, states: Sequence[ScheduleState]) -> None:
+        """Read in one statement what is not known of these."""
+        wanted = [state.id for state in states if self.known.get(state.id, (None,))[0] != state.version]
+        if not wanted:
+            return
+        if len(self.known) + len(wanted) > MAX_DEFINITIONS:
+            self.known.clear()
+        for schedule_id, version, text in await schedules.definitions(reader, wanted):
+            try:
+                self.known[schedule_id] = (version, parse_schedule(text.encode(), 2**31))
+            except Exception:
+                self.rest(schedule_id)
+
+    def of(self, state: ScheduleState) -> ScheduleDefinition | None:
+        """After load; None when the state is no longer current, or the definition cannot be read here."""
+        version, definition = self.known.get(state.id, (None, None))
+        return definition if version == state.version else None
+
+    def rest(self, schedule_id: int) -> None:
+        """From within the handling of an error: one schedule that this replica cannot deal with is in no other's way."""
+        events.emit(log, events.SCHEDULE_FAILED, schedule_id=schedule_id, exc_info=True)
+        self.resting[schedule_id] = time.monotonic() + REST_SECONDS
+
+    def awake(self, ids: Sequence[int]) -> list[int]:
+        now = time.monotonic()
+        self.resting = {schedule_id: until for schedule_id, until in self.resting.items() if until > now}
+        return [schedule_id for schedule_id in ids if schedule_id not in self.resting]
 
 
 @dataclass(slots=True)
@@ -71,8 +93,9 @@ class Change:
         return cls(state, state.next_nominal_at, look_at, state.failures)
 
     @property
-    def begins(self) -> bool:
-        return bool(self.starts) or any(isinstance(line, Start) and not line.waiting for line in self.lines)
+    def begun(self) -> int:
+        """How many runs start now."""
+        return len(self.starts) + sum(isinstance(line, Start) and not line.waiting for line in self.lines)
 
     @property
     def missed(self) -> int:
@@ -150,26 +173,33 @@ def key_of(state: ScheduleState) -> str:
 
 async def fire(core: Core, limit: int) -> tuple[int, float | None]:
     """Do what is due for up to `limit` schedules; how many were found, and seconds until the next is due (None: none is)."""
-    ids = await schedules.due(core.db, limit)
+    ids = core.schedules.awake(await schedules.due(core.db, limit))
     if ids:
-        changes = [await _look(core, state) for state in await schedules.states(core.db, ids)]
+        states = await schedules.states(core.db, ids)
+        await core.schedules.load(core.db, states)
+        changes = [await _look(core, state) for state in states]
         await write(core, [change for change in changes if change is not None])
     return len(ids), await schedules.next_look_seconds(core.db)
 
 
 async def _look(core: Core, state: ScheduleState) -> Change | None:
-    definition = await core.schedules.of(core.db, state)
+    definition = core.schedules.of(state)
     if definition is None:
         return None
     if state.next_nominal_at is None or state.deleted:
         return Change.of(state, None)
-    behind = (state.now - state.next_nominal_at).total_seconds() > MANY_TIMES
-    arguments = (definition, key_of(state), state.next_nominal_at, state.now)
+    try:
+        if (state.now - state.next_nominal_at).total_seconds() > MANY_SECONDS:
+            return await asyncio.to_thread(_planned, core, definition, state, state.next_nominal_at)
+        return _planned(core, definition, state, state.next_nominal_at)
+    except Exception:
+        core.schedules.rest(state.id)
+        return None
+
+
+def _planned(core: Core, definition: ScheduleDefinition, state: ScheduleState, first: datetime) -> Change:
     grace = core.schedule_grace_seconds
-    if behind:
-        found = await asyncio.to_thread(plan, *arguments, grace_seconds=grace, paused=state.paused)
-    else:
-        found = plan(*arguments, grace_seconds=grace, paused=state.paused)
+    found = plan(definition, key_of(state), first, state.now, grace_seconds=grace, paused=state.paused)
     left = None if definition.max_runs is None else definition.max_runs - state.runs_made
     judged = judge(found.lines, state.runs, definition.overlap, left)
     following = None if judged.exhausted else found.next_nominal_at
@@ -179,21 +209,36 @@ async def _look(core: Core, state: ScheduleState) -> Change | None:
 
 async def write(core: Core, changes: Sequence[Change]) -> int:
     """Write a group of changes, and tell what it came to; how many were written."""
-    if not changes:
-        return 0
-    written = await schedules.apply(core.db, [change.told(core) for change in changes], core.replica.name, wait=False)
-    core.metrics.group_written("fire", len(written))
+    written = await _apply(core, changes) if changes else set()
     done = [change for change in changes if change.state.id in written]
     for change in done:
         announce(core, change)
     return len(done)
 
 
+async def _apply(core: Core, changes: Sequence[Change]) -> set[int]:
+    """The schedules for which it was written. A group that fails is written in parts, so that no schedule fails for another."""
+    try:
+        told = [change.told(core) for change in changes]
+        written = await schedules.apply(core.db, told, core.replica.name, wait=False)
+    except Unavailable:
+        raise
+    except Exception as error:
+        if len(changes) == 1:
+            core.schedules.rest(changes[0].state.id)
+            return set()
+        events.emit(log, events.STATEMENT_FAILED, statement="fire", size=len(changes), error=repr(error))
+        half = len(changes) // 2
+        return await _apply(core, changes[:half]) | await _apply(core, changes[half:])
+    core.metrics.group_written("fire", len(written))
+    return written
+
+
 def announce(core: Core, change: Change) -> None:
     """Wake what is to deal with a change that is written, and say what nobody must overlook."""
     state = change.state
-    if change.begins:
-        core.stats.enqueued(state.queue_id, 1)
+    if change.begun:
+        core.stats.enqueued(state.queue_id, change.begun)
         core.signals.lane_ready(state.queue_id, state.handler_id)
     if change.cancel:
         core.signals.batch_cancelled()
@@ -219,17 +264,28 @@ async def finish(core: Core, limit: int) -> int:
     found = await schedules.finished(core.db, limit)
     if not found:
         return 0
-    ends: defaultdict[int, list[Finished]] = defaultdict(list)
-    for end in found:
-        ends[end.schedule_id].append(end)
+    states = await schedules.states(core.db, core.schedules.awake(sorted({end.schedule_id for end in found})))
+    await core.schedules.load(core.db, states)
+    # read after the states: if another replica has written any of it since, the state is no longer current
+    ends = await _still_open(core, found)
     waiting = await schedules.first_waiting(core.db, list(ends))
     changes = []
-    for state in await schedules.states(core.db, list(ends)):
-        definition = await core.schedules.of(core.db, state)
-        if definition is not None:
+    for state in states:
+        definition = core.schedules.of(state)
+        if definition is not None and state.id in ends:
             changes.append(_ended(definition, state, ends[state.id], waiting.get(state.id)))
     await write(core, changes)
     return len(found)
+
+
+async def _still_open(core: Core, found: Sequence[Finished]) -> dict[int, list[Finished]]:
+    """By schedule, those that nobody has written the end of."""
+    running = await schedules.running(core.db, [end.run_id for end in found])
+    ends: defaultdict[int, list[Finished]] = defaultdict(list)
+    for end in found:
+        if end.run_id in running:
+            ends[end.schedule_id].append(end)
+    return ends
 
 
 def _ended(
@@ -237,11 +293,13 @@ def _ended(
 ) -> Change:
     change = Change.of(state, None)
     change.ends = ends
+    most = 0
     for end in ends:
         change.failures = {"ran_failed": change.failures + 1, "ran_ok": 0}.get(end.outcome, change.failures)
+        most = max(most, change.failures)
     limit = definition.pause_after_failures
-    if limit is not None and change.failures >= limit and not state.paused and not state.deleted:
-        change.pause = f"{change.failures} runs in a row have failed"
+    if limit is not None and most >= limit and not state.paused and not state.deleted:
+        change.pause = f"{most} runs in a row have failed"
         change.failures = 0
     paused = state.paused or change.pause is not None
     change.look_at = look_at(definition, replace(state, paused=paused), state.next_nominal_at, state.now)

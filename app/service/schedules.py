@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import islice, takewhile
+from itertools import groupby, islice, pairwise, takewhile
 from typing import Any
 
 import msgspec
@@ -39,6 +39,8 @@ from app.store.schedules import Columns, LedgerRow, Reader, ScheduleRow, Schedul
 SHOWN_TIMES = 5
 MAX_BACKFILL = 10_000
 TICK = timedelta(microseconds=1)
+FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+"""No time before this is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ async def _put(
                 return None
         elif before.etag != columns.etag:
             change = await _replaced(connection, core, before, definition)
-            await schedules.replace(connection, before.id, columns, at)
+            await schedules.replace(connection, before.id, columns, change.state.now)
         after = await schedules.find(connection, caller.tenant_id, name)
         assert after is not None, "its row is locked"
     if change is not None:
@@ -362,7 +364,7 @@ async def backfill(
 
 def _times_between(definition: ScheduleDefinition, from_: datetime, to: datetime) -> list[datetime]:
     """Of [from_, to), at most one more than a backfill may take."""
-    times = takewhile(lambda time: time < to, times_after(definition, from_ - TICK))
+    times = takewhile(lambda time: time < to, times_after(definition, max(from_, FIRST) - TICK))
     return list(islice(times, MAX_BACKFILL + 1))
 
 
@@ -407,26 +409,38 @@ def _backfill(
 
 
 def _pieces(definition: ScheduleDefinition, row: LedgerRow, out: Sequence[datetime]) -> list[Without]:
-    """What stays of a row without these times of it. Where the row is of an earlier definition, its times are no longer
-    known: the pieces then reach to just before and after."""
-    pieces: list[Without] = []
-    held: list[datetime] = []
-    taken = set(out)
-
-    def close() -> None:
-        if held:
-            pieces.append(Without(held[0], held[-1], len(held), row.outcome, row.cause))  # type: ignore[arg-type]
-            held.clear()
-
+    """What stays of a row without these times of it."""
     if row.count == 1:
-        return pieces
-    for time in takewhile(lambda time: time <= row.nominal_until, times_after(definition, row.nominal_at - TICK)):
-        if time in taken:
-            close()
-        else:
-            held.append(time)
-    close()
-    return pieces
+        return []
+    within = takewhile(lambda time: time <= row.nominal_until, times_after(definition, row.nominal_at - TICK))
+    times = list(islice(within, row.count + 1))
+    if len(times) != row.count or times[0] != row.nominal_at or times[-1] != row.nominal_until:
+        return _parts(row, out)
+    taken = set(out)
+    runs = ((went, list(group)) for went, group in groupby(times, key=taken.__contains__))
+    return [_part(row, group[0], group[-1], len(group)) for went, group in runs if not went]
+
+
+def _parts(row: LedgerRow, out: Sequence[datetime]) -> list[Without]:
+    """As _pieces, of a row from an earlier definition. Its times are not known any more: what stays of them is spread evenly
+    over what stays of its range."""
+    edges = [row.nominal_at - TICK, *out, row.nominal_until + TICK]
+    gaps = [(a + TICK, b - TICK) for a, b in pairwise(edges) if b - a > TICK]
+    left = row.count - (out[0] == row.nominal_at) - (out[-1] == row.nominal_until)
+    length = sum((b - a + TICK for a, b in gaps), timedelta())
+    parts: list[Without] = []
+    passed, given = timedelta(), 0
+    for a, b in gaps:
+        passed += b - a + TICK
+        count = round(left * (passed / length)) - given
+        if count:
+            parts.append(_part(row, a, b, count))
+        given += count
+    return parts
+
+
+def _part(row: LedgerRow, first: datetime, last: datetime, count: int) -> Without:
+    return Without(first, last, count, row.outcome, row.cause)  # type: ignore[arg-type]  # as it was read
 
 
 async def history(

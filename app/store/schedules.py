@@ -66,8 +66,9 @@ where s.id = any($1::bigint[])
 """
 
 # A window wider than the page, drawn from at random: replicas that look at once seldom take the same schedules.
+# By the statement's instant: with one that moves, each look would go through all schedules, due or not.
 _DUE = """
-select id from (select s.id from sluice.schedules s where s.look_at <= clock_timestamp() order by s.look_at limit $1 * 4) w
+select id from (select s.id from sluice.schedules s where s.look_at <= statement_timestamp() order by s.look_at limit $1 * 4) w
 order by random() limit $1
 """
 _NEXT_LOOK = """
@@ -96,10 +97,10 @@ def _state(row: Any) -> ScheduleState:
     return ScheduleState(runs=runs, **given)
 
 
-async def definition(reader: Reader, schedule_id: int) -> tuple[int, str]:
-    """(version, definition without its payload). The schedule is there: rows are marked deleted, never removed."""
-    rows = await reader.fetch("select version, definition from sluice.schedules where id = $1", schedule_id)
-    return rows[0][0], rows[0][1]
+async def definitions(reader: Reader, ids: Sequence[int]) -> list[tuple[int, int, str]]:
+    """(id, version, definition without its payload)."""
+    rows = await reader.fetch("select id, version, definition from sluice.schedules where id = any($1::bigint[])", ids)
+    return [(row[0], row[1], row[2]) for row in rows]
 
 
 async def apply(reader: Reader, changes: Sequence[dict[str, Any]], replica: str, *, wait: bool) -> set[int]:
@@ -110,7 +111,8 @@ async def apply(reader: Reader, changes: Sequence[dict[str, Any]], replica: str,
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A run whose batch has completed, and whose end is not in the ledger yet."""
+    """A run whose batch has completed, and whose end is not in the ledger yet. One that a redrive reopened before its end was
+    written goes on."""
 
     schedule_id: int
     run_id: str
@@ -123,7 +125,8 @@ _FINISHED = """
 select r.schedule_id, r.id as run_id, b.id as task_id, r.cause,
   case when b.dead > 0 then 'ran_failed' when b.cancelled > 0 or b.cancelled_at is not null then 'cancelled'
        else 'ran_ok' end as outcome
-from (select b.* from sluice.batches b where b.run_open and b.completed_at is not null limit $1) b
+from (select b.* from sluice.batches b
+      where b.run_open and b.completed_at is not null and b.succeeded + b.dead + b.cancelled >= b.total limit $1) b
 join sluice.schedule_runs r on r.task_id = b.id
 order by r.schedule_id, b.completed_at
 """
@@ -134,6 +137,12 @@ cross join lateral (
   select r.id, r.overlap, r.cause from sluice.schedule_runs r
   where r.schedule_id = w.id and r.outcome = 'waiting' order by r.nominal_at, r.id limit 1) r
 """
+
+
+async def running(db: Database, run_ids: Sequence[str]) -> set[str]:
+    """Those of them whose end is not written."""
+    sql = "select id::text from sluice.schedule_runs where id = any($1::uuid[]) and outcome = 'running'"
+    return {row[0] for row in await db.fetch(sql, run_ids)}
 
 
 async def finished(db: Database, limit: int) -> list[Finished]:
@@ -388,11 +397,15 @@ async def history(
 ) -> list[LedgerRow]:
     """Newest first, before (nominal_at, id); rows that have a time in [from, to)."""
     at, row_id = before or (None, None)
+    # one row of times without a run can reach into the window: the newest that begins before it
     rows = await reader.fetch(
-        _LEDGER
+        _LEDGER  # noqa: S608  # ours
         + """
         where r.schedule_id = $1 and ($2::text is null or r.outcome = $2)
-          and ($3::timestamptz is null or r.nominal_until >= $3) and ($4::timestamptz is null or r.nominal_at < $4)
+          and ($3::timestamptz is null or r.nominal_until >= $3
+               and r.nominal_at >= coalesce((select l.nominal_at from sluice.schedule_runs l
+                 where l.schedule_id = $1 and not l.extra and l.nominal_at <= $3 order by l.nominal_at desc limit 1), $3))
+          and ($4::timestamptz is null or r.nominal_at < $4)
           and ($5::timestamptz is null or (r.nominal_at, r.id) < ($5, $6::uuid))
         order by r.nominal_at desc, r.id desc limit $7
         """,
@@ -411,8 +424,11 @@ async def overlapping(reader: Reader, schedule_id: int, from_: datetime, to: dat
     """The rows of the nominal line that have a time in [from, to), oldest first."""
     rows = await reader.fetch(
         _LEDGER
-        + "where r.schedule_id = $1 and not r.extra and r.nominal_until >= $2 and r.nominal_at < $3"
-        + " order by r.nominal_at",
+        + """
+        where not r.extra and int8range(r.schedule_id, r.schedule_id, '[]') && int8range($1, $1, '[]')
+          and tstzrange(r.nominal_at, r.nominal_until, '[]') && tstzrange($2, $3)
+        order by r.nominal_at
+        """,
         schedule_id,
         from_,
         to,
@@ -447,11 +463,11 @@ from {source} s join sluice.tenants n on n.id = s.tenant_id
 _ALL = _HEALTH.format(source="sluice.schedules") + "where s.deleted_at is null order by s.tenant_id, s.name limit $1"
 _ATTENTION = _HEALTH.format(
     source="""(
-  (select d.* from sluice.schedules d where d.look_at < clock_timestamp() - interval '1 second' and not d.paused
+  (select d.* from sluice.schedules d where d.look_at < statement_timestamp() - interval '1 second' and not d.paused
    order by d.look_at limit $1)
   union all
   (select m.* from sluice.schedules m where m.missed > 0 and m.deleted_at is null
-     and (m.look_at is null or m.look_at >= clock_timestamp() - interval '1 second' or m.paused) order by m.id limit $1))"""
+     and (m.look_at is null or m.look_at >= statement_timestamp() - interval '1 second' or m.paused) order by m.id limit $1))"""
 )
 
 

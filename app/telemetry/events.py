@@ -92,6 +92,9 @@ SCHEDULE_MISSED = _event(
 SCHEDULE_OVERDUE = _event(
     "schedule_overdue", WARNING, "A schedule should have fired, and nothing has done it.", "schedule", "overdue_seconds"
 )
+SCHEDULE_FAILED = _event(
+    "schedule_failed", ERROR, "An error of ours met a schedule; this replica tries it again soon.", "schedule_id"
+)
 SCHEDULE_PAUSED = _event("schedule_paused", WARNING, "A schedule has paused itself.", "schedule", "reason")
 BATCH_COMPLETED = _event("batch_completed", INFO, "All tasks of a batch have ended.", "batch")
 HANDLER_DISABLED = _event("handler_disabled", WARNING, "A handler said 410: its tasks wait.", "handler", "reason")
