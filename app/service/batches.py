@@ -4,6 +4,8 @@ Tasks are added by groups, each with its delta in one transaction. A batch is cl
 from the answer on nothing joins it. What is added and what ends is counted by the folder (engine/janitor.py).
 """
 
+import math
+import time
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -20,6 +22,8 @@ from app.store.db import PartitionMissing
 from app.store.queues import QueueRow
 
 CHUNK = 500
+CANCEL_SECONDS = 10.0
+"""How long a cancel is answered late for the sake of its sweep; the sweeper goes on with what is left."""
 Trace = tuple[str | None, str | None] | None
 
 
@@ -105,10 +109,14 @@ async def seal(core: Core, caller: Caller, batch_id: str) -> BatchView:
 
 
 async def cancel(core: Core, caller: Caller, batch_id: str) -> BatchView:
-    """Mark it, then cancel what is unfinished; a break is made good by the sweep. Raises Refusal (batch_not_found)."""
+    """Mark it, then cancel what is unfinished. What is left by a break, or after a while, is the sweeper's.
+
+    Raises Refusal (batch_not_found).
+    """
     caller.require("use")
     await _close(core, caller, batch_id, "requested")
-    await _sweep(core, batch_id)
+    if not await _sweep(core, batch_id, CANCEL_SECONDS):
+        core.signals.batch_cancelled()
     return await _found(core, caller, batch_id)
 
 
@@ -124,20 +132,23 @@ async def sweep_cancelled(core: Core) -> None:
         await _sweep(core, batch_id)
 
 
-async def _sweep(core: Core, batch_id: str) -> None:
-    wait = False
+async def _sweep(core: Core, batch_id: str, seconds: float = math.inf) -> bool:
+    """Cancel chunk by chunk until nothing is left, or the time is over; whether nothing is left."""
+    until, wait = time.monotonic() + seconds, False
     while True:
         swept = await _swept(core, batch_id, wait)
-        if swept.done:
-            return
         wait = not swept.tasks
         for task_id, queue_id, owner in swept.tasks:
             core.stats.ended(queue_id, "cancelled", None)
             if owner is not None:
                 core.signals.revoked(task_id, owner)
-        core.waiters.ended(task_id for task_id, _, _ in swept.tasks)
-        core.signals.batch_moved()
-        core.signals.stir()
+        if swept.tasks:
+            core.waiters.ended(task_id for task_id, _, _ in swept.tasks)
+            core.signals.batch_moved()
+        if any(owner is not None for _, _, owner in swept.tasks):
+            core.signals.stir()
+        if swept.done or time.monotonic() > until:
+            return swept.done
 
 
 async def _swept(core: Core, batch_id: str, wait: bool) -> Swept:
