@@ -102,10 +102,7 @@ class Bench:
             self.problems.append(f"{side}: {tasks} tasks, {delivered} deliveries")
 
     async def rounds(
-        self,
-        bare: Callable[[], Awaitable[float]],
-        ours: Callable[[], Awaitable[float]] | None,
-        count: int | None = None,
+        self, bare: Callable[[], Awaitable[float]], ours: Callable[[], Awaitable[float]] | None
     ) -> dict[str, Any]:
         """Pairs, and each round the other side first: whatever the first leaves behind falls on both alike."""
         ceilings: list[float] = []
@@ -114,7 +111,7 @@ class Bench:
         await bare()
         if ours:
             await ours()
-        for number in range(count or self.plan.rounds):
+        for number in range(self.plan.rounds):
             sides = [(bare, ceilings)] + ([(ours, sluices)] if ours else [])
             for run, into in sides if number % 2 == 0 else reversed(sides):
                 into.append(await run())
@@ -193,13 +190,12 @@ async def sluice(stack: contextlib.AsyncExitStack, bench: Bench, dsn: str) -> Su
 async def settled(bench: Bench, subject: Subject, dsn: str) -> dict[str, Any]:
     progress("settling")
     settling = await Settling.on(subject, dsn)
-    count = bench.plan.settled
     try:
-        return await bench.rounds(
-            lambda: settling.plain(count), lambda: settling.of_one_batch(count), bench.plan.settling_rounds
-        )
+        await settling.round(bench.plan.settled // 10)  # cold caches and unopened connections
+        found = [await settling.round(bench.plan.settled) for _ in range(bench.plan.settling_rounds)]
     finally:
         await settling.close()
+    return measures.paired([plain for plain, _ in found], [batch for _, batch in found])
 
 
 async def idle(bench: Bench, subject: Subject) -> dict[str, Any]:

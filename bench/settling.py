@@ -1,10 +1,12 @@
 """Settling alone, by Sluice's own statements: tasks without a batch, and as many that are all of one batch.
 
-All tasks are stored and leased before the clock starts; then a few connections settle them in groups, while deltas are
-folded as the engine folds them. The batch must have completed in the end, with every task counted.
+All tasks are stored and leased before the clock starts; then a few connections settle them in groups, a slice of the one
+side and a slice of the other in turn, while deltas are folded as the engine folds them. So whatever else the machine does
+falls on both alike. The batch must have completed in the end, with every task counted.
 """
 
 import asyncio
+import contextlib
 import json
 import time
 import uuid
@@ -19,6 +21,7 @@ from bench.subject import PAYLOAD, Subject
 QUEUE = "bench-settle"
 MOVED_AT_ONCE = 500
 SETTLED_AT_ONCE = 100
+SLICE = 5_000
 CONNECTIONS = 4
 LEASE_SECONDS = 600.0
 FOLD_SECONDS = 0.05
@@ -43,23 +46,26 @@ class Settling:
     async def close(self) -> None:
         await self._db.close()
 
-    async def plain(self, count: int) -> float:
-        """Tasks settled a second."""
-        await self._store(count, None)
-        return await self._settle(await self._claim(count))
+    async def round(self, count: int) -> tuple[float, float]:
+        """Tasks settled a second: of none, and of one batch, whose time includes the folding of all its deltas.
 
-    async def of_one_batch(self, count: int) -> float:
-        """Tasks settled a second. Raises RuntimeError when the batch does not come to the same count."""
+        Raises RuntimeError when the batch does not come to the same count.
+        """
         batch = await self._subject.ask("POST", "/batches", {"queue": QUEUE, "sealed": False})
+        await self._store(count, None)
+        plain = await self._claim(count)
         await self._store(count, batch["id"])
         await self._subject.ask("POST", f"/batches/{batch['id']}/seal")
-        rate = await self._settle(await self._claim(count))
-        while (await batches.fold(self._db, FOLD_LIMIT)).batches:
-            pass
+        members = await self._claim(count)
+        seconds = {"plain": 0.0, "batch": 0.0}
+        for begin in range(0, count, SLICE):
+            sides = (("plain", plain), ("batch", members))
+            for side, claimed in sides if begin // SLICE % 2 else reversed(sides):
+                seconds[side] += await self._settle(claimed[begin : begin + SLICE])
         found = await self._subject.ask("GET", f"/batches/{batch['id']}")
         if found["completed_at"] is None or found["counts"]["succeeded"] != count:
             raise RuntimeError(f"of {count} tasks the batch counts {found}")
-        return rate
+        return count / seconds["plain"], count / seconds["batch"]
 
     async def _store(self, count: int, batch_id: str | None) -> None:
         payload = json.dumps(PAYLOAD).encode()
@@ -91,14 +97,14 @@ class Settling:
         return claimed
 
     async def _settle(self, claimed: Sequence[Claimed]) -> float:
-        folding = asyncio.create_task(self._fold())
-        shares = [claimed[n::CONNECTIONS] for n in range(CONNECTIONS)]
+        """Seconds until all are settled and nothing is left to be folded."""
+        ended = asyncio.Event()
         begun = time.monotonic()
-        await asyncio.gather(*(self._settle_share(share) for share in shares))
-        took = time.monotonic() - begun
-        folding.cancel()
-        await asyncio.wait((folding,))
-        return len(claimed) / took
+        folding = asyncio.create_task(self._fold(ended))
+        await asyncio.gather(*(self._settle_share(claimed[n::CONNECTIONS]) for n in range(CONNECTIONS)))
+        ended.set()
+        await folding
+        return time.monotonic() - begun
 
     async def _settle_share(self, share: Sequence[Claimed]) -> None:
         for begin in range(0, len(share), SETTLED_AT_ONCE):
@@ -110,7 +116,10 @@ class Settling:
             if set(verdicts.values()) != {"applied"}:
                 raise RuntimeError(f"not all of a group was settled: {verdicts}")
 
-    async def _fold(self) -> None:
-        while True:
-            await batches.fold(self._db, FOLD_LIMIT)
-            await asyncio.sleep(FOLD_SECONDS)
+    async def _fold(self, ended: asyncio.Event) -> None:
+        while not ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FOLD_SECONDS):
+                    await ended.wait()
+            while (await batches.fold(self._db, FOLD_LIMIT)).batches:
+                pass
