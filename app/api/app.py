@@ -13,7 +13,20 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from app.api import batches, bulk, errors, handlers, leases, limits, openapi, operations, queues, schedules, tasks
+from app.api import (
+    batches,
+    bulk,
+    definitions,
+    errors,
+    handlers,
+    leases,
+    limits,
+    openapi,
+    operations,
+    queues,
+    schedules,
+    tasks,
+)
 from app.api.config import EdgeConfig
 from app.api.docs import docs_page
 from app.api.enqueue import PATH, EnqueueEndpoint
@@ -114,6 +127,7 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
             schedules.putting_router,
             schedules.router,
             limits.router,
+            definitions.router,
         ]
         application.router.routes.append(Route(PATH, enqueue, methods=["POST"]))
         application.router.routes.append(

@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from app.api import bulk, enqueue
 from app.api.models.batches import BatchIn, BatchTasksIn
+from app.api.models.definitions import ApplyIn, DefinitionsIn
 from app.api.models.leases import CompleteIn
 from app.api.models.schedules import PreviewIn, ScheduleIn
 from app.api.models.tasks import BulkIn, BulkOut, TaskIn, TaskOut
@@ -103,6 +104,8 @@ def document(app: FastAPI, *, tasks: bool, secured: bool) -> dict[str, Any]:
             (BatchTasksIn, "validation"),
             (ScheduleIn, "validation"),
             (PreviewIn, "validation"),
+            (DefinitionsIn, "validation"),
+            (ApplyIn, "validation"),
             (BulkOut, "serialization"),
         ]
         found["paths"].setdefault(enqueue.PATH, {})["post"] = dict(ENQUEUE)

@@ -1,0 +1,183 @@
+"""Definitions as code: what a document of handlers, queues, schedules and limits would change, and changing it."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
+
+from app.api.auth import CoreDep, Manager
+from app.api.errors import validation_refusal
+from app.api.models.definitions import AppliedOut, ApplyIn, DefinitionsIn, PlanOut
+from app.api.models.handlers import HandlerIn
+from app.api.models.limits import LimitsIn
+from app.api.models.queues import QueueIn
+from app.api.models.wire import json_reply
+from app.api.problems import problems
+from app.api.strict import StrictRoute
+from app.domain.definitions import MAX_DEFINITIONS, SECTIONS, Change, Document, Limits
+from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
+from app.domain.ijson import parse_ijson
+from app.domain.names import NAME_RULE, is_name
+from app.domain.schedules import parse_schedule
+from app.service import definitions
+from app.service.definitions import Plan, joined, placed
+
+MAX_BYTES = 8_388_608
+YIELD_EVERY = 50
+"""So many definitions are parsed before other requests get their turn."""
+_SPANS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class DefinitionsRoute(StrictRoute):
+    """Payloads leave as the bytes they came in, so the body is handed on as bytes."""
+
+    judges = False
+    max_body_bytes: ClassVar[int | None] = MAX_BYTES
+
+
+router = APIRouter(prefix="/definitions", tags=["definitions"], route_class=DefinitionsRoute)
+
+
+def _body(model: type) -> dict[str, object]:
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+CODES = ("egress_denied", "payload_schema_mismatch")
+
+
+@router.post(
+    "/plan",
+    operation_id="plan_definitions",
+    response_model=PlanOut,
+    responses=problems(*CODES, body=True),
+    openapi_extra=_body(DefinitionsIn),
+)
+async def plan_definitions(request: Request, core: CoreDep, caller: Manager) -> Response:
+    """What an apply of this document would change. Nothing is changed."""
+    document, _ = await parse_document(await request.body(), core.max_payload_bytes, versioned=False)
+    return json_reply(msgspec.json.encode(shown(await definitions.plan(core, caller, document))))
+
+
+@router.post(
+    "/apply",
+    operation_id="apply_definitions",
+    response_model=AppliedOut,
+    responses=problems(*CODES, "etag_mismatch", "queue_in_use", "handler_in_use", body=True),
+    openapi_extra=_body(ApplyIn),
+)
+async def apply_definitions(request: Request, core: CoreDep, caller: Manager) -> Response:
+    """Change what differs from this document: handlers, queues, schedules, limits; then what is pruned, the other way round.
+
+    All of it is judged before anything is changed. Pauses and disabled handlers stay so. What somebody else changes meanwhile is
+    refused, and ends it there.
+    """
+    document, version = await parse_document(await request.body(), core.max_payload_bytes, versioned=True)
+    made = await definitions.apply(core, caller, document, version)
+    return json_reply(msgspec.json.encode(shown(made) | {"secrets": made.secrets}))
+
+
+def shown(plan: Plan) -> dict[str, Any]:
+    return {"version": plan.version, "changes": [_change(change) for change in plan.changes]}
+
+
+def _change(change: Change) -> dict[str, Any]:
+    fields = [{"field": one.field, "from": one.before, "to": one.after} for one in change.fields]
+    return {"kind": change.kind, "name": change.name, "action": change.action, "changes": fields}
+
+
+async def parse_document(body: bytes, max_payload_bytes: int, *, versioned: bool) -> tuple[Document, str | None]:
+    """The document, and the version it comes with. Raises Refusal: malformed, invalid (with every violation)."""
+    value = parse_ijson(body)
+    if not isinstance(value, dict):
+        raise invalid_field("", "expected an object")
+    _check_outline(value, versioned)
+    schedule_spans = _SPANS.decode(_SPANS.decode(body)["schedules"]) if value.get("schedules") else {}
+    parse = _Parser()
+    secrets: dict[str, str] = {}
+
+    def handler(name: str, given: Any) -> Any:
+        read = HandlerIn.model_validate(given)
+        if read.secret is not None:
+            secrets[name] = read.secret
+        return read.definition()
+
+    def schedule(name: str, _given: Any) -> Any:
+        return parse_schedule(bytes(schedule_spans[name]), max_payload_bytes)
+
+    document = Document(
+        handlers=await parse.section(value, "handlers", handler),
+        secrets=secrets,
+        queues=await parse.section(value, "queues", lambda _, given: QueueIn.model_validate(given).definition()),
+        schedules=await parse.section(value, "schedules", schedule),
+        limits=parse.limits(value.get("limits")),
+        prune=value.get("prune", False),
+    )
+    if parse.refusals:
+        raise joined(parse.refusals)
+    return document, value.get("version")
+
+
+def _check_outline(value: Mapping[str, Any], versioned: bool) -> None:
+    """Everything above the single definitions."""
+    more = {"prune", "version"} if versioned else {"prune"}
+    errors = [FieldError(pointer(name), "unknown field") for name in value if name not in {*SECTIONS, *more}]
+    for section in SECTIONS:
+        if not isinstance(value.get(section, {}), dict | None):
+            errors.append(FieldError(pointer(section), "expected an object"))
+        elif section != "limits":
+            errors += [
+                FieldError(pointer(section, name), f"is not a name ({NAME_RULE})")
+                for name in value.get(section) or {}
+                if not is_name(name)
+            ]
+    if not isinstance(value.get("prune", False), bool):
+        errors.append(FieldError("/prune", "expected true or false"))
+    if not isinstance(value.get("version"), str | None):
+        errors.append(FieldError("/version", "expected a string"))
+    if errors:
+        raise invalid(errors)
+    count = sum(len(value.get(section) or {}) for section in SECTIONS)
+    if count > MAX_DEFINITIONS:
+        raise invalid_field("", f"has more than {MAX_DEFINITIONS} definitions")
+
+
+class _Parser:
+    """Reads one definition after another, and keeps what is wrong with them."""
+
+    def __init__(self) -> None:
+        self.refusals: list[Refusal] = []
+
+    async def section(
+        self, value: Mapping[str, Any], section: str, read: Callable[[str, Any], Any]
+    ) -> dict[str, Any] | None:
+        given = value.get(section)
+        if given is None:
+            return None
+        found: dict[str, Any] = {}
+        for index, (name, definition) in enumerate(given.items()):
+            with self._noting(pointer(section, name)):
+                found[name] = read(name, definition)
+            if index % YIELD_EVERY == YIELD_EVERY - 1:
+                await asyncio.sleep(0)
+        return found
+
+    def limits(self, given: Any) -> Limits | None:
+        if given is not None:
+            with self._noting("/limits"):
+                return Limits(LimitsIn.model_validate(given).max_concurrency)
+        return None
+
+    @contextmanager
+    def _noting(self, where: str) -> Iterator[None]:
+        try:
+            yield
+        except ValidationError as error:
+            errors = [{**found, "loc": ("body", *found["loc"])} for found in error.errors()]
+            self.refusals.append(placed(validation_refusal(errors), where))
+        except Refusal as refusal:
+            self.refusals.append(placed(refusal, where))

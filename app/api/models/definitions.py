@@ -1,0 +1,49 @@
+"""Definitions as code, on the wire."""
+
+from pydantic import Field
+
+from app.api.models.handlers import HandlerIn
+from app.api.models.limits import LimitsIn
+from app.api.models.queues import QueueIn
+from app.api.models.schedules import ScheduleIn
+from app.api.models.tasks import AnyJson
+from app.api.models.wire import Name, RequestBody, ResponseBody
+from app.domain.definitions import Action, Kind
+
+
+class DefinitionsIn(RequestBody):
+    """What shall be there. A section that is absent or null is left as it is."""
+
+    handlers: dict[Name, HandlerIn] | None = None
+    queues: dict[Name, QueueIn] | None = None
+    schedules: dict[Name, ScheduleIn] | None = None
+    limits: LimitsIn | None = None
+    prune: bool = Field(False, description="Delete what is there and not here, in the sections that are here.")
+
+
+class ApplyIn(DefinitionsIn):
+    version: str | None = Field(
+        None, max_length=100, description="Of a plan: refused if it would now say another thing."
+    )
+
+
+class FieldChangeOut(ResponseBody):
+    field: str = Field(description="Nested fields are joined by dots.")
+    from_: AnyJson = Field(alias="from", description="Headers and secrets are shown as `***`; of a new one: null.")
+    to: AnyJson
+
+
+class ChangeOut(ResponseBody):
+    kind: Kind
+    name: Name | None = Field(description="null: the limits.")
+    action: Action
+    changes: list[FieldChangeOut]
+
+
+class PlanOut(ResponseBody):
+    version: str = Field(description="A strong ETag over the document and what it was compared with.")
+    changes: list[ChangeOut] = Field(description="In the order in which they are carried out.")
+
+
+class AppliedOut(PlanOut):
+    secrets: dict[Name, str] = Field(description="Signing secrets made for new handlers. They are shown this once.")

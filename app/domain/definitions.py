@@ -1,0 +1,162 @@
+"""Definitions as code: a document of what shall be there, and how that differs from what is.
+
+A section that is absent is not managed by the document: nothing of its kind is compared, changed or pruned.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+from app.domain.errors import FieldError
+from app.domain.etags import etag_of
+from app.domain.handlers import HandlerDefinition
+from app.domain.queues import QueueDefinition, queue_to_dict
+from app.domain.schedules import ScheduleDefinition, schedule_to_dict
+
+Kind = Literal["handler", "queue", "schedule", "limits"]
+Action = Literal["create", "update", "delete", "unchanged"]
+SECTIONS: dict[str, Kind] = {"handlers": "handler", "queues": "queue", "schedules": "schedule", "limits": "limits"}
+"""In the order in which they are applied: what is named comes before what names it. Pruning goes the other way."""
+MAX_DEFINITIONS = 5_000
+HIDDEN = "***"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    max_concurrency: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What shall be there. None: the section is absent."""
+
+    handlers: Mapping[str, HandlerDefinition] | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Signing secrets by handler; one that is not here is made at creation and then kept."""
+    queues: Mapping[str, QueueDefinition] | None = None
+    schedules: Mapping[str, ScheduleDefinition] | None = None
+    limits: Limits | None = None
+    prune: bool = False
+    """Delete what is there and absent here, in the sections that are present."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """Nested fields are joined by dots. Values are as JSON shows them, payloads and schemas as their text."""
+
+    field: str
+    before: Any
+    after: Any
+
+    def hidden(self) -> "FieldChange":
+        """That it differs, and not how."""
+        return FieldChange(self.field, *(None if value is None else HIDDEN for value in (self.before, self.after)))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    kind: Kind
+    name: str | None
+    """None: the limits, which have no name."""
+    action: Action
+    fields: tuple[FieldChange, ...] = ()
+    etag: str | None = None
+    """Of what is there; None: nothing is."""
+
+
+def handler_changes(
+    before: HandlerDefinition | None, old_secret: str | None, after: HandlerDefinition, secret: str | None
+) -> tuple[FieldChange, ...]:
+    """Values of headers and secrets are compared and not shown."""
+    default = HandlerDefinition(url="")
+    shown = asdict(before or default), asdict(after)
+    headers = [plain.pop("headers") for plain in shown]
+    found = list(_differences(shown[0], shown[1]))
+    found += [change.hidden() for change in _differences(headers[0], headers[1], "headers.")]
+    if secret is not None and secret != old_secret:
+        found.append(FieldChange("secret", old_secret, secret).hidden())
+    return _of_new(found) if before is None else tuple(found)
+
+
+def queue_changes(before: QueueDefinition | None, after: QueueDefinition) -> tuple[FieldChange, ...]:
+    found = _differences(_queue(before or QueueDefinition()), _queue(after))
+    return _of_new(found) if before is None else tuple(found)
+
+
+def schedule_changes(before: ScheduleDefinition | None, after: ScheduleDefinition) -> tuple[FieldChange, ...]:
+    default = ScheduleDefinition(queue="", payload=b"null")
+    found = _differences(schedule_to_dict(before or default), schedule_to_dict(after))
+    return _of_new(found) if before is None else tuple(found)
+
+
+def limits_changes(before: Limits, after: Limits) -> tuple[FieldChange, ...]:
+    return tuple(_differences(asdict(before), asdict(after)))
+
+
+def _queue(definition: QueueDefinition) -> dict[str, Any]:
+    schema = definition.payload_schema
+    return queue_to_dict(definition) | {"payload_schema": None if schema is None else msgspec.Raw(schema.encode())}
+
+
+def _of_new(found: Any) -> tuple[FieldChange, ...]:
+    return tuple(FieldChange(change.field, None, change.after) for change in found)
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any], where: str = "") -> Iterator[FieldChange]:
+    for name in [*before, *(name for name in after if name not in before)]:
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{where}{name}.")
+        elif not _equal(old, new):
+            yield FieldChange(where + name, old, new)
+
+
+def _equal(old: Any, new: Any) -> bool:
+    if isinstance(old, msgspec.Raw) and isinstance(new, msgspec.Raw):
+        old, new = _value(old), _value(new)
+    return bool(old == new)
+
+
+def _value(text: msgspec.Raw) -> Any:
+    """For comparing: spaces and the order of members do not count, the way a number is written does, and true is not 1."""
+
+    def number(written: str) -> tuple[str]:
+        return (written,)
+
+    return json.loads(bytes(text), parse_int=number, parse_float=number)
+
+
+def version_of(changes: list[Change], wanted: Mapping[str, Any]) -> str:
+    """A strong ETag over what was found and what is wanted: it changes when either does."""
+    found = [
+        [change.kind, change.name, change.action, change.etag, *(field.field for field in change.fields)]
+        for change in changes
+    ]
+    return etag_of({"found": found, "wanted": dict(wanted)})
+
+
+def name_faults(document: Document, there: Mapping[str, set[str]]) -> Iterator[FieldError]:
+    """What names something that neither the document nor the service (`there`, by section) will have."""
+
+    def known(section: Literal["handlers", "queues"]) -> set[str]:
+        given = getattr(document, section)
+        if given is None:
+            return there[section]
+        return set(given) if document.prune else there[section] | set(given)
+
+    handlers, queues = known("handlers"), known("queues")
+    for name, queue in (document.queues or {}).items():
+        if queue.handler is not None and queue.handler not in handlers:
+            yield FieldError(f"/queues/{name}/handler", f"there is no handler {queue.handler}")
+    for name, schedule in (document.schedules or {}).items():
+        where = f"/schedules/{name}"
+        if schedule.queue not in queues:
+            yield FieldError(f"{where}/queue", f"there is no queue {schedule.queue}")
+        if schedule.handler is not None and schedule.handler not in handlers:
+            yield FieldError(f"{where}/handler", f"there is no handler {schedule.handler}")
+        then = schedule.on_complete
+        if then is not None and then.queue not in queues:
+            yield FieldError(f"{where}/on_complete/queue", f"there is no queue {then.queue}")

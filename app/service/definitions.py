@@ -1,0 +1,279 @@
+"""Definitions as code: what a document would change, and changing it.
+
+A plan judges the whole document first, so that a fault changes nothing. An apply then goes through the same verbs as single
+requests do, each under the ETag that the plan has read, and stops at the first that is refused: somebody else has changed
+something meanwhile, or what is to be deleted is in use. What was done before stays; the next apply goes on from there.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from app.domain.conditions import Conditions
+from app.domain.definitions import (
+    SECTIONS,
+    Change,
+    Document,
+    Kind,
+    Limits,
+    handler_changes,
+    limits_changes,
+    name_faults,
+    queue_changes,
+    schedule_changes,
+    version_of,
+)
+from app.domain.errors import FieldError, Refusal, pointer
+from app.domain.etags import etag_of
+from app.domain.handlers import handler_etag
+from app.domain.queues import queue_etag
+from app.domain.schedules import ScheduleDefinition, parse_schedule, schedule_etag
+from app.service import handlers, limits, queues, schedules
+from app.service.context import Caller, Core
+from app.service.limits import limits_etag
+from app.store import handlers as handler_rows
+from app.store import queues as queue_rows
+from app.store import schedules as schedule_rows
+from app.store.handlers import HandlerRow
+from app.store.queues import StoredQueue
+from app.store.schedules import ScheduleRow
+
+PAGE = 500
+MAX_FAULTS = 100
+YIELD_EVERY = 50
+"""So many definitions are compared before other requests get their turn."""
+
+Row = TypeVar("Row")
+SECTION_OF: dict[Kind, str] = {kind: section for section, kind in SECTIONS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    changes: list[Change]
+    """In the order in which they are carried out."""
+    version: str
+    """An ETag over the document and all it was compared with."""
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    """After an apply: what was made for new handlers, by name; shown this once."""
+
+
+@dataclass(frozen=True, slots=True)
+class _There:
+    handlers: dict[str, HandlerRow]
+    queues: dict[str, StoredQueue]
+    schedules: dict[str, ScheduleRow]
+    limits: Limits
+
+
+async def plan(core: Core, caller: Caller, document: Document) -> Plan:
+    """What an apply would do. Raises Refusal: invalid, egress_denied, payload_schema_mismatch, unavailable."""
+    caller.require("manage")
+    there = await _read(core, caller)
+    await _judge(core, document, there)
+    changes: list[Change] = []
+    for change in _changes(document, there):
+        changes.append(change)
+        if len(changes) % YIELD_EVERY == 0:
+            await asyncio.sleep(0)
+    return Plan(changes, version_of(changes, _wanted(document)))
+
+
+async def apply(core: Core, caller: Caller, document: Document, version: str | None) -> Plan:
+    """Do it; with `version`, only if it is still what a plan of that version has said.
+
+    Raises Refusal: as plan, etag_mismatch, and those of the single verbs, which say how far it has come.
+    """
+    made = await plan(core, caller, document)
+    if version is not None and version != made.version:
+        raise Refusal(
+            "etag_mismatch", "the document, or what is there, is not what the plan of this version was made of"
+        )
+    todo = [change for change in made.changes if change.action != "unchanged"]
+    for done, change in enumerate(todo):
+        try:
+            if (secret := await _carry_out(core, caller, document, change)) is not None:
+                made.secrets[change.name or ""] = secret
+        except Refusal as refusal:
+            raise _stopped(refusal, todo, done) from None
+    return made
+
+
+async def _read(core: Core, caller: Caller) -> _There:
+    tenant = caller.tenant_id
+    async with core.db.begin() as connection:
+
+        async def handlers_after(name: str | None) -> list[HandlerRow]:
+            return await handler_rows.list_page(connection, core.vault, tenant, name, PAGE)
+
+        async def queues_after(name: str | None) -> list[StoredQueue]:
+            return await queue_rows.list_page(connection, tenant, name, PAGE)
+
+        async def schedules_after(name: str | None) -> list[ScheduleRow]:
+            return await schedule_rows.list_page(core.db, tenant, name, PAGE)
+
+        found_handlers = await _all(handlers_after, lambda row: row.view.name)
+        found_queues = await _all(queues_after, lambda row: row.view.name)
+    found_schedules = await _all(schedules_after, lambda row: row.name)
+    return _There(found_handlers, found_queues, found_schedules, Limits(await limits.get(core, caller)))
+
+
+async def _all(page: Callable[[str | None], Awaitable[list[Row]]], name_of: Callable[[Row], str]) -> dict[str, Row]:
+    found: dict[str, Row] = {}
+    after = None
+    while rows := await page(after):
+        found |= {name_of(row): row for row in rows}
+        after = name_of(rows[-1])
+    return found
+
+
+async def _judge(core: Core, document: Document, there: _There) -> None:
+    """Every rule that can be judged before anything is changed."""
+    refusals: list[Refusal] = []
+
+    def note(where: str, refusal: Refusal) -> None:
+        if refusal.code == "unavailable":
+            raise refusal
+        refusals.append(placed(refusal, where))
+
+    for name, handler in (document.handlers or {}).items():
+        try:
+            handlers.check(core, name, handler, document.secrets.get(name))
+        except Refusal as refusal:
+            note(pointer("handlers", name), refusal)
+    for name, queue in (document.queues or {}).items():
+        try:
+            await queues.check(core, name, queue)
+        except Refusal as refusal:
+            note(pointer("queues", name), refusal)
+    names = {"handlers": set(there.handlers), "queues": set(there.queues)}
+    refusals += [Refusal("invalid", fault.detail, [fault]) for fault in name_faults(document, names)]
+    if not refusals:  # else a queue's schema may itself be at fault
+        for name, schedule in (document.schedules or {}).items():
+            try:
+                await _judge_schedule(core, document, there, schedule)
+            except Refusal as refusal:
+                note(pointer("schedules", name), refusal)
+    if refusals:
+        raise joined(refusals)
+
+
+async def _judge_schedule(core: Core, document: Document, there: _There, schedule: ScheduleDefinition) -> None:
+    """As each of its tasks will be judged by the queues as they will be."""
+
+    def queue_of(name: str) -> Any:
+        return (document.queues or {}).get(name) or there.queues[name].view.definition
+
+    queue = queue_of(schedule.queue)
+    if schedule.handler is not None and queue.handler is None:
+        detail = f"queue {schedule.queue} is for pull workers: its tasks name no handler"
+        raise Refusal("invalid", detail, [FieldError("/handler", detail)])
+    if queue.payload_schema is not None:
+        await core.schemas.check_unsaved(queue.payload_schema, schedule.payload, "")
+    then = schedule.on_complete
+    if then is not None and (schema := queue_of(then.queue).payload_schema) is not None:
+        await core.schemas.check_unsaved(schema, then.payload, "/on_complete")
+
+
+def placed(refusal: Refusal, where: str) -> Refusal:
+    """The refusal of one definition as one of the document."""
+    errors = [FieldError(where + error.pointer, error.detail) for error in refusal.errors]
+    return Refusal(refusal.code, refusal.detail, errors or [FieldError(where, refusal.detail)])
+
+
+def joined(refusals: Sequence[Refusal]) -> Refusal:
+    """One refusal with the pointers of all; with their code if they agree on it."""
+    codes = {refusal.code for refusal in refusals}
+    errors = [error for refusal in refusals for error in refusal.errors]
+    first = errors[0]
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    code = codes.pop() if len(codes) == 1 else "invalid"
+    return Refusal(code, f"{first.pointer or 'the body'}: {first.detail}{more}", errors[:MAX_FAULTS])
+
+
+def _changes(document: Document, there: _There) -> Iterator[Change]:
+    for name in sorted(document.handlers or {}):
+        yield _handler(document, name, there.handlers.get(name))
+    for name, queue in sorted((document.queues or {}).items()):
+        row = there.queues.get(name)
+        found = queue_changes(None if row is None else row.view.definition, queue)
+        yield _change("queue", name, row, found)
+    for name, schedule in sorted((document.schedules or {}).items()):
+        stored = there.schedules.get(name)
+        yield _change(
+            "schedule", name, stored, schedule_changes(None if stored is None else _definition(stored), schedule)
+        )
+    if document.limits is not None:
+        changes = limits_changes(there.limits, document.limits)
+        etag = limits_etag(there.limits.max_concurrency)
+        yield Change("limits", None, "update" if changes else "unchanged", changes, etag)
+    if document.prune:
+        yield from _prunings(document, there)
+
+
+def _handler(document: Document, name: str, row: HandlerRow | None) -> Change:
+    before, secret = (None, None) if row is None else (row.view.definition, row.secret)
+    changes = handler_changes(before, secret, (document.handlers or {})[name], document.secrets.get(name))
+    return _change("handler", name, row, changes)
+
+
+def _change(kind: Kind, name: str, row: Any, changes: Any) -> Change:
+    if row is None:
+        return Change(kind, name, "create", changes)
+    return Change(kind, name, "update" if changes else "unchanged", changes, row.etag)
+
+
+def _prunings(document: Document, there: _There) -> Iterator[Change]:
+    for section in ("schedules", "queues", "handlers"):
+        wanted, rows = getattr(document, section), getattr(there, section)
+        if wanted is not None:
+            for name in sorted(set(rows) - set(wanted)):
+                yield Change(SECTIONS[section], name, "delete", (), rows[name].etag)
+
+
+def _definition(row: ScheduleRow) -> ScheduleDefinition:
+    return replace(parse_schedule(row.definition.encode(), 2**31), payload=row.payload)
+
+
+def _wanted(document: Document) -> dict[str, Any]:
+    """What the version of a plan covers of the document; of secrets a digest."""
+    secrets = "\n".join(f"{name} {secret}" for name, secret in sorted(document.secrets.items()))
+    return {
+        "handlers": {name: handler_etag(one) for name, one in (document.handlers or {}).items()},
+        "secrets": hashlib.sha256(secrets.encode()).hexdigest(),
+        "queues": {name: queue_etag(one) for name, one in (document.queues or {}).items()},
+        "schedules": {name: schedule_etag(one) for name, one in (document.schedules or {}).items()},
+        "limits": None if document.limits is None else etag_of({"limit": document.limits.max_concurrency}),
+        "prune": document.prune,
+    }
+
+
+async def _carry_out(core: Core, caller: Caller, document: Document, change: Change) -> str | None:
+    """The signing secret, when one was made for a new handler."""
+    conditions = Conditions(if_none_match_any=True) if change.etag is None else Conditions(if_match=(change.etag,))
+    name = change.name or ""
+    if change.action == "delete":
+        verbs = {"handler": handlers.delete, "queue": queues.delete, "schedule": schedules.delete}
+        await verbs[change.kind](core, caller, name, conditions)
+    elif change.kind == "handler":
+        wanted = (document.handlers or {})[name]
+        saved = await handlers.put(core, caller, name, wanted, document.secrets.get(name), conditions)
+        return saved.secret
+    elif change.kind == "queue":
+        await queues.put(core, caller, name, (document.queues or {})[name], conditions)
+    elif change.kind == "schedule":
+        await schedules.put(core, caller, name, (document.schedules or {})[name], conditions)
+    else:
+        await limits.put(core, caller, (document.limits or Limits()).max_concurrency, conditions)
+    return None
+
+
+def _stopped(refusal: Refusal, todo: Sequence[Change], done: int) -> Refusal:
+    change = todo[done]
+    where = pointer(SECTION_OF[change.kind], *([] if change.name is None else [change.name]))
+    found = placed(refusal, where)
+    detail = (
+        f"{where}: {refusal.detail}; {done} of {len(todo)} changes were made before, none after: apply again goes on"
+    )
+    return Refusal(found.code, detail, found.errors, retry_after_seconds=refusal.retry_after_seconds)
