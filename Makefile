@@ -3,9 +3,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST ?= $(BIN)/pytest -n 2
+SECONDS ?= 180
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready ## build .venv with the command .venv/bin/sluice (hash-locked)
 
@@ -43,10 +44,13 @@ check: setup ## lint, types, import contracts, and what is generated from the co
 bench: setup ## measure Sluice beside the bare ceilings
 	$(BIN)/python -m bench
 
+chaos-schedules: setup ## kill, pause and restart replicas under 300 schedules, and count what fired (SECONDS=180)
+	$(BIN)/python -m bench.chaos --seconds $(SECONDS)
+
 openapi: setup ## write openapi/openapi.json from the code
 	$(BIN)/python -m app.cli.openapi
 
 reference: setup ## write docs/reference from the code
 	$(BIN)/python -m app.cli.reference
 
-.PHONY: help setup lock demo up test fuzz check bench openapi reference
+.PHONY: help setup lock demo up test fuzz check bench chaos-schedules openapi reference
