@@ -21,7 +21,7 @@ from tests.wire.api import AT_ONCE, Api, good
 
 pytestmark = [pytest.mark.anyio, pytest.mark.fuzz]
 
-EXAMPLES = int(os.environ.get("SLUICE_TEST_FUZZ_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("SLUICE_TEST_FUZZ_EXAMPLES", "10"))
 SEED = int(os.environ.get("SLUICE_TEST_FUZZ_SEED", "1"))
 KEY = "slk_fuzz_fuzz_fuzz"
 HERE = Path(__file__).parent
