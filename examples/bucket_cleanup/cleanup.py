@@ -1,0 +1,149 @@
+"""Bucket cleanup: one task lists the prefixes of a bucket, and one task each deletes what is older than its age.
+
+    S3_ENDPOINT=http://127.0.0.1:8333 AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… WEBHOOK_SECRET=whsec_… python3 cleanup.py
+
+A schedule of Sluice starts it; README.md has its definition. What is too old is decided once, by the run's nominal time, and
+written into every task: an attempt that comes later deletes what the first one would have deleted, and nothing else. Settings,
+beside those: AWS_REGION (us-east-1), HOST (127.0.0.1), PORT (9000), PAGE (1000 prefixes a task), BATCH (100 objects a task).
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import closing
+from datetime import datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from s3 import Account, Bucket, S3Error
+
+FOLLOW_UPS = "application/vnd.sluice.tasks+json"
+TOLERANCE_SECONDS = 300
+PAGE, BATCH = int(os.environ.get("PAGE", "1000")), int(os.environ.get("BATCH", "100"))
+PAST_ALL = "\U0010ffff"
+"""Sorts after every key of a prefix, when it stands behind it."""
+
+
+def list_prefixes(bucket: Bucket, headers, payload: dict) -> dict:
+    """One page of prefixes as tasks. Names a key once: a page that is answered twice enqueues nothing twice."""
+    now = datetime.fromisoformat(payload.get("now") or headers["sluice-scheduled-for"])
+    listing = bucket.list("", payload.get("after", ""), PAGE, delimiter="/")
+    tasks = []
+    for prefix in listing.prefixes:
+        age = payload.get("ages", {}).get(prefix, payload["max_age_seconds"])
+        if age is not None:  # null: left alone
+            older_than = (now - timedelta(seconds=age)).isoformat()
+            tasks.append(
+                task("bucket-prefixes", {"bucket": payload["bucket"], "prefix": prefix, "older_than": older_than})
+            )
+    if listing.more:
+        last = max([prefix + PAST_ALL for prefix in listing.prefixes] + [found.key for found in listing.objects])
+        tasks.append(task("bucket-cleanup", {**payload, "now": now.isoformat(), "after": last}))
+    return {"result": {"prefixes": len(listing.prefixes)}, "tasks": tasks}
+
+
+def clean_prefix(bucket: Bucket, headers, payload: dict) -> dict:
+    """One batch: delete what is too old, and name the batch after it. After a failure the next attempt finds what is left."""
+    older_than = datetime.fromisoformat(payload["older_than"])
+    listing = bucket.list(payload["prefix"], payload.get("after", ""), BATCH)
+    old = [found for found in listing.objects if found.modified < older_than]
+    deleted = 0
+    for found in old:
+        now = bucket.head(found.key)
+        if now is not None and now.etag == found.etag and now.modified < older_than:
+            # Only if it is that one still: written anew since then, it stays.
+            deleted += bucket.delete(found.key, now.etag)
+    tasks = []
+    if listing.more:
+        # In a payload rather than in `next`: a key may be longer than a cursor, and any Unicode.
+        tasks.append(task("bucket-prefixes", {**payload, "after": listing.objects[-1].key}))
+    return {"result": {"deleted": deleted, "listed": len(listing.objects)}, "tasks": tasks}
+
+
+WORK = {"bucket-cleanup": list_prefixes, "bucket-prefixes": clean_prefix}
+
+
+def task(queue: str, payload: dict) -> dict:
+    key = hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
+    return {"queue": queue, "idempotency_key": key, "payload": payload}
+
+
+def signed(secrets: str, headers, body: bytes) -> bool:
+    """Standard Webhooks: HMAC-SHA256 over id.timestamp.body, under any of our secrets, not longer ago than five minutes."""
+    task, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > TOLERANCE_SECONDS:
+        return False
+    message = f"{task}.{timestamp}.".encode() + body
+    keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets.split()]
+    expected = [b"v1," + base64.b64encode(hmac.digest(key, message, hashlib.sha256)) for key in keys]
+    given = headers.get("webhook-signature", "").encode().split()
+    return any(hmac.compare_digest(one, other) for one in given for other in expected)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: "Server"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        if not signed(self.server.secrets, self.headers, body):
+            self.answer(401, {"error": "the signature does not match"})
+            return
+        work = WORK.get(self.headers.get("sluice-queue", ""))
+        if work is None:
+            self.answer(422, {"error": "this queue's tasks are not for this handler"}, {"sluice-retry": "no"})
+            return
+        payload = json.loads(body)
+        try:
+            with closing(Bucket(self.server.account, payload["bucket"])) as bucket:
+                answer = work(bucket, self.headers, payload)
+        except S3Error as error:
+            self.answer(503, {"error": str(error)})  # tried again, from where it is
+            return
+        self.answer(200, answer, {"content-type": FOLLOW_UPS})
+
+    def answer(self, status: int, answer: dict, headers: dict | None = None) -> None:
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        for name, value in {"content-type": "application/json", "content-length": len(body), **(headers or {})}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        task, attempt = self.headers.get("webhook-id", "-"), self.headers.get("sluice-attempt", "-")
+        print(f"{args[1]} task {task} attempt {attempt}", flush=True)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int, secrets: str, account: Account) -> None:
+        super().__init__((host, port), Handler)
+        self.secrets, self.account = secrets, account
+
+
+def main() -> None:
+    given = ("WEBHOOK_SECRET", "S3_ENDPOINT", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    if missing := [name for name in given if not os.environ.get(name)]:
+        sys.exit(f"Give {', '.join(missing)}.")
+    secrets, endpoint, key_id, secret = (os.environ[name] for name in given)
+    # Waited for, not handled: a handler's exception would rise wherever Python happens to be.
+    stop = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+    account = Account(endpoint, os.environ.get("AWS_REGION", "us-east-1"), key_id, secret)
+    host, port = os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "9000"))
+    server = Server(host, port, secrets, account)
+    print(f"listening on http://{host}:{server.server_port}/", flush=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    signal.sigwait(stop)
+    os._exit(0)  # as by a crash: what is half done comes again
+
+
+if __name__ == "__main__":
+    main()
