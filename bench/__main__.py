@@ -27,7 +27,7 @@ import asyncpg
 import uvloop
 
 from app.embedded.postgres import EmbeddedError, EmbeddedPostgres
-from bench import ceiling, measures
+from bench import ceiling, firing, measures
 from bench.processes import ROOT, Child, ChildFailed
 from bench.settling import Settling
 from bench.subject import PAYLOAD, HandlerReports, Subject
@@ -44,10 +44,11 @@ class Plan:
     delays: int
     settled: int
     settling_rounds: int
+    fire_rounds: int
 
 
-FULL = Plan(rounds=5, enqueue_seconds=3.0, tasks=20_000, delays=200, settled=100_000, settling_rounds=3)
-SHORT = Plan(rounds=2, enqueue_seconds=1.5, tasks=4_000, delays=60, settled=10_000, settling_rounds=2)
+FULL = Plan(rounds=5, enqueue_seconds=3.0, tasks=20_000, delays=200, settled=100_000, settling_rounds=3, fire_rounds=3)
+SHORT = Plan(rounds=2, enqueue_seconds=1.5, tasks=4_000, delays=60, settled=10_000, settling_rounds=2, fire_rounds=1)
 
 
 class Bench:
@@ -148,6 +149,7 @@ async def run(plan: Plan, only_ceilings: bool, directory: Path) -> dict[str, Any
         end_to_end = await bench.rounds(lambda: bench.bare_way(deliverer, database), our_way if subject else None)
         settle = await settled(bench, subject, own_dsn) if subject else None
         delays = await idle(bench, subject) if subject else None
+        lags, idle_schedules = await schedules(bench, subject, own_dsn) if subject else (None, None)
         return {
             "machine": measures.machine(directory, await database.fetchval("show server_version"), load_before),
             "plan": vars(plan),
@@ -155,6 +157,8 @@ async def run(plan: Plan, only_ceilings: bool, directory: Path) -> dict[str, Any
             "end_to_end": end_to_end,
             "settle_of_one_batch": settle,
             "start_delay": delays,
+            "fire_lag": lags,
+            "idle_schedules": idle_schedules,
             "memory_mb": subject.child.resident_mb() if subject else None,
             "problems": bench.problems,
         }
@@ -209,6 +213,20 @@ async def idle(bench: Bench, subject: Subject) -> dict[str, Any]:
         "p99_ms": measures.quantile(delays, 0.99) * 1000,
         "samples": len(delays),
     }
+
+
+async def schedules(bench: Bench, subject: Subject, dsn: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    database = await asyncpg.connect(dsn)
+    try:
+        progress("fire lag")
+        lags = await firing.lags(subject, database, tuple(firing.PERIODS), bench.plan.fire_rounds)
+        bench.problems += [
+            f"{lag['schedules']} schedules fired {lag['fired']} times" for lag in lags if not lag["exact"]
+        ]
+        progress("idle with schedules")
+        return lags, await firing.idle_costs(subject, database)
+    finally:
+        await database.close()
 
 
 def progress(text: str) -> None:

@@ -92,6 +92,7 @@ def table(result: dict[str, Any]) -> str:
     if delays:
         rows.append(("start delay when idle, p50", "", f"{delays['p50_ms']:.1f} ms", "", "POST sent to handler called"))
         rows.append(("start delay when idle, p99", "", f"{delays['p99_ms']:.1f} ms", "", f"{delays['samples']} tasks"))
+    rows += _schedules(result["fire_lag"] or [], result["idle_schedules"])
     if result["memory_mb"]:
         rows.append(("memory of the process after it", "", f"{result['memory_mb']:.0f} MB", "", "resident"))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
@@ -104,6 +105,24 @@ def table(result: dict[str, Any]) -> str:
     )
     problems = [f"PROBLEM: {problem}" for problem in result["problems"]]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", footer, *problems])
+
+
+def _schedules(lags: Sequence[dict[str, Any]], idle: dict[str, Any] | None) -> list[tuple[str, str, str, str, str]]:
+    rows = []
+    for lag in lags:
+        what = f"fire lag, {lag['schedules']:,} due at once"
+        rows.append(
+            (f"{what}, p50", "", f"{lag['p50_ms']:.0f} ms", "", f"nominal time to fired, {lag['rounds']} rounds")
+        )
+        rows.append((f"{what}, p99", "", f"{lag['p99_ms']:.0f} ms", "", f"latest {lag['max_ms']:.0f} ms"))
+    if idle:
+        with_one = f"with {idle['schedules']:,} schedules that are not due; ratio to one"
+        for label, measure, ratio in (
+            ("idle transactions/s", "transactions_per_second", "transactions_ratio"),
+            ("idle CPU ms/s", "cpu_ms_per_second", "cpu_ratio"),
+        ):
+            rows.append((label, "", f"{idle['many'][measure]:.1f}", f"{idle[ratio]:.2f}", with_one))
+    return rows
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -71,6 +71,10 @@ class Child:
         """What the process and its children hold in memory."""
         return sum(_resident_kb(pid) for pid in _family(self.process.pid)) / 1024
 
+    def cpu_seconds(self) -> float:
+        """What the process and its children have used of the processors so far."""
+        return sum(_cpu_ticks(pid) for pid in _family(self.process.pid)) / os.sysconf("SC_CLK_TCK")
+
     async def stop(self) -> None:
         if self.process.returncode is not None:
             return
@@ -104,6 +108,13 @@ def _family(pid: int) -> list[int]:
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             found += _family(int(child))
     return found
+
+
+def _cpu_ticks(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+    return 0
 
 
 def _resident_kb(pid: int) -> int:

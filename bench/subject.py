@@ -34,10 +34,10 @@ class Subject:
         return cls(child, (await child.heard("ready", READY_SECONDS))["url"].rstrip("/"))
 
     async def define(self, handler_url: str) -> None:
-        """A paused queue for enqueues, one for whole ways that is paused between rounds, and one that idles."""
+        """A paused queue for enqueues, one for whole ways, paused between rounds, one of schedules, and one that idles."""
         await self.ask("PUT", "/handlers/bench-count", {"url": f"{handler_url}/count"})
         await self.ask("PUT", "/handlers/bench-stamp", {"url": f"{handler_url}/stamp"})
-        for queue, handler in (("enqueue", "count"), ("deliver", "count"), ("idle", "stamp")):
+        for queue, handler in (("enqueue", "count"), ("deliver", "count"), ("fire", "count"), ("idle", "stamp")):
             await self.ask("PUT", f"/queues/bench-{queue}", {"handler": f"bench-{handler}"})
         await self.pause("bench-enqueue")
 
