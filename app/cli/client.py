@@ -24,6 +24,7 @@ NEXT = {
     "task_not_editable": "`sluice tasks show ID` shows where it stands",
     "queue_full": "try again later, or raise the queue's max_depth",
     "rate_limited": "try again later",
+    "etag_mismatch": "see what has changed meanwhile with `sluice plan`",
     "unavailable": "try again; `sluice status` shows what is wrong",
     "not_found": "the service may be older than this command, or an engine without an API: check SLUICE_URL",
     "method_not_allowed": "the service may be older than this command: compare `sluice version` with `sluice status`",
@@ -110,10 +111,10 @@ class Client:
 
     def _fail(self, problem: dict[str, Any], hint: str | None, code: int) -> Failure:
         if self._as_json:
-            return Failure(json.dumps(problem), code)
+            return Failure(json.dumps(problem), code, problem)
         lines = [f"{problem['code']}: {problem['detail']}"]
         lines += [f"  {error['pointer'] or '/'} {error['detail']}" for error in problem.get("errors", ())]
-        return Failure("\n".join(lines + ([f"Next: {hint}."] if hint else [])), code)
+        return Failure("\n".join(lines + ([f"Next: {hint}."] if hint else [])), code, problem)
 
 
 def _is_here(url: str) -> bool:

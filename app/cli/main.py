@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from app.cli import queues, status
+from app.cli import definitions, queues, status
 from app.cli.failures import Failure
 from app.cli.tasks import tasks
 from app.cli.work import work
@@ -154,6 +154,8 @@ def version() -> None:
 
 for command in (status.status, queues.queues, queues.pause, queues.resume, queues.purge, queues.redrive):
     cli.command()(command)
+cli.command()(definitions.plan)
+cli.command()(definitions.apply)
 
 
 def _plainly(error: Exception) -> str | None:

@@ -31,8 +31,8 @@ def settings_page() -> str:
         "",
         "`SLUICE_…_FILE` names a file that holds the value, as orchestrators mount secrets.",
         "",
-        "The commands that ask a running Sluice (`sluice status`, `queues`, `tasks`, `pause`, `resume`, `purge`, `redrive`)",
-        "read these instead, which the options `--url` and `--key` override:",
+        "The commands that ask a running Sluice (`sluice status`, `queues`, `tasks`, `pause`, `resume`, `purge`, `redrive`, `plan`,",
+        "`apply`) read these instead, which the options `--url` and `--key` override:",
         "",
         "| variable | default | why |",
         "|---|---|---|",
@@ -42,6 +42,7 @@ def settings_page() -> str:
         ),
         "",
         "They exit with 0 when it is done, 1 when it was refused, 2 when the command line is wrong, 3 when nothing answers there.",
+        "`sluice plan --check` exits with 2 when something would change.",
         "",
         "Traces are sent when `OTEL_EXPORTER_OTLP_ENDPOINT` is set, as OpenTelemetry defines it.",
     ]

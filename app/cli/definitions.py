@@ -1,0 +1,181 @@
+"""`sluice plan` and `sluice apply`: handlers, queues, schedules and limits as a file in YAML.
+
+The file becomes a document here; what it would change, and changing it, is the service's.
+"""
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.failures import REFUSED, Failure
+from app.cli.options import AsJson, Key, Url
+from app.settings import CLIENT_URL
+
+if TYPE_CHECKING:
+    from app.cli.client import Client
+    from app.cli.definition_files import Read
+    from app.cli.yaml_faults import Fault
+
+WOULD_CHANGE = 2
+APPLY_SECONDS = 600.0
+"""Thousands of definitions are put one after another."""
+SHOWN_VALUE = 200
+MARKS = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red")}
+WORDS = {"create": "to create", "update": "to change", "delete": "to delete", "unchanged": "as it is"}
+
+File = Annotated[str, typer.Argument(metavar="FILE", help="The definitions, in YAML; - reads standard input.")]
+Overlay = Annotated[
+    str | None, typer.Option("--overlay", "-o", metavar="NAME", help="Merge this one of the file's overlays in.")
+]
+Prune = Annotated[
+    bool, typer.Option("--prune", help="Delete what is there and not in the file, in the sections the file has.")
+]
+
+
+def plan(
+    file: File,
+    overlay: Overlay = None,
+    prune: Prune = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 2 if an apply would change something.")] = False,
+    url: Url = CLIENT_URL,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an apply of a file of definitions would change. Nothing is changed."""
+    from app.cli.client import Client
+    from app.cli.screen import say_json
+
+    read = _read(file, overlay, as_json)
+    with Client(url, key, as_json) as client:
+        found = _ask(client, "plan", _document(read, prune), file, read, as_json)
+    say_json(found) if as_json else _show(found)
+    if check and _changing(found):
+        raise typer.Exit(WOULD_CHANGE)
+
+
+def apply(
+    file: File,
+    overlay: Overlay = None,
+    prune: Prune = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Delete without asking; nobody is asked where nobody types.")
+    ] = False,
+    url: Url = CLIENT_URL,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change what differs from a file of definitions; pauses and disabled handlers stay. A second apply changes nothing."""
+    from app.cli.client import Client
+    from app.cli.screen import say_json
+
+    read = _read(file, overlay, as_json)
+    document = _document(read, prune)
+    with Client(url, key, as_json) as client:
+        found = _ask(client, "plan", document, file, read, as_json)
+        if not as_json:
+            _show(found)
+        deleted = sum(change["action"] == "delete" for change in found["changes"])
+        if deleted and not (yes or as_json) and sys.stdin.isatty():
+            typer.confirm(f"Delete {deleted}, as shown?", abort=True)
+        made: list[str] = []
+        if _changing(found):
+            document["version"] = found["version"]  # what was shown is what is done, or nothing
+            found = _ask(client, "apply", document, file, read, as_json)
+            made = sorted(found.pop("secrets"))
+    if as_json:
+        say_json(found)
+        return
+    print("Applied." if _changing(found) else "Nothing to change.")
+    for name in made:
+        print(
+            f"Handler {name} signs with a secret that was made for it and is not shown here: "
+            f"give one with `secret: ${{NAME}}`, or ask POST /handlers/{name}/rotate-secret for one."
+        )
+
+
+def _document(read: "Read", prune: bool) -> dict[str, Any]:
+    return read.document | {"prune": prune}
+
+
+def _changing(found: dict[str, Any]) -> bool:
+    return any(change["action"] != "unchanged" for change in found["changes"])
+
+
+def _read(file: str, overlay: str | None, as_json: bool) -> "Read":
+    from app.cli.definition_files import read
+    from app.cli.yaml_faults import Faults
+
+    try:
+        text = (sys.stdin.buffer.read() if file == "-" else _bytes(file)).decode("utf-8-sig")
+    except OSError as error:
+        raise Failure(f"{file} cannot be read: {error.strerror}", REFUSED) from None
+    except UnicodeDecodeError as error:
+        raise Failure(f"{file} is not UTF-8 at byte {error.start}", REFUSED) from None
+    try:
+        return read(text, overlay, os.environ)
+    except Faults as faults:
+        raise _refused(file, "invalid", "the file breaks rules", faults.faults, as_json) from None
+
+
+def _bytes(file: str) -> bytes:
+    with open(file, "rb") as opened:
+        return opened.read()
+
+
+def _ask(client: "Client", verb: str, document: dict[str, Any], file: str, read: "Read", as_json: bool) -> Any:
+    """The answer, or the service's refusal with the lines of what it is about."""
+    from app.cli.yaml_faults import Fault
+
+    try:
+        return client.post(f"/definitions/{verb}", document, timeout_seconds=APPLY_SECONDS)
+    except Failure as failure:
+        problem = failure.problem or {}
+        if not problem.get("errors"):
+            raise
+        faults = [
+            Fault(read.line_of(error["pointer"]), error["pointer"], error["detail"]) for error in problem["errors"]
+        ]
+        raise _refused(file, problem["code"], problem["detail"], faults, as_json) from None
+
+
+def _refused(file: str, code: str, detail: str, faults: "list[Fault]", as_json: bool) -> Failure:
+    from app.cli.screen import plain
+
+    if as_json:
+        errors = [
+            {"pointer": fault.pointer, "detail": fault.detail, "file": file, "line": fault.line} for fault in faults
+        ]
+        return Failure(json.dumps({"code": code, "detail": detail, "errors": errors}), REFUSED)
+    lines = [
+        plain(f"{file}:{fault.line}: {fault.pointer + ': ' if fault.pointer else ''}{fault.detail}") for fault in faults
+    ]
+    if code not in ("invalid", "egress_denied", "payload_schema_mismatch"):
+        lines.insert(0, plain(f"{code}: {detail}"))  # else it repeats the first of them
+    return Failure("\n".join(lines), REFUSED)
+
+
+def _show(found: dict[str, Any]) -> None:
+    from rich.text import Text
+
+    from app.cli.screen import console, plain
+
+    screen = console()
+    for change in found["changes"]:
+        if change["action"] == "unchanged":
+            continue
+        mark, style = MARKS[change["action"]]
+        screen.print(Text(plain(f"{mark} {change['kind']} {change['name'] or ''}".rstrip()), style=style))
+        for field in change["changes"]:
+            before = "" if change["action"] == "create" else f"{_value(field['from'])} → "
+            screen.print(Text(plain(f"    {field['field']}: {before}{_value(field['to'])}")))
+    actions = [change["action"] for change in found["changes"]]
+    counts = [f"{actions.count(action)} {words}" for action, words in WORDS.items()]
+    screen.print(Text(", ".join(counts) + ".", style="bold"))
+
+
+def _value(value: Any) -> str:
+    text = value if value == "***" else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN_VALUE else text[: SHOWN_VALUE - 1] + "…"
