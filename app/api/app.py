@@ -124,7 +124,7 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
             tasks.router,
             batches.filling_router,
             batches.router,
-            schedules.putting_router,
+            schedules.bytes_router,
             schedules.router,
             limits.router,
             definitions.router,

@@ -26,6 +26,8 @@ from app.api.problems import EMPTY, ETAG, problems
 from app.api.strict import StrictRoute
 from app.domain.errors import FieldError, invalid, invalid_field
 from app.domain.ids import parse_uuid
+from app.domain.ijson import parse_ijson
+from app.domain.ijson import parse_ijson
 from app.domain.instants import format_instant, parse_instant
 from app.domain.names import NAME_PATTERN, is_name
 from app.domain.schedules import parse_schedule
@@ -33,13 +35,13 @@ from app.domain.tasks import payload_of
 from app.service import schedules
 
 
-class PutRoute(StrictRoute):
+class BytesRoute(StrictRoute):
     """The payload leaves as the bytes it came in, so the body is handed on as bytes."""
 
     judges = False
 
 
-putting_router = APIRouter(prefix="/schedules", tags=["schedules"], route_class=PutRoute)
+bytes_router = APIRouter(prefix="/schedules", tags=["schedules"], route_class=BytesRoute)
 router = APIRouter(prefix="/schedules", tags=["schedules"], route_class=StrictRoute)
 ScheduleName = Annotated[str, Path(pattern=NAME_PATTERN)]
 InstantQuery = Annotated[str | None, Query(max_length=50, json_schema_extra={"format": "date-time"})]
@@ -60,7 +62,7 @@ async def list_schedules(core: CoreDep, caller: User, limit: Limit = 50, cursor:
     return json_reply(msgspec.json.encode({"items": views, "next_cursor": following}))
 
 
-@router.post(
+@bytes_router.post(
     "/preview",
     operation_id="preview_definition",
     response_model=PreviewOut,
@@ -69,7 +71,7 @@ async def list_schedules(core: CoreDep, caller: User, limit: Limit = 50, cursor:
 )
 async def preview_definition(request: Request, core: CoreDep, caller: User) -> Response:
     """The next times of a definition that is not saved; it needs no queue and no payload."""
-    given = await request.json()
+    given = parse_ijson(await request.body())
     if not isinstance(given, dict):
         raise invalid_field("", "expected an object")
     count, after = given.pop("count", 10), given.pop("after", None)
@@ -87,7 +89,7 @@ async def preview_definition(request: Request, core: CoreDep, caller: User) -> R
     return json_reply(msgspec.json.encode(schedules.preview(definition, count, at)))
 
 
-@putting_router.put(
+@bytes_router.put(
     "/{name}",
     operation_id="put_schedule",
     response_model=ScheduleOut,

@@ -41,3 +41,32 @@ async def test_a_schedule_fires_and_its_runs_are_in_the_ledger(api: Api, handler
     task = await api.task(first.task)
     assert (task["schedule"], task["scheduled_for"], task["batch"]) == (name, oldest["nominal_at"], first.task)
     problem(await api.get(f"/schedules/{name}"), 404, "schedule_not_found")
+
+
+async def test_a_definition_is_previewed_before_it_is_saved(api: Api) -> None:
+    asked = {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "count": 3, "after": "2026-03-27T12:00:00Z"}
+    shown = good(await api.post("/schedules/preview", json=asked))
+    assert [time["local"] for time in shown["times"]] == [
+        "2026-03-28T02:30:00+01:00",
+        "2026-03-29T03:00:00+02:00",  # 02:30 is skipped that day: the first valid instant after it
+        "2026-03-30T02:30:00+02:00",
+    ]
+    assert shown["times"][0]["at"] == "2026-03-28T01:30:00.000000Z" and "02:30" in shown["reading"]
+    problem(await api.post("/schedules/preview", json={"cron": "* * * * *", "count": 0}), 422, "invalid", "/count")
+    problem(await api.post("/schedules/preview", json={"cron": "0 0 30 2 *"}), 422, "invalid", "/cron")
+    problem(await api.post("/schedules/preview", json=[]), 422, "invalid", "")
+    problem(await api.post("/schedules/preview"), 400, "malformed")
+
+
+async def test_a_definition_that_is_not_saved_is_previewed(api: Api) -> None:
+    definition = {"cron": "30 2 * * *", "timezone": "America/New_York"}
+    asked = {**definition, "after": "2027-03-12T12:00:00Z", "count": 2}
+    found = good(await api.post("/schedules/preview", json=asked))
+    assert [time["local"] for time in found["times"]] == ["2027-03-13T02:30:00-05:00", "2027-03-14T03:00:00-04:00"]
+    assert found["reading"].startswith("At 02:30 every day, America/New_York time")
+    assert len(good(await api.post("/schedules/preview", json=definition))["times"]) == 10
+    problem(await api.post("/schedules/preview", json={**definition, "count": 0}), 422, "invalid", "/count")
+    problem(await api.post("/schedules/preview", json={**definition, "after": "noon"}), 422, "invalid", "/after")
+    problem(await api.post("/schedules/preview", json={"cron": "61 * * * *"}), 422, "invalid", "/cron")
+    problem(await api.post("/schedules/preview", json=[]), 422, "invalid", "")
+    problem(await api.post("/schedules/preview"), 400, "malformed")
