@@ -235,7 +235,7 @@ def progress(text: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="two rounds, under a minute, saved nowhere by itself")
+    parser.add_argument("--short", action="store_true", help="two rounds, under two minutes, saved nowhere by itself")
     parser.add_argument("--ceilings", action="store_true", help="the bare ceilings alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     given = parser.parse_args()

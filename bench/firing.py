@@ -5,7 +5,6 @@ One schedule is made over the contract. The others are copies of its row: they a
 
 import asyncio
 import math
-import statistics
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -23,7 +22,7 @@ HEAD_SECONDS = 2
 """For making the copies, before the first time."""
 ENDED_SECONDS = 60.0
 MANY = 10_000
-WINDOW_SECONDS, WINDOWS = 2.0, 3
+SETTLE_SECONDS, IDLE_SECONDS = 2.0, 6.0
 
 _COPY = """
 insert into sluice.schedules ({columns})
@@ -55,7 +54,7 @@ async def lags(
         name, period = f"bench-fire-{count}-", PERIODS[count]
         first = math.ceil((time.time() + HEAD_SECONDS) / period) * period
         last = first + period * (rounds - 1)
-        span = {"start_at": _instant(first), "end_at": _instant(last)}
+        span = {"start_at": _instant(first), "end_at": _instant(last + period / 2)}
         await _make(subject, name, {"every_seconds": period, "overlap": "allow_all", **span})
         await _copies(database, name, count)
         ended = await _until_ended(database, name, last - time.time() + ENDED_SECONDS)
@@ -77,7 +76,7 @@ async def lags(
 async def idle_costs(subject: Subject, database: asyncpg.Connection) -> dict[str, Any]:
     """Transactions and CPU milliseconds a second with one schedule that is due in years, and with many."""
     name = "bench-far-"
-    await _make(subject, name, {"at": _instant(time.time() + 5 * 365 * 86_400)})
+    await _make(subject, name, {"at": _instant(int(time.time()) + 5 * 365 * 86_400)})
     one = await _idle(subject, database)
     await _copies(database, name, MANY)
     await database.execute("vacuum analyze sluice.schedules")
@@ -92,15 +91,15 @@ async def idle_costs(subject: Subject, database: asyncpg.Connection) -> dict[str
 
 
 async def _idle(subject: Subject, database: asyncpg.Connection) -> dict[str, float]:
-    """Medians over a few windows; the CPU is that of the service, not of the database."""
-    commits, cpu = [], []
-    for _ in range(WINDOWS):
-        commits_before, cpu_before, began = await _commits(database), subject.child.cpu_seconds(), time.monotonic()
-        await asyncio.sleep(WINDOW_SECONDS)
-        took = time.monotonic() - began
-        cpu.append((subject.child.cpu_seconds() - cpu_before) * 1000 / took)
-        commits.append((await _commits(database) - commits_before) / took)
-    return {"transactions_per_second": statistics.median(commits), "cpu_ms_per_second": statistics.median(cpu)}
+    """The CPU is that of the service, not of the database."""
+    await asyncio.sleep(SETTLE_SECONDS)
+    commits, cpu, began = await _commits(database), subject.child.cpu_seconds(), time.monotonic()
+    await asyncio.sleep(IDLE_SECONDS)
+    took = time.monotonic() - began
+    return {
+        "transactions_per_second": (await _commits(database) - commits) / took,
+        "cpu_ms_per_second": (subject.child.cpu_seconds() - cpu) * 1000 / took,
+    }
 
 
 async def _commits(database: asyncpg.Connection) -> int:
@@ -127,4 +126,4 @@ async def _until_ended(database: asyncpg.Connection, name: str, seconds: float) 
 
 
 def _instant(unix_seconds: float) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=int(unix_seconds))).isoformat()
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=unix_seconds)).isoformat()
