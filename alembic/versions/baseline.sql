@@ -152,6 +152,7 @@ create index tasks_expiring on sluice.tasks (expires_at) where state <> 1 and ex
 create index tasks_running on sluice.tasks (tenant_id, queue_id, lease_handler_id) where state = 1;
 create index tasks_leased on sluice.tasks (lease_expires_at) where state = 1;
 create index tasks_by_batch on sluice.tasks (batch_id, id) where batch_id is not null;
+create index tasks_scheduled_by_batch on sluice.tasks (batch_id) where state = 2 and batch_id is not null;
 
 -- Attempts before the newest one, of live tasks.
 create table sluice.attempts (

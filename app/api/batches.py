@@ -110,7 +110,7 @@ def _with(view: BatchView, **more: Any) -> bytes:
 
 @router.get("", operation_id="list_batches", response_model=Page[BatchOut], responses=problems())
 async def list_batches(core: CoreDep, caller: User, limit: Limit = 50, cursor: Cursor = None) -> Response:
-    """List batches, newest first. Of one with more than 1,000 unfinished tasks, those after the oldest count as ready."""
+    """List batches, newest first. Of one with more than 1,000 scheduled tasks the others count as ready."""
     items, more = await batches.list_page(core, caller, position_of(cursor, LIST, parse_uuid), limit)
     cursor = next_cursor(LIST, items[-1].id) if more else None
     return json_reply(msgspec.json.encode({"items": items, "next_cursor": cursor}))

@@ -168,12 +168,15 @@ async def retry(db: Database, tenant_id: int, batch_id: str, before: datetime, a
     )
 
 
-# The folded counts and what is not folded yet are read in one snapshot, so they agree with the live tasks. Of these no more than
-# the first are looked at: running ones are among the oldest.
+# The folded counts and what is not folded yet are read in one snapshot, so they agree with the live tasks. What is ready is what is
+# left: of a batch only its scheduled tasks are looked at, and once what the tenant has running, which is never many.
 _BATCH = """
+with running as materialized (
+  select t.batch_id, count(*) as n from sluice.tasks t where t.state = 1 and t.tenant_id = $1 group by 1)
 select b.id, q.name as queue, b.sealed, b.created_at, b.cancelled_at, b.cancel_reason, b.completed_at, b.recent, b.recent_at,
   b.total + d.total as total, b.succeeded + d.succeeded as succeeded, b.dead + d.dead as dead,
-  b.cancelled + d.cancelled as cancelled, l.running, l.scheduled, c.on_complete, clock_timestamp() as now
+  b.cancelled + d.cancelled as cancelled, coalesce((select r.n from running r where r.batch_id = b.id), 0) as running,
+  w.scheduled, c.on_complete, clock_timestamp() as now
 from {source} b
 join sluice.queues q on q.id = b.queue_id
 cross join lateral (
@@ -181,9 +184,8 @@ cross join lateral (
          coalesce(sum(d.dead), 0)::bigint as dead, coalesce(sum(d.cancelled), 0)::bigint as cancelled
   from sluice.batch_deltas d where d.batch_id = b.id) d
 cross join lateral (
-  select count(*) filter (where t.state = 1) as running,
-         count(*) filter (where t.state = 2 and t.run_at > clock_timestamp()) as scheduled
-  from (select t.state, t.run_at from sluice.tasks t where t.batch_id = b.id order by t.id limit {looked_at}) t) l
+  select count(*) filter (where t.run_at > clock_timestamp()) as scheduled
+  from (select t.run_at from sluice.tasks t where t.batch_id = b.id and t.state = 2 limit {looked_at}) t) w
 cross join lateral (
   select coalesce(json_agg(json_build_object('queue', n.name, 'task', c.task_id)), '[]') as on_complete
   from (select c.queue_id, c.task_id from sluice.batch_completions c where c.batch_id = b.id order by c.digest limit 100) c
@@ -191,7 +193,7 @@ cross join lateral (
 """
 ONE_LOOKED_AT = 100_000
 LIST_LOOKED_AT = 1_000
-ONE_BATCH = _BATCH.format(source="sluice.batches", looked_at=ONE_LOOKED_AT) + "where b.id = $1 and b.tenant_id = $2"
+ONE_BATCH = _BATCH.format(source="sluice.batches", looked_at=ONE_LOOKED_AT) + "where b.tenant_id = $1 and b.id = $2"
 _PAGE = "(select * from sluice.batches where tenant_id = $1 and id < $2 order by id desc limit $3)"
 BATCHES = _BATCH.format(source=_PAGE, looked_at=LIST_LOOKED_AT) + "order by b.id desc"
 LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
@@ -199,7 +201,7 @@ LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
 async def find(db: Database, tenant_id: int, batch_id: str) -> BatchView | None:
-    rows = await db.fetch(ONE_BATCH, batch_id, tenant_id)
+    rows = await db.fetch(ONE_BATCH, tenant_id, batch_id)
     return _view(rows[0]) if rows else None
 
 
