@@ -27,7 +27,6 @@ from app.api.strict import StrictRoute
 from app.domain.errors import FieldError, invalid, invalid_field
 from app.domain.ids import parse_uuid
 from app.domain.ijson import parse_ijson
-from app.domain.ijson import parse_ijson
 from app.domain.instants import format_instant, parse_instant
 from app.domain.names import NAME_PATTERN, is_name
 from app.domain.schedules import parse_schedule
