@@ -52,7 +52,9 @@ def map_headers(_context: HookContext, given: Mapping[str, Any] | None) -> Any:
 
 @schemathesis.hook
 def before_call(_context: HookContext, case: Case, _kwargs: dict[str, Any]) -> None:
-    """A wait that would be accepted is cut; one out of bounds is left, to be refused."""
+    """A wait that would be accepted is cut; one out of bounds is left, to be refused. Nothing known is pruned away."""
+    if isinstance(case.body, dict) and case.body.get("prune") is True:
+        case.body["prune"] = False
     for part in (case.query, case.body):
         wait = part.get("wait_seconds") if isinstance(part, dict) else None
         try:
