@@ -21,10 +21,11 @@ def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(path), link
 
 
-def test_the_index_names_every_concept_and_guide() -> None:
+def test_the_index_names_every_concept_guide_and_runbook() -> None:
     index = ROOT / "docs" / "README.md"
     named = {(index.parent / link).resolve() for link in links(index)}
-    assert {*ROOT.glob("docs/concepts/*.md"), *ROOT.glob("docs/guides/*.md")} <= named
+    pages = {page for folder in ("concepts", "guides", "runbooks") for page in ROOT.glob(f"docs/{folder}/*.md")}
+    assert pages <= named
 
 
 @pytest.mark.parametrize("record", DECISIONS, ids=lambda record: record.stem)
