@@ -61,7 +61,8 @@ async def test_another_replica_cancels_what_a_killed_one_has_only_marked(
 
     done = await poll(completed)
     assert done is not None and done["counts"]["cancelled"] == done["total"] == 700
-    [last] = [request for request in await handler.received(3) if request.json == "end"]
-    assert last.headers["sluice-batch"] == batch["id"]
+    # a slot that the sweep frees may be taken by another task of the batch before its turn comes
+    last = await poll(lambda: next((request for request in handler.requests if request.json == "end"), None))
+    assert last is not None and last.headers["sluice-batch"] == batch["id"]
     assert (await api.ended(last.task))["state"] == "succeeded"
     assert [request.json for request in handler.requests].count("end") == 1
