@@ -18,7 +18,7 @@ from app.api.models.queues import QueueIn
 from app.api.models.wire import json_reply
 from app.api.problems import problems
 from app.api.strict import StrictRoute
-from app.domain.definitions import MAX_DEFINITIONS, SECTIONS, Change, Document, Limits
+from app.domain.definitions import MAX_DEFINITIONS, MAX_VERSION, SECTIONS, Change, Document, Limits
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
 from app.domain.ijson import parse_ijson
 from app.domain.names import NAME_RULE, is_name
@@ -137,8 +137,9 @@ def _check_outline(value: Mapping[str, Any], versioned: bool) -> None:
             ]
     if not isinstance(value.get("prune", False), bool):
         errors.append(FieldError("/prune", "expected true or false"))
-    if not isinstance(value.get("version"), str | None):
-        errors.append(FieldError("/version", "expected a string"))
+    version = value.get("version")
+    if not isinstance(version, str | None) or len(version or "") > MAX_VERSION:
+        errors.append(FieldError("/version", f"expected a string of at most {MAX_VERSION} characters"))
     if errors:
         raise invalid(errors)
     count = sum(len(value.get(section) or {}) for section in SECTIONS)

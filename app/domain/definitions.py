@@ -4,7 +4,7 @@ A section that is absent is not managed by the document: nothing of its kind is 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ Action = Literal["create", "update", "delete", "unchanged"]
 SECTIONS: dict[str, Kind] = {"handlers": "handler", "queues": "queue", "schedules": "schedule", "limits": "limits"}
 """In the order in which they are applied: what is named comes before what names it. Pruning goes the other way."""
 MAX_DEFINITIONS = 5_000
+MAX_VERSION = 100
 HIDDEN = "***"
 
 
@@ -101,8 +102,9 @@ def _queue(definition: QueueDefinition) -> dict[str, Any]:
     return queue_to_dict(definition) | {"payload_schema": None if schema is None else msgspec.Raw(schema.encode())}
 
 
-def _of_new(found: Any) -> tuple[FieldChange, ...]:
-    return tuple(FieldChange(change.field, None, change.after) for change in found)
+def _of_new(found: Iterable[FieldChange]) -> tuple[FieldChange, ...]:
+    """There is nothing yet that a field could be taken from."""
+    return tuple(FieldChange(change.field, None, change.after) for change in found if change.after is not None)
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any], where: str = "") -> Iterator[FieldChange]:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.backoff import Backoff, RetryPolicy
 from app.domain.definitions import (
     Change,
     Document,
@@ -43,6 +44,9 @@ def test_equal_definitions_do_not_differ() -> None:
 def test_of_a_new_definition_only_what_is_not_the_default_is_told() -> None:
     assert shown(handler_changes(None, None, HANDLER, None)) == [("url", None, "http://a/")]
     assert shown(queue_changes(None, QueueDefinition(max_depth=5))) == [("max_depth", None, 5)]
+    fixed = QueueDefinition(retry=RetryPolicy(backoff=Backoff(kind="fixed", seconds=5)))
+    backoff = [("retry.backoff.kind", None, "fixed"), ("retry.backoff.seconds", None, 5)]
+    assert shown(queue_changes(None, fixed)) == backoff
     assert [change.field for change in schedule_changes(None, SCHEDULE)] == ["queue", "cron", "payload"]
 
 

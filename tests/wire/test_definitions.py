@@ -299,6 +299,7 @@ async def test_what_prune_would_take_away_cannot_be_named(own: Api) -> None:
         ({"limits": 3}, "/limits"),
         ({"prune": 1}, "/prune"),
         ({"version": 1}, "/version"),
+        ({"version": "v" * 101}, "/version"),
         ({"handlers": {"a/b": {}}}, "/handlers/a~1b"),
     ],
 )

@@ -8,7 +8,7 @@ from app.api.models.queues import QueueIn
 from app.api.models.schedules import ScheduleIn
 from app.api.models.tasks import AnyJson
 from app.api.models.wire import Name, RequestBody, ResponseBody
-from app.domain.definitions import Action, Kind
+from app.domain.definitions import MAX_VERSION, Action, Kind
 
 
 class DefinitionsIn(RequestBody):
@@ -23,7 +23,7 @@ class DefinitionsIn(RequestBody):
 
 class ApplyIn(DefinitionsIn):
     version: str | None = Field(
-        None, max_length=100, description="Of a plan: refused if it would now say another thing."
+        None, max_length=MAX_VERSION, description="Of a plan: refused if it would now say another thing."
     )
 
 

@@ -34,6 +34,7 @@ MAX_REDRIVE = 10_000
 Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL)]
 InstantText = Annotated[str, Field(max_length=50, json_schema_extra={"format": "date-time"})]
 _SECONDS = {"type": "number", "minimum": 0, "maximum": MAX_BACKOFF_SECONDS}
+# Without `kind` the fields tell it.
 _BACKOFF_IN = [
     {
         "title": "Exponential backoff",
@@ -52,7 +53,7 @@ _BACKOFF_IN = [
         "type": "object",
         "additionalProperties": False,
         "properties": {"kind": {"type": "string", "const": "fixed"}, "seconds": _SECONDS},
-        "required": ["kind", "seconds"],
+        "required": ["seconds"],
     },
     {
         "title": "Backoff by a list",
@@ -62,7 +63,7 @@ _BACKOFF_IN = [
             "kind": {"type": "string", "const": "list"},
             "seconds": {"type": "array", "items": _SECONDS, "minItems": 1, "maxItems": MAX_BACKOFF_STEPS},
         },
-        "required": ["kind", "seconds"],
+        "required": ["seconds"],
     },
 ]
 RETRY_IN_SCHEMA: dict[str, Any] = {
