@@ -12,9 +12,9 @@ from tests.wire.test_schedules import ledger, schedule
 
 pytestmark = pytest.mark.anyio
 
-YEARLY = {"cron": "0 0 1 1 *"}
+YEARLY: dict[str, Any] = {"cron": "0 0 1 1 *"}
 """Never due while a test runs; well, hardly ever."""
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "cron": None,
     "every_seconds": None,
     "phase_seconds": 0.0,
@@ -38,7 +38,7 @@ DEFAULTS = {
     "pause_after_failures": None,
     "on_complete": None,
 }
-OPERATIONAL = {"paused": False, "paused_at": None, "paused_reason": None}
+OPERATIONAL: dict[str, Any] = {"paused": False, "paused_at": None, "paused_reason": None}
 
 
 async def test_a_put_answers_with_the_whole_definition_its_next_times_and_its_reading(api: Api) -> None:
