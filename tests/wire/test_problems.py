@@ -107,7 +107,6 @@ async def test_what_does_not_exist_yet_or_at_all_is_404(api: Api, method: str, p
 @pytest.mark.parametrize(
     ("method", "path", "body", "pointer"),
     [
-        ("GET", "/tasks?schedule=x", None, "/schedule"),
         ("GET", "/tasks?batch=x", None, "/batch"),
     ],
 )
