@@ -2,7 +2,7 @@
 
     S3_ENDPOINT=http://127.0.0.1:8333 AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… WEBHOOK_SECRET=whsec_… python3 cleanup.py
 
-A schedule of Sluice starts it; README.md has its definition. What is too old is decided once, by the run's nominal time, and
+A schedule of Sluice starts it: definitions.yaml. What is too old is decided once, by the run's nominal time, and
 written into every task: an attempt that comes later deletes what the first one would have deleted, and nothing else. Settings,
 beside those: AWS_REGION (us-east-1), HOST (127.0.0.1), PORT (9000), PAGE (1000 prefixes a task), BATCH (100 objects a task).
 """

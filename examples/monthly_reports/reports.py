@@ -3,7 +3,7 @@
     DATABASE_URL=postgres://… python reports.py seed 120     # tables, and 120 tenants with a year of sales
     DATABASE_URL=postgres://… WEBHOOK_SECRET=whsec_… python reports.py
 
-A schedule of Sluice starts it; README.md has its definition. Each task may be delivered more than once and does the same again:
+A schedule of Sluice starts it: definitions.yaml. Each task may be delivered more than once and does the same again:
 the same file from the same rows, put in place at once. Settings: DATABASE_URL, WEBHOOK_SECRET (several with spaces between them
 while a secret is rotated), HOST (127.0.0.1), PORT (9000), OUT (reports), PAGE (50).
 """
@@ -79,7 +79,7 @@ async def list_tenants(pool: asyncpg.Pool, headers, payload: dict) -> dict:
         "result": {"month": month, "tenants": len(found)},
         "tasks": [
             {
-                "queue": "reports",
+                "queue": "reporting-reports",
                 "idempotency_key": f"tenant-{id}",
                 "payload": {"month": month, "tenant": id},
                 "tags": [month],
@@ -87,7 +87,7 @@ async def list_tenants(pool: asyncpg.Pool, headers, payload: dict) -> dict:
             for id in found
         ],
         # The same on each page, so it is one task, enqueued once all reports have ended.
-        "on_complete": {"queue": "summaries", "payload": {"month": month}},
+        "on_complete": {"queue": "reporting-summaries", "payload": {"month": month}},
     }
     if len(found) == PAGE:
         page["next"] = str(found[-1])
@@ -120,7 +120,7 @@ async def summarize(pool: asyncpg.Pool, headers, payload: dict) -> dict:
     return {"path": str(path), "reports": len(rows), "missing": len(missing), "batch": headers["sluice-batch"]}
 
 
-WORK = {"monthly-reports": list_tenants, "reports": render, "summaries": summarize}
+WORK = {"reporting-lists": list_tenants, "reporting-reports": render, "reporting-summaries": summarize}
 
 
 def amount(cents: int) -> str:

@@ -1,4 +1,4 @@
-"""Examples as processes of their own, configured by the lines of their README."""
+"""Examples as processes of their own, defined by the lines of their README."""
 
 import asyncio
 import os
@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.docs.pages import ROOT
+from tests.docs.shell import in_shell
+from tests.wire.api import Api
 
 
 @asynccontextmanager
@@ -39,6 +41,12 @@ async def _start(
     return await asyncio.create_subprocess_exec(
         *(sys.executable, path, *arguments), cwd=path.parent, env=environment, stdout=stdout
     )
+
+
+async def apply(folder: Path, lines: str, api: Api, handler_url: str, secret: str) -> None:
+    """Run the lines that apply an example's definitions, as from the root of the repository."""
+    settings = {"SLUICE_URL": api.url, "HANDLER_URL": handler_url, "WEBHOOK_SECRET": secret}
+    await in_shell(folder, f"cd {ROOT}\n{lines}", **settings)
 
 
 def files_in(folder: Path) -> list[str]:

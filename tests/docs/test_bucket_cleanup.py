@@ -1,4 +1,4 @@
-"""examples/bucket_cleanup against moto's S3 server and a real replica, with the definitions of its README."""
+"""examples/bucket_cleanup against moto's S3 server and a real replica, with its definitions."""
 
 import itertools
 import json
@@ -18,7 +18,7 @@ from botocore.credentials import Credentials
 
 from app.delivery.signing import new_secret, sign
 from tests.docs.buckets import NAME, S3Server, s3_server
-from tests.docs.example_processes import example
+from tests.docs.example_processes import apply, example
 from tests.docs.pages import ROOT, blocks
 from tests.docs.shell import in_shell
 from tests.sluices import Replica
@@ -92,7 +92,7 @@ async def test_a_run_that_fails_in_the_middle_deletes_what_was_old_and_nothing_e
         return False
 
     s3.before = before
-    await in_shell(tmp_path, DEFINE.replace("http://127.0.0.1:9000/", handler_url), S=api.url, WEBHOOK_SECRET=SECRET)
+    await apply(tmp_path, DEFINE, api, handler_url, SECRET)
     await in_shell(tmp_path, TRIGGER, S=api.url)
     run = await ended_run(api)
 

@@ -1,4 +1,4 @@
-"""examples/monthly_reports with rows in Postgres, three replicas as processes, and the definitions of its README."""
+"""examples/monthly_reports with rows in Postgres, three replicas as processes, and its definitions."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ import pytest
 
 from app.delivery.signing import new_secret, sign
 from tests.databases import create_database, drop_database, with_database
-from tests.docs.example_processes import example, files_in, run_example
+from tests.docs.example_processes import apply, example, files_in, run_example
 from tests.docs.pages import ROOT, blocks
 from tests.docs.shell import in_shell
 from tests.sluices import SluiceProcess
@@ -74,9 +74,8 @@ async def test_every_tenant_has_its_report_once_and_the_summary_comes_after_all(
 ) -> None:
     replicas = [await start_sluice() for _ in range(3)]
     api = Api(replicas[0].client, replicas[0].url)
-    define = DEFINE.replace("http://127.0.0.1:9000/", handler_url)
-    await in_shell(tmp_path, define, S=api.url, WEBHOOK_SECRET=SECRET)
-    schedule = good(await api.get("/schedules/monthly-reports"))
+    await apply(tmp_path, DEFINE, api, handler_url, SECRET)
+    schedule = good(await api.get("/schedules/reporting-monthly"))
     assert all(time["local"][8:19] == "01T06:00:00" for time in schedule["times"])
 
     await in_shell(tmp_path, TRIGGER, S=replicas[1].url)
@@ -97,7 +96,7 @@ async def test_every_tenant_has_its_report_once_and_the_summary_comes_after_all(
     await each_was_rendered_once(api, run, books)
     await sums_agree(books, tmp_path / "reports" / month)
     tasks = await api.pages("/tasks", batch=run["batch_id"])
-    listed = [task for task in tasks if task["queue"] == "monthly-reports"]
+    listed = [task for task in tasks if task["queue"] == "reporting-lists"]
     assert sorted(task["result"]["tenants"] for task in listed) == [20, 50, 50]
     assert max(task["ended_at"] for task in tasks) <= summary["created_at"]
     assert run["completed_at"] <= summary["ended_at"]
@@ -105,7 +104,7 @@ async def test_every_tenant_has_its_report_once_and_the_summary_comes_after_all(
 
 async def ended_run(api: Api) -> dict[str, Any]:
     async def there() -> dict[str, Any] | None:
-        [row] = await api.pages("/schedules/monthly-reports/history")
+        [row] = await api.pages("/schedules/reporting-monthly/history")
         return row if row["completed_at"] else None
 
     return await poll(there, 60, every_seconds=0.05)  # type: ignore[return-value]
@@ -113,7 +112,7 @@ async def ended_run(api: Api) -> dict[str, Any]:
 
 async def summaries(api: Api) -> list[dict[str, Any]]:
     async def there() -> list[dict[str, Any]]:
-        tasks = await api.pages("/tasks", queue="summaries")
+        tasks = await api.pages("/tasks", queue="reporting-summaries")
         return tasks if tasks and all(task["ended_at"] for task in tasks) else []
 
     return await poll(there, 30, every_seconds=0.05)
@@ -121,7 +120,7 @@ async def summaries(api: Api) -> list[dict[str, Any]]:
 
 async def each_was_rendered_once(api: Api, run: dict[str, Any], books: asyncpg.Connection) -> None:
     """By what Sluice has on record and by what the example has; the cap, by the example's."""
-    tasks = await api.pages("/tasks", batch=run["batch_id"], queue="reports", include="payload")
+    tasks = await api.pages("/tasks", batch=run["batch_id"], queue="reporting-reports", include="payload")
     assert sorted(task["payload"]["tenant"] for task in tasks) == list(range(1, TENANTS + 1))
     assert {(task["state"], task["attempt"]) for task in tasks} == {("succeeded", 1)}
     rows = await books.fetch("select tenant, begun_at, rendered_at from reports order by tenant")
@@ -150,6 +149,7 @@ async def deliver(url: str, queue: str, payload: dict[str, Any], *, secret: str 
         "webhook-timestamp": str(timestamp),
         "webhook-signature": sign((secret,), "task-1", timestamp, body),
         "sluice-queue": queue,
+        "sluice-batch": "batch-1",
         "sluice-scheduled-for": "2026-02-28T17:00:00Z",
     }
     async with httpx2.AsyncClient(trust_env=False, timeout=30) as client:
@@ -163,24 +163,35 @@ async def test_a_report_delivered_twice_is_the_same_file(
     path = tmp_path / "reports" / month / "tenant-7.csv"
     contents = set()
     for _ in range(2):
-        answer = await deliver(handler_url, "reports", {"month": month, "tenant": 7})
+        answer = await deliver(handler_url, "reporting-reports", {"month": month, "tenant": 7})
         assert answer.json() == {"path": str(path), "sales": 20}
         contents.add(path.read_bytes())
     assert len(contents) == 1 and files_in(tmp_path / "reports") == [f"{month}/tenant-7.csv"]
     assert await books.fetchval("select count(*) from reports") == 1
 
 
+async def test_the_summary_names_the_tenants_without_a_report(
+    books: asyncpg.Connection, handler_url: str, tmp_path: Path
+) -> None:
+    month = await books.fetchval("select to_char(max(sold_on), 'YYYY-MM') from sales")
+    await deliver(handler_url, "reporting-reports", {"month": month, "tenant": 2})
+    answer = await deliver(handler_url, "reporting-summaries", {"month": month})
+    assert (answer.json()["reports"], answer.json()["missing"]) == (1, TENANTS - 1)
+    lines = (tmp_path / "reports" / month / "summary.csv").read_text().splitlines()
+    assert lines[1].startswith("2,20,") and lines[2:] == [f"{n},missing," for n in (1, *range(3, TENANTS + 1))]
+
+
 async def test_the_month_is_the_one_before_by_the_clocks_of_its_zone(handler_url: str) -> None:
     """17:00 UTC on 28 February is 06:00 on 1 March in Auckland, and still February in Berlin."""
-    auckland = (await deliver(handler_url, "monthly-reports", {"timezone": "Pacific/Auckland"})).json()
+    auckland = (await deliver(handler_url, "reporting-lists", {"timezone": "Pacific/Auckland"})).json()
     assert auckland["result"] == {"month": "2026-02", "tenants": 50} and auckland["next"] == "50"
-    berlin = (await deliver(handler_url, "monthly-reports", {"timezone": "Europe/Berlin"})).json()
-    assert berlin["on_complete"] == {"queue": "summaries", "payload": {"month": "2026-01"}}
+    berlin = (await deliver(handler_url, "reporting-lists", {"timezone": "Europe/Berlin"})).json()
+    assert berlin["on_complete"] == {"queue": "reporting-summaries", "payload": {"month": "2026-01"}}
 
 
 async def test_it_takes_what_is_signed_and_what_is_for_it(handler_url: str) -> None:
     payload = {"month": "2026-02", "tenant": 1}
-    assert (await deliver(handler_url, "reports", payload, secret=new_secret())).status_code == 401
+    assert (await deliver(handler_url, "reporting-reports", payload, secret=new_secret())).status_code == 401
     other = await deliver(handler_url, "mail", payload)
     assert (other.status_code, other.headers["sluice-retry"]) == (422, "no")
-    assert (await deliver(handler_url, "reports", {"month": "2026-02", "tenant": 1_000})).status_code == 500
+    assert (await deliver(handler_url, "reporting-reports", {"month": "2026-02", "tenant": 1_000})).status_code == 500
