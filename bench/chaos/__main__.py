@@ -189,7 +189,10 @@ def table(result: dict[str, Any]) -> str:
             f" past a lease of {result['lease_seconds']:.0f} s, {result['restarts']} restarts, {result['outages']} moment(s)"
             f" without any; clocks off: {skews}; seed {result['seed']}",
             f"fired as {causes}; {result['deliveries']:,} deliveries, {result['again']:,} of them repeated",
-            f"lag (fired - nominal): p50 {lag['p50']:.3f} s, p99 {lag['p99']:.3f} s, max {lag['max']:.3f} s",
+            *(
+                f"lag (fired - nominal), {cause}: p50 {of['p50']:.3f} s, p99 {of['p99']:.3f} s, max {of['max']:.3f} s"
+                for cause, of in lag.items()
+            ),
             f"{about['cores']} x {about['cpu']}, load before {about['load_before']}, Postgres {about['postgres']},"
             f" commit {about['commit']}, {about['at']}",
             f"warnings in the logs: {_counted(result['log_events'])}",

@@ -55,7 +55,8 @@ class Line:
 class Verdict:
     lines: list[Line]
     total: Line
-    lag_seconds: dict[str, float]
+    lag_seconds: dict[str, dict[str, float]]
+    """Quantiles by cause."""
     causes: dict[str, int]
     outcomes: dict[str, int]
     deliveries: int
@@ -114,17 +115,22 @@ async def judge(
             faults.add(f"{row['count']} times in a row without a run, {row['outcome']}", row["name"], row["nominal_at"])
         elif row["outcome"] != "ran_ok":
             faults.add(f"a run that is {row['outcome']}", row["name"], row["nominal_at"])
-    lags = sorted(row["lag"] for row in rows if row["lag"] is not None)
+    causes = Counter(row["cause"] for row in rows)
     return Verdict(
         list(lines.values()),
         _total(lines.values()),
-        {"p50": quantile(lags, 0.5), "p99": quantile(lags, 0.99), "max": quantile(lags, 1.0)},
-        dict(Counter(row["cause"] for row in rows)),
+        {cause: _quantiles([row["lag"] for row in rows if row["cause"] == cause]) for cause in sorted(causes)},
+        dict(causes),
         dict(Counter(row["outcome"] for row in rows)),
         len(delivered),
         len(delivered) - len(calls),
         faults.told(),
     )
+
+
+def _quantiles(lags: list[float | None]) -> dict[str, float]:
+    known = sorted(lag for lag in lags if lag is not None)
+    return {"p50": quantile(known, 0.5), "p99": quantile(known, 0.99), "max": quantile(known, 1.0)}
 
 
 class Faults:
