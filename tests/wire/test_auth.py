@@ -81,6 +81,8 @@ ROUTES: list[tuple[str, str, str, Any]] = [
     ("GET", "/tasks", "use", None),
     ("GET", "/limits", "use", None),
     ("PUT", "/limits", "manage", {"max_concurrency": None}),
+    ("POST", "/definitions/plan", "manage", {}),
+    ("POST", "/definitions/apply", "manage", {}),
     ("GET", "/status", "operate", None),
     ("GET", "/metrics", "operate", None),
     ("DELETE", "/queues/y", "manage", None),
@@ -236,6 +238,24 @@ async def test_a_tenant_cannot_use_the_names_of_another(
     reply = await rival.post(f"/queues/{queue}/tasks", json={"payload": 1, "handler": named})
     problem(reply, 422, "invalid", "/handler")
     assert handler.requests == []
+
+
+async def test_definitions_see_and_prune_those_of_their_own_tenant_alone(
+    guarded: Guarded, keys: dict[str, str], clients: list[httpx2.AsyncClient], handler: Handler
+) -> None:
+    mine, rival = [await as_(guarded, keys[name], clients) for name in ("manage", "rival")]
+    named = await mine.handler(handler.url)
+    queue = await mine.queue(named)
+    everything = {"handlers": {}, "queues": {}, "schedules": {}, "prune": True}
+    reply = await rival.post("/definitions/apply", json=everything)
+    assert not {named, queue} & {change["name"] for change in good(reply)["changes"]}
+    good(await mine.get(f"/queues/{queue}"))
+    document = {"queues": {queue: {}}}
+    [change] = good(await rival.post("/definitions/plan", json=document))["changes"]
+    assert change["action"] == "create"
+    document = {"queues": {fresh("q"): {"handler": named}}}
+    [fault] = problem(await rival.post("/definitions/plan", json=document), 422, "invalid")["errors"]
+    assert fault["detail"] == f"there is no handler {named}"
 
 
 async def test_names_keys_and_limits_of_tenants_are_apart(
