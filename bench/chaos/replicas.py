@@ -7,9 +7,10 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from bench.processes import Child, clean_environ
+from bench.processes import Child, ChildFailed, clean_environ
 
 LEASE_SECONDS = 5.0
 GRACE_SECONDS = 5.0
@@ -18,6 +19,7 @@ OUTAGE_SECONDS = GRACE_SECONDS + 3
 READY_SECONDS = 90.0
 SKEWS = {1: "+3h", 3: "-7h"}
 """By number of the replica."""
+LEAST_OFF = timedelta(hours=1)
 LIBRARIES = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib*/faketime/libfaketimeMT.so.1")
 
 
@@ -64,7 +66,11 @@ class Slot:
         log = self.directory / f"replica-{self.number}-{len(self.logs)}.log"
         self.logs.append(log)
         self.child = await Child.start([str(sluice), "up"], log, self.environ, cwd=self.directory)
-        self.url = (await self.child.heard("ready", READY_SECONDS))["url"].rstrip("/")
+        said = await self.child.heard("ready", READY_SECONDS)
+        self.url = said["url"].rstrip("/")
+        off = datetime.fromisoformat(said["timestamp"]) - datetime.now(UTC)
+        if self.skew and abs(off) < LEAST_OFF:
+            raise ChildFailed(f"replica {self.number} was to be off by {self.skew}, and is by {off}")
 
     async def kill(self) -> None:
         if self.child is not None and self.child.process.returncode is None:
