@@ -204,7 +204,7 @@ async def _replaced(connection: Reader, core: Core, before: ScheduleRow, definit
     change.drop = True
     change.failures = 0
     exhausted = definition.max_runs is not None and state.runs_made >= definition.max_runs
-    change.next_nominal_at = None if exhausted else next(times_after(definition, state.now), None)
+    change.next_nominal_at = None if exhausted else next(times_after(definition, state.settled_until), None)
     change.look_at = look_at(definition, state, change.next_nominal_at, state.now)
     await _apply(connection, core, change)
     return change
@@ -283,7 +283,7 @@ async def _set_paused(core: Core, caller: Caller, name: str, *, paused: bool) ->
             # what has come until now and did not fire was paused, whichever way the pause changes
             change.lines = list(await asyncio.to_thread(left_over, definition, first, state.now, "paused"))
             if first is not None and first <= state.now:
-                change.next_nominal_at = next(times_after(definition, state.now), None)
+                change.next_nominal_at = next(times_after(definition, state.settled_until), None)
             change.look_at = look_at(definition, replace(state, paused=paused), change.next_nominal_at, state.now)
             waiting = (await schedules.first_waiting(connection, [row.id])).get(row.id)
             if not paused and waiting is not None:

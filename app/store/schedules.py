@@ -40,11 +40,18 @@ class ScheduleState:
     newest_id: str | None
     """The ledger's newest row, if it is of times without a run under this definition."""
     newest_outcome: str | None
+    newest_until: datetime | None
+    """The last nominal time in the ledger: ahead of `now` where the database's clock went back, as a failover may do."""
+
+    @property
+    def settled_until(self) -> datetime:
+        """Nominal times up to here are past, or in the ledger."""
+        return self.now if self.newest_until is None else max(self.now, self.newest_until)
 
     @classmethod
     def new(cls, tenant_id: int, tenant: str, name: str, now: datetime) -> "ScheduleState":
         """One that has no row yet."""
-        return cls(0, tenant_id, tenant, name, 1, 0, False, False, None, 0, 0, 0, 0, now, Runs(), None, None)
+        return cls(0, tenant_id, tenant, name, 1, 0, False, False, None, 0, 0, 0, 0, now, Runs(), None, None, None)
 
 
 _STATES = """
@@ -52,7 +59,7 @@ select s.id, s.tenant_id, n.name as tenant, s.name, s.version, s.seq, s.paused, 
   s.next_nominal_at, s.runs as runs_made, s.failures, s.queue_id, s.handler_id, clock_timestamp() as now,
   o.running, o.catching_up, o.waiting,
   case when l.task_id is null and l.outcome <> 'waiting' and l.nominal_at > s.updated_at then l.id::text end as newest_id,
-  l.outcome as newest_outcome
+  l.outcome as newest_outcome, l.nominal_until as newest_until
 from sluice.schedules s join sluice.tenants n on n.id = s.tenant_id
 cross join lateral (
   select count(*) filter (where r.outcome = 'running') as running,
@@ -60,7 +67,7 @@ cross join lateral (
          count(*) filter (where r.outcome = 'waiting') as waiting
   from sluice.schedule_runs r where r.schedule_id = s.id and r.outcome in ('running', 'waiting')) o
 left join lateral (
-  select r.id, r.outcome, r.task_id, r.nominal_at from sluice.schedule_runs r
+  select r.id, r.outcome, r.task_id, r.nominal_at, r.nominal_until from sluice.schedule_runs r
   where r.schedule_id = s.id and not r.extra order by r.nominal_at desc, r.id desc limit 1) l on true
 where s.id = any($1::bigint[])
 """

@@ -171,6 +171,21 @@ async def test_a_schedule_that_cannot_be_written_or_read_stops_no_other(core: Co
     assert len(core.schedules.resting) == 2
 
 
+async def test_after_a_clock_that_went_back_an_edit_begins_after_what_is_in_the_ledger(
+    core: Core, caller: Caller
+) -> None:
+    await put(core, caller, "s", cron="* * * * *")
+    ahead = "date_trunc('minute', clock_timestamp()) + interval '5 minutes'"
+    await core.db.fetch(
+        f"""
+        insert into sluice.schedule_runs (id, schedule_id, nominal_at, nominal_until, count, cause, extra, outcome, kept_until)
+        select gen_random_uuid(), id, {ahead}, {ahead}, 1, 'cron', false, 'missed', 'infinity' from sluice.schedules
+        """
+    )
+    await put(core, caller, "s", cron="* * * * *", payload=2)
+    assert await core.db.fetchval(f"select next_nominal_at > {ahead} from sluice.schedules")
+
+
 async def test_two_thousand_schedules_that_are_due_in_one_second_are_fired_in_moments(
     core: Core, caller: Caller
 ) -> None:

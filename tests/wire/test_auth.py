@@ -195,6 +195,8 @@ async def test_a_tenant_sees_and_changes_nothing_of_another(
     good(await mine.post(f"/queues/{queue}/pause"))
     task = await mine.enqueue(queue, "secret", idempotency_key="k", tags=["t"], correlation_id="c")
     batch = good(await mine.post("/batches", json={"queue": queue, "sealed": False}), 201)
+    schedule, yearly = fresh("s"), {"queue": queue, "payload": "secret", "cron": "@yearly"}
+    good(await mine.put(f"/schedules/{schedule}", json=yearly), 201)
     for method, path, code in (
         ("GET", f"/handlers/{named}", "handler_not_found"),
         ("DELETE", f"/handlers/{named}", "handler_not_found"),
@@ -213,6 +215,9 @@ async def test_a_tenant_sees_and_changes_nothing_of_another(
         ("POST", f"/tasks/{task['id']}/retry", "task_not_found"),
         ("GET", f"/batches/{batch['id']}", "batch_not_found"),
         *[("POST", f"/batches/{batch['id']}/{verb}", "batch_not_found") for verb in ("seal", "cancel", "retry")],
+        *[(method, f"/schedules/{schedule}", "schedule_not_found") for method in ("GET", "DELETE")],
+        *[("GET", f"/schedules/{schedule}/{noun}", "schedule_not_found") for noun in ("history", "preview")],
+        *[("POST", f"/schedules/{schedule}/{verb}", "schedule_not_found") for verb in ("pause", "resume", "trigger")],
     ):
         reply = await rival.client.request(method, path)
         problem(reply, 404, code)
@@ -221,6 +226,8 @@ async def test_a_tenant_sees_and_changes_nothing_of_another(
     added = await rival.post(f"/batches/{batch['id']}/tasks", json={"tasks": [{"payload": 1}]})
     problem(added, 404, "batch_not_found")
     problem(await rival.post("/batches", json={"queue": queue}), 422, "invalid", "/queue")
+    problem(await rival.put(f"/schedules/{schedule}", json=yearly), 422, "invalid", "/queue")
+    assert schedule not in [item["id"] for item in await rival.pages("/schedules")]
     for noun in ("handlers", "queues", "tasks", "batches"):
         assert not {named, queue} & {item.get("name", item.get("queue")) for item in await rival.pages(f"/{noun}")}
     for given in ({"queue": queue}, {"handler": named}, {"tag": "t"}, {"correlation_id": "c"}, {"batch": batch["id"]}):
