@@ -222,8 +222,9 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="chaos-", dir=ROOT / "build"))
     try:
         result = uvloop.run(Run(given, directory).whole(library))
-    except (ChildFailed, EmbeddedError, RuntimeError) as failure:
-        print(f"chaos: {failure}; see {directory}", file=sys.stderr)
+    except (ChildFailed, EmbeddedError, RuntimeError, httpx2.HTTPError, ExceptionGroup) as failure:
+        first = failure.exceptions[0] if isinstance(failure, ExceptionGroup) else failure
+        print(f"chaos: {first!r}; see {directory}", file=sys.stderr)
         return 1
     print(json.dumps(result) if given.json else table(result))
     if given.seconds >= FULL_SECONDS:
