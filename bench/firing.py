@@ -22,7 +22,7 @@ HEAD_SECONDS = 2
 """For making the copies, before the first time."""
 ENDED_SECONDS = 60.0
 MANY = 10_000
-SETTLE_SECONDS, IDLE_SECONDS = 1.0, 4.0
+SETTLE_SECONDS, IDLE_SECONDS = 2.0, 4.0
 
 _COPY = """
 insert into sluice.schedules ({columns})
