@@ -87,7 +87,13 @@ TASK_DEAD = _event(
 TASKS_EXPIRED = _event("tasks_expired", INFO, "Tasks passed expires_at before they started.", "tasks")
 TASKS_PURGED = _event("tasks_purged", INFO, "Waiting tasks were cancelled by a purge.", "tasks")
 SCHEDULE_MISSED = _event(
-    "schedule_missed", WARNING, "Nominal times of a schedule passed without a run.", "schedule", "times", "first", "last"
+    "schedule_missed",
+    WARNING,
+    "Nominal times of a schedule passed without a run.",
+    "schedule",
+    "times",
+    "first",
+    "last",
 )
 SCHEDULE_OVERDUE = _event(
     "schedule_overdue", WARNING, "A schedule should have fired, and nothing has done it.", "schedule", "overdue_seconds"

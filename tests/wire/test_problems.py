@@ -78,13 +78,6 @@ async def test_head_answers_as_get_does_without_a_body(api: Api, path: str) -> N
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/schedules"),
-        ("PUT", "/schedules/x"),
-        ("POST", "/schedules/preview"),
-        ("POST", "/batches"),
-        ("GET", f"/batches/{NOBODY}"),
-        ("POST", "/definitions/plan"),
-        ("POST", "/definitions/apply"),
         ("GET", "/audit"),
         ("GET", "/"),
         ("GET", "/queues/"),
