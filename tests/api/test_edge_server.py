@@ -175,11 +175,11 @@ async def test_a_slow_application_is_not_the_clients_fault() -> None:
         await released.wait()
         await echo(scope, receive, send)
 
-    async with serving(app, head_seconds=0.05, body_seconds=0.05) as (_, port), connected(port) as client:
+    async with serving(app, head_seconds=0.3, body_seconds=0.3) as (_, port), connected(port) as client:
         client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 300000\r\n\r\n" + b"x" * 300_000)
         await client.writer.drain()
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.3):
+            async with asyncio.timeout(0.6):
                 await client.reader.read(1)
         released.set()
         assert (await client.response())[0] == 200

@@ -30,6 +30,8 @@ NAMES = {
     "sluice_leases_lost": "counter",
     "sluice_leases_reaped": "counter",
     "sluice_group_size": "histogram",
+    "sluice_schedule_overdue_seconds": "gauge",
+    "sluice_schedule_missed": "counter",
     "sluice_loop_lag_seconds": "gauge",
 }
 
