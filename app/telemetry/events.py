@@ -102,7 +102,7 @@ SCHEDULE_FAILED = _event(
     "schedule_failed", ERROR, "An error of ours met a schedule; this replica tries it again soon.", "schedule_id"
 )
 SCHEDULE_PAUSED = _event("schedule_paused", WARNING, "A schedule has paused itself.", "schedule", "reason")
-BATCH_COMPLETED = _event("batch_completed", INFO, "All tasks of a batch have ended.", "batch")
+BATCH_COMPLETED = _event("batch_completed", DEBUG, "All tasks of a batch have ended.", "batch")
 HANDLER_DISABLED = _event("handler_disabled", WARNING, "A handler said 410: its tasks wait.", "handler", "reason")
 
 # Housekeeping
