@@ -78,13 +78,13 @@ async def lost_under_kills(postgres: EmbeddedPostgres, replica: Replica, kills: 
         ending.set()
         await asyncio.gather(*enqueuers)
 
-    async def stored_now() -> list[str] | None:
+    async def stored_now() -> tuple[list[str]] | None:
         try:
-            return [row[0] for row in await replica.sluice.core.db.fetch(STORED)]
+            return ([row[0] for row in await replica.sluice.core.db.fetch(STORED)],)
         except db.Unavailable:
             return None
 
-    stored: list[str] = await poll(stored_now, 30)  # type: ignore[arg-type]
+    [stored] = await poll(stored_now, 30)  # type: ignore[misc,arg-type]
     assert len(set(acknowledged)) == len(acknowledged) > kills * between
     return set(acknowledged).difference(stored)
 
