@@ -105,7 +105,8 @@ class SluiceProcess:
 
 async def start_process(*arguments: str, environment: dict[str, str | None]) -> SluiceProcess:
     """Start `sluice ARGUMENTS`; None takes a variable out of the environment."""
-    merged = {**os.environ, **environment}
+    # a replica under coverage costs twice as much, and what it runs is measured in the tests' own processes too
+    merged = {**os.environ, "COVERAGE_PROCESS_CONFIG": None, **environment}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -20,7 +20,7 @@ from tests.support import poll
 from tests.wire.api import Api
 from tests.wire.test_followups import answer, unit
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 UNITS = int(os.environ.get("SLUICE_TEST_UNITS", "5000"))
 PAGE = 1000

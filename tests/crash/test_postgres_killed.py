@@ -84,7 +84,7 @@ async def lost_under_kills(postgres: EmbeddedPostgres, replica: Replica, kills: 
         except db.Unavailable:
             return None
 
-    [stored] = await poll(stored_now, 30)  # type: ignore[misc,arg-type]
+    [stored] = await poll(stored_now, 30)  # type: ignore[arg-type,var-annotated]
     assert len(set(acknowledged)) == len(acknowledged) > kills * between
     return set(acknowledged).difference(stored)
 

@@ -12,7 +12,7 @@ import pytest
 from app.cli import demo
 from app.cli.demo_processes import DemoFailed
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 STEPS = ("delivery", "retry", "dead letter", "delayed", "replay", "2 replicas", "kill -9")
 

@@ -17,6 +17,7 @@ from tests.support import poll
 from tests.wire.api import Api, good
 
 pytestmark = [
+    pytest.mark.ci,
     pytest.mark.anyio,
     pytest.mark.skipif(shutil.which("curl") is None, reason="it is told in curl"),
 ]

@@ -19,7 +19,7 @@ from app.store.views import TaskQuery
 from tests.databases import create_database, drop_database
 from tests.plans.plans import WatchedDatabase
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.ci, pytest.mark.anyio, pytest.mark.timeout(120)]
 
 CALLS, GROUP, QUEUES = 7, 40, 10
 OTHERS = 100_000

@@ -23,7 +23,7 @@ from tests.databases import create_database, drop_database
 from tests.plans.loading import HISTORY, QUEUES, TASKS, batch_id, load, task_id
 from tests.plans.plans import CALLED, WatchedDatabase
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ci, pytest.mark.anyio, pytest.mark.timeout(240)]
 
 CALLS = 7
 GROUP = 40
