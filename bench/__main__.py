@@ -147,8 +147,9 @@ async def run(plan: Plan, only_ceilings: bool, directory: Path) -> dict[str, Any
         await bare_enqueue.stop()
         progress("end to end")
         end_to_end = await bench.rounds(lambda: bench.bare_way(deliverer, database), our_way if subject else None)
-        settle = await settled(bench, subject, own_dsn) if subject else None
+        # before the batch, which leaves the vacuum much to do
         delays = await idle(bench, subject) if subject else None
+        settle = await settled(bench, subject, own_dsn) if subject else None
         lags, idle_schedules = await schedules(bench, subject, own_dsn) if subject else (None, None)
         return {
             "machine": measures.machine(directory, await database.fetchval("show server_version"), load_before),
