@@ -17,7 +17,7 @@ from tests.sluices import Replica, SluiceProcess, end, start_process
 from tests.support import poll
 from tests.wire.api import AT_ONCE, Api, good
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 Start = Callable[..., Awaitable[SluiceProcess]]
 FAST = {"backoff": {"kind": "fixed", "seconds": 0}, "max_attempts": 5}

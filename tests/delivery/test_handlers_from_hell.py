@@ -399,7 +399,9 @@ async def test_a_handler_that_accepts_nothing_costs_the_deadline(transport: Tran
     with socket.create_server(("127.0.0.1", 0), backlog=1) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
         errors = await asyncio.gather(*(failure(transport, url, SHORT_SECONDS) for _ in range(8)))
-    assert {error.outcome for error in errors} == {"timeout"}
+    # the kernel may also refuse what its queue cannot hold
+    outcomes = {error.outcome for error in errors}
+    assert "timeout" in outcomes and outcomes <= {"timeout", "unreachable"}
 
 
 async def test_a_slow_handler_holds_up_no_other(transport: Transport) -> None:

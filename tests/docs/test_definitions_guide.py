@@ -13,6 +13,7 @@ from tests.sluices import Replica
 from tests.wire.api import Api, good
 
 pytestmark = [
+    pytest.mark.ci,
     pytest.mark.anyio,
     pytest.mark.skipif(shutil.which("curl") is None, reason="it is told in curl"),
 ]

@@ -20,7 +20,7 @@ from tests.sluices import Replica
 from tests.support import poll
 from tests.wire.api import AT_ONCE, Api, good
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 GUIDES = ROOT / "docs" / "guides"
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="it is told in curl")

@@ -11,7 +11,7 @@ from tests.handlers import Handler, Received, Reply
 from tests.sluices import SluiceProcess
 from tests.wire.api import AT_ONCE, Api, good
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 Start = Callable[..., Awaitable[SluiceProcess]]
 

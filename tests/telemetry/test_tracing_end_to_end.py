@@ -12,7 +12,7 @@ from tests.support import poll
 from tests.telemetry.collector import Collector, attributes, collecting
 from tests.wire.api import AT_ONCE, Api, good
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 Start = Callable[..., Awaitable[SluiceProcess]]
 
