@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from app.domain.batches import BatchRequest, BatchView
-from app.domain.errors import Refusal, invalid_field
+from app.domain.errors import Refusal
 from app.domain.tasks import Enqueue
 from app.service import bulk
 from app.service.bulk import Result
 from app.service.context import Caller, Core
-from app.service.tasks import LOOKUPS, check, find_queue, keeps_changing
+from app.service.tasks import LOOKUPS, check, keeps_changing, named_queue
 from app.store import batches, partitions, sweeps
 from app.store.batches import Completion, Swept
 from app.store.db import PartitionMissing
-from app.store.queues import QueueRow
 
 CHUNK = 500
 CANCEL_SECONDS = 10.0
@@ -59,10 +58,10 @@ async def create(
 async def _create(core: Core, caller: Caller, batch_id: str, request: BatchRequest, *, sealed: bool) -> None:
     then = request.on_complete
     for _ in range(LOOKUPS):
-        row = await _named_queue(core, caller, request.queue, "/queue")
+        row = await named_queue(core, caller, request.queue, "/queue")
         completion = None
         if then is not None:
-            target = await _named_queue(core, caller, then.queue, "/on_complete/queue")
+            target = await named_queue(core, caller, then.queue, "/on_complete/queue")
             await check(core, target, None, Enqueue(then.payload), "/on_complete")
             completion = Completion(target.id, target.version, then.payload)
         if await batches.create(
@@ -72,15 +71,6 @@ async def _create(core: Core, caller: Caller, batch_id: str, request: BatchReque
         for name in (request.queue, *(() if then is None else (then.queue,))):
             core.queue_cache.pop((caller.tenant_id, name), None)
     raise keeps_changing(request.queue)
-
-
-async def _named_queue(core: Core, caller: Caller, name: str, where: str) -> QueueRow:
-    try:
-        return await find_queue(core, caller, name)
-    except Refusal as refusal:
-        if refusal.code != "queue_not_found":
-            raise
-        raise invalid_field(where, refusal.detail) from None
 
 
 async def add(

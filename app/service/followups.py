@@ -15,7 +15,7 @@ from app.domain.followups import Page, parse_followup
 from app.domain.outcomes import FollowupsFault
 from app.domain.tasks import Enqueue
 from app.service.context import Caller, Core
-from app.service.tasks import LOOKUP_SECONDS, LOOKUPS, check, entry_of, find_queue
+from app.service.tasks import LOOKUP_SECONDS, LOOKUPS, check, entry_of, named_queue
 from app.store import batches, handlers, partitions
 from app.store.batches import Completion, Followed
 from app.store.db import PartitionMissing
@@ -49,19 +49,13 @@ class _Making:
 
     async def add(self, queue: str, task: Enqueue, where: str) -> None:
         core, caller = self.core, self.caller
-        try:
-            row = await find_queue(core, caller, queue)
-        except Refusal as refusal:
-            if refusal.code == "unavailable":
-                raise
-            self.errors.append(FieldError(where + "/queue", refusal.detail))
-            return
         own = None
         if task.handler is not None:
             if task.handler not in self.own:
                 self.own[task.handler] = await handlers.find_own(core.db, caller.tenant_id, task.handler)
             own = self.own[task.handler]
         try:
+            row = await named_queue(core, caller, queue, where + "/queue")
             # their keys are the batch's: none of them replays what an enqueue made under the same key
             await check(core, row, own, msgspec.structs.replace(task, idempotency_key=None), where)
         except Refusal as refusal:

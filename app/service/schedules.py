@@ -31,7 +31,7 @@ from app.domain.tasks import Enqueue
 from app.domain.zones import zone_of
 from app.service.context import Caller, Core
 from app.service.firing import Change, announce, look_at
-from app.service.tasks import LOOKUP_SECONDS, LOOKUPS, check, find_queue
+from app.service.tasks import LOOKUP_SECONDS, LOOKUPS, check, named_queue
 from app.store import handlers, schedules
 from app.store.queues import QueueRow
 from app.store.schedules import Columns, LedgerRow, Reader, ScheduleRow, ScheduleState
@@ -122,23 +122,16 @@ async def put(core: Core, caller: Caller, name: str, definition: ScheduleDefinit
 
 
 async def _named(core: Core, caller: Caller, definition: ScheduleDefinition) -> _Named:
-    queue = await _queue(core, caller, definition.queue, "/queue")
+    queue = await named_queue(core, caller, definition.queue, "/queue")
     own = None
     if definition.handler is not None:
         own = await handlers.find_own(core.db, caller.tenant_id, definition.handler)
     await check(core, queue, own, Enqueue(definition.payload, handler=definition.handler))
     then = None
     if definition.on_complete is not None:
-        then = await _queue(core, caller, definition.on_complete.queue, "/on_complete/queue")
+        then = await named_queue(core, caller, definition.on_complete.queue, "/on_complete/queue")
         await check(core, then, None, Enqueue(definition.on_complete.payload), "/on_complete")
     return _Named(queue, then, own.id if own else 0)
-
-
-async def _queue(core: Core, caller: Caller, name: str, where: str) -> QueueRow:
-    try:
-        return await find_queue(core, caller, name)
-    except Refusal as refusal:
-        raise invalid_field(where, refusal.detail) from None
 
 
 async def _put(
@@ -304,7 +297,11 @@ async def trigger(core: Core, caller: Caller, name: str, payload: bytes | None, 
     caller.require("use")
     if payload is not None:
         definition = _definition(await find(core, caller, name))
-        await check(core, await find_queue(core, caller, definition.queue), None, Enqueue(payload))
+        core.queue_cache.pop(
+            (caller.tenant_id, definition.queue), None
+        )  # nothing later says that its schema has changed
+        queue = await named_queue(core, caller, definition.queue, "")
+        await check(core, queue, None, Enqueue(payload))
     async with core.db.transaction() as connection:
         row = await _locked(connection, caller, name)
         [state] = await schedules.states(connection, [row.id])

@@ -218,6 +218,16 @@ async def find_queue(core: Core, caller: Caller, name: str) -> QueueRow:
     return row
 
 
+async def named_queue(core: Core, caller: Caller, name: str, where: str) -> QueueRow:
+    """The queue that a document names at the pointer `where`. Raises Refusal: invalid where there is none, unavailable."""
+    try:
+        return await find_queue(core, caller, name)
+    except Refusal as refusal:
+        if refusal.code != "queue_not_found":
+            raise
+        raise invalid_field(where, refusal.detail) from None
+
+
 def entry_of(core: Core, row: QueueRow, handler_id: int, request: Enqueue, context: TraceContext | None) -> Entry:
     options: dict[str, Any] = {
         "type": request.type,

@@ -27,6 +27,8 @@ async def test_while_the_database_is_away_routes_say_so_and_outcomes_wait(
         api.get(f"/tasks/{tasks[0]['id']}"),
         api.post(f"/queues/{queue}/pause"),
         api.get("/tasks"),
+        api.put("/schedules/s", json={"queue": "not-asked-for-before", "payload": 1, "every_seconds": 60}),
+        api.post("/batches", json={"queue": "not-asked-for-before", "tasks": []}),
     )
     for answer in answers:
         problem(answer, 503, "unavailable")
