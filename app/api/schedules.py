@@ -31,7 +31,7 @@ from app.domain.instants import format_instant, parse_instant
 from app.domain.names import NAME_PATTERN, is_name
 from app.domain.schedules import parse_schedule
 from app.domain.tasks import payload_of
-from app.service import schedules
+from app.service import backfills, schedules
 
 
 class BytesRoute(StrictRoute):
@@ -180,7 +180,7 @@ async def trigger_schedule(
 async def backfill_schedule(core: CoreDep, caller: Manager, name: ScheduleName, body: BackfillIn) -> Response:
     """Run the times of a window that have no run yet, at most 10,000."""
     from_, to = body.window()
-    found = await schedules.backfill(core, caller, name, from_, to, body.overlap, body.rerun)
+    found = await backfills.backfill(core, caller, name, from_, to, body.overlap, body.rerun)
     return BackfilledOut.of(found).reply(202)
 
 

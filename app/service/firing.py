@@ -17,9 +17,10 @@ from app.domain.firing import PAUSED_LOOK, Overlap, Runs, Start, Without, fires_
 from app.domain.instants import format_instant
 from app.domain.schedules import ScheduleDefinition, parse_schedule
 from app.service.context import Core
-from app.store import schedules
-from app.store.db import Unavailable
-from app.store.schedules import Finished, Reader, ScheduleState
+from app.store import ledger, schedules
+from app.store.db import Reader, Unavailable
+from app.store.ledger import Finished, WaitingStart
+from app.store.schedules import ScheduleState
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
@@ -261,14 +262,14 @@ def announce(core: Core, change: Change) -> None:
 
 async def finish(core: Core, limit: int) -> int:
     """Write the end of up to `limit` runs, and start what waited for it; how many were found."""
-    found = await schedules.finished(core.db, limit)
+    found = await ledger.finished(core.db, limit)
     if not found:
         return 0
     states = await schedules.states(core.db, core.schedules.awake(sorted({end.schedule_id for end in found})))
     await core.schedules.load(core.db, states)
     # read after the states: if another replica has written any of it since, the state is no longer current
     ends = await _still_open(core, found)
-    waiting = await schedules.first_waiting(core.db, list(ends))
+    waiting = await ledger.first_waiting(core.db, list(ends))
     changes = []
     for state in states:
         definition = core.schedules.of(state)
@@ -280,7 +281,7 @@ async def finish(core: Core, limit: int) -> int:
 
 async def _still_open(core: Core, found: Sequence[Finished]) -> dict[int, list[Finished]]:
     """By schedule, those that nobody has written the end of."""
-    running = await schedules.running(core.db, [end.run_id for end in found])
+    running = await ledger.running(core.db, [end.run_id for end in found])
     ends: defaultdict[int, list[Finished]] = defaultdict(list)
     for end in found:
         if end.run_id in running:
@@ -289,7 +290,7 @@ async def _still_open(core: Core, found: Sequence[Finished]) -> dict[int, list[F
 
 
 def _ended(
-    definition: ScheduleDefinition, state: ScheduleState, ends: list[Finished], waiting: schedules.WaitingStart | None
+    definition: ScheduleDefinition, state: ScheduleState, ends: list[Finished], waiting: WaitingStart | None
 ) -> Change:
     change = Change.of(state, None)
     change.ends = ends
@@ -303,11 +304,17 @@ def _ended(
         change.failures = 0
     paused = state.paused or change.pause is not None
     change.look_at = look_at(definition, replace(state, paused=paused), state.next_nominal_at, state.now)
-    if waiting is not None and not paused and not state.deleted:
-        overlap: Overlap = waiting.overlap or definition.overlap  # type: ignore[assignment]  # stored as it was judged
+    if not paused and not state.deleted:
         left = Runs(
             state.runs.running - len(ends), state.runs.catching_up - sum(end.cause == "catch_up" for end in ends)
         )
-        if may_start(overlap, left):
-            change.starts = [waiting.run_id]
+        change.starts = released(definition, waiting, left)
     return change
+
+
+def released(definition: ScheduleDefinition, waiting: WaitingStart | None, runs: Runs) -> list[str]:
+    """The oldest waiting start, if nothing is in its way any more: one at a time, for it is in the way of the next."""
+    if waiting is None:
+        return []
+    overlap: Overlap = waiting.overlap or definition.overlap  # type: ignore[assignment]  # stored as it was judged
+    return [waiting.run_id] if may_start(overlap, runs) else []

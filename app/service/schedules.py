@@ -8,15 +8,15 @@ in the ledger, and its waiting starts are dropped.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from itertools import groupby, islice, pairwise, takewhile
+from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 from app.domain.conditions import Conditions
-from app.domain.errors import FieldError, Refusal, invalid, invalid_field
-from app.domain.firing import Due, Overlap, Start, Without, judge, left_over, may_start
+from app.domain.errors import FieldError, Refusal, invalid
+from app.domain.firing import Due, Overlap, judge, left_over
 from app.domain.instants import format_instant
 from app.domain.names import NAME_RULE, is_name
 from app.domain.schedules import (
@@ -30,17 +30,16 @@ from app.domain.schedules import (
 from app.domain.tasks import Enqueue
 from app.domain.zones import zone_of
 from app.service.context import Caller, Core
-from app.service.firing import Change, announce, look_at
+from app.service.firing import Change, announce, look_at, released
 from app.service.tasks import LOOKUP_SECONDS, LOOKUPS, check, named_queue
-from app.store import handlers, schedules
+from app.store import handlers, ledger, schedules
+from app.store.db import Reader
+from app.store.ledger import LedgerRow
 from app.store.queues import QueueRow
-from app.store.schedules import Columns, LedgerRow, Reader, ScheduleRow, ScheduleState
+from app.store.schedules import Columns, ScheduleRow, ScheduleState
 
 SHOWN_TIMES = 5
-MAX_BACKFILL = 10_000
 TICK = timedelta(microseconds=1)
-FIRST = datetime(1970, 1, 1, tzinfo=UTC)
-"""No time before this is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ def _not_found(name: str) -> Refusal:
 
 def shown(row: ScheduleRow, now: datetime) -> dict[str, Any]:
     """As the wire has it. The times are those that will fire: of a paused schedule, those it would have."""
-    definition = _definition(row)
+    definition = definition_of(row)
     view: dict[str, Any] = {"id": row.name, **schedule_to_dict(definition)}
     view["payload"] = msgspec.Raw(row.payload)
     view |= {
@@ -85,7 +84,7 @@ def shown(row: ScheduleRow, now: datetime) -> dict[str, Any]:
     return view | {"times": _times(definition, times), "reading": reading(definition)}
 
 
-def _definition(row: ScheduleRow) -> ScheduleDefinition:
+def definition_of(row: ScheduleRow) -> ScheduleDefinition:
     return parse_schedule(row.definition.encode(), 2**31)
 
 
@@ -192,18 +191,19 @@ async def _replaced(connection: Reader, core: Core, before: ScheduleRow, definit
     outcome = "paused" if state.paused else "superseded"
     change = Change.of(state, None)
     change.lines = list(
-        await asyncio.to_thread(left_over, _definition(before), state.next_nominal_at, state.now, outcome)
+        await asyncio.to_thread(left_over, definition_of(before), state.next_nominal_at, state.now, outcome)
     )
     change.drop = True
     change.failures = 0
     exhausted = definition.max_runs is not None and state.runs_made >= definition.max_runs
     change.next_nominal_at = None if exhausted else next(times_after(definition, state.settled_until), None)
     change.look_at = look_at(definition, state, change.next_nominal_at, state.now)
-    await _apply(connection, core, change)
+    await write_held(connection, core, change)
     return change
 
 
-async def _apply(connection: Reader, core: Core, change: Change) -> None:
+async def write_held(connection: Reader, core: Core, change: Change) -> None:
+    """Under the lock of the schedule's row, so that what was judged by still holds."""
     written = await schedules.apply(connection, [change.told(core)], core.replica.name, wait=True)
     assert written, "its row is locked"
 
@@ -239,7 +239,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
         [state] = await schedules.states(connection, [row.id])
         change = Change.of(state, None)
         change.drop = True
-        await _apply(connection, core, change)
+        await write_held(connection, core, change)
         await schedules.mark_deleted(connection, row.id)
 
 
@@ -269,7 +269,7 @@ async def _set_paused(core: Core, caller: Caller, name: str, *, paused: bool) ->
     async with core.db.transaction() as connection:
         row = await _locked(connection, caller, name)
         if row.paused != paused:
-            definition = _definition(row)
+            definition = definition_of(row)
             [state] = await schedules.states(connection, [row.id])
             change = Change.of(state, None)
             first = state.next_nominal_at
@@ -278,12 +278,10 @@ async def _set_paused(core: Core, caller: Caller, name: str, *, paused: bool) ->
             if first is not None and first <= state.now:
                 change.next_nominal_at = next(times_after(definition, state.settled_until), None)
             change.look_at = look_at(definition, replace(state, paused=paused), change.next_nominal_at, state.now)
-            waiting = (await schedules.first_waiting(connection, [row.id])).get(row.id)
-            if not paused and waiting is not None:
-                overlap: Overlap = waiting.overlap or definition.overlap  # type: ignore[assignment]
-                if may_start(overlap, state.runs):
-                    change.starts = [waiting.run_id]
-            await _apply(connection, core, change)
+            waiting = (await ledger.first_waiting(connection, [row.id])).get(row.id)
+            if not paused:
+                change.starts = released(definition, waiting, state.runs)
+            await write_held(connection, core, change)
             await schedules.set_paused(connection, row.id, "paused by request" if paused else None, paused=paused)
             row = await _locked(connection, caller, name)
     if change is not None:
@@ -296,7 +294,7 @@ async def trigger(core: Core, caller: Caller, name: str, payload: bytes | None, 
     payload_schema_mismatch."""
     caller.require("use")
     if payload is not None:
-        definition = _definition(await find(core, caller, name))
+        definition = definition_of(await find(core, caller, name))
         core.queue_cache.pop(
             (caller.tenant_id, definition.queue), None
         )  # nothing later says that its schema has changed
@@ -305,139 +303,17 @@ async def trigger(core: Core, caller: Caller, name: str, payload: bytes | None, 
     async with core.db.transaction() as connection:
         row = await _locked(connection, caller, name)
         [state] = await schedules.states(connection, [row.id])
-        definition = _definition(row)
+        definition = definition_of(row)
         judged = judge([Due(state.now, "trigger", extra=True)], state.runs, overlap or definition.overlap)
         change = Change.of(state, look_at(definition, state, state.next_nominal_at, state.now))
         change.lines, change.cancel = judged.lines, judged.cancel
         change.counted, change.overlap, change.payload = False, overlap, payload
-        await _apply(connection, core, change)
-        [made] = await schedules.history(
+        await write_held(connection, core, change)
+        [made] = await ledger.history(
             connection, row.id, outcome=None, from_=state.now, to=state.now + TICK, before=None, limit=1
         )
     announce(core, change)
     return made
-
-
-@dataclass(frozen=True, slots=True)
-class Backfilled:
-    matched: int
-    """Nominal times in the window."""
-    started: int
-    waiting: int
-    passed_over: int
-    """Times that have a run already, or are about to be fired."""
-    skipped: int
-    """Times that overlap kept from running; they stay as they were."""
-
-
-async def backfill(
-    core: Core, caller: Caller, name: str, from_: datetime, to: datetime, overlap: Overlap | None, rerun: bool
-) -> Backfilled:
-    """Run the nominal times in [from_, to) that have none. Raises Refusal: schedule_not_found, invalid, unavailable."""
-    caller.require("manage")
-    if to <= from_:
-        raise invalid_field("/to", "is not after from")
-    for tried in range(LOOKUPS):
-        await asyncio.sleep(LOOKUP_SECONDS * tried)
-        row = await find(core, caller, name)
-        definition = _definition(row)
-        [state] = await schedules.states(core.db, [row.id])
-        if to > state.now:
-            raise invalid_field("/to", f"is ahead: it is {format_instant(state.now)}")
-        times = await asyncio.to_thread(_times_between, definition, from_, to)
-        if len(times) > MAX_BACKFILL:
-            raise invalid_field("/to", f"the window has more than {MAX_BACKFILL} nominal times")
-        rows = await schedules.overlapping(core.db, row.id, from_, to)
-        made = await asyncio.to_thread(_backfill, definition, state, times, rows, overlap, rerun)
-        async with core.db.transaction() as connection:
-            if not await schedules.lock_state(connection, state):
-                continue
-            await schedules.take_out(connection, made.taken)
-            await _apply(connection, core, made.change)
-        announce(core, made.change)
-        return made.result
-    raise Refusal("unavailable", f"schedule {name} keeps changing", retry_after_seconds=1)
-
-
-def _times_between(definition: ScheduleDefinition, from_: datetime, to: datetime) -> list[datetime]:
-    """Of [from_, to), at most one more than a backfill may take."""
-    times = takewhile(lambda time: time < to, times_after(definition, max(from_, FIRST) - TICK))
-    return list(islice(times, MAX_BACKFILL + 1))
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    change: Change
-    taken: list[str]
-    result: Backfilled
-
-
-def _backfill(
-    definition: ScheduleDefinition,
-    state: ScheduleState,
-    times: Sequence[datetime],
-    rows: Sequence[LedgerRow],
-    overlap: Overlap | None,
-    rerun: bool,
-) -> _Made:
-    ran = {row.nominal_at for row in rows if row.fired_at is not None or row.outcome == "waiting"}
-    coming = state.next_nominal_at or datetime.max.replace(tzinfo=UTC)
-    candidates = [
-        Due(time, "backfill", extra=time in ran) for time in times if (rerun or time not in ran) and time < coming
-    ]
-    judged = judge(candidates, state.runs, overlap or definition.overlap)
-    starts = [line for line in judged.lines if isinstance(line, Start)]
-    taken_times = {line.due.nominal_at for line in starts if not line.due.extra}
-    change = Change.of(replace(state, newest_id=None), look_at(definition, state, state.next_nominal_at, state.now))
-    change.lines, change.cancel = list(starts), judged.cancel
-    change.counted, change.overlap = False, overlap
-    taken: list[str] = []
-    for row in rows:
-        if row.fired_at is None and row.outcome != "waiting":
-            out = sorted(time for time in taken_times if row.nominal_at <= time <= row.nominal_until)
-            if out:
-                taken.append(row.id)
-                change.lines += _pieces(definition, row, out)
-    waiting = sum(line.waiting for line in starts)
-    result = Backfilled(
-        len(times), len(starts) - waiting, waiting, len(times) - len(candidates), len(candidates) - len(starts)
-    )
-    return _Made(change, taken, result)
-
-
-def _pieces(definition: ScheduleDefinition, row: LedgerRow, out: Sequence[datetime]) -> list[Without]:
-    """What stays of a row without these times of it."""
-    if row.count == 1:
-        return []
-    within = takewhile(lambda time: time <= row.nominal_until, times_after(definition, row.nominal_at - TICK))
-    times = list(islice(within, row.count + 1))
-    if len(times) != row.count or times[0] != row.nominal_at or times[-1] != row.nominal_until:
-        return _parts(row, out)
-    taken = set(out)
-    runs = ((went, list(group)) for went, group in groupby(times, key=taken.__contains__))
-    return [_part(row, group[0], group[-1], len(group)) for went, group in runs if not went]
-
-
-def _parts(row: LedgerRow, out: Sequence[datetime]) -> list[Without]:
-    """As _pieces, of a row from an earlier definition. Its times are not known any more: what stays of them is spread evenly
-    over what stays of its range."""
-    edges = [row.nominal_at - TICK, *out, row.nominal_until + TICK]
-    gaps = [(a + TICK, b - TICK) for a, b in pairwise(edges) if b - a > TICK]
-    left = row.count - (out[0] == row.nominal_at) - (out[-1] == row.nominal_until)
-    length = sum((b - a + TICK for a, b in gaps), timedelta())
-    parts: list[Without] = []
-    passed, given = timedelta(), 0
-    for a, b in gaps:
-        passed += b - a + TICK
-        count = round(left * (passed / length)) - given
-        if count:
-            parts.append(_part(row, a, b, count))
-        given += count
-    return parts
-
-
-def _part(row: LedgerRow, first: datetime, last: datetime, count: int) -> Without:
-    return Without(first, last, count, row.outcome, row.cause)  # type: ignore[arg-type]  # as it was read
 
 
 async def history(
@@ -453,12 +329,10 @@ async def history(
 ) -> tuple[list[LedgerRow], bool]:
     """Newest first; and whether there are more. Raises Refusal (schedule_not_found)."""
     row = await find(core, caller, name)
-    found = await schedules.history(
-        core.db, row.id, outcome=outcome, from_=from_, to=to, before=before, limit=limit + 1
-    )
+    found = await ledger.history(core.db, row.id, outcome=outcome, from_=from_, to=to, before=before, limit=limit + 1)
     return found[:limit], len(found) > limit
 
 
 async def preview_saved(core: Core, caller: Caller, name: str, count: int, after: datetime) -> dict[str, Any]:
     """Raises Refusal (schedule_not_found)."""
-    return preview(_definition(await find(core, caller, name)), count, after)
+    return preview(definition_of(await find(core, caller, name)), count, after)

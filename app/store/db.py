@@ -5,7 +5,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
@@ -98,6 +98,12 @@ def create_engine(dsn: str) -> AsyncEngine:
         pool_timeout=CONNECT_SECONDS,
         pool_pre_ping=True,
     )
+
+
+class Reader(Protocol):
+    """The database itself, or a connection in a transaction."""
+
+    async def fetch(self, sql: str, *args: Any) -> list[Any]: ...
 
 
 class Database:

@@ -6,18 +6,22 @@ CHUNK = 2000
 RECEIPT_HOURS = 1
 
 _KEYS = """
-delete from sluice.idempotency_keys k using (
-  select queue_id, key from sluice.idempotency_keys where expires_at <= statement_timestamp()
-  order by expires_at limit $1 for update skip locked) x
-where k.queue_id = x.queue_id and k.key = x.key and k.expires_at <= statement_timestamp()
-returning 1
+with gone as (
+  delete from sluice.idempotency_keys k using (
+    select queue_id, key from sluice.idempotency_keys where expires_at <= statement_timestamp()
+    order by expires_at limit $1 for update skip locked) x
+  where k.queue_id = x.queue_id and k.key = x.key and k.expires_at <= statement_timestamp()
+  returning 1)
+select count(*) from gone
 """
 
 _RECEIPTS = """
-delete from sluice.receipts where group_id = any(array(
-  select group_id from sluice.receipts where created_at < statement_timestamp() - make_interval(hours => $2)
-  order by created_at limit $1))
-returning 1
+with gone as (
+  delete from sluice.receipts where group_id = any(array(
+    select group_id from sluice.receipts where created_at < statement_timestamp() - make_interval(hours => $2)
+    order by created_at limit $1))
+  returning 1)
+select count(*) from gone
 """
 
 # a batch that a redrive has reopened keeps its keys until all of it has ended again
@@ -54,46 +58,41 @@ select count(*) from gone
 
 
 _RUNS = """
-delete from sluice.schedule_runs where id = any(array(
-  select id from sluice.schedule_runs where kept_until <= statement_timestamp() and outcome not in ('running', 'waiting')
-  order by kept_until limit $1))
-returning 1
+with gone as (
+  delete from sluice.schedule_runs where id = any(array(
+    select id from sluice.schedule_runs where kept_until <= statement_timestamp() and outcome not in ('running', 'waiting')
+    order by kept_until limit $1))
+  returning 1)
+select count(*) from gone
 """
 
 
 async def idempotency_keys(db: Database) -> int:
     """Forget keys past their time; how many."""
-    total = 0
-    while count := len(await db.fetch(_KEYS, CHUNK)):
-        total += count
-    return total
+    return await _all(db, _KEYS, CHUNK)
 
 
 async def receipts(db: Database) -> int:
-    total = 0
-    while count := len(await db.fetch(_RECEIPTS, CHUNK, RECEIPT_HOURS)):
-        total += count
-    return total
+    return await _all(db, _RECEIPTS, CHUNK, RECEIPT_HOURS)
 
 
 async def followup_keys(db: Database) -> int:
     """Forget the keys of batches that completed long enough ago."""
-    total = 0
-    while count := int(await db.fetchval(_FOLLOWUP_KEYS, CHUNK)):
-        total += count
-    return total
+    return await _all(db, _FOLLOWUP_KEYS, CHUNK)
 
 
 async def batches(db: Database) -> int:
-    total = 0
-    while count := int(await db.fetchval(_BATCHES, CHUNK)):
-        total += count
-    return total
+    return await _all(db, _BATCHES, CHUNK)
 
 
 async def schedule_runs(db: Database) -> int:
     """Forget what the ledger has kept long enough; a run that has not ended stays."""
+    return await _all(db, _RUNS, CHUNK)
+
+
+async def _all(db: Database, statement: str, *arguments: int) -> int:
+    """Chunk by chunk, each a statement that answers how many it deleted, until there are no more."""
     total = 0
-    while count := len(await db.fetch(_RUNS, CHUNK)):
+    while count := int(await db.fetchval(statement, *arguments)):
         total += count
     return total

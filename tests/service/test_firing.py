@@ -12,7 +12,7 @@ from app.domain.queues import QueueDefinition
 from app.domain.schedules import parse_schedule
 from app.service import firing, queues, schedules
 from app.service.context import Caller, Core
-from app.store import batches
+from app.store import batches, ledger
 from app.store import schedules as store
 
 pytestmark = pytest.mark.anyio
@@ -80,15 +80,15 @@ async def test_a_finisher_that_comes_late_starts_no_second_run(
     other.schedules = firing.Definitions()
     await triggered(core, caller, 3)
     await end_runs(core)
-    finished = store.finished
+    finished = ledger.finished
 
-    async def finished_and_overtaken(db: Any, limit: int) -> list[store.Finished]:
+    async def finished_and_overtaken(db: Any, limit: int) -> list[ledger.Finished]:
         found = await finished(db, limit)
-        monkeypatch.setattr(store, "finished", finished)
+        monkeypatch.setattr(ledger, "finished", finished)
         assert await firing.finish(other, limit) == 1
         return found
 
-    monkeypatch.setattr(store, "finished", finished_and_overtaken)
+    monkeypatch.setattr(ledger, "finished", finished_and_overtaken)
     await firing.finish(core, 100)
     assert await outcomes(core) == {"ran_ok": 1, "running": 1, "waiting": 1}
 
@@ -98,15 +98,15 @@ async def test_a_start_that_begins_to_wait_while_a_run_ends_is_not_forgotten(
 ) -> None:
     await triggered(core, caller, 1)
     await end_runs(core)
-    first_waiting = store.first_waiting
+    first_waiting = ledger.first_waiting
 
-    async def read_and_overtaken(reader: Any, ids: Any) -> dict[int, store.WaitingStart]:
+    async def read_and_overtaken(reader: Any, ids: Any) -> dict[int, ledger.WaitingStart]:
         found = await first_waiting(reader, ids)
-        monkeypatch.setattr(store, "first_waiting", first_waiting)
+        monkeypatch.setattr(ledger, "first_waiting", first_waiting)
         await schedules.trigger(core, caller, "s", None, None)
         return found
 
-    monkeypatch.setattr(store, "first_waiting", read_and_overtaken)
+    monkeypatch.setattr(ledger, "first_waiting", read_and_overtaken)
     while await firing.finish(core, 100):
         pass
     assert await outcomes(core) == {"ran_ok": 1, "running": 1}
@@ -120,15 +120,15 @@ async def test_failures_are_counted_once_whoever_finishes(
     await triggered(core, caller, 1, pause_after_failures=2)
     await end_runs(core)
     await core.db.fetch("update sluice.batches set dead = 1, succeeded = 0")
-    finished = store.finished
+    finished = ledger.finished
 
-    async def finished_and_overtaken(db: Any, limit: int) -> list[store.Finished]:
+    async def finished_and_overtaken(db: Any, limit: int) -> list[ledger.Finished]:
         found = await finished(db, limit)
-        monkeypatch.setattr(store, "finished", finished)
+        monkeypatch.setattr(ledger, "finished", finished)
         await firing.finish(other, limit)
         return found
 
-    monkeypatch.setattr(store, "finished", finished_and_overtaken)
+    monkeypatch.setattr(ledger, "finished", finished_and_overtaken)
     await firing.finish(core, 100)
     [row] = await core.db.fetch("select failures, paused from sluice.schedules")
     assert (row["failures"], row["paused"]) == (1, False)

@@ -11,8 +11,8 @@ from app.domain.errors import FieldError, invalid
 from app.domain.firing import Cause, Overlap
 from app.domain.instants import parse_instant
 from app.domain.schedules import CatchUpMode
-from app.service.schedules import Backfilled
-from app.store.schedules import LedgerRow
+from app.service.backfills import Backfilled
+from app.store.ledger import LedgerRow
 
 DATE_TIME: dict[str, Any] = {"format": "date-time"}
 NO_INSTANT = "expected an RFC 3339 instant with an offset"

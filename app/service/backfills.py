@@ -1,0 +1,145 @@
+"""Backfill: the nominal times of a window that have no run get one, and are taken out of the rows that said why not."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import groupby, islice, pairwise, takewhile
+
+from app.domain.errors import Refusal, invalid_field
+from app.domain.firing import Due, Overlap, Start, Without, judge
+from app.domain.instants import format_instant
+from app.domain.schedules import ScheduleDefinition, times_after
+from app.service.context import Caller, Core
+from app.service.firing import Change, announce, look_at
+from app.service.schedules import TICK, definition_of, find, write_held
+from app.service.tasks import LOOKUP_SECONDS, LOOKUPS
+from app.store import ledger, schedules
+from app.store.ledger import LedgerRow
+from app.store.schedules import ScheduleState
+
+MAX_BACKFILL = 10_000
+FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+"""No time before this is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backfilled:
+    matched: int
+    """Nominal times in the window."""
+    started: int
+    waiting: int
+    passed_over: int
+    """Times that have a run already, or are about to be fired."""
+    skipped: int
+    """Times that overlap kept from running; they stay as they were."""
+
+
+async def backfill(
+    core: Core, caller: Caller, name: str, from_: datetime, to: datetime, overlap: Overlap | None, rerun: bool
+) -> Backfilled:
+    """Run the nominal times in [from_, to) that have none. Raises Refusal: schedule_not_found, invalid, unavailable."""
+    caller.require("manage")
+    if to <= from_:
+        raise invalid_field("/to", "is not after from")
+    for tried in range(LOOKUPS):
+        await asyncio.sleep(LOOKUP_SECONDS * tried)
+        row = await find(core, caller, name)
+        definition = definition_of(row)
+        [state] = await schedules.states(core.db, [row.id])
+        if to > state.now:
+            raise invalid_field("/to", f"is ahead: it is {format_instant(state.now)}")
+        times = await asyncio.to_thread(_times_between, definition, from_, to)
+        if len(times) > MAX_BACKFILL:
+            raise invalid_field("/to", f"the window has more than {MAX_BACKFILL} nominal times")
+        rows = await ledger.overlapping(core.db, row.id, from_, to)
+        made = await asyncio.to_thread(_backfill, definition, state, times, rows, overlap, rerun)
+        async with core.db.transaction() as connection:
+            if not await schedules.lock_state(connection, state):
+                continue
+            await ledger.take_out(connection, made.taken)
+            await write_held(connection, core, made.change)
+        announce(core, made.change)
+        return made.result
+    raise Refusal("unavailable", f"schedule {name} keeps changing", retry_after_seconds=1)
+
+
+def _times_between(definition: ScheduleDefinition, from_: datetime, to: datetime) -> list[datetime]:
+    """Of [from_, to), at most one more than a backfill may take."""
+    times = takewhile(lambda time: time < to, times_after(definition, max(from_, FIRST) - TICK))
+    return list(islice(times, MAX_BACKFILL + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    change: Change
+    taken: list[str]
+    result: Backfilled
+
+
+def _backfill(
+    definition: ScheduleDefinition,
+    state: ScheduleState,
+    times: Sequence[datetime],
+    rows: Sequence[LedgerRow],
+    overlap: Overlap | None,
+    rerun: bool,
+) -> _Made:
+    ran = {row.nominal_at for row in rows if row.fired_at is not None or row.outcome == "waiting"}
+    coming = state.next_nominal_at or datetime.max.replace(tzinfo=UTC)
+    candidates = [
+        Due(time, "backfill", extra=time in ran) for time in times if (rerun or time not in ran) and time < coming
+    ]
+    judged = judge(candidates, state.runs, overlap or definition.overlap)
+    starts = [line for line in judged.lines if isinstance(line, Start)]
+    taken_times = {line.due.nominal_at for line in starts if not line.due.extra}
+    change = Change.of(replace(state, newest_id=None), look_at(definition, state, state.next_nominal_at, state.now))
+    change.lines, change.cancel = list(starts), judged.cancel
+    change.counted, change.overlap = False, overlap
+    taken: list[str] = []
+    for row in rows:
+        if row.fired_at is None and row.outcome != "waiting":
+            out = sorted(time for time in taken_times if row.nominal_at <= time <= row.nominal_until)
+            if out:
+                taken.append(row.id)
+                change.lines += _pieces(definition, row, out)
+    waiting = sum(line.waiting for line in starts)
+    result = Backfilled(
+        len(times), len(starts) - waiting, waiting, len(times) - len(candidates), len(candidates) - len(starts)
+    )
+    return _Made(change, taken, result)
+
+
+def _pieces(definition: ScheduleDefinition, row: LedgerRow, out: Sequence[datetime]) -> list[Without]:
+    """What stays of a row without these times of it."""
+    if row.count == 1:
+        return []
+    within = takewhile(lambda time: time <= row.nominal_until, times_after(definition, row.nominal_at - TICK))
+    times = list(islice(within, row.count + 1))
+    if len(times) != row.count or times[0] != row.nominal_at or times[-1] != row.nominal_until:
+        return _parts(row, out)
+    taken = set(out)
+    runs = ((went, list(group)) for went, group in groupby(times, key=taken.__contains__))
+    return [_part(row, group[0], group[-1], len(group)) for went, group in runs if not went]
+
+
+def _parts(row: LedgerRow, out: Sequence[datetime]) -> list[Without]:
+    """As _pieces, of a row from an earlier definition. Its times are not known any more: what stays of them is spread evenly
+    over what stays of its range."""
+    edges = [row.nominal_at - TICK, *out, row.nominal_until + TICK]
+    gaps = [(a + TICK, b - TICK) for a, b in pairwise(edges) if b - a > TICK]
+    left = row.count - (out[0] == row.nominal_at) - (out[-1] == row.nominal_until)
+    length = sum((b - a + TICK for a, b in gaps), timedelta())
+    parts: list[Without] = []
+    passed, given = timedelta(), 0
+    for a, b in gaps:
+        passed += b - a + TICK
+        count = round(left * (passed / length)) - given
+        if count:
+            parts.append(_part(row, a, b, count))
+        given += count
+    return parts
+
+
+def _part(row: LedgerRow, first: datetime, last: datetime, count: int) -> Without:
+    return Without(first, last, count, row.outcome, row.cause)  # type: ignore[arg-type]  # as it was read
