@@ -1,0 +1,106 @@
+"""Turns: how tenants share places of one kind, such as connections for reads or compilers of schemas.
+
+At most `places` are taken at once, and at most `share` of them by one tenant, so that a tenant alone never takes what another
+may ask for next. Whoever finds no place waits. A place that comes free goes to the waiting tenant that holds the fewest, among
+equals to the one served longest ago (max-min fairness; Bertsekas and Gallager, Data Networks, 1992, 6.5.2); within a tenant the
+first to come is the first served. What waits is bounded for each tenant, so that a crowd of one keeps nobody else out.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
+
+from app.domain.errors import Refusal
+
+
+class Turns:
+    """Lives in one event loop. `what` names the places in the refusals that callers read."""
+
+    def __init__(self, what: str, *, places: int, share: int, max_waiting: int) -> None:
+        """`max_waiting` counts the callers of one tenant that may wait."""
+        self._what = what
+        self._places = places
+        self._share = share
+        self._max_waiting = max_waiting
+        self._held: dict[Hashable, int] = {}
+        self._taken = 0
+        self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
+        """Only tenants that wait, the one served longest ago first."""
+
+    @asynccontextmanager
+    async def turn(self, tenant: Hashable, *, patience_seconds: float | None = None) -> AsyncIterator[None]:
+        """Hold a place, once there is one. Raises Refusal (unavailable): too many wait, or patience is over."""
+        await self._enter(tenant, patience_seconds)
+        try:
+            yield
+        finally:
+            self._leave(tenant)
+
+    @property
+    def taken(self) -> int:
+        return self._taken
+
+    def held(self, tenant: Hashable) -> int:
+        return self._held.get(tenant, 0)
+
+    def waiting(self, tenant: Hashable) -> int:
+        return len(self._waiting.get(tenant, ()))
+
+    async def _enter(self, tenant: Hashable, patience_seconds: float | None) -> None:
+        if not self.waiting(tenant) and self._fits(tenant):
+            self._take(tenant)
+            return
+        if self.waiting(tenant) >= self._max_waiting:
+            raise self._refusal(f"{self._max_waiting} requests of this tenant wait for {self._what} already")
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(tenant, deque()).append(place)
+        try:
+            async with asyncio.timeout(patience_seconds):
+                await place
+        except BaseException as error:
+            if place.done() and not place.cancelled():
+                self._leave(tenant)  # given in the same instant in which the wait ended
+            else:
+                self._forget(tenant, place)
+            if isinstance(error, TimeoutError):
+                raise self._refusal(f"no turn at {self._what} within {patience_seconds:g} seconds") from None
+            raise
+
+    def _fits(self, tenant: Hashable) -> bool:
+        return self._taken < self._places and self.held(tenant) < self._share
+
+    def _take(self, tenant: Hashable) -> None:
+        self._taken += 1
+        self._held[tenant] = self.held(tenant) + 1
+
+    def _leave(self, tenant: Hashable) -> None:
+        self._taken -= 1
+        self._held[tenant] -= 1
+        if not self._held[tenant]:
+            del self._held[tenant]
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._taken < self._places:
+            able = [tenant for tenant in self._waiting if self._fits(tenant)]
+            if not able:
+                return
+            tenant = min(able, key=self.held)
+            waiters = self._waiting.pop(tenant)
+            place = waiters.popleft()
+            if waiters:
+                self._waiting[tenant] = waiters
+            if not place.done():
+                self._take(tenant)
+                place.set_result(None)
+
+    def _forget(self, tenant: Hashable, place: asyncio.Future[None]) -> None:
+        waiters = self._waiting.get(tenant)
+        if waiters is not None and place in waiters:
+            waiters.remove(place)
+            if not waiters:
+                del self._waiting[tenant]
+
+    def _refusal(self, why: str) -> Refusal:
+        return Refusal("unavailable", why, retry_after_seconds=1)
