@@ -1,5 +1,5 @@
 # One image for every role; the role is the command: `sluice up`, `sluice up --role engine`, `sluice migrate`, …
-# The build stage holds the tools, the image only what runs: a virtual environment without pip, and the source.
+# The build stage holds the tools, the image only what runs: a virtual environment without pip.
 
 FROM python:3.11-slim-bookworm AS build
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1
@@ -10,18 +10,16 @@ RUN python -m venv /tools \
     && /tools/bin/uv pip sync --python /tools/bin/python --require-hashes requirements/dev.txt requirements/uv.txt \
     && python -m venv --without-pip /opt/sluice \
     && /tools/bin/uv pip sync --python /opt/sluice/bin/python --require-hashes requirements/runtime.txt
-COPY pyproject.toml README.md alembic.ini ./
+COPY pyproject.toml README.md LICENSE ./
 COPY alembic/ alembic/
 COPY app/ app/
-# An editable install: the code runs from here, where it finds alembic/ beside app/, and the package has its metadata.
-RUN /tools/bin/python -c "from hatchling.build import build_editable; build_editable('/tmp/wheel')" \
-    && /tools/bin/uv pip install --python /opt/sluice/bin/python --no-deps /tmp/wheel/*.whl \
-    && python -m compileall -q app
+# The wheel carries the migrations; hatchling is among the tools, so nothing is fetched to build it.
+RUN /tools/bin/python -c "from hatchling.build import build_wheel; build_wheel('/tmp/wheel')" \
+    && /tools/bin/uv pip install --python /opt/sluice/bin/python --no-deps /tmp/wheel/*.whl
 
 FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/sluice --shell /usr/sbin/nologin sluice
 COPY --from=build /opt/sluice /opt/sluice
-COPY --from=build /srv/sluice /srv/sluice
 ENV PATH=/opt/sluice/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -5,15 +5,32 @@ BIN := $(VENV)/bin
 PYTEST ?= $(BIN)/pytest -n 2
 SECONDS ?= 180
 
+# Told when the packages cannot be fetched.
+define NO_PACKAGES
+
+make setup could not fetch its packages. What may be missing is a variable; set it and run make setup again:
+  SSL_CERT_FILE=/path/to/ca.pem     a proxy inspects TLS: the certificates to trust; pip and uv both get it (PIP_CERT serves as well)
+  UV_SYSTEM_CERTS=1                 uv is to trust what the system trusts
+  HTTPS_PROXY=http://proxy:3128     the way out leads through a proxy
+  PIP_INDEX_URL, UV_DEFAULT_INDEX   a mirror of PyPI, for pip and for uv
+endef
+export NO_PACKAGES
+
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready ## build .venv with the command .venv/bin/sluice (hash-locked)
 
+# pip and uv read the certificates from variables of their own: whichever is set counts for both.
+ifneq ($(PIP_CERT)$(SSL_CERT_FILE),)
+$(VENV)/.ready lock: export PIP_CERT := $(or $(PIP_CERT),$(SSL_CERT_FILE))
+$(VENV)/.ready lock: export SSL_CERT_FILE := $(or $(SSL_CERT_FILE),$(PIP_CERT))
+endif
 $(VENV)/.ready: requirements/dev.txt requirements/uv.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	$(BIN)/uv pip sync -q --python $(BIN)/python requirements/dev.txt requirements/uv.txt
+	@{ $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/uv.txt \
+	  && $(BIN)/uv pip sync -q --python $(BIN)/python requirements/dev.txt requirements/uv.txt; } \
+	  || { printf '%s\n' "$$NO_PACKAGES" >&2; exit 1; }
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -103,17 +103,20 @@ class SluiceProcess:
             self._news.notify_all()
 
 
-async def start_process(*arguments: str, environment: dict[str, str | None]) -> SluiceProcess:
-    """Start `sluice ARGUMENTS`; None takes a variable out of the environment."""
+async def start_process(
+    *arguments: str,
+    environment: dict[str, str | None],
+    program: tuple[str | Path, ...] = (sys.executable, "-m", "app.cli.main"),
+    folder: Path = ROOT,
+) -> SluiceProcess:
+    """Start `sluice ARGUMENTS` in a folder; None takes a variable out of the environment."""
     # a replica under coverage costs twice as much, and what it runs is measured in the tests' own processes too
     merged = {**os.environ, "COVERAGE_PROCESS_CONFIG": None, **environment}
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "app.cli.main",
+        *program,
         *arguments,
         env={name: value for name, value in merged.items() if value is not None},
-        cwd=ROOT,
+        cwd=folder,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

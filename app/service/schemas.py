@@ -130,7 +130,7 @@ class SchemaChecker:
 
     async def _started(self) -> Process:
         if self._process is None or self._process.returncode is not None:
-            command = (sys.executable, "-m", schema_process.__name__)
+            command = (sys.executable, "-P", "-m", schema_process.__name__)
             paths = os.pathsep.join(path for path in sys.path if path)
             try:
                 self._process = await asyncio.create_subprocess_exec(

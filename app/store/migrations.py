@@ -16,7 +16,9 @@ SCHEMA_VERSION = 1
 MIGRATION_LOCK = 5157000
 POLL_SECONDS = 0.1
 LOCK_SECONDS = 120.0
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+SCRIPTS = (HERE / "alembic", HERE.parents[1] / "alembic")
+"""Where the migrations are: in a wheel, or beside app/ in a checkout."""
 
 
 class SchemaMismatch(Exception):
@@ -60,13 +62,25 @@ async def migrate(dsn: str) -> bool:
         await connection.close(timeout=1)
 
 
+def scripts() -> Path:
+    """The folder of the migrations.
+
+    Told by the first one, not by its name: beside an installed app/ stands the library alembic.
+    Raises RuntimeError when the installation lacks them.
+    """
+    for folder in SCRIPTS:
+        if (folder / "versions" / "0001_baseline.py").is_file():
+            return folder
+    raise RuntimeError(f"the migrations are not at {' or '.join(map(str, SCRIPTS))}: install sluice again")
+
+
 async def _upgrade(dsn: str) -> None:
     # alembic costs half a second to import: only a start that migrates pays it
     from alembic import command
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(ROOT / "alembic"))
+    config.set_main_option("script_location", str(scripts()))
     engine = create_engine(dsn)
     try:
         async with engine.connect() as connection:

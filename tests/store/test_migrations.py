@@ -45,7 +45,7 @@ async def shape(url: str) -> list[tuple[Any, ...]]:
 
 async def alembic(url: str, verb: str, revision: str) -> None:
     config = Config()
-    config.set_main_option("script_location", str(migrations.ROOT / "alembic"))
+    config.set_main_option("script_location", str(migrations.scripts()))
     engine = create_engine(url)
 
     def run(connection: Connection) -> None:
