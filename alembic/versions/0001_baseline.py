@@ -61,6 +61,7 @@ def downgrade() -> None:
         run(f"drop function sluice.{name}")
     for table in (
         "replicas",
+        "queue_workers",
         "queue_minutes",
         "schedule_runs",
         "schedules",

@@ -409,6 +409,12 @@ create table sluice.queue_minutes (
   constraint queue_minutes_pkey primary key (queue_id, minute)
 ) with (fillfactor = 70);
 
+-- When a worker last asked for tasks of a queue; for people, noted every few seconds by the replica it asks.
+create table sluice.queue_workers (
+  queue_id bigint not null constraint queue_workers_pkey primary key,
+  asked_at timestamptz not null
+) with (fillfactor = 70);
+
 -- For people; nothing decides by it.
 create table sluice.replicas (
   id uuid not null constraint replicas_pkey primary key,

@@ -78,6 +78,12 @@ class WaitingFor(StrEnum):
     GLOBAL_LIMIT = "global_limit"
     HANDLER_DISABLED = "handler_disabled"
     WORKER = "worker"
+    NO_ENGINE = "no_engine"
+    NO_WORKER = "no_worker"
+
+
+NO_WORKER_SECONDS = 60.0
+"""A pull queue has no worker when none has asked for so long and none holds a lease."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,8 @@ class Pulse:
         core.clock.heard(now, asked, time.monotonic())
         self._announcer.alone = others == 0
         self.outdated = oldest > SCHEMA_VERSION
+        if self._roles == "api":
+            core.engine_lives = await replicas.engine_lives(core.db)
         await core.stats.flush(core.db)
         return BEAT_SECONDS
 

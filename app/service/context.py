@@ -113,4 +113,6 @@ class Core:
     desk: "LeaseDesk" = None  # type: ignore[assignment]
     overdue: set[tuple[str, str]] = field(default_factory=set)
     """Schedules, by tenant and name, that were overdue when they were last looked at."""
+    engine_lives: bool = True
+    """Whether this replica, or one that it has last seen, promotes, claims and delivers."""
     schedules: "Definitions" = None  # type: ignore[assignment]

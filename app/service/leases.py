@@ -2,6 +2,7 @@
 
 A worker asks for tasks and may wait for them; the desk keeps those who wait, without a database connection, and serves them
 when tasks come: a hint says which queue to look at, and once a second one statement looks at all queues somebody waits at.
+That somebody asks for tasks of a queue is noted in the database every NOTE_SECONDS, for those who look for a queue's workers.
 Afterwards the lease token alone authorises what its holder does: renew, complete, fail, release. A token settles once; the
 same word again is answered as the first and writes nothing. A lease that ran out, reaped or not, is lost.
 """
@@ -33,6 +34,8 @@ MAX_WAIT_SECONDS = 60.0
 MAX_LEASE_SECONDS = 43_200.0
 BUSY_SECONDS = 0.005
 POLL_SECONDS = 1.0
+NOTE_SECONDS = 15.0
+"""How old the note may be that a queue has workers: a quarter of what makes a queue one without."""
 
 
 @dataclass(slots=True, eq=False)
@@ -55,6 +58,10 @@ class LeaseDesk:
         self._again: set[int] = set()
         self._full: set[int] = set()
         """Queues whose last claim met a limit."""
+        self._asked: set[int] = set()
+        """Queues that a worker has asked at, and that is not noted yet."""
+        self._noted: dict[int, float] = {}
+        """When it was last noted that a queue has workers, in monotonic seconds."""
         self.closed = False
 
     def hint(self, queue_id: int) -> None:
@@ -83,7 +90,22 @@ class LeaseDesk:
         if self._queues:
             for queue_id in await tasks.ready_queues(self._core.db, list(self._queues)):
                 self.hint(queue_id)
+        await self._note()
         return POLL_SECONDS
+
+    def asked(self, queue_id: int) -> None:
+        """A worker asks for tasks of this queue."""
+        self._asked.add(queue_id)
+
+    async def _note(self) -> None:
+        """Write which queues workers ask at, each no more often than every NOTE_SECONDS."""
+        now = time.monotonic()
+        self._noted = {queue_id: at for queue_id, at in self._noted.items() if now - at < NOTE_SECONDS}
+        due = (self._asked | self._queues.keys()) - self._noted.keys()
+        if due:
+            await tasks.note_workers(self._core.db, list(due))
+            self._asked -= due
+            self._noted |= dict.fromkeys(due, now)
 
     async def wait(self, waiting: Waiting, seconds: float, gone: Callable[[], Awaitable[object]]) -> list[Claimed]:
         """Tasks for one worker, none when the time is over or the desk closes; a worker that is gone gets nothing."""
@@ -181,6 +203,7 @@ async def acquire(
         raise Refusal("queue_not_found", f"there is no queue {queue}; PUT /queues/{queue} creates it")
     if row.handler_id is not None:
         raise Refusal("queue_is_push", f"queue {queue} delivers to handler {row.handler}: nothing is left to pull")
+    core.desk.asked(row.id)
     until = time.monotonic() + wait_seconds
     claim = await core.claiming.claim(row.id, 0, max_tasks, lease_seconds, pull=True)
     claimed = claim.tasks

@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from app.domain.instants import format_instant
+from app.domain.plurals import counted
+from app.domain.tasks import NO_WORKER_SECONDS
 from app.service.context import Core
 from app.store import replicas, schedules, stats
 from app.store.db import Database
@@ -125,6 +129,7 @@ def _queue(row: QueueOverview) -> dict[str, Any]:
 def _alarms(queues: Sequence[QueueOverview], health: DatabaseHealth, alive: Sequence[ReplicaRow]) -> Iterator[Alarm]:
     """The gravest first: what threatens every queue, then what stops one, then what is being lost."""
     yield from _database_alarms(health)
+    yield from _engine_alarms(queues, alive)
     for replica in alive:
         if replica.silent_seconds > ALIVE_SECONDS:
             yield {
@@ -133,21 +138,61 @@ def _alarms(queues: Sequence[QueueOverview], health: DatabaseHealth, alive: Sequ
                 "said that it stopped; its tasks run again elsewhere once their leases end",
                 "replica": replica.name,
             }
+    yield from _limit_alarms(queues)
     for row in queues:
         if row.handler_enabled is False:
             why = f" ({row.disabled_reason})" if row.disabled_reason else ""
             yield _queue_alarm(
-                row, "handler_disabled", f"handler {row.handler} is disabled{why}: {row.ready} tasks wait for it"
+                row, "handler_disabled", f"handler {row.handler} is disabled{why}, {counted(row.ready, 'task')} waiting"
             )
+    yield from _worker_alarms(queues)
     for row in queues:
         if row.paused and row.ready:
-            yield _queue_alarm(row, "queue_paused", f"the queue is paused while {row.ready} tasks are ready")
+            yield _queue_alarm(row, "queue_paused", f"the queue is paused, {counted(row.ready, 'task')} waiting")
     for row in queues:
         if row.dead_lately:
             yield _queue_alarm(
                 row,
                 "tasks_dying",
-                f"{row.dead_lately} tasks died in the last 15 minutes; {row.dead} dead ones can be redriven",
+                f"{counted(row.dead_lately, 'task')} died in the last 15 minutes; {row.dead:,} dead can be redriven",
+            )
+
+
+def _engine_alarms(queues: Sequence[QueueOverview], alive: Sequence[ReplicaRow]) -> Iterator[Alarm]:
+    heard = [replica for replica in alive if replica.silent_seconds <= ALIVE_SECONDS and not replica.draining]
+    if heard and all(replica.roles == "api" for replica in heard):
+        ready = sum(row.ready for row in queues if row.handler is not None)
+        yield {
+            "code": "no_engine",
+            "message": f"every replica has the role api: nothing is delivered, fired or reaped, {counted(ready, 'task')} for "
+            "handlers waiting; start a replica with the role engine or all",
+        }
+
+
+def _limit_alarms(queues: Sequence[QueueOverview]) -> Iterator[Alarm]:
+    """Of tenants that run all they may while more is ready. The rows come tenant by tenant."""
+    for tenant, rows in groupby(queues, attrgetter("tenant")):
+        own = list(rows)
+        limit, running = own[0].tenant_limit, sum(row.running for row in own)
+        ready = sum(row.ready for row in own if not row.paused and row.handler_enabled is not False)
+        if limit is not None and running >= limit and ready:
+            yield {
+                "code": "global_limit",
+                "message": f"tenant {tenant} runs {running} of at most {counted(limit, 'task')} over all queues, and {ready} more "
+                "wait; PUT /limits changes that limit",
+                "tenant": tenant,
+            }
+
+
+def _worker_alarms(queues: Sequence[QueueOverview]) -> Iterator[Alarm]:
+    for row in queues:
+        waited = min(row.worker_silent_seconds, row.oldest_ready_age_seconds or 0.0)
+        if row.handler is None and not row.paused and not row.running and waited > NO_WORKER_SECONDS:
+            yield _queue_alarm(
+                row,
+                "no_worker",
+                f"no worker has asked for tasks of this queue for {row.worker_silent_seconds:.0f} s: {counted(row.ready, 'task')} "
+                f"waiting, the oldest for {row.oldest_ready_age_seconds:.0f} s",
             )
 
 

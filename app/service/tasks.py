@@ -309,16 +309,17 @@ def _created(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue
         timeout_seconds=request.timeout_seconds
         or row.timeout_seconds
         or (own.timeout_seconds if own else row.handler_timeout_seconds),
-        waiting_for=_waiting_for(own, admitted) if run_at is None else "run_at",
+        waiting_for=_waiting_for(core, own, admitted) if run_at is None else "run_at",
     )
     return Enqueued(True, admitted.task_id, msgspec.json.encode(view))
 
 
-def _waiting_for(own: OwnHandler | None, admitted: Admitted) -> str | None:
+def _waiting_for(core: Core, own: OwnHandler | None, admitted: Admitted) -> str | None:
     """The receipt speaks of the queue's handler; a task with its own waits for that one."""
-    if own is None or admitted.waiting_for == "queue_paused":
-        return admitted.waiting_for
-    return None if own.enabled else "handler_disabled"
+    code = admitted.waiting_for
+    if own is not None and code != "queue_paused":
+        code = None if own.enabled else "handler_disabled"
+    return code if code is not None or core.engine_lives else "no_engine"
 
 
 def _not_found(task_id: str) -> Refusal:

@@ -9,6 +9,9 @@ ALIVE_SECONDS = 10.0
 """A replica heard of within this time counts as alive."""
 SHOWN_SECONDS = 3600
 """How long a replica that went silent without saying goodbye is remembered."""
+ENGINE_LIVES = f"""exists (select from sluice.replicas e where e.roles <> 'api' and not e.draining
+                              and e.seen_at > clock_timestamp() - make_interval(secs => {ALIVE_SECONDS}))"""
+"""A condition: somebody promotes, claims and delivers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,11 @@ async def beat(
         ALIVE_SECONDS,
     )
     return row["now"], row["others"], row["min_compatible"]
+
+
+async def engine_lives(db: Database) -> bool:
+    lives: bool = await db.fetchval(f"select {ENGINE_LIVES}")
+    return lives
 
 
 async def gone(db: Database, replica_id: str) -> None:

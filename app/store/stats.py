@@ -57,6 +57,9 @@ class QueueOverview:
     oldest_ready_age_seconds: float | None
     dead_lately: int
     """Tasks that died in the last quarter of an hour."""
+    tenant_limit: int | None
+    worker_silent_seconds: float
+    """Since a worker last asked for its tasks, or since it was defined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +127,12 @@ select n.name as tenant, q.name as queue, q.paused, h.name as handler, h.enabled
        coalesce(running.n, 0) as running, coalesce(dead.n, 0) - coalesce(forgotten.n, 0) as dead,
        extract(epoch from statement_timestamp() - least(ready.oldest, due.oldest))::double precision as oldest_ready_age_seconds,
        coalesce((select sum(m.dead) from sluice.queue_minutes m
-                 where m.queue_id = q.id and m.minute > statement_timestamp() - interval '15 minutes'), 0)::bigint as dead_lately
+                 where m.queue_id = q.id and m.minute > statement_timestamp() - interval '15 minutes'), 0)::bigint as dead_lately,
+       n.max_concurrency as tenant_limit,
+       extract(epoch from statement_timestamp() - greatest(q.updated_at, w.asked_at))::double precision as worker_silent_seconds
 from sluice.queues q join sluice.tenants n on n.id = q.tenant_id
 left join sluice.handlers h on h.id = q.handler_id
+left join sluice.queue_workers w on w.queue_id = q.id
 left join ready on ready.queue_id = q.id left join due on due.queue_id = q.id
 left join scheduled on scheduled.queue_id = q.id left join running on running.queue_id = q.id
 left join dead on dead.queue_id = q.id left join forgotten on forgotten.queue_id = q.id

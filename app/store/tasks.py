@@ -301,6 +301,18 @@ async def ready_queues(db: Database, queue_ids: Sequence[int]) -> list[int]:
     return [row[0] for row in await db.fetch(READY_QUEUES, list(queue_ids))]
 
 
+async def note_workers(db: Database, queue_ids: Sequence[int]) -> None:
+    """Workers ask for tasks of these queues now."""
+    await db.fetch(
+        """
+        insert into sluice.queue_workers (queue_id, asked_at)
+        select q, clock_timestamp() from unnest($1::bigint[]) q order by q
+        on conflict (queue_id) do update set asked_at = excluded.asked_at
+        """,
+        list(queue_ids),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Reaped:
     task_id: str

@@ -8,16 +8,18 @@ from typing import Any
 import msgspec
 
 from app.domain.instants import format_instant
+from app.domain.tasks import NO_WORKER_SECONDS
 from app.domain.views import AttemptView, Lease, TaskView, shown_result
 from app.store.db import Database
+from app.store.replicas import ENGINE_LIVES
 
 # state: what is stored, except that a scheduled task reads as ready from its run_at on.
-# waiting_for names the first of the things a claim would stop at, in the claim's order. What runs is counted only where
-# there is a limit: it would else be read again for each row of a page.
-_LIVE = """
+# waiting_for names the first of the things a claim would stop at, in the claim's order: what is shut, who would make the claim,
+# what is full. What runs is counted only where there is a limit: it would else be read again for each row of a page.
+_LIVE = f"""
 select t.id, q.name as queue, h.name as handler, t.type,
   case when t.state = 1 then 'running' when t.state = 2 and t.run_at > clock_timestamp() then 'scheduled' else 'ready' end as state,
-  null::text as reason, t.priority, {payload} as payload, t.headers, t.tags, t.correlation_id, t.idempotency_key, t.unique_key,
+  null::text as reason, t.priority, {{payload}} as payload, t.headers, t.tags, t.correlation_id, t.idempotency_key, t.unique_key,
   t.created_at, t.run_at, t.last_started_at as started_at, null::timestamptz as ended_at, t.expires_at, t.attempt,
   coalesce(t.max_attempts, q.max_attempts) as max_attempts,
   coalesce(t.timeout_seconds, q.timeout_seconds, h.timeout_seconds) as timeout_seconds,
@@ -27,8 +29,16 @@ select t.id, q.name as queue, h.name as handler, t.type,
     when t.state = 1 then null
     when t.state = 2 and t.run_at > clock_timestamp() then 'run_at'
     when q.paused then 'queue_paused'
-    when h.id is null then 'worker'
+    when h.id is null then case
+      when t.state = 2 and not {ENGINE_LIVES} then 'no_engine'
+      when greatest(q.updated_at, (select w.asked_at from sluice.queue_workers w where w.queue_id = q.id))
+             > clock_timestamp() - make_interval(secs => {NO_WORKER_SECONDS})
+           or (select true from sluice.tasks r
+               where r.state = 1 and r.tenant_id = t.tenant_id and r.queue_id = q.id limit 1)
+        then 'worker'
+      else 'no_worker' end
     when not h.enabled then 'handler_disabled'
+    when not {ENGINE_LIVES} then 'no_engine'
     when n.max_concurrency is not null and n.max_concurrency <= (select count(*) from sluice.tasks r
                                                                  where r.state = 1 and r.tenant_id = t.tenant_id)
       then 'global_limit'
@@ -39,11 +49,11 @@ select t.id, q.name as queue, h.name as handler, t.type,
                                where r.state = 1 and r.tenant_id = t.tenant_id and r.queue_id = q.id)
       then 'queue_limit'
   end as waiting_for
-from {source} t
+from {{source}} t
 join sluice.queues q on q.id = t.queue_id
 join sluice.tenants n on n.id = t.tenant_id
 left join sluice.handlers h on h.id = coalesce(nullif(t.handler_id, 0), q.handler_id)
-"""
+"""  # noqa: S608  # every part is ours
 
 _ENDED = """
 select t.id, q.name as queue, h.name as handler, t.type,
