@@ -12,7 +12,7 @@ from app.api.models.tasks import TaskOut
 from app.api.models.wire import json_reply
 from app.api.problems import problems
 from app.api.strict import OpenRoute, StrictRoute
-from app.api.tasks import TaskId, disconnected
+from app.api.tasks import disconnected
 from app.domain.errors import Refusal
 from app.domain.followups import MAX_FOLLOWUP_BYTES, Page, split_page
 from app.domain.ids import parse_uuid
@@ -32,7 +32,14 @@ class FollowUpsRoute(OpenRoute):
 pull_router = APIRouter(tags=["leases"], route_class=StrictRoute)
 holder_router = APIRouter(prefix="/tasks", tags=["leases"], route_class=OpenRoute)
 complete_router = APIRouter(prefix="/tasks", tags=["leases"], route_class=FollowUpsRoute)
-HOLDER = ("task_not_found", "lease_lost", "task_cancelled")
+HOLDER = ("lease_lost", "task_cancelled")
+
+
+async def held_task_of(task_id: Annotated[str, Path(description="A UUID.")]) -> str:
+    found = parse_uuid(task_id)
+    if found is None:
+        raise leases.lease_lost()
+    return found
 
 
 async def token_of(
@@ -42,12 +49,12 @@ async def token_of(
         raise Refusal("unauthenticated", "the request carries no lease: Sluice-Lease-Token: <token>")
     token = parse_uuid(sluice_lease_token.strip())
     if token is None:
-        raise Refusal("lease_lost", "the token is none of ours")
+        raise leases.lease_lost()
     return token
 
 
+HeldTask = Annotated[str, Depends(held_task_of)]
 Token = Annotated[str, Depends(token_of)]
-
 
 COMPLETE = {
     "requestBody": {
@@ -85,7 +92,7 @@ async def lease_tasks(
 @holder_router.post(
     "/{task_id}/renew", operation_id="renew_lease", response_model=TaskOut, responses=problems(*HOLDER, body=True)
 )
-async def renew_lease(core: CoreDep, task_id: TaskId, token: Token, body: RenewIn) -> Response:
+async def renew_lease(core: CoreDep, task_id: HeldTask, token: Token, body: RenewIn) -> Response:
     """Move the end of a lease, and say how far the work has come."""
     progress, told = given(body, "progress")
     encoded = msgspec.json.encode(progress) if told else None
@@ -99,7 +106,7 @@ async def renew_lease(core: CoreDep, task_id: TaskId, token: Token, body: RenewI
     responses=problems(*HOLDER, "queue_full", body=True),
     openapi_extra=COMPLETE,
 )
-async def complete_task(request: Request, core: CoreDep, task_id: TaskId, token: Token) -> Response:
+async def complete_task(request: Request, core: CoreDep, task_id: HeldTask, token: Token) -> Response:
     """End a task as succeeded, with its follow-up work if it names any: all of it is enqueued, or nothing and the lease stays.
 
     Repeated with the same token it answers as the first time and writes nothing.
@@ -113,7 +120,7 @@ async def complete_task(request: Request, core: CoreDep, task_id: TaskId, token:
 @holder_router.post(
     "/{task_id}/fail", operation_id="fail_task", response_model=TaskOut, responses=problems(*HOLDER, body=True)
 )
-async def fail_task(core: CoreDep, task_id: TaskId, token: Token, body: FailIn) -> Response:
+async def fail_task(core: CoreDep, task_id: HeldTask, token: Token, body: FailIn) -> Response:
     """End an attempt as failed: the task is tried again later, or is dead."""
     view = await leases.fail(
         core,
@@ -129,6 +136,6 @@ async def fail_task(core: CoreDep, task_id: TaskId, token: Token, body: FailIn) 
 @holder_router.post(
     "/{task_id}/release", operation_id="release_task", response_model=TaskOut, responses=problems(*HOLDER, body=True)
 )
-async def release_task(core: CoreDep, task_id: TaskId, token: Token) -> Response:
+async def release_task(core: CoreDep, task_id: HeldTask, token: Token) -> Response:
     """Give a task back unworked: ready now, and the attempt does not count."""
     return json_reply(msgspec.json.encode(await leases.release(core, task_id, token)))

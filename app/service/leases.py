@@ -236,7 +236,7 @@ async def give_back(core: Core, claimed: list[Claimed]) -> None:
 
 
 async def renew(core: Core, task_id: str, token: str, seconds: float, progress: bytes | None) -> TaskView:
-    """Raises Refusal: lease_lost, task_cancelled, task_not_found."""
+    """Raises Refusal: lease_lost, task_cancelled."""
     told = None if progress is None else progress.decode()
     if await tasks.extend_lease(core.db, task_id, token, seconds, told) is None:
         raise await _refusal(core, task_id, token)
@@ -246,7 +246,7 @@ async def renew(core: Core, task_id: str, token: str, seconds: float, progress: 
 async def complete(core: Core, task_id: str, token: str, page: Page) -> TaskView:
     """With follow-up work, if the page names any; what is refused leaves the lease as it is.
 
-    Raises Refusal: lease_lost, task_cancelled, task_not_found, invalid, too_large, queue_full.
+    Raises Refusal: lease_lost, task_cancelled, invalid, too_large, queue_full.
     """
     if page.result is not None and len(page.result) > MAX_RESULT_BYTES:
         raise Refusal("too_large", f"the result has {len(page.result)} bytes, at most {MAX_RESULT_BYTES} are allowed")
@@ -271,7 +271,7 @@ async def complete(core: Core, task_id: str, token: str, page: Page) -> TaskView
 async def fail(
     core: Core, task_id: str, token: str, error: str, *, retryable: bool, retry_after_seconds: float
 ) -> TaskView:
-    """Raises Refusal: lease_lost, task_cancelled, task_not_found."""
+    """Raises Refusal: lease_lost, task_cancelled."""
     held = await tasks.held_lease(core.db, task_id, token)
     settlement = Settlement("retry", "failed", error=error)
     if held is not None:
@@ -300,7 +300,7 @@ async def fail(
 
 
 async def release(core: Core, task_id: str, token: str) -> TaskView:
-    """Ready now, and the attempt does not count. Raises Refusal: lease_lost, task_cancelled, task_not_found."""
+    """Ready now, and the attempt does not count. Raises Refusal: lease_lost, task_cancelled."""
     held = await tasks.held_lease(core.db, task_id, token)
     return await _settle(core, Outcome(task_id, token, "refund", "released"), held)
 
@@ -326,16 +326,18 @@ async def _settled(core: Core, outcome: Outcome, held: tasks.HeldLease | None, v
 
 
 async def _refusal(core: Core, task_id: str, token: str) -> Refusal:
-    fate = await tasks.fate_of_lease(core.db, task_id, token)
-    if fate == "cancelled":
+    if await tasks.fate_of_lease(core.db, task_id, token) == "cancelled":
         return Refusal("task_cancelled", "the task was cancelled: stop working on it")
-    if fate == "unknown" and await views.find_any(core.db, task_id) is None:
-        return Refusal("task_not_found", f"there is no task {task_id}, or it is past its retention")
+    return lease_lost()
+
+
+def lease_lost() -> Refusal:
+    """The same whether there is such a task or not: whoever holds no token of it is told nothing about it."""
     return Refusal("lease_lost", "this token holds no lease on the task: it ran out, was settled, or never was its own")
 
 
 async def _view(core: Core, task_id: str) -> TaskView:
     view = await views.find_any(core.db, task_id)
     if view is None:
-        raise Refusal("task_not_found", f"there is no task {task_id}, or it is past its retention")
+        raise lease_lost()  # settled just now, and past its retention already
     return view

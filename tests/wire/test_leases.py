@@ -229,12 +229,26 @@ async def test_only_the_token_of_this_task_counts(api: Api) -> None:
     await api.enqueue(queue)
     await api.enqueue(queue)
     one, two = await take(api, queue, max_tasks=2)
-    foreign = {**one, "lease_token": two["lease_token"]}
     for token in (two["lease_token"], str(uuid4()), "no-token"):
         problem(await say(api, {**one, "lease_token": token}, "complete"), 409, "lease_lost")
-    problem(await say(api, {**foreign, "id": str(uuid4())}, "complete"), 404, "task_not_found")
     problem(await api.post(f"/tasks/{one['id']}/complete"), 401, "unauthenticated")
     assert (await api.task(one["id"]))["state"] == "running"
+
+
+@pytest.mark.parametrize(
+    ("verb", "body"), [("renew", {"seconds": 60}), ("complete", None), ("fail", {"error": "x"}), ("release", None)]
+)
+async def test_whoever_holds_no_token_is_not_told_whether_there_is_such_a_task(
+    api: Api, verb: str, body: dict[str, Any] | None
+) -> None:
+    there = await api.enqueue(await api.queue())
+    stranger = {"lease_token": str(uuid4())}
+    answers = [
+        await say(api, stranger | {"id": task_id}, verb, body) for task_id in (there["id"], str(uuid4()), "none")
+    ]
+    for answer in answers:
+        problem(answer, 409, "lease_lost")
+    assert len({answer.content for answer in answers}) == 1
 
 
 async def test_push_and_pull_share_the_limits(api: Api, handler: Handler) -> None:
