@@ -18,7 +18,7 @@ from app.delivery.errors import DeliveryError
 from app.delivery.signing import sign
 from app.delivery.transport import Transport
 from app.domain.answers import Answer, NoAnswer
-from app.domain.headers import reserved_header
+from app.domain.headers import folded, reserved_header
 
 _AS_IT_STANDS = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
@@ -62,10 +62,13 @@ async def deliver(transport: Transport, call: Call, now: datetime) -> Answer | N
 def build_headers(call: Call, now: datetime) -> dict[str, str]:
     """All headers but those that frame the message, which are the transport's."""
     headers = {"user-agent": "Sluice"}
-    for added in (call.task_headers, call.handler_headers):
-        for name, value in added.items():
-            if not reserved_header(name):
-                headers[name.lower()] = value
+    operators = {folded(name) for name in call.handler_headers}
+    for name, value in call.task_headers.items():
+        if not reserved_header(name) and folded(name) not in operators:
+            headers[name.lower()] = value
+    for name, value in call.handler_headers.items():
+        if not reserved_header(name):
+            headers[name.lower()] = value
     timestamp = int(now.timestamp())
     headers["content-type"] = call.content_type
     headers["webhook-id"] = call.task_id

@@ -1,6 +1,11 @@
-"""Headers that callers add to deliveries: what may be named, what may be said, how much of it."""
+"""Headers that callers add to deliveries: what may be named, what may be said, how much of it.
+
+Servers of the CGI family (WSGI, PHP, Rack) hand `webhook-signature` and `webhook_signature` to their program under one name.
+So two names are the same here when they differ only in case or in characters that are neither letters nor digits.
+"""
 
 import re
+import string
 from collections.abc import Mapping
 
 from app.domain.errors import FieldError, pointer
@@ -22,9 +27,19 @@ _RESERVED = frozenset(
 )
 
 
+_FOLD = str.maketrans(
+    string.ascii_uppercase + string.punctuation, string.ascii_lowercase + "-" * len(string.punctuation)
+)
+
+
+def folded(name: str) -> str:
+    """What a name has in common with all that a handler may take for it."""
+    return name.translate(_FOLD)
+
+
 def reserved_header(name: str) -> bool:
-    lower = name.lower()
-    return lower in _RESERVED or lower.startswith(_RESERVED_PREFIXES)
+    fold = folded(name)
+    return fold in _RESERVED or fold.startswith(_RESERVED_PREFIXES)
 
 
 def check_headers(headers: Mapping[str, str], where: str = "/headers") -> list[FieldError]:
@@ -39,9 +54,9 @@ def check_headers(headers: Mapping[str, str], where: str = "/headers") -> list[F
     seen: set[str] = set()
     for name, value in headers.items():
         problem = _problem(name, value)
-        if problem is None and name.lower() in seen:
-            problem = "is named twice in another case"
-        seen.add(name.lower())
+        if problem is None and folded(name) in seen:
+            problem = "is named twice: handlers may not tell case or punctuation apart"
+        seen.add(folded(name))
         if problem is not None:
             errors.append(FieldError(where + pointer(name), problem))
     return errors

@@ -89,6 +89,17 @@ def test_the_handler_s_header_wins_over_the_task_s_and_neither_replaces_sluice_s
     assert "content-length" not in headers
 
 
+def test_names_that_a_handler_may_take_for_one_another_are_one_name() -> None:
+    call = replace(
+        PLAIN,
+        task_headers={"x_api_key": "mine", "webhook_signature": "v1,forged", "x_task": "t"},
+        handler_headers={"x-api-key": "operator's", "sluice_attempt": "9"},
+    )
+    headers = build_headers(call, NOW)
+    assert (headers["x-api-key"], headers["x_task"]) == ("operator's", "t")
+    assert not {"x_api_key", "webhook_signature", "sluice_attempt"} & set(headers)
+
+
 @given(st.text(min_size=1, max_size=60))
 def test_any_text_becomes_a_header_that_can_be_sent_and_read_back(text: str) -> None:
     value = build_headers(replace(PLAIN, type=text, correlation_id=text), NOW)["sluice-type"]

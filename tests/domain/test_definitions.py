@@ -19,6 +19,7 @@ from app.domain.handlers import (
     reserved_header,
     url_problem,
 )
+from app.domain.headers import check_headers
 from app.domain.names import is_name
 from app.domain.queues import (
     QueueDefinition,
@@ -109,10 +110,22 @@ def test_urls_that_cannot(url: str) -> None:
         "x-correlation-id",
         "accept-encoding",
         "proxy-x",
+        "webhook_signature",
+        "Sluice_Lease_Token",
+        "content_length",
+        "transfer_encoding",
+        "x_correlation-id",
+        "webhook.id",
     ],
 )
 def test_reserved_headers(name: str) -> None:
     assert reserved_header(name)
+
+
+def test_two_headers_that_a_handler_may_take_for_one_are_refused() -> None:
+    for twin in ("X-Token", "x_token", "x.Token"):
+        [error] = check_headers({"x-token": "a", twin: "b"})
+        assert (error.pointer, error.detail[:14]) == (f"/headers/{twin}", "is named twice")
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,7 @@ async def test_a_definition_that_breaks_a_rule_is_refused_and_nothing_is_stored(
     [
         *("Host", "content-type", "Content-Length", "connection", "Transfer-Encoding", "webhook-id", "Webhook-X"),
         *("sluice-x", "traceparent", "TraceState", "idempotency-key", "x-correlation-id"),
+        *("webhook_signature", "Sluice_Lease_Token"),
     ],
 )
 async def test_reserved_headers_are_refused(api: Api, reserved: str) -> None:
