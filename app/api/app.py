@@ -135,19 +135,20 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
         )
     for router in routers:
         application.include_router(router)
-    _add_documents(application, tasks=enqueue is not None, secured=edge.anonymous is None)
+    _add_documents(application, edge, tasks=enqueue is not None)
     routes = [*application.routes, *(route for router in routers for route in router.routes)]
     errors.install(application, errors.AllowedMethods(route for route in routes if hasattr(route, "path_regex")))
     return Edge(application, None if edge.tracing else enqueue, edge)
 
 
-def _add_documents(application: FastAPI, *, tasks: bool, secured: bool) -> None:
+def _add_documents(application: FastAPI, edge: EdgeConfig, *, tasks: bool) -> None:
     """Open to all, and in no schema: they are the schema."""
     made: dict[str, Any] = {}
 
     def schema() -> Mapping[str, Any]:
         if not made:
-            made.update(openapi.document(application, tasks=tasks, secured=secured))
+            secured = edge.anonymous is None
+            made.update(openapi.document(application, tasks=tasks, secured=secured, url=edge.public_url or "/"))
         return made
 
     async def openapi_json(_request: Request) -> Response:

@@ -100,5 +100,6 @@ async def judge_items(spans: Sequence[msgspec.Raw], max_payload_bytes: int) -> l
 
 def shown(result: Result) -> dict[str, Any]:
     if isinstance(result, Stored):
-        return {"status": 201 if result.created else 200, "id": result.task_id}
+        status = 201 if result.created else 200
+        return {"status": status, "id": result.task_id} | ({"unique_held": True} if result.unique_held else {})
     return {"status": STATUS[result.code], "problem": problem_dict(result)}

@@ -15,7 +15,7 @@ from app.api.models.definitions import AppliedOut, ApplyIn, DefinitionsIn, PlanO
 from app.api.models.handlers import HandlerIn
 from app.api.models.limits import LimitsIn
 from app.api.models.queues import QueueIn
-from app.api.models.wire import json_reply
+from app.api.models.wire import NO_STORE, json_reply
 from app.api.problems import problems
 from app.api.strict import StrictRoute
 from app.domain.definitions import MAX_DEFINITIONS, MAX_VERSION, SECTIONS, Change, Document, Limits
@@ -78,7 +78,7 @@ async def apply_definitions(request: Request, core: CoreDep, caller: Manager) ->
     """
     document, version = await parse_document(await request.body(), core.max_payload_bytes, versioned=True)
     made = await definitions.apply(core, caller, document, version)
-    return json_reply(msgspec.json.encode(shown(made) | {"secrets": made.secrets}))
+    return json_reply(msgspec.json.encode(shown(made) | {"secrets": made.secrets}), headers=NO_STORE)
 
 
 def shown(plan: Plan) -> dict[str, Any]:

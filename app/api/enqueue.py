@@ -21,8 +21,8 @@ from app.service.context import Core
 
 PATH = "/queues/{name}/tasks"
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
-_CREATED = 201, ()
-_HELD: tuple[int, tuple[tuple[bytes, bytes], ...]] = 200, ()
+_CREATED: tuple[int, tuple[tuple[bytes, bytes], ...]] = 201, ()
+_HELD = 200, ((b"unique-held", b"true"),)
 _REPLAYED = 200, ((b"idempotent-replayed", b"true"),)
 
 

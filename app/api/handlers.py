@@ -17,7 +17,7 @@ from app.api.models.handlers import (
     TestIn,
     TestOut,
 )
-from app.api.models.wire import Page, json_reply
+from app.api.models.wire import NO_STORE, Page, json_reply
 from app.api.pages import Cursor, Limit, binding, next_cursor, position_of
 from app.api.problems import EMPTY, ETAG, problems
 from app.api.strict import StrictRoute
@@ -57,7 +57,7 @@ async def put_handler(
     """Create or replace a handler. Absent fields return to their defaults; the secret and enabledness survive."""
     saved = await handlers.put(core, caller, name, body.definition(), body.secret, conditions)
     out = HandlerSaved.of(saved.view, secret=saved.secret)
-    return out.reply(201 if saved.created else 200, {"etag": saved.etag})
+    return out.reply(201 if saved.created else 200, {"etag": saved.etag, **NO_STORE})
 
 
 @router.get(
@@ -118,7 +118,7 @@ async def rotate_secret(
     """Sign with a new secret, and with the old one too for a while."""
     overlap = body.overlap_seconds if body else float(DEFAULT_OVERLAP_SECONDS)
     secret = await handlers.rotate_secret(core, caller, name, overlap)
-    return SecretOut(secret=secret, overlap_seconds=overlap).reply()
+    return SecretOut(secret=secret, overlap_seconds=overlap).reply(headers=NO_STORE)
 
 
 @router.post(
@@ -136,4 +136,5 @@ async def test_handler(
 ) -> Response:
     """Send one signed request now, and show what was sent and what came back. It counts nowhere."""
     payload = payload_of(await request.body(), max_bytes=core.max_payload_bytes) if body else None
-    return json_reply(msgspec.json.encode(await handlers.test(core, caller, name, payload)))
+    tried = await handlers.test(core, caller, name, payload)
+    return json_reply(msgspec.json.encode(tried), headers=NO_STORE)

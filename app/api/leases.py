@@ -9,7 +9,7 @@ from app.api.auth import CoreDep, User
 from app.api.config import EdgeConfig
 from app.api.models.leases import CompleteIn, FailIn, LeasedTasksOut, LeaseIn, RenewIn, given
 from app.api.models.tasks import TaskOut
-from app.api.models.wire import json_reply
+from app.api.models.wire import NO_STORE, json_reply
 from app.api.problems import problems
 from app.api.strict import OpenRoute, StrictRoute
 from app.api.tasks import disconnected
@@ -86,7 +86,7 @@ async def lease_tasks(
         lease_seconds=body.lease_seconds,
         gone=lambda: disconnected(request),
     )
-    return json_reply(msgspec.json.encode({"tasks": taken}))
+    return json_reply(msgspec.json.encode({"tasks": taken}), headers=NO_STORE)
 
 
 @holder_router.post(

@@ -56,7 +56,11 @@ ENQUEUE: dict[str, Any] = {
     "responses": {
         "200": {
             "description": "The first task under this idempotency key, or the unfinished one under this unique key, as it is now.",
-            "headers": _LOCATION | {"Idempotent-Replayed": header("`true`, for the idempotency key alone.")},
+            "headers": _LOCATION
+            | {
+                "Idempotent-Replayed": header("`true`, for the idempotency key alone."),
+                "Unique-Held": header("`true`, for the unique key alone."),
+            },
             **_TASK,
         },
         "201": {"description": "Enqueued.", "headers": _LOCATION, **_TASK},
@@ -88,9 +92,10 @@ BULK: dict[str, Any] = {
 }
 
 
-def document(app: FastAPI, *, tasks: bool, secured: bool) -> dict[str, Any]:
-    """`tasks`: this application takes tasks. `secured`: it asks for keys."""
-    found = get_openapi(title=TITLE, version=app.version, description=DESCRIPTION, routes=app.routes)
+def document(app: FastAPI, *, tasks: bool, secured: bool, url: str) -> dict[str, Any]:
+    """`tasks`: this application takes tasks. `secured`: it asks for keys. `url`: the base of its routes."""
+    servers = [{"url": url}]
+    found = get_openapi(title=TITLE, version=app.version, description=DESCRIPTION, routes=app.routes, servers=servers)
     schemas = found.setdefault("components", {}).setdefault("schemas", {})
     for name in _FRAMEWORKS:
         schemas.pop(name, None)

@@ -19,6 +19,8 @@ from app.domain.errors import Refusal
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
 MAX_HEADERS = 100
+ON_ALL = [("x-content-type-options", "nosniff")]
+"""On every answer: a browser must not take what a tenant has stored for a page or a script."""
 MAX_HEAD_BYTES = 65_536
 
 
@@ -36,7 +38,9 @@ class EdgeServerConfig(Config):
         max_connections: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(app, http=EdgeProtocol, ws="none", lifespan="off", server_header=False, **kwargs)
+        super().__init__(
+            app, http=EdgeProtocol, ws="none", lifespan="off", server_header=False, headers=ON_ALL, **kwargs
+        )
         self.head_seconds = head_seconds
         self.body_seconds = body_seconds
         self.max_headers = max_headers
@@ -212,6 +216,7 @@ class EdgeProtocol(HttpToolsProtocol):
                 "content-type": MEDIA_TYPE,
                 "content-length": str(len(body)),
                 "connection": "close",
+                **dict(ON_ALL),
                 **problem_headers(refusal),
             }
             lines = [f"{name}: {value}\r\n".encode() for name, value in headers.items()]

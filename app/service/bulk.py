@@ -42,6 +42,8 @@ Write = Callable[[Sequence[Entry]], Awaitable[Sequence[Admitted | BaseException]
 class Stored:
     created: bool
     task_id: str
+    unique_held: bool = False
+    """Not created because an unfinished task has its unique key: this is that one."""
 
 
 Result = Stored | Refusal
@@ -160,7 +162,7 @@ def _note(bulk: _Bulk, entries: dict[int, Entry], verdicts: Sequence[Admitted | 
             announce(bulk.core, entry.queue_id, entry.handler_id, item, admitted.at)
             bulk.results[n] = Stored(True, admitted.task_id)
         elif admitted.verdict in ("replayed", "held"):
-            bulk.results[n] = Stored(False, admitted.task_id)
+            bulk.results[n] = Stored(False, admitted.task_id, unique_held=admitted.verdict == "held")
         elif admitted.verdict == "batch_sealed":
             failed = refusal_of(admitted.verdict, bulk.queue, item)
         elif not _note_refusal(bulk, n, admitted):

@@ -21,6 +21,7 @@ async def test_while_a_task_is_unfinished_its_unique_key_answers_with_it(
     again = await other.post(f"/queues/{queue}/tasks", json={"payload": "something else", "unique_key": "u"})
     assert good(again) == first
     assert again.headers["location"].endswith(first["id"]) and "idempotent-replayed" not in again.headers
+    assert again.headers["unique-held"] == "true"
     good(await api.retry(first["id"]))
     await handler.received()
     running = good(await api.post(f"/queues/{queue}/tasks", json={"payload": 2, "unique_key": "u"}))
@@ -88,7 +89,7 @@ async def test_a_task_that_was_not_made_keeps_no_idempotency_key(api: Api) -> No
     both = {"payload": 2, "unique_key": "u", "idempotency_key": "k"}
     assert good(await api.post(f"/queues/{queue}/tasks", json=both))["id"] == first["id"]
     results = good(await api.post(f"/queues/{queue}/tasks/bulk", json={"tasks": [both, both]}))["results"]
-    assert results == [{"status": 200, "id": first["id"]}] * 2
+    assert results == [{"status": 200, "id": first["id"], "unique_held": True}] * 2
     await api.enqueue(queue, 3, idempotency_key="k")
     good(await api.cancel(first["id"]))
     mismatch = await api.post(f"/queues/{queue}/tasks", json=both)
@@ -97,6 +98,7 @@ async def test_a_task_that_was_not_made_keeps_no_idempotency_key(api: Api) -> No
     assert good(fresh, 201)["unique_key"] == "u"
     replay = await api.post(f"/queues/{queue}/tasks", json=both | {"idempotency_key": "k2"})
     assert good(replay)["id"] == fresh.json()["id"] and replay.headers["idempotent-replayed"] == "true"
+    assert not {"unique-held"} & (set(replay.headers) | set(fresh.headers))
 
 
 async def test_within_a_request_the_first_has_the_unique_key(api: Api) -> None:

@@ -77,6 +77,9 @@ class BulkIn(RequestBody):
 class StoredOut(ResponseBody):
     status: Literal[200, 201] = Field(description="200: a task of this idempotency or unique key was there already.")
     id: str = Field(json_schema_extra={"format": "uuid"})
+    unique_held: bool = Field(
+        False, description="`true`, and there at all, when an unfinished task has its unique key."
+    )
 
 
 class RefusedOut(ResponseBody):

@@ -11,6 +11,9 @@ from app.domain.names import NAME_PATTERN, NAME_RULE
 
 Item = TypeVar("Item")
 
+NO_STORE = {"cache-control": "no-store"}
+"""On every answer that holds a secret: whatever lies between must not keep it."""
+
 Instant = Annotated[
     datetime,
     PlainSerializer(format_instant, return_type=str, when_used="json"),
