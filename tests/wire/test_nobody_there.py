@@ -68,7 +68,8 @@ async def test_a_silent_engine_is_none(start_replica: StartReplica, handler: Han
             seen,
             draining,
         )
-    await waits_for(api, await api.enqueue(await api.queue_to(handler.url)), "no_engine")
+    task = await api.enqueue(await api.queue_to(handler.url))
+    assert (await api.task(task["id"]))["waiting_for"] == "no_engine"
     assert await alarms(api, "no_engine")
 
 
