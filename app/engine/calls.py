@@ -39,6 +39,8 @@ TIMEOUT_MARGIN_SECONDS = 5.0
 MIN_LEASE_SECONDS = 5.0
 SEND_SLACK = 0.2
 """The part of a lease that may be gone before the call is sent."""
+CUT = {"revoked": "cancelled", "drained": "failed"}
+"""The outcome of a call by what cut it short; else the lease was lost."""
 
 log = get_logger(__name__)
 
@@ -58,7 +60,7 @@ class Held:
     renewed: float
     runner: asyncio.Task[None] | None = None
     cut: str | None = None
-    """Why the call was cut: revoked or lost."""
+    """Why the call was cut: revoked, lost or drained."""
     max_attempts: int = 0
     """Set when the call is sent; 0 before."""
     answered: bool = False
@@ -176,10 +178,11 @@ class Calls:
             status = settlement.status
             self._report(held, settlement, verdict, elapsed)
         except asyncio.CancelledError:
-            outcome = "cancelled" if held.cut == "revoked" else outcome
+            outcome = CUT.get(held.cut or "", outcome)
             raise
         finally:
-            self._core.metrics.attempt_ended(policy.tenant, policy.name, outcome, time.monotonic() - began)
+            if outcome != "held":  # that attempt goes on, and is counted when its holder or the reap ends it
+                self._core.metrics.attempt_ended(policy.tenant, policy.name, outcome, time.monotonic() - began)
             span.end(outcome, status)
 
     def _started(self, held: Held) -> AttemptSpan:

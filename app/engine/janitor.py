@@ -59,9 +59,11 @@ class Janitor:
             self._core.metrics.leases_reaped(len(reaped))
             events.emit(log, events.TASKS_REAPED, tasks=len(reaped), ready=len(reaped) - dead, dead=dead)
             for r in reaped:
+                if not r.called:
+                    self._core.metrics.attempt_ended(r.tenant, r.queue, r.outcome, r.ran_seconds)
                 if r.dead:
                     self._core.waiters.ended((r.task_id,))
-                    self._core.stats.ended(r.queue_id, "dead", None)
+                    self._core.stats.ended(r.queue_id, "dead", r.ran_seconds)
                 else:
                     self._core.signals.lane_ready(r.queue_id, r.lane)
             self._core.signals.freed()

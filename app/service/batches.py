@@ -14,6 +14,7 @@ from app.domain.errors import Refusal
 from app.domain.tasks import Enqueue
 from app.service import bulk
 from app.service.bulk import Result
+from app.service.cancelling import tell_cancelled
 from app.service.context import Caller, Core
 from app.service.tasks import LOOKUPS, check, keeps_changing, named_queue
 from app.store import batches, partitions, sweeps
@@ -128,15 +129,7 @@ async def _sweep(core: Core, batch_id: str, seconds: float = math.inf) -> bool:
     while True:
         swept = await _swept(core, batch_id, wait)
         wait = not swept.tasks
-        for task_id, queue_id, owner in swept.tasks:
-            core.stats.ended(queue_id, "cancelled", None)
-            if owner is not None:
-                core.signals.revoked(task_id, owner)
-        if swept.tasks:
-            core.waiters.ended(task_id for task_id, _, _ in swept.tasks)
-            core.signals.batch_moved()
-        if any(owner is not None for _, _, owner in swept.tasks):
-            core.signals.stir()
+        tell_cancelled(core, swept.tasks)
         if swept.done or time.monotonic() > until:
             return swept.done
 

@@ -313,8 +313,8 @@ async def _settled(core: Core, outcome: Outcome, held: tasks.HeldLease | None, v
     if verdict not in ("applied", "repeat"):
         raise await _refusal(core, outcome.task_id, outcome.token)
     if verdict == "applied" and held is not None:
+        _count(core, outcome, held)
         if outcome.kind in ("succeeded", "dead"):
-            core.stats.ended(held.queue_id, outcome.kind, None)
             if held.batch_id is not None:
                 core.signals.batch_moved()
         elif outcome.delay_seconds > 0:
@@ -323,6 +323,16 @@ async def _settled(core: Core, outcome: Outcome, held: tasks.HeldLease | None, v
             core.signals.lane_ready(held.queue_id, held.lane)
         core.signals.freed()
     return await _view(core, outcome.task_id)
+
+
+def _count(core: Core, outcome: Outcome, held: tasks.HeldLease) -> None:
+    """The attempt, by whoever ends it; under a call that still runs, the replica that makes it counts its answer."""
+    if held.called:
+        return
+    seconds = max(0.0, core.clock.seconds() - held.started_at.timestamp())
+    core.metrics.attempt_ended(held.tenant, held.queue, outcome.outcome, seconds)
+    if outcome.kind in ("succeeded", "dead"):
+        core.stats.ended(held.queue_id, outcome.kind, seconds)
 
 
 async def _refusal(core: Core, task_id: str, token: str) -> Refusal:

@@ -14,6 +14,7 @@ from app.domain.errors import Refusal, invalid_field
 from app.domain.instants import format_instant, parse_instant
 from app.domain.tasks import UNFINISHED, Enqueue, State, TaskFilters, check_instants
 from app.domain.views import AttemptView, TaskView
+from app.service.cancelling import tell_cancelled
 from app.service.context import Caller, Core
 from app.store import handlers, queues, tasks, views
 from app.store.db import Database, Unavailable
@@ -401,13 +402,7 @@ async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
     """Raises Refusal: task_not_found, task_ended (it has succeeded or is dead)."""
     caller.require("use")
     for _ in range(LOOKUPS):  # a retry may bring it back between the cancel and the look into history
-        for cancelled in await tasks.cancel(core.db, caller.tenant_id, [task_id], "requested"):
-            core.stats.ended(cancelled.queue_id, "cancelled", None)
-            core.waiters.ended((task_id,))
-            core.signals.batch_moved()
-            if cancelled.owner is not None:
-                core.signals.revoked(task_id, cancelled.owner)
-                core.signals.stir()
+        tell_cancelled(core, await tasks.cancel(core.db, caller.tenant_id, [task_id], "requested"))
         view = await views.find_task(core.db, caller.tenant_id, task_id, even_past=True)
         if view is None:
             raise _not_found(task_id)

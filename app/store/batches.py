@@ -12,7 +12,7 @@ import msgspec
 from app.domain.batches import BatchView, CompletionView, Pace, progress
 from app.domain.instants import format_instant
 from app.store.db import Database
-from app.store.tasks import COLLISIONS, Entry, Outcome, unless_bare
+from app.store.tasks import COLLISIONS, Cancelled, Entry, Outcome, unless_bare
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +139,7 @@ async def unswept(db: Database) -> list[str]:
 
 class Swept(msgspec.Struct):
     done: bool
-    tasks: list[tuple[str, int, str | None]]
-    """(id, queue id, the replica that was calling a handler for it) of what was cancelled."""
+    tasks: list[Cancelled]
 
 
 _SWEPT = msgspec.json.Decoder(Swept)

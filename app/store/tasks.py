@@ -263,23 +263,32 @@ async def fate_of_lease(db: Database, task_id: str, token: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class HeldLease:
-    """What a failure under a lease is judged by."""
+    """What a word under a lease is judged and counted by."""
 
     tenant_id: int
     queue_id: int
     lane: int
     attempt: int
+    started_at: datetime
+    called: bool
+    """A replica is calling a handler under it: the word came before the answer."""
     retry: dict[str, Any] | None
     batch_id: str | None
     traceparent: str | None
     tracestate: str | None
     tenant: str
+    queue: str
 
 
 async def held_lease(db: Database, task_id: str, token: str) -> HeldLease | None:
     rows = await db.fetch(
-        "select t.tenant_id, t.queue_id, t.handler_id as lane, t.attempt, t.retry, t.batch_id, t.traceparent, t.tracestate,"
-        " n.name as tenant from sluice.tasks t join sluice.tenants n on n.id = t.tenant_id where t.id = $1 and t.lease_token = $2",
+        """
+        select t.tenant_id, t.queue_id, t.handler_id as lane, t.attempt, t.last_started_at as started_at,
+               t.lease_owner is not null as called, t.retry, t.batch_id, t.traceparent, t.tracestate, n.name as tenant,
+               q.name as queue
+        from sluice.tasks t join sluice.tenants n on n.id = t.tenant_id join sluice.queues q on q.id = t.queue_id
+        where t.id = $1 and t.lease_token = $2
+        """,
         task_id,
         token,
     )
@@ -318,13 +327,18 @@ class Reaped:
     task_id: str
     queue_id: int
     lane: int
-    handler_id: int
     dead: bool
+    called: bool
+    """A replica was calling a handler under this lease; else a worker or a holding handler had it."""
+    tenant: str
+    queue: str
+    outcome: str
+    ran_seconds: float
 
 
 async def reap(db: Database, limit: int) -> list[Reaped]:
     rows = await db.fetch("select * from sluice.reap_v1($1)", limit)
-    return [Reaped(str(r[0]), r[1], r[2], r[3], r[4]) for r in rows]
+    return [Reaped(str(r[0]), *r[1:]) for r in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,20 +365,22 @@ def _until(row: Any) -> float | None:
     return None if row["next_at"] is None else max(0.0, (row["next_at"] - row["at"]).total_seconds())
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(msgspec.Struct):
     task_id: str
     queue_id: int
-    lane: int
-    handler_id: int | None
     owner: str | None
     """The replica that was calling a handler for it."""
+    tenant: str
+    queue: str
+    outcome: str | None
+    """Of the attempt that ran; None: none did."""
+    ran_seconds: float | None
 
 
 async def cancel(db: Database, tenant_id: int, task_ids: Sequence[str], reason: str) -> list[Cancelled]:
     """Cancel what is live of these; ids that are not answered were not live."""
     rows = await db.fetch("select * from sluice.cancel_v1($1, $2, $3)", tenant_id, list(task_ids), reason)
-    return [Cancelled(str(r[0]), r[1], r[2], r[3], None if r[4] is None else str(r[4])) for r in rows]
+    return [Cancelled(str(r[0]), r[1], None if r[2] is None else str(r[2]), r[3], r[4], r[5], r[6]) for r in rows]
 
 
 async def retry(db: Database, tenant_id: int, task_id: str) -> str:

@@ -55,10 +55,16 @@ WAIT = Definition(
     "sluice_task_wait_seconds", "histogram", ("queue", "tenant"), "From a task's run_at to the start of an attempt."
 )
 ATTEMPT = Definition(
-    "sluice_attempt_seconds", "histogram", ("queue", "tenant"), "From the start of an attempt to its outcome."
+    "sluice_attempt_seconds",
+    "histogram",
+    ("queue", "tenant"),
+    "From the start of an attempt to its end; of a held one, to the end of the hold.",
 )
 ATTEMPTS = Definition(
-    "sluice_attempts_total", "counter", ("outcome", "queue", "tenant"), "Attempts that ended, by outcome."
+    "sluice_attempts_total",
+    "counter",
+    ("outcome", "queue", "tenant"),
+    "Attempts that ended, calls and leases of workers, by outcome; what a killed replica was calling is in leases_reaped.",
 )
 LEASES_LOST = Definition(
     "sluice_leases_lost_total", "counter", (), "Leases this replica held and lost before it could settle."

@@ -1,7 +1,9 @@
 -- Cancel live tasks of one tenant. A running one loses its lease at once; its attempt does not count. Answers what was
--- cancelled, with the holder to tell; ids not answered are not live, and the caller looks in history, in a later statement.
+-- cancelled, with the holder to tell and what became of the attempt that ran, if one did; ids not answered are not live, and the
+-- caller looks in history, in a later statement.
 create function sluice.cancel_v1(p_tenant bigint, p_ids uuid[], p_reason text)
-returns table (task_id uuid, queue_id bigint, lane bigint, handler_id bigint, owner uuid) language plpgsql volatile
+returns table (task_id uuid, queue_id bigint, owner uuid, tenant text, queue text, outcome text, ran_seconds double precision)
+language plpgsql volatile
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 #variable_conflict use_column
@@ -11,13 +13,16 @@ begin
   from (select t.id from sluice.tasks t where t.id = any(p_ids) and t.tenant_id = p_tenant order by t.id for update) l;
   if v_ids is null then return; end if;
   v_now := clock_timestamp();
-  return query select t.id, t.queue_id, t.handler_id, t.lease_handler_id, t.lease_owner
-    from sluice.tasks t where t.id = any(v_ids);
   -- a lease that has run out was lost before this cancel: its attempt counts
   update sluice.tasks t set
     attempt = t.attempt - case when t.lease_expires_at > v_now then 1 else 0 end,
     last_counted = t.lease_expires_at <= v_now, last_ended_at = v_now,
     last_outcome = coalesce(nullif(t.last_outcome, 'held'), case when t.lease_expires_at > v_now then 'cancelled' else 'lease_expired' end)
   where t.id = any(v_ids) and t.lease_token is not null;
+  return query
+    select t.id, t.queue_id, t.lease_owner, n.name, q.name, case when t.state = 1 then t.last_outcome end,
+           case when t.state = 1 then extract(epoch from v_now - t.last_started_at)::double precision end
+    from sluice.tasks t join sluice.queues q on q.id = t.queue_id join sluice.tenants n on n.id = t.tenant_id
+    where t.id = any(v_ids);
   perform sluice.bury_v1(v_ids, 5::smallint, p_reason, array_fill(v_now, array[cardinality(v_ids)]));
 end $$;

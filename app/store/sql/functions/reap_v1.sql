@@ -1,15 +1,17 @@
 -- End the attempts whose lease ran out: the attempt counts, the task is ready at once, or dead at its last allowed attempt.
 -- An attempt whose late outcome is already on record keeps that record. SKIP LOCKED: another replica has those rows.
+-- called: a replica was calling a handler under this lease, and counts the attempt itself.
 create function sluice.reap_v1(p_limit integer)
-returns table (task_id uuid, queue_id bigint, lane bigint, handler_id bigint, dead boolean) language plpgsql volatile
+returns table (task_id uuid, queue_id bigint, lane bigint, dead boolean, called boolean, tenant text, queue text, outcome text,
+               ran_seconds double precision) language plpgsql volatile
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 set enable_bitmapscan = off set jit = off
 as $$
 #variable_conflict use_column
-declare v_ids uuid[]; v_dead uuid[]; v_expired uuid[]; v_now timestamptz;
+declare v_ids uuid[]; v_called uuid[]; v_dead uuid[]; v_expired uuid[]; v_now timestamptz;
 begin
-  select array_agg(l.id) into v_ids
-  from (select t.id from sluice.tasks t where t.state = 1 and t.lease_expires_at <= statement_timestamp()
+  select array_agg(l.id), array_agg(l.id) filter (where l.lease_owner is not null) into v_ids, v_called
+  from (select t.id, t.lease_owner from sluice.tasks t where t.state = 1 and t.lease_expires_at <= statement_timestamp()
         order by t.lease_expires_at limit p_limit for update skip locked) l;
   if v_ids is null then return; end if;
   v_now := clock_timestamp();
@@ -24,8 +26,10 @@ begin
     into v_dead, v_expired
   from sluice.tasks t join sluice.queues q on q.id = t.queue_id where t.id = any(v_ids);
   return query
-    select t.id, t.queue_id, t.handler_id, t.lease_handler_id, t.id = any(coalesce(v_dead || v_expired, '{}'))
-    from sluice.tasks t where t.id = any(v_ids);
+    select t.id, t.queue_id, t.handler_id, t.id = any(coalesce(v_dead || v_expired, '{}')), t.id = any(coalesce(v_called, '{}')),
+           n.name, q.name, t.last_outcome, extract(epoch from t.last_ended_at - t.last_started_at)::double precision
+    from sluice.tasks t join sluice.queues q on q.id = t.queue_id join sluice.tenants n on n.id = t.tenant_id
+    where t.id = any(v_ids);
   if v_dead is not null then
     perform sluice.bury_v1(v_dead, 4::smallint, 'attempts_exhausted', array_fill(v_now, array[cardinality(v_dead)]));
   end if;

@@ -1,5 +1,5 @@
--- Cancel up to p_limit unfinished tasks of a batch that is marked as cancelled. Answers {"done": bool, "tasks": [[id, queue id,
--- replica that calls a handler for it | null]]}; done: none is left, and the batch is not looked at again.
+-- Cancel up to p_limit unfinished tasks of a batch that is marked as cancelled. Answers {"done": bool, "tasks": [what cancel_v1
+-- answers of each]}; done: none is left, and the batch is not looked at again.
 -- Rows that others hold are passed over, unless p_wait. Before it is done it waits for those that are adding to the batch: they have
 -- read, under the shared lock, that it was not marked.
 create function sluice.sweep_batch_v1(p_batch uuid, p_limit integer, p_wait boolean)
@@ -19,7 +19,7 @@ begin
     from (select t.id from sluice.tasks t where t.batch_id = p_batch order by t.id limit p_limit for update skip locked) l;
   end if;
   if v_ids is not null then
-    select jsonb_agg(jsonb_build_array(c.task_id, c.queue_id, c.owner)) into v_tasks
+    select jsonb_agg(to_jsonb(c)) into v_tasks
     from sluice.cancel_v1(v_batch.tenant_id, v_ids, v_batch.cancel_reason) c;
     return jsonb_build_object('done', false, 'tasks', coalesce(v_tasks, '[]'));
   end if;

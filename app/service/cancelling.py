@@ -1,0 +1,22 @@
+"""What follows when tasks have been cancelled: they are counted, their holders are told, and those who wait for them."""
+
+from collections.abc import Sequence
+
+from app.service.context import Core
+from app.store.tasks import Cancelled
+
+
+def tell_cancelled(core: Core, cancelled: Sequence[Cancelled]) -> None:
+    """A replica that was calling a handler counts the attempt itself; one that nobody called is counted here."""
+    if not cancelled:
+        return
+    for task in cancelled:
+        core.stats.ended(task.queue_id, "cancelled", None)
+        if task.owner is not None:
+            core.signals.revoked(task.task_id, task.owner)
+        elif task.outcome is not None and task.ran_seconds is not None:
+            core.metrics.attempt_ended(task.tenant, task.queue, task.outcome, task.ran_seconds)
+    core.waiters.ended(task.task_id for task in cancelled)
+    core.signals.batch_moved()
+    if any(task.outcome is not None for task in cancelled):
+        core.signals.stir()
