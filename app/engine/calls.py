@@ -172,7 +172,8 @@ class Calls:
             )
             if settlement.disable_handler:
                 # in a transaction of its own, before the settle: nothing is claimed for it from here on
-                await handler_service.disable_gone(self._core, target.id, "the handler answered 410 Gone")
+                tenant = held.policy.tenant
+                await handler_service.disable_gone(self._core, tenant, target.id, "the handler answered 410 Gone")
             settlement, verdict = await self._end(held, settlement, answer, retry, span)
             outcome = settlement.outcome if verdict in ("applied", "repeat") else "stale"
             status = settlement.status

@@ -187,7 +187,7 @@ async def disable(core: Core, caller: Caller, name: str) -> HandlerView:
     return _shown(row)
 
 
-async def disable_gone(core: Core, handler_id: int, reason: str) -> None:
+async def disable_gone(core: Core, tenant: str, handler_id: int, reason: str) -> None:
     """Its own answer says that it wants no more calls: before that attempt is settled, in a transaction of its own."""
     async with core.db.begin() as connection:
         await handlers.lock(connection, handler_id)
@@ -195,7 +195,7 @@ async def disable_gone(core: Core, handler_id: int, reason: str) -> None:
         if row is None or not row.view.enabled:
             return
         await handlers.disable(connection, handler_id, reason)
-    events.emit(log, events.HANDLER_DISABLED, handler=row.view.name, reason=reason)
+    events.emit(log, events.HANDLER_DISABLED, tenant=tenant, handler=row.view.name, reason=reason)
 
 
 async def rotate_secret(core: Core, caller: Caller, name: str, overlap_seconds: float) -> str:

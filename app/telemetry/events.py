@@ -37,6 +37,13 @@ DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logg
 REPLICA_STARTED = _event("replica_started", INFO, "The process runs as this replica.", "version", "role", "url")
 READY = _event("ready", INFO, "The service answers at this address.", "url")
 REPLICA_STOPPED = _event("replica_stopped", INFO, "The process ends in order.", "uptime_seconds")
+LINES_LEFT_OUT = _event(
+    "lines_left_out",
+    WARNING,
+    "So many lines of an event, about a tenant if it names one, were not written: a minute has room for 100 of them.",
+    "of",
+    "lines",
+)
 DRAIN_STARTED = _event("drain_started", INFO, "Claiming stops; calls in flight go on.", "in_flight", "grace_seconds")
 DRAIN_FINISHED = _event(
     "drain_finished", INFO, "Nothing is in flight any more.", "seconds", "settled", "released", "abandoned"

@@ -2,22 +2,29 @@
 
 The process entry calls `configure` once; nothing else here is global. A logger is taken with `get_logger` and bound
 with the fields it keeps saying (`replica`, `queue`, `task`, `attempt`, `trace_id`, `correlation_id`); a filtered level
-costs one empty call. Every line passes `redact` last, after exceptions have become fields, so that a secret inside a
-message, a URL, a nested value or a traceback is hidden by one rule.
+costs one empty call. How much one tenant, or a stranger, can have said is bounded by the handler. Every line passes
+`redact` last, after exceptions have become fields, so that a secret inside a message, a URL, a nested value or a
+traceback is hidden by one rule.
 """
 
+import asyncio
 import json
 import logging
 import math
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
-from typing import Any, Final, TextIO, cast
+import time
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TextIO, cast
 
 import structlog
 from structlog.stdlib import ProcessorFormatter
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import ExcInfo, FilteringBoundLogger
+
+from app.telemetry.events import LINES_LEFT_OUT
 
 LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -25,6 +32,8 @@ HIDDEN: Final = "***"
 MAX_TEXT: Final = 2_000
 MAX_DEPTH: Final = 12
 MAX_FRAMES: Final = 20
+LINES_A_MINUTE: Final = 100
+MINUTE_SECONDS: Final = 60.0
 
 # Libraries that narrate at info what is no news to an operator.
 QUIET: Final = ("alembic", "apscheduler", "asyncio", "httpx", "httpcore", "opentelemetry", "urllib3")
@@ -87,10 +96,84 @@ def name_replica(name: str) -> None:
 
 
 class LineHandler(logging.StreamHandler[TextIO]):
-    """Drops a line that cannot be written: stdlib's complaint about it would print its arguments unredacted."""
+    """Writes lines, of one kind and tenant at most `LINES_A_MINUTE`: whoever sends requests, or has tasks that fail, could
+    otherwise have thousands written a second. Of the others it says how many there were, a minute after the first.
+
+    A line that cannot be written is dropped: stdlib's complaint about it would print its arguments unredacted.
+    """
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(stream)
+        self._clock = clock
+        self._minutes: dict[Kind, Minute] = {}
+        """The one that began first comes first."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.INFO:  # whoever asks for these wants them all
+            super().emit(record)
+            return
+        self.say_left_out()
+        now = self._clock()
+        minute = self._minutes.setdefault(kind_of(record), Minute(now))
+        if minute.lines < LINES_A_MINUTE:
+            minute.lines += 1
+            super().emit(record)
+            return
+        minute.left_out += 1
+        if minute.left_out == 1:
+            # without a loop the next line of any kind says it, or the end of the process
+            with suppress(RuntimeError):
+                loop = asyncio.get_running_loop()
+                loop.call_later(minute.began + MINUTE_SECONDS - now, self.say_left_out)
+
+    def say_left_out(self, *, ending: bool = False) -> None:
+        """For each kind of which lines were left out in the minute that is over, or is `ending` now: how many."""
+        self.acquire()
+        try:
+            until = math.inf if ending else self._clock() - MINUTE_SECONDS
+            while self._minutes and (oldest := next(iter(self._minutes.items())))[1].began <= until:
+                kind, minute = oldest
+                del self._minutes[kind]
+                if minute.left_out:
+                    super().emit(_left_out(kind, minute.left_out))
+        finally:
+            self.release()
+
+    def close(self) -> None:
+        self.say_left_out(ending=True)
+        super().close()
 
     def handleError(self, record: logging.LogRecord) -> None:
         return
+
+
+class Kind(NamedTuple):
+    """What lines have in common that are counted together: one of our events, or the place in a library that speaks."""
+
+    event: str
+    tenant: str | None
+
+
+@dataclass(slots=True)
+class Minute:
+    began: float
+    lines: int = 0
+    left_out: int = 0
+
+
+def kind_of(record: logging.LogRecord) -> Kind:
+    if isinstance(record.msg, dict):
+        return Kind(str(record.msg["event"]), record.msg.get("tenant"))
+    return Kind(f"{record.name}:{record.module}:{record.lineno}", None)
+
+
+def _left_out(kind: Kind, lines: int) -> logging.LogRecord:
+    level, name = LINES_LEFT_OUT.level, logging.getLevelName(LINES_LEFT_OUT.level).lower()
+    said: dict[str, Any] = {"event": LINES_LEFT_OUT.name, "of": kind.event, "tenant": kind.tenant, "lines": lines}
+    said = {**structlog.contextvars.get_contextvars(), **said, "level": name}
+    record = logging.LogRecord(__name__, level, __file__, 0, said, None, None)
+    record.__dict__.update(_logger=None, _name=name)  # as ProcessorFormatter knows what structlog has made
+    return record
 
 
 def formatter() -> ProcessorFormatter:

@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from app.telemetry import events, logs
+from tests.support import poll
 
 SECRET = "whsec_" + "C2FVsBQIhrscChlQIMV+b5sSYspob7oD/Zz="
 KEY = "slk_0a1b2c_Zm9vYmFyYmF6cXV1eA"
@@ -235,6 +236,72 @@ def test_a_filtered_line_costs_next_to_nothing(lines: Lines) -> None:
             log.debug("x", task="t", attempt=1)
         best = min(best, (time.perf_counter() - begun) / 2_000)
     assert best < 3e-6
+
+
+class Flood:
+    """Lines through the handler of the root logger, under a clock that stands still until it is moved."""
+
+    def __init__(self, lines: Lines) -> None:
+        self.now = 0.0
+        handler = logs.LineHandler(lines.stream, lambda: self.now)
+        handler.setFormatter(logs.formatter())
+        logging.getLogger().handlers[:] = [handler]
+        self.handler = handler
+
+
+@pytest.fixture
+def flood(lines: Lines) -> Flood:
+    return Flood(lines)
+
+
+def counted(lines: Lines, **fields: Any) -> int:
+    return sum(all(line.get(name) == value for name, value in fields.items()) for line in lines.all())
+
+
+def test_a_tenant_has_so_many_lines_of_an_event_a_minute_and_the_rest_is_counted(lines: Lines, flood: Flood) -> None:
+    log = logs.get_logger("app.engine")
+    for n in range(5_000):
+        events.emit(log, events.ATTEMPT_FAILED, tenant="loud", task=str(n), outcome="failed")
+    events.emit(log, events.ATTEMPT_FAILED, tenant="quiet", task="q", outcome="failed")
+    events.emit(log, events.TASK_DEAD, tenant="loud", task="d", reason="attempts_exhausted")
+    assert counted(lines, tenant="loud", event="attempt_failed") == logs.LINES_A_MINUTE
+    assert counted(lines, tenant="quiet") == counted(lines, event="task_dead") == 1
+    flood.now = 60.0
+    events.emit(log, events.ATTEMPT_FAILED, tenant="loud", task="next", outcome="failed")
+    left_out, last = lines.all()[-2:]
+    assert (left_out["event"], left_out["level"]) == ("lines_left_out", "warning")
+    assert (left_out["of"], left_out["tenant"]) == ("attempt_failed", "loud")
+    assert left_out["lines"] == 5_000 - logs.LINES_A_MINUTE
+    assert last["task"] == "next"
+    assert counted(lines, event="lines_left_out") == 1
+
+
+def test_what_libraries_say_of_strangers_is_bounded_by_the_place_that_says_it(lines: Lines, flood: Flood) -> None:
+    for n in range(1_000):
+        logging.getLogger("uvicorn.error").warning(f"what {n} sent is no request")
+    logging.getLogger("uvicorn.error").warning("something else")
+    assert len(lines.all()) == logs.LINES_A_MINUTE + 1
+    flood.handler.close()
+    assert lines.last()["lines"] == 1_000 - logs.LINES_A_MINUTE
+
+
+def test_debug_lines_are_all_written(lines: Lines, flood: Flood) -> None:
+    logging.getLogger().setLevel(logging.DEBUG)
+    for _ in range(1_000):
+        logging.getLogger("app").debug("x")
+    assert len(lines.all()) == 1_000
+
+
+@pytest.mark.anyio
+async def test_what_was_left_out_is_said_even_if_nobody_speaks_any_more(
+    lines: Lines, flood: Flood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "MINUTE_SECONDS", 0.05)
+    for _ in range(logs.LINES_A_MINUTE + 3):
+        logs.get_logger("app").info("x")
+    flood.now = 0.05
+    await poll(lambda: lines.last()["event"] == "lines_left_out")
+    assert lines.last()["lines"] == 3
 
 
 def test_an_event_is_said_by_its_name_and_level(lines: Lines) -> None:
