@@ -26,9 +26,9 @@ from app.service.firing import Definitions
 from app.service.lanes import Lane
 from app.service.leases import LeaseDesk
 from app.settings import Settings, SettingsError
-from app.store import migrations, tenants
+from app.store import examination, migrations, tenants
 from app.store.clock import Clock
-from app.store.db import Database, Unavailable
+from app.store.db import Database, Unavailable, Unsuitable
 from app.store.vault import open_vault
 from app.telemetry import events, logs
 from app.telemetry.logs import get_logger
@@ -78,16 +78,18 @@ class Sluice:
         return rendered
 
 
-async def wait_for_database(dsn: str) -> None:
-    """Migrate, waiting a while for a database that is still starting. Raises Unavailable."""
+async def wait_for_database(dsn: str, direct_dsn: str | None = None) -> None:
+    """Examine the database and migrate it, waiting a while for one that is still starting.
+
+    Raises Unavailable, SchemaMismatch, and SettingsError where what is given cannot work.
+    """
     until = time.monotonic() + DATABASE_WAIT_SECONDS
     while True:
         try:
-            began = time.monotonic()
-            if await migrations.migrate(dsn):
-                took = round(time.monotonic() - began, 3)
-                events.emit(log, events.MIGRATED, from_revision=0, to_revision=migrations.SCHEMA_VERSION, seconds=took)
+            await _prepare(dsn, direct_dsn)
             return
+        except Unsuitable as error:
+            raise SettingsError([f"{str(error)[:1].upper()}{str(error)[1:]}."]) from error
         except Unavailable as error:
             if time.monotonic() > until:
                 raise
@@ -95,11 +97,23 @@ async def wait_for_database(dsn: str) -> None:
             await asyncio.sleep(1.0)
 
 
+async def _prepare(dsn: str, direct_dsn: str | None) -> None:
+    given_as = "SLUICE_DATABASE_URL" if direct_dsn is None else "SLUICE_DATABASE_DIRECT_URL"
+    await examination.examine_sessions(direct_dsn or dsn, given_as=given_as)
+    if direct_dsn is not None:
+        await examination.examine_pooler(dsn, direct_dsn)
+    began = time.monotonic()
+    if await migrations.migrate(direct_dsn or dsn):
+        took = round(time.monotonic() - began, 3)
+        events.emit(log, events.MIGRATED, from_revision=0, to_revision=migrations.SCHEMA_VERSION, seconds=took)
+    await examination.examine_rights(dsn)
+
+
 async def build(settings: Settings, dsn: str, url: str) -> Sluice:
     """Wire one replica up against a migrated database. `url` is where it listens."""
     replica_id = str(uuid.uuid4())
     replica = Replica(replica_id, f"{socket.gethostname()}-{replica_id[:8]}")
-    db = Database(dsn)
+    db = Database(dsn, _direct(settings))
     await db.open()
     metrics = Metrics()
     egress = EgressPolicy(settings.egress)
@@ -179,7 +193,7 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
     """A whole replica, listening and dispatching; leaving the context drains it."""
     async with AsyncExitStack() as stack:
         dsn = await _database(settings, stack)
-        await wait_for_database(dsn)
+        await wait_for_database(dsn, _direct(settings))
         listener = _bind(settings.host, settings.port)
         stack.callback(listener.close)
         host, port = listener.getsockname()[:2]
@@ -249,6 +263,11 @@ async def _database(settings: Settings, stack: AsyncExitStack) -> str:
     return dsn
 
 
+def _direct(settings: Settings) -> str | None:
+    """The way past a transaction pooler, where one is given."""
+    return None if settings.database_direct_url is None else settings.database_direct_url.get_secret_value()
+
+
 def _running_here(settings: Settings) -> str | None:
     """The embedded Postgres of a `sluice up` that runs on the data directory."""
     return None if settings.database_url is not None else running_url(settings.data_dir)
@@ -283,8 +302,8 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
     """The migrated database by itself, for commands that need no service."""
     async with AsyncExitStack() as stack:
         dsn = _running_here(settings) or await _database(settings, stack)
-        await wait_for_database(dsn)
-        db = Database(dsn)
+        await wait_for_database(dsn, _direct(settings))
+        db = Database(dsn, _direct(settings))
         await db.open()
         stack.push_async_callback(db.close)
         yield db

@@ -21,8 +21,10 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationE
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from app.store.addresses import read_address
+
 PREFIX = "SLUICE_"
-SECRETS = ("database_url", "bootstrap_key", "encryption_key")
+SECRETS = ("database_url", "database_direct_url", "bootstrap_key", "encryption_key")
 CLIENT_URL = "http://127.0.0.1:8080"
 CLIENT_VARIABLES = {
     "SLUICE_URL": (CLIENT_URL, "Where the Sluice is that a command asks."),
@@ -79,6 +81,10 @@ class Settings(BaseSettings):
     )
     database_url: SecretStr | None = Field(
         None, description="The Postgres to use; without it one is run in the data directory."
+    )
+    database_direct_url: SecretStr | None = Field(
+        None,
+        description="The same database past the pooler, where SLUICE_DATABASE_URL leads through a transaction pooler.",
     )
     data_dir: Path = Field(Path("./.sluice"), description="Where the embedded Postgres keeps its data.")
     auth: Literal["on", "off"] | None = Field(
@@ -167,11 +173,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, SecretFiles(settings_cls)
 
-    @field_validator("database_url")
+    @field_validator("database_url", "database_direct_url")
     @classmethod
     def _is_postgres(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(("postgres://", "postgresql://")):
-            raise ValueError("it must begin with postgres:// or postgresql://")
+        if value is not None:
+            read_address(value.get_secret_value())
         return value
 
     @field_validator("bootstrap_key")
@@ -222,6 +228,11 @@ class Settings(BaseSettings):
             )
         if self.auth == "off" and self.bootstrap_key is not None:
             contradictions.append("SLUICE_AUTH=off would ignore SLUICE_BOOTSTRAP_KEY: leave one of the two out.")
+        if self.database_direct_url is not None and self.database_url is None:
+            contradictions.append(
+                "SLUICE_DATABASE_DIRECT_URL is the way past a pooler: give the pooler's address as SLUICE_DATABASE_URL, or this"
+                " one as SLUICE_DATABASE_URL."
+            )
         if self.role == "engine" and self.database_url is None:
             contradictions.append(
                 "An engine alone delivers what others enqueue, and a Postgres of its own would stay empty:"
@@ -306,7 +317,7 @@ def _line(problem: dict[str, Any]) -> str:
 
 def _shown(name: str, value: Any) -> Any:
     if isinstance(value, SecretStr):
-        if name != "database_url":
+        if not name.startswith("database_"):
             return "***"
         hidden = re.sub(r"(?<=//)([^/@:]*):.*@", r"\1:***@", value.get_secret_value())
         return re.sub(r"(?i)([?&]\w*pass\w*=)[^&]*", r"\1***", hidden)

@@ -100,7 +100,7 @@ class Engine:
             async with asyncio.timeout(FIRST_SNAPSHOT_SECONDS):
                 await self._pulse.counted.wait()
         self._desk.start()
-        listener = Listener(self._core.db.dsn, self._core.replica.id, self._heard)
+        listener = Listener(self._core.db.direct_dsn, self._core.replica.id, self._heard)
         self._forever.append(asyncio.create_task(self._announcer.run(), name="announcer"))
         self._forever.append(asyncio.create_task(listen(listener), name="listener"))
         if self._dispatching:

@@ -12,7 +12,8 @@ from datetime import timedelta
 
 from app.service.context import Core
 from app.store import tasks
-from app.store.db import COMMAND_SECONDS, Unavailable
+from app.store.db import Unavailable
+from app.store.session import COMMAND_SECONDS
 from app.store.tasks import Claim
 from app.telemetry import events
 from app.telemetry.logs import get_logger

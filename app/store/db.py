@@ -1,7 +1,6 @@
 """Connections: an asyncpg pool for the hot statements, a SQLAlchemy engine over the same driver for the others."""
 
 import asyncio
-import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,27 +11,17 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.domain.errors import Refusal
+from app.store.addresses import read_address
+from app.store.session import COMMAND_SECONDS, BorrowedConnection, set_session
 
 CONNECT_SECONDS = 5.0
-COMMAND_SECONDS = 15.0
+CLOSE_SECONDS = 1.0
 ACQUIRE_SECONDS = 10.0
 """How long a statement waits for a connection: with the database black-holed, a queue of waiters must not grow for ever."""
 POOL_SIZE = 10
 ADMIN_POOL_SIZE = 5
 
-# statement_timeout ends what the client has given up on; the tcp settings end what a black-holed network keeps alive.
-# Without bitmaps a page of a list is read in the order of its index: where statistics take a burst of tasks for a few rows,
-# the planner would else collect and sort a whole queue for each page.
-SERVER_SETTINGS = {
-    "application_name": "sluice",
-    "synchronous_commit": "on",
-    "statement_timeout": str(int(COMMAND_SECONDS * 1000)),
-    "idle_in_transaction_session_timeout": "30000",
-    "tcp_keepalives_idle": "15",
-    "tcp_user_timeout": "15000",
-    "timezone": "UTC",
-    "enable_bitmapscan": "off",
-}
+PARTITIONED = ("task_history", "attempt_history")
 
 AWAY = (
     OSError,
@@ -67,9 +56,8 @@ class PartitionMissing(Exception):
     """History has no partition for a day that something is to be kept until."""
 
 
-def normalise(dsn: str) -> str:
-    """Any postgres:// or postgresql:// form, with or without a SQLAlchemy driver, as asyncpg takes it."""
-    return re.sub(r"^postgres(?:ql)?(?:\+\w+)?://", "postgresql://", dsn)
+class Unsuitable(Exception):
+    """The database, or the way to it, cannot carry Sluice as it is set up; the message says what to change."""
 
 
 class PooledConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
@@ -79,20 +67,55 @@ class PooledConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has
         return ""
 
 
-async def connect(dsn: str, **settings: str) -> asyncpg.Connection:
-    return await asyncpg.connect(
-        normalise(dsn),
-        timeout=CONNECT_SECONDS,
-        command_timeout=COMMAND_SECONDS,
-        server_settings={**SERVER_SETTINGS, **settings},
-    )
+def _arguments(dsn: str, connection_class: type[asyncpg.Connection]) -> dict[str, Any]:
+    """How asyncpg is to connect. Of startup parameters only the name is sent: poolers refuse others, or drop them."""
+    address = read_address(dsn)
+    borrowed = {"statement_cache_size": 0} if issubclass(connection_class, BorrowedConnection) else {}
+    return {
+        "dsn": address.dsn,
+        "timeout": address.connect_seconds or CONNECT_SECONDS,
+        "command_timeout": COMMAND_SECONDS,
+        "server_settings": {"application_name": address.application_name},
+        "connection_class": connection_class,
+        **borrowed,
+    }
 
 
-def create_engine(dsn: str) -> AsyncEngine:
+async def connect(
+    dsn: str, connection_class: type[asyncpg.Connection] = asyncpg.Connection, **settings: str
+) -> asyncpg.Connection:
+    """A connection of its own, set as all are; `settings` come beside the usual ones, or instead."""
+    connection = await asyncpg.connect(**_arguments(dsn, connection_class))
+    try:
+        await set_session(connection, settings)
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
+@asynccontextmanager
+async def connected(
+    dsn: str, connection_class: type[asyncpg.Connection] = asyncpg.Connection, **settings: str
+) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of its own, for as long as the block; one that does not close in time is dropped."""
+    connection = await connect(dsn, connection_class, **settings)
+    try:
+        yield connection
+    finally:
+        try:
+            await connection.close(timeout=CLOSE_SECONDS)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            connection.terminate()
+
+
+def create_engine(dsn: str, connection_class: type[asyncpg.Connection] = asyncpg.Connection) -> AsyncEngine:
     """The dialect rejects sslmode, options and postgres://, so asyncpg makes the connections itself."""
+    borrowed = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
     return create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda: connect(dsn),
+        async_creator=lambda: connect(dsn, connection_class),
+        connect_args=borrowed if issubclass(connection_class, BorrowedConnection) else {},
         pool_size=ADMIN_POOL_SIZE,
         max_overflow=0,
         pool_timeout=CONNECT_SECONDS,
@@ -107,23 +130,25 @@ class Reader(Protocol):
 
 
 class Database:
-    """Both ways to the one database. Raises Unavailable where the database is away, the driver's error elsewhere."""
+    """Both ways to the one database. Raises Unavailable where the database is away, the driver's error elsewhere.
 
-    def __init__(self, dsn: str) -> None:
-        self.dsn = normalise(dsn)
+    With a `direct_dsn` the other is taken for a transaction pooler: what needs a session of its own goes to `direct_dsn`.
+    """
+
+    def __init__(self, dsn: str, direct_dsn: str | None = None) -> None:
+        self.dsn = dsn
+        self.direct_dsn = direct_dsn or dsn
+        self.borrows = direct_dsn is not None
         self._pool: asyncpg.Pool | None = None
-        self._engine = create_engine(self.dsn)
+        self._engine = create_engine(dsn, BorrowedConnection if self.borrows else asyncpg.Connection)
 
     async def open(self) -> None:
         async with translated():
             self._pool = await asyncpg.create_pool(
-                self.dsn,
+                **_arguments(self.dsn, BorrowedConnection if self.borrows else PooledConnection),
+                init=lambda connection: set_session(connection, {}),
                 min_size=1,
                 max_size=POOL_SIZE,
-                timeout=CONNECT_SECONDS,
-                command_timeout=COMMAND_SECONDS,
-                server_settings=SERVER_SETTINGS,
-                connection_class=PooledConnection,
             )
 
     async def close(self) -> None:
@@ -145,7 +170,11 @@ class Database:
         return hot + admin
 
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
-        """One statement, autocommit: one round trip, no transaction left open."""
+        """One statement, autocommit: one round trip, no transaction left open. Behind a transaction pooler it is a transaction
+        that sets itself first."""
+        if self.borrows:
+            async with self.transaction() as connection:
+                return list(await connection.fetch(sql, *args))
         assert self._pool is not None
         async with translated(), self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             rows: list[Any] = await connection.fetch(sql, *args)
@@ -174,7 +203,8 @@ async def translated() -> AsyncIterator[None]:
     try:
         yield
     except asyncpg.CheckViolationError as error:
-        if error.constraint_name is None and "no partition" in str(error):
+        # the server's words for it depend on its language
+        if error.constraint_name is None and error.table_name in PARTITIONED:
             raise PartitionMissing(str(error)) from error
         raise
     except AWAY as error:

@@ -8,8 +8,9 @@ import asyncio
 from pathlib import Path
 
 import asyncpg
+from sqlalchemy.exc import ProgrammingError
 
-from app.store.db import connect, create_engine, translated
+from app.store.db import Unsuitable, connected, create_engine, translated
 
 SCHEMA_VERSION = 1
 """The schema this release brings."""
@@ -42,12 +43,10 @@ async def schema_version(connection: asyncpg.Connection) -> int:
 
 
 async def migrate(dsn: str) -> bool:
-    """Bring the schema to this release's version; True when it had to do something. Raises Unavailable, SchemaMismatch,
-    TimeoutError (another replica has been migrating for two minutes)."""
-    async with translated():
-        connection = await connect(dsn, statement_timeout="0")
+    """Bring the schema to this release's version; True when it had to do something. Needs a session of its own, never a transaction
+    pooler. Raises Unavailable (another replica has been migrating for two minutes, too), SchemaMismatch, Unsuitable (rights)."""
     try:
-        async with translated():
+        async with translated(), connected(dsn, statement_timeout="0") as connection:
             if await schema_version(connection) >= SCHEMA_VERSION:
                 return False
             async with asyncio.timeout(LOCK_SECONDS):
@@ -55,11 +54,19 @@ async def migrate(dsn: str) -> bool:
                     await asyncio.sleep(POLL_SECONDS)
             if await schema_version(connection) >= SCHEMA_VERSION:
                 return False
-            await connection.execute("create schema if not exists sluice")
+            # not `if not exists`: that needs the right to make schemas even where there is nothing to make
+            if await connection.fetchval("select to_regnamespace('sluice')") is None:
+                await connection.execute("create schema sluice")
             await _upgrade(dsn)
             return True
-    finally:
-        await connection.close(timeout=1)
+    except (asyncpg.InsufficientPrivilegeError, ProgrammingError) as error:
+        cause = error if isinstance(error, asyncpg.PostgresError) else getattr(error.orig, "__cause__", None)
+        if not isinstance(cause, asyncpg.InsufficientPrivilegeError):
+            raise
+        raise Unsuitable(
+            f"this role cannot bring the schema to version {SCHEMA_VERSION} ({cause}): run `sluice migrate` as the role that owns "
+            "the schema sluice, or let this one own it (docs/guides/postgres.md has the lines)"
+        ) from error
 
 
 def scripts() -> Path:

@@ -12,13 +12,12 @@ Dropped, one day at a time, on a connection of its own:
 5. Whatever waits longer than lock_timeout is left for the next run. A table detached and not dropped is found by its name.
 """
 
-import asyncio
 from contextlib import suppress
 
 import asyncpg
 
 from app.domain.queues import QueueDefinition
-from app.store.db import Database, connect, translated
+from app.store.db import Database, connected, translated
 
 MARGIN_DAYS = 7
 CHUNK_DAYS = 14
@@ -61,21 +60,16 @@ async def ensure_ahead(db: Database) -> int:
 
 async def drop_expired(db: Database) -> int:
     """Drop the days that have passed; how many tables went. Raises Unavailable."""
-    async with translated():
-        connection = await connect(db.dsn, lock_timeout=str(LOCK_TIMEOUT_MS))
-        try:
-            if not await connection.fetchval("select pg_try_advisory_lock(5157004, 2)"):
-                return 0
-            dropped = 0
-            for row in await connection.fetch(_PASSED):
-                # another session's snapshot or a reader of that day: the next run comes by again
-                with suppress(asyncpg.LockNotAvailableError, asyncpg.ObjectNotInPrerequisiteStateError):
-                    await _drop(connection, row["parent"], row["name"], row["attached"], row["pending"])
-                    dropped += 1
-            return dropped
-        finally:
-            with suppress(asyncio.TimeoutError):
-                await connection.close(timeout=1)
+    async with translated(), connected(db.direct_dsn, lock_timeout=str(LOCK_TIMEOUT_MS)) as connection:
+        if not await connection.fetchval("select pg_try_advisory_lock(5157004, 2)"):
+            return 0
+        dropped = 0
+        for row in await connection.fetch(_PASSED):
+            # another session's snapshot or a reader of that day: the next run comes by again
+            with suppress(asyncpg.LockNotAvailableError, asyncpg.ObjectNotInPrerequisiteStateError):
+                await _drop(connection, row["parent"], row["name"], row["attached"], row["pending"])
+                dropped += 1
+        return dropped
 
 
 async def _drop(connection: asyncpg.Connection, parent: str, name: str, attached: bool, pending: bool) -> None:

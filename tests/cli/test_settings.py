@@ -68,8 +68,6 @@ def test_each_value_tells_its_source(env: pytest.MonkeyPatch, tmp_path: Path) ->
     "url",
     [
         "postgres://user:hidden@db/sluice?sslmode=require",
-        "postgresql://user:hid/den@db:5432/sluice",
-        "postgresql://user:hid@den@db/sluice",
         "postgresql:///sluice?host=/run&user=u&password=hidden",
     ],
 )
@@ -88,6 +86,13 @@ def test_a_secret_that_is_refused_is_not_repeated(name: str) -> None:
     assert "what-is-this" not in said
 
 
+@pytest.mark.parametrize("password", ["hid/den", "hid@den", "hid?den", "hid:den@"])
+def test_a_password_that_needs_escapes_is_refused_and_not_repeated(password: str) -> None:
+    said = refusal(database_url=f"postgresql://user:{password}@db:5432/sluice")
+    assert said.startswith("SLUICE_DATABASE_URL: ")
+    assert "hid" not in said and "den" not in said
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "says"),
     [
@@ -98,7 +103,12 @@ def test_a_secret_that_is_refused_is_not_repeated(name: str) -> None:
         ("SLUICE_PUBLIC_URL", "ftp://x", "http or https"),
         ("SLUICE_PUBLIC_URL", "sluice.example.com", "http or https"),
         ("SLUICE_DATABASE_URL", "mysql://x", "postgres:// or postgresql://"),
-        ("SLUICE_DATABASE_URL", "postgresql+asyncpg://x", "postgres:// or postgresql://"),
+        (
+            "SLUICE_DATABASE_URL",
+            "postgresql://x?sslmod=require",
+            "'sslmod' is no parameter of libpq: did you mean sslmode?",
+        ),
+        ("SLUICE_DATABASE_DIRECT_URL", "jdbc:postgresql://x", "postgres:// or postgresql://"),
         ("SLUICE_BOOTSTRAP_KEY", "secret", "slk_"),
         ("SLUICE_ENCRYPTION_KEY", "c2hvcnQ=", "openssl rand -base64 32"),
         ("SLUICE_EGRESS_ALLOW", "10.0.0.1/8", "has host bits set"),
@@ -122,6 +132,7 @@ def test_contradictions_say_what_to_do(env: pytest.MonkeyPatch, tmp_path: Path) 
     assert "bind to 127.0.0.1" in refusal(host="0.0.0.0", auth="off")
     assert "leave one of the two out" in refusal(auth="off", bootstrap_key=KEY)
     assert "give SLUICE_DATABASE_URL, or take role all" in refusal(role="engine")
+    assert "give the pooler's address as SLUICE_DATABASE_URL" in refusal(database_direct_url="postgresql://db/sluice")
     (tmp_path / "key").write_text(KEY)
     env.setenv("SLUICE_BOOTSTRAP_KEY", KEY)
     env.setenv("SLUICE_BOOTSTRAP_KEY_FILE", str(tmp_path / "key"))

@@ -1,0 +1,136 @@
+"""The address of a Postgres as people are handed it: libpq's URLs, with or without the name of a Python driver.
+
+Each parameter of libpq is taken, dropped because Sluice decides it itself or cannot be harmed by it, or refused because its
+promise could not be kept. A name that libpq does not know is refused too: it is a typing error, or meant for another library.
+"""
+
+import difflib
+import re
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+APPLICATION_NAME = "sluice"
+MAX_CONNECT_SECONDS = 60.0
+
+_SCHEME = re.compile(r"postgres(?:ql)?(?:\+\w+)?://")
+_HOST = re.compile(r"(?:\[[^\]@]*\]|[^:\[\]@]*)(?::(\d{1,5}))?")
+
+TAKEN = {
+    "application_name", "connect_timeout", "dbname", "fallback_application_name", "gsslib", "host", "krbsrvname", "options",
+    "passfile", "password", "port", "service", "ssl_max_protocol_version", "ssl_min_protocol_version", "sslcert", "sslcrl",
+    "sslkey", "sslmode", "sslnegotiation", "sslpassword", "sslrootcert", "target_session_attrs", "user",
+}  # fmt: skip
+DROPPED = {
+    "channel_binding": "the driver has none; sslmode=verify-full keeps strangers out of the connection",
+    "client_encoding": "always UTF8",
+    "gssdelegation": "nothing is delegated",
+    "keepalives": "Sluice sets its own",
+    "keepalives_count": "Sluice sets its own",
+    "keepalives_idle": "Sluice sets its own",
+    "keepalives_interval": "Sluice sets its own",
+    "load_balance_hosts": "hosts are tried in their order",
+    "max_protocol_version": "the driver speaks 3.0",
+    "min_protocol_version": "the driver speaks 3.0",
+    "sslcertmode": "a certificate is sent when one is given and asked for",
+    "sslcompression": "no server compresses any more",
+    "sslkeylogfile": "keys are not logged",
+    "sslsni": "the name is always sent",
+    "tcp_user_timeout": "Sluice sets its own",
+}
+"""Why each of these changes nothing."""
+REFUSED = {
+    "hostaddr", "oauth_client_id", "oauth_client_secret", "oauth_issuer", "oauth_scope", "replication", "require_auth",
+    "requirepeer", "requiressl", "scram_client_key", "scram_server_key", "servicefile", "sslcrldir",
+}  # fmt: skip
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+SSL_WORDS = {"true": "require", "1": "require", "on": "require", "false": "disable", "0": "disable", "off": "disable"}
+"""What other drivers take for `ssl`."""
+HINTS = {
+    "pgbouncer": "give the pooler's address here, and the server's own as SLUICE_DATABASE_DIRECT_URL",
+    "schema": "all that is Sluice's is in the schema sluice",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    dsn: str
+    """As asyncpg takes it."""
+    application_name: str
+    connect_seconds: float | None
+    """How long to wait for a connection, where the address says it."""
+
+
+def read_address(url: str) -> Address:
+    """What the URL says. Raises ValueError, whose text shows nothing of a password."""
+    scheme = _SCHEME.match(url)
+    if scheme is None:
+        raise ValueError("it must begin with postgres:// or postgresql://")
+    place, _, query = url[scheme.end() :].partition("?")
+    authority, _, database = place.partition("/")
+    _check_hosts(authority, database)
+    given = dict(_parameters(query))
+    gssencmode = given.pop("gssencmode", "disable")
+    if gssencmode not in ("disable", "prefer"):
+        raise ValueError("gssencmode asks for encryption by GSSAPI, which the driver does not have: use sslmode")
+    seconds = _connect_seconds(given.pop("connect_timeout", ""))
+    fallback = given.pop("fallback_application_name", "") or APPLICATION_NAME
+    name = given.pop("application_name", "") or fallback
+    kept = {key: value for key, value in _settle_tls(given).items() if key not in DROPPED}
+    if kept.get("target_session_attrs", "any") not in ("any", "read-write", "primary"):
+        raise ValueError("target_session_attrs must be any, read-write or primary: Sluice writes")
+    rebuilt = "&".join(f"{key}={quote(value, safe='')}" for key, value in kept.items())
+    # libpq knows no fragments, so a # is one of the letters
+    dsn = f"postgresql://{place.replace('#', '%23')}" + (f"?{rebuilt}" if rebuilt else "")
+    return Address(dsn, name, seconds)
+
+
+def _check_hosts(authority: str, database: str) -> None:
+    user, at, hosts = authority.partition("@")
+    for host in (hosts if at else user).split(","):
+        found = _HOST.fullmatch(host)
+        if found is None or int(found[1] or 0) > 65_535 or "@" in database:
+            raise ValueError(
+                "its host or port cannot be read; in a user name or password, write : / ? # @ % as %3A %2F %3F %23 %40 %25"
+            )
+
+
+def _parameters(query: str) -> Iterator[tuple[str, str]]:
+    known = TAKEN | DROPPED.keys() | REFUSED | {"gssencmode"}
+    for part in filter(None, query.split("&")):
+        name, _, value = part.partition("=")
+        name, value = unquote(name), unquote(value)
+        if name == "ssl":
+            name, value = "sslmode", SSL_WORDS.get(value.lower(), value)
+        if name == "database":
+            name = "dbname"
+        if name in REFUSED:
+            raise ValueError(f"{name} is a parameter of libpq that Sluice cannot honour: take it out")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = HINTS.get(name) or (f"did you mean {close[0]}?" if close else "take it out")
+            raise ValueError(f"{name!r} is no parameter of libpq: {hint}")
+        yield name, value
+
+
+def _settle_tls(given: dict[str, str]) -> dict[str, str]:
+    if given.get("sslmode", "prefer") not in SSL_MODES:
+        raise ValueError(f"sslmode must be one of {', '.join(SSL_MODES)}")
+    if given.get("sslrootcert") == "system":  # as libpq has it: the system's authorities, and the name is checked
+        given["sslmode"], given["sslrootcert"] = "verify-full", ssl.get_default_verify_paths().cafile or ""
+    for name in ("sslrootcert", "sslcert", "sslkey", "sslcrl"):
+        if name in given and not Path(given[name]).is_file():
+            raise ValueError(f"{name} names no file that is there")
+    return given
+
+
+def _connect_seconds(value: str) -> float | None:
+    if not value:
+        return None
+    if not re.fullmatch(r"-?\d{1,9}", value):
+        raise ValueError("connect_timeout must be a whole number of seconds")
+    seconds = int(value)
+    # libpq: zero and less mean no limit, and one second counts as two
+    return None if seconds <= 0 else min(max(2.0, seconds), MAX_CONNECT_SECONDS)

@@ -1,0 +1,127 @@
+"""What a database, and the way to it, is asked before anything rests on it.
+
+A transaction pooler shows itself by what it does: a session that answers from another server process than before, or from one that
+another session holds, is none. This is found out before anything is set: in such a session a setting would stay behind for others.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from app.store.db import Unsuitable, connected, translated
+from app.store.session import BorrowedConnection
+
+OLDEST_MAJOR = 14
+LOOKS = 3
+"""How often a session is asked once more; a pooler that hands server processes out in turn has come to another by then."""
+PROBE_CHANNEL = "sluice_probe"
+HEARD_SECONDS = 5.0
+
+_PROCESS = "select pg_catalog.pg_backend_pid()"
+_LACKING = """
+select string_agg(c.relname, ', ' order by c.relname) as tables, current_user as role
+from pg_class c
+where c.relnamespace = 'sluice'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition
+  and c.relname <> 'alembic_version'
+  and not (has_schema_privilege(c.relnamespace, 'usage')
+           and has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
+           and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete'))
+"""
+
+
+async def examine_sessions(dsn: str, *, given_as: str) -> None:
+    """That whoever connects there has a session of their own, in a database that can hold any text.
+
+    Raises Unsuitable, Unavailable. `given_as` is the setting that says `dsn`.
+    """
+    # neither is set: they ask for nothing that a setting decides
+    async with (
+        _explained(given_as),
+        connected(dsn, BorrowedConnection) as one,
+        connected(dsn, BorrowedConnection) as other,
+    ):
+        _examine_server(one)
+        if not await _share(one, other):
+            return
+    if given_as == "SLUICE_DATABASE_URL":
+        raise Unsuitable(
+            "SLUICE_DATABASE_URL leads through a transaction pooler, where no session lasts: leave it, and give the address of "
+            "the server itself, or of the pooler in session mode, as SLUICE_DATABASE_DIRECT_URL"
+        )
+    raise Unsuitable(
+        f"{given_as} leads through a transaction pooler, where no session lasts: give the address of the server itself, or of the "
+        "pooler in session mode"
+    )
+
+
+@asynccontextmanager
+async def _explained(given_as: str) -> AsyncIterator[None]:
+    async with translated():
+        try:
+            yield
+        except asyncpg.ClientConfigurationError as error:
+            raise Unsuitable(f"{given_as} cannot be used: {error}") from error
+        except asyncpg.ProtocolViolationError as error:
+            raise Unsuitable(
+                f"{given_as} leads through a pooler that refuses what Sluice needs ({error}): give the address of the server "
+                "itself, or of the pooler in session mode; transaction mode needs SLUICE_DATABASE_DIRECT_URL beside it"
+            ) from error
+
+
+def _examine_server(connection: asyncpg.Connection) -> None:
+    version, encoding = connection.get_server_version(), connection.get_settings().server_encoding
+    if version.major < OLDEST_MAJOR:
+        raise Unsuitable(f"the server is PostgreSQL {version.major}: Sluice needs {OLDEST_MAJOR} or newer")
+    if encoding != "UTF8":
+        raise Unsuitable(
+            f"the database's encoding is {encoding}, which cannot hold every text: give Sluice a database of its own, made with "
+            "`create database sluice encoding 'UTF8' template template0`"
+        )
+
+
+async def _share(one: asyncpg.Connection, other: asyncpg.Connection) -> bool:
+    process = await one.fetchval(_PROCESS)
+    async with other.transaction():
+        if await other.fetchval(_PROCESS) == process or await one.fetchval(_PROCESS) != process:
+            return True
+    for _ in range(LOOKS):
+        if await one.fetchval(_PROCESS) != process:
+            return True
+    return False
+
+
+async def examine_pooler(dsn: str, direct_dsn: str) -> None:
+    """That transactions can be had at `dsn`, and what is said there is heard at `direct_dsn`. Raises Unsuitable, Unavailable."""
+    heard, token = asyncio.Event(), str(uuid.uuid4())
+    async with translated(), connected(direct_dsn) as listener:
+        await listener.add_listener(PROBE_CHANNEL, lambda *said: heard.set() if said[3] == token else None)
+        async with (
+            _explained("SLUICE_DATABASE_URL"),
+            connected(dsn, BorrowedConnection) as borrower,
+            borrower.transaction(),
+        ):
+            await borrower.fetch("select pg_notify($1, $2)", PROBE_CHANNEL, token)
+        try:
+            async with asyncio.timeout(HEARD_SECONDS):
+                await heard.wait()
+        except TimeoutError:
+            raise Unsuitable(
+                "what is said at SLUICE_DATABASE_URL is not heard at SLUICE_DATABASE_DIRECT_URL: both must lead to the same "
+                "database of the same server"
+            ) from None
+
+
+async def examine_rights(dsn: str) -> None:
+    """That this role may use all that is in the schema, once it stands. Raises Unsuitable, Unavailable."""
+    async with translated(), connected(dsn, BorrowedConnection) as connection, connection.transaction():
+        lacking = await connection.fetchrow(_LACKING)
+    if lacking["tables"] is not None:
+        role = lacking["role"]
+        raise Unsuitable(
+            f"role {role} lacks rights on {lacking['tables']} of the schema sluice. As its owner: grant usage on schema sluice to "
+            f'"{role}"; grant select, insert, update, delete on all tables in schema sluice to "{role}"; '
+            "(docs/guides/postgres.md has the rest)"
+        )
