@@ -1,7 +1,9 @@
 """A command at work on one task, and what its end means."""
 
 import asyncio
+import base64
 import bisect
+import codecs
 import contextlib
 import os
 import resource
@@ -17,7 +19,7 @@ from app.domain.errors import Refusal
 from app.domain.ijson import MAX_DEPTH, is_deeper, parse_ijson
 
 MAX_RESULT_BYTES = 65_536
-"""As JSON; the service refuses more."""
+"""Of bytes, of JSON, or of text as JSON; the service refuses more."""
 ERROR_TAIL_BYTES = 1_000
 STOP_GRACE_SECONDS = 5.0
 LEFT_OPEN_SECONDS = 1.0
@@ -117,25 +119,32 @@ def _kilobytes(memory_mb: int) -> int:
 def verdict(ended: Ended) -> tuple[str, dict[str, Any]]:
     """The verb for the service and its body."""
     if ended.code == 0:
-        result = result_of(ended.output, ended.whole)
-        return "complete", {} if result is None else {"result": result}
+        return "complete", result_of(ended.output, ended.whole)
     told = ended.errors.decode(errors="replace").replace("\x00", "").strip()
     how = f"signal {-ended.code}" if ended.code < 0 else f"exit {ended.code}"
     retryable = ended.code in (EX_TEMPFAIL, *CANNOT_RUN)
     return "fail", {"error": f"{how}: {told}" if told else how, "retryable": retryable}
 
 
-def result_of(output: bytes, whole: bool) -> msgspec.Raw | str | None:
-    """JSON if it is JSON the service takes, else text, cut to what a result may be; None when there is none."""
+def result_of(output: bytes, whole: bool) -> dict[str, Any]:
+    """The fields that tell the service of it: JSON if the service takes it as such, else text, else bytes.
+
+    Text is cut to what a result may be; what was cut, here or before (`whole`), is said to be, and is JSON no more.
+    """
     if not output.strip():
-        return None
+        return {}
     if whole:
         with contextlib.suppress(Refusal):
             value = parse_ijson(output)
-            if not is_deeper(value, MAX_DEPTH - 1) and len(msgspec.json.encode(value)) <= MAX_RESULT_BYTES:
-                return msgspec.Raw(output.strip())
-    text = output.decode(errors="replace").rstrip("\n")
+            if not is_deeper(value, MAX_DEPTH - 1):
+                return {"result": msgspec.Raw(output.strip())}
+    try:
+        # a character that the cut went through is left out
+        text = codecs.getincrementaldecoder("utf-8")().decode(output, final=whole).rstrip("\n")
+    except UnicodeDecodeError:
+        encoded = base64.b64encode(output).decode()
+        return {"result": encoded, "result_encoding": "base64", "result_truncated": not whole}
     fits = bisect.bisect_right(
         range(len(text)), MAX_RESULT_BYTES, key=lambda n: len(msgspec.json.encode(text[: n + 1]))
     )
-    return text[:fits]
+    return {"result": text[:fits], "result_truncated": not whole or fits < len(text)}

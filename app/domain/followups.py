@@ -4,7 +4,10 @@ The outer object is judged without its tasks and each task by itself, so payload
 fault is named by its pointer into the document.
 """
 
+import base64
+import binascii
 from dataclasses import dataclass, field
+from typing import Literal
 
 import msgspec
 
@@ -55,9 +58,13 @@ class FollowUp:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A document of follow-up work, its tasks not judged yet. `result` is the bytes of its JSON; what is absent is None."""
+    """A document of follow-up work, its tasks not judged yet; what is absent is None."""
 
     result: bytes | None = None
+    """The bytes of its JSON, or those that its base64 stands for."""
+    result_format: Literal["json", "base64"] = "json"
+    result_truncated: bool = False
+    """Whoever wrote the document has cut it."""
     spans: list[msgspec.Raw] = field(default_factory=list)
     next: str | None = None
     on_complete: OnComplete | None = None
@@ -72,6 +79,8 @@ class OnCompleteBody(msgspec.Struct, forbid_unknown_fields=True):
 
 class PageBody(msgspec.Struct, forbid_unknown_fields=True):
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    result_encoding: Literal["base64"] | None = None
+    result_truncated: bool = False
     tasks: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     next: str | None = None
     on_complete: OnCompleteBody | None = None
@@ -108,13 +117,32 @@ def split_page(body: bytes, max_payload_bytes: int) -> Page:
     if is_deeper(outside.get("result")):
         raise Refusal("malformed", f"the result is nested deeper than {MAX_DEPTH} levels")
     return Page(
-        result=None if isinstance(page.result, msgspec.UnsetType) else bytes(page.result),
+        result=_result(page, outside),
+        result_format=page.result_encoding or "json",
+        result_truncated=page.result_truncated,
         spans=spans,
         next=_cursor(page.next),
         on_complete=None
         if page.on_complete is None
         else judge_on_complete(page.on_complete, outside, max_payload_bytes),
     )
+
+
+def _result(page: PageBody, outside: dict[str, object]) -> bytes | None:
+    """The bytes of the result. Raises Refusal (invalid)."""
+    if page.result_encoding is not None:
+        text = outside.get("result")
+        try:
+            if isinstance(text, str):
+                return base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            pass
+        raise invalid_field("/result", "expected text in base64, as result_encoding says")
+    if isinstance(page.result, msgspec.UnsetType):
+        if page.result_truncated:
+            raise invalid_field("/result_truncated", "there is no result that could be cut")
+        return None
+    return bytes(page.result)
 
 
 def judge_around(body: bytes, tasks: msgspec.Raw | msgspec.UnsetType) -> dict[str, object]:

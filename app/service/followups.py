@@ -74,8 +74,8 @@ def result_of(page: Page) -> tuple[bytes | None, str | None, bool]:
     if page.result is None:
         return None, None, False
     if len(page.result) > MAX_RESULT_BYTES:
-        return page.result[:MAX_RESULT_BYTES], "text", True
-    return page.result, "json", False
+        return page.result[:MAX_RESULT_BYTES], "text" if page.result_format == "json" else page.result_format, True
+    return page.result, page.result_format, page.result_truncated
 
 
 def follows(page: Page) -> bool:

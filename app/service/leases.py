@@ -251,13 +251,15 @@ async def complete(core: Core, task_id: str, token: str, page: Page) -> TaskView
     if page.result is not None and len(page.result) > MAX_RESULT_BYTES:
         raise Refusal("too_large", f"the result has {len(page.result)} bytes, at most {MAX_RESULT_BYTES} are allowed")
     held = await tasks.held_lease(core.db, task_id, token)
+    result, result_format, truncated = followups.result_of(page)
     outcome = Outcome(
         task_id,
         token,
         "succeeded",
         "succeeded",
-        result=page.result,
-        result_format=None if page.result is None else "json",
+        result=result,
+        result_format=result_format,
+        result_truncated=truncated,
     )
     if held is None or not followups.follows(page):
         return await _settle(core, outcome, held)

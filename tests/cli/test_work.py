@@ -1,5 +1,6 @@
 """`sluice work` as a process, against a real replica: what commands make of tasks, and what becomes of both when one stops."""
 
+import base64
 import json
 import os
 import shlex
@@ -117,8 +118,17 @@ async def test_more_output_than_a_result_may_be_is_cut(api: Api, work: Start) ->
     queue = await api.queue()
     await work(queue, "head -c 1000000 /dev/zero | tr '\\0' x")
     task = await api.enqueue(queue)
-    result = (await api.until(task["id"], "succeeded"))["result"]
-    assert 65_000 < len(result) < 65_536 and set(result) == {"x"}
+    shown = await api.until(task["id"], "succeeded", result_truncated=True)
+    assert 65_000 < len(shown["result"]) < 65_536 and set(shown["result"]) == {"x"}
+
+
+async def test_bytes_arrive_as_bytes(api: Api, work: Start) -> None:
+    queue = await api.queue()
+    await work(queue, "printf '\\377\\000\\001'")
+    task = await api.enqueue(queue)
+    shown = await api.until(task["id"], "succeeded")
+    assert (base64.b64decode(shown["result"]), shown["result_encoding"]) == (b"\xff\x00\x01", "base64")
+    assert not shown["result_truncated"]
 
 
 async def test_exit_75_retries(api: Api, work: Start) -> None:
@@ -297,23 +307,32 @@ async def test_it_works_with_a_key(start_replica: Callable[..., Awaitable[Replic
     assert (await api.until(task["id"], "succeeded"))["result"] == 7
 
 
-@pytest.mark.parametrize("output", [b'{"a": 1}\n', b"1", b"null", b'"x"'])
+@pytest.mark.parametrize("output", [b'{"a": 1}\n', b"1", b"null", b'"x"', b'"' + b"x" * 65_534 + b'"'])
 def test_json_is_the_result_as_it_stands(output: bytes) -> None:
-    assert result_of(output, True) == msgspec.Raw(output.strip())
+    assert result_of(output, True) == {"result": msgspec.Raw(output.strip())}
 
 
 @pytest.mark.parametrize(
-    "output", [b'1,"next":"x"', b"NaN", b'{"a": 1, "a": 2}', b"[" * 128 + b"]" * 128, b'"\\ud800"', b"\xff"]
+    "output", [b'1,"next":"x"', b"NaN", b'{"a": 1, "a": 2}', b"[" * 128 + b"]" * 128, b'"\\ud800"', "é\x00".encode()]
 )
 def test_what_the_service_would_not_take_as_json_is_text(output: bytes) -> None:
-    assert result_of(output + b"\n", True) == output.decode(errors="replace")
+    assert result_of(output + b"\n", True) == {"result": output.decode(), "result_truncated": False}
 
 
-def test_text_is_cut_to_what_fits_as_json() -> None:
-    cut = result_of(b"\x01" * 65_536, False)
-    assert isinstance(cut, str) and 65_525 < len(json.dumps(cut)) <= 65_536
-    assert result_of(b'{"whole": false}', False) == '{"whole": false}'
-    assert result_of(b" \n", True) is None
+def test_text_is_cut_to_what_fits_as_json_and_said_to_be() -> None:
+    cut = result_of(b"\x01" * 65_536, True)
+    assert cut["result_truncated"] and 65_525 < len(json.dumps(cut["result"])) <= 65_536
+    assert result_of(b'{"whole": false}', False) == {"result": '{"whole": false}', "result_truncated": True}
+    assert result_of("zürich".encode()[:2], False) == {"result": "z", "result_truncated": True}
+    assert result_of(b" \n", True) == {}
+
+
+def test_bytes_that_are_no_text_go_as_base64() -> None:
+    image = b"\x89PNG\r\n\x00\xff\n"
+    for whole in (True, False):
+        sent = result_of(image, whole)
+        assert base64.b64decode(sent.pop("result")) == image
+        assert sent == {"result_encoding": "base64", "result_truncated": not whole}
 
 
 def test_the_end_of_a_command_by_a_signal_fails_for_good() -> None:

@@ -1,5 +1,6 @@
 """The body of `POST /tasks/{id}/complete`: what it may be, and that what is refused leaves the lease as it was."""
 
+import base64
 import json
 from typing import Any
 
@@ -45,6 +46,13 @@ def unit(queue: str, **fields: Any) -> dict[str, Any]:
         (b'{"tasks": {}}', "invalid", ("/tasks",)),
         (b'{"tasks": [1]}', "invalid", ("/tasks/0",)),
         (b'{"next": ""}', "invalid", ("/next",)),
+        (b'{"result": "AA=", "result_encoding": "base64"}', "invalid", ("/result",)),
+        (b'{"result": "\xc3\xa9", "result_encoding": "base64"}', "invalid", ("/result",)),
+        (b'{"result": ["AA=="], "result_encoding": "base64"}', "invalid", ("/result",)),
+        (b'{"result_encoding": "base64"}', "invalid", ("/result",)),
+        (b'{"result": "AA==", "result_encoding": "gzip"}', "invalid", ("/result_encoding",)),
+        (b'{"result": 1, "result_truncated": 1}', "invalid", ("/result_truncated",)),
+        (b'{"result_truncated": true}', "invalid", ("/result_truncated",)),
         (b'{"on_complete": {"payload": 1}}', "invalid", ("/on_complete/queue",)),
     ],
 )
@@ -111,3 +119,20 @@ async def test_a_continuation_is_leased_with_its_cursor(api: Api) -> None:
     assert (second["cursor"], second["payload"]) == ("Zürich 2", {"list": "all"})
     good(await say(api, second, "complete", {"result": 1, "tasks": [], "next": None, "on_complete": None}))
     assert await take(api, queue) == []
+
+
+@pytest.mark.parametrize("follow", [False, True])
+async def test_a_result_may_be_bytes_and_may_be_cut(api: Api, follow: bool) -> None:
+    more = {"tasks": [unit(await api.queue())]} if follow else {}
+    for raw, truncated in ((b"\xff\x00", False), (b"\xff" * 65_536, True), (b"", False)):
+        body = {"result": base64.b64encode(raw).decode(), "result_encoding": "base64", "result_truncated": truncated}
+        leased = await leased_task(api)
+        for shown in (good(await say(api, leased, "complete", body | more)), await api.task(leased["id"])):
+            assert base64.b64decode(shown["result"]) == raw
+            assert (shown["result_encoding"], shown["result_truncated"]) == ("base64", truncated)
+    leased = await leased_task(api)
+    body = {"result": base64.b64encode(b"\xff" * 65_537).decode(), "result_encoding": "base64"}
+    problem(await say(api, leased, "complete", body), 413, "too_large")
+    text = {"result": '{"a": [1, 2', "result_encoding": None, "result_truncated": True}
+    shown = good(await say(api, leased, "complete", text | more))
+    assert (shown["result"], shown["result_truncated"], "result_encoding" in shown) == ('{"a": [1, 2', True, False)

@@ -309,6 +309,9 @@ async def test_what_another_task_s_unique_key_keeps_out_leaves_no_key(api: Api) 
         (b'{"result": null}', None, False),
         (b"{}", None, False),
         (b'{"result": "' + b"x" * 70_000 + b'"}', '"' + "x" * 65_535, True),
+        (b'{"result": [1], "result_truncated": true}', [1], True),
+        (b'{"result": "/wA=", "result_encoding": "base64"}', "/wA=", False),
+        (b'{"result": "' + b"AAAA" * 30_000 + b'", "result_encoding": "base64"}', "AAAA" * 21_845 + "AA==", True),
     ],
 )
 async def test_the_result_of_the_document_is_the_result_of_the_task(

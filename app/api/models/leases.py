@@ -1,6 +1,6 @@
 """Leases on the wire."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -47,6 +47,12 @@ class CompleteIn(RequestBody):
     """The document: the body is judged as the answer of a handler is, and payloads stay bytes."""
 
     result: AnyJson = None
+    result_encoding: Literal["base64"] | None = Field(
+        None, description="`base64`: the result is text in base64 that stands for bytes, and is shown so."
+    )
+    result_truncated: bool = Field(
+        False, description="The result is what is left of a longer one; it is shown with the task."
+    )
     tasks: list[FollowUpIn] = Field([], max_length=MAX_FOLLOWUP_TASKS, description="Enqueued with the completion.")
     next: str | None = Field(
         None, min_length=1, max_length=MAX_CURSOR, description="Also enqueue this task again, with this cursor."
