@@ -19,6 +19,7 @@ from app.delivery.signing import sign
 from app.delivery.transport import Transport
 from app.domain.answers import Answer, NoAnswer
 from app.domain.headers import folded, reserved_header
+from app.domain.zones import local_time
 
 _AS_IT_STANDS = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
@@ -42,6 +43,7 @@ class Call:
     cursor: str | None = None
     schedule: str | None = None
     scheduled_for: datetime | None = None
+    schedule_timezone: str | None = None
     batch: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
@@ -83,6 +85,10 @@ def build_headers(call: Call, now: datetime) -> dict[str, str]:
     headers["sluice-task-url"] = call.task_url
     if call.scheduled_for is not None:
         headers["sluice-scheduled-for"] = _instant(call.scheduled_for)
+        if call.schedule_timezone is not None:
+            headers["sluice-schedule-timezone"] = call.schedule_timezone
+            if (local := local_time(call.scheduled_for, call.schedule_timezone)) is not None:
+                headers["sluice-scheduled-for-local"] = local.isoformat(timespec="milliseconds")
     if call.type:
         headers["sluice-type"] = _header_text(call.type)
     if call.cursor:

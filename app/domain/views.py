@@ -53,6 +53,8 @@ class LeasedTaskView(TaskView, kw_only=True):
     """A task for whoever holds it now. `cursor` is where a continuation goes on."""
 
     cursor: str | None
+    schedule_timezone: str | None
+    scheduled_for_local: str | None
     lease_token: str
     lease_expires_at: str
 

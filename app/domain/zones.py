@@ -35,6 +35,11 @@ def zone_of(name: str) -> ZoneInfo:
         return ZoneInfo.from_file(compiled, key=name)
 
 
+def local_time(instant: datetime, name: str) -> datetime | None:
+    """With the zone's offset; None for a zone that only a newer version knows."""
+    return instant.astimezone(zone_of(name)) if name in zone_names() else None
+
+
 def zone_problem(name: str) -> str | None:
     """Why this names no zone, or None."""
     if name in zone_names():

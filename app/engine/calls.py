@@ -400,6 +400,7 @@ def _call(core: Core, held: Held, span: AttemptSpan) -> Call:
         batch=task.batch_id,
         schedule=task.schedule,
         scheduled_for=task.scheduled_for,
+        schedule_timezone=task.schedule_timezone,
         task_headers=task.headers,
         handler_headers=target.headers,
     )

@@ -22,6 +22,7 @@ from app.domain.instants import format_instant
 from app.domain.outcomes import Settlement, decide_failure
 from app.domain.retries import merged
 from app.domain.views import LeasedTaskView, TaskView
+from app.domain.zones import local_time
 from app.service import followups
 from app.service.context import Caller, Core
 from app.service.followups import MAX_RESULT_BYTES
@@ -220,12 +221,21 @@ async def acquire(
         LeasedTaskView(
             **msgspec.structs.asdict(shown[task.task_id]),
             cursor=task.cursor,
+            schedule_timezone=task.schedule_timezone,
+            scheduled_for_local=_local(task),
             lease_token=task.token,
             lease_expires_at=format_instant(task.lease_expires_at),
         )
         for task in claimed
         if task.task_id in shown
     ]
+
+
+def _local(task: Claimed) -> str | None:
+    if task.scheduled_for is None or task.schedule_timezone is None:
+        return None
+    local = local_time(task.scheduled_for, task.schedule_timezone)
+    return None if local is None else local.isoformat(timespec="microseconds")
 
 
 async def give_back(core: Core, claimed: list[Claimed]) -> None:

@@ -135,6 +135,8 @@ class Claimed:
     """Its batch, or the one whose completion it follows."""
     schedule: str | None = None
     scheduled_for: datetime | None = None
+    schedule_timezone: str | None = None
+    """Of the definition that fired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,7 @@ async def claim(
     tasks = [
         Claimed(
             str(r[4]), str(r[5]), r[6], r[7], r[8], r[9], r[10], r[11], r[12], r[13], _json(r[14]) or {}, r[15],
-            _json(r[16]), r[17], r[18], r[19], r[20], r[21], r[22] and str(r[22]), r[23], r[24],
+            _json(r[16]), r[17], r[18], r[19], r[20], r[21], r[22] and str(r[22]), r[23], r[24], r[25],
         )
         for r in rows[:-1]
     ]  # fmt: skip

@@ -70,6 +70,7 @@ def test_all_that_a_task_may_have_is_sent() -> None:
     assert headers["sluice-cursor"] == "page 2"
     assert headers["sluice-schedule"] == "nightly"
     assert headers["sluice-scheduled-for"] == "2026-11-21T22:44:00.000Z"
+    assert "sluice-scheduled-for-local" not in headers, "of a task without its schedule's zone"
     assert headers["sluice-batch"] == "b1"
     assert headers["traceparent"] == call.traceparent
     assert headers["tracestate"] == "a=1,b=2"

@@ -397,3 +397,45 @@ async def test_a_row_that_reaches_into_a_window_is_in_it(
     assert await ledger(api, name, **{"from": within})
     assert await ledger(api, name, **{"from": within, "to": within.replace("+00:00", "Z")}) in ([], [missed])
     assert (await ledger(api, name, **{"from": within}))[-1] == missed
+
+
+async def test_a_run_knows_its_zone_and_its_local_time_by_the_definition_that_fired(api: Api, handler: Handler) -> None:
+    """Midnight of the 29th in Berlin is on the 28th in UTC, and the clocks change three hours later."""
+    pull, push = await api.queue(), await api.queue_to(handler.url, retry={**AT_ONCE, "max_attempts": 1})
+    day = {"from": "2026-03-28T12:00:00Z", "to": "2026-03-29T12:00:00Z"}
+    for queue in (pull, push):
+        good(await api.post(f"/queues/{queue}/pause"))
+        name = await schedule(api, queue, cron="0 0 * * *", timezone="Europe/Berlin")
+        good(await api.post(f"/schedules/{name}/backfill", json=day), 202)
+        await poll_started(api, name)
+        moved = {"queue": queue, "payload": 1, "cron": "0 0 * * *", "timezone": "Asia/Tokyo"}
+        good(await api.put(f"/schedules/{name}", json=moved))
+        good(await api.post(f"/queues/{queue}/resume"))
+    again = Reply(500, {"sluice-retry": "no"})
+    more = {"content-type": "application/vnd.sluice.tasks+json"}
+    handler.answer(again, Reply(200, more, b'{"next": "2"}'), Reply(200))
+    first = (await handler.received(1))[0]
+    await api.until(first.task, "dead")
+    good(await api.retry(first.task))
+    for call in await handler.received(3):
+        assert call.headers["sluice-scheduled-for"] == "2026-03-28T23:00:00.000Z"
+        assert call.headers["sluice-schedule-timezone"] == "Europe/Berlin"
+        assert call.headers["sluice-scheduled-for-local"] == "2026-03-29T00:00:00.000+01:00"
+    [leased] = good(await api.post(f"/queues/{pull}/leases", json={}))["tasks"]
+    assert (leased["scheduled_for"], leased["schedule_timezone"], leased["scheduled_for_local"]) == (
+        "2026-03-28T23:00:00.000000Z",
+        "Europe/Berlin",
+        "2026-03-29T00:00:00.000000+01:00",
+    )
+    await api.enqueue(pull)
+    [plain] = good(await api.post(f"/queues/{pull}/leases", json={}))["tasks"]
+    assert plain["schedule_timezone"] is plain["scheduled_for_local"] is None
+    await api.enqueue(push)
+    assert "sluice-schedule-timezone" not in (await handler.received(4))[3].headers
+
+
+async def poll_started(api: Api, name: str) -> None:
+    async def started() -> bool:
+        return any(row["task_id"] for row in await ledger(api, name))
+
+    await poll(started)

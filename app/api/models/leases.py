@@ -20,6 +20,8 @@ class LeaseIn(RequestBody):
 
 class LeasedTaskOut(TaskOut):
     cursor: str | None = Field(description="Of a continuation: the `next` that its page named.")
+    schedule_timezone: str | None = Field(description="Of a schedule's run: the zone of the definition that fired.")
+    scheduled_for_local: str | None = Field(description="`scheduled_for` with the offset of that zone.")
     lease_token: str = Field(description="The only credential for this lease: send it as `Sluice-Lease-Token`.")
     lease_expires_at: Instant
 

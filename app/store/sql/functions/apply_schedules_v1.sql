@@ -95,9 +95,9 @@ begin
     from runs r where r.then_queue_id is not null)
   insert into sluice.tasks (
     id, tenant_id, queue_id, handler_id, state, priority, run_at, created_at, payload, type, headers, tags, retry, max_attempts,
-    timeout_seconds, batch_id, schedule, scheduled_for)
+    timeout_seconds, batch_id, schedule, scheduled_for, schedule_timezone)
   select r.task_id, r.tenant_id, r.queue_id, r.handler_id, 0, r.priority, v_now, v_now, r.run_payload, r.type, r.headers, r.tags,
-    r.retry, r.max_attempts, r.timeout_seconds, r.task_id, r.name, r.nominal_at
+    r.retry, r.max_attempts, r.timeout_seconds, r.task_id, r.name, r.nominal_at, r.definition::json ->> 'timezone'
   from runs r order by r.task_id;
   return query select unnest(v_ids);
 end $$;

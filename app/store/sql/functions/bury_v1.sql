@@ -13,8 +13,9 @@ begin
     insert into sluice.task_history (
       id, kept_until, tenant_id, queue_id, handler_id, state, reason, ended_at, priority, run_at, created_at, expires_at,
       payload, type, headers, tags, correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts,
-      timeout_seconds, traceparent, tracestate, root_id, parent_id, batch_id, completes, cursor, schedule, scheduled_for, progress,
-      attempt, claims, last_error, lease_handler_id, last_token, last_counted, last_replica, last_started_at, last_ended_at,
+      timeout_seconds, traceparent, tracestate, root_id, parent_id, batch_id, completes, cursor, schedule, scheduled_for,
+      schedule_timezone, progress, attempt, claims, last_error, lease_handler_id, last_token, last_counted,
+      last_replica, last_started_at, last_ended_at,
       last_outcome, last_status, last_message, last_excerpt, last_trace_id)
     select
       t.id, greatest(clock_timestamp() + make_interval(secs => 86400 * case p_state
@@ -22,7 +23,8 @@ begin
       t.tenant_id, t.queue_id, t.handler_id, p_state, p_reason, t.ended_at, t.priority, t.run_at, t.created_at, t.expires_at,
       t.payload, t.type, t.headers, t.tags, t.correlation_id, t.idempotency_key, t.idempotency_until, t.unique_key, t.retry,
       t.max_attempts, t.timeout_seconds, t.traceparent, t.tracestate, t.root_id, t.parent_id, t.batch_id, t.completes, t.cursor,
-      t.schedule, t.scheduled_for, t.progress, t.attempt, t.claims, t.last_error, t.lease_handler_id, t.last_token,
+      t.schedule, t.scheduled_for, t.schedule_timezone, t.progress, t.attempt, t.claims, t.last_error,
+      t.lease_handler_id, t.last_token,
       t.last_counted, t.last_replica, t.last_started_at, t.last_ended_at, t.last_outcome, t.last_status, t.last_message,
       t.last_excerpt, t.last_trace_id
     from gone t join sluice.queues q on q.id = t.queue_id

@@ -15,7 +15,7 @@ returns table (
   task_id uuid, token uuid, lease_expires_at timestamptz, started_at timestamptz, run_at timestamptz, number integer,
   attempt integer, priority smallint, payload bytea, type text, headers json, correlation_id text, retry json,
   timeout_seconds double precision, traceparent text, tracestate text, created_at timestamptz, cursor text,
-  batch_id uuid, schedule text, scheduled_for timestamptz)
+  batch_id uuid, schedule text, scheduled_for timestamptz, schedule_timezone text)
 language plpgsql volatile
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 set enable_bitmapscan = off set jit = off
@@ -101,7 +101,8 @@ begin
     where t.id = g.id
     returning null::text, s.queue_version, v_handler, s.handler_version, t.id, t.lease_token, t.lease_expires_at, v_now, t.run_at,
       t.claims, t.attempt, t.priority, t.payload, t.type, t.headers, t.correlation_id, t.retry, t.timeout_seconds,
-      t.traceparent, t.tracestate, t.created_at, t.cursor, coalesce(t.batch_id, t.completes), t.schedule, t.scheduled_for;
+      t.traceparent, t.tracestate, t.created_at, t.cursor, coalesce(t.batch_id, t.completes), t.schedule, t.scheduled_for,
+      t.schedule_timezone;
   verdict := case
     when coalesce(cardinality(v_ids), 0) < v_room then 'empty'
     when v_room < p_want then 'full'

@@ -10,13 +10,15 @@ begin
     insert into sluice.tasks (
       id, tenant_id, queue_id, handler_id, state, priority, run_at, created_at, expires_at, payload, type, headers, tags,
       correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts, timeout_seconds, traceparent,
-      tracestate, root_id, parent_id, batch_id, completes, cursor, schedule, scheduled_for, progress, attempt, claims, last_error,
+      tracestate, root_id, parent_id, batch_id, completes, cursor, schedule, scheduled_for, schedule_timezone,
+      progress, attempt, claims, last_error,
       lease_handler_id, last_token, last_counted, last_replica, last_started_at, last_ended_at, last_outcome, last_status,
       last_message, last_excerpt, last_trace_id)
     select id, tenant_id, queue_id, handler_id, 0, priority, p_now, created_at,
       case when expires_at > p_now then expires_at end, payload, type, headers, tags,
       correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts, timeout_seconds, traceparent,
-      tracestate, root_id, parent_id, batch_id, completes, cursor, schedule, scheduled_for, progress, 0, claims, last_error,
+      tracestate, root_id, parent_id, batch_id, completes, cursor, schedule, scheduled_for, schedule_timezone,
+      progress, 0, claims, last_error,
       lease_handler_id, last_token, last_counted, last_replica, last_started_at, last_ended_at, last_outcome, last_status,
       last_message, last_excerpt, last_trace_id
     from sluice.task_history

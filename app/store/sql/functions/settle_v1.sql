@@ -30,16 +30,17 @@ begin
     insert into sluice.task_history (
       id, kept_until, tenant_id, queue_id, handler_id, state, reason, ended_at, priority, run_at, created_at, expires_at,
       payload, type, headers, tags, correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts,
-      timeout_seconds, traceparent, tracestate, root_id, parent_id, batch_id, completes, cursor, schedule, scheduled_for, progress,
-      attempt, claims, last_error, result, result_format, result_truncated, lease_handler_id, last_token, last_counted,
-      last_replica, last_started_at, last_ended_at, last_outcome, last_status, last_message, last_excerpt, last_trace_id)
+      timeout_seconds, traceparent, tracestate, root_id, parent_id, batch_id, completes, cursor, schedule, scheduled_for,
+      schedule_timezone, progress, attempt, claims, last_error, result, result_format, result_truncated, lease_handler_id,
+      last_token, last_counted, last_replica, last_started_at, last_ended_at, last_outcome, last_status, last_message, last_excerpt, last_trace_id)
     select
       t.id, greatest(v_now + make_interval(secs => 86400 * case t.x_kind when 0 then q.succeeded_days else q.dead_days end),
         t.idempotency_until),
       t.tenant_id, t.queue_id, t.handler_id, case t.x_kind when 0 then 3 else 4 end, t.x_reason, v_now, t.priority, t.run_at,
       t.created_at, t.expires_at, t.payload, t.type, t.headers, t.tags, t.correlation_id, t.idempotency_key,
       t.idempotency_until, t.unique_key, t.retry, t.max_attempts, t.timeout_seconds, t.traceparent, t.tracestate, t.root_id,
-      t.parent_id, t.batch_id, t.completes, t.cursor, t.schedule, t.scheduled_for, t.progress, t.attempt, t.claims,
+      t.parent_id, t.batch_id, t.completes, t.cursor, t.schedule, t.scheduled_for, t.schedule_timezone, t.progress,
+      t.attempt, t.claims,
       coalesce(t.x_message, t.last_error), t.x_result, t.x_format, coalesce(t.x_truncated, false), t.lease_handler_id,
       t.last_token, true, t.last_replica, t.last_started_at, v_now, t.x_outcome, t.x_status, t.x_message, t.x_excerpt, t.x_trace
     from gone t join sluice.queues q on q.id = t.queue_id
