@@ -201,7 +201,6 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
         sluice = await build(settings, dsn, f"http://{shown}:{port}")
         logs.name_replica(sluice.core.replica.name)
         stack.push_async_callback(sluice.core.db.close)
-        stack.push_async_callback(sluice.core.schemas.close)
         stack.push_async_callback(sluice.core.transport.aclose)
         stack.push_async_callback(sluice.core.tracing.aclose)
         if settings.bootstrap_key is not None:
@@ -225,6 +224,7 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
             sluice.draining = True
             await sluice.engine.stop(settings.drain_grace_seconds, server.hurried)
             await sluice.core.enqueueing.drained()
+            await sluice.core.schemas.close()  # whoever waits for a costly check shall not keep the server from its end
             server.stop()
             await serving
 

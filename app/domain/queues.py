@@ -13,7 +13,7 @@ from app.domain.handlers import MAX_DESCRIPTION, check_max_concurrency, check_ti
 from app.domain.names import NAME_RULE, is_name
 from app.domain.retries import DEFAULT_RETRY, check_retry, retry_to_dict
 from app.domain.retries import merged as merged
-from app.domain.schemas import check_schema, schema_text, schema_value
+from app.domain.schemas import check_size, schema_text, schema_value
 from app.domain.texts import check_text
 
 MAX_DEPTH = 1_000_000_000
@@ -65,7 +65,7 @@ class QueueDefinition:
         if not 0 <= self.idempotency_seconds <= MAX_IDEMPOTENCY_SECONDS:
             errors.append(FieldError("/idempotency_seconds", f"expected seconds from 0 to {MAX_IDEMPOTENCY_SECONDS}"))
         if self.payload_schema is not None:
-            errors += check_schema(self.payload_schema)
+            errors += check_size(self.payload_schema)
         errors += self.retention.check()
         if self.description is not None:
             errors += check_text(self.description, "/description", MAX_DESCRIPTION, empty=True)

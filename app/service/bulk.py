@@ -6,12 +6,13 @@ request takes turns with small ones. An atomic request is one group of its own, 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.domain.bulk import sunk
 from app.domain.errors import Refusal, pointer
 from app.domain.tasks import Enqueue
 from app.service.context import Caller, Core
+from app.service.schemas import CheckBudget
 from app.service.tasks import (
     LOOKUPS,
     Admitted,
@@ -58,6 +59,7 @@ class _Bulk:
     context: TraceContext | None
     results: dict[int, Result]
     atomic: bool = False
+    budget: CheckBudget = field(default_factory=CheckBudget)
 
 
 async def enqueue(
@@ -139,7 +141,7 @@ async def _entries(bulk: _Bulk, row: QueueRow, fresh: bool, pending: list[int]) 
             own[item.handler] = await handlers.find_own(bulk.core.db, bulk.caller.tenant_id, item.handler)
         handler = own[item.handler]
         try:
-            await check(bulk.core, row, handler, item, pointer("tasks", n), fresh=fresh)
+            await check(bulk.core, row, handler, item, pointer("tasks", n), fresh=fresh, budget=bulk.budget)
         except Refusal as refusal:
             bulk.results[n] = refusal
         else:
@@ -183,5 +185,8 @@ def _note_refusal(bulk: _Bulk, n: int, admitted: Admitted) -> bool:
 
 def _raise_sunk(bulk: _Bulk) -> None:
     refused = [(n, result) for n, result in sorted(bulk.results.items()) if isinstance(result, Refusal)]
+    for _, refusal in refused:
+        if refusal.code == "unavailable":  # that is no fault of the tasks: the same request may pass a moment later
+            raise refusal
     if refused:
         raise sunk(refused)

@@ -33,6 +33,7 @@ from app.domain.schedules import ScheduleDefinition, parse_schedule, schedule_et
 from app.service import handlers, limits, queues, schedules
 from app.service.context import Caller, Core
 from app.service.limits import limits_etag
+from app.service.schemas import CheckBudget
 from app.store import handlers as handler_rows
 from app.store import queues as queue_rows
 from app.store import schedules as schedule_rows
@@ -71,7 +72,7 @@ async def plan(core: Core, caller: Caller, document: Document) -> Plan:
     """What an apply would do. Raises Refusal: invalid, egress_denied, payload_schema_mismatch, unavailable."""
     caller.require("manage")
     there = await _read(core, caller)
-    await _judge(core, document, there)
+    await _judge(core, caller, document, there)
     changes: list[Change] = []
     for change in _changes(document, there):
         changes.append(change)
@@ -128,7 +129,7 @@ async def _all(page: Callable[[str | None], Awaitable[list[Row]]], name_of: Call
     return found
 
 
-async def _judge(core: Core, document: Document, there: _There) -> None:
+async def _judge(core: Core, caller: Caller, document: Document, there: _There) -> None:
     """Every rule that can be judged before anything is changed."""
     refusals: list[Refusal] = []
 
@@ -144,22 +145,25 @@ async def _judge(core: Core, document: Document, there: _There) -> None:
             note(pointer("handlers", name), refusal)
     for name, queue in (document.queues or {}).items():
         try:
-            await queues.check(core, name, queue)
+            await queues.check(core, caller, name, queue)
         except Refusal as refusal:
             note(pointer("queues", name), refusal)
     names = {"handlers": set(there.handlers), "queues": set(there.queues)}
     refusals += [Refusal("invalid", fault.detail, [fault]) for fault in name_faults(document, names)]
     if not refusals:  # else a queue's schema may itself be at fault
+        budget = CheckBudget()
         for name, schedule in (document.schedules or {}).items():
             try:
-                await _judge_schedule(core, document, there, schedule)
+                await _judge_schedule(core, caller, document, there, schedule, budget)
             except Refusal as refusal:
                 note(pointer("schedules", name), refusal)
     if refusals:
         raise joined(refusals)
 
 
-async def _judge_schedule(core: Core, document: Document, there: _There, schedule: ScheduleDefinition) -> None:
+async def _judge_schedule(
+    core: Core, caller: Caller, document: Document, there: _There, schedule: ScheduleDefinition, budget: CheckBudget
+) -> None:
     """As each of its tasks will be judged by the queues as they will be."""
 
     def queue_of(name: str) -> Any:
@@ -170,10 +174,10 @@ async def _judge_schedule(core: Core, document: Document, there: _There, schedul
         detail = f"queue {schedule.queue} is for pull workers: its tasks name no handler"
         raise Refusal("invalid", detail, [FieldError("/handler", detail)])
     if queue.payload_schema is not None:
-        await core.schemas.check_unsaved(queue.payload_schema, schedule.payload, "")
+        await core.schemas.check(caller.tenant_id, queue.payload_schema, schedule.payload, "", budget)
     then = schedule.on_complete
     if then is not None and (schema := queue_of(then.queue).payload_schema) is not None:
-        await core.schemas.check_unsaved(schema, then.payload, "/on_complete")
+        await core.schemas.check(caller.tenant_id, schema, then.payload, "/on_complete", budget)
 
 
 def placed(refusal: Refusal, where: str) -> Refusal:

@@ -15,6 +15,7 @@ from app.domain.followups import Page, parse_followup
 from app.domain.outcomes import FollowupsFault
 from app.domain.tasks import Enqueue
 from app.service.context import Caller, Core
+from app.service.schemas import CheckBudget
 from app.service.tasks import LOOKUP_SECONDS, LOOKUPS, check, entry_of, named_queue
 from app.store import batches, handlers, partitions
 from app.store.batches import Completion, Followed
@@ -46,6 +47,7 @@ class _Making:
     own: dict[str, OwnHandler | None] = field(default_factory=dict)
     due: list[float] = field(default_factory=list)
     """Unix seconds at which tasks of the page become due or expire."""
+    budget: CheckBudget = field(default_factory=CheckBudget)
 
     async def add(self, queue: str, task: Enqueue, where: str) -> None:
         core, caller = self.core, self.caller
@@ -57,7 +59,7 @@ class _Making:
         try:
             row = await named_queue(core, caller, queue, where + "/queue")
             # their keys are the batch's: none of them replays what an enqueue made under the same key
-            await check(core, row, own, msgspec.structs.replace(task, idempotency_key=None), where)
+            await check(core, row, own, msgspec.structs.replace(task, idempotency_key=None), where, budget=self.budget)
         except Refusal as refusal:
             if refusal.code == "unavailable":
                 raise

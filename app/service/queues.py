@@ -28,7 +28,7 @@ class Saved:
 async def put(core: Core, caller: Caller, name: str, definition: QueueDefinition, conditions: Conditions) -> Saved:
     """Create or replace. Absent fields return to their defaults; a pause survives. Raises Refusal: invalid, etag_mismatch."""
     caller.require("manage")
-    await check(core, name, definition)
+    await check(core, caller, name, definition)
     # A task may end under the new retention as soon as it is written: its day must be there before.
     await partitions.ensure_for(core.db, definition)
     async with core.db.begin() as connection:
@@ -55,12 +55,13 @@ async def put(core: Core, caller: Caller, name: str, definition: QueueDefinition
     return Saved(after.view, after.etag, False)
 
 
-async def check(core: Core, name: str, definition: QueueDefinition) -> None:
+async def check(core: Core, caller: Caller, name: str, definition: QueueDefinition) -> None:
     """Whether it may be stored, if the handler it names is there. Raises Refusal: invalid, unavailable."""
     errors = [] if is_name(name) else [FieldError("", f"{name} is not a name ({NAME_RULE})")]
     if errors := errors + definition.check():
         raise invalid(errors)
-    if definition.payload_schema is not None and (errors := await core.schemas.compile(definition.payload_schema)):
+    schema = definition.payload_schema
+    if schema is not None and (errors := await core.schemas.compile(caller.tenant_id, schema)):
         raise invalid(errors)
 
 

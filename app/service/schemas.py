@@ -1,157 +1,186 @@
 """Checking payloads against the schemas of queues, without holding up whoever else is served.
 
-What a schema promises to do quickly is done at once; all else by a process beside, one request at a time, each ended when its
-processor time is up.
+A schema is judged once: at a glance where it is short and plain, else by a process beside, which compiles it and says how long
+that took. What compiles within a fraction of a millisecond is kept compiled here, and small payloads are checked at once. All
+else is checked by processes beside. Tenants take turns at both kinds of process, and each has an allowance of their time.
 """
 
 import asyncio
-import os
-import signal
-import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections import OrderedDict
-from contextlib import suppress
+from dataclasses import dataclass, field
 
-import msgspec
-
+from app.domain.allowances import Allowance
 from app.domain.errors import FieldError, Refusal
-from app.domain.schema_bounds import SATURATED, find_bounds
-from app.domain.schemas import Checked, compile_schema, mismatch, schema_value, violations
-from app.service import schema_process
-from app.service.schema_process import ENCODER, Request
+from app.domain.fair_cache import FairCache
+from app.domain.schema_bounds import Bounds
+from app.domain.schemas import (
+    Checked,
+    check_size,
+    examine,
+    is_short,
+    may_hold_huge,
+    mismatch,
+    name_violations,
+    payload_value,
+    schema_value,
+    try_compile,
+)
+from app.service.schema_pool import SchemaPool
+from app.service.schema_process import Reply, Request
 
-INLINE_UNITS = 20_000
-"""A few milliseconds at most."""
+INLINE_UNITS = 10_000
+"""About half a millisecond."""
 INLINE_ERROR_UNITS = 1_000
 """Naming an error costs more than finding that there is one."""
+INLINE_COMPILE_SECONDS = 0.0005
+INLINE_CHARS = 16_384
 COMPILE_SECONDS = 0.5
 CHECK_SECONDS = 2.0
 """Of processor time; more than compiling, which may have to be done again."""
-PATIENCE_SECONDS = 30.0
-"""Of the clock: a process that has not answered by then is stopped."""
-MAX_KEPT = 500
-MAX_WAITING = 200
+REQUEST_SECONDS = 5.0
+"""For all checks of one request, however many tasks it has."""
+TENANT_BURST_SECONDS = 30.0
+TENANT_RATE = 0.5
+"""What a tenant may have of processor time beside, at once and per second."""
+CHECK_PROCESSES = 2
+"""A tenant has one at a time, so that there is one for another."""
+MAX_KEPT_BYTES = 64 * 1024**2
+COMPILED_BYTES = 128 * 1024
+"""About the most that is kept of a schema compiled here."""
 
-OVERDONE = frozenset({signal.SIGPROF, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS})
-"""What ends the process for a check's sake: its time, its memory, its stack."""
 
-_ERRORS = msgspec.msgpack.Decoder(list[FieldError])
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    errors: list[FieldError]
+    checked: Checked | None
+    """None: it has errors, or is for a process beside."""
+    overdue: bool = False
+    """It was not compiled in time."""
+
+
+@dataclass(slots=True)
+class CheckBudget:
+    """Seconds of processor time that the checks of one request may still take beside."""
+
+    left: float = field(default_factory=lambda: REQUEST_SECONDS)
+
+    def require(self) -> None:
+        """Raises Refusal (unavailable): there is none left."""
+        if self.left <= 0:
+            raise Refusal(
+                "unavailable",
+                f"the payloads of this request took {REQUEST_SECONDS:g} seconds of processor time to check: "
+                "send fewer of them at a time",
+                retry_after_seconds=1,
+            )
 
 
 class SchemaChecker:
-    """Compiled schemas by (queue id, version), and the process beside."""
-
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[int, int], Checked | None] = OrderedDict()
-        """None: not cheap, for the process beside."""
-        self._process: Process | None = None
-        self._turn = asyncio.Lock()
-        self._waiting = 0
+        self._kept: FairCache[str, _Judged] = FairCache(max_weight=MAX_KEPT_BYTES)
+        """By the schema's text: other changes of a queue leave it, and queues share it."""
+        self._judging: dict[tuple[int, str], asyncio.Task[_Judged]] = {}
+        allowance = Allowance(rate=TENANT_RATE, burst=TENANT_BURST_SECONDS)
+        self._compilers = SchemaPool("the process that compiles schemas", allowance, places=1)
+        self._checkers = SchemaPool("the processes that check payloads", allowance, places=CHECK_PROCESSES)
 
-    async def compile(self, schema: str) -> list[FieldError]:
-        """What is wrong with a schema that check_schema has nothing against."""
-        errors = await self._ask(Request(schema, None, COMPILE_SECONDS))
-        if errors is None:
-            return [FieldError("/payload_schema", f"cannot be compiled within {COMPILE_SECONDS} seconds")]
-        return errors
+    async def compile(self, tenant: int, schema: str) -> list[FieldError]:
+        """What is wrong with a schema. Raises Refusal (unavailable)."""
+        if errors := check_size(schema):
+            return errors
+        known = self._kept.get(tenant, schema)
+        if known is not None and known.overdue:
+            self._kept.forget(tenant, schema)  # asked for once more, it gets another chance
+        return (await self._judged(tenant, schema)).errors
 
-    async def check(self, queue: tuple[int, int], schema: str, payload: bytes, where: str) -> None:
+    async def check(
+        self, tenant: int, schema: str, payload: bytes, where: str, budget: CheckBudget | None = None
+    ) -> None:
         """Raises Refusal: payload_schema_mismatch with pointers below `where`, unavailable."""
-        checked = self._find(queue, schema)
-        units = SATURATED if checked is None else checked[1].units(payload)
+        judged = self._kept.get(tenant, schema) or await self._judged(tenant, schema)
         errors = None
-        if checked is not None and units <= INLINE_UNITS:
-            errors = violations(*checked, payload, named=units <= INLINE_ERROR_UNITS)
-            if units > INLINE_ERROR_UNITS:
-                await asyncio.sleep(0)  # many in one request take turns with others
+        if judged.checked is not None and not may_hold_huge(payload):
+            validator, bounds = judged.checked
+            units = bounds.units(payload)
+            if units <= INLINE_UNITS:
+                value = payload_value(payload)
+                if validator.is_valid(value):
+                    errors = []
+                elif units <= INLINE_ERROR_UNITS:
+                    errors = name_violations(validator, value, all_of_them=True)
+                if units > INLINE_ERROR_UNITS:
+                    await asyncio.sleep(0)  # many in one request take turns with others
         if errors is None:
-            errors = await self._ask(Request(schema, payload, CHECK_SECONDS))
-        if errors is None:
-            errors = [FieldError("", f"cannot be checked against the queue's schema within {CHECK_SECONDS:g} seconds")]
+            errors = await self._checked_beside(tenant, schema, payload, budget or CheckBudget())
         if errors:
             raise mismatch(errors, where)
 
-    async def check_unsaved(self, schema: str, payload: bytes, where: str) -> None:
-        """As check, for a schema that no queue has yet: it is compiled for this once."""
-        errors = await self._ask(Request(schema, payload, CHECK_SECONDS))
-        if errors is None:
-            errors = [FieldError("", f"cannot be checked against the queue's schema within {CHECK_SECONDS:g} seconds")]
-        if errors:
-            raise mismatch(errors, where)
+    async def _judged(self, tenant: int, schema: str) -> _Judged:
+        judged = self._kept.get(tenant, schema) or _judged_here(schema)
+        if judged is None:
+            judging = self._judging.get((tenant, schema))
+            if judging is None:
+                judging = asyncio.create_task(self._judge_beside(tenant, schema))
+                self._judging[tenant, schema] = judging
+                judging.add_done_callback(lambda task: self._judging_ended(task, tenant, schema))
+            # Shielded: all who want to know wait for one answer, and one of them may go away.
+            return await asyncio.shield(judging)
+        self._keep(tenant, schema, judged)
+        return judged
 
-    def _find(self, queue: tuple[int, int], schema: str) -> Checked | None:
-        if queue in self._kept:
-            self._kept.move_to_end(queue)
-            return self._kept[queue]
-        value = schema_value(schema)
-        bounds = find_bounds(value)
-        checked = (compile_schema(value), bounds) if bounds.cheap else None
-        self._kept[queue] = checked
-        if len(self._kept) > MAX_KEPT:
-            self._kept.popitem(last=False)
-        return checked
+    async def _judge_beside(self, tenant: int, schema: str) -> _Judged:
+        reply, _ = await self._compilers.ask(Request(tenant, schema, None, COMPILE_SECONDS))
+        if reply is None:
+            cannot = FieldError("/payload_schema", f"cannot be compiled within {COMPILE_SECONDS} seconds")
+            judged = _Judged([cannot], None, overdue=True)
+        else:
+            judged = _Judged(reply.errors, _compiled(schema, reply))
+        self._keep(tenant, schema, judged)
+        return judged
 
-    async def _ask(self, request: Request) -> list[FieldError] | None:
-        """None: it has taken too long, or too much memory or stack, and was ended. Raises Refusal (unavailable)."""
-        if self._waiting >= MAX_WAITING:
-            raise Refusal("unavailable", "too many payloads wait to be checked", retry_after_seconds=1)
-        self._waiting += 1
-        try:
-            async with self._turn:
-                return await self._talk(await self._started(), request)
-        finally:
-            self._waiting -= 1
+    def _judging_ended(self, task: asyncio.Task[_Judged], tenant: int, schema: str) -> None:
+        del self._judging[tenant, schema]
+        if not task.cancelled():
+            task.exception()  # read here, for those who asked may all have gone away
 
-    async def _talk(self, process: Process, request: Request) -> list[FieldError] | None:
-        assert process.stdin is not None and process.stdout is not None
-        question = ENCODER.encode(request)
-        answer = None
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                try:
-                    process.stdin.write(len(question).to_bytes(4, "big") + question)
-                    await process.stdin.drain()
-                    size = int.from_bytes(await process.stdout.readexactly(4), "big")
-                    answer = await process.stdout.readexactly(size)
-                except (
-                    OSError,
-                    RuntimeError,
-                    asyncio.IncompleteReadError,
-                ):  # uvloop has RuntimeError for a closed pipe
-                    code = await process.wait()
-                    if -code not in OVERDONE:
-                        raise _unavailable(f"it ended with {code}") from None
-        except TimeoutError:
-            raise _unavailable("it does not answer") from None
-        finally:
-            if answer is None:  # also when nobody waits for the answer any more: the next would take it for its own
-                self._stop()
-        return None if answer is None else _ERRORS.decode(answer)
+    def _keep(self, tenant: int, schema: str, judged: _Judged) -> None:
+        weight = len(schema) if judged.checked is None else COMPILED_BYTES
+        self._kept.put(tenant, schema, judged, weight + 1_024)
 
-    async def _started(self) -> Process:
-        if self._process is None or self._process.returncode is not None:
-            command = (sys.executable, "-P", "-m", schema_process.__name__)
-            paths = os.pathsep.join(path for path in sys.path if path)
-            try:
-                self._process = await asyncio.create_subprocess_exec(
-                    *command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={"PYTHONPATH": paths}
-                )
-            except OSError as error:
-                raise _unavailable(str(error)) from None
-        return self._process
-
-    def _stop(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            with suppress(ProcessLookupError):
-                process.kill()
+    async def _checked_beside(self, tenant: int, schema: str, payload: bytes, budget: CheckBudget) -> list[FieldError]:
+        budget.require()
+        seconds = min(CHECK_SECONDS, budget.left)
+        reply, used = await self._checkers.ask(Request(tenant, schema, payload, seconds))
+        budget.left -= used
+        if reply is not None:
+            return reply.errors
+        if seconds < CHECK_SECONDS:
+            budget.require()
+        return [FieldError("", f"cannot be checked against the queue's schema within {CHECK_SECONDS:g} seconds")]
 
     async def close(self) -> None:
-        process = self._process
-        self._stop()
-        if process is not None:
-            await process.wait()
+        """End the processes; what still needs them is refused as unavailable."""
+        for judging in list(self._judging.values()):
+            judging.cancel()
+        await self._compilers.close()
+        await self._checkers.close()
 
 
-def _unavailable(why: str) -> Refusal:
-    return Refusal("unavailable", f"the process that checks payloads cannot be asked: {why}", retry_after_seconds=1)
+def _judged_here(schema: str) -> _Judged | None:
+    """None: that might take long."""
+    if not is_short(schema):
+        return None
+    errors, bounds = examine(schema)
+    if errors:
+        return _Judged(errors, None)
+    if not bounds.plain:
+        return None
+    compiled = try_compile(schema_value(schema))
+    return _Judged(compiled, None) if isinstance(compiled, list) else _Judged([], (compiled, bounds))
+
+
+def _compiled(schema: str, reply: Reply) -> Checked | None:
+    """Compiled here too, if it is known to be done at once."""
+    if not reply.cheap or reply.compile_seconds > INLINE_COMPILE_SECONDS or len(schema) > INLINE_CHARS:
+        return None
+    compiled = try_compile(schema_value(schema))
+    return None if isinstance(compiled, list) else (compiled, Bounds([], [], True, reply.applications, reply.states))

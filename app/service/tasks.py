@@ -16,6 +16,7 @@ from app.domain.tasks import UNFINISHED, Enqueue, State, TaskFilters, check_inst
 from app.domain.views import AttemptView, TaskView
 from app.service.cancelling import tell_cancelled
 from app.service.context import Caller, Core
+from app.service.schemas import CheckBudget
 from app.store import handlers, queues, tasks, views
 from app.store.db import Database, Unavailable
 from app.store.handlers import OwnHandler
@@ -157,27 +158,36 @@ def keeps_changing(queue: str) -> Refusal:
 
 
 async def check(
-    core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue, where: str = "", *, fresh: bool = False
+    core: Core,
+    row: QueueRow,
+    own: OwnHandler | None,
+    request: Enqueue,
+    where: str = "",
+    *,
+    fresh: bool = False,
+    budget: CheckBudget | None = None,
 ) -> None:
     """The rules that need the queue, the handler the task names, or the present instant. `where` is the task's pointer.
 
     Where the queue is no longer what `row` says it passes: the statement that stores refuses an entry made from such a row.
-    A `fresh` row has been compared during this request already.
+    A `fresh` row has been compared during this request already. Checks of one request share a `budget`.
     Raises Refusal: invalid, payload_schema_mismatch, unavailable.
     """
     try:
         check_handler(row, own, request, where)
-        await _check_unless_replayed(core, row, request, where)
+        await _check_unless_replayed(core, row, request, where, budget)
     except Refusal as refusal:
         if fresh or refusal.code == "unavailable" or await is_current(core, row):
             raise
 
 
-async def _check_unless_replayed(core: Core, row: QueueRow, request: Enqueue, where: str) -> None:
+async def _check_unless_replayed(
+    core: Core, row: QueueRow, request: Enqueue, where: str, budget: CheckBudget | None
+) -> None:
     try:
         check_instants(request, core.clock.now(), where)
         if row.payload_schema is not None:
-            await check_schema(core, row, request.payload, where)
+            await check_schema(core, row, request.payload, where, budget)
     except Refusal as refusal:
         # a replay is answered as its first was, also when its instants have passed or the schema has changed meanwhile
         if refusal.code == "unavailable" or request.idempotency_key is None:
@@ -193,10 +203,12 @@ def check_handler(row: QueueRow, own: OwnHandler | None, request: Enqueue, where
         raise invalid_field(where + "/handler", f"there is no handler {request.handler}")
 
 
-async def check_schema(core: Core, row: QueueRow, payload: bytes, where: str = "") -> None:
+async def check_schema(
+    core: Core, row: QueueRow, payload: bytes, where: str = "", budget: CheckBudget | None = None
+) -> None:
     """Raises Refusal: payload_schema_mismatch, unavailable."""
     if row.payload_schema is not None:
-        await core.schemas.check((row.id, row.version), row.payload_schema, payload, where)
+        await core.schemas.check(row.tenant_id, row.payload_schema, payload, where, budget)
 
 
 async def is_current(core: Core, row: QueueRow) -> bool:

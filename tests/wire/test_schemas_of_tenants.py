@@ -1,0 +1,106 @@
+"""Schemas of one tenant hold up nobody of another, whatever they cost."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from app.domain.ids import make_api_key
+from app.service import keys
+from tests.sluices import Replica
+from tests.support import Holding, poll
+from tests.wire.api import Api, good, problem
+
+pytestmark = pytest.mark.anyio
+
+LETTERS = {"allOf": [{"pattern": rf"\pL\pL\pL{n}"} for n in range(300)]}
+"""Compiles in 0.2 to 0.4 seconds."""
+BRANCHES: dict[str, Any] = {
+    "anyOf": [{"type": "array", "items": {"$ref": "#"}}, {"type": "array", "items": {"$ref": "#"}, "minItems": 1}]
+}
+"""Doubles at each level of a payload that does not fit."""
+DEEP = b'{"payload":' + b"[" * 40 + b"1" + b"]" * 40 + b"}"
+LIST = {"type": "array", "items": {"anyOf": [{"type": "integer"}, {"$ref": "#"}]}}
+"""Recursive, so that it is checked beside, and soon done."""
+MANY = {"properties": {f"p{n}": {"type": "string", "minLength": 1} for n in range(50)}}
+"""Judged beside, for its length."""
+
+
+@pytest.fixture
+async def two(start_replica: Callable[..., Awaitable[Replica]]) -> AsyncIterator[tuple[Replica, Api, Api]]:
+    """A replica, as two tenants call it."""
+    replica = await start_replica(bootstrap_key=make_api_key().text)
+    async with AsyncExitStack() as stack:
+
+        async def caller(tenant: str) -> Api:
+            token = await keys.create(replica.sluice.core.db, tenant, "manage")
+            return Api(await stack.enter_async_context(replica.caller(token)), replica.url)
+
+        yield replica, await caller("a"), await caller("b")
+
+
+async def test_costly_patterns_are_never_compiled_in_the_event_loop(two: tuple[Replica, Api, Api]) -> None:
+    replica, a, _ = two
+    compilers = replica.sluice.core.schemas._compilers
+    asked, ask = [], compilers.ask
+
+    async def counted(request: Any) -> Any:
+        asked.append(request.schema)
+        return await ask(request)
+
+    await a.enqueue(await a.queue(payload_schema=LIST), [1])  # all that is done once
+    compilers.ask = counted  # type: ignore[method-assign]
+    async with Holding() as holding:
+        queues = [await a.queue(payload_schema=LETTERS) for _ in range(20)]
+        for change in (5, 6, None):
+            await asyncio.gather(*(a.enqueue(queue, 1) for queue in queues))
+            good(await a.put("/limits", json={"max_concurrency": change}))  # raises the version of every queue
+    assert holding.longest < 0.15
+    assert len(asked) == 1
+
+
+async def test_costly_checks_of_one_tenant_hold_up_nobody_else(two: tuple[Replica, Api, Api]) -> None:
+    replica, a, b = two
+    slow = await a.queue(payload_schema=BRANCHES)
+    listed = await b.queue(payload_schema=LIST)
+    await b.enqueue(listed, [1, [2]])
+
+    async def hammer() -> None:
+        while True:
+            reply = await a.enqueue_bytes(slow, DEEP)
+            assert reply.status_code in (422, 503)
+            await asyncio.sleep(0.05 if reply.status_code == 503 else 0)
+
+    hammering = [asyncio.create_task(hammer()) for _ in range(5)]
+    await poll(lambda: replica.sluice.core.schemas._checkers._busy)
+    waits = []
+    for _ in range(5):
+        began = time.monotonic()
+        await b.enqueue(await b.queue(payload_schema={"type": "integer"}), 1)
+        await b.queue(payload_schema=MANY)
+        await b.enqueue(listed, [1, [2]])
+        waits.append(time.monotonic() - began)
+    assert not any(task.done() for task in hammering)
+    for task in hammering:
+        task.cancel()
+    assert max(waits) < 2, waits
+
+
+async def test_the_items_of_a_bulk_share_a_budget_and_an_atomic_one_is_no_fault_of_theirs(
+    two: tuple[Replica, Api, Api], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, a, _ = two
+    monkeypatch.setattr("app.service.schemas.REQUEST_SECONDS", 0.3)
+    slow = await a.queue(payload_schema=BRANCHES)
+    items = b",".join([b'{"payload":[]}', DEEP, *([b'{"payload":[]}'] * 50)])
+    bulk = b'{"tasks":[' + items + b"]%s}"
+    send = {"headers": {"content-type": "application/json"}}
+    results = good(await a.post(f"/queues/{slow}/tasks/bulk", content=bulk % b"", **send))["results"]
+    assert [result["status"] for result in results] == [201] + [503] * 51
+    assert "of this request" in results[1]["problem"]["detail"]
+    reply = await a.post(f"/queues/{slow}/tasks/bulk", content=bulk % b',"atomic":true', **send)
+    assert "of this request" in problem(reply, 503, "unavailable")["detail"]
+    assert len(await a.pages("/tasks", queue=slow)) == 1
