@@ -28,7 +28,8 @@ from app.service.leases import LeaseDesk
 from app.settings import Settings, SettingsError
 from app.store import examination, migrations, tenants
 from app.store.clock import Clock
-from app.store.db import Database, Unavailable, Unsuitable
+from app.store.db import Database, Refused, Unavailable, Unsuitable
+from app.store.outage import Outage
 from app.store.vault import open_vault
 from app.telemetry import events, logs
 from app.telemetry.logs import get_logger
@@ -83,17 +84,20 @@ async def wait_for_database(dsn: str, direct_dsn: str | None = None) -> None:
 
     Raises Unavailable, SchemaMismatch, and SettingsError where what is given cannot work.
     """
-    until = time.monotonic() + DATABASE_WAIT_SECONDS
+    until, outage = time.monotonic() + DATABASE_WAIT_SECONDS, Outage()
     while True:
         try:
             await _prepare(dsn, direct_dsn)
+            outage.over()
             return
         except Unsuitable as error:
             raise SettingsError([f"{str(error)[:1].upper()}{str(error)[1:]}."]) from error
+        except Refused as error:
+            raise SettingsError([f"The database lets nobody in so ({error}): check SLUICE_DATABASE_URL."]) from error
         except Unavailable as error:
+            outage.met("migrate", str(error))
             if time.monotonic() > until:
                 raise
-            events.emit(log, events.DATABASE_UNAVAILABLE, statement="migrate", error=str(error))
             await asyncio.sleep(1.0)
 
 

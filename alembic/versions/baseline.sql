@@ -425,5 +425,6 @@ create table sluice.replicas (
   version text not null,
   started_at timestamptz not null,
   seen_at timestamptz not null,
-  draining boolean not null default false
+  draining boolean not null default false,
+  deaf boolean not null default false
 );

@@ -4,14 +4,19 @@ Hints gather while one is on its way, at least 50 ms apart, and none are sent wh
 """
 
 import asyncio
+import time
+from collections.abc import Callable
 
 from app.store.db import Database, Unavailable
-from app.store.notify import Hint, Listener, send
+from app.store.notify import Hint, Listener, Silent, send
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
 INTERVAL_SECONDS = 0.05
-MAX_RETRY_SECONDS = 5.0
+FIRST_RETRY_SECONDS = 0.2
+MAX_RETRY_SECONDS = 2.0
+PROMPT_SECONDS = 2.0
+"""A database that lets one in sooner than this is not overloaded: what has not answered on an older socket never will."""
 
 log = get_logger(__name__)
 
@@ -55,24 +60,46 @@ class Announcer:
             await asyncio.sleep(INTERVAL_SECONDS)
 
 
-async def listen(listener: Listener) -> None:
-    """Keep listening for ever, across outages of the database."""
-    wait, said = 0.2, False
+class Ear:
+    """Keeps listening for ever, across outages of the database and connections that lead nowhere."""
 
-    def connected() -> None:
-        nonlocal wait, said
-        if said:
-            events.emit(log, events.LISTENER_BACK)
-        wait, said = 0.2, False
+    def __init__(self, db: Database, replica: str, heard: Callable[[Hint], None], missed: Callable[[], None]) -> None:
+        self._db = db
+        self._listener = Listener(db.direct_dsn, replica, heard)
+        self._missed = missed
+        """Called when it hears again: what was said meanwhile, nobody here has heard."""
+        self._wait = FIRST_RETRY_SECONDS
+        self._tried_at = 0.0
+        self._lost_at: float | None = None
+        self._silent_since: float | None = None
 
-    while True:
-        error = "the connection was closed"
-        try:
-            await listener.run(connected)
-        except Unavailable as unavailable:
-            error = str(unavailable)
-        if not said:
-            events.emit(log, events.LISTENER_LOST, error=error)
-            said = True
-        await asyncio.sleep(wait)
-        wait = min(MAX_RETRY_SECONDS, wait * 2)
+    @property
+    def deaf(self) -> bool:
+        return self._lost_at is not None
+
+    async def listen(self) -> None:
+        while True:
+            self._tried_at = time.monotonic()
+            error = "the connection was closed"
+            try:
+                await self._listener.run(self._connected)
+            except Unavailable as unavailable:
+                error = str(unavailable)
+                if isinstance(unavailable, Silent):
+                    self._silent_since = unavailable.asked_at
+            if self._lost_at is None:
+                self._lost_at = time.monotonic()
+                events.emit(log, events.LISTENER_LOST, error=error)
+            await asyncio.sleep(self._wait)
+            self._wait = min(MAX_RETRY_SECONDS, self._wait * 2)
+
+    def _connected(self) -> None:
+        now = time.monotonic()
+        if self._silent_since is not None and now - self._tried_at < PROMPT_SECONDS:
+            # the database is well, so it was the socket; those of the pools went the same way and are no better
+            self._db.end_silent(self._silent_since)
+        if self._lost_at is not None:
+            events.emit(log, events.LISTENER_BACK, outage_seconds=round(now - self._lost_at, 3))
+            self._missed()
+        self._lost_at = self._silent_since = None
+        self._wait = FIRST_RETRY_SECONDS

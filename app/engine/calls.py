@@ -98,6 +98,7 @@ class Calls:
         self._definitions = Definitions(core)
         self._held: dict[str, Held] = {}
         self._lanes: Counter[LaneKey] = Counter()
+        self._doubted = False
         self._background: set[asyncio.Task[None]] = set()
 
     @property
@@ -293,7 +294,8 @@ class Calls:
         """A loop of the engine: renews, in one statement, what has been held past a third of a lease, and cuts what is lost."""
         now = time.monotonic()
         third = self._lease_seconds / 3
-        due = [h for h in self._held.values() if now - h.renewed >= third]
+        due = [h for h in self._held.values() if self._doubted or now - h.renewed >= third]
+        self._doubted = False
         if due:
             try:
                 kept = await tasks.renew(
@@ -308,6 +310,10 @@ class Calls:
             finally:
                 self._cut_overdue()
         return third / 4
+
+    def doubt(self) -> None:
+        """Leases may have been revoked without a word of it arriving: the next renewal asks about all of them."""
+        self._doubted = True
 
     def _cut_overdue(self) -> None:
         now = time.monotonic()

@@ -4,17 +4,17 @@ import asyncio
 import contextlib
 import time
 
-from app.engine.announcer import Announcer, listen
+from app.engine.announcer import Announcer, Ear
 from app.engine.calls import Calls, LaneKey
 from app.engine.dispatcher import Dispatcher
 from app.engine.housekeeping import Housekeeping
 from app.engine.janitor import Janitor
-from app.engine.loop import Loop, Outage
+from app.engine.loop import Loop
 from app.engine.pulse import Pulse
 from app.engine.scheduler import Scheduler
 from app.service.context import Core
 from app.store.db import Unavailable
-from app.store.notify import Hint, Listener
+from app.store.notify import Hint
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
@@ -50,30 +50,31 @@ class Engine:
         self._calls = Calls(core, lease_seconds=lease_seconds, freed=self._freed)
         self._dispatcher = Dispatcher(core, self._calls, capacity=capacity, lease_seconds=lease_seconds)
         janitor = Janitor(core)
-        self._pulse = Pulse(core, self._announcer, roles=roles, version=version)
-        outage = Outage()
-        self._desk = Loop("desk", core.desk.poll, outage)
-        self._beat = Loop("pulse", self._pulse.beat, outage)
-        self._lag = Loop("lag", self._measure_lag, outage)
-        self._snapshot = Loop("snapshot", self._pulse.snapshot, outage)
-        self._dispatch = Loop("dispatcher", self._dispatcher.tick, outage)
-        self._promote = Loop("promoter", janitor.promote, outage)
-        self._expire = Loop("expirer", janitor.expire, outage)
-        self._fold = Loop("folder", janitor.fold, outage)
-        self._sweep = Loop("sweeper", janitor.sweep, outage)
+        self._ear = Ear(core.db, core.replica.id, self._heard, self._missed_hints)
+        self._pulse = Pulse(core, self._announcer, self._ear, roles=roles, version=version)
+        self._desk = Loop("desk", core.desk.poll)
+        self._beat = Loop("pulse", self._pulse.beat)
+        self._lag = Loop("lag", self._measure_lag)
+        self._snapshot = Loop("snapshot", self._pulse.snapshot)
+        self._dispatch = Loop("dispatcher", self._dispatcher.tick)
+        self._renew = Loop("renewer", self._calls.renew)
+        self._promote = Loop("promoter", janitor.promote)
+        self._expire = Loop("expirer", janitor.expire)
+        self._fold = Loop("folder", janitor.fold)
+        self._sweep = Loop("sweeper", janitor.sweep)
         scheduler = Scheduler(core)
-        self._fire = Loop("scheduler", scheduler.fire, outage)
-        self._finish = Loop("finisher", scheduler.finish, outage)
+        self._fire = Loop("scheduler", scheduler.fire)
+        self._finish = Loop("finisher", scheduler.finish)
         self._working = [
             self._fire,
             self._finish,
             self._fold,
             self._sweep,
             self._dispatch,
-            Loop("renewer", self._calls.renew, outage),
+            self._renew,
             self._promote,
             self._expire,
-            Loop("reaper", janitor.reap, outage),
+            Loop("reaper", janitor.reap),
         ]
         self._dispatcher.wake = self._dispatch.wake
         self._housekeeping = Housekeeping(core)
@@ -100,9 +101,8 @@ class Engine:
             async with asyncio.timeout(FIRST_SNAPSHOT_SECONDS):
                 await self._pulse.counted.wait()
         self._desk.start()
-        listener = Listener(self._core.db.direct_dsn, self._core.replica.id, self._heard)
         self._forever.append(asyncio.create_task(self._announcer.run(), name="announcer"))
-        self._forever.append(asyncio.create_task(listen(listener), name="listener"))
+        self._forever.append(asyncio.create_task(self._ear.listen(), name="listener"))
         if self._dispatching:
             await self._housekeeping.start()
             for loop in self._working:
@@ -225,6 +225,12 @@ class Engine:
             self._look_at_all()
         for task_id in hint.revoked:
             self._calls.revoke(task_id)
+
+    def _missed_hints(self) -> None:
+        """Lanes may have filled and opened, and leases may have been revoked, without a word of it arriving here."""
+        self._look_at_all()
+        self._calls.doubt()
+        self._renew.wake()
 
     async def _measure_lag(self) -> float:
         now = time.monotonic()

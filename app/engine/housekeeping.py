@@ -7,7 +7,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from app.service import stats
 from app.service.context import Core
 from app.store import partitions, pruning, replicas
-from app.store.db import Database, Unavailable
+from app.store.db import Busy, Database, Unavailable
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
@@ -37,8 +37,10 @@ class Housekeeping:
         async def run() -> None:
             try:
                 await chore(self._core.db)
-            except Unavailable as error:
-                events.emit(log, events.DATABASE_UNAVAILABLE, statement=name, error=str(error))
+            except Busy as error:
+                events.emit(log, events.JOB_FAILED, job=name, error=str(error))
+            except Unavailable:
+                pass  # the database says so itself, once an outage
             except Exception as error:
                 events.emit(log, events.JOB_FAILED, job=name, exc_info=error)
 

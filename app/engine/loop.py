@@ -5,10 +5,9 @@ growing wait. A loop that ends by itself fails liveness.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 
-from app.store.db import Unavailable
+from app.store.db import Busy, Unavailable
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
@@ -18,28 +17,9 @@ MAX_RETRY_SECONDS = 5.0
 log = get_logger(__name__)
 
 
-class Outage:
-    """Whether the database is away, as all loops of a replica see it together: said once when it begins and once at its end."""
-
-    def __init__(self) -> None:
-        self._began: float | None = None
-
-    def met(self, statement: str, error: Unavailable) -> None:
-        if self._began is None:
-            self._began = time.monotonic()
-            events.emit(log, events.DATABASE_UNAVAILABLE, statement=statement, error=str(error))
-
-    def over(self) -> None:
-        if self._began is not None:
-            lasted = round(time.monotonic() - self._began, 3)
-            self._began = None
-            events.emit(log, events.DATABASE_BACK, outage_seconds=lasted)
-
-
 class Loop:
-    def __init__(self, name: str, tick: Callable[[], Awaitable[float]], outage: Outage) -> None:
+    def __init__(self, name: str, tick: Callable[[], Awaitable[float]]) -> None:
         self.name = name
-        self._outage = outage
         self._tick = tick
         self._woken = asyncio.Event()
         self._stopping = False
@@ -88,19 +68,22 @@ class Loop:
             self._woken.clear()
             try:
                 delay = await self._tick()
-                if failures:
-                    failures = 0
-                    self._outage.over()
+                failures = 0
             except Exception as error:
                 delay = min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**failures)
                 failures = min(failures + 1, 10)
-                if isinstance(error, Unavailable):
-                    self._outage.met(self.name, error)
-                else:
-                    events.emit(log, events.LOOP_FAILED, loop=self.name, retry_in_seconds=delay, exc_info=error)
+                _say_failed(self.name, error, delay)
             if delay > 0 and not self._stopping:
                 try:
                     async with asyncio.timeout(delay):
                         await self._woken.wait()
                 except TimeoutError:
                     pass
+
+
+def _say_failed(name: str, error: Exception, delay: float) -> None:
+    """Of a database that is away the database itself speaks, once an outage."""
+    if isinstance(error, Busy):
+        events.emit(log, events.LOOP_FAILED, loop=name, retry_in_seconds=delay, error=str(error))
+    elif not isinstance(error, Unavailable):
+        events.emit(log, events.LOOP_FAILED, loop=name, retry_in_seconds=delay, exc_info=error)

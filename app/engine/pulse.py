@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from app.engine.announcer import Announcer
+from app.engine.announcer import Announcer, Ear
 from app.service import status
 from app.service.context import Core
 from app.store import replicas
@@ -17,9 +17,10 @@ SNAPSHOT_SHARE = 0.05
 
 
 class Pulse:
-    def __init__(self, core: Core, announcer: Announcer, *, roles: str, version: str) -> None:
+    def __init__(self, core: Core, announcer: Announcer, ear: Ear, *, roles: str, version: str) -> None:
         self._core = core
         self._announcer = announcer
+        self._ear = ear
         self._roles = roles
         self._version = version
         self.draining = False
@@ -32,7 +33,13 @@ class Pulse:
         core = self._core
         asked = time.monotonic()
         now, others, oldest = await replicas.beat(
-            core.db, core.replica.id, core.replica.name, self._roles, self._version, draining=self.draining
+            core.db,
+            core.replica.id,
+            core.replica.name,
+            self._roles,
+            self._version,
+            draining=self.draining,
+            deaf=self._ear.deaf,
         )
         core.clock.heard(now, asked, time.monotonic())
         self._announcer.alone = others == 0

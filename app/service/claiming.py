@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from app.service.context import Core
 from app.store import tasks
-from app.store.db import Unavailable
+from app.store.db import Busy, Unavailable
 from app.store.session import COMMAND_SECONDS
 from app.store.tasks import Claim
 from app.telemetry import events
@@ -48,9 +48,10 @@ class Claiming:
             )
         except BaseException as error:
             self._spawn_release(claim_id)
-            if isinstance(error, Exception):
-                unexpected = None if isinstance(error, Unavailable) else error
-                events.emit(log, events.CLAIM_FAILED, claim=claim_id, error=str(error), exc_info=unexpected)
+            if isinstance(error, Busy):
+                events.emit(log, events.CLAIM_FAILED, claim=claim_id, error=str(error))
+            elif isinstance(error, Exception) and not isinstance(error, Unavailable):
+                events.emit(log, events.CLAIM_FAILED, claim=claim_id, error=str(error), exc_info=error)
             raise
         core.metrics.group_written("claim", len(claim.tasks))
         return claim

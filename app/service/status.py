@@ -138,6 +138,13 @@ def _alarms(queues: Sequence[QueueOverview], health: DatabaseHealth, alive: Sequ
                 "said that it stopped; its tasks run again elsewhere once their leases end",
                 "replica": replica.name,
             }
+        elif replica.deaf:
+            yield {
+                "code": "listener_lost",
+                "message": f"replica {replica.name} hears no NOTIFY: what others enqueue and cancel it learns of by polling, "
+                "seconds later; its log says why (listener_lost)",
+                "replica": replica.name,
+            }
     yield from _limit_alarms(queues)
     for row in queues:
         if row.handler_enabled is False:

@@ -1,21 +1,29 @@
 """Connections: an asyncpg pool for the hot statements, a SQLAlchemy engine over the same driver for the others."""
 
 import asyncio
+import re
 import ssl
-from collections.abc import AsyncIterator
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from types import TracebackType
 from typing import Any, Protocol
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as QueuePoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.domain.errors import Refusal
 from app.store.addresses import read_address
+from app.store.outage import Outage
 from app.store.session import COMMAND_SECONDS, BorrowedConnection, set_session
+from app.store.sockets import AnsweringConnection, keep_alive
 
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
+OVERTIME_SECONDS = 2.0
+"""How much longer a statement is waited for than the server gives it: a server that is there says itself that time is over."""
 ACQUIRE_SECONDS = 10.0
 """How long a statement waits for a connection: with the database black-holed, a queue of waiters must not grow for ever."""
 POOL_SIZE = 10
@@ -36,6 +44,14 @@ AWAY = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
+MISUSE = (asyncpg.InterfaceError, ValueError)
+"""What is both of these is an argument that the driver cannot encode: no fault of the database."""
+REFUSED = (
+    asyncpg.InvalidAuthorizationSpecificationError,  # no such role, a wrong password, nothing in pg_hba.conf
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+)
+"""How a server turns a connection away for who asks, or for what."""
 
 
 class Unavailable(Refusal):
@@ -52,6 +68,15 @@ class Unavailable(Refusal):
         return self.cause
 
 
+class Busy(Unavailable):
+    """The database is there, and had no time or no connection for this statement."""
+
+
+class Refused(Unavailable):
+    """The server is there and does not let this user in, or has no such database. To a replica that runs it is away; a start
+    has nothing to wait for."""
+
+
 class PartitionMissing(Exception):
     """History has no partition for a day that something is to be kept until."""
 
@@ -60,21 +85,21 @@ class Unsuitable(Exception):
     """The database, or the way to it, cannot carry Sluice as it is set up; the message says what to change."""
 
 
-class PooledConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+class PooledConnection(AnsweringConnection):
     """Is given back as it is: the hot statements leave no state in a session, and a reset is a round trip a statement."""
 
     def get_reset_query(self) -> str:
         return ""
 
 
-def _arguments(dsn: str, connection_class: type[asyncpg.Connection]) -> dict[str, Any]:
+def _arguments(dsn: str, connection_class: type[AnsweringConnection]) -> dict[str, Any]:
     """How asyncpg is to connect. Of startup parameters only the name is sent: poolers refuse others, or drop them."""
     address = read_address(dsn)
     borrowed = {"statement_cache_size": 0} if issubclass(connection_class, BorrowedConnection) else {}
     return {
         "dsn": address.dsn,
         "timeout": address.connect_seconds or CONNECT_SECONDS,
-        "command_timeout": COMMAND_SECONDS,
+        "command_timeout": COMMAND_SECONDS + OVERTIME_SECONDS,
         "server_settings": {"application_name": address.application_name},
         "connection_class": connection_class,
         **borrowed,
@@ -82,11 +107,27 @@ def _arguments(dsn: str, connection_class: type[asyncpg.Connection]) -> dict[str
 
 
 async def connect(
-    dsn: str, connection_class: type[asyncpg.Connection] = asyncpg.Connection, **settings: str
-) -> asyncpg.Connection:
-    """A connection of its own, set as all are; `settings` come beside the usual ones, or instead."""
-    connection = await asyncpg.connect(**_arguments(dsn, connection_class))
+    dsn: str, connection_class: type[AnsweringConnection] = AnsweringConnection, **settings: str
+) -> AnsweringConnection:
+    """A connection of its own, set as all are; `settings` come beside the usual ones, or instead.
+
+    Raises Refused, Unavailable (too slow), the driver's errors.
+    """
+    arguments = _arguments(dsn, connection_class)
     try:
+        # the driver gives each address of a host that time, and each way of TLS
+        async with asyncio.timeout(arguments["timeout"]):
+            return await _connect(arguments, settings)
+    except REFUSED as error:
+        raise Refused(_told(error)) from error
+    except TimeoutError as error:
+        raise Unavailable(f"no connection within {arguments['timeout']:g} s") from error
+
+
+async def _connect(arguments: dict[str, Any], settings: Mapping[str, str]) -> AnsweringConnection:
+    connection: AnsweringConnection = await asyncpg.connect(**arguments)
+    try:
+        keep_alive(connection)
         await set_session(connection, settings)
     except BaseException:
         connection.terminate()
@@ -96,7 +137,7 @@ async def connect(
 
 @asynccontextmanager
 async def connected(
-    dsn: str, connection_class: type[asyncpg.Connection] = asyncpg.Connection, **settings: str
+    dsn: str, connection_class: type[AnsweringConnection] = AnsweringConnection, **settings: str
 ) -> AsyncIterator[asyncpg.Connection]:
     """A connection of its own, for as long as the block; one that does not close in time is dropped."""
     connection = await connect(dsn, connection_class, **settings)
@@ -109,13 +150,13 @@ async def connected(
             connection.terminate()
 
 
-def create_engine(dsn: str, connection_class: type[asyncpg.Connection] = asyncpg.Connection) -> AsyncEngine:
+def create_engine(connecting: Callable[[], Awaitable[AnsweringConnection]], *, borrowed: bool = False) -> AsyncEngine:
     """The dialect rejects sslmode, options and postgres://, so asyncpg makes the connections itself."""
-    borrowed = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
+    unprepared = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
     return create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda: connect(dsn, connection_class),
-        connect_args=borrowed if issubclass(connection_class, BorrowedConnection) else {},
+        async_creator=connecting,
+        connect_args=unprepared if borrowed else {},
         pool_size=ADMIN_POOL_SIZE,
         max_overflow=0,
         pool_timeout=CONNECT_SECONDS,
@@ -139,17 +180,30 @@ class Database:
         self.dsn = dsn
         self.direct_dsn = direct_dsn or dsn
         self.borrows = direct_dsn is not None
+        self.outage = Outage()
         self._pool: asyncpg.Pool | None = None
-        self._engine = create_engine(dsn, BorrowedConnection if self.borrows else asyncpg.Connection)
+        self._engine = create_engine(self._connect, borrowed=self.borrows)
+        self._connections: weakref.WeakSet[AnsweringConnection] = weakref.WeakSet()
 
     async def open(self) -> None:
         async with translated():
             self._pool = await asyncpg.create_pool(
-                **_arguments(self.dsn, BorrowedConnection if self.borrows else PooledConnection),
-                init=lambda connection: set_session(connection, {}),
-                min_size=1,
-                max_size=POOL_SIZE,
+                self.dsn, min_size=1, max_size=POOL_SIZE, connection_class=PooledConnection, connect=self._connect
             )
+
+    async def _connect(self, *_args: Any, **_kwargs: Any) -> AnsweringConnection:
+        """The pool repeats to it what it was made with."""
+        connection = await connect(self.dsn, BorrowedConnection if self.borrows else PooledConnection)
+        self._connections.add(connection)
+        return connection
+
+    def end_silent(self, since: float) -> int:
+        """End every connection older than `since` (monotonic seconds) that has answered nothing from then on, whether or
+        not somebody waits on it: its socket leads nowhere, and would be found out only after COMMAND_SECONDS. How many."""
+        silent = [c for c in self._connections if not c.is_closed() and c.answered_at < since]
+        for connection in silent:
+            connection.terminate()
+        return len(silent)
 
     async def close(self) -> None:
         await self._engine.dispose()
@@ -175,10 +229,24 @@ class Database:
         if self.borrows:
             async with self.transaction() as connection:
                 return list(await connection.fetch(sql, *args))
-        assert self._pool is not None
-        async with translated(), self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-            rows: list[Any] = await connection.fetch(sql, *args)
+        async with translated(self.outage, sql):
+            connection = await self._acquire()
+            try:
+                rows: list[Any] = await connection.fetch(sql, *args)
+            finally:
+                await self._release(connection)
             return rows
+
+    async def _acquire(self) -> Any:
+        assert self._pool is not None
+        try:
+            return await self._pool.acquire(timeout=ACQUIRE_SECONDS)
+        except TimeoutError as error:
+            raise Busy(f"no connection came free within {ACQUIRE_SECONDS:g} s") from error
+
+    async def _release(self, connection: Any) -> None:
+        assert self._pool is not None
+        await self._pool.release(connection)
 
     async def fetchval(self, sql: str, *args: Any) -> Any:
         rows = await self.fetch(sql, *args)
@@ -187,30 +255,71 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
         """Several hot statements that are one; nothing but the database is waited for inside."""
-        assert self._pool is not None
-        async with translated(), self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction():
-            yield connection
+        async with translated(self.outage, "a transaction"):
+            connection = await self._acquire()
+            try:
+                async with connection.transaction():
+                    yield connection
+            finally:
+                await self._release(connection)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """A transaction for definitions, on the SQLAlchemy side."""
-        async with translated(), self._engine.begin() as connection:
+        async with translated(self.outage, "a definition"), self._engine.begin() as connection:
             yield connection
 
 
-@asynccontextmanager
-async def translated() -> AsyncIterator[None]:
-    try:
-        yield
-    except asyncpg.CheckViolationError as error:
-        # the server's words for it depend on its language
-        if error.constraint_name is None and error.table_name in PARTITIONED:
-            raise PartitionMissing(str(error)) from error
-        raise
-    except AWAY as error:
-        raise Unavailable(f"{type(error).__name__}: {error}") from error
-    except DBAPIError as error:
+class translated:
+    """The driver's errors become ours; an outage hears of those that mean it, and of answers while it lasts."""
+
+    __slots__ = ("_failures", "_outage", "_statement")
+
+    def __init__(self, outage: Outage | None = None, statement: str = "") -> None:
+        self._outage = outage
+        self._statement = statement
+        self._failures = 0
+
+    async def __aenter__(self) -> None:
+        if self._outage is not None:
+            self._failures = self._outage.failures
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        outage = self._outage
+        if error is None:
+            if outage is not None and outage.on:
+                outage.answered(self._failures)
+            return
+        ours = _translation(error)
+        if outage is not None and isinstance(ours, Unavailable) and not isinstance(ours, Busy):
+            outage.met(_name_of(self._statement), str(ours))
+        if ours is not error:
+            raise ours from error
+
+
+def _translation(error: BaseException) -> BaseException:
+    cause: Any = error
+    # told by the table: the server's words for it depend on its language
+    if isinstance(cause, asyncpg.CheckViolationError) and not cause.constraint_name and cause.table_name in PARTITIONED:
+        return PartitionMissing(str(cause))
+    if isinstance(error, DBAPIError):
         cause = getattr(error.orig, "__cause__", None) or error.orig
-        if error.connection_invalidated or isinstance(cause, AWAY):
-            raise Unavailable(f"{type(cause).__name__}: {cause}") from error
-        raise
+        if error.connection_invalidated:
+            return Unavailable(_told(cause))
+    if isinstance(cause, asyncpg.QueryCanceledError | QueuePoolTimeout):
+        return Busy(_told(cause))
+    if isinstance(cause, AWAY) and not all(isinstance(cause, kind) for kind in MISUSE):
+        return Unavailable(_told(cause))
+    return error
+
+
+def _told(error: Any) -> str:
+    return f"{type(error).__name__}: {str(error) or 'no answer in time'}"
+
+
+def _name_of(statement: str) -> str:
+    """The function that a statement calls, or how it begins: for the log."""
+    called = re.search(r"sluice\.(\w+)\(", statement)
+    return called[1] if called else " ".join(statement.split())[:80]

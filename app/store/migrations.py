@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 from sqlalchemy.exc import ProgrammingError
 
-from app.store.db import Unsuitable, connected, create_engine, translated
+from app.store.db import Unsuitable, connect, connected, create_engine, translated
 
 SCHEMA_VERSION = 1
 """The schema this release brings."""
@@ -88,7 +88,7 @@ async def _upgrade(dsn: str) -> None:
 
     config = Config()
     config.set_main_option("script_location", str(scripts()))
-    engine = create_engine(dsn)
+    engine = create_engine(lambda: connect(dsn))
     try:
         async with engine.connect() as connection:
 

@@ -4,15 +4,19 @@ A NOTIFY inside the enqueue transaction cuts concurrent inserters to a third, so
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import asyncpg
 import msgspec
 
-from app.store.db import Database, connect, translated
+from app.store.db import Database, Unavailable, connect, translated
 
 CHANNEL = "sluice"
 MAX_PAYLOAD_BYTES = 7500
+QUIET_SECONDS = 1.5
+"""How long nothing need be heard before the listener proves that it would hear it."""
+ANSWER_SECONDS = 3.0
 
 
 class Hint(msgspec.Struct, omit_defaults=True):
@@ -40,31 +44,76 @@ async def send(db: Database, hint: Hint) -> None:
     await db.fetch("select pg_notify($1, $2)", CHANNEL, text)
 
 
+class Silent(Unavailable):
+    """The connection took what was sent and nothing came back: it leads nowhere, and nobody closed it."""
+
+    def __init__(self, asked_at: float) -> None:
+        super().__init__(f"no NOTIFY came back within {ANSWER_SECONDS:g} s: the connection leads nowhere")
+        self.asked_at = asked_at
+        """Monotonic seconds of the question."""
+
+
 class Listener:
-    """One connection that hears the hints of others. `run` returns, or raises Unavailable, when it is lost."""
+    """One connection that hears the hints of others.
+
+    A connection that only listens is never sent to, so one that leads nowhere (after a failover behind a balancer, or with its
+    NAT entry gone) looks like one on which nothing happens. Whenever nothing has been heard for a while, the listener notifies
+    itself over this very connection: that comes back only if the socket, the server behind it and the LISTEN are all there.
+    What others say is as good a proof, so a fleet sends about as many of these as one replica.
+    """
 
     def __init__(self, dsn: str, replica: str, heard: Callable[[Hint], None]) -> None:
         self._dsn = dsn
         self._replica = replica
         self._heard = heard
+        self._proof = asyncio.Event()
 
     async def run(self, connected: Callable[[], None]) -> None:
+        """Returns, or raises Unavailable (Silent), when the connection is lost."""
         lost = asyncio.Event()
         async with translated():
             connection = await connect(self._dsn)
         try:
-            connection.add_termination_listener(lambda _: lost.set())
+            connection.add_termination_listener(lambda _: self._lost(lost))
             async with translated():
                 await connection.add_listener(CHANNEL, self._on_notify)
             connected()
-            await lost.wait()
+            while not await _happens(lost, QUIET_SECONDS):
+                if not self._proof.is_set():
+                    await self._prove(connection)
+                self._proof.clear()
         finally:
             connection.terminate()
 
+    async def _prove(self, connection: asyncpg.Connection) -> None:
+        asked_at = time.monotonic()
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                async with translated():
+                    await connection.execute(f"notify {CHANNEL}")
+                await self._proof.wait()
+        except TimeoutError:
+            raise Silent(asked_at) from None
+
+    def _lost(self, lost: asyncio.Event) -> None:
+        lost.set()
+        self._proof.set()  # nobody is to wait for it any more
+
     def _on_notify(self, _connection: asyncpg.Connection, _pid: int, _channel: str, payload: str) -> None:
+        self._proof.set()
         try:
             hint = _HINT.decode(payload)
         except msgspec.DecodeError:
-            return  # anyone who may connect may notify; what is not ours is nothing
+            return  # a proof of life; and anyone who may connect may notify; what is not ours is nothing
         if hint.replica != self._replica:
             self._heard(hint)
+
+
+async def _happens(event: asyncio.Event, seconds: float) -> bool:
+    """Whether it does within that time."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -23,22 +23,25 @@ class ReplicaRow:
     started_at: datetime
     seen_at: datetime
     draining: bool
+    deaf: bool
+    """Its LISTEN is lost."""
     silent_seconds: float
 
 
 async def beat(
-    db: Database, replica_id: str, name: str, roles: str, version: str, *, draining: bool
+    db: Database, replica_id: str, name: str, roles: str, version: str, *, draining: bool, deaf: bool
 ) -> tuple[datetime, int, int]:
     """The heartbeat, whose first makes the row; the database's now, how many other replicas are alive, and the oldest
     release, by its schema, that may still run."""
     (row,) = await db.fetch(
         """
         with me as (
-          insert into sluice.replicas (id, name, roles, version, started_at, seen_at, draining)
-          values ($1, $2, $3, $4, clock_timestamp(), clock_timestamp(), $5)
-          on conflict (id) do update set seen_at = excluded.seen_at, draining = excluded.draining)
+          insert into sluice.replicas (id, name, roles, version, started_at, seen_at, draining, deaf)
+          values ($1, $2, $3, $4, clock_timestamp(), clock_timestamp(), $5, $6)
+          on conflict (id) do update set seen_at = excluded.seen_at, draining = excluded.draining,
+            deaf = excluded.deaf)
         select clock_timestamp() as now, (select count(*) from sluice.replicas
-          where id <> $1 and seen_at > clock_timestamp() - make_interval(secs => $6)) as others,
+          where id <> $1 and seen_at > clock_timestamp() - make_interval(secs => $7)) as others,
           (select min_compatible from sluice.meta) as min_compatible
         """,
         replica_id,
@@ -46,6 +49,7 @@ async def beat(
         roles,
         version,
         draining,
+        deaf,
         ALIVE_SECONDS,
     )
     return row["now"], row["others"], row["min_compatible"]
@@ -64,7 +68,7 @@ async def gone(db: Database, replica_id: str) -> None:
 async def list_recent(db: Database) -> list[ReplicaRow]:
     rows = await db.fetch(
         """
-        select id::text, name, roles, version, started_at, seen_at, draining,
+        select id::text, name, roles, version, started_at, seen_at, draining, deaf,
                extract(epoch from clock_timestamp() - seen_at)::double precision as silent_seconds
         from sluice.replicas where seen_at > clock_timestamp() - make_interval(secs => $1) order by name, id
         """,

@@ -13,6 +13,8 @@ from typing import Any
 
 import asyncpg
 
+from app.store.sockets import AnsweringConnection
+
 SEARCH_PATH = "pg_catalog, pg_temp"
 """All that is ours is named with its schema; what comes with Postgres is found there, and nothing else is looked for."""
 COMMAND_SECONDS = 15.0
@@ -93,7 +95,7 @@ def _set_config(settings: Mapping[str, str], *, local: bool) -> str:
     return "select " + ", ".join(f"pg_catalog.set_config('{n}', '{v}', {is_local})" for n, v in settings.items())
 
 
-class BorrowedConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+class BorrowedConnection(AnsweringConnection):
     """A connection behind a transaction pooler: each of its transactions sets itself, in the round trip that begins it.
 
     Nothing may be asked outside a transaction: it would run under the defaults of whoever had the server's session before.

@@ -150,4 +150,5 @@ replicas = Table(
     _instant("started_at"),
     _instant("seen_at"),
     Column("draining", Boolean, nullable=False, server_default=text("false")),
+    Column("deaf", Boolean, nullable=False, server_default=text("false")),
 )

@@ -64,7 +64,9 @@ LISTENER_LOST = _event("listener_lost", WARNING, "No wake-ups come by NOTIFY; po
 LISTENER_BACK = _event("listener_back", INFO, "Wake-ups come by NOTIFY again.", "outage_seconds")
 
 # The loops
-LOOP_FAILED = _event("loop_failed", ERROR, "A loop's tick raised; it is tried again later.", "loop", "retry_in_seconds")
+LOOP_FAILED = _event(
+    "loop_failed", ERROR, "A loop's tick raised; it is tried again later.", "loop", "retry_in_seconds", "error"
+)
 LOOP_DIED = _event("loop_died", ERROR, "A loop has ended by itself; liveness fails.", "loop")
 
 # Claims and attempts
@@ -115,7 +117,7 @@ HANDLER_DISABLED = _event("handler_disabled", WARNING, "A handler said 410: its 
 # Housekeeping
 PARTITIONS_MADE = _event("partitions_made", INFO, "History has room for the days to come.", "partitions")
 PARTITIONS_DROPPED = _event("partitions_dropped", INFO, "History past its retention is gone.", "partitions")
-JOB_FAILED = _event("job_failed", ERROR, "A housekeeping job raised; its next run tries again.", "job")
+JOB_FAILED = _event("job_failed", ERROR, "A housekeeping job raised; its next run tries again.", "job", "error")
 
 # The wire
 REQUEST_FAILED = _event(

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 READY = b"Z\x00\x00\x00\x05I"
@@ -21,8 +22,10 @@ class Proxy:
         """Answers that were committed and never arrived."""
         self._asked: list[bytes] = []
         self._answers: list[bytes] = []
-        self._away = False
+        self._away = self._swallows = False
         self._links: set[asyncio.Task[None]] = set()
+        self._holed: set[Any] = set()
+        self._listening: set[Any] = set()
         self._clients: set[asyncio.StreamWriter] = set()
 
     def lose_answer(self, mark: str, *, in_answer: bool = False) -> None:
@@ -36,13 +39,26 @@ class Proxy:
         for link in self._links:
             link.cancel()
 
+    def black_hole(self, *, listening: bool = False) -> None:
+        """Connections that are there now (or those of them that listen) stay open, and nothing comes through any more, either
+        way; new ones are as ever."""
+        self._holed |= self._listening if listening else self._links
+
+    def refuse(self) -> None:
+        """New connections are turned away; those that are there go on."""
+        self._away = True
+
+    def swallow(self) -> None:
+        """New connections are taken, and nothing comes through."""
+        self._swallows = True
+
     def announce_end(self) -> None:
         """What a server says when it shuts down, on every connection. The connections are not closed yet."""
         for client in self._clients:
             client.write(b"E" + (len(SHUTDOWN) + 4).to_bytes(4, "big") + SHUTDOWN)
 
     def mend(self) -> None:
-        self._away = False
+        self._away = self._swallows = False
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator["Proxy"]:
@@ -63,6 +79,8 @@ class Proxy:
             return
         link = asyncio.create_task(self._link(reader, writer))
         self._links.add(link)
+        if self._swallows:
+            self._holed.add(link)
         link.add_done_callback(self._links.discard)
 
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -71,10 +89,10 @@ class Proxy:
             server = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.5432")
         else:
             server = await asyncio.open_connection(host, self._target.port or 5432)
-        losing = asyncio.Event()
+        losing, link = asyncio.Event(), asyncio.current_task()
         ways = [
-            asyncio.create_task(self._ask(reader, server[1], losing)),
-            asyncio.create_task(self._answer(server[0], writer, losing)),
+            asyncio.create_task(self._ask(reader, server[1], losing, link)),
+            asyncio.create_task(self._answer(server[0], writer, losing, link)),
         ]
         self._clients.add(writer)
         try:
@@ -87,16 +105,26 @@ class Proxy:
             writer.transport.abort()
             server[1].transport.abort()
 
-    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: asyncio.Event) -> None:
+    async def _ask(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: asyncio.Event, link: Any
+    ) -> None:
         while data := await reader.read(65536):
+            if link in self._holed:
+                continue
+            if b"LISTEN" in data:
+                self._listening.add(link)
             if _strike(self._asked, data):
                 losing.set()
             writer.write(data)
             await writer.drain()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: asyncio.Event) -> None:
+    async def _answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: asyncio.Event, link: Any
+    ) -> None:
         tail = b""
         while data := await reader.read(65536):
+            if link in self._holed:
+                continue
             if _strike(self._answers, data):
                 losing.set()
             if not losing.is_set():

@@ -14,8 +14,9 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_while_the_database_is_away_routes_say_so_and_outcomes_wait(
-    behind_proxy: Replica, proxy: Proxy, handler: Handler
+    behind_proxy: Replica, proxy: Proxy, handler: Handler, said: list[str]
 ) -> None:
+    """Loops, lanes, listener and routes all meet the outage, many times over: it is said once when it begins, once at its end."""
     api, until = Api(behind_proxy.client, behind_proxy.url), asyncio.Event()
     handler.script(Reply(until=until))
     queue = await api.queue_to(handler.url)
@@ -46,6 +47,10 @@ async def test_while_the_database_is_away_routes_say_so_and_outcomes_wait(
     later = await api.enqueue(queue)
     assert (await api.ended(later["id"]))["state"] == "succeeded"
     assert len(handler.requests) == 6
+    await poll(lambda: "database_back" in said)
+    assert behind_proxy.sluice.core.db.outage.failures > 10
+    assert [name for name in said if name.startswith("database_")] == ["database_unavailable", "database_back"]
+    assert not {"claim_failed", "loop_failed", "job_failed"} & set(said)
     assert behind_proxy.sluice.why_not_live() is None
 
 

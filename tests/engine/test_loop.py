@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.engine.loop import Loop, Outage
-from app.store.db import Unavailable
+from app.engine.loop import Loop
+from app.store.db import Busy, Unavailable
 from app.telemetry import events
 from tests.sluices import Replica
 from tests.support import poll
@@ -45,7 +45,7 @@ class Ticks:
 
 async def test_a_failing_tick_is_tried_again_after_a_growing_wait_with_a_cap(said: list[dict[str, Any]]) -> None:
     tick = Ticks(*[RuntimeError("no")] * 7)
-    loop = Loop("worker", tick, Outage())
+    loop = Loop("worker", tick)
     loop.start()
     for number in range(1, 8):
         await poll(lambda number=number: len(said) == number)  # type: ignore[misc]
@@ -62,7 +62,7 @@ async def test_the_wait_starts_small_again_after_a_tick_that_went_well(said: lis
         return NEVER
 
     tick = Ticks(RuntimeError("no"), RuntimeError("no"), well, RuntimeError("no"))
-    loop = Loop("worker", tick, Outage())
+    loop = Loop("worker", tick)
     loop.start()
     for number in range(1, 5):
         await poll(lambda number=number: tick.begun == number)  # type: ignore[misc]
@@ -72,21 +72,20 @@ async def test_the_wait_starts_small_again_after_a_tick_that_went_well(said: lis
     assert [line["retry_in_seconds"] for line in said] == [0.2, 0.4, 0.2]
 
 
-async def test_a_database_that_is_away_is_said_once_by_all_loops_together(said: list[dict[str, Any]]) -> None:
-    outage = Outage()
-    ticks = [Ticks(Unavailable("gone"), Unavailable("still gone")) for _ in range(2)]
-    loops = [Loop(name, tick, outage) for name, tick in zip(("one", "other"), ticks, strict=True)]
-    for loop in loops:
-        loop.start()
-    for begun in (1, 2):
-        await poll(lambda begun=begun: all(tick.begun == begun for tick in ticks))  # type: ignore[misc]
-        for loop in loops:
-            loop.wake()
-    await poll(lambda: all(tick.ended == 1 for tick in ticks))
-    for loop in loops:
-        await loop.stop()
-    assert said[0] == {"statement": "one", "error": "gone"}
-    assert [set(line) for line in said[1:]] == [{"outage_seconds"}]
+async def test_of_a_database_that_is_away_a_loop_is_silent_for_the_database_has_said_so(
+    said: list[dict[str, Any]],
+) -> None:
+    tick = Ticks(Unavailable("gone"), Unavailable("gone"), Busy("canceling statement due to statement timeout"))
+    loop = Loop("worker", tick)
+    loop.start()
+    for begun in (1, 2, 3):
+        await poll(lambda begun=begun: tick.begun == begun)  # type: ignore[misc]
+        loop.wake()
+    await poll(lambda: tick.ended == 1)
+    await loop.stop()
+    assert [(line["loop"], line["error"]) for line in said] == [
+        ("worker", "canceling statement due to statement timeout")
+    ]
 
 
 async def test_a_stop_finishes_the_tick_in_hand() -> None:
@@ -98,7 +97,7 @@ async def test_a_stop_finishes_the_tick_in_hand() -> None:
         return 0
 
     tick = Ticks(slow)
-    loop = Loop("worker", tick, Outage())
+    loop = Loop("worker", tick)
     loop.start()
     await begun.wait()
     stopping = asyncio.create_task(loop.stop())
@@ -112,7 +111,7 @@ async def test_a_stop_finishes_the_tick_in_hand() -> None:
 
 async def test_a_stop_ends_a_wait_at_once() -> None:
     tick = Ticks()
-    loop = Loop("worker", tick, Outage())
+    loop = Loop("worker", tick)
     loop.start()
     await poll(lambda: tick.ended == 1)
     async with asyncio.timeout(5):
@@ -129,7 +128,7 @@ async def test_wakes_during_a_tick_are_one_more_tick_right_after_it() -> None:
         return NEVER
 
     tick = Ticks(slow)
-    loop = Loop("worker", tick, Outage())
+    loop = Loop("worker", tick)
     loop.start()
     await begun.wait()
     for _ in range(3):
@@ -144,7 +143,7 @@ async def test_wakes_during_a_tick_are_one_more_tick_right_after_it() -> None:
 
 async def test_of_many_timed_wakes_the_earliest_counts() -> None:
     tick = Ticks()
-    loop = Loop("worker", tick, Outage())
+    loop = Loop("worker", tick)
     loop.start()
     await poll(lambda: tick.ended == 1)
     loop.wake_in(NEVER)
@@ -156,7 +155,7 @@ async def test_of_many_timed_wakes_the_earliest_counts() -> None:
 
 async def test_a_wake_that_is_due_at_once_can_be_followed_by_others() -> None:
     tick = Ticks()
-    loop = Loop("worker", tick, Outage())
+    loop = Loop("worker", tick)
     loop.start()
     await poll(lambda: tick.ended == 1)
     for seconds in (-1.0, 0.0, NEVER, 0.0):
@@ -169,7 +168,7 @@ async def test_a_loop_that_ends_by_itself_has_died() -> None:
     async def cancelled() -> float:
         raise asyncio.CancelledError
 
-    loop = Loop("worker", Ticks(cancelled), Outage())
+    loop = Loop("worker", Ticks(cancelled))
     assert not loop.died
     loop.start()
     await poll(lambda: loop.died)

@@ -46,7 +46,7 @@ async def shape(url: str) -> list[tuple[Any, ...]]:
 async def alembic(url: str, verb: str, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(migrations.scripts()))
-    engine = create_engine(url)
+    engine = create_engine(lambda: connect(url))
 
     def run(connection: Connection) -> None:
         config.attributes["connection"] = connection

@@ -1,0 +1,49 @@
+"""Sockets of connections: the kernel is to find out that nobody is there any more, and we are to know who answered last.
+
+The settings sent to the server (tcp_keepalives_idle …) are about its side of the same socket. A lost NAT entry, or a failover
+behind a balancer, leaves ours open: without these, a read on it waits for hours.
+"""
+
+import contextlib
+import socket
+import time
+from typing import Any
+
+import asyncpg
+
+IDLE_SECONDS = 10
+INTERVAL_SECONDS = 3
+PROBES = 3
+UNACKNOWLEDGED_MS = 8_000
+"""How long what was sent may stay unacknowledged, however often it is sent again."""
+
+
+class AnsweringConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+    """Knows when it last answered, in monotonic seconds."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.answered_at = time.monotonic()
+
+    async def fetch(self, *args: Any, **kwargs: Any) -> Any:
+        rows = await super().fetch(*args, **kwargs)
+        self.answered_at = time.monotonic()
+        return rows
+
+
+def keep_alive(connection: AnsweringConnection) -> None:
+    """A Unix socket needs none."""
+    sock = connection._transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = {
+        "TCP_KEEPIDLE": IDLE_SECONDS,
+        "TCP_KEEPINTVL": INTERVAL_SECONDS,
+        "TCP_KEEPCNT": PROBES,
+        "TCP_USER_TIMEOUT": UNACKNOWLEDGED_MS,
+    }
+    for name, value in options.items():
+        if hasattr(socket, name):  # Linux has all of them, macOS some
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
