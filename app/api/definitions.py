@@ -116,6 +116,7 @@ async def parse_document(body: bytes, max_payload_bytes: int, *, versioned: bool
         schedules=await parse.section(value, "schedules", schedule),
         limits=parse.limits(value.get("limits")),
         prune=value.get("prune", False),
+        owner=value.get("owner"),
     )
     if parse.refusals:
         raise joined(parse.refusals)
@@ -124,7 +125,7 @@ async def parse_document(body: bytes, max_payload_bytes: int, *, versioned: bool
 
 def _check_outline(value: Mapping[str, Any], versioned: bool) -> None:
     """Everything above the single definitions."""
-    more = {"prune", "version"} if versioned else {"prune"}
+    more = {"prune", "owner", "version"} if versioned else {"prune", "owner"}
     errors = [FieldError(pointer(name), "unknown field") for name in value if name not in {*SECTIONS, *more}]
     for section in SECTIONS:
         if not isinstance(value.get(section, {}), dict | None):
@@ -137,6 +138,9 @@ def _check_outline(value: Mapping[str, Any], versioned: bool) -> None:
             ]
     if not isinstance(value.get("prune", False), bool):
         errors.append(FieldError("/prune", "expected true or false"))
+    owner = value.get("owner")
+    if owner is not None and not (isinstance(owner, str) and is_name(owner)):
+        errors.append(FieldError("/owner", f"is not a name ({NAME_RULE})"))
     version = value.get("version")
     if not isinstance(version, str | None) or len(version or "") > MAX_VERSION:
         errors.append(FieldError("/version", f"expected a string of at most {MAX_VERSION} characters"))

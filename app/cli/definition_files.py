@@ -16,6 +16,7 @@ from app.domain.definitions import SECTIONS
 from app.domain.errors import pointer
 
 OVERLAYS = "overlays"
+OWNER = "owner"
 REPLACED = frozenset({"payload", "payload_schema", "backoff"})
 """Fields whose mappings an overlay replaces as a whole: half of one and half of the other would mean nothing."""
 MAX_VALUES = 200_000
@@ -161,7 +162,11 @@ class _Trees:
 
 def _outline_faults(tree: Members) -> Iterator[Fault]:
     """Of the file and all its overlays, chosen or not."""
-    yield from _section_faults(tree, (), {*SECTIONS, OVERLAYS})
+    line, owner = tree.by_key.get(OWNER, (1, Scalar("", False, 1)))
+    if not isinstance(owner, Scalar) or _is_null(owner):
+        yield Fault(line, pointer(OWNER), "expected a name: of the team, or of the file")
+    sections = Members(tree.line, {name: part for name, part in tree.by_key.items() if name != OWNER})
+    yield from _section_faults(sections, (), {*SECTIONS, OVERLAYS})
     line, overlays = tree.by_key.get(OVERLAYS, (1, Members(1, {})))
     if not isinstance(overlays, Members):
         yield Fault(line, "/overlays", "expected a mapping of overlays by name, such as dev, staging, prod")
@@ -202,7 +207,9 @@ def _overlaid(tree: Members, overlay: str | None) -> Members:
     _, over = overlays.by_key[overlay]
     assert isinstance(over, Members), "its outline was judged"
     merged = _merge(Members(tree.line, base), over, 0)
-    for _, section in merged.by_key.values():
+    for section_name, (_, section) in merged.by_key.items():
+        if section_name == OWNER:
+            continue
         assert isinstance(section, Members), "its outline was judged"
         for name in [name for name, (_, one) in section.by_key.items() if _is_null(one)]:
             del section.by_key[name]  # an overlay leaves out what the file defines

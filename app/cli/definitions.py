@@ -12,6 +12,7 @@ import typer
 
 from app.cli.failures import REFUSED, Failure
 from app.cli.options import AsJson, Key, Url
+from app.domain.plurals import counted
 from app.settings import CLIENT_URL
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ Overlay = Annotated[
     str | None, typer.Option("--overlay", "-o", metavar="NAME", help="Merge this one of the file's overlays in.")
 ]
 Prune = Annotated[
-    bool, typer.Option("--prune", help="Delete what is there and not in the file, in the sections the file has.")
+    bool,
+    typer.Option(
+        "--prune", help="Delete what its owner has there and is not in the file, in the sections the file has."
+    ),
 ]
 
 
@@ -61,7 +65,8 @@ def apply(
     overlay: Overlay = None,
     prune: Prune = False,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Delete without asking; nobody is asked where nobody types.")
+        bool,
+        typer.Option("--yes", "-y", help="Delete without asking. Where nobody types, nothing is deleted without it."),
     ] = False,
     url: Url = CLIENT_URL,
     key: Key = None,
@@ -77,9 +82,8 @@ def apply(
         found = _ask(client, "plan", document, file, read, as_json)
         if not as_json:
             _show(found)
-        deleted = sum(change["action"] == "delete" for change in found["changes"])
-        if deleted and not (yes or as_json) and sys.stdin.isatty():
-            typer.confirm(f"Delete {deleted}, as shown?", abort=True)
+        if not yes:
+            _confirm([change for change in found["changes"] if change["action"] == "delete"], as_json)
         made: list[str] = []
         if _changing(found):
             document["version"] = found["version"]  # what was shown is what is done, or nothing
@@ -94,6 +98,26 @@ def apply(
             f"Handler {name} signs with a secret that was made for it and is not shown here: "
             f"give one with `secret: ${{NAME}}`, or ask POST /handlers/{name}/rotate-secret for one."
         )
+
+
+def _confirm(deleted: list[dict[str, Any]], as_json: bool) -> None:
+    """Ask whoever types about what would be deleted; a program must have said it before."""
+    from app.cli.screen import plain
+
+    if not deleted:
+        return
+    names = [plain(f"{change['kind']} {change['name']}") for change in deleted]
+    if not as_json and sys.stdin.isatty():
+        print("To be deleted:", *names, sep="\n  ")
+        typer.confirm(f"Delete {counted(len(names), 'definition')}?", abort=True)
+        return
+    detail = f"{counted(len(names), 'definition')} would be deleted; --yes deletes without asking"
+    if as_json:
+        errors = [
+            {"pointer": f"/{change['kind']}s/{change['name']}", "detail": "would be deleted"} for change in deleted
+        ]
+        raise Failure(json.dumps({"code": "unconfirmed", "detail": detail, "errors": errors}), REFUSED)
+    raise Failure("\n  ".join([detail + ":", *names]), REFUSED)
 
 
 def _document(read: "Read", prune: bool) -> dict[str, Any]:

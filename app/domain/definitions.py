@@ -41,7 +41,9 @@ class Document:
     schedules: Mapping[str, ScheduleDefinition] | None = None
     limits: Limits | None = None
     prune: bool = False
-    """Delete what is there and absent here, in the sections that are present."""
+    """Delete what is there under this owner and absent here, in the sections that are present."""
+    owner: str | None = None
+    """Who manages what the document names. None: those that are there keep the owner they have, new ones have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +142,22 @@ def version_of(changes: list[Change], wanted: Mapping[str, Any]) -> str:
     return etag_of({"found": found, "wanted": dict(wanted)})
 
 
-def name_faults(document: Document, there: Mapping[str, set[str]]) -> Iterator[FieldError]:
-    """What names something that neither the document nor the service (`there`, by section) will have."""
+def owner_change(before: str | None, after: str | None) -> tuple[FieldChange, ...]:
+    """An owner takes over what another document has managed."""
+    return () if after is None or after == before else (FieldChange("owner", before, after),)
+
+
+def name_faults(
+    document: Document, there: Mapping[str, set[str]], kept: Mapping[str, set[str]] | None = None
+) -> Iterator[FieldError]:
+    """What names something that neither the document nor the service (`there`, by section) will have; `kept` is what a prune
+    leaves there, for it has another owner."""
 
     def known(section: Literal["handlers", "queues"]) -> set[str]:
         given = getattr(document, section)
         if given is None:
             return there[section]
-        return set(given) if document.prune else there[section] | set(given)
+        return set(given) | ((kept or {}).get(section, set()) if document.prune else there[section])
 
     handlers, queues = known("handlers"), known("queues")
     for name, queue in (document.queues or {}).items():

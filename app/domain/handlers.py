@@ -64,6 +64,8 @@ class HandlerView:
     enabled: bool = True
     disabled_at: datetime | None = None
     disabled_reason: str | None = None
+    owner: str | None = None
+    """Of the file of definitions that manages it."""
 
 
 def url_problem(url: str) -> str | None:

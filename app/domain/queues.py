@@ -82,6 +82,8 @@ class QueueView:
     updated_at: datetime
     paused: bool = False
     paused_at: datetime | None = None
+    owner: str | None = None
+    """Of the file of definitions that manages it."""
 
 
 def queue_to_dict(definition: QueueDefinition) -> dict[str, Any]:

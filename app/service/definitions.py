@@ -16,11 +16,13 @@ from app.domain.definitions import (
     SECTIONS,
     Change,
     Document,
+    FieldChange,
     Kind,
     Limits,
     handler_changes,
     limits_changes,
     name_faults,
+    owner_change,
     queue_changes,
     schedule_changes,
     version_of,
@@ -149,7 +151,11 @@ async def _judge(core: Core, caller: Caller, document: Document, there: _There) 
         except Refusal as refusal:
             note(pointer("queues", name), refusal)
     names = {"handlers": set(there.handlers), "queues": set(there.queues)}
-    refusals += [Refusal("invalid", fault.detail, [fault]) for fault in name_faults(document, names)]
+    kept = {
+        section: {name for name, row in getattr(there, section).items() if _owner(row) != document.owner}
+        for section in names
+    }
+    refusals += [Refusal("invalid", fault.detail, [fault]) for fault in name_faults(document, names, kept)]
     if not refusals:  # else a queue's schema may itself be at fault
         budget = CheckBudget()
         for name, schedule in (document.schedules or {}).items():
@@ -202,12 +208,11 @@ def _changes(document: Document, there: _There) -> Iterator[Change]:
     for name, queue in sorted((document.queues or {}).items()):
         row = there.queues.get(name)
         found = queue_changes(None if row is None else row.view.definition, queue)
-        yield _change("queue", name, row, found)
+        yield _change("queue", name, row, found, document.owner)
     for name, schedule in sorted((document.schedules or {}).items()):
         stored = there.schedules.get(name)
-        yield _change(
-            "schedule", name, stored, schedule_changes(None if stored is None else _definition(stored), schedule)
-        )
+        found = schedule_changes(None if stored is None else _definition(stored), schedule)
+        yield _change("schedule", name, stored, found, document.owner)
     if document.limits is not None:
         changes = limits_changes(there.limits, document.limits)
         etag = limits_etag(there.limits.max_concurrency)
@@ -219,20 +224,25 @@ def _changes(document: Document, there: _There) -> Iterator[Change]:
 def _handler(document: Document, name: str, row: HandlerRow | None) -> Change:
     before, secret = (None, None) if row is None else (row.view.definition, row.secret)
     changes = handler_changes(before, secret, (document.handlers or {})[name], document.secrets.get(name))
-    return _change("handler", name, row, changes)
+    return _change("handler", name, row, changes, document.owner)
 
 
-def _change(kind: Kind, name: str, row: Any, changes: Any) -> Change:
+def _change(kind: Kind, name: str, row: Any, found: tuple[FieldChange, ...], owner: str | None) -> Change:
+    changes = found + owner_change(None if row is None else _owner(row), owner)
     if row is None:
         return Change(kind, name, "create", changes)
     return Change(kind, name, "update" if changes else "unchanged", changes, row.etag)
+
+
+def _owner(row: HandlerRow | StoredQueue | ScheduleRow) -> str | None:
+    return row.owner if isinstance(row, ScheduleRow) else row.view.owner
 
 
 def _prunings(document: Document, there: _There) -> Iterator[Change]:
     for section in ("schedules", "queues", "handlers"):
         wanted, rows = getattr(document, section), getattr(there, section)
         if wanted is not None:
-            for name in sorted(set(rows) - set(wanted)):
+            for name in sorted(name for name in set(rows) - set(wanted) if _owner(rows[name]) == document.owner):
                 yield Change(SECTIONS[section], name, "delete", (), rows[name].etag)
 
 
@@ -250,6 +260,7 @@ def _wanted(document: Document) -> dict[str, Any]:
         "schedules": {name: schedule_etag(one) for name, one in (document.schedules or {}).items()},
         "limits": None if document.limits is None else etag_of({"limit": document.limits.max_concurrency}),
         "prune": document.prune,
+        "owner": document.owner,
     }
 
 
@@ -262,12 +273,13 @@ async def _carry_out(core: Core, caller: Caller, document: Document, change: Cha
         await verbs[change.kind](core, caller, name, conditions)
     elif change.kind == "handler":
         wanted = (document.handlers or {})[name]
-        saved = await handlers.put(core, caller, name, wanted, document.secrets.get(name), conditions)
+        secret = document.secrets.get(name)
+        saved = await handlers.put(core, caller, name, wanted, secret, conditions, owner=document.owner)
         return saved.secret
     elif change.kind == "queue":
-        await queues.put(core, caller, name, (document.queues or {})[name], conditions)
+        await queues.put(core, caller, name, (document.queues or {})[name], conditions, owner=document.owner)
     elif change.kind == "schedule":
-        await schedules.put(core, caller, name, (document.schedules or {})[name], conditions)
+        await schedules.put(core, caller, name, (document.schedules or {})[name], conditions, owner=document.owner)
     else:
         await limits.put(core, caller, (document.limits or Limits()).max_concurrency, conditions)
     return None

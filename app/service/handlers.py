@@ -42,9 +42,16 @@ class Saved:
 
 
 async def put(
-    core: Core, caller: Caller, name: str, definition: HandlerDefinition, secret: str | None, conditions: Conditions
+    core: Core,
+    caller: Caller,
+    name: str,
+    definition: HandlerDefinition,
+    secret: str | None,
+    conditions: Conditions,
+    *,
+    owner: str | None = None,
 ) -> Saved:
-    """Create or replace. Absent fields return to their defaults; the secret (unless one is given) and enabledness survive.
+    """Create or replace. Absent fields return to their defaults; secret and owner (unless given) and enabledness survive.
 
     Raises Refusal: invalid, egress_denied, etag_mismatch.
     """
@@ -57,7 +64,7 @@ async def put(
                 conditions.check(None)
                 made = None if secret is not None else new_secret()
                 new = secret or made or ""
-                row = await handlers.insert_new(connection, core.vault, caller.tenant_id, name, definition, new)
+                row = await handlers.insert_new(connection, core.vault, caller.tenant_id, name, definition, new, owner)
                 if row is not None:
                     return Saved(_shown(row), row.etag, True, made)
                 continue  # somebody else has created it meanwhile
@@ -70,6 +77,8 @@ async def put(
                 await handlers.replace_definition(connection, core.vault, handler_id, definition)
             if secret is not None and secret != before.secret:
                 await handlers.replace_secret(connection, core.vault, handler_id, secret, 0)
+            if owner is not None:
+                await handlers.set_owner(connection, handler_id, owner)
             if _queues_see(definition) != _queues_see(before.view.definition):
                 await queues.outdate_of_handler(connection, handler_id)
             after = await handlers.read(connection, core.vault, handler_id)

@@ -25,8 +25,19 @@ class Saved:
     created: bool
 
 
-async def put(core: Core, caller: Caller, name: str, definition: QueueDefinition, conditions: Conditions) -> Saved:
-    """Create or replace. Absent fields return to their defaults; a pause survives. Raises Refusal: invalid, etag_mismatch."""
+async def put(
+    core: Core,
+    caller: Caller,
+    name: str,
+    definition: QueueDefinition,
+    conditions: Conditions,
+    *,
+    owner: str | None = None,
+) -> Saved:
+    """Create or replace. Absent fields return to their defaults; a pause survives, and its owner if none is given.
+
+    Raises Refusal: invalid, etag_mismatch.
+    """
     caller.require("manage")
     await check(core, caller, name, definition)
     # A task may end under the new retention as soon as it is written: its day must be there before.
@@ -37,7 +48,7 @@ async def put(core: Core, caller: Caller, name: str, definition: QueueDefinition
             queue_id = await queues.id_of(connection, caller.tenant_id, name)
             if queue_id is None:
                 conditions.check(None)
-                row = await queues.insert_new(connection, caller.tenant_id, name, definition, handler_id)
+                row = await queues.insert_new(connection, caller.tenant_id, name, definition, handler_id, owner)
                 if row is not None:
                     return Saved(row.view, row.etag, True)
                 continue  # somebody else has created it meanwhile
@@ -48,6 +59,8 @@ async def put(core: Core, caller: Caller, name: str, definition: QueueDefinition
             conditions.check(before.etag)
             if definition != before.view.definition:
                 await queues.replace_definition(connection, queue_id, definition, handler_id)
+            if owner is not None:
+                await queues.set_owner(connection, queue_id, owner)
             after = await queues.read(connection, queue_id)
             assert after is not None, "its lock is held"
             break

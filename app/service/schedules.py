@@ -80,6 +80,8 @@ def shown(row: ScheduleRow, now: datetime) -> dict[str, Any]:
         "created_at": _text(row.created_at),
         "updated_at": _text(row.updated_at),
     }
+    if row.owner is not None:
+        view["owner"] = row.owner
     times = [] if row.next_nominal_at is None else list(islice(times_after(definition, now), SHOWN_TIMES))
     return view | {"times": _times(definition, times), "reading": reading(definition)}
 
@@ -103,15 +105,26 @@ def preview(definition: ScheduleDefinition, count: int, after: datetime) -> dict
     return {"times": _times(definition, times), "reading": reading(definition)}
 
 
-async def put(core: Core, caller: Caller, name: str, definition: ScheduleDefinition, conditions: Conditions) -> Saved:
-    """Create or replace; a pause survives. Raises Refusal: invalid, payload_schema_mismatch, etag_mismatch, unavailable."""
+async def put(
+    core: Core,
+    caller: Caller,
+    name: str,
+    definition: ScheduleDefinition,
+    conditions: Conditions,
+    *,
+    owner: str | None = None,
+) -> Saved:
+    """Create or replace; a pause survives, and its owner if none is given.
+
+    Raises Refusal: invalid, payload_schema_mismatch, etag_mismatch, unavailable.
+    """
     caller.require("manage")
     if not is_name(name):
         raise invalid([FieldError("", f"{name} is not a name ({NAME_RULE})")])
     for tried in range(LOOKUPS):
         await asyncio.sleep(LOOKUP_SECONDS * tried)
         named = await _named(core, caller, definition)
-        saved = await _put(core, caller, name, definition, named, conditions)
+        saved = await _put(core, caller, name, definition, named, conditions, owner)
         if saved is not None:
             return saved
         core.queue_cache.pop((caller.tenant_id, definition.queue), None)
@@ -134,7 +147,13 @@ async def _named(core: Core, caller: Caller, definition: ScheduleDefinition) -> 
 
 
 async def _put(
-    core: Core, caller: Caller, name: str, definition: ScheduleDefinition, named: _Named, conditions: Conditions
+    core: Core,
+    caller: Caller,
+    name: str,
+    definition: ScheduleDefinition,
+    named: _Named,
+    conditions: Conditions,
+    owner: str | None,
 ) -> Saved | None:
     """None: to be tried again, for something has changed meanwhile."""
     columns = _columns(definition, named)
@@ -155,6 +174,8 @@ async def _put(
         elif before.etag != columns.etag:
             change = await _replaced(connection, core, before, definition)
             await schedules.replace(connection, before.id, columns, change.state.now)
+        if owner is not None:
+            await schedules.set_owner(connection, caller.tenant_id, name, owner)
         after = await schedules.find(connection, caller.tenant_id, name)
         assert after is not None, "its row is locked"
     if change is not None:

@@ -177,12 +177,25 @@ async def list_page(
 
 
 async def insert_new(
-    connection: AsyncConnection, vault: Vault, tenant_id: int, name: str, definition: HandlerDefinition, secret: str
+    connection: AsyncConnection,
+    vault: Vault,
+    tenant_id: int,
+    name: str,
+    definition: HandlerDefinition,
+    secret: str,
+    owner: str | None,
 ) -> HandlerRow | None:
     """None when another transaction has made a handler of this name first."""
     handler_id = await connection.scalar(
         insert(handlers)
-        .values(tenant_id=tenant_id, name=name, sealed_headers=b"", sealed_secret=b"", **_plain_columns(definition))
+        .values(
+            tenant_id=tenant_id,
+            name=name,
+            owner=owner,
+            sealed_headers=b"",
+            sealed_secret=b"",
+            **_plain_columns(definition),
+        )
         .on_conflict_do_nothing(index_elements=["tenant_id", "name"], index_where=handlers.c.deleted_at.is_(None))
         .returning(handlers.c.id)
     )
@@ -225,6 +238,10 @@ async def replace_secret(
         previous_secret_until=_NOW + timedelta(seconds=overlap_seconds) if kept else None,
         updated_at=_NOW,
     )
+
+
+async def set_owner(connection: AsyncConnection, handler_id: int, owner: str) -> None:
+    await connection.execute(update(handlers).where(handlers.c.id == handler_id).values(owner=owner))
 
 
 async def enable(connection: AsyncConnection, handler_id: int) -> None:
@@ -290,6 +307,7 @@ def _stored(vault: Vault, row: Row[Any]) -> HandlerRow:
         enabled=row.enabled,
         disabled_at=row.disabled_at,
         disabled_reason=row.disabled_reason,
+        owner=row.owner,
     )
     return HandlerRow(row.id, row.etag, view, vault.open(row.sealed_secret, _secret_context(row.id)))
 

@@ -142,12 +142,17 @@ async def list_page(connection: AsyncConnection, tenant_id: int, after: str | No
 
 
 async def insert_new(
-    connection: AsyncConnection, tenant_id: int, name: str, definition: QueueDefinition, handler_id: int | None
+    connection: AsyncConnection,
+    tenant_id: int,
+    name: str,
+    definition: QueueDefinition,
+    handler_id: int | None,
+    owner: str | None,
 ) -> StoredQueue | None:
     """With its own lane. None when another transaction has made a queue of this name first."""
     queue_id = await connection.scalar(
         insert(queues)
-        .values(tenant_id=tenant_id, name=name, **_columns(definition, handler_id))
+        .values(tenant_id=tenant_id, name=name, owner=owner, **_columns(definition, handler_id))
         .on_conflict_do_nothing(index_elements=["tenant_id", "name"], index_where=queues.c.deleted_at.is_(None))
         .returning(queues.c.id)
     )
@@ -165,6 +170,10 @@ async def replace_definition(
         .where(queues.c.id == queue_id)
         .values(version=queues.c.version + 1, updated_at=_NOW, **_columns(definition, handler_id))
     )
+
+
+async def set_owner(connection: AsyncConnection, queue_id: int, owner: str) -> None:
+    await connection.execute(update(queues).where(queues.c.id == queue_id).values(owner=owner))
 
 
 async def pause(connection: AsyncConnection, queue_id: int) -> None:
@@ -248,6 +257,7 @@ def _stored(row: Row[Any]) -> StoredQueue:
         updated_at=row.updated_at,
         paused=row.paused,
         paused_at=row.paused_at,
+        owner=row.owner,
     )
     return StoredQueue(row.id, row.etag, view)
 

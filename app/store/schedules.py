@@ -119,6 +119,7 @@ class ScheduleRow:
     definition: str
     payload: bytes
     etag: str
+    owner: str | None
     paused: bool
     paused_at: datetime | None
     paused_reason: str | None
@@ -128,7 +129,7 @@ class ScheduleRow:
 
 
 _ROW = """
-select id, name, definition, payload, etag, paused, paused_at, paused_reason, next_nominal_at, created_at, updated_at
+select id, name, definition, payload, etag, owner, paused, paused_at, paused_reason, next_nominal_at, created_at, updated_at
 from sluice.schedules
 """
 
@@ -260,6 +261,15 @@ async def replace(connection: Reader, schedule_id: int, columns: Columns, at: da
         *columns.values(),
     )
     await _lane(connection, columns)
+
+
+async def set_owner(connection: Reader, tenant_id: int, name: str, owner: str) -> None:
+    await connection.fetch(
+        "update sluice.schedules set owner = $3 where tenant_id = $1 and name = $2 and deleted_at is null",
+        tenant_id,
+        name,
+        owner,
+    )
 
 
 async def _lane(connection: Reader, columns: Columns) -> None:

@@ -39,13 +39,21 @@ class Ended:
 Command = Callable[..., Ended]
 
 
+class _Terminal(io.TextIOWrapper):
+    """Standard input at which somebody types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """`sluice ARGUMENTS`; only its imports would take time in a process of its own."""
 
-    def command(*arguments: str, stdin: bytes = b"", **environment: str) -> Ended:
+    def command(*arguments: str, stdin: bytes = b"", terminal: bool = False, **environment: str) -> Ended:
+        given = io.BytesIO(stdin)
         monkeypatch.setattr("sys.argv", ["sluice", *arguments])
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        monkeypatch.setattr("sys.stdin", _Terminal(given) if terminal else io.TextIOWrapper(given))
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         capsys.readouterr()

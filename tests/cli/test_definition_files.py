@@ -203,9 +203,20 @@ def test_aliases_that_grow_without_bounds_are_refused() -> None:
         ("queues: [1]\n", (1, "/queues", "expected a mapping")),
         ("tasks: {}\n", (1, "/tasks", "is no section: there are handlers, limits, overlays, queues, schedules")),
         ("queues: {a: {x: !foo 5}}", (1, "/queues/a/x", "the tag !foo is not read: write the value, in quotes if it is text")),
+        ("owner: {a: b}", (1, "/owner", "expected a name: of the team, or of the file")),
+        ("queues: {}\nowner:", (2, "/owner", "expected a name: of the team, or of the file")),
+        ("overlays: {dev: {owner: a}}", (1, "/overlays/dev/owner", "is no section: there are handlers, limits, queues, schedules")),
         ("queues:\n  200: {}", (2, "/queues", "the key 200 is no text: put it in quotes")),
         ("queues: {}\n---\nqueues: {}", (2, "", "a second document (---) begins here: a file holds one")),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_with_its_line(text: str, fault: tuple[int, str, str]) -> None:
     assert faults(text) == [fault]
+
+
+@pytest.mark.parametrize("overlay", [None, "dev"])
+def test_the_owner_is_the_file_s_whatever_overlay_is_chosen(overlay: str | None) -> None:
+    text = "owner: ${TEAM}\nqueues: {a: {}}\noverlays: {dev: {queues: {a: null}}}"
+    found = read(text, overlay, {"TEAM": "billing"})
+    assert found.document["owner"] == "billing" and found.line_of("/owner") == 1
+    assert "owner" not in read("queues: {}", None, {}).document

@@ -68,6 +68,26 @@ def test_the_example_holds_the_four_standard_queues_and_each_overlay_differs(
     assert service.get("/schedules/monthly-reports").status_code == 404
 
 
+def test_a_prune_lists_what_it_would_delete_before_it_asks_and_asks_a_program_for_its_yes(
+    ask: Command, written: Callable[[str], str], name: str, service: httpx2.Client
+) -> None:
+    made = ask("apply", written(f"owner: {name}\nqueues: {{{name}-1: {{}}, {name}-2: {{}}}}"))
+    assert (made.code, f'    owner: "{name}"\n' in made.out) == (0, True)
+    file = written(f"owner: {name}\nqueues: {{{name}-1: {{max_depth: 5}}}}")
+    refused = ask("apply", file, "--prune")
+    sentence = "1 definition would be deleted; --yes deletes without asking"
+    assert (refused.code, refused.err) == (1, f"{sentence}:\n  queue {name}-2\n")
+    problem = ask("apply", file, "--prune", "--json").problem
+    assert (problem["code"], problem["errors"][0]["pointer"]) == ("unconfirmed", f"/queues/{name}-2")
+    assert service.get(f"/queues/{name}-1").json()["max_depth"] is None, "nothing is changed without it"
+
+    ended = ask("apply", file, "--prune", stdin=b"n\n", terminal=True)
+    assert ended.code == 1 and f"To be deleted:\n  queue {name}-2\nDelete 1 definition? [y/N]" in ended.out
+    assert service.get(f"/queues/{name}-2").status_code == 200
+    ended = ask("apply", file, "--prune", stdin=b"y\n", terminal=True)
+    assert ended.out.endswith("Applied.\n") and service.get(f"/queues/{name}-2").status_code == 404
+
+
 def test_a_plan_tells_what_would_change_and_check_says_so_by_its_exit_code(
     ask: Command, written: Callable[[str], str], name: str, service: httpx2.Client
 ) -> None:

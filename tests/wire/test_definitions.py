@@ -187,6 +187,53 @@ async def test_prune_deletes_what_is_absent_in_reverse_order_after_all_else(own:
     assert {action for *_, action in actions(await apply(own, document))} == {"unchanged"}
 
 
+async def test_a_prune_touches_only_what_its_owner_has(own: Api) -> None:
+    """What others manage, what nobody does, and what a PUT has made since."""
+    of_a, of_b, of_none = Names(), Names(), Names()
+    for names, more in ((of_a, {"owner": "a"}), (of_b, {"owner": "b"}), (of_none, {})):
+        await apply(own, names.document(**more))
+    good(await own.put("/queues/by-hand", json={}), 201)
+    empty: dict[str, Any] = {"handlers": {}, "queues": {}, "schedules": {}, "prune": True}
+    deleted = [("schedule", of_a.schedule), ("queue", of_a.queue), ("handler", of_a.handler)]
+    assert actions(await apply(own, empty | {"owner": "a"})) == [(*one, "delete") for one in deleted]
+    assert actions(await plan(own, empty | {"owner": "a"})) == []
+    assert actions(await plan(own, empty)) == [
+        ("schedule", of_none.schedule, "delete"),
+        *(("queue", name, "delete") for name in sorted(("by-hand", of_none.queue))),
+        ("handler", of_none.handler, "delete"),
+    ]
+    others = {"queues": {"mine": {"handler": of_b.handler}}, "handlers": {}, "prune": True, "owner": "c"}
+    assert actions(await plan(own, others)) == [("queue", "mine", "create")], "what a prune leaves can be named"
+
+
+async def test_who_owns_a_definition_is_shown_and_survives_a_put(api: Api) -> None:
+    names = Names()
+    planned = await apply(api, names.document(owner="team-1"))
+    assert [change for change in changed(planned) if change[1] == "owner"] == [
+        (kind, "owner", None, "team-1") for kind in ("handler", "queue", "schedule")
+    ]
+    handler, queue, schedule = [good(await api.get(path)) for path in paths(names)]
+    assert handler["owner"] == queue["owner"] == schedule["owner"] == "team-1"
+    good(await api.put(f"/queues/{names.queue}", json={"max_concurrency": 9}))
+    good(await api.put(f"/handlers/{names.handler}", json={"url": URL, "timeout_seconds": 9}))
+    good(await api.put(f"/schedules/{names.schedule}", json={"queue": names.queue, "every_seconds": 60, "payload": 1}))
+    assert [good(await api.get(path))["owner"] for path in paths(names)] == ["team-1"] * 3
+    await apply(api, names.document())
+    assert [good(await api.get(path))["owner"] for path in paths(names)] == ["team-1"] * 3
+    taken = await apply(api, names.document(owner="team-2"))
+    assert changed(taken) == [(kind, "owner", "team-1", "team-2") for kind in ("handler", "queue", "schedule")]
+    assert {action for *_, action in actions(await apply(api, names.document(owner="team-2")))} == {"unchanged"}
+    assert "owner" not in good(await api.get(f"/queues/{await api.queue()}"))
+
+
+async def test_a_plan_of_one_owner_is_not_carried_out_for_another(api: Api) -> None:
+    names = Names()
+    await apply(api, names.document(owner="a"))
+    planned = await plan(api, names.document(owner="a"))
+    document = names.document(version=planned["version"])
+    problem(await api.post("/definitions/apply", json=document), 412, "etag_mismatch")
+
+
 async def test_what_is_in_use_ends_the_apply_there_and_says_how_far_it_came(own: Api) -> None:
     names, other = Names(), Names()
     await apply(own, names.document())
@@ -298,6 +345,8 @@ async def test_what_prune_would_take_away_cannot_be_named(own: Api) -> None:
         ({"schedules": {"a": 3}}, "/schedules/a"),
         ({"limits": 3}, "/limits"),
         ({"prune": 1}, "/prune"),
+        ({"owner": 1}, "/owner"),
+        ({"owner": "a b"}, "/owner"),
         ({"version": 1}, "/version"),
         ({"version": "v" * 101}, "/version"),
         ({"handlers": {"a/b": {}}}, "/handlers/a~1b"),

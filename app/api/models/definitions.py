@@ -18,7 +18,13 @@ class DefinitionsIn(RequestBody):
     queues: dict[Name, QueueIn] | None = None
     schedules: dict[Name, ScheduleIn] | None = None
     limits: LimitsIn | None = None
-    prune: bool = Field(False, description="Delete what is there and not here, in the sections that are here.")
+    owner: Name | None = Field(
+        None,
+        description="Who manages what is here. Without one, what is there keeps its owner, and what is new has none.",
+    )
+    prune: bool = Field(
+        False, description="Delete what is there under this owner and not here, in the sections that are here."
+    )
 
 
 class ApplyIn(DefinitionsIn):

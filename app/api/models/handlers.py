@@ -4,7 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field
 
-from app.api.models.wire import Instant, Name, RequestBody, ResponseBody
+from app.api.models.wire import Instant, Name, Owner, RequestBody, ResponseBody
 from app.domain.handlers import (
     MAX_CONCURRENCY,
     MAX_DESCRIPTION,
@@ -63,6 +63,7 @@ class HandlerOut(ResponseBody):
     disabled_reason: str | None
     created_at: Instant
     updated_at: Instant
+    owner: Owner = None
 
     @classmethod
     def of(cls, view: HandlerView, **more: Any) -> Self:
@@ -80,6 +81,7 @@ class HandlerOut(ResponseBody):
             disabled_reason=view.disabled_reason,
             created_at=view.created_at,
             updated_at=view.updated_at,
+            owner=view.owner,
             **more,
         )
 

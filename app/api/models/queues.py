@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, WithJsonSchema
 
 from app.api.models.handlers import Description, MaxConcurrency, TimeoutSeconds
-from app.api.models.wire import Instant, Name, RequestBody, ResponseBody
+from app.api.models.wire import Instant, Name, Owner, RequestBody, ResponseBody
 from app.domain.errors import FieldError, invalid
 from app.domain.instants import parse_instant
 from app.domain.queues import (
@@ -154,6 +154,7 @@ class QueueOut(ResponseBody):
     paused_at: Instant | None
     created_at: Instant
     updated_at: Instant
+    owner: Owner = None
 
     @classmethod
     def of(cls, view: QueueView) -> Self:
@@ -163,6 +164,7 @@ class QueueOut(ResponseBody):
             paused_at=view.paused_at,
             created_at=view.created_at,
             updated_at=view.updated_at,
+            owner=view.owner,
             **queue_to_dict(view.definition),
         )
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from app.api.models.tasks import AnyJson
-from app.api.models.wire import Instant, Name, RequestBody, ResponseBody
+from app.api.models.wire import Instant, Name, Owner, RequestBody, ResponseBody
 from app.domain.errors import FieldError, invalid
 from app.domain.firing import Cause, Overlap
 from app.domain.instants import parse_instant
@@ -88,6 +88,7 @@ class ScheduleOut(ScheduleIn):
     next_nominal_at: Instant | None = Field(description="The first time that is not in the ledger yet.")
     created_at: Instant
     updated_at: Instant
+    owner: Owner = None
     times: list[TimeOut] = Field(description="The next five.")
     reading: str
 

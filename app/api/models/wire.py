@@ -20,6 +20,12 @@ Instant = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-21T22:44:00.123456Z"]}),
 ]
 Name = Annotated[str, Field(pattern=NAME_PATTERN, description=NAME_RULE)]
+Owner = Annotated[
+    str | None,
+    Field(
+        exclude_if=lambda owner: owner is None, description="Of the file of definitions that manages it, if it has one."
+    ),
+]
 
 
 class RequestBody(BaseModel):

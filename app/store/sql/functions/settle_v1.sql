@@ -32,7 +32,8 @@ begin
       payload, type, headers, tags, correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts,
       timeout_seconds, traceparent, tracestate, root_id, parent_id, batch_id, completes, cursor, schedule, scheduled_for,
       schedule_timezone, progress, attempt, claims, last_error, result, result_format, result_truncated, lease_handler_id,
-      last_token, last_counted, last_replica, last_started_at, last_ended_at, last_outcome, last_status, last_message, last_excerpt, last_trace_id)
+      last_token, last_counted, last_replica, last_started_at, last_ended_at, last_outcome, last_status, last_message, last_excerpt,
+      last_trace_id)
     select
       t.id, greatest(v_now + make_interval(secs => 86400 * case t.x_kind when 0 then q.succeeded_days else q.dead_days end),
         t.idempotency_until),
