@@ -9,6 +9,7 @@
 -- Order of locks: schedules by id, ledger rows, tasks, batches. Run row, task and next times are one transaction.
 create function sluice.apply_schedules_v1(p_changes jsonb, p_replica text, p_wait boolean) returns setof bigint
 language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare v_ids bigint[]; v_changes jsonb; v_now timestamptz;

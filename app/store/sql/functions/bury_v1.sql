@@ -2,6 +2,7 @@
 -- kept_until is the day's partition: the queue's retention now, and never before the idempotency key expires.
 create function sluice.bury_v1(p_ids uuid[], p_state smallint, p_reason text, p_ended_at timestamptz[])
 returns integer language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare v_count integer;

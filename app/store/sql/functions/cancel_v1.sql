@@ -4,6 +4,7 @@
 create function sluice.cancel_v1(p_tenant bigint, p_ids uuid[], p_reason text)
 returns table (task_id uuid, queue_id bigint, owner uuid, tenant text, queue text, outcome text, ran_seconds double precision)
 language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 #variable_conflict use_column

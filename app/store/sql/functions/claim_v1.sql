@@ -17,6 +17,7 @@ returns table (
   timeout_seconds double precision, traceparent text, tracestate text, created_at timestamptz, cursor text,
   batch_id uuid, schedule text, scheduled_for timestamptz, schedule_timezone text)
 language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 set enable_bitmapscan = off set jit = off
 as $$

@@ -2,6 +2,7 @@
 -- nobody adds to it: whoever is adding holds the shared lock. A completed batch without an unfinished task is left as it is.
 create function sluice.close_batch_v1(p_tenant bigint, p_id uuid, p_reason text)
 returns boolean language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off set jit = off
 as $$
 begin

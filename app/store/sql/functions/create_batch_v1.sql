@@ -4,6 +4,7 @@ create function sluice.create_batch_v1(
   p_id uuid, p_tenant bigint, p_queue bigint, p_version bigint, p_sealed boolean,
   p_then_queue bigint, p_then_version bigint, p_then_payload bytea)
 returns boolean language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 begin

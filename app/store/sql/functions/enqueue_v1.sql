@@ -15,6 +15,7 @@ create function sluice.enqueue_v1(
   p_payloads bytea[], p_keys text[], p_fingerprints bytea[], p_options text[], p_uniques text[] default null,
   p_batch uuid default null, p_root uuid default null, p_parent uuid default null, p_shown_keys text[] default null)
 returns jsonb language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare

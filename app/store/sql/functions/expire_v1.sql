@@ -2,6 +2,7 @@
 -- the next one is due.
 create function sluice.expire_v1(p_limit integer)
 returns table (queue_id bigint, ended bigint, next_at timestamptz, at timestamptz) language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 set enable_bitmapscan = off set jit = off
 as $$

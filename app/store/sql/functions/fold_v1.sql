@@ -4,6 +4,7 @@
 -- would never complete it. Batches that another replica folds are passed over; it looks again while there are deltas.
 create function sluice.fold_v1(p_limit integer)
 returns table (batch_id uuid, completed boolean, queues bigint[]) language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off set jit = off
 as $$
 #variable_conflict use_column

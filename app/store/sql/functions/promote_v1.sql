@@ -1,6 +1,7 @@
 -- Turn due scheduled tasks into ready ones; answers their lanes, and in the last row (no queue) when the next one is due.
 create function sluice.promote_v1(p_limit integer)
 returns table (queue_id bigint, lane bigint, moved bigint, next_at timestamptz, at timestamptz) language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 set enable_bitmapscan = off set jit = off
 as $$

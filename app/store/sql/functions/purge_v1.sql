@@ -2,6 +2,7 @@
 -- Answers how many, and the last id. Rows that others hold are passed over, unless p_wait: the last round waits for them.
 create function sluice.purge_v1(p_queue bigint, p_before timestamptz, p_after uuid, p_limit integer, p_wait boolean)
 returns table (purged integer, last_id uuid) language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off set jit = off
 as $$
 declare v_ids uuid[];

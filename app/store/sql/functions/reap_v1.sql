@@ -4,6 +4,7 @@
 create function sluice.reap_v1(p_limit integer)
 returns table (task_id uuid, queue_id bigint, lane bigint, dead boolean, called boolean, tenant text, queue text, outcome text,
                ran_seconds double precision) language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 set enable_bitmapscan = off set jit = off
 as $$

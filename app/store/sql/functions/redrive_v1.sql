@@ -6,6 +6,7 @@ create function sluice.redrive_v1(
   p_queue bigint, p_reason text, p_type text, p_tag text, p_handlers bigint[], p_correlation text,
   p_from timestamptz, p_to timestamptz, p_before timestamptz, p_after uuid, p_limit integer)
 returns table (seen integer, last_id uuid, moved integer, lanes bigint[]) language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off set jit = off
 as $$
 declare v_ids uuid[]; v_moved uuid[];

@@ -1,5 +1,6 @@
 -- Give back what a claim took whose answer never came: ready again, not counted. Answers the queues that got tasks back.
 create function sluice.release_claim_v1(p_claim uuid) returns setof bigint language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set jit = off
 as $$
 declare v_ids uuid[];

@@ -4,6 +4,7 @@
 -- moving now. Queues and handlers are locked after a first look, and only tasks of these are moved.
 create function sluice.retry_batch_v1(p_tenant bigint, p_batch uuid, p_before timestamptz, p_after uuid, p_limit integer)
 returns jsonb language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off set jit = off
 as $$
 declare v_ids uuid[]; v_queues bigint[]; v_handlers bigint[]; v_seen integer; v_last uuid; v_moved uuid[] := '{}'; v_lanes jsonb;

@@ -3,6 +3,7 @@
 -- named for itself, has been deleted) · held (another unfinished task has its unique key).
 -- The row in history is locked before it moves, so of two retries at once only one moves it.
 create function sluice.retry_v1(p_tenant bigint, p_id uuid) returns text language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare v_state smallint; v_queue bigint; v_handler bigint; v_now timestamptz;

@@ -2,6 +2,7 @@
 -- there, and the queue, shared. Answers those that moved: one whose unique key an unfinished task has stays where it is.
 -- In the order of unique keys, as enqueues insert them.
 create function sluice.revive_v1(p_ids uuid[], p_now timestamptz) returns uuid[] language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare v_moved uuid[];

@@ -12,6 +12,7 @@ create function sluice.settle_followups_v1(
   p_next text, p_ids uuid[], p_queues bigint[], p_versions bigint[], p_handlers bigint[], p_payloads bytea[], p_keys text[],
   p_options text[], p_uniques text[], p_then_queue bigint, p_then_version bigint, p_then_payload bytea)
 returns jsonb language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set jit = off
 as $$
 declare

@@ -10,6 +10,7 @@ create function sluice.settle_v1(
   p_statuses integer[], p_messages text[], p_excerpts text[], p_results bytea[], p_formats text[], p_truncated boolean[],
   p_traces text[])
 returns table (token uuid, verdict text) language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 #variable_conflict use_column

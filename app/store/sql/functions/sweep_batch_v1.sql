@@ -4,6 +4,7 @@
 -- read, under the shared lock, that it was not marked.
 create function sluice.sweep_batch_v1(p_batch uuid, p_limit integer, p_wait boolean)
 returns jsonb language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off set jit = off
 as $$
 declare v_batch record; v_ids uuid[]; v_tasks jsonb;

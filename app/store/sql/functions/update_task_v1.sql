@@ -5,6 +5,7 @@
 create function sluice.update_task_v1(
   p_tenant bigint, p_id uuid, p_version bigint, p_patch jsonb, p_payload bytea, p_handler bigint, p_headers_were jsonb)
 returns text language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare v_queue bigint; v_task record; v_now timestamptz; v_retry jsonb;

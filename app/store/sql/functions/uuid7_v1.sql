@@ -1,6 +1,5 @@
--- A UUIDv7 of this instant (RFC 9562), for tasks that the database makes by itself.
-create function sluice.uuid7_v1() returns uuid language sql volatile as $$
-  select encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid())
+-- A UUIDv7 of this instant (RFC 9562), for tasks that the database makes by itself. Its names were looked up when it was made.
+create function sluice.uuid7_v1() returns uuid language sql volatile
+return encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid())
     placing substring(int8send(floor(extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6),
-    52, 1), 53, 1), 'hex')::uuid
-$$;
+    52, 1), 53, 1), 'hex')::uuid;
