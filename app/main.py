@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import os
+import random
 import socket
 import time
 import uuid
@@ -17,6 +18,7 @@ from app.api.protocol import EdgeServerConfig
 from app.api.server import EdgeServer
 from app.delivery.egress import EgressPolicy
 from app.delivery.transport import Transport
+from app.domain.connections import MIN_CONNECTIONS, NoRoom, fit, split, tightest
 from app.embedded.postgres import EmbeddedPostgres, running_url
 from app.engine.engine import Engine
 from app.service import keys, settling, status, tasks
@@ -28,8 +30,9 @@ from app.service.leases import LeaseDesk
 from app.settings import Settings, SettingsError
 from app.store import examination, migrations, tenants
 from app.store.clock import Clock
-from app.store.db import Database, Refused, Unavailable, Unsuitable
+from app.store.db import Busy, Database, Refused, Unavailable, Unsuitable
 from app.store.outage import Outage
+from app.store.room import limits_now
 from app.store.vault import open_vault
 from app.telemetry import events, logs
 from app.telemetry.logs import get_logger
@@ -113,12 +116,36 @@ async def _prepare(dsn: str, direct_dsn: str | None) -> None:
     await examination.examine_rights(dsn)
 
 
+async def open_database(dsn: str, direct_dsn: str | None, wanted: int) -> Database:
+    """Take a replica's connections, as many as the server has left, waiting a while for others to go where those are too few.
+
+    Behind a transaction pooler they are the pooler's, which has limits of its own. Raises Unavailable, NoRoom.
+    """
+    until, said = time.monotonic() + DATABASE_WAIT_SECONDS, False
+    while True:
+        try:
+            limits = [] if direct_dsn else await limits_now(dsn)
+            db = Database(dsn, direct_dsn, fit(wanted, limits) if limits else split(wanted))
+            await db.open()
+        except (NoRoom, Busy) as error:  # Busy: another replica starts, too, and was faster
+            if time.monotonic() > until:
+                raise
+            if not said:
+                events.emit(log, events.CONNECTIONS_SHORT, wanted=wanted, got=0, hint=str(error))
+                said = True
+            await asyncio.sleep(0.5 + random.random())
+        else:
+            if db.connections.total < wanted:
+                hint = tightest(limits).words
+                events.emit(log, events.CONNECTIONS_SHORT, wanted=wanted, got=db.connections.total, hint=hint)
+            return db
+
+
 async def build(settings: Settings, dsn: str, url: str) -> Sluice:
     """Wire one replica up against a migrated database. `url` is where it listens."""
     replica_id = str(uuid.uuid4())
     replica = Replica(replica_id, f"{socket.gethostname()}-{replica_id[:8]}")
-    db = Database(dsn, _direct(settings))
-    await db.open()
+    db = await open_database(dsn, _direct(settings), settings.database_connections)
     metrics = Metrics()
     egress = EgressPolicy(settings.egress)
     public_url = (settings.public_url or url).rstrip("/")
@@ -307,8 +334,8 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
     async with AsyncExitStack() as stack:
         dsn = _running_here(settings) or await _database(settings, stack)
         await wait_for_database(dsn, _direct(settings))
-        db = Database(dsn, _direct(settings))
-        await db.open()
+        db = Database(dsn, _direct(settings), split(MIN_CONNECTIONS))
+        await db.open(hold=False)
         stack.push_async_callback(db.close)
         yield db
 

@@ -21,6 +21,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationE
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from app.domain.connections import DEFAULT_CONNECTIONS, MAX_CONNECTIONS, MIN_CONNECTIONS
 from app.store.addresses import read_address
 
 PREFIX = "SLUICE_"
@@ -85,6 +86,12 @@ class Settings(BaseSettings):
     database_direct_url: SecretStr | None = Field(
         None,
         description="The same database past the pooler, where SLUICE_DATABASE_URL leads through a transaction pooler.",
+    )
+    database_connections: int = Field(
+        DEFAULT_CONNECTIONS,
+        ge=MIN_CONNECTIONS,
+        le=MAX_CONNECTIONS,
+        description="Connections this replica takes at its start and keeps; those of all must fit.",
     )
     data_dir: Path = Field(Path("./.sluice"), description="Where the embedded Postgres keeps its data.")
     auth: Literal["on", "off"] | None = Field(

@@ -160,6 +160,7 @@ cli.command()(definitions.apply)
 
 def _plainly(error: Exception) -> str | None:
     """What to tell of a failure that is not a fault of the program."""
+    from app.domain.connections import NoRoom
     from app.domain.errors import Refusal
     from app.embedded.directory import EmbeddedError
     from app.store.db import Unavailable
@@ -171,7 +172,7 @@ def _plainly(error: Exception) -> str | None:
         return "\n".join(
             [error.detail, *(f"{fault.pointer.removeprefix('/')} {fault.detail}" for fault in error.errors)]
         )
-    if isinstance(error, EmbeddedError | SchemaMismatch):
+    if isinstance(error, EmbeddedError | SchemaMismatch | NoRoom):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
         return f"Cannot listen there ({error.strerror}): choose another --host or --port."

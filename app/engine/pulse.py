@@ -3,11 +3,11 @@
 import asyncio
 import time
 
+from app.domain.errors import Refusal
 from app.engine.announcer import Announcer, Ear
 from app.service import status
 from app.service.context import Core
 from app.store import replicas
-from app.store.db import Unavailable
 from app.store.migrations import SCHEMA_VERSION
 
 BEAT_SECONDS = 2.0
@@ -55,7 +55,7 @@ class Pulse:
         try:
             self._core.metrics.set_queue_snapshot(await status.snapshot(self._core.db))
             self._core.metrics.set_schedule_snapshot(await status.schedule_snapshot(self._core))
-        except Unavailable:
+        except Refusal:
             pass  # the heartbeat tells of an outage; a count that took too long is not tried again at once
         self.counted.set()
         return max(SNAPSHOT_SECONDS, (time.monotonic() - began) / SNAPSHOT_SHARE)

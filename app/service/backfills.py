@@ -42,19 +42,20 @@ async def backfill(
     caller.require("manage")
     if to <= from_:
         raise invalid_field("/to", "is not after from")
+    changes = core.db.changes(caller.tenant_id)
     for tried in range(LOOKUPS):
         await asyncio.sleep(LOOKUP_SECONDS * tried)
-        row = await find(core, caller, name)
+        row = await find(changes, caller, name)
         definition = definition_of(row)
-        [state] = await schedules.states(core.db, [row.id])
+        [state] = await schedules.states(changes, [row.id])
         if to > state.now:
             raise invalid_field("/to", f"is ahead: it is {format_instant(state.now)}")
         times = await asyncio.to_thread(_times_between, definition, from_, to)
         if len(times) > MAX_BACKFILL:
             raise invalid_field("/to", f"the window has more than {MAX_BACKFILL} nominal times")
-        rows = await ledger.overlapping(core.db, row.id, from_, to)
+        rows = await ledger.overlapping(changes, row.id, from_, to)
         made = await asyncio.to_thread(_backfill, definition, state, times, rows, overlap, rerun)
-        async with core.db.transaction() as connection:
+        async with changes.transaction() as connection:
             if not await schedules.lock_state(connection, state):
                 continue
             await ledger.take_out(connection, made.taken)

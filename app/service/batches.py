@@ -19,7 +19,7 @@ from app.service.context import Caller, Core
 from app.service.tasks import LOOKUPS, check, keeps_changing, named_queue
 from app.store import batches, partitions, sweeps
 from app.store.batches import Completion, Swept
-from app.store.db import PartitionMissing
+from app.store.db import PartitionMissing, Reader
 
 CHUNK = 500
 CANCEL_SECONDS = 10.0
@@ -46,9 +46,9 @@ async def create(
             core.signals.batch_moved()
         unstored = any(isinstance(result, Refusal) and result.code == "unavailable" for result in results)
         if items and request.sealed and not unstored:
-            await batches.close(core.db, caller.tenant_id, batch_id, None)
+            await batches.close(core.db.changes(caller.tenant_id), caller.tenant_id, batch_id, None)
             core.signals.batch_moved()
-        return await _found(core, caller, batch_id), results
+        return await _found(core.db.changes(caller.tenant_id), caller, batch_id), results
     except Refusal as refusal:
         if refusal.code != "unavailable":
             raise
@@ -66,7 +66,12 @@ async def _create(core: Core, caller: Caller, batch_id: str, request: BatchReque
             await check(core, target, None, Enqueue(then.payload), "/on_complete")
             completion = Completion(target.id, target.version, then.payload)
         if await batches.create(
-            core.db, caller.tenant_id, batch_id, (row.id, row.version), sealed=sealed, completion=completion
+            core.db.changes(caller.tenant_id),
+            caller.tenant_id,
+            batch_id,
+            (row.id, row.version),
+            sealed=sealed,
+            completion=completion,
         ):
             return
         for name in (request.queue, *(() if then is None else (then.queue,))):
@@ -82,21 +87,21 @@ async def add(
     Raises Refusal: batch_not_found, batch_sealed (nothing was added), invalid (its queue is gone), unavailable.
     """
     caller.require("use")
-    batch = await _found(core, caller, batch_id)
+    batch = await _found(core.db.changes(caller.tenant_id), caller, batch_id)
     if batch.sealed:
         raise Refusal("batch_sealed", "the batch takes no more tasks: it is sealed, or cancelled")
     try:
         results = await bulk.enqueue(core, caller, batch.queue, items, False, trace, batch_id)
     finally:
         core.signals.batch_moved()
-    return await _found(core, caller, batch_id), results
+    return await _found(core.db.changes(caller.tenant_id), caller, batch_id), results
 
 
 async def seal(core: Core, caller: Caller, batch_id: str) -> BatchView:
     """From the answer on nothing is added to it. Raises Refusal (batch_not_found)."""
     caller.require("use")
     await _close(core, caller, batch_id, None)
-    return await _found(core, caller, batch_id)
+    return await _found(core.db.changes(caller.tenant_id), caller, batch_id)
 
 
 async def cancel(core: Core, caller: Caller, batch_id: str) -> BatchView:
@@ -106,13 +111,13 @@ async def cancel(core: Core, caller: Caller, batch_id: str) -> BatchView:
     """
     caller.require("use")
     await _close(core, caller, batch_id, "requested")
-    if not await _sweep(core, batch_id, CANCEL_SECONDS):
+    if not await _sweep(core, core.db.changes(caller.tenant_id), batch_id, CANCEL_SECONDS):
         core.signals.batch_cancelled()
-    return await _found(core, caller, batch_id)
+    return await _found(core.db.changes(caller.tenant_id), caller, batch_id)
 
 
 async def _close(core: Core, caller: Caller, batch_id: str, cancel_reason: str | None) -> None:
-    if not await batches.close(core.db, caller.tenant_id, batch_id, cancel_reason):
+    if not await batches.close(core.db.changes(caller.tenant_id), caller.tenant_id, batch_id, cancel_reason):
         _raise_not_found(batch_id)
     core.signals.batch_moved()
 
@@ -120,26 +125,26 @@ async def _close(core: Core, caller: Caller, batch_id: str, cancel_reason: str |
 async def sweep_cancelled(core: Core) -> None:
     """Cancel what is unfinished of every batch that is marked as cancelled, whoever marked it."""
     for batch_id in await batches.unswept(core.db):
-        await _sweep(core, batch_id)
+        await _sweep(core, core.db, batch_id)
 
 
-async def _sweep(core: Core, batch_id: str, seconds: float = math.inf) -> bool:
+async def _sweep(core: Core, db: Reader, batch_id: str, seconds: float = math.inf) -> bool:
     """Cancel chunk by chunk until nothing is left, or the time is over; whether nothing is left."""
     until, wait = time.monotonic() + seconds, False
     while True:
-        swept = await _swept(core, batch_id, wait)
+        swept = await _swept(core, db, batch_id, wait)
         wait = not swept.tasks
         tell_cancelled(core, swept.tasks)
         if swept.done or time.monotonic() > until:
             return swept.done
 
 
-async def _swept(core: Core, batch_id: str, wait: bool) -> Swept:
+async def _swept(core: Core, db: Reader, batch_id: str, wait: bool) -> Swept:
     try:
-        return await batches.sweep(core.db, batch_id, CHUNK, wait=wait)
+        return await batches.sweep(db, batch_id, CHUNK, wait=wait)
     except PartitionMissing:
         await partitions.ensure_ahead(core.db)
-        return await batches.sweep(core.db, batch_id, CHUNK, wait=wait)
+        return await batches.sweep(db, batch_id, CHUNK, wait=wait)
 
 
 async def retry(core: Core, caller: Caller, batch_id: str) -> tuple[BatchView, int, int]:
@@ -148,11 +153,12 @@ async def retry(core: Core, caller: Caller, batch_id: str) -> tuple[BatchView, i
     Tasks that die after the call has begun are not of it. Raises Refusal (batch_not_found).
     """
     caller.require("use")
-    await _found(core, caller, batch_id)
-    before = await sweeps.now(core.db)
+    changes = core.db.changes(caller.tenant_id)
+    await _found(changes, caller, batch_id)
+    before = await sweeps.now(changes)
     matched, moved, after = 0, 0, sweeps.FIRST
     while True:
-        chunk = await batches.retry(core.db, caller.tenant_id, batch_id, before, after, CHUNK)
+        chunk = await batches.retry(changes, caller.tenant_id, batch_id, before, after, CHUNK)
         matched += chunk.seen
         moved += chunk.moved
         for lane in chunk.lanes:
@@ -160,25 +166,25 @@ async def retry(core: Core, caller: Caller, batch_id: str) -> tuple[BatchView, i
         if chunk.moved:
             core.signals.batch_moved()
         if chunk.seen < CHUNK or chunk.last_id is None:
-            return await _found(core, caller, batch_id), matched, moved
+            return await _found(changes, caller, batch_id), matched, moved
         after = chunk.last_id
 
 
 async def get(core: Core, caller: Caller, batch_id: str) -> BatchView:
     """Raises Refusal (batch_not_found)."""
     caller.require("use")
-    return await _found(core, caller, batch_id)
+    return await _found(core.db.reads(caller.tenant_id), caller, batch_id)
 
 
 async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[BatchView], bool]:
     """Newest first, after the batch id `after`; and whether there are more."""
     caller.require("use")
-    found = await batches.list_page(core.db, caller.tenant_id, after, limit + 1)
+    found = await batches.list_page(core.db.reads(caller.tenant_id), caller.tenant_id, after, limit + 1)
     return found[:limit], len(found) > limit
 
 
-async def _found(core: Core, caller: Caller, batch_id: str) -> BatchView:
-    view = await batches.find(core.db, caller.tenant_id, batch_id)
+async def _found(db: Reader, caller: Caller, batch_id: str) -> BatchView:
+    view = await batches.find(db, caller.tenant_id, batch_id)
     return view if view is not None else _raise_not_found(batch_id)
 
 

@@ -84,9 +84,9 @@ async def enqueue(
         bulk = _Bulk(core, caller, queue, items, span.context, refused, atomic)
         sound = [n for n in range(len(items)) if n not in refused]
         if atomic:
-            await _write(bulk, sound, writer(core.db, atomic=True))
+            await _write(bulk, sound, writer(core.db.changes(caller.tenant_id), atomic=True))
         elif batch_id is not None:
-            await _write_in_groups(bulk, sound, writer(core.db, batch_id=batch_id))
+            await _write_in_groups(bulk, sound, writer(core.db.changes(caller.tenant_id), batch_id=batch_id))
         else:
             await _write_in_groups(bulk, sound, core.enqueueing.submit_all)
     return [bulk.results[n] for n in range(len(items))]
@@ -132,13 +132,14 @@ async def _write(bulk: _Bulk, pending: list[int], write: Write) -> None:
 
 async def _entries(bulk: _Bulk, row: QueueRow, fresh: bool, pending: list[int]) -> dict[int, Entry]:
     """By item; an item that breaks a rule of its queue is noted as refused instead."""
+    lookups = bulk.core.db.lookups(bulk.caller.tenant_id)
     own: dict[str | None, OwnHandler | None] = {None: None}
     entries: dict[int, Entry] = {}
     for made, n in enumerate(pending, 1):
         item = bulk.items[n]
         assert isinstance(item, Enqueue)
         if item.handler not in own and item.handler is not None:
-            own[item.handler] = await handlers.find_own(bulk.core.db, bulk.caller.tenant_id, item.handler)
+            own[item.handler] = await handlers.find_own(lookups, bulk.caller.tenant_id, item.handler)
         handler = own[item.handler]
         try:
             await check(bulk.core, row, handler, item, pointer("tasks", n), fresh=fresh, budget=bulk.budget)

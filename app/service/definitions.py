@@ -105,7 +105,7 @@ async def apply(core: Core, caller: Caller, document: Document, version: str | N
 
 async def _read(core: Core, caller: Caller) -> _There:
     tenant = caller.tenant_id
-    async with core.db.begin() as connection:
+    async with core.db.begin(caller.tenant_id) as connection:
 
         async def handlers_after(name: str | None) -> list[HandlerRow]:
             return await handler_rows.list_page(connection, core.vault, tenant, name, PAGE)
@@ -114,7 +114,7 @@ async def _read(core: Core, caller: Caller) -> _There:
             return await queue_rows.list_page(connection, tenant, name, PAGE)
 
         async def schedules_after(name: str | None) -> list[ScheduleRow]:
-            return await schedule_rows.list_page(core.db, tenant, name, PAGE)
+            return await schedule_rows.list_page(core.db.reads(tenant), tenant, name, PAGE)
 
         found_handlers = await _all(handlers_after, lambda row: row.view.name)
         found_queues = await _all(queues_after, lambda row: row.view.name)

@@ -57,7 +57,7 @@ async def put(
     """
     caller.require("manage")
     check(core, name, definition, secret)
-    async with core.db.begin() as connection:
+    async with core.db.begin(caller.tenant_id) as connection:
         while True:
             handler_id = await handlers.id_of(connection, caller.tenant_id, name)
             if handler_id is None:
@@ -134,7 +134,7 @@ async def get(core: Core, caller: Caller, name: str) -> tuple[HandlerView, str]:
 
 
 async def _read(core: Core, caller: Caller, name: str) -> HandlerRow:
-    async with core.db.begin() as connection:
+    async with core.db.begin(caller.tenant_id) as connection:
         handler_id = await handlers.id_of(connection, caller.tenant_id, name)
         row = None if handler_id is None else await handlers.read(connection, core.vault, handler_id)
     if row is None:
@@ -145,7 +145,7 @@ async def _read(core: Core, caller: Caller, name: str) -> HandlerRow:
 async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[HandlerView], bool]:
     """By name, after the name `after`; and whether there are more."""
     caller.require("use")
-    async with core.db.begin() as connection:
+    async with core.db.begin(caller.tenant_id) as connection:
         rows = await handlers.list_page(connection, core.vault, caller.tenant_id, after, limit + 1)
     return [_shown(row) for row in rows[:limit]], len(rows) > limit
 
@@ -153,7 +153,7 @@ async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -
 async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) -> None:
     """Raises Refusal: handler_not_found, etag_mismatch, handler_in_use."""
     caller.require("manage")
-    async with core.db.begin() as connection:
+    async with core.db.begin(caller.tenant_id) as connection:
         row = await _locked(core, connection, caller, name)
         conditions.check(row.etag)
         if named_by := await handlers.queues_naming(connection, row.id):
@@ -176,7 +176,7 @@ async def _locked(core: Core, connection: Any, caller: Caller, name: str) -> Han
 async def enable(core: Core, caller: Caller, name: str) -> HandlerView:
     """Raises Refusal (handler_not_found)."""
     caller.require("manage")
-    async with core.db.begin() as connection:
+    async with core.db.begin(caller.tenant_id) as connection:
         row = await _locked(core, connection, caller, name)
         if not row.view.enabled:
             await handlers.enable(connection, row.id)
@@ -188,7 +188,7 @@ async def enable(core: Core, caller: Caller, name: str) -> HandlerView:
 async def disable(core: Core, caller: Caller, name: str) -> HandlerView:
     """Keeps the reason of a handler that is disabled already. Raises Refusal (handler_not_found)."""
     caller.require("manage")
-    async with core.db.begin() as connection:
+    async with core.db.begin(caller.tenant_id) as connection:
         row = await _locked(core, connection, caller, name)
         if row.view.enabled:
             await handlers.disable(connection, row.id, BY_REQUEST)
@@ -198,13 +198,9 @@ async def disable(core: Core, caller: Caller, name: str) -> HandlerView:
 
 async def disable_gone(core: Core, tenant: str, handler_id: int, reason: str) -> None:
     """Its own answer says that it wants no more calls: before that attempt is settled, in a transaction of its own."""
-    async with core.db.begin() as connection:
-        await handlers.lock(connection, handler_id)
-        row = await handlers.read(connection, core.vault, handler_id)
-        if row is None or not row.view.enabled:
-            return
-        await handlers.disable(connection, handler_id, reason)
-    events.emit(log, events.HANDLER_DISABLED, tenant=tenant, handler=row.view.name, reason=reason)
+    name = await handlers.disable_gone(core.db, handler_id, reason)
+    if name is not None:
+        events.emit(log, events.HANDLER_DISABLED, tenant=tenant, handler=name, reason=reason)
 
 
 async def rotate_secret(core: Core, caller: Caller, name: str, overlap_seconds: float) -> str:
@@ -214,7 +210,7 @@ async def rotate_secret(core: Core, caller: Caller, name: str, overlap_seconds: 
     """
     caller.require("manage")
     secret = new_secret()
-    async with core.db.begin() as connection:
+    async with core.db.begin(caller.tenant_id) as connection:
         row = await _locked(core, connection, caller, name)
         await handlers.replace_secret(connection, core.vault, row.id, secret, overlap_seconds)
     return secret
@@ -226,8 +222,9 @@ async def test(core: Core, caller: Caller, name: str, payload: bytes | None) -> 
     Raises Refusal (handler_not_found).
     """
     caller.require("manage")
-    handler_id = await handlers.find_id(core.db, caller.tenant_id, name)
-    target = None if handler_id is None else await handlers.load_target(core.db, core.vault, handler_id)
+    reads = core.db.reads(caller.tenant_id)
+    handler_id = await handlers.find_id(reads, caller.tenant_id, name)
+    target = None if handler_id is None else await handlers.load_target(reads, core.vault, handler_id)
     if target is None:
         raise _not_found(name)
     now = core.clock.now()

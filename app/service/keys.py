@@ -62,7 +62,7 @@ async def create(db: Database, tenant: str, scope: str) -> str:
     if errors:
         raise invalid(errors)
     key = make_api_key()
-    async with db.begin() as connection:
+    async with db.begin(None) as connection:
         tenant_id = await tenants.ensure(connection, tenant)
         await store.insert_new(connection, key.id, tenant_id, scope, key.digest)
     return key.text
@@ -91,7 +91,7 @@ async def seed_bootstrap(db: Database, token: str) -> bool:
     key = chosen_api_key(token)
     if key is None:
         raise ValueError("the bootstrap key must be slk_ and 8 to 196 letters, digits, _ or -")
-    async with db.begin() as connection:
+    async with db.begin(None) as connection:
         tenant_id = await tenants.ensure(connection, BOOTSTRAP_TENANT)
         await store.insert_new(connection, key.id, tenant_id, "operate", key.digest)
         row = await store.read(connection, key.id)

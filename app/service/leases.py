@@ -199,7 +199,7 @@ async def acquire(
     Raises Refusal: queue_not_found, queue_is_push.
     """
     caller.require("use")
-    row = await queues.find(core.db, caller.tenant_id, queue)
+    row = await queues.find(core.db.lookups(caller.tenant_id), caller.tenant_id, queue)
     if row is None:
         raise Refusal("queue_not_found", f"there is no queue {queue}; PUT /queues/{queue} creates it")
     if row.handler_id is not None:

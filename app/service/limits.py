@@ -10,7 +10,7 @@ from app.store import queues, tenants
 
 async def get(core: Core, caller: Caller) -> int | None:
     caller.require("use")
-    async with core.db.begin() as connection:
+    async with core.db.begin(caller.tenant_id) as connection:
         return await tenants.read_limit(connection, caller.tenant_id)
 
 
@@ -23,7 +23,7 @@ async def put(core: Core, caller: Caller, max_concurrency: int | None, condition
     caller.require("manage")
     if errors := check_max_concurrency(max_concurrency):
         raise invalid(errors)
-    async with core.db.begin() as connection:
+    async with core.db.begin(caller.tenant_id) as connection:
         await tenants.lock(connection, caller.tenant_id)
         before = await tenants.read_limit(connection, caller.tenant_id)
         conditions.check(limits_etag(before))

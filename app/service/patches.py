@@ -18,7 +18,7 @@ async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch, pay
     """Raises Refusal: task_not_found, invalid, payload_schema_mismatch, task_not_editable (it is running), task_ended."""
     caller.require("use")
     for _ in range(TRIES):
-        view = await service.get(core, caller, task_id)
+        view = await service.find(core.db.changes(caller.tenant_id), caller, task_id)
         if view.state not in UNFINISHED:
             raise Refusal("task_ended", f"the task has ended: it is {view.state}")
         match await _write(core, caller, view, patch, payload):
@@ -34,7 +34,7 @@ async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch, pay
 async def _write(core: Core, caller: Caller, view: TaskView, patch: TaskPatch, payload: bytes | None) -> str:
     row = await service.find_queue(core, caller, view.queue)
     name = patch.asked.handler
-    own = None if name is None else await handlers.find_own(core.db, caller.tenant_id, name)
+    own = None if name is None else await handlers.find_own(core.db.lookups(caller.tenant_id), caller.tenant_id, name)
     try:
         service.check_handler(row, own, patch.asked)
         check_instants(patch.asked, core.clock.now())
@@ -52,7 +52,7 @@ async def _write(core: Core, caller: Caller, view: TaskView, patch: TaskPatch, p
         del options["handler"]
         handler_id = own.id if own else 0
     return await tasks.update(
-        core.db,
+        core.db.changes(caller.tenant_id),
         caller.tenant_id,
         view.id,
         row.version,
@@ -65,11 +65,11 @@ async def _write(core: Core, caller: Caller, view: TaskView, patch: TaskPatch, p
 
 async def _announced(core: Core, caller: Caller, task_id: str) -> TaskView:
     """The task as it is now; whoever is to deal with it is woken."""
-    view = await service.get(core, caller, task_id)
+    view = await service.find(core.db.changes(caller.tenant_id), caller, task_id)
     due = parse_instant(view.run_at) if view.state == State.SCHEDULED else None
     for instant in (due, None if view.expires_at is None else parse_instant(view.expires_at)):
         if instant is not None:
             core.signals.due_at(instant.timestamp())
-    if view.state == State.READY and (lane := await tasks.lane_of(core.db, task_id)):
+    if view.state == State.READY and (lane := await tasks.lane_of(core.db.changes(caller.tenant_id), task_id)):
         core.signals.lane_ready(*lane)
     return view

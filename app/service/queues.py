@@ -41,8 +41,8 @@ async def put(
     caller.require("manage")
     await check(core, caller, name, definition)
     # A task may end under the new retention as soon as it is written: its day must be there before.
-    await partitions.ensure_for(core.db, definition)
-    async with core.db.begin() as connection:
+    await partitions.ensure_for(core.db.changes(caller.tenant_id), definition)
+    async with core.db.begin(caller.tenant_id) as connection:
         handler_id = await _held_handler(connection, caller, definition)
         while True:
             queue_id = await queues.id_of(connection, caller.tenant_id, name)
@@ -104,7 +104,7 @@ async def get(core: Core, caller: Caller, name: str) -> tuple[QueueView, str]:
 
 
 async def _read(core: Core, caller: Caller, name: str) -> StoredQueue:
-    async with core.db.begin() as connection:
+    async with core.db.begin(caller.tenant_id) as connection:
         queue_id = await queues.id_of(connection, caller.tenant_id, name)
         row = None if queue_id is None else await queues.read(connection, queue_id)
     if row is None:
@@ -115,7 +115,7 @@ async def _read(core: Core, caller: Caller, name: str) -> StoredQueue:
 async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[QueueView], bool]:
     """By name, after the name `after`; and whether there are more."""
     caller.require("use")
-    async with core.db.begin() as connection:
+    async with core.db.begin(caller.tenant_id) as connection:
         rows = await queues.list_page(connection, caller.tenant_id, after, limit + 1)
     return [row.view for row in rows[:limit]], len(rows) > limit
 
@@ -123,7 +123,7 @@ async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -
 async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) -> None:
     """Its ended tasks stay readable as long as they are kept. Raises Refusal: queue_not_found, etag_mismatch, queue_in_use."""
     caller.require("manage")
-    async with core.db.begin() as connection:
+    async with core.db.begin(caller.tenant_id) as connection:
         row = await _locked(connection, caller, name)
         conditions.check(row.etag)
         if await queues.has_tasks(connection, row.id):
@@ -148,7 +148,7 @@ async def _locked(connection: Any, caller: Caller, name: str) -> StoredQueue:
 async def pause(core: Core, caller: Caller, name: str) -> QueueView:
     """From the return on nothing is claimed from it. Raises Refusal (queue_not_found)."""
     caller.require("manage")
-    async with core.db.begin() as connection:
+    async with core.db.begin(caller.tenant_id) as connection:
         row = await _locked(connection, caller, name)
         if not row.view.paused:
             await queues.pause(connection, row.id)
@@ -159,7 +159,7 @@ async def pause(core: Core, caller: Caller, name: str) -> QueueView:
 async def resume(core: Core, caller: Caller, name: str) -> QueueView:
     """Raises Refusal (queue_not_found)."""
     caller.require("manage")
-    async with core.db.begin() as connection:
+    async with core.db.begin(caller.tenant_id) as connection:
         row = await _locked(connection, caller, name)
         if row.view.paused:
             await queues.resume(connection, row.id)
@@ -172,4 +172,4 @@ async def stats(core: Core, caller: Caller, name: str) -> dict[str, Any]:
     """What service.stats knows of it. Raises Refusal (queue_not_found)."""
     caller.require("use")
     row = await _read(core, caller, name)
-    return await queue_stats.of_queue(core.db, core.stats, row.id, name)
+    return await queue_stats.of_queue(core.db, core.stats, caller.tenant_id, row.id, name)

@@ -137,7 +137,7 @@ async def _named(core: Core, caller: Caller, definition: ScheduleDefinition) -> 
     queue = await named_queue(core, caller, definition.queue, "/queue")
     own = None
     if definition.handler is not None:
-        own = await handlers.find_own(core.db, caller.tenant_id, definition.handler)
+        own = await handlers.find_own(core.db.lookups(caller.tenant_id), caller.tenant_id, definition.handler)
     await check(core, queue, own, Enqueue(definition.payload, handler=definition.handler))
     then = None
     if definition.on_complete is not None:
@@ -158,7 +158,7 @@ async def _put(
     """None: to be tried again, for something has changed meanwhile."""
     columns = _columns(definition, named)
     change: Change | None = None
-    async with core.db.transaction() as connection:
+    async with core.db.changes(caller.tenant_id).transaction() as connection:
         if not await schedules.hold_named(connection, named.queues, named.handler_id):
             return None
         schedule_id = await schedules.lock(connection, caller.tenant_id, name)
@@ -231,13 +231,13 @@ async def write_held(connection: Reader, core: Core, change: Change) -> None:
 
 async def get(core: Core, caller: Caller, name: str) -> tuple[dict[str, Any], str]:
     """(view, etag). Raises Refusal (schedule_not_found)."""
-    row = await find(core, caller, name)
+    row = await find(core.db.reads(caller.tenant_id), caller, name)
     return shown(row, core.clock.now()), row.etag
 
 
-async def find(core: Core, caller: Caller, name: str) -> ScheduleRow:
+async def find(db: Reader, caller: Caller, name: str) -> ScheduleRow:
     caller.require("use")
-    row = await schedules.find(core.db, caller.tenant_id, name)
+    row = await schedules.find(db, caller.tenant_id, name)
     if row is None:
         raise _not_found(name)
     return row
@@ -246,7 +246,7 @@ async def find(core: Core, caller: Caller, name: str) -> ScheduleRow:
 async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[dict[str, Any]], bool]:
     """By name, after the name `after`; and whether there are more."""
     caller.require("use")
-    rows = await schedules.list_page(core.db, caller.tenant_id, after, limit + 1)
+    rows = await schedules.list_page(core.db.reads(caller.tenant_id), caller.tenant_id, after, limit + 1)
     now = core.clock.now()
     return [shown(row, now) for row in rows[:limit]], len(rows) > limit
 
@@ -254,7 +254,7 @@ async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -
 async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) -> None:
     """Its runs go on, its waiting starts are dropped. Raises Refusal: schedule_not_found, etag_mismatch."""
     caller.require("manage")
-    async with core.db.transaction() as connection:
+    async with core.db.changes(caller.tenant_id).transaction() as connection:
         row = await _locked(connection, caller, name)
         conditions.check(row.etag)
         [state] = await schedules.states(connection, [row.id])
@@ -287,7 +287,7 @@ async def resume(core: Core, caller: Caller, name: str) -> dict[str, Any]:
 
 async def _set_paused(core: Core, caller: Caller, name: str, *, paused: bool) -> dict[str, Any]:
     change: Change | None = None
-    async with core.db.transaction() as connection:
+    async with core.db.changes(caller.tenant_id).transaction() as connection:
         row = await _locked(connection, caller, name)
         if row.paused != paused:
             definition = definition_of(row)
@@ -315,13 +315,13 @@ async def trigger(core: Core, caller: Caller, name: str, payload: bytes | None, 
     payload_schema_mismatch."""
     caller.require("use")
     if payload is not None:
-        definition = definition_of(await find(core, caller, name))
+        definition = definition_of(await find(core.db.lookups(caller.tenant_id), caller, name))
         core.queue_cache.pop(
             (caller.tenant_id, definition.queue), None
         )  # nothing later says that its schema has changed
         queue = await named_queue(core, caller, definition.queue, "")
         await check(core, queue, None, Enqueue(payload))
-    async with core.db.transaction() as connection:
+    async with core.db.changes(caller.tenant_id).transaction() as connection:
         row = await _locked(connection, caller, name)
         [state] = await schedules.states(connection, [row.id])
         definition = definition_of(row)
@@ -349,11 +349,12 @@ async def history(
     limit: int,
 ) -> tuple[list[LedgerRow], bool]:
     """Newest first; and whether there are more. Raises Refusal (schedule_not_found)."""
-    row = await find(core, caller, name)
-    found = await ledger.history(core.db, row.id, outcome=outcome, from_=from_, to=to, before=before, limit=limit + 1)
+    reads = core.db.reads(caller.tenant_id)
+    row = await find(reads, caller, name)
+    found = await ledger.history(reads, row.id, outcome=outcome, from_=from_, to=to, before=before, limit=limit + 1)
     return found[:limit], len(found) > limit
 
 
 async def preview_saved(core: Core, caller: Caller, name: str, count: int, after: datetime) -> dict[str, Any]:
     """Raises Refusal (schedule_not_found)."""
-    return preview(definition_of(await find(core, caller, name)), count, after)
+    return preview(definition_of(await find(core.db.reads(caller.tenant_id), caller, name)), count, after)

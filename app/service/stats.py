@@ -80,12 +80,13 @@ class StatsBuffer:
             minute.run = merged((minute.run, old.run))
 
 
-async def of_queue(db: Database, buffer: StatsBuffer, queue_id: int, name: str) -> dict[str, Any]:
+async def of_queue(db: Database, buffer: StatsBuffer, tenant_id: int, queue_id: int, name: str) -> dict[str, Any]:
     """What GET /queues/{name}/stats shows."""
     await buffer.flush(db)
-    counts = await store.count(db, queue_id)
+    reads = db.reads(tenant_id)
+    counts = await store.count(reads, queue_id)
     minute = counts.now.replace(second=0, microsecond=0)
-    hour = await store.read_minutes(db, queue_id, minute - timedelta(minutes=SHARE_MINUTES))
+    hour = await store.read_minutes(reads, queue_id, minute - timedelta(minutes=SHARE_MINUTES))
     rates_from = minute - timedelta(minutes=RATE_MINUTES)
     lately = [row for at, row in hour if at >= rates_from]
     minutes = (counts.now - rates_from).total_seconds() / 60

@@ -26,6 +26,11 @@ FULL_CONNECTIONS_SHARE = 0.9
 MAX_SCHEDULES = 1000
 """Shown one by one; of more than these only those that need attention."""
 
+OPERATORS = "operators"
+"""Who reads over all tenants takes turns as one more of them."""
+COUNT_SECONDS = 15.0
+"""Counting millions of tasks takes longer than a tenant may read."""
+
 log = get_logger(__name__)
 
 Alarm = dict[str, Any]
@@ -34,10 +39,11 @@ Alarm = dict[str, Any]
 async def status(core: Core) -> dict[str, Any]:
     """What GET /status shows; the caller has been found to have scope operate. Raises Unavailable."""
     await core.stats.flush(core.db)
-    queues = await stats.overview(core.db)
-    health = await stats.database_health(core.db)
-    alive = await replicas.list_recent(core.db)
-    due = await schedules.health(core.db, MAX_SCHEDULES)
+    reads = core.db.reads(OPERATORS, COUNT_SECONDS)
+    queues = await stats.overview(reads)
+    health = await stats.database_health(reads)
+    alive = await replicas.list_recent(reads)
+    due = await schedules.health(reads, MAX_SCHEDULES)
     return {
         "version": VERSION,
         "replicas": [_replica(row) for row in alive],
@@ -52,13 +58,13 @@ async def snapshot(db: Database) -> list[QueueSnapshot]:
     """The gauges of every queue, for Metrics.set_queue_snapshot."""
     return [
         QueueSnapshot(row.tenant, row.queue, _depths(row), row.oldest_ready_age_seconds)
-        for row in await stats.overview(db)
+        for row in await stats.overview(db.reads(OPERATORS, COUNT_SECONDS))
     ]
 
 
 async def schedule_snapshot(core: Core) -> list[ScheduleSnapshot]:
     """For Metrics.set_schedule_snapshot; says which schedules have become overdue since the last one."""
-    rows = await schedules.health(core.db, MAX_SCHEDULES)
+    rows = await schedules.health(core.db.reads(OPERATORS, COUNT_SECONDS), MAX_SCHEDULES)
     late = {
         (row.tenant, row.name): row.overdue_seconds for row in rows if row.overdue_seconds > core.schedule_grace_seconds
     }

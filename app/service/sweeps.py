@@ -7,6 +7,7 @@ from app.domain.tasks import TaskFilters
 from app.service.context import Caller, Core
 from app.service.tasks import find_queue
 from app.store import sweeps, views
+from app.store.db import Reader
 from app.store.sweeps import FIRST, DeadTasks
 
 CHUNK = 500
@@ -17,12 +18,13 @@ async def purge(core: Core, caller: Caller, queue: str) -> int:
     caller.require("manage")
     core.queue_cache.pop((caller.tenant_id, queue), None)
     row = await find_queue(core, caller, queue)
-    before = await sweeps.now(core.db)
+    changes = core.db.changes(caller.tenant_id)
+    before = await sweeps.now(changes)
     total = 0
     for wait in (False, True):
         after = FIRST
         while True:
-            purged, after = await sweeps.purge(core.db, row.id, before, after, CHUNK, wait=wait)
+            purged, after = await sweeps.purge(changes, row.id, before, after, CHUNK, wait=wait)
             if purged == 0:
                 break
             total += purged
@@ -42,12 +44,13 @@ async def redrive(
     caller.require("use")
     core.queue_cache.pop((caller.tenant_id, queue), None)
     row = await find_queue(core, caller, queue)
+    changes = core.db.changes(caller.tenant_id)
     handler_ids = None
     if filters.handler is not None:
-        handler_ids = await views.handler_ids(core.db, caller.tenant_id, filters.handler)
+        handler_ids = await views.handler_ids(changes, caller.tenant_id, filters.handler)
     dead = DeadTasks(
         queue_id=row.id,
-        ended_before=await sweeps.now(core.db),
+        ended_before=await sweeps.now(changes),
         reason=filters.reason,
         type=filters.type,
         tag=filters.tag,
@@ -56,15 +59,15 @@ async def redrive(
         ended_from=filters.ended_from,
         ended_to=filters.ended_to,
     )
-    matched = await sweeps.count_dead(core.db, dead)
-    moved = 0 if dry_run else await _redrive(core, dead, limit)
+    matched = await sweeps.count_dead(changes, dead)
+    moved = 0 if dry_run else await _redrive(core, changes, dead, limit)
     return matched, moved, max(0, matched - moved)
 
 
-async def _redrive(core: Core, dead: DeadTasks, limit: int) -> int:
+async def _redrive(core: Core, changes: Reader, dead: DeadTasks, limit: int) -> int:
     moved, after = 0, FIRST
     while moved < limit:
-        chunk = await sweeps.redrive(core.db, dead, after, min(CHUNK, limit - moved))
+        chunk = await sweeps.redrive(changes, dead, after, min(CHUNK, limit - moved))
         if chunk.seen == 0:
             break
         after = chunk.last_id

@@ -18,7 +18,7 @@ from app.service.cancelling import tell_cancelled
 from app.service.context import Caller, Core
 from app.service.schemas import CheckBudget
 from app.store import handlers, queues, tasks, views
-from app.store.db import Database, Unavailable
+from app.store.db import Reader, Unavailable
 from app.store.handlers import OwnHandler
 from app.store.queues import QueueRow
 from app.store.tasks import Entry
@@ -60,7 +60,7 @@ class GroupRefused(Exception):
 
 
 def writer(
-    db: Database, *, atomic: bool = False, batch_id: str | None = None
+    db: Reader, *, atomic: bool = False, batch_id: str | None = None
 ) -> Callable[[Sequence[Entry]], Awaitable[list[Admitted]]]:
     """The write function of the enqueueing lane; `atomic` for groups that are all or nothing, which raises GroupRefused;
     with a `batch_id` what is created joins that batch.
@@ -110,6 +110,7 @@ async def enqueue(
     """
     caller.require("use")
     incoming = TraceContext.parse(*trace) if trace is not None else None
+    lookups = core.db.lookups(caller.tenant_id)
     with core.tracing.enqueue(queue, caller.tenant, incoming) as span:
         for tried in range(LOOKUPS):
             if tried:
@@ -117,7 +118,7 @@ async def enqueue(
             row = await find_queue(core, caller, queue)
             own = None
             if request.handler is not None:
-                own = await handlers.find_own(core.db, caller.tenant_id, request.handler)
+                own = await handlers.find_own(lookups, caller.tenant_id, request.handler)
             await check(core, row, own, request)
             entry = entry_of(core, row, own.id if own else 0, request, span.context)
             admitted = await core.enqueueing.submit(entry)
@@ -125,11 +126,11 @@ async def enqueue(
                 case "created":
                     return _created(core, row, own, request, admitted)
                 case "replayed":
-                    view = await views.find_task(core.db, caller.tenant_id, admitted.task_id, even_past=True)
+                    view = await views.find_task(lookups, caller.tenant_id, admitted.task_id, even_past=True)
                     if view is not None:
                         return Enqueued(False, admitted.task_id, msgspec.json.encode(view))
                 case "held":
-                    view = await views.find_task(core.db, caller.tenant_id, admitted.task_id)
+                    view = await views.find_task(lookups, caller.tenant_id, admitted.task_id)
                     if view is not None and view.state in UNFINISHED:
                         return Enqueued(False, admitted.task_id, msgspec.json.encode(view), held=True)
                 case verdict:
@@ -192,7 +193,7 @@ async def _check_unless_replayed(
         # a replay is answered as its first was, also when its instants have passed or the schema has changed meanwhile
         if refusal.code == "unavailable" or request.idempotency_key is None:
             raise
-        if not await tasks.knows_key(core.db, row.id, request.idempotency_key):
+        if not await tasks.knows_key(core.db.lookups(row.tenant_id), row.id, request.idempotency_key):
             raise
 
 
@@ -213,7 +214,7 @@ async def check_schema(
 
 async def is_current(core: Core, row: QueueRow) -> bool:
     """Whether the queue still is what this row of the cache says; if not, the cache forgets it."""
-    fresh = await queues.find(core.db, row.tenant_id, row.name)
+    fresh = await queues.find(core.db.lookups(row.tenant_id), row.tenant_id, row.name)
     current = fresh is not None and (fresh.id, fresh.version) == (row.id, row.version)
     if not current:
         core.queue_cache.pop((row.tenant_id, row.name), None)
@@ -224,7 +225,7 @@ async def find_queue(core: Core, caller: Caller, name: str) -> QueueRow:
     """Cached without an end: the enqueue statement refuses an entry made from a definition that is no longer current."""
     row = core.queue_cache.get((caller.tenant_id, name))
     if row is None:
-        row = await queues.find(core.db, caller.tenant_id, name)
+        row = await queues.find(core.db.lookups(caller.tenant_id), caller.tenant_id, name)
         if row is None:
             raise Refusal("queue_not_found", f"there is no queue {name}; PUT /queues/{name} creates it")
         core.queue_cache[caller.tenant_id, name] = row
@@ -341,7 +342,12 @@ def _not_found(task_id: str) -> Refusal:
 
 async def get(core: Core, caller: Caller, task_id: str) -> TaskView:
     caller.require("use")
-    view = await views.find_task(core.db, caller.tenant_id, task_id)
+    return await find(core.db.reads(caller.tenant_id), caller, task_id)
+
+
+async def find(db: Reader, caller: Caller, task_id: str) -> TaskView:
+    """Raises Refusal (task_not_found)."""
+    view = await views.find_task(db, caller.tenant_id, task_id)
     if view is None:
         raise _not_found(task_id)
     return view
@@ -373,12 +379,13 @@ async def list_page(
 ) -> tuple[list[TaskView], bool]:
     """Newest first, after the task id `after`; and whether there are more."""
     caller.require("use")
-    queue_ids = await views.queue_ids(core.db, caller.tenant_id, filters.queue)
+    reads = core.db.reads(caller.tenant_id)
+    queue_ids = await views.queue_ids(reads, caller.tenant_id, filters.queue)
     handler_ids = None
     if filters.handler is not None:
-        handler_ids = await views.handler_ids(core.db, caller.tenant_id, filters.handler)
+        handler_ids = await views.handler_ids(reads, caller.tenant_id, filters.handler)
     found = await views.list_tasks(
-        core.db,
+        reads,
         views.TaskQuery(
             queue_ids=queue_ids,
             before=after,
@@ -404,8 +411,9 @@ async def attempts(
 ) -> tuple[list[AttemptView], bool]:
     """Newest first, after attempt number `after`; and whether there are more."""
     caller.require("use")
-    found = await views.list_attempts(core.db, caller.tenant_id, task_id, after or 2**31 - 1, limit + 1)
-    if not found and await views.find_task(core.db, caller.tenant_id, task_id) is None:
+    reads = core.db.reads(caller.tenant_id)
+    found = await views.list_attempts(reads, caller.tenant_id, task_id, after or 2**31 - 1, limit + 1)
+    if not found and await views.find_task(reads, caller.tenant_id, task_id) is None:
         raise _not_found(task_id)
     return found[:limit], len(found) > limit
 
@@ -413,9 +421,10 @@ async def attempts(
 async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
     """Raises Refusal: task_not_found, task_ended (it has succeeded or is dead)."""
     caller.require("use")
+    changes = core.db.changes(caller.tenant_id)
     for _ in range(LOOKUPS):  # a retry may bring it back between the cancel and the look into history
-        tell_cancelled(core, await tasks.cancel(core.db, caller.tenant_id, [task_id], "requested"))
-        view = await views.find_task(core.db, caller.tenant_id, task_id, even_past=True)
+        tell_cancelled(core, await tasks.cancel(changes, caller.tenant_id, [task_id], "requested"))
+        view = await views.find_task(changes, caller.tenant_id, task_id, even_past=True)
         if view is None:
             raise _not_found(task_id)
         if view.state == State.CANCELLED:
@@ -428,7 +437,8 @@ async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
 async def retry(core: Core, caller: Caller, task_id: str) -> TaskView:
     """Raises Refusal: task_not_found, task_not_editable (running, orphaned, unique_key taken), task_ended (succeeded)."""
     caller.require("use")
-    match await tasks.retry(core.db, caller.tenant_id, task_id):
+    changes = core.db.changes(caller.tenant_id)
+    match await tasks.retry(changes, caller.tenant_id, task_id):
         case "gone":
             raise _not_found(task_id)
         case "running":
@@ -440,6 +450,6 @@ async def retry(core: Core, caller: Caller, task_id: str) -> TaskView:
         case "orphaned":
             raise Refusal("task_not_editable", "the task's queue, or the handler it named, has been deleted")
         case "moved":
-            if lane := await tasks.lane_of(core.db, task_id):
+            if lane := await tasks.lane_of(changes, task_id):
                 core.signals.lane_ready(*lane)
-    return await get(core, caller, task_id)
+    return await find(changes, caller, task_id)

@@ -11,7 +11,7 @@ import msgspec
 
 from app.domain.batches import BatchView, CompletionView, Pace, progress
 from app.domain.instants import format_instant
-from app.store.db import Database
+from app.store.db import Reader
 from app.store.tasks import COLLISIONS, Cancelled, Entry, Outcome, unless_bare
 
 
@@ -38,7 +38,7 @@ _FOLLOWED = msgspec.json.Decoder(Followed)
 
 
 async def settle_followups(
-    db: Database, outcome: Outcome, entries: Sequence[Entry], next_cursor: str | None, completion: Completion | None
+    db: Reader, outcome: Outcome, entries: Sequence[Entry], next_cursor: str | None, completion: Completion | None
 ) -> Followed:
     """Complete one task and enqueue what follows, in one transaction.
 
@@ -54,7 +54,7 @@ async def settle_followups(
 
 
 async def _settle_followups(
-    db: Database, outcome: Outcome, entries: Sequence[Entry], next_cursor: str | None, completion: Completion | None
+    db: Reader, outcome: Outcome, entries: Sequence[Entry], next_cursor: str | None, completion: Completion | None
 ) -> Followed:
     told = await db.fetchval(
         "select sluice.settle_followups_v1"
@@ -91,7 +91,7 @@ class Folded:
     """Queue id -> how many tasks that waited for a batch were enqueued."""
 
 
-async def fold(db: Database, limit: int) -> Folded:
+async def fold(db: Reader, limit: int) -> Folded:
     rows: list[Any] = await db.fetch("select * from sluice.fold_v1($1)", limit)
     return Folded(
         len(rows),
@@ -101,7 +101,7 @@ async def fold(db: Database, limit: int) -> Folded:
 
 
 async def create(
-    db: Database,
+    db: Reader,
     tenant_id: int,
     batch_id: str,
     queue: tuple[int, int],
@@ -123,13 +123,13 @@ async def create(
     return made
 
 
-async def close(db: Database, tenant_id: int, batch_id: str, cancel_reason: str | None) -> bool:
+async def close(db: Reader, tenant_id: int, batch_id: str, cancel_reason: str | None) -> bool:
     """Seal a batch, and mark it as cancelled if there is a reason to; False when the tenant has none of this id."""
     found: bool = await db.fetchval("select sluice.close_batch_v1($1, $2, $3)", tenant_id, batch_id, cancel_reason)
     return found
 
 
-async def unswept(db: Database) -> list[str]:
+async def unswept(db: Reader) -> list[str]:
     """Batches marked as cancelled of which tasks may live."""
     rows = await db.fetch(
         "select id from sluice.batches where cancelled_at is not null and not swept order by id limit 100"
@@ -145,7 +145,7 @@ class Swept(msgspec.Struct):
 _SWEPT = msgspec.json.Decoder(Swept)
 
 
-async def sweep(db: Database, batch_id: str, limit: int, *, wait: bool) -> Swept:
+async def sweep(db: Reader, batch_id: str, limit: int, *, wait: bool) -> Swept:
     """Cancel unfinished tasks of a batch marked as cancelled; those that others hold only with `wait`."""
     return _SWEPT.decode(await db.fetchval("select sluice.sweep_batch_v1($1, $2, $3)", batch_id, limit, wait))
 
@@ -160,7 +160,7 @@ class Retried(msgspec.Struct):
 _RETRIED = msgspec.json.Decoder(Retried)
 
 
-async def retry(db: Database, tenant_id: int, batch_id: str, before: datetime, after: str, limit: int) -> Retried:
+async def retry(db: Reader, tenant_id: int, batch_id: str, before: datetime, after: str, limit: int) -> Retried:
     """Bring dead tasks of a batch back that ended `before`, in the order of ids `after`."""
     return _RETRIED.decode(
         await db.fetchval("select sluice.retry_batch_v1($1, $2, $3, $4, $5)", tenant_id, batch_id, before, after, limit)
@@ -199,12 +199,12 @@ LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 """After every id."""
 
 
-async def find(db: Database, tenant_id: int, batch_id: str) -> BatchView | None:
+async def find(db: Reader, tenant_id: int, batch_id: str) -> BatchView | None:
     rows = await db.fetch(ONE_BATCH, tenant_id, batch_id)
     return _view(rows[0]) if rows else None
 
 
-async def list_page(db: Database, tenant_id: int, before: str | None, limit: int) -> list[BatchView]:
+async def list_page(db: Reader, tenant_id: int, before: str | None, limit: int) -> list[BatchView]:
     """Newest first."""
     return [_view(row) for row in await db.fetch(BATCHES, tenant_id, before or LAST, limit)]
 

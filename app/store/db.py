@@ -1,11 +1,17 @@
-"""Connections: an asyncpg pool for the hot statements, a SQLAlchemy engine over the same driver for the others."""
+"""Who uses which connections: what keeps tasks moving, what tenants read, what they change by hand, their definitions.
+
+`fetch` and `transaction` are for what keeps tasks moving: enqueues, claims, settles, renewals, the loops. Nothing that a tenant
+asks for takes those connections but by a group writer, by the token of a key or lease, or by way of `lookups` and `changes`,
+which have places for a third of them each. `reads` and `begin` (definitions) have connections of their own. Tenants share the
+places of these four by turns (app.domain.turns), so a tenant whose statements hang holds up itself and nobody else.
+"""
 
 import asyncio
 import re
 import ssl
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -14,7 +20,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as QueuePoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from app.domain.connections import DEFAULT_CONNECTIONS, Connections, share, split
 from app.domain.errors import Refusal
+from app.domain.turns import Turns
 from app.store.addresses import read_address
 from app.store.outage import Outage
 from app.store.session import COMMAND_SECONDS, BorrowedConnection, set_session
@@ -26,8 +34,15 @@ OVERTIME_SECONDS = 2.0
 """How much longer a statement is waited for than the server gives it: a server that is there says itself that time is over."""
 ACQUIRE_SECONDS = 10.0
 """How long a statement waits for a connection: with the database black-holed, a queue of waiters must not grow for ever."""
-POOL_SIZE = 10
-ADMIN_POOL_SIZE = 5
+SHORT_PAUSE_SECONDS = 0.05
+"""Between two tries for a connection while the server has none for us and ours are in use."""
+READ_SECONDS = 5.0
+"""How long a read may run. What takes longer has a page, a filter or a time-out of its own."""
+TURN_SECONDS = 5.0
+"""How long a read or a change waits for its turn."""
+MAX_WAITING = 2000
+"""Reads, changes or requests for definitions of one tenant that may wait for their turn."""
+FULL = "raise max_connections, or lower SLUICE_DATABASE_CONNECTIONS of the replicas"
 
 PARTITIONED = ("task_history", "attempt_history")
 
@@ -70,6 +85,14 @@ class Unavailable(Refusal):
 
 class Busy(Unavailable):
     """The database is there, and had no time or no connection for this statement."""
+
+
+class TooSlow(Busy):
+    """A statement of a reader that took longer than it may."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"a read took longer than {seconds:g} s")
+        self.detail = f"reading this took longer than {seconds:g} seconds: ask for less at once, or again later"
 
 
 class Refused(Unavailable):
@@ -150,14 +173,16 @@ async def connected(
             connection.terminate()
 
 
-def create_engine(connecting: Callable[[], Awaitable[AnsweringConnection]], *, borrowed: bool = False) -> AsyncEngine:
+def create_engine(
+    connecting: Callable[[], Awaitable[AnsweringConnection]], size: int = 1, *, borrowed: bool = False
+) -> AsyncEngine:
     """The dialect rejects sslmode, options and postgres://, so asyncpg makes the connections itself."""
     unprepared = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
     return create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connecting,
         connect_args=unprepared if borrowed else {},
-        pool_size=ADMIN_POOL_SIZE,
+        pool_size=size,
         max_overflow=0,
         pool_timeout=CONNECT_SECONDS,
         pool_pre_ping=True,
@@ -165,48 +190,96 @@ def create_engine(connecting: Callable[[], Awaitable[AnsweringConnection]], *, b
 
 
 class Reader(Protocol):
-    """The database itself, or a connection in a transaction."""
+    """What statements are sent by: the database itself, one of its gates, or a connection in a transaction."""
 
     async def fetch(self, sql: str, *args: Any) -> list[Any]: ...
 
+    async def fetchval(self, sql: str, *args: Any) -> Any: ...
 
-class Database:
-    """Both ways to the one database. Raises Unavailable where the database is away, the driver's error elsewhere.
 
-    With a `direct_dsn` the other is taken for a transaction pooler: what needs a session of its own goes to `direct_dsn`.
-    """
+class Pool:
+    """The connections of one use, of which each statement may take `seconds`."""
 
-    def __init__(self, dsn: str, direct_dsn: str | None = None) -> None:
-        self.dsn = dsn
-        self.direct_dsn = direct_dsn or dsn
-        self.borrows = direct_dsn is not None
-        self.outage = Outage()
+    def __init__(self, size: int, seconds: float, outage: Outage) -> None:
+        self._size = size
+        self._seconds = seconds
+        self._outage = outage
         self._pool: asyncpg.Pool | None = None
-        self._engine = create_engine(self._connect, borrowed=self.borrows)
-        self._connections: weakref.WeakSet[AnsweringConnection] = weakref.WeakSet()
+        self._borrows = False
 
-    async def open(self) -> None:
-        async with translated():
-            self._pool = await asyncpg.create_pool(
-                self.dsn, min_size=1, max_size=POOL_SIZE, connection_class=PooledConnection, connect=self._connect
-            )
+    async def open(
+        self, connecting: Callable[..., Awaitable[AnsweringConnection]], *, borrows: bool, hold: bool
+    ) -> None:
+        """Make all connections now and keep them; without `hold`, each when it is first needed."""
 
-    async def _connect(self, *_args: Any, **_kwargs: Any) -> AnsweringConnection:
-        """The pool repeats to it what it was made with."""
-        connection = await connect(self.dsn, BorrowedConnection if self.borrows else PooledConnection)
-        self._connections.add(connection)
-        return connection
+        async def connect(*_args: Any, **_kwargs: Any) -> AnsweringConnection:
+            """The pool repeats to it what it was made with."""
+            return await connecting(statement_timeout=_milliseconds(self._seconds))
 
-    def end_silent(self, since: float) -> int:
-        """End every connection older than `since` (monotonic seconds) that has answered nothing from then on, whether or
-        not somebody waits on it: its socket leads nowhere, and would be found out only after COMMAND_SECONDS. How many."""
-        silent = [c for c in self._connections if not c.is_closed() and c.answered_at < since]
-        for connection in silent:
-            connection.terminate()
-        return len(silent)
+        self._borrows = borrows
+        self._pool = await asyncpg.create_pool(
+            init_size=self._size if hold else 0,
+            min_size=0,
+            max_size=self._size,
+            max_inactive_connection_lifetime=0,
+            connection_class=PooledConnection,
+            connect=connect,
+        )
+
+    async def fetch(self, sql: str, args: Sequence[Any], *, seconds: float | None = None) -> list[Any]:
+        """One statement, autocommit: one round trip, no transaction left open.
+
+        One that is given more `seconds` than others is a transaction that sets its time-out first; so is every one behind a
+        transaction pooler, where each transaction sets itself.
+        """
+        if self._borrows or seconds is not None:
+            async with self.transaction() as connection:
+                if seconds is not None:
+                    await connection.execute(f"set local statement_timeout = {_milliseconds(seconds)}")
+                return list(await connection.fetch(sql, *args, timeout=(seconds or self._seconds) + OVERTIME_SECONDS))
+        async with translated(self._outage, sql):
+            connection = await self._acquire()
+            try:
+                rows: list[Any] = await connection.fetch(sql, *args, timeout=self._seconds + OVERTIME_SECONDS)
+            finally:
+                await self._release(connection)
+            return rows
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
+        async with translated(self._outage, "a transaction"):
+            connection = await self._acquire()
+            try:
+                async with connection.transaction():
+                    yield connection
+            finally:
+                await self._release(connection)
+
+    async def _acquire(self) -> Any:
+        """A connection. Where the server has none for us, one that comes back from another use."""
+        assert self._pool is not None
+        try:
+            async with asyncio.timeout(ACQUIRE_SECONDS):
+                while True:
+                    try:
+                        return await self._pool.acquire()
+                    except asyncpg.TooManyConnectionsError:
+                        if self._pool.get_size() == 0:
+                            raise
+                    await asyncio.sleep(SHORT_PAUSE_SECONDS)
+        except TimeoutError as error:
+            raise Busy(f"no connection came free within {ACQUIRE_SECONDS:g} s") from error
+
+    async def _release(self, connection: Any) -> None:
+        assert self._pool is not None
+        await self._pool.release(connection)
+
+    @property
+    def checked_out(self) -> int:
+        assert self._pool is not None
+        return int(self._pool.get_size() - self._pool.get_idle_size())
 
     async def close(self) -> None:
-        await self._engine.dispose()
         if self._pool is not None:
             pool, self._pool = self._pool, None
             try:
@@ -215,38 +288,78 @@ class Database:
             except TimeoutError:
                 pool.terminate()
 
+
+def _milliseconds(seconds: float) -> str:
+    return str(int(seconds * 1000))
+
+
+class Database:
+    """All ways to the one database. Raises Unavailable where the database is away, the driver's error elsewhere.
+
+    With a `direct_dsn` the other is taken for a transaction pooler: what needs a session of its own goes to `direct_dsn`.
+    """
+
+    def __init__(self, dsn: str, direct_dsn: str | None = None, connections: Connections | None = None) -> None:
+        self.dsn = dsn
+        self.direct_dsn = direct_dsn or dsn
+        self.borrows = direct_dsn is not None
+        self.connections = connections or split(DEFAULT_CONNECTIONS)
+        self.outage = Outage()
+        self._work = Pool(self.connections.work, COMMAND_SECONDS, self.outage)
+        self._reads = Pool(self.connections.reads, READ_SECONDS, self.outage)
+        self._engine = create_engine(self._connect, self.connections.definitions, borrowed=self.borrows)
+        self._open: weakref.WeakSet[AnsweringConnection] = weakref.WeakSet()
+        self._read_turns = _turns("reading", self.connections.reads)
+        self._lookup_turns = _turns("looking up", self.connections.lookups)
+        self._change_turns = _turns("changing tasks", self.connections.changes)
+        self._definition_turns = _turns("definitions", self.connections.definitions)
+
+    async def open(self, *, hold: bool = True) -> None:
+        """Take all connections, so that nobody else can; without `hold` each is made when it is first needed.
+
+        Raises Unavailable, also where the server has fewer left.
+        """
+        try:
+            async with translated():
+                await self._work.open(self._connect, borrows=self.borrows, hold=hold)
+                await self._reads.open(self._connect, borrows=self.borrows, hold=hold)
+                if hold:
+                    await self._hold_definitions()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _hold_definitions(self) -> None:
+        async with AsyncExitStack() as stack:
+            for _ in range(self.connections.definitions):
+                await stack.enter_async_context(self._engine.connect())
+
+    async def _connect(self, **settings: str) -> AnsweringConnection:
+        connection = await connect(self.dsn, BorrowedConnection if self.borrows else PooledConnection, **settings)
+        self._open.add(connection)
+        return connection
+
+    def end_silent(self, since: float) -> int:
+        """End every connection older than `since` (monotonic seconds) that has answered nothing from then on, whether or
+        not somebody waits on it: its socket leads nowhere, and would be found out only after COMMAND_SECONDS. How many."""
+        silent = [c for c in self._open if not c.is_closed() and c.answered_at < since]
+        for connection in silent:
+            connection.terminate()
+        return len(silent)
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+        await asyncio.gather(self._work.close(), self._reads.close())
+
     @property
     def checked_out(self) -> int:
-        """Connections of both pools in use now."""
-        assert self._pool is not None
-        hot: int = self._pool.get_size() - self._pool.get_idle_size()
-        admin: int = self._engine.pool.checkedout()  # type: ignore[attr-defined]  # QueuePool has it, its base class not
-        return hot + admin
+        """Connections of all pools in use now."""
+        definitions: int = self._engine.pool.checkedout()  # type: ignore[attr-defined]  # QueuePool has it, its base not
+        return self._work.checked_out + self._reads.checked_out + definitions
 
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
-        """One statement, autocommit: one round trip, no transaction left open. Behind a transaction pooler it is a transaction
-        that sets itself first."""
-        if self.borrows:
-            async with self.transaction() as connection:
-                return list(await connection.fetch(sql, *args))
-        async with translated(self.outage, sql):
-            connection = await self._acquire()
-            try:
-                rows: list[Any] = await connection.fetch(sql, *args)
-            finally:
-                await self._release(connection)
-            return rows
-
-    async def _acquire(self) -> Any:
-        assert self._pool is not None
-        try:
-            return await self._pool.acquire(timeout=ACQUIRE_SECONDS)
-        except TimeoutError as error:
-            raise Busy(f"no connection came free within {ACQUIRE_SECONDS:g} s") from error
-
-    async def _release(self, connection: Any) -> None:
-        assert self._pool is not None
-        await self._pool.release(connection)
+        """One statement, autocommit."""
+        return await self._work.fetch(sql, args)
 
     async def fetchval(self, sql: str, *args: Any) -> Any:
         rows = await self.fetch(sql, *args)
@@ -255,18 +368,78 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
         """Several hot statements that are one; nothing but the database is waited for inside."""
-        async with translated(self.outage, "a transaction"):
-            connection = await self._acquire()
-            try:
-                async with connection.transaction():
-                    yield connection
-            finally:
-                await self._release(connection)
+        async with self._work.transaction() as connection:
+            yield connection
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction for definitions, on the SQLAlchemy side."""
-        async with translated(self.outage, "a definition"), self._engine.begin() as connection:
+    async def begin(self, tenant: Hashable) -> AsyncIterator[AsyncConnection]:
+        """A transaction for definitions, on the SQLAlchemy side. Raises Refusal (unavailable) also when no turn comes."""
+        async with (
+            self._definition_turns.turn(tenant, patience_seconds=TURN_SECONDS),
+            translated(self.outage, "a definition"),
+            self._engine.begin() as connection,
+        ):
+            yield connection
+
+    def reads(self, tenant: Hashable, seconds: float | None = None) -> "Reads":
+        """What a tenant reads; its statements may run for READ_SECONDS, or for so many."""
+        return Reads(self._reads, self._read_turns, tenant, seconds)
+
+    def lookups(self, tenant: Hashable) -> "Gate":
+        """What a tenant's enqueue or pull has to know first: short statements by a key, which wait behind nothing long."""
+        return Gate(self, self._lookup_turns, tenant)
+
+    def changes(self, tenant: Hashable) -> "Gate":
+        """What a tenant changes beside the group writers, one statement or transaction at a time."""
+        return Gate(self, self._change_turns, tenant)
+
+
+def _turns(what: str, places: int) -> Turns:
+    return Turns(what, places=places, share=share(places), max_waiting=MAX_WAITING)
+
+
+class Reads:
+    """Statements that read, for one tenant. Raises Refusal (unavailable): no turn came, it took too long, no database."""
+
+    def __init__(self, pool: Pool, turns: Turns, tenant: Hashable, seconds: float | None) -> None:
+        self._pool = pool
+        self._turns = turns
+        self._tenant = tenant
+        self._seconds = seconds
+
+    async def fetch(self, sql: str, *args: Any) -> list[Any]:
+        async with self._turns.turn(self._tenant, patience_seconds=TURN_SECONDS):
+            try:
+                return await self._pool.fetch(sql, args, seconds=self._seconds)
+            except Busy as busy:
+                if isinstance(busy.__cause__, asyncpg.QueryCanceledError):
+                    raise TooSlow(self._seconds or READ_SECONDS) from busy
+                raise
+
+    async def fetchval(self, sql: str, *args: Any) -> Any:
+        rows = await self.fetch(sql, *args)
+        return rows[0][0] if rows else None
+
+
+class Gate:
+    """Statements and transactions of one tenant on some of the connections for work."""
+
+    def __init__(self, db: Database, turns: Turns, tenant: Hashable) -> None:
+        self._db = db
+        self._turns = turns
+        self._tenant = tenant
+
+    async def fetch(self, sql: str, *args: Any) -> list[Any]:
+        async with self._turns.turn(self._tenant, patience_seconds=TURN_SECONDS):
+            return await self._db.fetch(sql, *args)
+
+    async def fetchval(self, sql: str, *args: Any) -> Any:
+        rows = await self.fetch(sql, *args)
+        return rows[0][0] if rows else None
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
+        async with self._turns.turn(self._tenant, patience_seconds=TURN_SECONDS), self._db.transaction() as connection:
             yield connection
 
 
@@ -308,6 +481,8 @@ def _translation(error: BaseException) -> BaseException:
         cause = getattr(error.orig, "__cause__", None) or error.orig
         if error.connection_invalidated:
             return Unavailable(_told(cause))
+    if isinstance(cause, asyncpg.TooManyConnectionsError):
+        return Busy(f"{_told(cause)} ({FULL})")
     if isinstance(cause, asyncpg.QueryCanceledError | QueuePoolTimeout):
         return Busy(_told(cause))
     if isinstance(cause, AWAY) and not all(isinstance(cause, kind) for kind in MISUSE):

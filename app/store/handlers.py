@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.handlers import HandlerDefinition, HandlerView, handler_etag
 from app.domain.queues import MAX_RETENTION_DAYS
-from app.store.db import Database
+from app.store.db import Database, Reader
 from app.store.tables import handlers, queues
 from app.store.vault import Vault
 
@@ -73,7 +73,7 @@ class HandlerRow:
     secret: str = field(repr=False)
 
 
-async def load_target(db: Database, vault: Vault, handler_id: int) -> Target | None:
+async def load_target(db: Reader, vault: Vault, handler_id: int) -> Target | None:
     """Deleted handlers too: a task claimed before is still delivered to where it was claimed for."""
     rows = await db.fetch(
         """
@@ -103,14 +103,14 @@ async def load_target(db: Database, vault: Vault, handler_id: int) -> Target | N
     )
 
 
-async def find_id(db: Database, tenant_id: int, name: str) -> int | None:
+async def find_id(db: Reader, tenant_id: int, name: str) -> int | None:
     found = await db.fetchval(
         "select id from sluice.handlers where tenant_id = $1 and name = $2 and deleted_at is null", tenant_id, name
     )
     return None if found is None else int(found)
 
 
-async def find_own(db: Database, tenant_id: int, name: str) -> OwnHandler | None:
+async def find_own(db: Reader, tenant_id: int, name: str) -> OwnHandler | None:
     rows = await db.fetch(
         "select id, timeout_seconds, enabled from sluice.handlers where tenant_id = $1 and name = $2 and deleted_at is null",
         tenant_id,
@@ -119,7 +119,7 @@ async def find_own(db: Database, tenant_id: int, name: str) -> OwnHandler | None
     return OwnHandler(**rows[0]) if rows else None
 
 
-async def ids(db: Database, tenant_id: int, name: str) -> list[int]:
+async def ids(db: Reader, tenant_id: int, name: str) -> list[int]:
     """Every handler that has borne this name and that a task of history may still name."""
     rows = await db.fetch(
         "select id from sluice.handlers where tenant_id = $1 and name = $2 "
@@ -250,6 +250,21 @@ async def enable(connection: AsyncConnection, handler_id: int) -> None:
 
 async def disable(connection: AsyncConnection, handler_id: int, reason: str) -> None:
     await _change(connection, handler_id, enabled=False, disabled_at=_NOW, disabled_reason=reason)
+
+
+async def disable_gone(db: Database, handler_id: int, reason: str) -> str | None:
+    """Its name, if it was enabled. Not by way of the connections for definitions: deliveries wait for it."""
+    async with db.transaction() as connection:
+        await connection.fetch("select pg_advisory_xact_lock(5157002, $1)", handler_id)
+        name: str | None = await connection.fetchval(
+            """
+            update sluice.handlers set version = version + 1, enabled = false, disabled_at = clock_timestamp(), disabled_reason = $2
+            where id = $1 and enabled and deleted_at is null returning name
+            """,
+            handler_id,
+            reason,
+        )
+    return name
 
 
 async def mark_deleted(connection: AsyncConnection, handler_id: int) -> None:

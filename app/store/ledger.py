@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.store.db import Database, Reader
+from app.store.db import Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,13 @@ cross join lateral (
 """
 
 
-async def running(db: Database, run_ids: Sequence[str]) -> set[str]:
+async def running(db: Reader, run_ids: Sequence[str]) -> set[str]:
     """Those of them whose end is not written."""
     sql = "select id::text from sluice.schedule_runs where id = any($1::uuid[]) and outcome = 'running'"
     return {row[0] for row in await db.fetch(sql, run_ids)}
 
 
-async def finished(db: Database, limit: int) -> list[Finished]:
+async def finished(db: Reader, limit: int) -> list[Finished]:
     """In the order in which they ended."""
     return [
         Finished(row["schedule_id"], str(row["run_id"]), str(row["task_id"]), row["cause"], row["outcome"])

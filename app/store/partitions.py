@@ -17,7 +17,7 @@ from contextlib import suppress
 import asyncpg
 
 from app.domain.queues import QueueDefinition
-from app.store.db import Database, connected, translated
+from app.store.db import Database, Reader, connected, translated
 
 MARGIN_DAYS = 7
 CHUNK_DAYS = 14
@@ -38,7 +38,7 @@ order by coalesce(i.inhdetachpending, false) desc, c.relname
 """
 
 
-async def ensure(db: Database, days: int) -> int:
+async def ensure(db: Reader, days: int) -> int:
     """Partitions for today and each of the next `days` days; how many were made."""
     made = 0
     for upto in [*range(CHUNK_DAYS, days, CHUNK_DAYS), days]:
@@ -46,14 +46,14 @@ async def ensure(db: Database, days: int) -> int:
     return made
 
 
-async def ensure_for(db: Database, definition: QueueDefinition) -> None:
+async def ensure_for(db: Reader, definition: QueueDefinition) -> None:
     """Room for what a queue of this definition keeps; done before the definition is written."""
     kept = definition.retention
     days = max(kept.succeeded_days, kept.cancelled_days, kept.dead_days, definition.idempotency_seconds / 86_400)
     await ensure(db, _horizon(days))
 
 
-async def ensure_ahead(db: Database) -> int:
+async def ensure_ahead(db: Reader) -> int:
     """The daily job: room for what any queue keeps; how many partitions were made."""
     return await ensure(db, _horizon(float(await db.fetchval(_LONGEST))))
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.backoff import RetryPolicy
 from app.domain.queues import QueueDefinition, QueueView, Retention, queue_etag
 from app.domain.retries import DEFAULT_RETRY, merged, retry_to_dict
-from app.store.db import Database
+from app.store.db import Reader
 from app.store.handlers import REMEMBERED_DAYS
 from app.store.tables import handlers, lanes, queues
 
@@ -72,7 +72,7 @@ class StoredQueue:
     view: QueueView
 
 
-async def load_policy(db: Database, queue_id: int) -> Policy | None:
+async def load_policy(db: Reader, queue_id: int) -> Policy | None:
     """Deleted queues too: history still names them."""
     rows = await db.fetch(
         """
@@ -87,7 +87,7 @@ async def load_policy(db: Database, queue_id: int) -> Policy | None:
     return Policy(**{**rows[0], "retry": _policy(rows[0]["retry"])}) if rows else None
 
 
-async def find(db: Database, tenant_id: int, name: str) -> QueueRow | None:
+async def find(db: Reader, tenant_id: int, name: str) -> QueueRow | None:
     rows = await db.fetch(
         """
         select q.id, q.version, q.tenant_id, q.name, q.handler_id, h.name as handler, q.retry, q.idempotency_seconds,
@@ -102,7 +102,7 @@ async def find(db: Database, tenant_id: int, name: str) -> QueueRow | None:
     return QueueRow(**{**rows[0], "retry": _policy(rows[0]["retry"])}) if rows else None
 
 
-async def ids(db: Database, tenant_id: int, name: str | None) -> list[int]:
+async def ids(db: Reader, tenant_id: int, name: str | None) -> list[int]:
     """Every queue (of this name) whose tasks may still be read, deleted ones too: their history outlives them."""
     rows = await db.fetch(
         "select id from sluice.queues where tenant_id = $1 and ($2::text is null or name = $2) "

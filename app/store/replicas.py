@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.store.db import Database
+from app.store.db import Reader
 
 ALIVE_SECONDS = 10.0
 """A replica heard of within this time counts as alive."""
@@ -29,7 +29,7 @@ class ReplicaRow:
 
 
 async def beat(
-    db: Database, replica_id: str, name: str, roles: str, version: str, *, draining: bool, deaf: bool
+    db: Reader, replica_id: str, name: str, roles: str, version: str, *, draining: bool, deaf: bool
 ) -> tuple[datetime, int, int]:
     """The heartbeat, whose first makes the row; the database's now, how many other replicas are alive, and the oldest
     release, by its schema, that may still run."""
@@ -55,17 +55,17 @@ async def beat(
     return row["now"], row["others"], row["min_compatible"]
 
 
-async def engine_lives(db: Database) -> bool:
+async def engine_lives(db: Reader) -> bool:
     lives: bool = await db.fetchval(f"select {ENGINE_LIVES}")
     return lives
 
 
-async def gone(db: Database, replica_id: str) -> None:
+async def gone(db: Reader, replica_id: str) -> None:
     """This replica has stopped in order."""
     await db.fetch("delete from sluice.replicas where id = $1", replica_id)
 
 
-async def list_recent(db: Database) -> list[ReplicaRow]:
+async def list_recent(db: Reader) -> list[ReplicaRow]:
     rows = await db.fetch(
         """
         select id::text, name, roles, version, started_at, seen_at, draining, deaf,
@@ -77,7 +77,7 @@ async def list_recent(db: Database) -> list[ReplicaRow]:
     return [ReplicaRow(**row) for row in rows]
 
 
-async def forget_silent(db: Database) -> None:
+async def forget_silent(db: Reader) -> None:
     await db.fetch(
         "delete from sluice.replicas where seen_at < clock_timestamp() - make_interval(secs => $1)", SHOWN_SECONDS
     )

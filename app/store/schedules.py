@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from app.domain.firing import Runs
-from app.store.db import Database, Reader
+from app.store.db import Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +78,12 @@ from (select s.look_at from sluice.schedules s where s.look_at is not null order
 """
 
 
-async def due(db: Database, limit: int) -> list[int]:
+async def due(db: Reader, limit: int) -> list[int]:
     """Schedules that a replica has something to do for."""
     return [row[0] for row in await db.fetch(_DUE, limit)]
 
 
-async def next_look_seconds(db: Database) -> float | None:
+async def next_look_seconds(db: Reader) -> float | None:
     seconds: float | None = await db.fetchval(_NEXT_LOOK)
     return seconds
 
@@ -139,7 +139,7 @@ async def find(reader: Reader, tenant_id: int, name: str) -> ScheduleRow | None:
     return ScheduleRow(**dict(rows[0].items())) if rows else None
 
 
-async def list_page(db: Database, tenant_id: int, after: str | None, limit: int) -> list[ScheduleRow]:
+async def list_page(db: Reader, tenant_id: int, after: str | None, limit: int) -> list[ScheduleRow]:
     """By name, after the name `after`."""
     rows = await db.fetch(
         _ROW + 'where tenant_id = $1 and deleted_at is null and name > $2 order by name collate "C" limit $3',
@@ -330,7 +330,7 @@ _ATTENTION = _HEALTH.format(
 )
 
 
-async def health(db: Database, limit: int) -> list[ScheduleHealth]:
+async def health(db: Reader, limit: int) -> list[ScheduleHealth]:
     """All schedules; where there are more than `limit`, those that are overdue or have missed times, found by their indexes."""
     rows = await db.fetch(_ALL, limit + 1)
     if len(rows) > limit:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.domain.histograms import trimmed
-from app.store.db import Database
+from app.store.db import Reader
 
 KEPT_HOURS = 24
 
@@ -156,7 +156,7 @@ from (select count(*) filter (where backend_type = 'client backend') as connecti
 """
 
 
-async def add_minutes(db: Database, minutes: Sequence[Minute]) -> None:
+async def add_minutes(db: Reader, minutes: Sequence[Minute]) -> None:
     """Add to the present minute, by the database's clock; each queue once."""
     rows = sorted(minutes, key=lambda minute: minute.queue_id)
     await db.fetch(
@@ -170,12 +170,12 @@ def _array(histogram: Sequence[int]) -> str:
     return "{" + ",".join(map(str, trimmed(histogram))) + "}"
 
 
-async def count(db: Database, queue_id: int) -> Counts:
+async def count(db: Reader, queue_id: int) -> Counts:
     (row,) = await db.fetch(_COUNTS, queue_id)
     return Counts(**row)
 
 
-async def read_minutes(db: Database, queue_id: int, since: datetime) -> list[tuple[datetime, Minute]]:
+async def read_minutes(db: Reader, queue_id: int, since: datetime) -> list[tuple[datetime, Minute]]:
     rows = await db.fetch(
         "select minute, queue_id, enqueued, started, succeeded, dead, cancelled, wait, run "
         "from sluice.queue_minutes where queue_id = $1 and minute >= $2",
@@ -185,17 +185,17 @@ async def read_minutes(db: Database, queue_id: int, since: datetime) -> list[tup
     return [(row[0], Minute(*row[1:])) for row in rows]
 
 
-async def overview(db: Database) -> list[QueueOverview]:
+async def overview(db: Reader) -> list[QueueOverview]:
     """Every queue of every tenant, in one statement."""
     return [QueueOverview(**row) for row in await db.fetch(_OVERVIEW)]
 
 
-async def database_health(db: Database) -> DatabaseHealth:
+async def database_health(db: Reader) -> DatabaseHealth:
     (row,) = await db.fetch(_HEALTH)
     return DatabaseHealth(**row)
 
 
-async def prune(db: Database) -> None:
+async def prune(db: Reader) -> None:
     await db.fetch(
         "delete from sluice.queue_minutes where minute < statement_timestamp() - make_interval(hours => $1)", KEPT_HOURS
     )

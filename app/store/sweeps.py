@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.store.db import Database
+from app.store.db import Reader
 
 FIRST = "00000000-0000-0000-0000-000000000000"
 """Before every id."""
@@ -33,20 +33,18 @@ class Redriven:
     lanes: list[int]
 
 
-async def now(db: Database) -> datetime:
+async def now(db: Reader) -> datetime:
     found: datetime = await db.fetchval("select clock_timestamp()")
     return found
 
 
-async def purge(
-    db: Database, queue_id: int, before: datetime, after: str, limit: int, *, wait: bool
-) -> tuple[int, str]:
+async def purge(db: Reader, queue_id: int, before: datetime, after: str, limit: int, *, wait: bool) -> tuple[int, str]:
     """How many were cancelled, and the last id looked at."""
     [row] = await db.fetch("select * from sluice.purge_v1($1, $2, $3, $4, $5)", queue_id, before, after, limit, wait)
     return row["purged"], str(row["last_id"])
 
 
-async def redrive(db: Database, dead: DeadTasks, after: str, limit: int) -> Redriven:
+async def redrive(db: Reader, dead: DeadTasks, after: str, limit: int) -> Redriven:
     [row] = await db.fetch(
         "select * from sluice.redrive_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         dead.queue_id,
@@ -64,7 +62,7 @@ async def redrive(db: Database, dead: DeadTasks, after: str, limit: int) -> Redr
     return Redriven(row["seen"], str(row["last_id"]), row["moved"], list(row["lanes"]))
 
 
-async def count_dead(db: Database, dead: DeadTasks) -> int:
+async def count_dead(db: Reader, dead: DeadTasks) -> int:
     count: int = await db.fetchval(
         """
         select count(*) from sluice.task_history t join sluice.queues q on q.id = t.queue_id

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from app.store.db import Database
+from app.store.db import Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ _ENQUEUE_BATCH = "select sluice.enqueue_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $
 
 
 async def enqueue(
-    db: Database, group_id: str, entries: Sequence[Entry], *, atomic: bool = False, batch_id: str | None = None
+    db: Reader, group_id: str, entries: Sequence[Entry], *, atomic: bool = False, batch_id: str | None = None
 ) -> Receipt:
     """Insert a group; with the id of a group that has committed, only answer its receipt. `atomic`: all of it or nothing.
     What is created joins the batch; if that takes no more, all of the group is `batch_sealed`.
@@ -74,9 +74,7 @@ def lock_order(entries: Sequence[Entry]) -> Sequence[Entry]:
     return sorted(entries, key=lambda entry: (entry.unique_key is not None, entry.queue_id, entry.unique_key or ""))
 
 
-async def _enqueue(
-    db: Database, group_id: str, entries: Sequence[Entry], atomic: bool, batch_id: str | None
-) -> Receipt:
+async def _enqueue(db: Reader, group_id: str, entries: Sequence[Entry], atomic: bool, batch_id: str | None) -> Receipt:
     receipt = await db.fetchval(
         _ENQUEUE[atomic] if batch_id is None else _ENQUEUE_BATCH,
         group_id,
@@ -99,7 +97,7 @@ def unless_bare(column: list[Any]) -> list[Any] | None:
     return column if any(column) else None
 
 
-async def knows_key(db: Database, queue_id: int, key: str) -> bool:
+async def knows_key(db: Reader, queue_id: int, key: str) -> bool:
     """Whether an idempotency key of the queue is in force."""
     rows = await db.fetch(
         "select 1 from sluice.idempotency_keys where queue_id = $1 and key = $2 and expires_at > clock_timestamp()",
@@ -149,7 +147,7 @@ class Claim:
 
 
 async def claim(
-    db: Database,
+    db: Reader,
     *,
     queue_id: int,
     lane: int,
@@ -193,7 +191,7 @@ def _json(text: str | None) -> Any:
     return None if text is None else msgspec.json.decode(text)
 
 
-async def release_claim(db: Database, claim_id: str) -> list[int]:
+async def release_claim(db: Reader, claim_id: str) -> list[int]:
     """Give back everything a claim took whose answer never came; the queues that got tasks back."""
     return [row[0] for row in await db.fetch("select sluice.release_claim_v1($1)", claim_id)]
 
@@ -220,7 +218,7 @@ class Outcome:
     trace_id: str | None = None
 
 
-async def settle(db: Database, outcomes: Sequence[Outcome]) -> dict[str, str]:
+async def settle(db: Reader, outcomes: Sequence[Outcome]) -> dict[str, str]:
     """token -> applied | repeat | stale | unknown. Each token at most once in a group."""
     rows = await db.fetch(
         "select token, verdict from sluice.settle_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
@@ -241,7 +239,7 @@ async def settle(db: Database, outcomes: Sequence[Outcome]) -> dict[str, str]:
     return {str(token): verdict for token, verdict in rows}
 
 
-async def renew(db: Database, held: Sequence[tuple[str, str]], lease_seconds: float) -> set[str]:
+async def renew(db: Reader, held: Sequence[tuple[str, str]], lease_seconds: float) -> set[str]:
     """Extend leases given as (task id, token); the tokens that still hold."""
     rows = await db.fetch(
         "select sluice.renew_v1($1, $2, $3)", [t for t, _ in held], [k for _, k in held], lease_seconds
@@ -249,7 +247,7 @@ async def renew(db: Database, held: Sequence[tuple[str, str]], lease_seconds: fl
     return {str(row[0]) for row in rows}
 
 
-async def extend_lease(db: Database, task_id: str, token: str, seconds: float, progress: str | None) -> datetime | None:
+async def extend_lease(db: Reader, task_id: str, token: str, seconds: float, progress: str | None) -> datetime | None:
     """The lease's new end; None when the token holds it no longer."""
     ends: datetime | None = await db.fetchval(
         "select sluice.extend_lease_v1($1, $2, $3, $4)", task_id, token, seconds, progress
@@ -257,7 +255,7 @@ async def extend_lease(db: Database, task_id: str, token: str, seconds: float, p
     return ends
 
 
-async def fate_of_lease(db: Database, task_id: str, token: str) -> str:
+async def fate_of_lease(db: Reader, task_id: str, token: str) -> str:
     """held | settled | cancelled | lost | unknown."""
     fate: str = await db.fetchval("select sluice.fate_of_lease_v1($1, $2)", task_id, token)
     return fate
@@ -282,7 +280,7 @@ class HeldLease:
     queue: str
 
 
-async def held_lease(db: Database, task_id: str, token: str) -> HeldLease | None:
+async def held_lease(db: Reader, task_id: str, token: str) -> HeldLease | None:
     rows = await db.fetch(
         """
         select t.tenant_id, t.queue_id, t.handler_id as lane, t.attempt, t.last_started_at as started_at,
@@ -308,11 +306,11 @@ where (select true from sluice.tasks t where t.queue_id = q and t.handler_id = 0
 """
 
 
-async def ready_queues(db: Database, queue_ids: Sequence[int]) -> list[int]:
+async def ready_queues(db: Reader, queue_ids: Sequence[int]) -> list[int]:
     return [row[0] for row in await db.fetch(READY_QUEUES, list(queue_ids))]
 
 
-async def note_workers(db: Database, queue_ids: Sequence[int]) -> None:
+async def note_workers(db: Reader, queue_ids: Sequence[int]) -> None:
     """Workers ask for tasks of these queues now."""
     await db.fetch(
         """
@@ -338,7 +336,7 @@ class Reaped:
     ran_seconds: float
 
 
-async def reap(db: Database, limit: int) -> list[Reaped]:
+async def reap(db: Reader, limit: int) -> list[Reaped]:
     rows = await db.fetch("select * from sluice.reap_v1($1)", limit)
     return [Reaped(str(r[0]), *r[1:]) for r in rows]
 
@@ -352,12 +350,12 @@ class Due:
     next_seconds: float | None
 
 
-async def promote(db: Database, limit: int) -> Due:
+async def promote(db: Reader, limit: int) -> Due:
     *lanes, last = await db.fetch("select * from sluice.promote_v1($1)", limit)
     return Due(last["moved"], [(r["queue_id"], r["lane"]) for r in lanes], _until(last))
 
 
-async def expire(db: Database, limit: int) -> tuple[Due, dict[int, int]]:
+async def expire(db: Reader, limit: int) -> tuple[Due, dict[int, int]]:
     """Also: queue id -> how many of it ended."""
     *queues, last = await db.fetch("select * from sluice.expire_v1($1)", limit)
     return Due(last["ended"], [], _until(last)), {r["queue_id"]: r["ended"] for r in queues}
@@ -379,20 +377,20 @@ class Cancelled(msgspec.Struct):
     ran_seconds: float | None
 
 
-async def cancel(db: Database, tenant_id: int, task_ids: Sequence[str], reason: str) -> list[Cancelled]:
+async def cancel(db: Reader, tenant_id: int, task_ids: Sequence[str], reason: str) -> list[Cancelled]:
     """Cancel what is live of these; ids that are not answered were not live."""
     rows = await db.fetch("select * from sluice.cancel_v1($1, $2, $3)", tenant_id, list(task_ids), reason)
     return [Cancelled(str(r[0]), r[1], None if r[2] is None else str(r[2]), r[3], r[4], r[5], r[6]) for r in rows]
 
 
-async def retry(db: Database, tenant_id: int, task_id: str) -> str:
+async def retry(db: Reader, tenant_id: int, task_id: str) -> str:
     """moved | unchanged | running | ended | gone | orphaned | held."""
     verdict: str = await db.fetchval("select sluice.retry_v1($1, $2)", tenant_id, task_id)
     return verdict
 
 
 async def update(
-    db: Database,
+    db: Reader,
     tenant_id: int,
     task_id: str,
     queue_version: int,
@@ -415,7 +413,7 @@ async def update(
     return verdict
 
 
-async def lane_of(db: Database, task_id: str) -> tuple[int, int] | None:
+async def lane_of(db: Reader, task_id: str) -> tuple[int, int] | None:
     rows = await db.fetch("select queue_id, handler_id from sluice.tasks where id = $1", task_id)
     return (rows[0][0], rows[0][1]) if rows else None
 
@@ -432,9 +430,9 @@ where (select true from sluice.tasks t
 """
 
 
-async def ready_lanes(db: Database) -> list[tuple[int, int]]:
+async def ready_lanes(db: Reader) -> list[tuple[int, int]]:
     return [(r[0], r[1]) for r in await db.fetch(READY_LANES)]
 
 
-async def lanes_of_queue(db: Database, queue_id: int) -> list[int]:
+async def lanes_of_queue(db: Reader, queue_id: int) -> list[int]:
     return [r[0] for r in await db.fetch("select handler_id from sluice.lanes where queue_id = $1", queue_id)]

@@ -10,7 +10,7 @@ import msgspec
 from app.domain.instants import format_instant
 from app.domain.tasks import NO_WORKER_SECONDS
 from app.domain.views import AttemptView, Lease, TaskView, shown_result
-from app.store.db import Database
+from app.store.db import Reader
 from app.store.replicas import ENGINE_LIVES
 
 # state: what is stored, except that a scheduled task reads as ready from its run_at on.
@@ -77,13 +77,13 @@ ONE_TASK = (
 )
 
 
-async def find_task(db: Database, tenant_id: int, task_id: str, *, even_past: bool = False) -> TaskView | None:
+async def find_task(db: Reader, tenant_id: int, task_id: str, *, even_past: bool = False) -> TaskView | None:
     """even_past: also a task whose retention has run out, for the answer of the request that ended it."""
     rows = await db.fetch(ONE_TASK, task_id, tenant_id, even_past)
     return task_view(rows[0]) if rows else None
 
 
-async def find_any(db: Database, task_id: str) -> TaskView | None:
+async def find_any(db: Reader, task_id: str) -> TaskView | None:
     """A task of whichever tenant, for the holder of its lease token."""
     rows = await db.fetch(ONE_TASK, task_id, None, True)
     return task_view(rows[0]) if rows else None
@@ -94,7 +94,7 @@ LIVE_TASKS = (
 )
 
 
-async def find_tasks(db: Database, tenant_id: int, task_ids: Sequence[str]) -> dict[str, TaskView]:
+async def find_tasks(db: Reader, tenant_id: int, task_ids: Sequence[str]) -> dict[str, TaskView]:
     """Those of these tasks that are live, by id."""
     if not task_ids:
         return {}
@@ -108,12 +108,12 @@ select w.id from unnest($1::uuid[]) w(id) where (select t.id from sluice.tasks t
 """
 
 
-async def not_live(db: Database, task_ids: Sequence[str]) -> list[str]:
+async def not_live(db: Reader, task_ids: Sequence[str]) -> list[str]:
     """Those of these tasks that have ended, or never were."""
     return [str(row[0]) for row in await db.fetch(NOT_LIVE, task_ids)]
 
 
-async def queue_ids(db: Database, tenant_id: int, name: str | None) -> list[int]:
+async def queue_ids(db: Reader, tenant_id: int, name: str | None) -> list[int]:
     """All of the tenant's queues, or those that bear or bore this name."""
     rows = await db.fetch(
         "select id from sluice.queues where tenant_id = $1 and ($2::text is null or name = $2)", tenant_id, name
@@ -121,7 +121,7 @@ async def queue_ids(db: Database, tenant_id: int, name: str | None) -> list[int]
     return [row[0] for row in rows]
 
 
-async def handler_ids(db: Database, tenant_id: int, name: str) -> list[int]:
+async def handler_ids(db: Reader, tenant_id: int, name: str) -> list[int]:
     """The handlers that bear or bore this name."""
     rows = await db.fetch("select id from sluice.handlers where tenant_id = $1 and name = $2", tenant_id, name)
     return [row[0] for row in rows]
@@ -169,7 +169,7 @@ LIVE_STATES = {"ready": "(t.state = 0 or t.state = 2 and t.run_at <= clock_times
 ENDED_STATES = {"succeeded": 3, "dead": 4, "cancelled": 5}
 
 
-async def list_tasks(db: Database, query: TaskQuery) -> list[TaskView]:
+async def list_tasks(db: Reader, query: TaskQuery) -> list[TaskView]:
     """Goes queue by queue: each contributes at most a page from an index that ends at (queue, id); a batch has its own."""
     c = _Conditions()
     c.add(list(query.queue_ids), "t.queue_id = any({}::bigint[])", "t.queue_id = any({}::bigint[])")
@@ -243,7 +243,7 @@ where number < $3 order by number desc limit $4
 """
 
 
-async def list_attempts(db: Database, tenant_id: int, task_id: str, before: int, limit: int) -> list[AttemptView]:
+async def list_attempts(db: Reader, tenant_id: int, task_id: str, before: int, limit: int) -> list[AttemptView]:
     """Newest first, those numbered below `before`."""
     return [
         AttemptView(r[0], r[1], r[2], _at(r[3]) or "", _at(r[4]), r[5], r[6], r[7], r[8], r[9])

@@ -57,6 +57,14 @@ DATABASE_UNAVAILABLE = _event(
     "database_unavailable", ERROR, "A statement found no database; said once an outage.", "statement", "error"
 )
 DATABASE_BACK = _event("database_back", INFO, "The database answers again.", "outage_seconds")
+CONNECTIONS_SHORT = _event(
+    "connections_short",
+    WARNING,
+    "The server has fewer connections left than this replica is set to take; it goes on with those, or waits for more.",
+    "wanted",
+    "got",
+    "hint",
+)
 STATEMENT_FAILED = _event(
     "statement_failed", WARNING, "A grouped statement failed and is repeated in parts.", "statement", "size", "error"
 )

@@ -142,7 +142,6 @@ async def test_what_another_replica_ends_is_told_within_a_look(
 async def test_200_waiters_share_one_question_and_hold_no_connection(
     start_replica: StartReplica, handler: Handler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.store.db.POOL_SIZE", 5)
     asked: list[tuple[float, int]] = []
     not_live = views.not_live
 
@@ -153,7 +152,7 @@ async def test_200_waiters_share_one_question_and_hold_no_connection(
     monkeypatch.setattr(views, "not_live", counted)
     until = asyncio.Event()
     handler.script(Reply(until=until))
-    replica = await start_replica()
+    replica = await start_replica(database_connections=8)
     everybody = httpx2.Limits(max_connections=250)
     async with httpx2.AsyncClient(base_url=replica.url, trust_env=False, timeout=60, limits=everybody) as client:
         api = Api(client, replica.url)
