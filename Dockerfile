@@ -5,7 +5,10 @@ FROM python:3.11-slim-bookworm AS build
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1
 WORKDIR /srv/sluice
 COPY requirements/ requirements/
-RUN python -m venv /tools \
+# Behind a proxy that inspects TLS: docker build --secret id=ca,src=/path/to/ca.pem
+RUN --mount=type=secret,id=ca \
+    if [ -f /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca SSL_CERT_FILE=/run/secrets/ca; fi \
+    && python -m venv /tools \
     && /tools/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements/uv.txt \
     && /tools/bin/uv pip sync --python /tools/bin/python --require-hashes requirements/dev.txt requirements/uv.txt \
     && python -m venv --without-pip /opt/sluice \

@@ -17,7 +17,8 @@ tasks = typer.Typer(help="List, show, enqueue, cancel and retry tasks.", no_args
 LIST = ("id", "queue", "type", "state", "attempt", "created (UTC)", "why")
 ATTEMPTS = ("attempt", "started (UTC)", "took", "outcome", "status", "replica", "error")
 SHOWN_CHARACTERS = 2_000
-MAX_WAIT_SECONDS = 60.0
+MAX_WAIT_SECONDS = 50.0
+"""Many proxies cut a request at 60."""
 
 Wait = Annotated[
     float, typer.Option("--wait", min=0, max=MAX_WAIT_SECONDS, help="Wait so many seconds for the task's end.")

@@ -9,12 +9,19 @@ PAGES = sorted(
     for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md"))
     if "reference" not in path.parts
 )
+_FILE = re.compile(r"(?:#|//) ([\w-]+\.(?:py|js|yaml))\b")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def blocks(path: Path, language: str) -> list[str]:
     """The fenced blocks of a page in this language, in their order."""
     return [text for found, text in _FENCE.findall(path.read_text()) if found == language]
+
+
+def files(path: Path) -> dict[str, str]:
+    """The page's files: blocks whose first line is a comment that begins with a file's name."""
+    named = ((_FILE.match(text), text) for _, text in _FENCE.findall(path.read_text()))
+    return {found[1]: text for found, text in named if found}
 
 
 def anchors(path: Path) -> set[str]:

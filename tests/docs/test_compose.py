@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 import tomllib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -142,6 +143,21 @@ def test_the_image_runs_what_is_locked_as_a_user_without_rights() -> None:
     assert "/tools" not in last
     assert re.search(r"^USER 10001$", last, re.MULTILINE)
     assert re.search(r"^HEALTHCHECK ", last, re.MULTILINE)
+
+
+def test_all_start_again_by_themselves(services: dict[str, Any]) -> None:
+    assert {service["restart"] for service in services.values()} == {"unless-stopped"}
+
+
+def test_the_build_trusts_the_certificates_it_is_given() -> None:
+    """Each step that fetches something gets them, as its line of shell says."""
+    steps = re.findall(r"^RUN ((?:.*\\\n)*.*)", DOCKERFILE, re.MULTILINE)
+    for step in steps:
+        script = step.replace("--mount=type=secret,id=ca \\\n", "")
+        assert subprocess.run(["sh", "-n", "-c", script]).returncode == 0, script
+        fetches = "requirements/" in script
+        assert fetches == step.startswith("--mount=type=secret,id=ca ")
+        assert not fetches or "PIP_CERT=/run/secrets/ca SSL_CERT_FILE=/run/secrets/ca" in script
 
 
 def test_the_guide_uses_the_keys_of_the_compose_file(services: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ def test_the_index_names_every_concept_guide_and_runbook() -> None:
 @pytest.mark.parametrize("record", DECISIONS, ids=lambda record: record.stem)
 def test_a_decision_record_is_numbered_and_short(record: Path) -> None:
     text = record.read_text()
-    assert re.match(rf"# {record.name[:4]}\.? \S", text)
+    assert re.match(rf"# {record.name[:4]}[.:]? \S", text)
     assert len(text.splitlines()) <= 40
     numbers = [other.name[:4] for other in DECISIONS]
     assert numbers.count(record.name[:4]) == 1

@@ -2,13 +2,13 @@
 
 import asyncio
 import shutil
-import socket
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from tests.docs.pages import ROOT, blocks
+from tests.docs.ports import free_ports
 from tests.support import poll
 
 pytestmark = [
@@ -23,14 +23,6 @@ trap 'kill $(jobs -p) 2> /dev/null; wait' EXIT
 touch done
 read -r _ || true
 """
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [bound.getsockname()[1] for bound in sockets]
-    for bound in sockets:
-        bound.close()
-    return ports
 
 
 def the_tour() -> str:

@@ -1,0 +1,38 @@
+"""What the guide for newcomers from elsewhere calls missing is missing, and the routes it names are there."""
+
+import json
+import re
+
+from tests.docs.pages import ROOT
+
+GUIDE = (ROOT / "docs" / "guides" / "coming-from.md").read_text()
+OPENAPI = (ROOT / "openapi" / "openapi.json").read_text()
+
+MISSING = {
+    "`maxDispatchesPerSecond`": '"(max_rate|rate|rate_limit|max_per_second)"',
+    "OIDC and OAuth tokens": "oidc|oauth",
+    "message group (FIFO)": '"(group|group_key|order_key|message_group)"',
+    "callback, failure callback": "callback",
+    "rate per period": '"(max_rate|rate_limit|period_seconds)"',
+    "URL groups": '"(urls|handlers)": {"type": "array"',
+    "`rate_limit`": '"(max_rate|rate_limit)"',
+    "`solar` schedules": "sunrise|sunset|solar",
+}
+"""What is said to be missing, and what the API would have if it were not."""
+
+
+def test_what_is_called_missing_is_missing() -> None:
+    called = {line.split(" | ")[0].removeprefix("| ") for line in GUIDE.splitlines() if "**missing**" in line}
+    assert called == MISSING.keys()
+    queues = {path: item for path, item in json.loads(OPENAPI)["paths"].items() if "batches" not in path}
+    described = json.dumps(queues) + json.dumps(
+        {name: schema for name, schema in json.loads(OPENAPI)["components"]["schemas"].items() if "Batch" not in name}
+    )
+    for what, mark in MISSING.items():
+        assert not re.search(mark, described, re.IGNORECASE), f"{what} is there"
+
+
+def test_every_route_that_is_named_exists() -> None:
+    paths = {re.sub(r"{\w+}", "{}", path) for path in json.loads(OPENAPI)["paths"]}
+    named = {re.sub(r"{\w+}", "{}", path) for path in re.findall(r"(?:GET|PUT|POST|DELETE) (/[\w/{}]+)", GUIDE)}
+    assert named and named <= paths

@@ -1,0 +1,293 @@
+"""Every guide and every runbook, gone through from top to bottom as a reader would, each beside a Sluice of its own."""
+
+import json
+import re
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.docs.pages import ROOT, blocks
+from tests.docs.reader import Reader, reader
+from tests.sluices import Replica
+from tests.support import poll
+from tests.wire.api import Api, good
+
+pytestmark = [
+    pytest.mark.ci,
+    pytest.mark.anyio,
+    pytest.mark.skipif(shutil.which("curl") is None, reason="it is told in curl"),
+]
+
+DOCS = ROOT / "docs"
+NOT_WALKED = {
+    "guides/coming-from.md": "tables, and no line of shell",
+    "guides/containers.md": "starts containers; test_compose.py holds it to the compose file",
+    "guides/installing.md": "fetches packages; tests/install builds, installs and runs what it speaks of",
+    "guides/behind-a-proxy.md": "has no line of shell; test_proxies.py runs its configuration",
+}
+Walk = Callable[["Page"], Awaitable[None]]
+WALKS: dict[str, Walk] = {}
+
+
+@dataclass
+class Page:
+    """A page being read: `on` types its next block of shell."""
+
+    reader: Reader
+    api: Api
+    left: list[str]
+    said: list[str] = field(default_factory=list)
+
+    async def on(self) -> str:
+        self.said.append(await self.reader.types(self.left.pop(0)))
+        return self.said[-1]
+
+    async def to_the_end(self) -> str:
+        while self.left:
+            await self.on()
+        return "".join(self.said)
+
+
+def walk(page: str) -> Callable[[Walk], Walk]:
+    def registered(steps: Walk) -> Walk:
+        WALKS[page] = steps
+        return steps
+
+    return registered
+
+
+def answers(said: str) -> list[Any]:
+    """What stands there as JSON, one after another."""
+    found, decoder, at = [], json.JSONDecoder(), 0
+    while at < len(said):
+        value, at = decoder.raw_decode(said, at)
+        found.append(value)
+        at += len(said[at:]) - len(said[at:].lstrip())
+    return found
+
+
+@walk("guides/handlers.md")
+async def handlers(page: Page) -> None:
+    await page.on()
+    said = (await page.on()).replace(": ", ":")
+    assert '"state":"succeeded"' in said and '"result":{"greeting":"Hello, Ada!"}' in said
+    assert '"status":200' in (await page.to_the_end()).replace(": ", ":")
+
+
+@walk("guides/fan-out.md")
+async def fan_out(page: Page) -> None:
+    await page.on()
+    await page.on()
+    [closing] = await page.api.pages("/tasks", queue="closing", include="payload")
+    assert closing["payload"] == {"month": "2026-11"}
+    [*_, root] = await page.api.pages("/tasks", queue="months")
+    made = await page.api.pages("/tasks", batch=root["id"], include="payload")
+    customers = [task["payload"]["customer"] for task in made if task["queue"] == "statements"]
+    assert sorted(customers) == list(range(1, 251)) and len(made) == 253
+    await page.on()
+    [done] = await page.api.pages("/tasks", queue="imports")
+    assert (done["state"], done["result"]) == ("succeeded", {"customers": 1})
+
+
+@walk("guides/pull-workers.md")
+async def pull_workers(page: Page) -> None:
+    await page.on()
+    assert '"result":19' in await page.on()
+    assert '"result":{"letters":7}' in (await page.on()).replace(": ", ":")
+
+
+@walk("guides/long-tasks.md")
+async def long_tasks(page: Page) -> None:
+    said = await page.on()
+    assert '"result":12' in said and '"progress":{"done":3,"of":3}' in said
+    await page.on()
+    [export] = await page.api.pages("/tasks", queue="exports")
+    assert (export["state"], export["result"], export["progress"]) == ("succeeded", {"rows": 17}, 0.5)
+
+
+@walk("guides/retries-and-dead-letters.md")
+async def retries(page: Page) -> None:
+    await page.on()
+    said = await page.on()
+    assert '"reason":"attempts_exhausted"' in said and '"payload":{"to": "ada"}' in said
+    assert '"state":"succeeded"' in await page.on()
+    assert '"matched":0' in await page.on()
+
+
+@walk("guides/idempotency.md")
+async def idempotency(page: Page) -> None:
+    said = (await page.on()).lower()
+    assert said.index("http/1.1 201") < said.index("http/1.1 200") < said.index("idempotent-replayed: true")
+    assert len(await page.api.pages("/tasks", queue="bookings")) == 1
+
+
+@walk("guides/batches.md")
+async def batches(page: Page) -> None:
+    await page.on()
+    assert (await page.on()).count('"status":201') == 3
+    [batch] = await page.api.pages("/batches")
+
+    async def completed() -> bool:
+        return bool(good(await page.api.get(f"/batches/{batch['id']}"))["completed_at"])
+
+    await poll(completed, 30)
+    assert (await page.on()).count('"percent":100.0') == 2
+    await page.on()
+    [posting] = await page.api.pages("/tasks", queue="posting", include="payload")
+    assert posting["payload"] == {"mailing": 7}
+
+
+@walk("guides/definitions.md")
+async def definitions(page: Page) -> None:
+    shown, _ = blocks(DOCS / "guides" / "definitions.md", "text")
+    shown = page.reader.with_ports(shown)
+    assert await page.on() == f"{shown}{shown}Applied.\n0 to create, 0 to change, 0 to delete, 4 as it is.\n\n"
+    assert good(await page.api.get("/queues/mail"))["max_concurrency"] == 200
+    pruned = await page.on()
+    assert pruned.count("- schedule newsletter\n") == 2
+    assert (await page.api.get("/schedules/newsletter")).status_code == 404
+    assert good(await page.api.get("/limits")) == {"max_concurrency": 5}
+    await page.on()
+    assert good(await page.api.get("/queues/mail"))["max_concurrency"] == 20
+
+
+async def ledger(page: Page, name: str, count: int) -> list[dict[str, Any]]:
+    """The rows of so many runs, newest first, once all of them have ended."""
+
+    async def there() -> list[dict[str, Any]]:
+        rows = [row for row in await page.api.pages(f"/schedules/{name}/history") if row["task_id"]]
+        return rows if len(rows) == count and all(row["completed_at"] for row in rows) else []
+
+    return await poll(there, 60, every_seconds=0.1)
+
+
+@walk("guides/schedules.md")
+async def schedules(page: Page) -> None:
+    assert '"reading":"At 06:00 on Monday through Friday, Europe/Berlin time' in await page.on()
+    said = await page.on()
+    assert '"local":"2027-03-14T03:00:00-04:00"' in said and re.search(r"T06:00:00\+0[12]:00", said)
+    said = await page.on()
+    assert said.index('"paused":true') < said.index('"cause":"trigger"') < said.index('"paused":false')
+    await ledger(page, "daily", 1)
+    assert '{"matched":22,"started":1,"waiting":21,"passed_over":0,"skipped":0}' in await page.on()
+    rows = await ledger(page, "daily", 23)
+    assert {row["outcome"] for row in rows} == {"ran_ok"}
+    assert min(row["nominal_at"] for row in rows) == "2026-03-02T05:00:00.000000Z"
+    assert (await page.on()).count('"outcome":"ran_ok"') == 10
+
+
+DAY = [f"2026-03-28T{hour:02}:00:00.000000Z" for hour in range(24)]
+
+
+async def hourly(page: Page, **fields: Any) -> str:
+    """A schedule, whose queue nobody works on; the runbooks speak of one named so."""
+    (await page.api.put("/queues/reports", json={})).raise_for_status()
+    body = {"queue": "reports", "payload": None, "cron": "0 0 1 1 *", **fields}
+    return str(good(await page.api.put("/schedules/hourly", json=body), 201)["id"])
+
+
+async def settle_all(page: Page) -> None:
+    """As a worker that succeeds with everything it is given."""
+    while tasks := good(await page.api.post("/queues/reports/leases", json={"max_tasks": 100}))["tasks"]:
+        for task in tasks:
+            token = {"sluice-lease-token": task["lease_token"]}
+            good(await page.api.post(f"/tasks/{task['id']}/complete", json={}, headers=token))
+
+
+@walk("runbooks/backfill-a-day.md")
+async def backfill(page: Page) -> None:
+    await hourly(page, cron="0 * * * *", end_at="2026-03-29T00:00:00Z")
+    await page.on()
+    empty, preview = answers(await page.on())
+    assert empty["items"] == [] and len(preview["times"]) == 24
+    [made] = answers(await page.on())
+    assert made == {"matched": 24, "started": 24, "waiting": 0, "passed_over": 0, "skipped": 0}
+    rows, failed = answers(await page.on())
+    assert sorted(row["nominal_at"] for row in rows["items"]) == DAY and failed["items"] == []
+    assert {(row["cause"], row["outcome"]) for row in rows["items"]} == {("backfill", "running")}
+    cancelled = answers(await page.on())
+    assert len(cancelled) == 24 and all(batch["cancelled_at"] for batch in cancelled)
+    assert {row["outcome"] for row in await ledger(page, "hourly", 24)} == {"cancelled"}
+
+
+@walk("runbooks/schedule-did-not-fire.md")
+async def did_not_fire(page: Page) -> None:
+    await hourly(page)
+    good(await page.api.post("/queues/reports/pause"))
+    good(await page.api.post("/schedules/hourly/trigger", json={}))
+    good(await page.api.post("/schedules/hourly/pause"))
+    await page.on()
+    shown, preview = answers(await page.on())
+    assert shown["paused_reason"] == "paused by request" and len(preview["times"]) == 5
+    [history] = answers(await page.on())
+    assert [row["outcome"] for row in history["items"]] == ["running"]
+    [status] = answers(await page.on())
+    [row] = status["schedules"]
+    assert (row["schedule"], row["paused"], row["overdue_seconds"]) == ("hourly", True, 0)
+    assert ("all", False) in [(replica["roles"], replica["silent"]) for replica in status["replicas"]]
+    task, attempts = answers(await page.on())
+    assert task["waiting_for"] == "queue_paused" and attempts["items"] == []
+
+
+@walk("runbooks/schedule-is-late.md")
+async def is_late(page: Page) -> None:
+    await hourly(page, overlap="buffer_one")
+    for _ in range(2):
+        good(await page.api.post("/schedules/hourly/trigger", json={}))
+    [history] = answers(await page.on())
+    assert [row["outcome"] for row in history["items"]] == ["waiting", "running"]
+    assert "sluice_loop_lag_seconds" in await page.on()
+    running, batch, tasks = answers(await page.on())
+    assert [row["batch_id"] for row in running["items"]] == [batch["id"]] and tasks["items"] == []
+    task, stats = answers(await page.on())
+    assert task["waiting_for"] in ("worker", "no_worker") and stats["queue"] == "reports"
+
+
+@walk("runbooks/pause-everything.md")
+async def pause_everything(page: Page) -> None:
+    await hourly(page, cron="every 1 second", overlap="allow_all")
+    kept = await page.api.queue()
+    good(await page.api.post(f"/queues/{kept}/pause"))
+    await page.on()
+    assert (page.reader.folder / "schedules.txt").read_text() == "hourly\n"
+    assert (page.reader.folder / "queues.txt").read_text() == "reports\n"
+    await page.on()
+    paused_at = good(await page.api.get("/schedules/hourly"))["paused_at"]
+    assert good(await page.api.get("/queues/reports"))["paused"]
+    await page.on()
+    over = datetime.fromisoformat(paused_at) + timedelta(seconds=2)
+    await poll(lambda: datetime.now(UTC) > over)
+    await page.on()
+    states = {found["name"]: found["paused"] for found in await page.api.pages("/queues")}
+    assert states == {"reports": False, kept: True}
+    [history] = answers(await page.on())
+    [row] = history["items"]
+    assert row["outcome"] == "paused" and row["nominal_until"] >= paused_at
+    (await page.api.delete("/schedules/hourly")).raise_for_status()
+
+
+@pytest.fixture
+async def page(request: pytest.FixtureRequest, replica: Replica, tmp_path: Path) -> AsyncIterator[Page]:
+    path = DOCS / request.param
+    async with reader(tmp_path, replica.url) as reading:
+        reading.writes(DOCS / "guides" / "handlers.md")  # others build on its handler
+        reading.writes(path)
+        yield Page(reading, Api(replica.client, replica.url), blocks(path, "sh"))
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("page", WALKS, indirect=True)
+async def test_a_page_can_be_followed_from_top_to_bottom(page: Page, request: pytest.FixtureRequest) -> None:
+    await WALKS[request.node.callspec.params["page"]](page)
+    await page.to_the_end()
+
+
+def test_every_guide_and_runbook_is_walked_or_has_a_reason_not_to_be() -> None:
+    pages = {str(page.relative_to(DOCS)) for folder in ("guides", "runbooks") for page in DOCS.glob(f"{folder}/*.md")}
+    assert pages == WALKS.keys() | NOT_WALKED.keys()
+    assert not WALKS.keys() & NOT_WALKED.keys()
