@@ -33,7 +33,7 @@ from app.store.clock import Clock
 from app.store.db import Busy, Database, Refused, Unavailable, Unsuitable
 from app.store.outage import Outage
 from app.store.room import limits_now
-from app.store.vault import open_vault
+from app.store.vault import Vault, VaultError, open_vault
 from app.telemetry import events, logs
 from app.telemetry.logs import get_logger
 from app.telemetry.metrics import Metrics
@@ -82,8 +82,8 @@ class Sluice:
         return rendered
 
 
-async def wait_for_database(dsn: str, direct_dsn: str | None = None) -> None:
-    """Examine the database and migrate it, waiting a while for one that is still starting.
+async def wait_for_database(dsn: str, direct_dsn: str | None = None, *, patient: bool = True) -> None:
+    """Examine the database and migrate it, waiting a while for one that is still starting unless it is not `patient`.
 
     Raises Unavailable, SchemaMismatch, and SettingsError where what is given cannot work.
     """
@@ -96,8 +96,14 @@ async def wait_for_database(dsn: str, direct_dsn: str | None = None) -> None:
         except Unsuitable as error:
             raise SettingsError([f"{str(error)[:1].upper()}{str(error)[1:]}."]) from error
         except Refused as error:
-            raise SettingsError([f"The database lets nobody in so ({error}): check SLUICE_DATABASE_URL."]) from error
+            raise SettingsError(
+                [
+                    f"The database refuses Sluice ({error}): check the user, password and database in SLUICE_DATABASE_URL."
+                ]
+            ) from error
         except Unavailable as error:
+            if not patient:
+                raise
             outage.met("migrate", str(error))
             if time.monotonic() > until:
                 raise
@@ -152,7 +158,7 @@ async def build(settings: Settings, dsn: str, url: str) -> Sluice:
     core = Core(
         db=db,
         clock=Clock(),
-        vault=await open_vault(db, _encryption_key(settings)),
+        vault=await _open_vault(db, settings),
         egress=egress,
         transport=Transport(egress),
         metrics=metrics,
@@ -269,6 +275,13 @@ async def _seed(db: Database, token: str) -> None:
         raise SettingsError(["SLUICE_BOOTSTRAP_KEY has been revoked: take it out, or give a new one."])
 
 
+async def _open_vault(db: Database, settings: Settings) -> Vault:
+    try:
+        return await open_vault(db, _encryption_key(settings))
+    except VaultError as error:
+        raise SettingsError([str(error)]) from error
+
+
 def _encryption_key(settings: Settings) -> bytes | None:
     return None if settings.encryption_key is None else base64.b64decode(settings.encryption_key.get_secret_value())
 
@@ -324,16 +337,17 @@ async def serve(settings: Settings) -> int:
 
 async def migrate(settings: Settings) -> None:
     """Only bring the schema up to date."""
-    async with database(settings):
+    logs.configure(settings.log_level)
+    async with database(settings, patient=True):
         pass
 
 
 @asynccontextmanager
-async def database(settings: Settings) -> AsyncIterator[Database]:
-    """The migrated database by itself, for commands that need no service."""
+async def database(settings: Settings, *, patient: bool = False) -> AsyncIterator[Database]:
+    """The migrated database by itself, for commands that need no service. Somebody sits before them: they do not wait."""
     async with AsyncExitStack() as stack:
         dsn = _running_here(settings) or await _database(settings, stack)
-        await wait_for_database(dsn, _direct(settings))
+        await wait_for_database(dsn, _direct(settings), patient=patient)
         db = Database(dsn, _direct(settings), split(MIN_CONNECTIONS))
         await db.open(hold=False)
         stack.push_async_callback(db.close)
@@ -341,16 +355,19 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 
 
 async def create_key(settings: Settings, tenant: str, scope: str) -> str:
+    logs.configure("warning")
     async with database(settings) as db:
         return await keys.create(db, tenant, scope)
 
 
 async def list_keys(settings: Settings) -> list[dict[str, Any]]:
+    logs.configure("warning")
     async with database(settings) as db:
         return await keys.list_keys(db)
 
 
 async def revoke_key(settings: Settings, key_id: str) -> bool:
     """Returns once no replica accepts the key any more."""
+    logs.configure("warning")
     async with database(settings) as db:
         return await keys.revoke(db, key_id)

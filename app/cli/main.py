@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import typer
 
 from app.cli import definitions, queues, status
-from app.cli.failures import Failure
+from app.cli.failures import REFUSED, UNREACHABLE, USAGE, Failure
 from app.cli.tasks import tasks
 from app.cli.work import work
 from app.settings import Settings, SettingsError, load, unknown_variables
@@ -27,8 +27,6 @@ cli.add_typer(keys, name="keys")
 cli.command()(work)
 cli.add_typer(tasks, name="tasks")
 
-USAGE_ERROR = 2
-
 
 def run() -> None:
     """The entry point: what the user can mend is told in a sentence, the rest with its traceback."""
@@ -37,7 +35,7 @@ def run() -> None:
     except SettingsError as error:
         for line in error.lines:
             _say(line)
-        sys.exit(USAGE_ERROR)
+        sys.exit(USAGE)
     except Failure as failure:
         _say(failure.text)
         sys.exit(failure.code)
@@ -46,7 +44,7 @@ def run() -> None:
         if said is None:
             raise
         _say(said)
-        sys.exit(1)
+        sys.exit(UNREACHABLE if _is_unreachable(error) else REFUSED)
 
 
 @cli.command()
@@ -177,6 +175,12 @@ def _plainly(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
         return f"Cannot listen there ({error.strerror}): choose another --host or --port."
     return None
+
+
+def _is_unreachable(error: Exception) -> bool:
+    from app.store.db import Unavailable
+
+    return isinstance(error, Unavailable)
 
 
 def _settings(**options: Any) -> Settings:

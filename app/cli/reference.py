@@ -44,6 +44,9 @@ def settings_page() -> str:
         "They exit with 0 when it is done, 1 when it was refused, 2 when the command line is wrong, 3 when nothing answers there.",
         "`sluice plan --check` exits with 2 when something would change.",
         "",
+        "`sluice up`, `migrate` and `keys` exit with 2 when a setting cannot be used (a wrong password, database or encryption key",
+        "is one), with 3 when the database cannot be reached. `up` and `migrate` wait half a minute for it, `keys` does not.",
+        "",
         "Traces are sent when `OTEL_EXPORTER_OTLP_ENDPOINT` is set, as OpenTelemetry defines it.",
     ]
     return "\n".join(lines) + "\n"

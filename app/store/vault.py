@@ -62,8 +62,12 @@ def _wrap(data_key: bytes, encryption_key: bytes) -> bytes:
 
 def _unwrap(wrapped: bytes, encryption_key: bytes | None) -> bytes:
     if encryption_key is None:
-        raise VaultError("this database's secrets are sealed with an encryption key: set SLUICE_ENCRYPTION_KEY to it")
+        raise VaultError(
+            "The secrets in this database are sealed with an encryption key: set SLUICE_ENCRYPTION_KEY to it."
+        )
     try:
         return AESGCM(encryption_key).decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], b"keyring")
     except InvalidTag:
-        raise VaultError("SLUICE_ENCRYPTION_KEY is not the key this database's secrets were sealed with") from None
+        raise VaultError(
+            "SLUICE_ENCRYPTION_KEY is not the key that the secrets in this database were sealed with: set it to that one."
+        ) from None

@@ -1,10 +1,13 @@
 """`sluice keys` and `sluice migrate` on a database, and what they say when there is none."""
 
 import json
-from collections.abc import Callable
+import logging
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
+import structlog
 
 from app.cli.main import run
 
@@ -17,10 +20,21 @@ class Ended:
 
 
 Command = Callable[..., Ended]
+KEYS = (("keys", "list", "--json"), ("keys", "create", "--tenant", "acme"), ("keys", "revoke", "k"))
 
 
 @pytest.fixture
-def sluice(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def own_logs() -> Iterator[None]:
+    """A command sets up the logs of its process."""
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level, structlog.get_config())
+    yield
+    root.handlers[:], root.level = before[0], before[1]
+    structlog.configure(**before[2])
+
+
+@pytest.fixture
+def sluice(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own_logs: None) -> Command:
     """The command in this process: only its imports would take time in one of its own."""
 
     def sluice(*arguments: str, database_url: str) -> Ended:
@@ -60,9 +74,34 @@ def test_keys_are_refused_in_a_sentence(sluice: Command, database_url: str) -> N
 
 def test_a_database_that_is_away_is_told_in_a_sentence(sluice: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.main.DATABASE_WAIT_SECONDS", 0)
-    ended = sluice("migrate", database_url="postgresql://127.0.0.1:1/none")
-    assert ended.returncode == 1
-    assert "The database cannot be reached" in ended.stderr
+    for command in (("migrate",), *KEYS):
+        ended = sluice(*command, database_url="postgresql://127.0.0.1:1/none")
+        assert (ended.returncode, ended.stdout) == (3, ""), command
+        assert "The database cannot be reached" in ended.stderr.splitlines()[-1]
+        assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("command", KEYS, ids=" ".join)
+def test_whoever_sits_before_a_command_is_not_made_to_wait_for_a_database(
+    sluice: Command, command: tuple[str, ...]
+) -> None:
+    began = time.monotonic()
+    ended = sluice(*command, database_url="postgresql://127.0.0.1:1/none")
+    assert time.monotonic() - began < 10
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("The database cannot be reached")
+
+
+@pytest.mark.parametrize("change", [("sluice@", "nobody@"), ("/sluice_test", "/no_such")], ids=["user", "database"])
+def test_a_wrong_user_or_database_is_told_in_a_line(
+    sluice: Command, database_url: str, change: tuple[str, str]
+) -> None:
+    """At once, though a start waits for a database that is away."""
+    assert change[0] in database_url
+    ended = sluice("migrate", database_url=database_url.replace(*change))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("The database refuses Sluice (") and line.endswith("in SLUICE_DATABASE_URL.")
 
 
 def test_migrate_makes_the_schema_and_is_content_with_it(sluice: Command, empty_database_url: str) -> None:

@@ -64,14 +64,18 @@ class Proxy:
     async def serving(self) -> AsyncIterator["Proxy"]:
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        user, path = self._target.username or "", self._target.path
-        self.url = f"postgresql://{user}@127.0.0.1:{port}{path}?sslmode=disable"
+        self.url = self.url_as(self._target.username or "", port)
         try:
             yield self
         finally:
             server.close()
             self.cut()
             await asyncio.gather(*self._links, return_exceptions=True)
+
+    def url_as(self, user: str, port: int | None = None) -> str:
+        """The way through it for another user; `user` may be user:password."""
+        port = urlsplit(self.url).port if port is None else port
+        return f"postgresql://{user}@127.0.0.1:{port}{self._target.path}?sslmode=disable"
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._away:
