@@ -27,7 +27,7 @@ MAX_LEASE_SECONDS = 3600.0
 
 async def listening(replica: Replica) -> None:
     """The start of a replica does not wait for it."""
-    hears = "select 1 from pg_stat_activity where datname = current_database() and query ilike 'listen%'"
+    hears = "select 1 from pg_stat_activity where datname = current_database() and query ~* '^(listen|notify)'"
     await poll(lambda: replica.sluice.core.db.fetch(hears))
 
 
@@ -90,7 +90,7 @@ async def test_a_connection_that_has_answered_meanwhile_is_left_alone(behind_pro
     await database.fetch("select 1")
     since = time.monotonic()
     await database.fetch("select 2")
-    connections = set(database._connections)
+    connections = set(database._open)
     ended = database.end_silent(since)
     left = [connection for connection in connections if not connection.is_closed()]
     assert ended == len(connections) - len(left)

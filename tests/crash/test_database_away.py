@@ -59,7 +59,9 @@ async def test_a_replica_hears_the_hints_of_others_again_after_an_outage(
 ) -> None:
     api = Api(behind_proxy.client, behind_proxy.url)
     queue = await api.queue_to(handler.url)
-    listening = "select count(*) from pg_stat_activity where datname = current_database() and query ilike 'listen%'"
+    listening = (
+        "select count(*) from pg_stat_activity where datname = current_database() and query ~* '^(listen|notify)'"
+    )
 
     async def listeners(wanted: int) -> None:
         async def so_many() -> bool:
