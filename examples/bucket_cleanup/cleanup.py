@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -24,6 +25,8 @@ from s3 import Account, Bucket, S3Error
 
 FOLLOW_UPS = "application/vnd.sluice.tasks+json"
 TOLERANCE_SECONDS = 300
+MAX_BODY_BYTES = 1_048_576
+SILENCE_SECONDS = 30
 PAGE, BATCH = int(os.environ.get("PAGE", "1000")), int(os.environ.get("BATCH", "100"))
 PAST_ALL = "\U0010ffff"
 """Sorts after every key of a prefix, when it stands behind it."""
@@ -76,8 +79,8 @@ def task(queue: str, payload: dict) -> dict:
 def signed(secrets: str, headers, body: bytes) -> bool:
     """Standard Webhooks: HMAC-SHA256 over id.timestamp.body, under any of our secrets, not longer ago than five minutes."""
     task, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-    if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > TOLERANCE_SECONDS:
-        return False
+    if not re.fullmatch("[0-9]{1,12}", timestamp) or abs(time.time() - int(timestamp)) > TOLERANCE_SECONDS:
+        return False  # strangers send anything
     message = f"{task}.{timestamp}.".encode() + body
     keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets.split()]
     expected = [b"v1," + base64.b64encode(hmac.digest(key, message, hashlib.sha256)) for key in keys]
@@ -87,10 +90,15 @@ def signed(secrets: str, headers, body: bytes) -> bool:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = SILENCE_SECONDS  # then a connection is closed
     server: "Server"
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        size = self.headers.get("content-length", "")
+        if not re.fullmatch("[0-9]{1,7}", size) or int(size) > MAX_BODY_BYTES:
+            self.answer(413, {"error": "at most 1 MiB, with its content-length"}, {"connection": "close"})
+            return
+        body = self.rfile.read(int(size))
         if not signed(self.server.secrets, self.headers, body):
             self.answer(401, {"error": "the signature does not match"})
             return
@@ -116,8 +124,9 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        task, attempt = self.headers.get("webhook-id", "-"), self.headers.get("sluice-attempt", "-")
-        print(f"{args[1]} task {task} attempt {attempt}", flush=True)
+        headers = getattr(self, "headers", None) or {}  # there are none yet when the first line was no HTTP
+        task, attempt = headers.get("webhook-id", "-"), headers.get("sluice-attempt", "-")
+        print(ascii(f"{args[1]} task {task} attempt {attempt}")[1:-1], flush=True)
 
 
 class Server(ThreadingHTTPServer):

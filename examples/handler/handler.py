@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import signal
 import sqlite3
 import sys
@@ -21,6 +22,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 TOLERANCE_SECONDS = 300
 MAX_BODY_BYTES = 1_048_576
+MAX_AMOUNT = 10**12
+SILENCE_SECONDS = 30
 
 
 class Ledger:
@@ -67,8 +70,8 @@ class Ledger:
 def signed(secrets: str, headers, body: bytes) -> bool:
     """Standard Webhooks: HMAC-SHA256 over id.timestamp.body, under any of our secrets, not longer ago than five minutes."""
     task, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-    if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > TOLERANCE_SECONDS:
-        return False
+    if not re.fullmatch("[0-9]{1,12}", timestamp) or abs(time.time() - int(timestamp)) > TOLERANCE_SECONDS:
+        return False  # strangers send anything
     message = f"{task}.{timestamp}.".encode() + body
     keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets.split()]
     expected = [b"v1," + base64.b64encode(hmac.digest(key, message, hashlib.sha256)) for key in keys]
@@ -78,23 +81,25 @@ def signed(secrets: str, headers, body: bytes) -> bool:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = SILENCE_SECONDS  # then a connection is closed
     server: "Server"
 
     def do_POST(self) -> None:
-        size = int(self.headers.get("content-length", 0))
-        if size > MAX_BODY_BYTES:
-            self.close_connection = True
-            self.answer(413, {"error": "too large"}, {"sluice-retry": "no", "connection": "close"})
+        size = self.headers.get("content-length", "")
+        if not re.fullmatch("[0-9]{1,7}", size) or int(size) > MAX_BODY_BYTES:
+            self.answer(
+                413, {"error": "at most 1 MiB, with its content-length"}, {"sluice-retry": "no", "connection": "close"}
+            )
             return
-        body = self.rfile.read(size)
+        body = self.rfile.read(int(size))
         if not signed(self.server.secrets, self.headers, body):
             self.answer(401, {"error": "the signature does not match"})  # tried again: the secret may be mended
             return
         try:
             payload = json.loads(body)
             account, amount = payload["account"], payload["amount"]
-            if not isinstance(account, str) or not isinstance(amount, int):
-                raise TypeError
+            if not isinstance(account, str) or not isinstance(amount, int) or abs(amount) > MAX_AMOUNT:
+                raise ValueError
         except (ValueError, TypeError, KeyError):
             # No later attempt would read better: dead at once, for a person to look at.
             self.answer(422, {"error": "expected account and amount"}, {"sluice-retry": "no"})
@@ -118,8 +123,9 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        task, attempt = self.headers.get("webhook-id", "-"), self.headers.get("sluice-attempt", "-")
-        print(f"{args[1]} task {task} attempt {attempt}", flush=True)
+        headers = getattr(self, "headers", None) or {}  # there are none yet when the first line was no HTTP
+        task, attempt = headers.get("webhook-id", "-"), headers.get("sluice-attempt", "-")
+        print(ascii(f"{args[1]} task {task} attempt {attempt}")[1:-1], flush=True)
 
 
 class Server(ThreadingHTTPServer):

@@ -108,7 +108,7 @@ async def delivered(url: str, secret: str, body: bytes, **headers: str) -> httpx
     given = {
         "webhook-id": "task-1",
         "webhook-timestamp": str(now),
-        "webhook-signature": sign((secret,), "task-1", now, body),
+        "webhook-signature": sign((secret,), headers.get("webhook_id", "task-1"), now, body),
         "content-type": "application/json",
         **{name.replace("_", "-"): value for name, value in headers.items()},
     }
