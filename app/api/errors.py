@@ -121,11 +121,20 @@ def validation_refusal(errors: Sequence[Any]) -> Refusal:
     return invalid(FieldError(pointer(*error["loc"][1:]), _detail(error)) for error in errors)
 
 
+_DETAILS = {
+    "extra_forbidden": "unknown field",
+    "missing": "is required",
+    # the framework's own words name the classes and types of this program
+    "model_type": "expected an object",
+    "model_attributes_type": "expected an object",
+    "dict_type": "expected an object",
+    "list_type": "expected an array",
+}
+
+
 def _detail(error: Any) -> str:
-    if error["type"] == "extra_forbidden":
-        return "unknown field"
-    if error["type"] == "missing":
-        return "is required"
+    if error["type"] in _DETAILS:
+        return _DETAILS[error["type"]]
     message: str = error["msg"]
     return message[:1].lower() + message[1:]
 

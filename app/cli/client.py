@@ -14,6 +14,8 @@ from app.cli.failures import REFUSED, UNREACHABLE, Failure
 TIMEOUT_SECONDS = 30.0
 PAGE = 200
 
+NAMED = {"queue": "queues", "handler": "handlers", "schedule": "schedules", "batch": "batches"}
+"""Filters that name something of its own, and where that is found."""
 NEXT = {
     "unauthenticated": "give a key with SLUICE_KEY or --key; `sluice keys create --tenant NAME` makes one",
     "forbidden": "use a key of a wider scope: `sluice keys create --tenant NAME --scope manage|operate`",
@@ -77,6 +79,12 @@ class Client:
                 return
             if limit is not None:
                 limit -= len(page["items"])
+
+    def check_named(self, filters: dict[str, Any]) -> None:
+        """Nothing has matched these filters: raises Failure if one of them names what is not there."""
+        for noun, collection in NAMED.items():
+            if filters.get(noun) is not None:
+                self.get(f"/{collection}/{filters[noun]}")
 
     def _ask(self, method: str, path: str, **request: Any) -> Any:
         try:

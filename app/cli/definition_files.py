@@ -14,6 +14,7 @@ import yaml
 from app.cli.yaml_faults import Fault, Faults, why
 from app.domain.definitions import SECTIONS
 from app.domain.errors import pointer
+from app.settings import PREFIX
 
 OVERLAYS = "overlays"
 OWNER = "owner"
@@ -115,7 +116,7 @@ class _Trees:
             return Scalar(node.value, node.style is None, line)
         if id(node) in self._around:
             self.faults.append(Fault(line, pointer(*path), "an alias contains itself"))
-            return Scalar("", True, line)
+            return Scalar("", False, line)
         self._around.add(id(node))
         try:
             if isinstance(node, yaml.SequenceNode):
@@ -167,6 +168,11 @@ def _outline_faults(tree: Members) -> Iterator[Fault]:
         yield Fault(line, pointer(OWNER), "expected a name: of the team, or of the file")
     sections = Members(tree.line, {name: part for name, part in tree.by_key.items() if name != OWNER})
     yield from _section_faults(sections, (), {*SECTIONS, OVERLAYS})
+    for section, (_, part) in sections.by_key.items():
+        if section in SECTIONS and section != "limits" and isinstance(part, Members):
+            for name, (at, definition) in part.by_key.items():
+                if _is_null(definition):  # an overlay would leave it out without a word
+                    yield Fault(at, pointer(section, name), "is empty: write {} where every field has its default")
     line, overlays = tree.by_key.get(OVERLAYS, (1, Members(1, {})))
     if not isinstance(overlays, Members):
         yield Fault(line, "/overlays", "expected a mapping of overlays by name, such as dev, staging, prod")
@@ -259,6 +265,10 @@ class _Values:
         name = found[1]
         if not found[0].endswith("}") or _VARIABLE_NAME.fullmatch(name) is None:
             self.faults.append(Fault(line, where, "expected ${NAME}; write $${ for a ${ that is meant as it stands"))
+        elif name.startswith(PREFIX):
+            self.faults.append(
+                Fault(line, where, f"{name} is a setting of Sluice, a key or a password among them: take another name")
+            )
         elif not self._environment.get(name):
             self.faults.append(Fault(line, where, f"the environment variable {name} is not set, or empty"))
         else:

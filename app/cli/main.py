@@ -37,7 +37,10 @@ def run() -> None:
             _say(line)
         sys.exit(USAGE)
     except Failure as failure:
-        _say(failure.text)
+        from app.cli.screen import plain
+
+        for line in failure.text.split("\n"):
+            _say(plain(line))
         sys.exit(failure.code)
     except Exception as error:
         said = _plainly(error)
@@ -197,6 +200,9 @@ def _await(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _print_columns(rows: list[tuple[str, ...]]) -> None:
+    from app.cli.screen import plain
+
+    rows = [tuple(map(plain, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

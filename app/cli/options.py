@@ -26,7 +26,7 @@ def _is_url(text: str) -> bool:
     return text.startswith(("http://", "https://")) and len(text.split("://")[1]) > 0 and text.isprintable()
 
 
-_queue = _checked(is_name, f"not a name: {NAME_RULE}")
+_name = _checked(is_name, f"not a name: {NAME_RULE}")
 
 
 def _ids(values: list[str]) -> list[str]:
@@ -58,8 +58,8 @@ Key = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON on stdout, and problems as JSON on stderr.")]
-Queue = Annotated[str, typer.Argument(metavar="QUEUE", callback=_queue, help="The queue's name.")]
-QueueFilter = Annotated[str | None, typer.Option("--queue", callback=_queue, help="Tasks of this queue.")]
+Queue = Annotated[str, typer.Argument(metavar="QUEUE", callback=_name, help="The queue's name.")]
+QueueFilter = Annotated[str | None, typer.Option("--queue", callback=_name, help="Tasks of this queue.")]
 TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", callback=_ids, help="One or more tasks.")]
 TaskId = Annotated[
     str,
@@ -71,7 +71,17 @@ TaskId = Annotated[
 ]
 Type = Annotated[str | None, typer.Option("--type", help="Tasks of this type.")]
 Tag = Annotated[str | None, typer.Option("--tag", help="Tasks with this tag.")]
-Handler = Annotated[str | None, typer.Option("--handler", help="Tasks for this handler.")]
+Handler = Annotated[str | None, typer.Option("--handler", callback=_name, help="Tasks for this handler.")]
+Schedule = Annotated[str | None, typer.Option("--schedule", callback=_name, help="Runs of this schedule.")]
+Batch = Annotated[
+    str | None,
+    typer.Option(
+        "--batch",
+        metavar="ID",
+        callback=_checked(lambda text: parse_uuid(text) is not None, "not the id of a batch"),
+        help="Tasks of this batch.",
+    ),
+]
 CorrelationId = Annotated[str | None, typer.Option("--correlation-id", help="Tasks of this correlation id.")]
 EndedFrom = Annotated[
     str | None, typer.Option("--ended-from", metavar="INSTANT", help="Ended at this instant or later.")

@@ -7,6 +7,7 @@ import typer
 
 from app.cli import options
 from app.cli.options import AsJson, Key, Queue, Url
+from app.domain.plurals import are, counted
 from app.settings import CLIENT_URL
 
 HEADINGS = (
@@ -91,7 +92,9 @@ def purge(
 
     with Client(url, key, as_json) as client:
         answer = client.post(f"/queues/{queue}/purge", timeout_seconds=PURGE_SECONDS)
-    say_json(answer) if as_json else print(f"{answer['purged']:,} waiting tasks of queue {queue} are cancelled.")
+    purged = answer["purged"]
+    words = f"{counted(purged, 'waiting task')} of queue {queue} {are(purged)} cancelled."
+    say_json(answer) if as_json else print(words)
 
 
 def _do(path: str, words: str, url: str, key: str | None, as_json: bool) -> None:
@@ -140,17 +143,20 @@ def redrive(
             answer = client.post(path, {**filters, "limit": min(REDRIVE_PAGE, limit or REDRIVE_PAGE), "dry_run": True})
         else:
             answer = _redriven(client, path, filters, limit, quiet=as_json)
+        if not answer["matched"]:
+            client.check_named(filters)
     if as_json:
         say_json(answer)
         return
     if dry_run:
-        print(
-            f"{min(answer['matched'], limit or answer['matched']):,} dead tasks of queue {queue} would be ready again."
-        )
+        would = min(answer["matched"], limit or answer["matched"])
+        print(f"{counted(would, 'dead task')} of queue {queue} would be ready again.")
         return
-    print(f"{answer['moved']:,} dead tasks of queue {queue} are ready again.")
-    if answer["remaining"]:
-        print(f"{answer['remaining']:,} that match are still dead: sluice tasks list --queue {queue} --state dead")
+    moved, left = answer["moved"], answer["remaining"]
+    print(f"{counted(moved, 'dead task')} of queue {queue} {are(moved)} ready again.")
+    if left:
+        match = "matches and is" if left == 1 else "match and are"
+        print(f"{left:,} that {match} still dead: sluice tasks list --queue {queue} --state dead")
 
 
 def _redriven(client: Any, path: str, filters: dict[str, Any], limit: int | None, *, quiet: bool) -> dict[str, int]:

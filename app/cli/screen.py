@@ -1,6 +1,7 @@
 """What people see: tables and lines. What tasks carry was written by others, so nothing of it reaches the terminal raw."""
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -66,4 +67,13 @@ def seconds(value: float | None) -> str:
 
 
 def say_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False), flush=True)
+    """Letters as they are. What is not printed but obeyed (controls, what turns the direction of writing) stays an escape."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    print(_BEYOND_ASCII.sub(lambda found: _escaped(found[0]), text), flush=True)
+
+
+_BEYOND_ASCII = re.compile(r"[^\n\x20-\x7e]")
+
+
+def _escaped(letter: str) -> str:
+    return letter if letter.isprintable() else json.dumps(letter)[1:-1]

@@ -66,9 +66,7 @@ def shown(found: dict[str, Any], fault: str | None = None) -> Any:
     from app.cli.screen import seconds as spoken
 
     database = found["database"]
-    head = (
-        f"Sluice {found['version']} · {database['connections']} of {database['max_connections']} database connections"
-    )
+    head = f"Sluice {plain(found['version'])} · {database['connections']} of {database['max_connections']} database connections"
     parts: list[Any] = [Text(head, style="bold")]
     for alarm in found["alarms"]:
         where = f"{alarm['queue']}: " if "queue" in alarm else ""

@@ -9,6 +9,7 @@ import typer
 from app.cli import options
 from app.cli.failures import Failure
 from app.cli.options import AsJson, Key, Queue, TaskId, TaskIds, Url
+from app.domain.plurals import counted
 from app.domain.tasks import MAX_PRIORITY, MIN_PRIORITY, Reason, State
 from app.settings import CLIENT_URL
 
@@ -34,6 +35,8 @@ def list_tasks(
     tag: options.Tag = None,
     handler: options.Handler = None,
     correlation_id: options.CorrelationId = None,
+    schedule: options.Schedule = None,
+    batch: options.Batch = None,
     ended_from: options.EndedFrom = None,
     ended_to: options.EndedTo = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
@@ -53,11 +56,15 @@ def list_tasks(
         "tag": tag,
         "handler": handler,
         "correlation_id": correlation_id,
+        "schedule": schedule,
+        "batch": batch,
         "ended_from": ended_from,
         "ended_to": ended_to,
     }
     with Client(url, key, as_json) as client:
         found = list(client.pages("/tasks", limit, **filters))
+        if not found:
+            client.check_named(filters)
     if as_json:
         say_json(found)
         return
@@ -78,7 +85,7 @@ def list_tasks(
     ]
     console().print(table(LIST, rows))
     if len(found) == limit:
-        console(stderr=True).print(f"Shown are the newest {limit}; --limit shows more.", style="dim")
+        console(stderr=True).print(f"Only the newest {counted(limit, 'task')}; --limit shows more.", style="dim")
 
 
 def _why(task: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ import msgspec
 
 from app.cli.client import NEXT
 from app.cli.failures import Failure
+from app.cli.screen import plain
 from app.cli.worker_command import Command, verdict
 
 WAIT_SECONDS = 30.0
@@ -274,4 +275,4 @@ def _problem(reply: httpx2.Response) -> dict[str, Any]:
 
 
 def say(line: str) -> None:
-    print(f"{datetime.now().astimezone():%H:%M:%S} {line}", file=sys.stderr, flush=True)
+    print(f"{datetime.now().astimezone():%H:%M:%S} {plain(line)}", file=sys.stderr, flush=True)

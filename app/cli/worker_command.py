@@ -17,6 +17,9 @@ import msgspec
 
 from app.domain.errors import Refusal
 from app.domain.ijson import MAX_DEPTH, is_deeper, parse_ijson
+from app.settings import PREFIX
+
+URL = PREFIX + "URL"
 
 MAX_RESULT_BYTES = 65_536
 """Of bytes, of JSON, or of text as JSON; the service refuses more."""
@@ -57,7 +60,7 @@ class Command:
         limit = "" if memory_mb is None else f"ulimit -v {_kilobytes(memory_mb)} || exit 126; "
         process = await asyncio.create_subprocess_exec(
             *("/bin/sh", "-c", f'{limit}exec /bin/sh -c "$1"', "sh", line),
-            env={**os.environ, **environment},
+            env={**handed_on(os.environ), **environment},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -108,6 +111,11 @@ class Command:
             sys.stderr.buffer.write(part)
             sys.stderr.buffer.flush()
             self._errors = (self._errors + part)[-ERROR_TAIL_BYTES:]
+
+
+def handed_on(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a command gets of the worker's environment: of our variables the address alone, for others are or name secrets."""
+    return {name: value for name, value in environment.items() if name == URL or not name.startswith(PREFIX)}
 
 
 def _kilobytes(memory_mb: int) -> int:

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from app.domain.instants import format_instant
-from app.domain.plurals import counted
+from app.domain.plurals import are, counted
 from app.domain.tasks import NO_WORKER_SECONDS
 from app.service.context import Core
 from app.store import replicas, schedules, stats
@@ -156,18 +156,22 @@ def _alarms(queues: Sequence[QueueOverview], health: DatabaseHealth, alive: Sequ
         if row.handler_enabled is False:
             why = f" ({row.disabled_reason})" if row.disabled_reason else ""
             yield _queue_alarm(
-                row, "handler_disabled", f"handler {row.handler} is disabled{why}, {counted(row.ready, 'task')} waiting"
+                row,
+                "handler_disabled",
+                f"handler {row.handler} is disabled{why}: {counted(row.ready, 'task')} {are(row.ready)} waiting for it",
             )
     yield from _worker_alarms(queues)
     for row in queues:
         if row.paused and row.ready:
-            yield _queue_alarm(row, "queue_paused", f"the queue is paused, {counted(row.ready, 'task')} waiting")
+            yield _queue_alarm(
+                row, "queue_paused", f"the queue is paused while {counted(row.ready, 'task')} {are(row.ready)} ready"
+            )
     for row in queues:
         if row.dead_lately:
             yield _queue_alarm(
                 row,
                 "tasks_dying",
-                f"{counted(row.dead_lately, 'task')} died in the last 15 minutes; {row.dead:,} dead can be redriven",
+                f"{counted(row.dead_lately, 'task')} died in the last 15 minutes; {counted(row.dead, 'dead one')} can be redriven",
             )
 
 
@@ -191,8 +195,8 @@ def _limit_alarms(queues: Sequence[QueueOverview]) -> Iterator[Alarm]:
         if limit is not None and running >= limit and ready:
             yield {
                 "code": "global_limit",
-                "message": f"tenant {tenant} runs {running} of at most {counted(limit, 'task')} over all queues, and {ready} more "
-                "wait; PUT /limits changes that limit",
+                "message": f"tenant {tenant} runs {running} of at most {counted(limit, 'task')} over all queues, {ready} more "
+                "waiting; PUT /limits changes that limit",
                 "tenant": tenant,
             }
 

@@ -6,11 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
+from uuid import uuid4
 
 import httpx2
 import pytest
 
-from tests.cli.conftest import Command, Scripted
+from tests.cli.conftest import Command, Ended, Scripted
 from tests.sluices import ROOT
 from tests.wire.api import fresh
 
@@ -109,6 +110,54 @@ def test_a_list_is_filtered_and_paged(ask: Command, queue: str) -> None:
     ] and "--limit shows more" in few.err
     none = ask("tasks", "list", "--queue", queue, "--state", "dead")
     assert (none.code, none.out, none.err) == (0, "", "No task matches.\n")
+    assert ask("tasks", "list", "--queue", queue, "--state", "dead", "--json").json == []
+
+
+@pytest.mark.parametrize("noun", ["queue", "handler", "schedule", "batch"])
+def test_a_list_of_tasks_of_nothing_says_so(ask: Command, noun: str) -> None:
+    named = str(uuid4()) if noun == "batch" else "nosuch"
+    ended = ask("tasks", "list", f"--{noun}", named)
+    assert (ended.code, ended.out, "No task matches" in ended.err) == (1, "", False)
+    assert ended.err.startswith(f"{noun}_not_found: there is no {noun} {named}")
+    ended = ask("tasks", "list", f"--{noun}", named, "--json")
+    assert (ended.code, ended.out, ended.problem["code"]) == (1, "", f"{noun}_not_found")
+    assert ask("tasks", "list", f"--{noun}", "no name").code == 2
+
+
+def test_a_redrive_for_a_handler_that_is_not_there_says_so(ask: Command, queue: str) -> None:
+    for more in ([], ["--dry-run"]):
+        ended = ask("redrive", queue, "--handler", "nosuch", *more)
+        assert ended.code == 1 and ended.err.startswith("handler_not_found: ")
+
+
+HOSTILE = "a\x7f\x9b31m\u202egnp.\u2066\u200b\u200e\ufeff\u2028\U000e0041é漢"
+
+
+def told_plainly(ended: Ended) -> bool:
+    return "é漢" in ended.out and all(letter.isprintable() or letter == "\n" for letter in ended.out)
+
+
+def test_what_a_terminal_would_obey_stays_escaped_in_json_too(
+    ask: Command, command: Command, scripted: Scripted, queue: str
+) -> None:
+    made = ask("tasks", "enqueue", queue, json.dumps(HOSTILE), "--json")
+    for ended in (made, ask("tasks", "show", made.json["id"], "--json")):
+        assert told_plainly(ended) and ended.json["payload"] == HOSTILE
+        assert all(escape in ended.out for escape in ("\\u007f", "\\u009b", "\\u202e", "\\u2066", "\\udb40\\udc41"))
+    assert told_plainly(ask("tasks", "show", made.json["id"]))
+    task = {"id": "1", "queue": "q", "type": HOSTILE, "state": "dead", "reason": None, "last_error": HOSTILE}
+    for as_json in ([], ["--json"]):
+        scripted.answer({"items": [task | {"attempt": 1, "max_attempts": 1, "created_at": ""}], "next_cursor": None})
+        assert told_plainly(command("tasks", "list", *as_json, SLUICE_URL=scripted.url))
+
+
+def test_what_a_service_refuses_with_does_not_steer_the_terminal(command: Command, scripted: Scripted) -> None:
+    body = {"code": "invalid", "detail": HOSTILE, "errors": [{"pointer": f"/{HOSTILE}", "detail": HOSTILE}]}
+    for as_json in ([], ["--json"]):
+        scripted.answer(body, 422, "application/problem+json")
+        ended = command("tasks", "enqueue", "q", "1", *as_json, SLUICE_URL=scripted.url)
+        assert ended.code == 1 and all(letter.isprintable() or letter == "\n" for letter in ended.err)
+    assert ended.problem["detail"] == HOSTILE
 
 
 def test_a_long_list_is_fetched_page_by_page(command: Command, scripted: Scripted) -> None:
@@ -162,7 +211,7 @@ def test_status_shows_queues_and_replicas(ask: Command, queue: str) -> None:
     assert queue in shown.out and "database connections" in shown.out and "all" in shown.out.splitlines()[-1]
     ask("tasks", "enqueue", queue, "1")
     ask("pause", queue)
-    assert f"! {queue}: the queue is paused while 1 tasks are ready" in ask("status").out
+    assert f"! {queue}: the queue is paused while 1 task is ready" in ask("status").out
     assert {"version", "replicas", "queues", "alarms"} <= set(ask("status", "--json").json)
 
 
@@ -266,6 +315,17 @@ def test_dead_tasks_are_redriven_by_filter(ask: Command, deadly: str) -> None:
     assert ask("redrive", deadly, "--limit", "5", "--json").json == {"matched": 1, "moved": 1, "remaining": 0}
     assert len(ask("tasks", "list", "--queue", deadly, "--state", "ready", "--json").json) == 3
     assert ask("redrive", deadly, "--reason", "no-reason").code == 1
+
+
+def test_one_is_told_in_the_singular(ask: Command, command: Command, scripted: Scripted, queue: str) -> None:
+    ask("tasks", "enqueue", queue, "1")
+    assert ask("purge", queue).out == f"1 waiting task of queue {queue} is cancelled.\n"
+    scripted.answer({"matched": 2, "moved": 1, "remaining": 1})
+    ended = command("redrive", "mail", "--limit", "1", SLUICE_URL=scripted.url)
+    assert ended.out.startswith("1 dead task of queue mail is ready again.\n1 that matches and is still dead: ")
+    scripted.answer({"matched": 1, "moved": 0, "remaining": 1})
+    ended = command("redrive", "mail", "--dry-run", SLUICE_URL=scripted.url)
+    assert ended.out == "1 dead task of queue mail would be ready again.\n"
 
 
 def test_a_redrive_goes_page_by_page_and_no_further_than_matched_at_first(command: Command, scripted: Scripted) -> None:

@@ -206,6 +206,7 @@ def test_aliases_that_grow_without_bounds_are_refused() -> None:
         ("owner: {a: b}", (1, "/owner", "expected a name: of the team, or of the file")),
         ("queues: {}\nowner:", (2, "/owner", "expected a name: of the team, or of the file")),
         ("overlays: {dev: {owner: a}}", (1, "/overlays/dev/owner", "is no section: there are handlers, limits, queues, schedules")),
+        ("queues:\n  a:\n  b: {}", (2, "/queues/a", "is empty: write {} where every field has its default")),
         ("queues:\n  200: {}", (2, "/queues", "the key 200 is no text: put it in quotes")),
         ("queues: {}\n---\nqueues: {}", (2, "", "a second document (---) begins here: a file holds one")),
     ],
@@ -220,3 +221,17 @@ def test_the_owner_is_the_file_s_whatever_overlay_is_chosen(overlay: str | None)
     found = read(text, overlay, {"TEAM": "billing"})
     assert found.document["owner"] == "billing" and found.line_of("/owner") == 1
     assert "owner" not in read("queues: {}", None, {}).document
+
+
+def test_an_empty_definition_is_not_left_out_by_an_overlay_that_does_not_speak_of_it() -> None:
+    with pytest.raises(Faults) as found:
+        read("queues: {a: }\noverlays: {dev: {queues: {b: {}}}}", "dev", {})
+    assert found.value.faults[0].pointer == "/queues/a"
+
+
+@pytest.mark.parametrize("name", ["SLUICE_KEY", "SLUICE_DATABASE_URL", "SLUICE_ANYTHING"])
+def test_variables_of_ours_never_stand_in_definitions(name: str) -> None:
+    with pytest.raises(Faults) as found:
+        read(f"queues: {{a: {{description: 'x ${{{name}}}'}}}}", None, {name: "hush"})
+    [fault] = found.value.faults
+    assert (fault.pointer, name in fault.detail, "hush" in fault.detail) == ("/queues/a/description", True, False)

@@ -107,6 +107,21 @@ async def test_a_command_gets_the_payloads_bytes_and_knows_its_task(api: Api, wo
     assert (tmp_path / "seen").read_bytes() == b'{"b": 1.0,  "a":"\\u00e9"}'
 
 
+async def test_a_command_gets_no_secret_of_ours(api: Api, work: Start) -> None:
+    queue = await api.queue()
+    secrets = {
+        "SLUICE_KEY": "slk_1",
+        "SLUICE_DATABASE_URL": "postgres://u:hush@h/d",
+        "SLUICE_ENCRYPTION_KEY_FILE": "/k",
+    }
+    await work(queue, "env", MINE="kept", **secrets)
+    task = await api.enqueue(queue)
+    result = (await api.until(task["id"], "succeeded"))["result"].splitlines()
+    ours = {line.partition("=")[0] for line in result if line.startswith("SLUICE_")}
+    told = {"SLUICE_TASK_ID", "SLUICE_TASK_TYPE", "SLUICE_TASK_ATTEMPT", "SLUICE_TASK_QUEUE"}
+    assert ours == {"SLUICE_URL"} | told and "MINE=kept" in result
+
+
 async def test_a_command_need_not_read_or_print(api: Api, work: Start) -> None:
     queue = await api.queue()
     await work(queue, "true")

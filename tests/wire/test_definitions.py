@@ -356,6 +356,15 @@ async def test_a_document_of_another_shape_is_refused(api: Api, document: Any, p
     problem(await api.post("/definitions/apply", json=document), 422, "invalid", pointer)
 
 
+@pytest.mark.parametrize("value", [None, 3, [], "x"])
+async def test_what_is_no_object_is_told_in_the_words_of_json(api: Api, value: Any) -> None:
+    document = {"handlers": {"a": value}, "queues": {"a": value, "b": {"retention": value}}}
+    found = problem(await api.post("/definitions/plan", json=document), 422, "invalid")
+    assert [error["detail"] for error in found["errors"]] == ["expected an object"] * 3
+    found = problem(await api.put("/queues/a", json={"retry": 3, "retention": value}), 422, "invalid")
+    assert "In" not in found["detail"] and {error["detail"] for error in found["errors"]} == {"expected an object"}
+
+
 async def test_a_plan_takes_no_version(api: Api) -> None:
     problem(await api.post("/definitions/plan", json={"version": '"x"'}), 422, "invalid", "/version")
 
