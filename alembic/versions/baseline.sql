@@ -420,7 +420,7 @@ create table sluice.queue_workers (
   asked_at timestamptz not null
 ) with (fillfactor = 70);
 
--- For people; nothing decides by it.
+-- For people; nothing decides by it. short_…: whose ready tasks found no place among the calls of an engine.
 create table sluice.replicas (
   id uuid not null constraint replicas_pkey primary key,
   name text not null,
@@ -429,5 +429,9 @@ create table sluice.replicas (
   started_at timestamptz not null,
   seen_at timestamptz not null,
   draining boolean not null default false,
-  deaf boolean not null default false
+  deaf boolean not null default false,
+  max_in_flight integer not null default 0,
+  in_flight integer not null default 0,
+  short_tenants bigint[] not null default '{}',
+  short_queues bigint[] not null default '{}'
 );

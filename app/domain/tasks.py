@@ -80,6 +80,7 @@ class WaitingFor(StrEnum):
     WORKER = "worker"
     NO_ENGINE = "no_engine"
     NO_WORKER = "no_worker"
+    REPLICAS_BUSY = "replicas_busy"
 
 
 NO_WORKER_SECONDS = 60.0

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from app.service.context import Slot
 from app.store.db import Database, Unavailable
 from app.store.notify import Hint, Listener, Silent, send
 from app.telemetry import events
@@ -31,13 +32,13 @@ class Announcer:
         """Kept by the pulse: no other replica has been seen lately."""
 
     def lane(self, queue_id: int, handler_id: int) -> None:
-        if not self.alone and (queue_id, handler_id) not in self._next.lanes:
-            self._next.lanes = [*self._next.lanes, (queue_id, handler_id)]
+        if not self.alone:
+            self._next.lanes.add((queue_id, handler_id))
             self._pending.set()
 
-    def freed(self) -> None:
-        if not self.alone and not self._next.freed:
-            self._next.freed = True
+    def freed(self, slot: Slot) -> None:
+        if not self.alone:
+            self._next.freed.add(slot)
             self._pending.set()
 
     def stir(self) -> None:
@@ -45,7 +46,7 @@ class Announcer:
         self._pending.set()
 
     def revoked(self, task_id: str) -> None:
-        self._next.revoked = [*self._next.revoked, task_id]
+        self._next.revoked.append(task_id)
         self._pending.set()
 
     async def run(self) -> None:

@@ -9,7 +9,6 @@ next holder's token is the only one that can settle.
 import asyncio
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,7 +22,7 @@ from app.domain.outcomes import RetryPolicy, Settlement, decide, decide_refused_
 from app.domain.retries import merged
 from app.service import followups
 from app.service import handlers as handler_service
-from app.service.context import Caller, Core
+from app.service.context import Caller, Core, Slot
 from app.service.settling import RETRY_SECONDS, outcome_of
 from app.store import handlers, queues, tasks
 from app.store.db import Unavailable
@@ -65,6 +64,12 @@ class Held:
     """Set when the call is sent; 0 before."""
     answered: bool = False
 
+    @property
+    def slot(self) -> Slot | None:
+        """None where nothing limits it."""
+        limited = self.policy.limited or self.target.limited
+        return Slot(self.policy.tenant_id, self.target.id, self.policy.id) if limited else None
+
 
 @dataclass(slots=True)
 class Definitions:
@@ -89,24 +94,20 @@ class Definitions:
 
 
 class Calls:
-    """`freed` is called with the lane whenever a call has ended and its slot is free."""
+    """`ended` is called with every call that has ended, once for each that was started."""
 
-    def __init__(self, core: Core, *, lease_seconds: float, freed: Callable[[LaneKey, bool], None]) -> None:
+    def __init__(self, core: Core, *, lease_seconds: float, ended: Callable[[Held], None]) -> None:
         self._core = core
         self._lease_seconds = lease_seconds
-        self._freed = freed
+        self._ended = ended
         self._definitions = Definitions(core)
         self._held: dict[str, Held] = {}
-        self._lanes: Counter[LaneKey] = Counter()
         self._doubted = False
         self._background: set[asyncio.Task[None]] = set()
 
     @property
     def count(self) -> int:
         return len(self._held)
-
-    def in_lane(self, key: LaneKey) -> int:
-        return self._lanes[key]
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -125,7 +126,6 @@ class Calls:
             lease = self._lease_of(task, policy, target)
             held = Held(task, lane, policy, target, sent + lease, sent)
             self._held[task.token] = held
-            self._lanes[lane] += 1
             held.runner = loop.create_task(self._run(held))
 
     def _lease_of(self, task: Claimed, policy: Policy, target: Target) -> float:
@@ -144,10 +144,7 @@ class Calls:
             events.emit(log, events.CALL_FAILED, exc_info=error, **_where(held))
         finally:
             del self._held[held.task.token]
-            self._lanes[held.lane] -= 1
-            if not self._lanes[held.lane]:
-                del self._lanes[held.lane]
-            self._freed(held.lane, held.policy.limited or held.target.limited)
+            self._ended(held)
 
     async def _attempt(self, held: Held) -> None:
         task, policy, target = held.task, held.policy, held.target

@@ -1,44 +1,47 @@
 """The dispatcher: claims ready tasks lane by lane and calls their handlers.
 
-A lane is a queue and the handler its tasks named for themselves. For each lane the dispatcher knows only hints: tasks became
-ready, a slot came free, the last claim found more. A hint leads to a claim, the claim's verdict says what is true, and about
-once a second every lane with ready tasks is hinted anyway, so a lost hint costs a second and nothing more.
+For each lane the dispatcher knows only hints: tasks became ready, a slot came free, the last claim found more. A hint leads to
+a claim, the claim's verdict says what is true, and about once a second every lane with ready tasks is hinted anyway, so a lost
+hint costs a second and nothing more; where there are so many lanes that looking at them costs a share of the time, it costs as
+much longer.
 
-Room is shared by dynamic thresholds (Choudhury and Hahne, 1998): a lane may hold as many calls as there is room left, so one
-lane alone gets half of the capacity, and a lane whose handler hangs can never take the last of it.
+Tenants take turns, and so do the lanes of each (engine/lanes.py). How many calls each may have under way is domain/places.py.
 """
 
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from app.engine.calls import Calls
-from app.service.context import Core
-from app.store import tasks
+from app.domain.places import Places, level, reserve
+from app.engine.calls import Calls, Held
+from app.engine.lanes import Lane, LaneKey, Lanes, LimitKey
+from app.service.context import Core, Slot
+from app.store import queues, tasks
+from app.store.tasks import FIRST_LANE, Claim
 
 POLL_SECONDS = 1.0
+POLL_LANES = 500
+"""Looked at in one statement."""
+POLL_SHARE = 0.2
+"""The part of its time that a replica may spend on looking: with very many lanes a round takes longer than POLL_SECONDS."""
+TRIED_LIMITS = 100
+"""Of the limits that lanes are parked under, how many are tried without a hint after each round."""
 MAX_CLAIM = 200
-MAX_CLAIMS_IN_FLIGHT = 4
+MAX_CLAIMS_IN_FLIGHT = 5
+MAX_CLAIMS_OF_TENANT = 4
+"""One claim that waits for a lock of its tenant holds up no other tenant."""
+LOOKED_AT = 100
+"""How far down the line of a tenant is looked for a lane that may go on."""
 GATHER_SECONDS = 0.01
-"""How long a lane that has more than its room waits for a quarter of it before the next claim: fewer, larger claims."""
+"""How long a lane that has more than its room waits for an eighth of all before the next claim: fewer, larger claims."""
+GATHER_PART = 8
 BUSY_SECONDS = 0.004
 SHUT = ("paused", "disabled", "worker", "gone")
 """Verdicts that enqueues do not change: whatever does change them stirs, so hints alone need not be followed at once."""
-
-LaneKey = tuple[int, int]
-
-
-@dataclass(slots=True)
-class LaneState:
-    hinted: bool = False
-    not_before: float = 0.0
-    """Monotonic seconds; set after `busy`, and while a deep lane gathers room."""
-    gathering: bool = False
-    claiming: bool = False
-    full: bool = False
-    """Its last claim met a limit: whatever frees a slot hints it again."""
+MAX_SHORT = 1000
+"""How many queues are named that wait for places."""
 
 
 class Dispatcher:
@@ -47,124 +50,195 @@ class Dispatcher:
     def __init__(self, core: Core, calls: Calls, *, capacity: int, lease_seconds: float) -> None:
         self._core = core
         self._calls = calls
-        self._capacity = capacity
         self._lease_seconds = lease_seconds
-        self._lanes: dict[LaneKey, LaneState] = {}
-        self._polled_at = -POLL_SECONDS
+        self._places = Places(capacity)
+        self._lanes = Lanes()
+        self._poll_at = self._round_at = 0.0
+        """When the next look at lanes is due, and when the next round of looks, in monotonic seconds."""
+        self._polled: LaneKey = FIRST_LANE
+        """The last lane that was looked at in this round."""
+        self._stirred = True
         self._claims: set[asyncio.Task[None]] = set()
-        self._asked = 0
-        """Tasks asked for by claims in flight."""
+        self._claims_of: Counter[int] = Counter()
         self._hungry = False
+        """Lanes wait for places, or gather them."""
         self.wake: Callable[[], None] = lambda: None
+        self.wake_in: Callable[[float], None] = lambda seconds: None
         """Main connects the loop that ticks this."""
         self.stopping = False
+
+    @property
+    def capacity(self) -> int:
+        return self._places.places
+
+    def short(self) -> tuple[list[int], list[int]]:
+        """Who waits for places now: tenants that may take none at all, and queues of others with a lane that may not."""
+        tenants: list[int] = []
+        found: set[int] = set()
+        for tenant in self._lanes.tenants():
+            if self._places.room(tenant) <= 0:
+                tenants.append(tenant)
+            elif len(found) < MAX_SHORT:
+                waiting = self._lanes.waiting(tenant, LOOKED_AT)
+                found.update(lane.key[0] for lane in waiting if self._places.lane_room(tenant, lane.key) <= 0)
+        return tenants[:MAX_SHORT], list(found)
 
     # hints
 
     def hint(self, queue_id: int, handler_id: int) -> None:
-        lane = self._lane((queue_id, handler_id))
-        if not lane.hinted:
-            lane.hinted = True
+        if self._lanes.hint((queue_id, handler_id)):
             self.wake()
 
     def hint_all(self) -> None:
         """Something opened that may have been shut for any lane."""
-        self._polled_at = -POLL_SECONDS
-        for lane in self._lanes.values():
-            lane.not_before = 0.0
+        self._stirred = True
+        self._lanes.hint_all()
         self.wake()
 
-    def hint_full(self) -> None:
-        """A slot of some limit came free: it may be the one any of the full lanes waits for."""
-        for lane in self._lanes.values():
-            if lane.full or lane.claiming:
-                lane.full = False
-                lane.hinted = True
+    def freed(self, slot: Slot) -> None:
+        """A slot of some limit came free."""
+        self._lanes.freed(slot)
         self.wake()
 
-    def room_freed(self) -> None:
-        """A call has ended. Wakes the loop only if a hinted lane was left waiting and there is room for a fair claim."""
-        if self._hungry and self._capacity - self._calls.count - self._asked >= self._capacity // 8:
-            self.wake()
-
-    def _lane(self, key: LaneKey) -> LaneState:
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = LaneState()
-        return lane
+    def ended(self, held: Held) -> None:
+        """A call has ended. Lanes that were left waiting are looked at once there is room for a large claim, or soon."""
+        self._places.leave(held.policy.tenant_id, held.lane, 1)
+        if self._hungry:
+            if self._places.open >= self.capacity // GATHER_PART:
+                self.wake()
+            else:
+                self.wake_in(GATHER_SECONDS)
 
     # the loop
 
     async def tick(self) -> float:
-        now = time.monotonic()
-        if now - self._polled_at >= POLL_SECONDS:
-            self._polled_at = now
-            ready = await tasks.ready_lanes(self._core.db)
-            for key in ready:
-                self._lane(key).hinted = True
-            self._forget(set(ready))
+        if time.monotonic() >= self._poll_due():
+            await self._poll()
+        if strange := self._lanes.strange_queues:
+            self._lanes.introduce(strange, await queues.tenants_of(self._core.db, strange))
         return self._start_claims()
 
-    def _forget(self, ready: set[LaneKey]) -> None:
-        for key in [k for k, lane in self._lanes.items() if k not in ready and not lane.hinted and not lane.claiming]:
-            if not self._calls.in_lane(key):
-                del self._lanes[key]
+    def _poll_due(self) -> float:
+        between_rounds = self._polled == FIRST_LANE and not self._stirred
+        return max(self._poll_at, self._round_at) if between_rounds else self._poll_at
+
+    async def _poll(self) -> None:
+        """Look at some lanes; a round ends with the last of them."""
+        began = time.monotonic()
+        if self._polled == FIRST_LANE:
+            self._round_at, self._stirred = began + POLL_SECONDS, False
+        looked = await tasks.look_at_lanes(self._core.db, self._polled, POLL_LANES)
+        tenants = {found.queue_id: found.tenant_id for found in looked}
+        self._lanes.introduce(tenants.keys(), tenants)
+        for found in looked:
+            if found.ready:
+                self._lanes.hint((found.queue_id, found.handler_id))
+        if len(looked) == POLL_LANES:
+            self._polled = (looked[-1].queue_id, looked[-1].handler_id)
+        else:
+            self._polled = FIRST_LANE
+            self._lanes.forget()
+            for limit in self._lanes.full(TRIED_LIMITS):
+                self._lanes.let_out(limit)
+        ended = time.monotonic()
+        self._poll_at = ended + min(POLL_SECONDS, (ended - began) * (1 / POLL_SHARE - 1))
 
     def _start_claims(self) -> float:
-        """Start a claim for every hinted lane that has room, in random order; seconds until the next look."""
+        """Start a claim for every tenant in turn that has a lane with room, and again; seconds until the next look."""
         now = time.monotonic()
-        wait = self._polled_at + POLL_SECONDS - now
-        hinted = [(key, lane) for key, lane in self._lanes.items() if lane.hinted and not lane.claiming]
-        random.shuffle(hinted)
+        wait = self._poll_due() - now
         self._hungry = False
-        for key, lane in hinted:
-            if self.stopping or len(self._claims) >= MAX_CLAIMS_IN_FLIGHT:
-                break
-            share = self._share(key)
-            if lane.not_before > now and not (lane.gathering and share >= self._capacity // 8):
-                wait = min(wait, lane.not_before - now)
-                self._hungry = True
-            elif share <= 0:
-                wait = min(wait, GATHER_SECONDS)
-                self._hungry = True
-            else:
-                lane.hinted, lane.claiming, lane.gathering = False, True, False
-                claim = asyncio.get_running_loop().create_task(self._claim(key, lane, min(share, MAX_CLAIM)))
-                self._claims.add(claim)
-                claim.add_done_callback(self._claims.discard)
+        going_on = True
+        while going_on:
+            going_on, tenants = False, self._lanes.tenants()
+            height = level(self._places.open, map(self._places.held, tenants))
+            for tenant in tenants:
+                if self.stopping or len(self._claims) >= MAX_CLAIMS_IN_FLIGHT:
+                    return max(0.001, wait)
+                if self._claims_of[tenant] < MAX_CLAIMS_OF_TENANT:
+                    started, seconds = self._serve(tenant, height, now)
+                    going_on = going_on or started
+                    wait = min(wait, seconds)
         return max(0.001, wait)
 
-    def _share(self, key: LaneKey) -> int:
-        """How many the lane may claim so that it then holds no more than is left; one, where one is all there is."""
-        free = self._capacity - self._calls.count - self._asked
-        return (free - self._calls.in_lane(key) + 1) // 2
+    def _serve(self, tenant: int, height: int, now: float) -> tuple[bool, float]:
+        """Start a claim for the first in a tenant's line that may go on; whether there was one, and seconds until there may be.
 
-    async def _claim(self, key: LaneKey, lane: LaneState, want: int) -> None:
-        sent = time.monotonic()
-        self._asked += want
+        `height` is how many places tenants come to if those that wait share what is open.
+        """
+        places, wait = self._places, POLL_SECONDS
+        held = places.held(tenant)
+        share = min(places.room(tenant), max(height - held, reserve(held, places.free)))
+        line = self._lanes.waiting(tenant, LOOKED_AT)
+        lane_height = level(places.open_to_lanes(tenant), (places.lane_held(lane.key) for lane in line))
+        for place, lane in enumerate(line):
+            want = min(share, self._lane_share(lane, lane_height))
+            paused = self._lanes.paused_until(lane) - now
+            if paused > 0 and not (lane.gathering and want >= self.capacity // GATHER_PART):
+                wait = min(wait, paused)
+                self._hungry = self._hungry or lane.gathering
+            elif want <= 0:
+                self._hungry = True
+            else:
+                self._lanes.pass_over(line[:place])
+                self._begin(lane, min(want, MAX_CLAIM))
+                return True, wait
+        if len(line) == LOOKED_AT:
+            self._lanes.pass_over(line)
+            wait = min(wait, GATHER_SECONDS)
+        return False, wait
+
+    def _lane_share(self, lane: Lane, height: int) -> int:
+        """As much as takes it to the height of the lanes that wait, and no more than it has room for."""
+        places, held = self._places, self._places.lane_held(lane.key)
+        share = max(height - held, reserve(held, places.room(lane.tenant)))
+        return min(share, places.lane_room(lane.tenant, lane.key))
+
+    def _begin(self, lane: Lane, want: int) -> None:
+        self._lanes.begin(lane)
+        self._places.take(lane.tenant, lane.key, want)
+        self._claims_of[lane.tenant] += 1
+        claim = asyncio.get_running_loop().create_task(self._claim(lane, want))
+        self._claims.add(claim)
+        claim.add_done_callback(self._claims.discard)
+
+    async def _claim(self, lane: Lane, want: int) -> None:
+        sent, got, full_at = time.monotonic(), 0, None
         try:
-            claim = await self._core.claiming.claim(key[0], key[1], want, self._lease_seconds, pull=False)
+            claim = await self._core.claiming.claim(*lane.key, want, self._lease_seconds, pull=False)
             if claim.tasks:
-                await self._calls.start(key, claim, sent)
-            self._heed(lane, claim.verdict, want, len(claim.tasks))
+                await self._calls.start(lane.key, claim, sent)
+                got = len(claim.tasks)
+            full_at = self._heed(lane, claim)
         except Exception:
             # said, and what it may have taken is being released; the lane is asked again later
-            lane.hinted, lane.not_before = True, time.monotonic() + POLL_SECONDS
+            lane.hinted = True
+            self._lanes.pause(lane, time.monotonic() + POLL_SECONDS)
         finally:
-            self._asked -= want
-            lane.claiming = False
+            self._places.leave(lane.tenant, lane.key, want - got)
+            self._claims_of[lane.tenant] -= 1
+            self._lanes.end(lane, full_at)
             self.wake()
 
-    def _heed(self, lane: LaneState, verdict: str, want: int, got: int) -> None:
-        now = time.monotonic()
-        if verdict == "ok":
-            lane.hinted, lane.gathering, lane.not_before = True, True, now + GATHER_SECONDS
-        elif verdict == "busy":
-            lane.hinted, lane.not_before = True, now + BUSY_SECONDS * (0.5 + random.random())
-        elif verdict == "full":
-            lane.full = True
-        elif verdict in SHUT:
-            lane.not_before = now + POLL_SECONDS
+    def _heed(self, lane: Lane, claim: Claim) -> LimitKey | None:
+        """What a verdict means for the lane, and for those that are parked under the same limit; the limit it has met."""
+        now, full_at = time.monotonic(), None
+        if claim.verdict == "ok":
+            lane.hinted, lane.gathering = True, True
+            self._lanes.pause(lane, now + GATHER_SECONDS)
+        elif claim.verdict == "busy":
+            lane.hinted = True
+            self._lanes.pause(lane, now + BUSY_SECONDS * (0.5 + random.random()))
+            return None
+        elif claim.verdict == "full":
+            ids = {"tenant": lane.tenant, "handler": claim.handler_id, "queue": lane.key[0]}
+            full_at = (claim.full_at, ids[claim.full_at])
+        elif claim.verdict in SHUT:
+            self._lanes.pause(lane, now + POLL_SECONDS)
+        if lane.let_out is not None and lane.let_out != full_at:
+            self._lanes.let_out(lane.let_out)
+        lane.let_out = None
+        return full_at
 
     async def stop(self) -> None:
         """Claim nothing more, and let the claims in flight come home."""

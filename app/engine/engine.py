@@ -5,16 +5,17 @@ import contextlib
 import time
 
 from app.engine.announcer import Announcer, Ear
-from app.engine.calls import Calls, LaneKey
+from app.engine.calls import Calls, Held
 from app.engine.dispatcher import Dispatcher
 from app.engine.housekeeping import Housekeeping
 from app.engine.janitor import Janitor
 from app.engine.loop import Loop
 from app.engine.pulse import Pulse
 from app.engine.scheduler import Scheduler
-from app.service.context import Core
+from app.service.context import Core, Slot
 from app.store.db import Unavailable
 from app.store.notify import Hint
+from app.store.replicas import Load
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
@@ -47,11 +48,11 @@ class Engine:
         self._core = core
         self._dispatching = dispatching
         self._announcer = Announcer(core.db, core.replica.id)
-        self._calls = Calls(core, lease_seconds=lease_seconds, freed=self._freed)
+        self._calls = Calls(core, lease_seconds=lease_seconds, ended=self._call_ended)
         self._dispatcher = Dispatcher(core, self._calls, capacity=capacity, lease_seconds=lease_seconds)
         janitor = Janitor(core)
         self._ear = Ear(core.db, core.replica.id, self._heard, self._missed_hints)
-        self._pulse = Pulse(core, self._announcer, self._ear, roles=roles, version=version)
+        self._pulse = Pulse(core, self._announcer, self._ear, self._load, roles=roles, version=version)
         self._desk = Loop("desk", core.desk.poll)
         self._beat = Loop("pulse", self._pulse.beat)
         self._lag = Loop("lag", self._measure_lag)
@@ -76,7 +77,7 @@ class Engine:
             self._expire,
             Loop("reaper", janitor.reap),
         ]
-        self._dispatcher.wake = self._dispatch.wake
+        self._dispatcher.wake, self._dispatcher.wake_in = self._dispatch.wake, self._dispatch.wake_in
         self._housekeeping = Housekeeping(core)
         self._forever: list[asyncio.Task[None]] = []
         self._lag_at = time.monotonic()
@@ -171,6 +172,11 @@ class Engine:
         await self._pulse.goodbye()
         return cut
 
+    def _load(self) -> Load:
+        if not self._dispatching:
+            return Load()
+        return Load(self._dispatcher.capacity, self._calls.count, *self._dispatcher.short())
+
     # hints, from here and from others
 
     def _lane_ready(self, queue_id: int, handler_id: int) -> None:
@@ -188,16 +194,15 @@ class Engine:
 
     def _look_at_all(self) -> None:
         self._dispatcher.hint_all()
-        self._dispatcher.hint_full()
         self._core.desk.hint_all()
 
-    def _slot_freed(self) -> None:
-        self._look_at_full()
-        self._announcer.freed()
+    def _slot_freed(self, slot: Slot) -> None:
+        self._look_at_slot(slot)
+        self._announcer.freed(slot)
 
-    def _look_at_full(self) -> None:
-        self._dispatcher.hint_full()
-        self._core.desk.hint_full()
+    def _look_at_slot(self, slot: Slot) -> None:
+        self._dispatcher.freed(slot)
+        self._core.desk.freed(slot)
 
     def _due_at(self, unix_seconds: float) -> None:
         seconds = unix_seconds - self._core.clock.seconds()
@@ -210,17 +215,16 @@ class Engine:
         else:
             self._announcer.revoked(task_id)
 
-    def _freed(self, lane: LaneKey, limited: bool) -> None:
-        if limited:
-            self._slot_freed()
-        else:
-            self._dispatcher.room_freed()
+    def _call_ended(self, held: Held) -> None:
+        self._dispatcher.ended(held)
+        if held.slot is not None:
+            self._slot_freed(held.slot)
 
     def _heard(self, hint: Hint) -> None:
         for lane in hint.lanes:
             self._look_at(*lane)
-        if hint.freed:
-            self._look_at_full()
+        for slot in hint.freed:
+            self._look_at_slot(Slot(*slot))
         if hint.stir:
             self._look_at_all()
         for task_id in hint.revoked:

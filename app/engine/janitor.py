@@ -6,7 +6,7 @@ sleeps until then, and never longer than its poll interval, which is the truth w
 """
 
 from app.service.batches import sweep_cancelled
-from app.service.context import Core
+from app.service.context import Core, Slot
 from app.store import batches, tasks
 from app.telemetry import events
 from app.telemetry.logs import get_logger
@@ -66,7 +66,7 @@ class Janitor:
                     self._core.stats.ended(r.queue_id, "dead", r.ran_seconds)
                 else:
                     self._core.signals.lane_ready(r.queue_id, r.lane)
-            self._core.signals.freed()
+                self._core.signals.freed(Slot(r.tenant_id, r.handler_id, r.queue_id))
         return 0 if len(reaped) == REAP_LIMIT else REAP_SECONDS
 
     async def fold(self) -> float:

@@ -1,7 +1,10 @@
-"""The pulse: hears the database's clock, shows that this replica is alive; beside it, the snapshot of all queues."""
+"""The pulse: hears the database's clock, shows that this replica is alive and who waits for its places.
+
+Beside it, the snapshot of all queues."""
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from app.domain.errors import Refusal
 from app.engine.announcer import Announcer, Ear
@@ -9,6 +12,7 @@ from app.service import status
 from app.service.context import Core
 from app.store import replicas
 from app.store.migrations import SCHEMA_VERSION
+from app.store.replicas import Load
 
 BEAT_SECONDS = 2.0
 SNAPSHOT_SECONDS = 10.0
@@ -17,10 +21,13 @@ SNAPSHOT_SHARE = 0.05
 
 
 class Pulse:
-    def __init__(self, core: Core, announcer: Announcer, ear: Ear, *, roles: str, version: str) -> None:
+    def __init__(
+        self, core: Core, announcer: Announcer, ear: Ear, load: Callable[[], Load], *, roles: str, version: str
+    ) -> None:
         self._core = core
         self._announcer = announcer
         self._ear = ear
+        self._load = load
         self._roles = roles
         self._version = version
         self.draining = False
@@ -40,6 +47,7 @@ class Pulse:
             self._version,
             draining=self.draining,
             deaf=self._ear.deaf,
+            load=self._load(),
         )
         core.clock.heard(now, asked, time.monotonic())
         self._announcer.alone = others == 0

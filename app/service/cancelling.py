@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from app.service.context import Core
+from app.service.context import Core, Slot
 from app.store.tasks import Cancelled
 
 
@@ -18,5 +18,7 @@ def tell_cancelled(core: Core, cancelled: Sequence[Cancelled]) -> None:
             core.metrics.attempt_ended(task.tenant, task.queue, task.outcome, task.ran_seconds)
     core.waiters.ended(task.task_id for task in cancelled)
     core.signals.batch_moved()
-    if any(task.outcome is not None for task in cancelled):
-        core.signals.stir()
+    for slot in {
+        Slot(task.tenant_id, task.handler_id, task.queue_id) for task in cancelled if task.outcome is not None
+    }:
+        core.signals.freed(slot)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from app.delivery.egress import EgressPolicy
 from app.delivery.transport import Transport
@@ -46,14 +46,23 @@ def _ignore(*_: object) -> None:
     """Nobody listens: an API replica without an engine, or a service used by itself in a test."""
 
 
+class Slot(NamedTuple):
+    """Whose limits a lease counts against."""
+
+    tenant_id: int
+    handler_id: int
+    """0 for a task that a worker pulled."""
+    queue_id: int
+
+
 @dataclass(slots=True)
 class Signals:
     """Hints that travel up to the engine; main connects them. Losing one costs at most a poll interval."""
 
     lane_ready: Callable[[int, int], None] = _ignore
     """(queue id, lane's handler id): tasks became ready, or a slot came free."""
-    freed: Callable[[], None] = _ignore
-    """A slot of some limit may have come free."""
+    freed: Callable[[Slot], None] = _ignore
+    """A slot of a limit may have come free."""
     stir: Callable[[], None] = _ignore
     """A change (resume, enable, a higher limit) may have opened any lane."""
     due_at: Callable[[float], None] = _ignore

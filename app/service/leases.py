@@ -24,7 +24,7 @@ from app.domain.retries import merged
 from app.domain.views import LeasedTaskView, TaskView
 from app.domain.zones import local_time
 from app.service import followups
-from app.service.context import Caller, Core
+from app.service.context import Caller, Core, Slot
 from app.service.followups import MAX_RESULT_BYTES
 from app.store import queues, tasks, views
 from app.store.tasks import Claimed, Outcome
@@ -43,6 +43,7 @@ NOTE_SECONDS = 15.0
 class Waiting:
     """A worker that waits at a queue."""
 
+    tenant_id: int
     queue_id: int
     max_tasks: int
     lease_seconds: float
@@ -57,8 +58,8 @@ class LeaseDesk:
         self._queues: defaultdict[int, deque[Waiting]] = defaultdict(deque)
         self._serving: dict[int, asyncio.Task[None]] = {}
         self._again: set[int] = set()
-        self._full: set[int] = set()
-        """Queues whose last claim met a limit."""
+        self._full: dict[int, int] = {}
+        """Queues whose last claim met a limit, and their tenants."""
         self._asked: set[int] = set()
         """Queues that a worker has asked at, and that is not noted yet."""
         self._noted: dict[int, float] = {}
@@ -76,10 +77,10 @@ class LeaseDesk:
         self._serving[queue_id] = serving
         serving.add_done_callback(lambda _: self._served(queue_id))
 
-    def hint_full(self) -> None:
-        """A slot of some limit came free."""
-        full, self._full = self._full, set()
-        for queue_id in full:
+    def freed(self, slot: Slot) -> None:
+        """A slot of a limit came free."""
+        for queue_id in [queue_id for queue_id, tenant_id in self._full.items() if tenant_id == slot.tenant_id]:
+            del self._full[queue_id]
             self.hint(queue_id)
 
     def hint_all(self) -> None:
@@ -116,12 +117,12 @@ class LeaseDesk:
         try:
             await asyncio.wait((waiting.answer, leaving), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if leaving.done() and waiting.answer.done():
-                await give_back(self._core, waiting.answer.result())
+                await give_back(self._core, waiting, waiting.answer.result())
                 return []
             return waiting.answer.result() if waiting.answer.done() else []
         except asyncio.CancelledError:
             if waiting.answer.done() and not waiting.answer.cancelled():
-                await give_back(self._core, waiting.answer.result())
+                await give_back(self._core, waiting, waiting.answer.result())
             raise
         finally:
             leaving.cancel()
@@ -165,7 +166,7 @@ class LeaseDesk:
                 return  # said, and being released; the poll asks again
             if claim.tasks:
                 if waiting.answer.done():
-                    await give_back(self._core, claim.tasks)
+                    await give_back(self._core, waiting, claim.tasks)
                 else:
                     waiting.answer.set_result(claim.tasks)
             elif claim.verdict == "busy":
@@ -177,7 +178,7 @@ class LeaseDesk:
                 return
             else:
                 if claim.verdict == "full":
-                    self._full.add(queue_id)
+                    self._full[queue_id] = waiting.tenant_id
                 return
 
     def _next(self, queue_id: int) -> Waiting | None:
@@ -210,7 +211,7 @@ async def acquire(
     claimed = claim.tasks
     if not claimed and not core.desk.closed and (wait_seconds > 0 or claim.verdict == "busy"):
         seconds = max(until - time.monotonic(), 10 * BUSY_SECONDS)
-        claimed = await core.desk.wait(Waiting(row.id, max_tasks, lease_seconds), seconds, gone)
+        claimed = await core.desk.wait(Waiting(row.tenant_id, row.id, max_tasks, lease_seconds), seconds, gone)
     now = core.clock.seconds()
     for task in claimed:
         waited = max(0.0, now - task.run_at.timestamp())
@@ -238,11 +239,13 @@ def _local(task: Claimed) -> str | None:
     return None if local is None else local.isoformat(timespec="microseconds")
 
 
-async def give_back(core: Core, claimed: list[Claimed]) -> None:
-    """Nobody is there to take them: ready again, not counted."""
+async def give_back(core: Core, waiting: Waiting, claimed: list[Claimed]) -> None:
+    """Whoever waited is not there to take them: ready again, not counted."""
     outcomes = [Outcome(task.task_id, task.token, "refund", "released") for task in claimed]
     await asyncio.gather(*(core.settling.submit(outcome) for outcome in outcomes))
-    core.signals.stir()
+    if outcomes:
+        core.signals.lane_ready(waiting.queue_id, 0)
+        core.signals.freed(Slot(waiting.tenant_id, 0, waiting.queue_id))
 
 
 async def renew(core: Core, task_id: str, token: str, seconds: float, progress: bytes | None) -> TaskView:
@@ -333,7 +336,7 @@ async def _settled(core: Core, outcome: Outcome, held: tasks.HeldLease | None, v
             core.signals.due_at(core.clock.seconds() + outcome.delay_seconds)
         else:
             core.signals.lane_ready(held.queue_id, held.lane)
-        core.signals.freed()
+        core.signals.freed(Slot(held.tenant_id, held.handler_id, held.queue_id))
     return await _view(core, outcome.task_id)
 
 

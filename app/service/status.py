@@ -116,6 +116,8 @@ def _replica(row: ReplicaRow) -> dict[str, Any]:
         "started_at": format_instant(row.started_at),
         "seen_at": format_instant(row.seen_at),
         "draining": row.draining,
+        "in_flight": row.in_flight,
+        "max_in_flight": row.max_in_flight,
         "silent": row.silent_seconds > ALIVE_SECONDS,
     }
 

@@ -23,10 +23,10 @@ class Hint(msgspec.Struct, omit_defaults=True):
     """What one replica tells the others."""
 
     replica: str
-    lanes: list[tuple[int, int]] = []
+    lanes: set[tuple[int, int]] = set()
     """Lanes with new work."""
-    freed: bool = False
-    """A slot of some limit came free."""
+    freed: set[tuple[int, int, int]] = set()
+    """Slots that came free, each as the (tenant, handler, queue) whose limits it counted against."""
     stir: bool = False
     """A definition changed: look at everything."""
     revoked: list[str] = []
@@ -40,7 +40,7 @@ async def send(db: Database, hint: Hint) -> None:
     """A hint too long for one NOTIFY becomes a stir; what it revoked is then found by the next renewal."""
     text = msgspec.json.encode(hint).decode()
     if len(text) > MAX_PAYLOAD_BYTES:
-        text = msgspec.json.encode(Hint(hint.replica, freed=True, stir=True)).decode()
+        text = msgspec.json.encode(Hint(hint.replica, stir=True)).decode()
     await db.fetch("select pg_notify($1, $2)", CHANNEL, text)
 
 

@@ -5,6 +5,7 @@ advisory lock shared, so what was read under it is what they go by from the comm
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +113,14 @@ async def ids(db: Reader, tenant_id: int, name: str | None) -> list[int]:
         REMEMBERED_DAYS,
     )
     return [row["id"] for row in rows]
+
+
+async def tenants_of(db: Reader, queue_ids: Iterable[int]) -> dict[int, int]:
+    """The tenant of each of these queues that is there."""
+    rows = await db.fetch(
+        "select id, tenant_id from sluice.queues where id = any($1::bigint[]) and deleted_at is null", list(queue_ids)
+    )
+    return {row[0]: row[1] for row in rows}
 
 
 async def lock(connection: AsyncConnection, queue_id: int) -> None:

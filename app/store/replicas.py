@@ -1,5 +1,6 @@
 """Replicas as people see them; nothing decides by these rows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,9 +10,22 @@ ALIVE_SECONDS = 10.0
 """A replica heard of within this time counts as alive."""
 SHOWN_SECONDS = 3600
 """How long a replica that went silent without saying goodbye is remembered."""
-ENGINE_LIVES = f"""exists (select from sluice.replicas e where e.roles <> 'api' and not e.draining
-                              and e.seen_at > clock_timestamp() - make_interval(secs => {ALIVE_SECONDS}))"""
+ENGINES = f"""from sluice.replicas e where e.roles <> 'api' and not e.draining
+                                and e.seen_at > clock_timestamp() - make_interval(secs => {ALIVE_SECONDS})"""
+ENGINE_LIVES = f"exists (select {ENGINES})"
 """A condition: somebody promotes, claims and delivers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The calls of an engine, and who waits for a place among them."""
+
+    max_in_flight: int = 0
+    in_flight: int = 0
+    short_tenants: Sequence[int] = ()
+    """Tenants with ready tasks, that may have no more calls under way now."""
+    short_queues: Sequence[int] = ()
+    """Queues of others with ready tasks, that may have no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +40,24 @@ class ReplicaRow:
     deaf: bool
     """Its LISTEN is lost."""
     silent_seconds: float
+    max_in_flight: int
+    in_flight: int
 
 
 async def beat(
-    db: Reader, replica_id: str, name: str, roles: str, version: str, *, draining: bool, deaf: bool
+    db: Reader, replica_id: str, name: str, roles: str, version: str, *, draining: bool, deaf: bool, load: Load
 ) -> tuple[datetime, int, int]:
     """The heartbeat, whose first makes the row; the database's now, how many other replicas are alive, and the oldest
     release, by its schema, that may still run."""
     (row,) = await db.fetch(
         """
         with me as (
-          insert into sluice.replicas (id, name, roles, version, started_at, seen_at, draining, deaf)
-          values ($1, $2, $3, $4, clock_timestamp(), clock_timestamp(), $5, $6)
-          on conflict (id) do update set seen_at = excluded.seen_at, draining = excluded.draining,
-            deaf = excluded.deaf)
+          insert into sluice.replicas (id, name, roles, version, started_at, seen_at, draining, deaf, max_in_flight, in_flight,
+                                       short_tenants, short_queues)
+          values ($1, $2, $3, $4, clock_timestamp(), clock_timestamp(), $5, $6, $8, $9, $10, $11)
+          on conflict (id) do update set seen_at = excluded.seen_at, draining = excluded.draining, deaf = excluded.deaf,
+            max_in_flight = excluded.max_in_flight, in_flight = excluded.in_flight,
+            short_tenants = excluded.short_tenants, short_queues = excluded.short_queues)
         select clock_timestamp() as now, (select count(*) from sluice.replicas
           where id <> $1 and seen_at > clock_timestamp() - make_interval(secs => $7)) as others,
           (select min_compatible from sluice.meta) as min_compatible
@@ -51,6 +69,10 @@ async def beat(
         draining,
         deaf,
         ALIVE_SECONDS,
+        load.max_in_flight,
+        load.in_flight,
+        load.short_tenants,
+        load.short_queues,
     )
     return row["now"], row["others"], row["min_compatible"]
 
@@ -68,7 +90,7 @@ async def gone(db: Reader, replica_id: str) -> None:
 async def list_recent(db: Reader) -> list[ReplicaRow]:
     rows = await db.fetch(
         """
-        select id::text, name, roles, version, started_at, seen_at, draining, deaf,
+        select id::text, name, roles, version, started_at, seen_at, draining, deaf, max_in_flight, in_flight,
                extract(epoch from clock_timestamp() - seen_at)::double precision as silent_seconds
         from sluice.replicas where seen_at > clock_timestamp() - make_interval(secs => $1) order by name, id
         """,

@@ -153,4 +153,8 @@ replicas = Table(
     _instant("seen_at"),
     Column("draining", Boolean, nullable=False, server_default=text("false")),
     Column("deaf", Boolean, nullable=False, server_default=text("false")),
+    Column("max_in_flight", Integer, nullable=False, server_default=text("0")),
+    Column("in_flight", Integer, nullable=False, server_default=text("0")),
+    Column("short_tenants", ARRAY(BigInteger), nullable=False, server_default=text("'{}'")),
+    Column("short_queues", ARRAY(BigInteger), nullable=False, server_default=text("'{}'")),
 )

@@ -144,6 +144,8 @@ class Claim:
     handler_id: int
     handler_version: int
     tasks: list[Claimed]
+    full_at: str = ""
+    """With the verdict `full`, whose limit that is: tenant, handler or queue."""
 
 
 async def claim(
@@ -172,9 +174,9 @@ async def claim(
         lease_seconds,
         pull,
     )
+    first, last = rows[0], rows[-1]
     if len(rows) == 1:
-        return Claim(rows[0]["verdict"], 0, 0, 0, [])
-    first = rows[0]
+        return Claim(last["verdict"], 0, last["handler_id"] or 0, 0, [], last["full_at"] or "")
     # columns after the four of the definition, in the order of Claimed
     tasks = [
         Claimed(
@@ -184,7 +186,8 @@ async def claim(
         for r in rows[:-1]
     ]  # fmt: skip
     tasks.sort(key=lambda t: (-t.priority, t.run_at, t.task_id))
-    return Claim(rows[-1]["verdict"], first["queue_version"], first["handler_id"], first["handler_version"], tasks)
+    definitions = (first["queue_version"], first["handler_id"], first["handler_version"])
+    return Claim(last["verdict"], *definitions, tasks, last["full_at"] or "")
 
 
 def _json(text: str | None) -> Any:
@@ -268,6 +271,8 @@ class HeldLease:
     tenant_id: int
     queue_id: int
     lane: int
+    handler_id: int
+    """The handler that holds, 0 for a worker."""
     attempt: int
     started_at: datetime
     called: bool
@@ -283,9 +288,9 @@ class HeldLease:
 async def held_lease(db: Reader, task_id: str, token: str) -> HeldLease | None:
     rows = await db.fetch(
         """
-        select t.tenant_id, t.queue_id, t.handler_id as lane, t.attempt, t.last_started_at as started_at,
-               t.lease_owner is not null as called, t.retry, t.batch_id, t.traceparent, t.tracestate, n.name as tenant,
-               q.name as queue
+        select t.tenant_id, t.queue_id, t.handler_id as lane, coalesce(t.lease_handler_id, 0) as handler_id, t.attempt,
+               t.last_started_at as started_at, t.lease_owner is not null as called, t.retry, t.batch_id, t.traceparent,
+               t.tracestate, n.name as tenant, q.name as queue
         from sluice.tasks t join sluice.tenants n on n.id = t.tenant_id join sluice.queues q on q.id = t.queue_id
         where t.id = $1 and t.lease_token = $2
         """,
@@ -325,8 +330,11 @@ async def note_workers(db: Reader, queue_ids: Sequence[int]) -> None:
 @dataclass(frozen=True, slots=True)
 class Reaped:
     task_id: str
+    tenant_id: int
     queue_id: int
     lane: int
+    handler_id: int
+    """0 for a task that a worker had pulled."""
     dead: bool
     called: bool
     """A replica was calling a handler under this lease; else a worker or a holding handler had it."""
@@ -375,12 +383,15 @@ class Cancelled(msgspec.Struct):
     outcome: str | None
     """Of the attempt that ran; None: none did."""
     ran_seconds: float | None
+    tenant_id: int
+    handler_id: int
+    """The handler that had it, 0 for a worker."""
 
 
 async def cancel(db: Reader, tenant_id: int, task_ids: Sequence[str], reason: str) -> list[Cancelled]:
     """Cancel what is live of these; ids that are not answered were not live."""
     rows = await db.fetch("select * from sluice.cancel_v1($1, $2, $3)", tenant_id, list(task_ids), reason)
-    return [Cancelled(str(r[0]), r[1], None if r[2] is None else str(r[2]), r[3], r[4], r[5], r[6]) for r in rows]
+    return [Cancelled(str(r[0]), r[1], None if r[2] is None else str(r[2]), *r[3:]) for r in rows]
 
 
 async def retry(db: Reader, tenant_id: int, task_id: str) -> str:
@@ -418,21 +429,30 @@ async def lane_of(db: Reader, task_id: str) -> tuple[int, int] | None:
     return (rows[0][0], rows[0][1]) if rows else None
 
 
-READY_LANES = """
--- Which lanes have something to claim and are not shut: one index probe a lane, whatever their depth.
+LOOK_AT_LANES = """
+-- The lanes after one, and which of them have something to claim and are not shut: one index probe a lane, whatever their depth.
 -- A scalar subquery, and not `exists`: that may be planned as a join over the whole backlog.
-select l.queue_id, l.handler_id
-from sluice.lanes l
-join sluice.queues q on q.id = l.queue_id and not q.paused and q.deleted_at is null
-join sluice.handlers h on h.id = coalesce(nullif(l.handler_id, 0), q.handler_id) and h.enabled and h.deleted_at is null
-where (select true from sluice.tasks t
-       where t.queue_id = l.queue_id and t.handler_id = l.handler_id and t.state = 0 limit 1)
+select l.queue_id, l.handler_id, q.tenant_id,
+  not q.paused and coalesce(h.enabled and h.deleted_at is null, false) and coalesce((
+    select true from sluice.tasks t
+    where t.queue_id = l.queue_id and t.handler_id = l.handler_id and t.state = 0 limit 1), false) as ready
+from (select k.* from sluice.lanes k where (k.queue_id, k.handler_id) > ($1, $2) order by k.queue_id, k.handler_id limit $3) l
+join sluice.queues q on q.id = l.queue_id
+left join sluice.handlers h on h.id = coalesce(nullif(l.handler_id, 0), q.handler_id)
+order by l.queue_id, l.handler_id
 """
+FIRST_LANE = (0, -1)
+"""Before every lane."""
 
 
-async def ready_lanes(db: Reader) -> list[tuple[int, int]]:
-    return [(r[0], r[1]) for r in await db.fetch(READY_LANES)]
+@dataclass(frozen=True, slots=True)
+class LaneFound:
+    queue_id: int
+    handler_id: int
+    tenant_id: int
+    ready: bool
 
 
-async def lanes_of_queue(db: Reader, queue_id: int) -> list[int]:
-    return [r[0] for r in await db.fetch("select handler_id from sluice.lanes where queue_id = $1", queue_id)]
+async def look_at_lanes(db: Reader, after: tuple[int, int], limit: int) -> list[LaneFound]:
+    """Up to so many lanes, in the order of their keys."""
+    return [LaneFound(*row) for row in await db.fetch(LOOK_AT_LANES, *after, limit)]

@@ -11,11 +11,12 @@ from app.domain.instants import format_instant
 from app.domain.tasks import NO_WORKER_SECONDS
 from app.domain.views import AttemptView, Lease, TaskView, shown_result
 from app.store.db import Reader
-from app.store.replicas import ENGINE_LIVES
+from app.store.replicas import ENGINE_LIVES, ENGINES
 
 # state: what is stored, except that a scheduled task reads as ready from its run_at on.
 # waiting_for names the first of the things a claim would stop at, in the claim's order: what is shut, who would make the claim,
-# what is full. What runs is counted only where there is a limit: it would else be read again for each row of a page.
+# what is full, whether anybody has a place for it. What runs is counted only where there is a limit: it would else be read again
+# for each row of a page.
 _LIVE = f"""
 select t.id, q.name as queue, h.name as handler, t.type,
   case when t.state = 1 then 'running' when t.state = 2 and t.run_at > clock_timestamp() then 'scheduled' else 'ready' end as state,
@@ -48,6 +49,7 @@ select t.id, q.name as queue, h.name as handler, t.type,
     when q.max_concurrency is not null and q.max_concurrency <= (select count(*) from sluice.tasks r
                                where r.state = 1 and r.tenant_id = t.tenant_id and r.queue_id = q.id)
       then 'queue_limit'
+    when (select bool_and(t.tenant_id = any(e.short_tenants) or q.id = any(e.short_queues)) {ENGINES}) then 'replicas_busy'
   end as waiting_for
 from {{source}} t
 join sluice.queues q on q.id = t.queue_id

@@ -1,83 +1,188 @@
-"""How lanes share the room of one replica."""
+"""How tenants and their lanes share the room of a replica."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica
 from tests.support import poll
-from tests.wire.api import Api
+from tests.wire.api import Api, good
 
 pytestmark = pytest.mark.anyio
 
 StartReplica = Callable[..., Awaitable[Replica]]
 StartHandler = Callable[[], Awaitable[Handler]]
+Tenant = Callable[..., Awaitable[Api]]
 
 
-async def hanging(api: Api, start_handler: StartHandler, until: asyncio.Event) -> tuple[Handler, str]:
-    """A handler that holds its answers, and a queue to it."""
+@pytest.fixture
+async def hanging(start_handler: StartHandler) -> Handler:
+    """A handler that does not answer."""
     handler = await start_handler()
-    handler.script(Reply(until=until))
-    return handler, await api.queue_to(handler.url)
+    handler.script(Reply(until=asyncio.Event()))
+    return handler
 
 
-async def test_lanes_that_hang_leave_room_for_one_that_does_not(
-    start_replica: StartReplica, start_handler: StartHandler
+async def fill(api: Api, queue: str, count: int) -> list[str]:
+    tasks = [{"payload": None}] * count
+    results = good(await api.post(f"/queues/{queue}/tasks/bulk", json={"tasks": tasks}))["results"]
+    return [result["id"] for result in results]
+
+
+async def hang(api: Api, handler: Handler, queues: int, tasks: int) -> list[str]:
+    """So many queues, each with tasks that never end, until they have all they get; the ids of the last one's."""
+    before, ids = handler.open_calls, []
+    name = await api.handler(handler.url, timeout_seconds=3600)
+    for _ in range(queues):
+        ids = await fill(api, await api.queue(name), tasks)
+    await settled(handler, before)
+    return ids
+
+
+async def settled(handler: Handler, before: int) -> None:
+    """Until a queue has what it gets; it may be nothing."""
+    seen, same = before, 0
+
+    def steady() -> bool:
+        nonlocal seen, same
+        same = same + 1 if handler.open_calls == seen else 0
+        seen = handler.open_calls
+        return same >= 15
+
+    await poll(steady)
+
+
+async def test_a_tenant_whose_handlers_hang_leaves_room_for_another(
+    start_guarded: StartReplica, tenant: Tenant, hanging: Handler, handler: Handler
 ) -> None:
-    """Each takes half of what is left, so the last of it is always there for another."""
-    replica = await start_replica(max_in_flight=16)
-    api = Api(replica.client, replica.url)
-    until = asyncio.Event()
+    replica = await start_guarded(max_in_flight=80)
+    waiting = await hang(await tenant(replica, "a"), hanging, 12, 80)
+    assert 60 <= hanging.open_calls <= 70
+    other = await tenant(replica, "b")
+    await fill(other, await other.queue_to(handler.url), 100)
+    await handler.received(100)
+    api = await tenant(replica, "a")
+    await api.until(waiting[-1], "ready", waiting_for="replicas_busy")
+
+
+async def test_tenants_that_come_one_after_another_all_find_room(
+    start_guarded: StartReplica, tenant: Tenant, start_handler: StartHandler, handler: Handler
+) -> None:
+    replica = await start_guarded(max_in_flight=80)
     held = []
-    for expected in (8, 4, 2):
-        handler, queue = await hanging(api, start_handler, until)
-        for _ in range(20):
-            await api.enqueue(queue)
-        await handler.received(expected)
-        held.append((handler, expected))
-    quick = await start_handler()
-    queue = await api.queue_to(quick.url)
-    for _ in range(30):
-        await api.enqueue(queue)
-    await quick.received(30)
-    assert [handler.most_open_calls for handler, _ in held] == [8, 4, 2]
-    until.set()
-    for handler, _ in held:
-        await handler.received(20)
+    for name in ("a", "b", "c", "d", "e"):
+        hanging = await start_handler()
+        hanging.script(Reply(until=asyncio.Event()))
+        await hang(await tenant(replica, name), hanging, 12, 80)
+        held.append(hanging.open_calls)
+    assert min(held) >= 1, held
+    last = await tenant(replica, "f")
+    await fill(last, await last.queue_to(handler.url), 30)
+    await handler.received(30)
 
 
-async def test_a_lane_alone_gets_half_of_the_room_and_keeps_it_busy(
-    start_replica: StartReplica, handler: Handler
+async def test_a_tenant_alone_has_nearly_all_of_the_room(
+    start_guarded: StartReplica, tenant: Tenant, hanging: Handler
 ) -> None:
-    replica = await start_replica(max_in_flight=10)
+    replica = await start_guarded(max_in_flight=80)
+    await hang(await tenant(replica, "a"), hanging, 4, 80)
+    assert hanging.open_calls >= 65
+
+
+async def test_what_one_tenant_leaves_goes_to_the_one_that_holds_less(
+    start_guarded: StartReplica, tenant: Tenant, start_handler: StartHandler
+) -> None:
+    """As calls end, both come to the same number, however much the first had."""
+    replica = await start_guarded(max_in_flight=40)
+    first, second = await start_handler(), await start_handler()
+    one, go = asyncio.Semaphore(0), asyncio.Event()
+
+    async def one_by_one(_: object) -> Reply:
+        await one.acquire()
+        return Reply()
+
+    first.script(one_by_one)
+    second.script(Reply(until=go))
+    a, b = await tenant(replica, "a"), await tenant(replica, "b")
+    await fill(a, await a.queue_to(first.url), 300)
+    await settled(first, 0)
+    had = first.open_calls
+    await fill(b, await b.queue_to(second.url), 300)
+    await settled(second, 0)
+    assert second.open_calls < had
+    for _ in range(60):
+        one.release()
+        await asyncio.sleep(0.005)
+    await poll(lambda: second.open_calls >= 10 and first.open_calls - second.open_calls <= 6)
+    go.set()
+    for _ in range(300):
+        one.release()
+
+
+async def test_lanes_that_hang_leave_room_for_one_of_the_same_tenant_that_does_not(
+    start_replica: StartReplica, hanging: Handler, handler: Handler
+) -> None:
+    replica = await start_replica(max_in_flight=80)
     api = Api(replica.client, replica.url)
-    until = asyncio.Event()
-    handler.script(Reply(until=until))
+    await hang(api, hanging, 6, 80)
+    await fill(api, await api.queue_to(handler.url), 60)
+    await handler.received(60)
+
+
+async def test_tasks_with_handlers_of_their_own_are_lanes_as_queues_are(
+    start_replica: StartReplica, hanging: Handler, handler: Handler
+) -> None:
+    replica = await start_replica(max_in_flight=40)
+    api = Api(replica.client, replica.url)
     queue = await api.queue_to(handler.url)
-    for _ in range(40):
-        await api.enqueue(queue)
-    await poll(lambda: handler.open_calls == 5)
-    until.set()
-    await handler.received(40)
-    assert handler.most_open_calls == 5
+    own = await api.handler(hanging.url)
+    tasks = [{"payload": None, "handler": own}] * 60
+    good(await api.post(f"/queues/{queue}/tasks/bulk", json={"tasks": tasks}))
+    await settled(hanging, 0)
+    await fill(api, queue, 30)
+    await handler.received(30)
+    assert 20 <= hanging.open_calls < 35
 
 
+@pytest.mark.parametrize("replicas", [1, 3])
 async def test_a_replica_holds_no_more_calls_than_it_may(
-    start_replica: StartReplica, start_handler: StartHandler
+    start_replica: StartReplica, start_handler: StartHandler, replicas: int
 ) -> None:
-    replica = await start_replica(max_in_flight=4)
-    api = Api(replica.client, replica.url)
+    started = [await start_replica(max_in_flight=4) for _ in range(replicas)]
+    api = Api(started[0].client, started[0].url)
     until = asyncio.Event()
     handlers = []
     for _ in range(6):
-        handler, queue = await hanging(api, start_handler, until)
+        handler = await start_handler()
+        handler.script(Reply(until=until))
+        await fill(api, await api.queue_to(handler.url), 4)
         handlers.append(handler)
-        for _ in range(4):
-            await api.enqueue(queue)
-    await poll(lambda: sum(handler.open_calls for handler in handlers) >= 3)
-    assert replica.sluice.engine.in_flight <= 4
+    await poll(lambda: sum(handler.open_calls for handler in handlers) >= 3 * replicas)
+    assert all(replica.sluice.engine.in_flight <= 4 for replica in started)
     until.set()
+    await received_all(handlers, 4)
+
+
+async def received_all(handlers: Sequence[Handler], count: int) -> None:
     for handler in handlers:
-        await handler.received(4)
+        await handler.received(count)
+
+
+async def test_a_limit_that_many_lanes_wait_for_costs_no_claim_for_each_of_them(
+    start_replica: StartReplica, handler: Handler
+) -> None:
+    """A slot that comes free lets one lane out, not all of them."""
+    replica = await start_replica()
+    api = Api(replica.client, replica.url)
+    good(await api.put("/limits", json={"max_concurrency": 1}))
+    name = await api.handler(handler.url)
+    queues = [await api.queue(name) for _ in range(60)]
+    for queue in queues:
+        await fill(api, queue, 2)
+    await handler.received(120, 30)
+    metrics = (await api.get("/metrics")).text
+    claims = int(re.search(r'sluice_group_size_count\{statement="claim"\} (\d+)', metrics)[1])
+    assert claims < 500, "each lane met the limit once, and then each call let one out"

@@ -1,205 +1,113 @@
-"""The coalescer behind grouped statements: every item gets its own verdict, whatever happens to its group."""
+"""What the dispatcher knows of lanes: turns, pauses, and those that are parked under a limit."""
 
-import asyncio
-import random
-from collections.abc import Awaitable, Callable, Sequence
+from app.engine.lanes import Lane, Lanes, LimitKey
+from app.service.context import Slot
 
-import pytest
-
-from app.domain.errors import Refusal
-from app.service import lanes
-from app.service.lanes import Lane
-from app.store.db import Unavailable
-from tests.support import poll
-
-pytestmark = pytest.mark.anyio
-
-Write = Callable[[Sequence[int]], Awaitable[Sequence[str]]]
+A, B = 1, 2
+LIMIT: LimitKey = ("tenant", A)
 
 
-class Writer:
-    """Answers each item with itself, in words. A gate that is shut keeps groups in flight."""
-
-    def __init__(self) -> None:
-        self.groups: list[list[int]] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.fail: Callable[[Sequence[int]], Exception | None] = lambda items: None
-        self.flying = 0
-        self.most_flying = 0
-
-    async def __call__(self, items: Sequence[int]) -> list[str]:
-        self.groups.append(list(items))
-        self.flying += 1
-        self.most_flying = max(self.most_flying, self.flying)
-        try:
-            await self.gate.wait()
-        finally:
-            self.flying -= 1
-        if (error := self.fail(items)) is not None:
-            raise error
-        return [f"verdict {item}" for item in items]
+def known(*queues: tuple[int, int]) -> Lanes:
+    """Lanes of these queues, each with its tenant, none of them hinted."""
+    lanes = Lanes()
+    tenants = dict(queues)
+    lanes.introduce(tenants.keys(), tenants)
+    return lanes
 
 
-def lane_over(write: Write, *, max_group: int = 500, max_flights: int = 2) -> tuple[Lane[int, str], list[int]]:
-    wrote: list[int] = []
-    return Lane(write, max_group=max_group, max_flights=max_flights, wrote=wrote.append), wrote
+def line(lanes: Lanes, tenant: int = A) -> list[int]:
+    return [lane.key[0] for lane in lanes.waiting(tenant, 100)]
 
 
-async def turns(count: int = 10) -> None:
-    """Let everything run that could run by now."""
+def begun(lanes: Lanes, tenant: int = A) -> Lane:
+    """The first of the tenant's line, whose claim starts."""
+    lane = lanes.waiting(tenant, 1)[0]
+    lanes.begin(lane)
+    return lane
+
+
+def parked(lanes: Lanes, count: int) -> None:
     for _ in range(count):
-        await asyncio.sleep(0)
+        lanes.end(begun(lanes), LIMIT)
 
 
-async def test_an_idle_lane_adds_no_wait() -> None:
-    write = Writer()
-    lane, _ = lane_over(write)
-    submitted = asyncio.create_task(lane.submit(1))
-    await turns(2)
-    assert write.groups == [[1]], "written in the turn after it was submitted"
-    assert await submitted == "verdict 1"
+def test_tenants_take_turns_and_so_do_the_lanes_of_each() -> None:
+    lanes = known((1, A), (2, A), (3, B))
+    for queue in (1, 2, 3):
+        assert lanes.hint((queue, 0))
+    assert (lanes.tenants(), line(lanes)) == ([A, B], [1, 2])
+    first = begun(lanes)
+    assert (lanes.tenants(), line(lanes)) == ([B, A], [2])
+    first.hinted = True
+    lanes.end(first, None)
+    assert line(lanes) == [2, 1]
+    assert not lanes.hint((1, 0)), "it waits already"
+    lanes.pass_over(lanes.waiting(A, 1))
+    assert line(lanes) == [1, 2]
 
 
-async def test_what_gathers_while_a_group_is_written_becomes_the_next_group() -> None:
-    write = Writer()
-    write.gate.clear()
-    lane, wrote = lane_over(write, max_flights=1)
-    first = asyncio.create_task(lane.submit(0))
-    await turns()
-    rest = [asyncio.create_task(lane.submit(item)) for item in range(1, 50)]
-    await turns()
-    write.gate.set()
-    assert await asyncio.gather(first, *rest) == [f"verdict {item}" for item in range(50)]
-    assert write.groups == [[0], list(range(1, 50))]
-    assert wrote == [1, 49]
+def test_a_lane_of_a_queue_not_heard_of_waits_until_its_tenant_is_known() -> None:
+    lanes = known()
+    assert lanes.hint((7, 0)) and lanes.hint((8, 0))
+    assert (lanes.strange_queues, lanes.tenants()) == ({7, 8}, [])
+    lanes.hint((9, 0))
+    lanes.introduce({7, 8}, {7: B})
+    assert line(lanes, B) == [7]
+    assert lanes.strange_queues == {9}, "8 is gone; 9 was not asked about"
 
 
-async def test_groups_and_flights_stay_within_their_limits() -> None:
-    write = Writer()
-    write.gate.clear()
-    lane, _ = lane_over(write, max_group=10, max_flights=3)
-    submitted = [asyncio.create_task(lane.submit(item)) for item in range(95)]
-    await turns()
-    write.gate.set()
-    await asyncio.gather(*submitted)
-    assert write.most_flying == 3
-    assert max(map(len, write.groups)) == 10
+def test_a_slot_that_comes_free_lets_one_lane_out_and_the_others_stay() -> None:
+    lanes = known(*((queue, A) for queue in range(1, 6)))
+    for queue in range(1, 6):
+        lanes.hint((queue, 0))
+    parked(lanes, 5)
+    assert not lanes.tenants()
+    assert not lanes.hint((3, 0)), "what is enqueued does not change the limit"
+    lanes.freed(Slot(B, 0, 1))
+    assert not lanes.tenants()
+    lanes.freed(Slot(A, 0, 99))
+    assert line(lanes) == [1]
+    lane = begun(lanes)
+    assert lane.let_out == LIMIT
+    lane.let_out = None
+    lanes.end(lane, LIMIT)
+    lanes.freed(Slot(A, 0, 99))
+    lanes.freed(Slot(A, 0, 99))
+    assert line(lanes) == [2, 3], "the one that tried goes behind those that wait longer"
 
 
-async def test_a_slow_group_does_not_hold_up_those_behind_it() -> None:
-    write = Writer()
-    write.gate.clear()
-    lane, _ = lane_over(write, max_flights=2)
-    slow = asyncio.create_task(lane.submit(0))
-    await turns()
-    behind = asyncio.create_task(lane.submit(1))
-    await poll(lambda: write.flying == 2)
-    write.gate.set()
-    assert await asyncio.gather(slow, behind) == ["verdict 0", "verdict 1"]
-    assert write.groups == [[0], [1]]
+def test_a_slot_that_comes_free_during_a_claim_lets_that_lane_try_again() -> None:
+    lanes = known((1, A), (2, B))
+    lanes.hint((1, 0))
+    lanes.hint((2, 0))
+    lane, other = begun(lanes), begun(lanes, B)
+    lanes.freed(Slot(A, 0, 1))
+    lanes.end(lane, LIMIT)
+    lanes.end(other, ("tenant", B))
+    assert line(lanes) == [1]
+    assert line(lanes, B) == []
 
 
-async def test_a_poisonous_item_fails_alone() -> None:
-    write = Writer()
-    write.fail = lambda items: ValueError("poison") if 37 in items else None
-    lane, wrote = lane_over(write)
-    write.gate.clear()
-    blocking = [asyncio.create_task(lane.submit(item)) for item in (1000, 1001)]
-    await turns()
-    submitted = [asyncio.create_task(lane.submit(item)) for item in range(100)]
-    await turns()
-    write.gate.set()
-    async with asyncio.timeout(10):
-        verdicts = await asyncio.gather(*submitted, *blocking, return_exceptions=True)
-    assert isinstance(verdicts[37], ValueError)
-    assert [verdict for item, verdict in enumerate(verdicts[:100]) if item != 37] == [
-        f"verdict {item}" for item in range(100) if item != 37
-    ]
-    assert sum(wrote) == 101
-    assert len(write.groups) < 20, "it is found by halving, not one by one"
+def test_a_stir_ends_pauses_and_lets_one_out_under_each_limit() -> None:
+    lanes = known((1, A), (2, A), (3, B), (4, B))
+    for queue in (1, 2, 3):
+        lanes.hint((queue, 0))
+    parked(lanes, 2)
+    (paused,) = lanes.waiting(B, 1)
+    lanes.pause(paused, 100.0)
+    assert lanes.paused_until(paused) == 100.0
+    lanes.hint_all()
+    assert lanes.paused_until(paused) == 0.0
+    assert line(lanes) == [1]
+    lanes.pause(paused, 200.0)
+    assert lanes.paused_until(paused) == 200.0
 
 
-async def test_a_database_that_is_away_fails_the_flight_and_all_that_wait_behind_it() -> None:
-    write = Writer()
-    write.gate.clear()
-    lane, wrote = lane_over(write, max_group=2, max_flights=1)
-    submitted = [asyncio.create_task(lane.submit(item)) for item in range(9)]
-    await turns()
-    away = Unavailable("gone")
-    write.fail = lambda items: away
-    write.gate.set()
-    assert await asyncio.gather(*submitted, return_exceptions=True) == [away] * 9
-    assert write.groups == [[0]], "those behind would have waited as long and heard the same"
-    assert wrote == []
-    write.fail = lambda items: None
-    assert await lane.submit(9) == "verdict 9"
-
-
-async def test_no_wake_up_is_lost_in_ten_thousand_racing_submits() -> None:
-    dice = random.Random(7)
-
-    async def write(items: Sequence[int]) -> list[str]:
-        for _ in range(dice.randrange(3)):
-            await asyncio.sleep(0)
-        return [f"verdict {item}" for item in items]
-
-    lane, wrote = lane_over(write, max_group=7)
-
-    async def caller(first: int) -> None:
-        for item in range(first, first + 100):
-            assert await lane.submit(item) == f"verdict {item}"
-            for _ in range(dice.randrange(3)):
-                await asyncio.sleep(0)
-
-    async with asyncio.timeout(30):
-        await asyncio.gather(*(caller(first) for first in range(0, 10_000, 100)))
-    assert sum(wrote) == 10_000
-
-
-async def test_a_caller_that_has_gone_costs_no_other_its_verdict() -> None:
-    write = Writer()
-    write.gate.clear()
-    lane, _ = lane_over(write, max_flights=1)
-    submitted = [asyncio.create_task(lane.submit(item)) for item in range(5)]
-    await turns()
-    submitted[0].cancel()
-    submitted[3].cancel()
-    await turns()
-    write.gate.set()
-    verdicts = await asyncio.gather(*submitted, return_exceptions=True)
-    assert [str(verdict) for verdict in verdicts if isinstance(verdict, str)] == ["verdict 1", "verdict 2", "verdict 4"]
-    assert sorted(item for group in write.groups for item in group) == [0, 1, 2, 3, 4], (
-        "what was submitted is written all the same"
-    )
-
-
-async def test_drained_waits_for_everything_submitted_before_it() -> None:
-    write = Writer()
-    write.gate.clear()
-    lane, wrote = lane_over(write, max_group=2, max_flights=1)
-    submitted = [asyncio.create_task(lane.submit(item)) for item in range(7)]
-    await turns()
-    drained = asyncio.create_task(lane.drained())
-    await turns()
-    assert not drained.done()
-    write.gate.set()
-    await drained
-    assert sum(wrote) == 7
-    await asyncio.gather(*submitted)
-
-
-async def test_a_lane_that_cannot_keep_up_refuses_instead_of_growing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "MAX_WAITING", 3)
-    write = Writer()
-    write.gate.clear()
-    lane, _ = lane_over(write, max_flights=1)
-    flying = asyncio.create_task(lane.submit(0))
-    await turns()
-    waiting = [asyncio.create_task(lane.submit(item)) for item in range(1, 4)]
-    await turns()
-    with pytest.raises(Refusal) as refused:
-        await lane.submit(4)
-    assert (refused.value.code, refused.value.retry_after_seconds) == ("unavailable", 1)
-    write.gate.set()
-    await asyncio.gather(flying, *waiting)
+def test_lanes_at_rest_are_forgotten() -> None:
+    lanes = known((1, A), (2, A))
+    lanes.hint((1, 0))
+    lanes.end(begun(lanes), None)
+    lanes.hint((2, 0))
+    lanes.forget()
+    assert line(lanes) == [2]
+    assert lanes.hint((1, 0))

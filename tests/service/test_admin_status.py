@@ -12,6 +12,7 @@ from app.domain.queues import QueueDefinition
 from app.service import handlers, queues, status
 from app.service.context import Caller, Core
 from app.store import replicas
+from app.store.replicas import Load
 from app.telemetry.metrics import QueueSnapshot
 from tests.service.conftest import enqueue
 from tests.service.test_admin_stats import end_tasks
@@ -31,7 +32,9 @@ async def test_the_whole_fleet_is_shown_as_json(core: Core, caller: Caller) -> N
     other = Caller(row["id"], "other", "operate")
     await queues.put(core, other, "pull", QueueDefinition(), ANY)
     await enqueue(core, other, "pull", 2)
-    await replicas.beat(core.db, core.replica.id, core.replica.name, "all", "1.2.3", draining=False, deaf=False)
+    await replicas.beat(
+        core.db, core.replica.id, core.replica.name, "all", "1.2.3", draining=False, deaf=False, load=Load()
+    )
 
     shown = await status.status(core)
     assert set(shown) == {"version", "replicas", "queues", "schedules", "database", "alarms"}
@@ -62,7 +65,7 @@ async def test_what_needs_an_operator_is_said_the_gravest_first(core: Core, call
     await queues.pause(core, caller, "halted")
     await handlers.disable(core, caller, "hook")
     core.stats.ended(await core.db.fetchval("select id from sluice.queues where name = 'mail'"), "dead", 1.0)
-    await replicas.beat(core.db, str(uuid4()), "lost-1", "all", "1", draining=False, deaf=False)
+    await replicas.beat(core.db, str(uuid4()), "lost-1", "all", "1", draining=False, deaf=False, load=Load())
     await core.db.fetch("update sluice.replicas set seen_at = seen_at - interval '1 minute'")
 
     alarms = (await status.status(core))["alarms"]
@@ -98,8 +101,8 @@ async def test_a_transaction_left_open_is_an_alarm(
 async def test_a_replica_that_says_goodbye_is_not_missed(core: Core) -> None:
     here, there = str(uuid4()), str(uuid4())
     for replica_id in (here, there):
-        await replicas.beat(core.db, replica_id, "r", "all", "1", draining=False, deaf=False)
-    now, others, oldest = await replicas.beat(core.db, here, "r", "all", "1", draining=True, deaf=False)
+        await replicas.beat(core.db, replica_id, "r", "all", "1", draining=False, deaf=False, load=Load())
+    now, others, oldest = await replicas.beat(core.db, here, "r", "all", "1", draining=True, deaf=False, load=Load())
     assert (others, oldest) == (1, 1) and now is not None
     await replicas.gone(core.db, there)
     (left,) = await replicas.list_recent(core.db)

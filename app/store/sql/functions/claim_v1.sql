@@ -1,7 +1,7 @@
 -- Lease up to p_want ready tasks of one lane, (queue, own handler or 0), and say why there are not more.
 -- The last row carries the verdict and no task: ok (as many as wanted), empty, full (a limit), busy (another claimer or a
 -- change holds a lock: ask again in milliseconds), paused, disabled, worker (the queue has no handler), push (it has one, and a
--- pull worker asks), gone, late. A pull lease lasts as long as was asked for; one for a call, what the call may take.
+-- pull worker asks), gone, late. full_at says whose limit is full: tenant, handler (then with its id) or queue. A pull lease lasts as long as was asked for; one for a call, what the call may take.
 --
 -- Limits are exact because the shared advisory locks come first, the definitions are read in a later statement, the rows of
 -- limited levels are locked, and only then, in yet a later statement, the running rows are counted. Lock and count in one
@@ -15,7 +15,7 @@ returns table (
   task_id uuid, token uuid, lease_expires_at timestamptz, started_at timestamptz, run_at timestamptz, number integer,
   attempt integer, priority smallint, payload bytea, type text, headers json, correlation_id text, retry json,
   timeout_seconds double precision, traceparent text, tracestate text, created_at timestamptz, cursor text,
-  batch_id uuid, schedule text, scheduled_for timestamptz, schedule_timezone text)
+  batch_id uuid, schedule text, scheduled_for timestamptz, schedule_timezone text, full_at text)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
@@ -23,7 +23,7 @@ set enable_bitmapscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
-  v_handler bigint; v_tenant bigint; v_room integer := p_want; v_now timestamptz; v_ids uuid[]; v_again boolean; s record;
+  v_handler bigint; v_tenant bigint; v_room integer := p_want; v_left integer; v_now timestamptz; v_ids uuid[]; v_again boolean; s record;
 begin
   select coalesce(nullif(p_lane, 0), q.handler_id), q.tenant_id into v_handler, v_tenant
   from sluice.queues q where q.id = p_queue and q.deleted_at is null;
@@ -63,18 +63,20 @@ begin
     if not found then verdict := 'busy'; return next; return; end if;
   end if;
   if s.tenant_limit is not null then
-    v_room := least(v_room, s.tenant_limit
-      - (select count(*) from sluice.tasks t where t.state = 1 and t.tenant_id = v_tenant)::integer);
+    v_left := s.tenant_limit - (select count(*) from sluice.tasks t where t.state = 1 and t.tenant_id = v_tenant)::integer;
+    if v_left < v_room then v_room := v_left; full_at := 'tenant'; end if;
   end if;
   if s.handler_limit is not null then
-    v_room := least(v_room, s.handler_limit
-      - (select count(*) from sluice.tasks t where t.state = 1 and t.tenant_id = v_tenant and t.lease_handler_id = v_handler)::integer);
+    v_left := s.handler_limit
+      - (select count(*) from sluice.tasks t where t.state = 1 and t.tenant_id = v_tenant and t.lease_handler_id = v_handler)::integer;
+    if v_left < v_room then v_room := v_left; full_at := 'handler'; end if;
   end if;
   if s.queue_limit is not null then
-    v_room := least(v_room, s.queue_limit
-      - (select count(*) from sluice.tasks t where t.state = 1 and t.tenant_id = v_tenant and t.queue_id = p_queue)::integer);
+    v_left := s.queue_limit
+      - (select count(*) from sluice.tasks t where t.state = 1 and t.tenant_id = v_tenant and t.queue_id = p_queue)::integer;
+    if v_left < v_room then v_room := v_left; full_at := 'queue'; end if;
   end if;
-  if v_room <= 0 then verdict := 'full'; return next; return; end if;
+  if v_room <= 0 then verdict := 'full'; handler_id := v_handler; return next; return; end if;
 
   -- pick first, record and update after: each statement sees the rows as they were locked
   select array_agg(k.id), bool_or(k.claims > 0) into v_ids, v_again
@@ -103,7 +105,7 @@ begin
     returning null::text, s.queue_version, v_handler, s.handler_version, t.id, t.lease_token, t.lease_expires_at, v_now, t.run_at,
       t.claims, t.attempt, t.priority, t.payload, t.type, t.headers, t.correlation_id, t.retry, t.timeout_seconds,
       t.traceparent, t.tracestate, t.created_at, t.cursor, coalesce(t.batch_id, t.completes), t.schedule, t.scheduled_for,
-      t.schedule_timezone;
+      t.schedule_timezone, null::text;
   verdict := case
     when coalesce(cardinality(v_ids), 0) < v_room then 'empty'
     when v_room < p_want then 'full'

@@ -2,8 +2,8 @@
 -- An attempt whose late outcome is already on record keeps that record. SKIP LOCKED: another replica has those rows.
 -- called: a replica was calling a handler under this lease, and counts the attempt itself.
 create function sluice.reap_v1(p_limit integer)
-returns table (task_id uuid, queue_id bigint, lane bigint, dead boolean, called boolean, tenant text, queue text, outcome text,
-               ran_seconds double precision) language plpgsql volatile
+returns table (task_id uuid, tenant_id bigint, queue_id bigint, lane bigint, handler_id bigint, dead boolean, called boolean,
+               tenant text, queue text, outcome text, ran_seconds double precision) language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 set enable_bitmapscan = off set jit = off
@@ -27,7 +27,8 @@ begin
     into v_dead, v_expired
   from sluice.tasks t join sluice.queues q on q.id = t.queue_id where t.id = any(v_ids);
   return query
-    select t.id, t.queue_id, t.handler_id, t.id = any(coalesce(v_dead || v_expired, '{}')), t.id = any(coalesce(v_called, '{}')),
+    select t.id, t.tenant_id, t.queue_id, t.handler_id, coalesce(t.lease_handler_id, 0),
+           t.id = any(coalesce(v_dead || v_expired, '{}')), t.id = any(coalesce(v_called, '{}')),
            n.name, q.name, t.last_outcome, extract(epoch from t.last_ended_at - t.last_started_at)::double precision
     from sluice.tasks t join sluice.queues q on q.id = t.queue_id join sluice.tenants n on n.id = t.tenant_id
     where t.id = any(v_ids);

@@ -1,0 +1,164 @@
+"""Lanes: what the dispatcher knows of each, and whose turn it is.
+
+A lane is a queue and the handler its tasks named for themselves (0: the queue's). One that was hinted waits in the line of its
+tenant until a claim for it starts; tenants take turns, and so do the lanes of a tenant. One whose claim met a limit is parked
+under that limit: a slot that comes free lets one lane out, and only a lane that finds room lets the next one out, so that
+neither costs a claim for each lane that waits.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+from app.service.context import Slot
+
+LaneKey = tuple[int, int]
+LimitKey = tuple[str, int]
+"""The level of a limit (tenant, handler, queue) and the id of what has it."""
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    key: LaneKey
+    tenant: int
+    hinted: bool = False
+    """Another claim may find something. While one is under way: something has happened that it may not have seen."""
+    claiming: bool = False
+    gathering: bool = False
+    paused_until: float = 0.0
+    """Monotonic seconds."""
+    age: int = 0
+    """Of the pause: one from before the last hint_all is over."""
+    parked: LimitKey | None = None
+    let_out: LimitKey | None = None
+    """It was parked under this limit, and the next one may follow if it finds room."""
+
+
+class Lanes:
+    def __init__(self) -> None:
+        self._known: dict[LaneKey, Lane] = {}
+        self._tenants: dict[int, int] = {}
+        """By queue: a queue has the same tenant for ever."""
+        self._strangers: set[LaneKey] = set()
+        """Hinted, and it is not known whose they are."""
+        self._waiting: dict[int, dict[LaneKey, Lane]] = {}
+        """By tenant, the one served longest ago first; and so the lanes of each."""
+        self._parked: dict[LimitKey, dict[LaneKey, Lane]] = {}
+        """By limit, the one tried longest ago first; and so the lanes under each."""
+        self._claiming: set[Lane] = set()
+        self._age = 0
+
+    # hints
+
+    def hint(self, key: LaneKey) -> bool:
+        """Something may be claimed in this lane; whether that is news."""
+        lane = self._known.get(key)
+        if lane is None:
+            tenant = self._tenants.get(key[0])
+            if tenant is None:
+                self._strangers.add(key)
+                return True
+            lane = self._known[key] = Lane(key, tenant)
+        if lane.hinted or lane.parked is not None:
+            return False
+        lane.hinted = True
+        self._line_up(lane)
+        return True
+
+    def hint_all(self) -> None:
+        """Whatever a lane has met may be gone: its pause is over, and under each limit one may try."""
+        self._age += 1
+        for lane in self._claiming:
+            lane.hinted = True
+        for limit in list(self._parked):
+            self.let_out(limit)
+
+    def freed(self, slot: Slot) -> None:
+        """A slot came free: of each limit that it counted against one lane may try, and whoever is trying may try again."""
+        for lane in self._claiming:
+            if lane.tenant == slot.tenant_id:
+                lane.hinted = True
+        for limit in (("tenant", slot.tenant_id), ("handler", slot.handler_id), ("queue", slot.queue_id)):
+            self.let_out(limit)
+
+    def let_out(self, limit: LimitKey) -> bool:
+        """Let the lane that is parked longest under this limit try again; whether there was one."""
+        parked = self._parked.pop(limit, None)
+        if parked is None:
+            return False
+        lane = parked.pop(next(iter(parked)))
+        if parked:
+            self._parked[limit] = parked
+        lane.parked, lane.let_out, lane.hinted = None, limit, True
+        self._line_up(lane)
+        return True
+
+    def full(self, count: int) -> list[LimitKey]:
+        """Up to so many of the limits that lanes are parked under."""
+        return list(islice(self._parked, count))
+
+    def pause(self, lane: Lane, until: float) -> None:
+        lane.paused_until, lane.age = until, self._age
+
+    def paused_until(self, lane: Lane) -> float:
+        """Monotonic seconds; none before."""
+        return lane.paused_until if lane.age == self._age else 0.0
+
+    # whose they are
+
+    @property
+    def strange_queues(self) -> set[int]:
+        return {queue_id for queue_id, _ in self._strangers}
+
+    def introduce(self, queue_ids: Collection[int], tenants: Mapping[int, int]) -> None:
+        """The tenants of these queues; one that has none is gone."""
+        self._tenants.update(tenants)
+        for key in [key for key in self._strangers if key[0] in queue_ids]:
+            self._strangers.discard(key)
+            if key[0] in tenants:
+                self.hint(key)
+
+    # turns
+
+    def tenants(self) -> list[int]:
+        """Those that have lanes that wait."""
+        return list(self._waiting)
+
+    def waiting(self, tenant: int, limit: int) -> list[Lane]:
+        """The first in the tenant's line."""
+        return list(islice(self._waiting.get(tenant, {}).values(), limit))
+
+    def begin(self, lane: Lane) -> None:
+        """A claim for it starts: it leaves the line, and its tenant goes to the end of theirs."""
+        lane.hinted, lane.claiming, lane.gathering = False, True, False
+        self._claiming.add(lane)
+        line = self._waiting.pop(lane.tenant)
+        del line[lane.key]
+        if line:
+            self._waiting[lane.tenant] = line
+
+    def pass_over(self, lanes: Iterable[Lane]) -> None:
+        """Those behind them in the line are looked at first the next time."""
+        for lane in lanes:
+            line = self._waiting[lane.tenant]
+            line[lane.key] = line.pop(lane.key)
+
+    def end(self, lane: Lane, full_at: LimitKey | None) -> None:
+        """Its claim has ended, at this limit if there is one; whether it goes on is in `hinted`."""
+        lane.claiming = False
+        self._claiming.discard(lane)
+        if lane.hinted:
+            self._line_up(lane)
+        elif full_at is not None:
+            lane.parked = full_at
+            self._parked.setdefault(full_at, {})[lane.key] = lane
+
+    def forget(self) -> None:
+        """Drop what is known of lanes at rest."""
+        for key, lane in list(self._known.items()):
+            if not (lane.hinted or lane.claiming or lane.parked):
+                del self._known[key]
+
+    def _line_up(self, lane: Lane) -> None:
+        if not lane.claiming:
+            self._waiting.setdefault(lane.tenant, {})[lane.key] = lane
