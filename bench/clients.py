@@ -64,6 +64,7 @@ def serve(pipe: Pipe) -> None:
 
 def call_to(url: str) -> Call:
     return Call(
+        tenant="bench",
         url=url,
         task_id="0193a5b0-1111-7000-8000-000000000000",
         queue="mail",
@@ -98,7 +99,7 @@ async def thin(url: str, in_flight: int, seconds: float) -> float:
     headers = list(build_headers(call_to(url), datetime.now(UTC)).items())
 
     async def post() -> None:
-        answer = await transport.post(url, headers, PAYLOAD, timeout_seconds=30)
+        answer = await transport.post(url, headers, PAYLOAD, tenant="bench", timeout_seconds=30)
         assert answer.body == b"ok"
 
     try:

@@ -7,31 +7,37 @@
 4. One address that may not be called refuses the whole name: a mixed answer is an attack or a mistake.
 5. The transport connects to the addresses of the verdict and nowhere else, so a name that resolves differently a
    moment later changes nothing. Verdicts are kept for a few seconds, so that a busy name is not resolved for each call.
-6. A name is resolved once at a time, on a daemon thread of its own, a bounded number of them: the resolver of the
-   C library blocks, can stall for half a minute, and must hold up neither other names nor the end of the process.
+6. While a name is looked up anew, its last addresses stay in use for at most STALE_SECONDS, if the answer does not come
+   soon, or never. They were judged as any others; an answer that says otherwise replaces them at once.
+7. What an address was refused for is told to the operator, in the log; a tenant learns that it may not be called.
 """
 
 import asyncio
 import ipaddress
-import socket
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from app.delivery.errors import DeliveryError
+from app.delivery.lookups import Lookups, NoAnswer, Resolver
 from app.delivery.urls import ParsedUrl, UrlError, check_host
+from app.domain.fair_cache import FairCache
+from app.telemetry import events
+from app.telemetry.logs import get_logger
 
 Address = IPv4Address | IPv6Address
-Resolver = Callable[[str, int], Awaitable[list[str]]]
 
 KEPT_SECONDS = 2.0
-MAX_KEPT = 2048
-MAX_RESOLVING = 64
+STALE_SECONDS = 300.0
+STALE_AFTER_SECONDS = 0.5
+"""How long a fresh answer is waited for before the last one is used, in the manner of RFC 8767."""
+MAX_KEPT = 4_096
 MAX_ADDRESSES = 64
 """More answers than this to one name are not read."""
+
+
+log = get_logger(__name__)
 
 
 def _networks(*texts: str) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -117,7 +123,8 @@ def _is_public_face(face: Address) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    until: float
+    at: float
+    """When the answer came."""
     addresses: tuple[str, ...] = ()
     denied: str | None = None
     unknown: str | None = None
@@ -131,7 +138,7 @@ class _Verdict:
 
 
 class EgressPolicy:
-    """`allow` holds networks, addresses and host names; anything else raises ValueError."""
+    """For one event loop. `allow` holds networks, addresses and host names; anything else raises ValueError."""
 
     def __init__(
         self,
@@ -145,12 +152,11 @@ class EgressPolicy:
         self._hosts: set[str] = set()
         for entry in allow:
             self._add(entry.strip())
-        self._resolver = resolver or resolve
         self._kept_seconds = kept_seconds
         self._clock = clock
-        self._kept: dict[str, _Verdict] = {}
-        self._flights: dict[str, asyncio.Task[_Verdict]] = {}
-        self._room = asyncio.Semaphore(MAX_RESOLVING)
+        self._kept: FairCache[str, _Verdict] = FairCache(max_weight=MAX_KEPT)
+        self._lookups = Lookups(resolver, clock=clock)
+        self._refreshing: dict[tuple[str, str], asyncio.Task[_Verdict]] = {}
 
     def _add(self, entry: str) -> None:
         try:
@@ -181,73 +187,75 @@ class EgressPolicy:
     def _allows(self, address: Address) -> bool:
         return any(address in network for network in self._networks)
 
-    def known(self, url: ParsedUrl) -> tuple[str, ...] | None:
+    def known(self, url: ParsedUrl, tenant: str) -> tuple[str, ...] | None:
         """The addresses of a verdict still fresh, without waiting; None when there is none; raises as `vet` does."""
-        verdict = self._kept.get(url.host)
-        return None if verdict is None or verdict.until <= self._clock() else verdict.read()
+        verdict = self._kept.get(tenant, url.host)
+        return None if verdict is None or self._age(verdict) >= self._kept_seconds else verdict.read()
 
-    async def vet(self, url: ParsedUrl) -> tuple[str, ...]:
+    def _age(self, verdict: _Verdict) -> float:
+        return self._clock() - verdict.at
+
+    async def vet(self, url: ParsedUrl, tenant: str) -> tuple[str, ...]:
         """The addresses to connect to, in order; DeliveryError `egress_denied`, or `unreachable` without any."""
-        known = self.known(url)
+        known = self.known(url, tenant)
         if known is not None:
             return known
         refusal = self.refuse_literal(url)
         if refusal is not None or url.address is not None:
-            return self._keep(url.host, (str(url.address),), denied=refusal).read()
-        flight = self._flights.get(url.host)
-        if flight is None:
-            flight = asyncio.ensure_future(self._look_up(url.host, url.port))
-            self._flights[url.host] = flight
-        # Shielded: others wait for the same answer, and the thread cannot be stopped anyway.
-        return (await asyncio.shield(flight)).read()
+            return self._keep(url.host, tenant, (str(url.address),), denied=refusal).read()
+        last = self._kept.get(tenant, url.host)
+        if last is None or not last.addresses or self._age(last) > STALE_SECONDS:
+            try:
+                return (await self._look_up(url, tenant)).read()
+            except NoAnswer as error:
+                raise DeliveryError("unreachable", f"{url.host} does not resolve: {error}") from None
+        return await self._refreshed(url, tenant, last)
 
-    async def _look_up(self, host: str, port: int) -> _Verdict:
+    async def _refreshed(self, url: ParsedUrl, tenant: str, last: _Verdict) -> tuple[str, ...]:
+        """By a fresh verdict if it comes soon, else by the last one, while the look-up goes on."""
+        refreshing = self._refreshing.get((tenant, url.host))
+        if refreshing is None:
+            refreshing = asyncio.create_task(self._look_up(url, tenant))
+            self._refreshing[tenant, url.host] = refreshing
+            refreshing.add_done_callback(lambda task: self._refresh_ended(task, tenant, url.host))
+        await asyncio.wait((refreshing,), timeout=STALE_AFTER_SECONDS)
+        if not refreshing.done() or refreshing.cancelled() or isinstance(refreshing.exception(), NoAnswer):
+            return last.addresses
+        return refreshing.result().read()
+
+    def _refresh_ended(self, task: "asyncio.Task[_Verdict]", tenant: str, host: str) -> None:
+        del self._refreshing[tenant, host]
+        if not task.cancelled():
+            task.exception()  # read here, for all who asked may have gone on
+
+    async def _look_up(self, url: ParsedUrl, tenant: str) -> _Verdict:
+        """Raises NoAnswer."""
+        host = url.host
         try:
-            async with self._room:
-                texts = await self._resolver(host, port)
+            texts = await self._lookups.addresses(tenant, host, url.port)
             addresses = [ipaddress.ip_address(text) for text in texts[:MAX_ADDRESSES]]
+        except NoAnswer:
+            raise
         except (OSError, ValueError, RuntimeError) as error:
-            return self._keep(host, unknown=f"{host} does not resolve: {error}")
-        finally:
-            self._flights.pop(host, None)
+            return self._keep(host, tenant, unknown=f"{host} does not resolve: {error}")
         by_name = host in self._hosts
         for address in addresses:
             refusal = self._refuse_address(address, by_name=by_name)
             if refusal is not None:
-                return self._keep(host, denied=f"{host}: {refusal}")
+                events.emit(log, events.EGRESS_DENIED, tenant=tenant, host=host, reason=refusal)
+                return self._keep(host, tenant, denied=f"{host} has an address that may not be called")
         unknown = None if addresses else f"{host} has no address"
-        return self._keep(host, tuple(str(address) for address in addresses), unknown=unknown)
+        return self._keep(host, tenant, tuple(str(address) for address in addresses), unknown=unknown)
 
     def _keep(
-        self, host: str, addresses: tuple[str, ...] = (), *, denied: str | None = None, unknown: str | None = None
+        self,
+        host: str,
+        tenant: str,
+        addresses: tuple[str, ...] = (),
+        *,
+        denied: str | None = None,
+        unknown: str | None = None,
     ) -> _Verdict:
-        verdict = _Verdict(self._clock() + self._kept_seconds, addresses, denied, unknown)
-        self._kept.pop(host, None)
-        while len(self._kept) >= MAX_KEPT:
-            del self._kept[next(iter(self._kept))]
-        self._kept[host] = verdict
+        verdict = _Verdict(self._clock(), addresses, denied, unknown)
+        self._kept.put(tenant, host, verdict)
         return verdict
-
-
-async def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a name as the system resolves it, in its order of preference."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[list[str]] = loop.create_future()
-
-    def settle(addresses: list[str], error: Exception | None) -> None:
-        if not answer.done():
-            answer.set_exception(error) if error is not None else answer.set_result(addresses)
-
-    def run() -> None:
-        addresses: list[str] = []
-        problem: Exception | None = None
-        try:
-            found = socket.getaddrinfo(host.encode("ascii"), port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-            addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-        except Exception as error:
-            problem = error
-        with suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(settle, addresses, problem)
-
-    threading.Thread(target=run, name=f"resolve {host}", daemon=True).start()
-    return await answer

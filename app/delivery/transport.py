@@ -60,10 +60,14 @@ class Transport:
         headers: Sequence[tuple[str, str]],
         body: bytes,
         *,
+        tenant: str,
         timeout_seconds: float,
         max_reply_bytes: int = MAX_REPLY_BYTES,
     ) -> Answer:
-        """The full answer to one POST, or DeliveryError. Cancelled, it closes the connection it was using."""
+        """The full answer to one POST, or DeliveryError. Cancelled, it closes the connection it was using.
+
+        `tenant` is whose share of the look-ups it takes.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
         try:
@@ -71,7 +75,7 @@ class Transport:
         except UrlError as error:
             raise DeliveryError("unreachable", f"the URL {error}", permanent=True) from None
         head = _request_head(parsed, headers, len(body))
-        connection = await self._acquire(parsed, loop, deadline, timeout_seconds)
+        connection = await self._acquire(parsed, tenant, loop, deadline, timeout_seconds)
         self._busy.add(connection)
         try:
             return await connection.exchange(
@@ -92,18 +96,18 @@ class Transport:
         await asyncio.sleep(0)  # the loop closes the sockets in its next round
 
     async def _acquire(
-        self, url: ParsedUrl, loop: asyncio.AbstractEventLoop, deadline: float, timeout_seconds: float
+        self, url: ParsedUrl, tenant: str, loop: asyncio.AbstractEventLoop, deadline: float, timeout_seconds: float
     ) -> Connection:
         if self._closed:
             raise DeliveryError("unreachable", "the client has been closed")
-        addresses = self._egress.known(url)
+        addresses = self._egress.known(url, tenant)
         connection = self._take(url, addresses, loop.time()) if addresses else None
         if connection is not None:
             return connection
         try:
             async with asyncio.timeout_at(deadline):
                 if addresses is None:
-                    addresses = await self._egress.vet(url)
+                    addresses = await self._egress.vet(url, tenant)
                     connection = self._take(url, addresses, loop.time())
                 return connection or await self._open(url, addresses, loop, deadline)
         except TimeoutError:
@@ -158,7 +162,8 @@ class Transport:
                 problem = "it did not answer in time"
             except OSError as error:
                 problem = reason(error)
-        raise DeliveryError("unreachable", f"no connection to {url.authority} at {', '.join(tried)}: {problem}")
+        # Not where the name leads: the address may be one of the operator's own, and the answer is the tenant's to read.
+        raise DeliveryError("unreachable", f"no connection to {url.authority}: {problem}")
 
     async def _connect(self, url: ParsedUrl, address: str, loop: asyncio.AbstractEventLoop) -> Connection:
         key = (url.scheme, url.host, url.port, address)

@@ -28,6 +28,7 @@ _AS_IT_STANDS = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 class Call:
     """Everything one attempt sends. What must not reach a log is left out of its repr."""
 
+    tenant: str
     url: str
     task_id: str
     queue: str
@@ -56,7 +57,9 @@ async def deliver(transport: Transport, call: Call, now: datetime) -> Answer | N
     """Send it once. Never raises for what the network or the handler does; a cancelled call closes its connection."""
     try:
         headers = list(build_headers(call, now).items())
-        return await transport.post(call.url, headers, call.payload, timeout_seconds=call.timeout_seconds)
+        return await transport.post(
+            call.url, headers, call.payload, tenant=call.tenant, timeout_seconds=call.timeout_seconds
+        )
     except DeliveryError as error:
         return NoAnswer(error.outcome, error.detail, error.permanent)
 

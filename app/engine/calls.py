@@ -385,6 +385,7 @@ def _timeout(task: Claimed, policy: Policy, target: Target) -> float:
 def _call(core: Core, held: Held, span: AttemptSpan) -> Call:
     task, target = held.task, held.target
     return Call(
+        tenant=held.policy.tenant,
         url=target.url,
         task_id=task.task_id,
         queue=held.policy.name,

@@ -230,6 +230,7 @@ async def test(core: Core, caller: Caller, name: str, payload: bytes | None) -> 
     now = core.clock.now()
     task_id = core.ids.uuid7(int(core.clock.seconds() * 1000))
     call = Call(
+        tenant=caller.tenant,
         url=target.url,
         task_id=task_id,
         queue="test",

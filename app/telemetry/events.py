@@ -90,6 +90,9 @@ ATTEMPT_FAILED = _event(
     "error",
     "retry_in_seconds",
 )
+EGRESS_DENIED = _event(
+    "egress_denied", WARNING, "A handler's name leads to an address that may not be called.", "host", "reason"
+)
 CALL_FAILED = _event("call_failed", ERROR, "An error of ours ended a call; its lease runs out and the task runs again.")
 ATTEMPT_STALE = _event(
     "attempt_stale", WARNING, "An outcome came after its lease was lost: recorded, not applied.", "outcome", "status"

@@ -19,6 +19,7 @@ from .servers import answer_ok, serve
 NOW = datetime(2026, 11, 21, 22, 44, 0, 123456, UTC)
 SECRETS = (new_secret(), new_secret())
 PLAIN = Call(
+    tenant="t",
     url="http://127.0.0.1/hook",
     task_id="0193a5b0-1111-7000-8000-000000000000",
     queue="mail",

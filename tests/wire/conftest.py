@@ -1,10 +1,13 @@
 """Most tests here share one replica on a database of its own and take fresh names; the others start their own."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from uuid import uuid4
 
 import pytest
 
+from app.domain.ids import make_api_key
+from app.service import keys
 from app.settings import Settings
 from app.store import migrations
 from tests.databases import create_database, drop_database
@@ -45,6 +48,19 @@ def api(shared: Replica) -> Api:
 def other(twin: Replica) -> Api:
     """The same Sluice, asked over its second replica."""
     return Api(twin.client, twin.url)
+
+
+@pytest.fixture
+async def two(start_replica: Callable[..., Awaitable[Replica]]) -> AsyncIterator[tuple[Replica, Api, Api]]:
+    """A replica of the test's own, as the tenants a and b call it."""
+    replica = await start_replica(bootstrap_key=make_api_key().text, egress_allow="127.0.0.0/8")
+    async with AsyncExitStack() as stack:
+
+        async def caller(tenant: str) -> Api:
+            token = await keys.create(replica.sluice.core.db, tenant, "manage")
+            return Api(await stack.enter_async_context(replica.caller(token)), replica.url)
+
+        yield replica, await caller("a"), await caller("b")
 
 
 @pytest.fixture

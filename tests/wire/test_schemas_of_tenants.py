@@ -2,14 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
-from app.domain.ids import make_api_key
-from app.service import keys
 from tests.sluices import Replica
 from tests.support import Holding, poll
 from tests.wire.api import Api, good, problem
@@ -27,19 +23,6 @@ LIST = {"type": "array", "items": {"anyOf": [{"type": "integer"}, {"$ref": "#"}]
 """Recursive, so that it is checked beside, and soon done."""
 MANY = {"properties": {f"p{n}": {"type": "string", "minLength": 1} for n in range(50)}}
 """Judged beside, for its length."""
-
-
-@pytest.fixture
-async def two(start_replica: Callable[..., Awaitable[Replica]]) -> AsyncIterator[tuple[Replica, Api, Api]]:
-    """A replica, as two tenants call it."""
-    replica = await start_replica(bootstrap_key=make_api_key().text)
-    async with AsyncExitStack() as stack:
-
-        async def caller(tenant: str) -> Api:
-            token = await keys.create(replica.sluice.core.db, tenant, "manage")
-            return Api(await stack.enter_async_context(replica.caller(token)), replica.url)
-
-        yield replica, await caller("a"), await caller("b")
 
 
 async def test_costly_patterns_are_never_compiled_in_the_event_loop(two: tuple[Replica, Api, Api]) -> None:
