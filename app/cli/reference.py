@@ -1,5 +1,6 @@
 """Writes docs/reference from the code, so that the two cannot differ: `python -m app.cli.reference [--check]`."""
 
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from app.api.errors import STATUS, TITLES
 from app.cli.daylight_saving import daylight_saving_page
 from app.settings import CLIENT_VARIABLES, SECRETS, Settings
+from app.telemetry.events import CATALOGUE, COMMON
 from app.telemetry.metrics import DEFINITIONS
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
@@ -81,10 +83,32 @@ def metrics_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def events_page() -> str:
+    lines = [
+        "# Log events",
+        "",
+        "Generated from `app/telemetry/events.py`. The log is JSON, one line per event, on stderr. Besides the fields below,",
+        "every line has `timestamp`, `level`, `event` and `logger`, and may have",
+        ", ".join(f"`{name}`" for name in sorted(COMMON)) + ".",
+        "Names and fields do not change once released. A task or an attempt that went well is not logged: metrics count it,",
+        "and the attempt is on record. Payloads and secrets never appear.",
+        "",
+        "| event | level | meaning | fields |",
+        "|---|---|---|---|",
+        *(
+            f"| `{event.name}` | {logging.getLevelName(event.level).lower()} | {event.meaning} |"
+            f" {', '.join(f'`{name}`' for name in sorted(event.fields))} |"
+            for event in sorted(CATALOGUE.values(), key=lambda event: event.name)
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "errors.md": errors_page,
     "metrics.md": metrics_page,
+    "events.md": events_page,
     "daylight-saving.md": daylight_saving_page,
 }
 

@@ -15,7 +15,7 @@ from tests.docs.pages import ROOT, blocks
 from tests.docs.reader import Reader, reader
 from tests.sluices import Replica
 from tests.support import poll
-from tests.wire.api import Api, good
+from tests.wire.api import Api, good, problem
 
 pytestmark = [
     pytest.mark.ci,
@@ -25,6 +25,8 @@ pytestmark = [
 
 DOCS = ROOT / "docs"
 NOT_WALKED = {
+    "../examples/monthly_reports/README.md": "test_monthly_reports.py goes through it, with a database of tenants",
+    "../examples/bucket_cleanup/README.md": "test_bucket_cleanup.py goes through it, with a bucket",
     "guides/coming-from.md": "tables, and no line of shell",
     "guides/containers.md": "starts containers; test_compose.py holds it to the compose file",
     "guides/installing.md": "fetches packages; tests/install builds, installs and runs what it speaks of",
@@ -271,6 +273,34 @@ async def pause_everything(page: Page) -> None:
     (await page.api.delete("/schedules/hourly")).raise_for_status()
 
 
+@walk("runbooks/alarms.md")
+async def alarms(page: Page) -> None:
+    queue = await page.api.queue()
+    await page.api.enqueue(queue)
+    good(await page.api.post(f"/queues/{queue}/pause"))
+    assert '"code":"queue_paused"' in await page.on()
+
+
+@walk("concepts/lifecycle.md")
+async def lifecycle(page: Page) -> None:
+    await page.on()
+    [task] = await page.api.pages("/tasks", queue="mails", include="payload")
+    assert task["payload"] == {"to": "ada"}
+    refused = await page.api.post("/queues/mails/tasks", json={"payload": {"to": 5}})
+    [error] = problem(refused, 422, "payload_schema_mismatch")["errors"]
+    assert (
+        error["pointer"] == "/payload/to" and f"`{error['detail']}`" in (DOCS / "concepts" / "lifecycle.md").read_text()
+    )
+
+
+@walk("../examples/handler/README.md")
+async def example_of_a_handler(page: Page) -> None:
+    (page.reader.folder / "examples").symlink_to(ROOT / "examples")
+    assert '{"ada": 5}' in await page.on()
+    [task] = await page.api.pages("/tasks", queue="bookings")
+    assert task["result"] == {"account": "ada", "balance": 5}
+
+
 @pytest.fixture
 async def page(request: pytest.FixtureRequest, replica: Replica, tmp_path: Path) -> AsyncIterator[Page]:
     path = DOCS / request.param
@@ -287,7 +317,9 @@ async def test_a_page_can_be_followed_from_top_to_bottom(page: Page, request: py
     await page.to_the_end()
 
 
-def test_every_guide_and_runbook_is_walked_or_has_a_reason_not_to_be() -> None:
+def test_every_page_with_lines_of_shell_is_walked_or_has_a_reason_not_to_be() -> None:
     pages = {str(page.relative_to(DOCS)) for folder in ("guides", "runbooks") for page in DOCS.glob(f"{folder}/*.md")}
+    pages |= {str(page.relative_to(DOCS)) for page in DOCS.glob("concepts/*.md") if blocks(page, "sh")}
+    pages |= {f"../{page.relative_to(ROOT)}" for page in ROOT.glob("examples/*/README.md")}
     assert pages == WALKS.keys() | NOT_WALKED.keys()
     assert not WALKS.keys() & NOT_WALKED.keys()

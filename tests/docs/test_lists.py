@@ -1,0 +1,150 @@
+"""Where a page lists all there is of something, the list is what the code has: nothing is missing, and nothing is gone."""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from app.api.models import schedules
+from app.delivery.egress import EgressPolicy
+from app.delivery.signing import new_secret
+from app.delivery.transport import Transport
+from app.delivery.webhook import Call, deliver
+from app.domain.cron import Dst
+from app.domain.firing import Cause, Overlap
+from app.domain.schedules import CatchUpMode
+from app.domain.tasks import Outcome, Reason, State, WaitingFor
+from tests.docs.pages import ROOT
+from tests.handlers import Handler
+
+DOCS = ROOT / "docs"
+LIFECYCLE = DOCS / "concepts" / "lifecycle.md"
+ARCHITECTURE = DOCS / "concepts" / "architecture.md"
+SCHEDULES = DOCS / "guides" / "schedules.md"
+CANCELLED = {Reason.REQUESTED, Reason.PURGED, Reason.SUPERSEDED}
+
+
+def listed(page: Path, head: str, column: int = 0) -> set[str]:
+    """The words in code in this column of the table that begins so; its cells may hold several."""
+    _, found, table = page.read_text().partition(f"\n{head}")
+    assert found, f"{page.name} has no table that begins {head!r}"
+    rows = [line for line in table.partition("\n\n")[0].splitlines()[2:] if line.startswith("|")]
+    return {word for row in rows for word in re.findall(r"`([^`]+)`", row.split("|")[column + 1])}
+
+
+def plain(page: Path, head: str) -> set[str]:
+    """The cells of the first column, which are words as they stand."""
+    _, found, table = page.read_text().partition(f"\n{head}")
+    assert found, f"{page.name} has no table that begins {head!r}"
+    return {line.split("|")[1].strip() for line in table.partition("\n\n")[0].splitlines()[2:] if line.startswith("|")}
+
+
+@pytest.mark.parametrize(
+    ("page", "head", "expected"),
+    [
+        (LIFECYCLE, "| state | meaning", set(State)),
+        (LIFECYCLE, "| `reason` |", set(Reason)),
+        (LIFECYCLE, "| `waiting_for` |", set(WaitingFor)),
+        (LIFECYCLE, "| `outcome` |", set(Outcome)),
+        (DOCS / "guides" / "retries-and-dead-letters.md", "| `reason` |", set(Reason) - CANCELLED),
+        (SCHEDULES, "| `overlap` |", set(get_args(Overlap))),
+        (SCHEDULES, "| `mode` |", set(get_args(CatchUpMode))),
+        (SCHEDULES, "| `outcome` |", set(get_args(schedules.Outcome))),
+        (DOCS / "reference" / "daylight-saving.md", "| `dst` |", set(get_args(Dst))),
+    ],
+    ids=lambda value: getattr(value, "stem", value) if isinstance(value, str | Path) else "",
+)
+def test_a_table_of_words_has_all_of_them(page: Path, head: str, expected: set[str]) -> None:
+    assert listed(page, head) - {"the default"} == {str(word) for word in expected}
+
+
+def test_each_reason_is_said_of_the_state_it_belongs_to() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (dead|cancelled) task \|", LIFECYCLE.read_text(), re.MULTILINE)
+    assert {reason for reason, state in rows if state == "cancelled"} == CANCELLED
+
+
+def test_the_causes_of_runs_are_all_named() -> None:
+    (sentence,) = re.findall(r"^`cause` is ([^.]*)\.", SCHEDULES.read_text(), re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", sentence)) == set(get_args(Cause))
+
+
+def calls(name: str, folder: str) -> Iterator[ast.Call]:
+    for path in (ROOT / "app" / folder).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == name:
+                yield node
+
+
+def test_the_loops_are_all_named() -> None:
+    loops = {ast.literal_eval(call.args[0]) for call in calls("Loop", "engine")}
+    tasks = {
+        ast.literal_eval(word.value)
+        for call in calls("create_task", "engine")
+        for word in call.keywords
+        if word.arg == "name" and isinstance(word.value, ast.Constant)
+    }
+    assert len(loops) > 10 and tasks
+    named = plain(ARCHITECTURE, "| loop of an engine |") | plain(ARCHITECTURE, "| loop of every replica |")
+    assert named == loops | tasks
+
+
+def test_the_alarms_are_all_named() -> None:
+    """In whichever form status.py gives them their codes."""
+    codes = set()
+    for path in (ROOT / "app").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Dict):
+                pairs = {
+                    key.value: value
+                    for key, value in zip(node.keys, node.values, strict=True)
+                    if isinstance(key, ast.Constant)
+                }
+                if {"code", "message"} <= pairs.keys() and isinstance(pairs["code"], ast.Constant):
+                    codes.add(pairs["code"].value)
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "_queue_alarm":
+                codes.add(ast.literal_eval(node.args[1]))
+    assert len(codes) > 8
+    assert listed(DOCS / "runbooks" / "alarms.md", "| `code` |") == codes
+
+
+FULL = Call(
+    url="",
+    task_id="0193a5b0-1111-7000-8000-000000000000",
+    queue="mail",
+    attempt=1,
+    max_attempts=25,
+    lease_token="5b4a1f0e-0000-4000-8000-000000000000",
+    task_url="http://127.0.0.1/tasks/1",
+    timeout_seconds=30,
+    payload=b"1",
+    secrets=(new_secret(),),
+    type="x",
+    cursor="x",
+    schedule="x",
+    scheduled_for=datetime.now(UTC),
+    schedule_timezone="Europe/Berlin",
+    batch="x",
+    traceparent="x",
+    tracestate="x",
+    correlation_id="x",
+    task_headers={"x-of-the-task": "x"},
+    handler_headers={"x-of-the-handler": "x"},
+)
+"""All that a call may have."""
+
+
+@pytest.mark.anyio
+async def test_the_headers_of_a_delivery_are_all_named(handler: Handler) -> None:
+    call = replace(FULL, url=handler.url)
+    assert all(getattr(call, field.name) for field in fields(Call)), "a new field, and maybe a new header"
+    transport = Transport(EgressPolicy(["127.0.0.1/32"]))
+    await deliver(transport, call, datetime.now(UTC))
+    await transport.aclose()
+    (request,) = handler.requests
+    sent = {name.lower() for name, _ in request.raw_headers} - {"x-of-the-task", "x-of-the-handler"}
+    assert listed(DOCS / "guides" / "handlers.md", "| header |") == sent
