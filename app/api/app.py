@@ -27,6 +27,7 @@ from app.api import (
     schedules,
     tasks,
 )
+from app.api.body import closing_unless_read, hold_of
 from app.api.config import EdgeConfig
 from app.api.docs import docs_page
 from app.api.enqueue import PATH, EnqueueEndpoint
@@ -67,6 +68,9 @@ class Edge:
             started = True
             await send(message)
 
+        hold = hold_of(scope)
+        if hold is not None and hold.expects:
+            receive, send = closing_unless_read(receive, send)
         try:
             await self._dispatch(scope, receive, noting_send)
         except Refusal as refusal:
@@ -77,6 +81,9 @@ class Edge:
             self._say_failed(scope)
             if not started:
                 await errors.problem(errors.INTERNAL)(scope, receive, send)
+        finally:
+            if hold is not None:
+                hold.release()
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = read_headers(scope["headers"])
@@ -111,7 +118,7 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
     )
     application.state.core = core
     application.state.edge = edge
-    application.state.in_hand = bulk.InHand()
+    application.state.large = bulk.places()
     enqueue = None if edge.operations_only else EnqueueEndpoint(core, edge)
     routers = [operations.health_router, operations.status_router, operations.metrics_router]
     if enqueue is not None:
@@ -131,7 +138,7 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
         ]
         application.router.routes.append(Route(PATH, enqueue, methods=["POST"]))
         application.router.routes.append(
-            Route(bulk.PATH, bulk.BulkEndpoint(core, edge, application.state.in_hand), methods=["POST"])
+            Route(bulk.PATH, bulk.BulkEndpoint(core, edge, application.state.large), methods=["POST"])
         )
     for router in routers:
         application.include_router(router)

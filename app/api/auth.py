@@ -1,11 +1,13 @@
 """Who is asking: a bearer key's caller, or the one caller there is when authentication is off."""
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
+from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPBearer
+from starlette.types import Scope
 
+from app.api.admission import Hold
 from app.api.config import EdgeConfig
 from app.domain.errors import Refusal
 from app.service.context import Caller, Core
@@ -13,16 +15,26 @@ from app.service.context import Caller, Core
 MAX_TOKEN = 200
 
 
-async def caller_of(edge: EdgeConfig, authorization: str | None) -> Caller:
+async def caller_of(edge: EdgeConfig, scope: Scope, authorization: str | None) -> Caller:
+    """Who asks; what the request holds of the process is his from here on. Raises Refusal: unauthenticated, unavailable."""
     if edge.anonymous is not None:
-        return await edge.anonymous()
+        caller = await edge.anonymous()
+    else:
+        caller = await edge.authenticate(_token(authorization))
+    hold: Hold | None = scope.get("hold")
+    if hold is not None:
+        hold.enter(caller.tenant_id)
+    return caller
+
+
+def _token(authorization: str | None) -> str:
     if authorization is None:
         raise Refusal("unauthenticated", "the request carries no key: Authorization: Bearer slk_…")
     scheme, _, token = authorization.strip().partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not token.startswith("slk_") or len(token) > MAX_TOKEN:
         raise Refusal("unauthenticated", "Authorization must be: Bearer slk_…")
-    return await edge.authenticate(token)
+    return token
 
 
 async def core_of(request: Request) -> Core:
@@ -36,16 +48,24 @@ _BEARER = HTTPBearer(
 )
 
 
-def _with_scope(scope: str) -> Callable[[Request, object], Awaitable[Caller]]:
-    async def caller(request: Request, _bearer: Annotated[object, Security(_BEARER)]) -> Caller:
+class Asks:
+    """A dependency on the caller that says which scope the route needs."""
+
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
+
+    async def __call__(self, request: Request, _bearer: Annotated[object, Security(_BEARER)]) -> Caller:
         found: Caller = request.state.caller  # StrictRoute has asked before it read the body
-        found.require(scope)
+        found.require(self.scope)
         return found
 
-    return caller
+
+def scope_of(dependant: Dependant) -> str:
+    """The scope that a route asks for."""
+    return next((part.call.scope for part in dependant.dependencies if isinstance(part.call, Asks)), "use")
 
 
 CoreDep = Annotated[Core, Depends(core_of)]
-User = Annotated[Caller, Depends(_with_scope("use"))]
-Manager = Annotated[Caller, Depends(_with_scope("manage"))]
-Operator = Annotated[Caller, Depends(_with_scope("operate"))]
+User = Annotated[Caller, Depends(Asks("use"))]
+Manager = Annotated[Caller, Depends(Asks("manage"))]
+Operator = Annotated[Caller, Depends(Asks("operate"))]

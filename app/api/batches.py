@@ -1,13 +1,13 @@
 """Batches: many tasks that are one piece of work, and how far it has come."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Path, Request, Response
 
 from app.api.auth import CoreDep, User
-from app.api.bulk import InHand, judge_items, shown
+from app.api.bulk import LargeRoute, judge_items, shown
 from app.api.config import EdgeConfig
 from app.api.enqueue import trace_of
 from app.api.headers import read_headers
@@ -26,21 +26,8 @@ from app.service.bulk import Result
 LIST = binding("batches")
 
 
-class ManyTasksRoute(StrictRoute):
-    """Takes a body of a bulk request's size as bytes, with as many others in hand as bulk requests may be."""
-
+class ManyTasksRoute(LargeRoute):
     max_body_bytes = MAX_BULK_BYTES
-    judges = False
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def bounded(request: Request) -> Response:
-            in_hand: InHand = request.app.state.in_hand
-            with in_hand.one_more():
-                return await handle(request)
-
-        return bounded
 
 
 filling_router = APIRouter(prefix="/batches", tags=["batches"], route_class=ManyTasksRoute)

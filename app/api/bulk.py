@@ -4,59 +4,65 @@ A bare ASGI callable like the enqueue, for its body is judged task by task; open
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.auth import caller_of
+from app.api.body import read_body, require_json, require_size
 from app.api.config import EdgeConfig
 from app.api.enqueue import trace_of
 from app.api.errors import STATUS, problem, problem_dict
 from app.api.headers import read_headers, text
 from app.api.models.wire import json_reply
-from app.api.strict import NO_PARAMETERS, check_query, read_body, require_json
+from app.api.strict import NO_PARAMETERS, Handle, StrictRoute, check_query
 from app.domain.bulk import MAX_BULK_BYTES, parse_item, split_bulk
 from app.domain.errors import Refusal, invalid_field
 from app.domain.names import NAME_RULE, is_name
 from app.domain.tasks import Enqueue
+from app.domain.turns import Turns
 from app.service import bulk
 from app.service.bulk import Result, Stored
 from app.service.context import Core
 
 PATH = "/queues/{name}/tasks/bulk"
-MAX_AT_ONCE = 16
-"""Requests in hand: each may hold its 32 MiB more than once."""
+PLACES = 16
+"""Of large requests that are worked on at once: each may hold its 32 MiB more than once."""
+TENANT_PLACES = 4
+TENANT_WAITING = 8
+PATIENCE_SECONDS = 10.0
 PAUSE_TASKS = 200
 PAUSE_BYTES = 262_144
 """After so much parsing other requests get their turn."""
 
 
-class InHand:
-    """Bounds how many requests of this size are read and worked on at once, over all routes that take them."""
+def places() -> Turns:
+    """For requests whose large body has arrived, over all routes that take one: an upload, however slow, takes none."""
+    return Turns("large requests", places=PLACES, share=TENANT_PLACES, max_waiting=TENANT_WAITING)
 
-    def __init__(self) -> None:
-        self._count = 0
 
-    @contextmanager
-    def one_more(self) -> Iterator[None]:
-        """Raises Refusal (unavailable)."""
-        if self._count >= MAX_AT_ONCE:
-            raise Refusal("unavailable", "too many bulk requests at once", retry_after_seconds=1)
-        self._count += 1
-        try:
-            yield
-        finally:
-            self._count -= 1
+class LargeRoute(StrictRoute):
+    """Takes a large body as bytes, and works on it when it is the caller's turn."""
+
+    judges = False
+
+    def serving(self, handle: Handle) -> Handle:
+        async def in_turn(request: Request) -> Response:
+            turns: Turns = request.app.state.large
+            async with turns.turn(request.state.caller.tenant_id, patience_seconds=PATIENCE_SECONDS):
+                return await handle(request)
+
+        return in_turn
 
 
 class BulkEndpoint:
-    def __init__(self, core: Core, edge: EdgeConfig, in_hand: InHand) -> None:
+    def __init__(self, core: Core, edge: EdgeConfig, turns: Turns) -> None:
         self._core = core
         self._edge = edge
-        self._in_hand = in_hand
+        self._turns = turns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -67,15 +73,16 @@ class BulkEndpoint:
 
     async def _enqueue(self, scope: Scope, receive: Receive) -> bytes:
         headers = read_headers(scope["headers"])
-        caller = await caller_of(self._edge, text(headers.get(b"authorization")))
+        caller = await caller_of(self._edge, scope, text(headers.get(b"authorization")))
         caller.require("use")
         check_query(scope["query_string"], NO_PARAMETERS)
         queue = scope["path_params"]["name"]
         if not is_name(queue):
             raise invalid_field("/name", f"is not a name ({NAME_RULE})")
+        require_size(text(headers.get(b"content-length")), MAX_BULK_BYTES)
         require_json(text(headers.get(b"content-type")))
-        with self._in_hand.one_more():
-            body = await read_body(receive, text(headers.get(b"content-length")), MAX_BULK_BYTES)
+        body = await read_body(scope, receive, MAX_BULK_BYTES)
+        async with self._turns.turn(caller.tenant_id, patience_seconds=PATIENCE_SECONDS):
             spans, atomic = split_bulk(body)
             items = await judge_items(spans, self._edge.max_payload_bytes)
             results = await bulk.enqueue(self._core, caller, queue, items, atomic, trace_of(headers))

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
 from app.api.auth import CoreDep, Manager
+from app.api.bulk import LargeRoute
 from app.api.errors import validation_refusal
 from app.api.models.definitions import AppliedOut, ApplyIn, DefinitionsIn, PlanOut
 from app.api.models.handlers import HandlerIn
@@ -17,7 +18,6 @@ from app.api.models.limits import LimitsIn
 from app.api.models.queues import QueueIn
 from app.api.models.wire import NO_STORE, json_reply
 from app.api.problems import problems
-from app.api.strict import StrictRoute
 from app.domain.definitions import MAX_DEFINITIONS, MAX_VERSION, SECTIONS, Change, Document, Limits
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
 from app.domain.ijson import parse_ijson
@@ -32,10 +32,9 @@ YIELD_EVERY = 50
 _SPANS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-class DefinitionsRoute(StrictRoute):
+class DefinitionsRoute(LargeRoute):
     """Payloads leave as the bytes they came in, so the body is handed on as bytes."""
 
-    judges = False
     max_body_bytes: ClassVar[int | None] = MAX_BYTES
 
 

@@ -9,10 +9,11 @@ import re
 from starlette.types import Receive, Scope, Send
 
 from app.api.auth import caller_of
+from app.api.body import read_body, require_json, require_size
 from app.api.config import EdgeConfig
 from app.api.errors import problem
 from app.api.headers import read_headers, text
-from app.api.strict import NO_PARAMETERS, check_query, read_body, require_json
+from app.api.strict import NO_PARAMETERS, check_query
 from app.domain.errors import Refusal, invalid_field
 from app.domain.names import NAME_RULE, is_name
 from app.domain.tasks import Enqueue, label_problem, parse_enqueue
@@ -41,7 +42,7 @@ class EnqueueEndpoint:
     async def enqueue(
         self, queue: str, headers: dict[bytes, bytes], scope: Scope, receive: Receive, send: Send
     ) -> None:
-        caller = await caller_of(self._edge, text(headers.get(b"authorization")))
+        caller = await caller_of(self._edge, scope, text(headers.get(b"authorization")))
         caller.require("use")
         check_query(scope["query_string"], NO_PARAMETERS)
         if not is_name(queue):
@@ -49,7 +50,9 @@ class EnqueueEndpoint:
         content_type = headers.get(b"content-type")
         if content_type != b"application/json":
             require_json(text(content_type))
-        body = await read_body(receive, text(headers.get(b"content-length")), self._edge.max_body_bytes)
+        limit = self._edge.max_body_bytes
+        require_size(text(headers.get(b"content-length")), limit)
+        body = await read_body(scope, receive, limit)
         request = parse_enqueue(body, max_payload_bytes=self._edge.max_payload_bytes)
         if b"idempotency-key" in headers:
             request = with_key(request, headers[b"idempotency-key"])

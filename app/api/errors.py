@@ -44,6 +44,7 @@ STATUS: dict[str, int] = {
     "rate_limited": 429,
     "headers_too_large": 431,
     "internal": 500,
+    "not_implemented": 501,
     "unavailable": 503,
 }
 
@@ -79,6 +80,7 @@ TITLES: dict[str, str] = {
     "rate_limited": "Too many requests",
     "headers_too_large": "The headers are too large",
     "internal": "An error of ours",
+    "not_implemented": "The request needs what the service does not have",
     "unavailable": "Not available now",
 }
 

@@ -6,6 +6,7 @@ import msgspec
 from fastapi import APIRouter, Body, Depends, Header, Path, Request, Response
 
 from app.api.auth import CoreDep, User
+from app.api.body import hold_of, read_body
 from app.api.config import EdgeConfig
 from app.api.models.leases import CompleteIn, FailIn, LeasedTasksOut, LeaseIn, RenewIn, given
 from app.api.models.tasks import TaskOut
@@ -22,7 +23,29 @@ from app.service import leases
 QueueName = Annotated[str, Path(pattern=NAME_PATTERN)]
 
 
-class FollowUpsRoute(OpenRoute):
+FREE_BYTES = 65_536
+"""Of a body, before it is known whether its token is good."""
+
+
+class HolderRoute(OpenRoute):
+    """A route that a lease token opens. A token that is none of ours is refused by the head; one that may be is looked up
+    before more than a few bytes are read."""
+
+    async def enter(self, request: Request) -> None:
+        request.state.token = await token_of(request.headers.get("sluice-lease-token"))
+        request.state.task_id = await held_task_of(request.path_params["task_id"])
+
+    async def read(self, request: Request, max_bytes: int) -> bytes:
+        async def look_up() -> None:
+            core, asked = request.app.state.core, request.state
+            tenant_id = await leases.tenant_of_lease(core, asked.task_id, asked.token)
+            if (hold := hold_of(request.scope)) is not None:
+                hold.enter(tenant_id)
+
+        return await read_body(request.scope, request.receive, max_bytes, free_bytes=FREE_BYTES, beyond=look_up)
+
+
+class FollowUpsRoute(HolderRoute):
     """The payloads of follow-up work leave as the bytes they came in, so its body is handed on as bytes."""
 
     max_body_bytes = MAX_FOLLOWUP_BYTES
@@ -30,7 +53,7 @@ class FollowUpsRoute(OpenRoute):
 
 
 pull_router = APIRouter(tags=["leases"], route_class=StrictRoute)
-holder_router = APIRouter(prefix="/tasks", tags=["leases"], route_class=OpenRoute)
+holder_router = APIRouter(prefix="/tasks", tags=["leases"], route_class=HolderRoute)
 complete_router = APIRouter(prefix="/tasks", tags=["leases"], route_class=FollowUpsRoute)
 HOLDER = ("lease_lost", "task_cancelled")
 

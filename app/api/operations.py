@@ -61,6 +61,6 @@ async def get_metrics(request: Request) -> Response:
     """Metrics for Prometheus, over all tenants."""
     edge = _edge(request)
     if not edge.metrics_open:
-        caller = await caller_of(edge, request.headers.get("authorization"))
+        caller = await caller_of(edge, request.scope, request.headers.get("authorization"))
         caller.require("operate")
     return Response(await edge.operations.metrics(), media_type=METRICS_TYPE)

@@ -8,7 +8,7 @@ from app.api.models.wire import Problem
 ALWAYS = ("malformed", "host_refused", "request_timeout", "invalid", "headers_too_large")
 WITH_KEY = ("unauthenticated", "forbidden")
 ALWAYS_LAST = ("internal", "unavailable")
-BODY = ("too_large", "unsupported_media_type")
+BODY = ("too_large", "unsupported_media_type", "not_implemented")
 PROBLEM_REF = {"$ref": f"#/components/schemas/{Problem.__name__}"}
 
 

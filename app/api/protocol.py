@@ -1,27 +1,41 @@
-"""HTTP/1.1 with limits that uvicorn lacks: how long a request may take to arrive, and how large its head may be.
+"""HTTP/1.1 with limits that uvicorn lacks: how long a request may take to arrive and an answer to be read, how large a head
+may be, and how much all connections together may hold.
 
-A connection is in one of three phases: between requests (uvicorn's keep-alive time-out), in a head, in a body. Head
-and body each have one total deadline: bytes that trickle in do not move it. While the application itself does not
-read, the clock stands still. Past a deadline a request that has had no answer gets 408 and the connection is closed.
+A connection is in one of three phases: between requests (uvicorn's keep-alive time-out), in a head, in a body. A head has one
+total deadline: bytes that trickle in do not move it. A body has one too, and bytes move it, at a least rate. While the
+application itself does not read, the clock stands still. Past a deadline a request that has had no answer gets 408 and the
+connection is closed. A client that does not read its answers is cut off.
 """
 
 import asyncio
 from enum import Enum
+from types import SimpleNamespace
 from typing import Any, cast
 
+import httptools
 import msgspec
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from app.api.admission import Admission, Hold, Share, unavailable
 from app.api.errors import MEDIA_TYPE, STATUS, problem_dict, problem_headers
 from app.domain.errors import Refusal
 
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
+READ_SECONDS = 30.0
+LEAST_BYTES_PER_SECOND = 65_536
+"""Of a body beyond its first seconds, and of an answer while its client reads it."""
 MAX_HEADERS = 100
+MAX_HEAD_BYTES = 65_536
+MAX_PIPELINED = 16
+MAX_DRAINED_BYTES = 41_943_040
+"""Of a body that nobody wants any more, so that the client can read why: more than the largest body there is."""
+LINGER_SECONDS = 5.0
 ON_ALL = [("x-content-type-options", "nosniff")]
 """On every answer: a browser must not take what a tenant has stored for a page or a script."""
-MAX_HEAD_BYTES = 65_536
+_WATCHED = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
 
 
 class EdgeServerConfig(Config):
@@ -31,31 +45,36 @@ class EdgeServerConfig(Config):
         self,
         app: Any,
         *,
+        admission: Admission | None = None,
         head_seconds: float = HEAD_SECONDS,
         body_seconds: float = BODY_SECONDS,
+        read_seconds: float = READ_SECONDS,
+        least_bytes_per_second: float = LEAST_BYTES_PER_SECOND,
         max_headers: int = MAX_HEADERS,
         max_head_bytes: int = MAX_HEAD_BYTES,
-        max_connections: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             app, http=EdgeProtocol, ws="none", lifespan="off", server_header=False, headers=ON_ALL, **kwargs
         )
+        self.admission = admission or Admission()
         self.head_seconds = head_seconds
         self.body_seconds = body_seconds
+        self.read_seconds = read_seconds
+        self.least_bytes_per_second = least_bytes_per_second
         self.max_headers = max_headers
         self.max_head_bytes = max_head_bytes
-        self.max_connections = max_connections
 
 
 class Corked:
     """A transport that sends what is written in one turn of the loop as one: uvicorn writes head and body apart, and each
-    write is a system call."""
+    write is a system call. Closed, it waits only so long for a client that does not read."""
 
-    __slots__ = ("_loop", "_parts", "_transport")
+    __slots__ = ("_loop", "_parts", "_transport", "is_closing")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
+        self.is_closing = transport.is_closing
         self._loop = loop
         self._parts: list[bytes] = []
 
@@ -68,10 +87,13 @@ class Corked:
         if self._parts:
             data = b"".join(self._parts)
             self._parts.clear()
-            self._transport.write(data)
+            if not self.is_closing():
+                self._transport.write(data)
 
     def close(self) -> None:
         self._flush()
+        if not self.is_closing() and self._transport.get_write_buffer_size():
+            self._loop.call_later(LINGER_SECONDS, self._transport.abort)
         self._transport.close()
 
     def __getattr__(self, name: str) -> Any:
@@ -89,85 +111,207 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._admission = self.config.admission
+        self._share: Share = self._admission.strangers
+        """Whose answers are written here."""
+        self._hold = Hold(self._admission, self)
+        """Of the request that is arriving."""
+        self._unread: tuple[Share, int] | None = None
+        """Bytes of answers that wait for the client, and whose they are."""
+        self._unread_timer: asyncio.TimerHandle | None = None
         self._phase = _Phase.BETWEEN
         self._request = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timed: tuple[int, _Phase] | None = None
-        self._head_bytes = 0
+        self._armed_at = 0.0
+        self._head_bytes = self._body_bytes = self._drained_bytes = 0
         self._header_count = 0
         self._unaccounted = 0
+        self._upgrading = False
+        """Its head asks for another protocol."""
+        self._deaf = False
+        """Whatever else comes is not read: what is under way is answered, then the connection closed."""
         self._refusal: Refusal | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast(asyncio.Transport, Corked(transport, self.loop)))
-        limit = self.config.max_connections
-        if limit is not None and len(self.connections) > limit:
-            self._refuse(Refusal("unavailable", f"the service has {limit} connections already"))
+        limit = self._admission.max_connections
+        if len(self.connections) > limit and not self._admission.make_room():
+            self._refuse(unavailable(f"the service has {limit} connections already"))
             return
+        self._admission.waits(self, known=False)
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._admission.serves(self)
+        self._forget_unread()
+        if self.cycle is None or self.cycle.scope["hold"] is not self._hold:  # type: ignore[typeddict-item]
+            self._hold.release()  # no application will
+        for cycle, _ in self.pipeline:
+            cycle.scope["hold"].release()  # type: ignore[typeddict-item]
         super().connection_lost(exc)
 
+    def give_way(self) -> None:
+        """Close at once; what it held is free when this returns."""
+        self._hold.release()
+        if self.cycle is not None:
+            self.cycle.body.clear()
+        if self._phase is _Phase.BETWEEN:
+            self._disarm()
+            self.transport.close()
+        else:
+            self._refuse(unavailable("too many connections wait for the rest of a request"))
+
+    def belongs_to(self, share: Share) -> None:
+        self._share = share
+        if self._phase is not _Phase.BETWEEN:
+            self._admission.serves(self)
+
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self._deaf or self.transport.is_closing():
             return
         self._unaccounted += len(data)
-        super().data_received(data)
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        try:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._serve_without_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            if not self._deaf:
+                self._refuse(self._refusal or Refusal("malformed", "this is not an HTTP request that can be read"))
+            return
+        if self._phase is not _Phase.BETWEEN:
+            self._note_part(len(data))
+        if self._timer is None and self._phase is _Phase.BETWEEN and not self._is_idle():
+            return  # a whole request is being served
         if self.transport.is_closing():
             return
         if self._unaccounted > self.config.max_head_bytes:
             # The parser holds a piece of a header or of chunk framing that never ends.
             self._refuse(Refusal("headers_too_large", f"the head is larger than {self.config.max_head_bytes} bytes"))
-        elif self._timed != (self._request, self._phase) or (self._timer is None and self._is_idle()):
+        elif self._timed != (self._request, self._phase) or self._timer is None:
             self._arm()
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(self._refusal or Refusal("malformed", "this is not an HTTP request that can be read"))
+    def _note_part(self, size: int) -> None:
+        """A request has not arrived whole."""
+        if self._phase is _Phase.HEAD:
+            self._hold.add(size)
+        elif self.cycle.response_complete:
+            self._drained_bytes += size
+            if self._drained_bytes > MAX_DRAINED_BYTES:
+                self.transport.close()
+        if self._hold.size and self._hold.share is self._admission.strangers:
+            self._admission.holds_part(self)
 
     # What the parser finds
 
     def on_message_begin(self) -> None:
         self._phase = _Phase.HEAD
         self._request += 1
-        self._head_bytes = self._header_count = 0
+        self._head_bytes = self._body_bytes = self._drained_bytes = self._header_count = 0
+        self._hold = Hold(self._admission, self)
         super().on_message_begin()
+        self.scope["hold"] = self._hold  # type: ignore[typeddict-unknown-key]
 
     def on_url(self, url: bytes) -> None:
         self._account(len(url))
-        super().on_url(url)
+        self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_count += 1
         if self._header_count > self.config.max_headers:
-            self._fail(f"the request has more than {self.config.max_headers} headers")
+            self._fail("headers_too_large", f"the request has more than {self.config.max_headers} headers")
         self._account(len(name) + len(value))
-        super().on_header(name, value)
+        if self._phase is _Phase.BODY:
+            return  # a trailer: it must not pass for a header
+        name = name.lower()
+        if name in _WATCHED:
+            self._note_header(name, value)
+        self.headers.append((name, value))
+
+    def _note_header(self, name: bytes, value: bytes) -> None:
+        if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            self._fail("not_implemented", "of transfer codings only `chunked` is understood")
+        elif name == b"upgrade":
+            self._upgrading = True
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = self._hold.expects = True
 
     def on_headers_complete(self) -> None:
         self._phase = _Phase.BODY
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self._deaf = True
+            self.pipeline[0][0].keep_alive = False  # the last that is answered; the client sends the others again
+            self._hold.release()
+            raise _Enough
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._unaccounted = 0
-        super().on_body(body)
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        self._body_bytes += len(body)
+        if not self._hold.add(len(body)):
+            cycle.body.clear()
+        else:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        self._phase = _Phase.BETWEEN
         self._unaccounted = 0
-        super().on_message_complete()
+        if not (self._upgrading and self.parser.should_upgrade()):  # there the parser stops before the body
+            self._complete()
+
+    def _complete(self) -> None:
+        self._phase = _Phase.BETWEEN
+        cycle = self.cycle
+        if not cycle.response_complete:
+            self._admission.serves(self)
+            cycle.more_body = False
+            cycle.message_event.set()
+
+    def on_rest_complete(self) -> None:
+        self._deaf = True
+        self._complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete:
+            self.cycle.body.clear()
+            if not self.transport.is_closing():
+                self._admission.waits(self, known=self._share is not self._admission.strangers)
 
     def _account(self, size: int) -> None:
         self._unaccounted = 0
         self._head_bytes += size
         if self._head_bytes > self.config.max_head_bytes:
-            self._fail(f"the head is larger than {self.config.max_head_bytes} bytes")
+            self._fail("headers_too_large", f"the head is larger than {self.config.max_head_bytes} bytes")
 
-    def _fail(self, detail: str) -> None:
-        """Raising is how a callback stops the parser; uvicorn then calls send_400_response."""
-        self._refusal = Refusal("headers_too_large", detail)
+    def _fail(self, code: str, detail: str) -> None:
+        """Raising is how a callback stops the parser."""
+        self._refusal = Refusal(code, detail)
         raise self._refusal
+
+    def _serve_without_upgrade(self, rest: bytes) -> None:
+        """A server may take no notice of an upgrade, and then the body is what it says it is. The parser takes the bytes after
+        the head for another protocol; here they are read on as what they are, and it is the last request of its connection."""
+        cycle = self.cycle
+        cycle.keep_alive = False
+        framing = [
+            b"%s: %s\r\n" % found for found in self.headers if found[0] in (b"content-length", b"transfer-encoding")
+        ]
+        self.parser = httptools.HttpRequestParser(
+            SimpleNamespace(on_body=self.on_body, on_message_complete=self.on_rest_complete)
+        )
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
+        if rest and self._phase is _Phase.BODY:
+            self.parser.feed_data(rest)
 
     # Deadlines
 
@@ -175,6 +319,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._disarm()
         self._timed = (self._request, self._phase)
         if self._phase is _Phase.BODY:
+            self._armed_at = self.loop.time()
             self._timer = self.loop.call_later(self.config.body_seconds, self._on_deadline)
         elif self._phase is _Phase.HEAD or self._is_idle():
             self._timer = self.loop.call_later(self.config.head_seconds, self._on_deadline)
@@ -193,12 +338,54 @@ class EdgeProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.flow.read_paused:
+            self._body_bytes = 0
             self._arm()
         elif self._phase is _Phase.BETWEEN or (self.cycle is not None and self.cycle.response_started):
             self.transport.close()
+        elif self._phase is _Phase.HEAD:
+            self._refuse(Refusal("request_timeout", f"the head did not arrive within {self.config.head_seconds:g} s"))
         else:
-            seconds = self.config.head_seconds if self._phase is _Phase.HEAD else self.config.body_seconds
-            self._refuse(Refusal("request_timeout", f"the {self._phase.value} did not arrive within {seconds:g} s"))
+            self._demand_rate()
+
+    def _demand_rate(self) -> None:
+        config = self.config
+        allowed = config.body_seconds + self._body_bytes / config.least_bytes_per_second
+        left = self._armed_at + allowed - self.loop.time()
+        if left > 0:
+            self._timer = self.loop.call_later(left, self._on_deadline)
+            return
+        rate = f"{config.body_seconds:g} s, or at {config.least_bytes_per_second:g} bytes a second after that"
+        self._refuse(Refusal("request_timeout", f"the body did not arrive within {rate}"))
+
+    # Answers that wait for their reader
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        size = self.transport.get_write_buffer_size()
+        if not self._admission.take_answer(self._share, size):
+            self.loop.call_soon(self.transport.abort)
+            return
+        self._unread = self._share, size
+        self._unread_timer = self.loop.call_later(self.config.read_seconds, self._demand_reading, size)
+
+    def resume_writing(self) -> None:
+        self._forget_unread()
+        super().resume_writing()
+
+    def _demand_reading(self, before: int) -> None:
+        left = self.transport.get_write_buffer_size()
+        if before - left < self.config.read_seconds * self.config.least_bytes_per_second:
+            self.transport.abort()
+        else:
+            self._unread_timer = self.loop.call_later(self.config.read_seconds, self._demand_reading, left)
+
+    def _forget_unread(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+        if self._unread is not None:
+            self._admission.give_back(*self._unread)
+            self._unread = None
 
     # Answers without an application
 
@@ -222,3 +409,7 @@ class EdgeProtocol(HttpToolsProtocol):
             lines = [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
             self.transport.write(b"".join([STATUS_LINE[STATUS[refusal.code]], *lines, b"\r\n", body]))
         self.transport.close()
+
+
+class _Enough(Exception):
+    """Stops the parser: more requests than may wait have come at once."""

@@ -11,54 +11,15 @@ from urllib.parse import parse_qsl
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from starlette.requests import ClientDisconnect
-from starlette.types import Receive
 
-from app.api.auth import caller_of
+from app.api.auth import caller_of, scope_of
+from app.api.body import read_body, require_json, require_size
 from app.api.config import EdgeConfig
 from app.domain.errors import FieldError, Refusal, invalid, pointer
 from app.domain.ijson import parse_ijson
 
 MAX_QUERY_FIELDS = 50
 NO_PARAMETERS: frozenset[str] = frozenset()
-
-
-def require_json(content_type: str | None) -> None:
-    media_type = (content_type or "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        found = f"not {media_type[:100]}" if media_type else "and none was given"
-        raise Refusal(
-            "unsupported_media_type",
-            f"the content type must be application/json, {found}; with curl, --json '{{…}}' sets it",
-        )
-
-
-async def read_body(receive: Receive, content_length: str | None, max_bytes: int) -> bytes:
-    """The whole body, or the refusal as soon as it is known to be too large."""
-    if content_length is not None and content_length.isdigit() and int(content_length[:18]) > max_bytes:
-        raise _too_large(max_bytes)
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
-        return body
-    chunks, size = [body], len(body)
-    while message.get("more_body", False):
-        if size > max_bytes:
-            raise _too_large(max_bytes)
-        message = await receive()
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-    if message["type"] == "http.disconnect":
-        raise ClientDisconnect
-    if size > max_bytes:
-        raise _too_large(max_bytes)
-    return b"".join(chunks)
-
-
-def _too_large(max_bytes: int) -> Refusal:
-    return Refusal("too_large", f"the body is larger than {max_bytes} bytes")
 
 
 def check_query(query_string: bytes, known: frozenset[str]) -> None:
@@ -95,41 +56,63 @@ class JudgedRequest(Request):
         return self._value
 
 
-class StrictRoute(APIRoute):
-    """A route that knows its caller before it reads a body."""
+Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 
-    authenticates: ClassVar[bool] = True
+
+class StrictRoute(APIRoute):
+    """A route that refuses by the head of a request what it can, before it reads a body."""
+
     max_body_bytes: ClassVar[int | None] = None
     """None: as much as a payload may need."""
     judges: ClassVar[bool] = True
     """False: the operation takes the body as bytes and judges it itself."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
+    def get_route_handler(self) -> Handle:
+        handle = self.serving(super().get_route_handler())
         known = frozenset(_query_names(self.dependant))
         field = self.body_field
         body_required = field is not None and field.field_info.is_required()
 
         async def strict(request: Request) -> Response:
-            edge: EdgeConfig = request.app.state.edge
-            if self.authenticates:
-                request.state.caller = await caller_of(edge, request.headers.get("authorization"))
+            await self.enter(request)
             check_query(request.scope["query_string"], known)
             if request.method not in ("POST", "PUT", "PATCH"):
                 return await handle(request)
+            edge: EdgeConfig = request.app.state.edge
             limit = self.max_body_bytes or edge.max_body_bytes
-            body = await read_body(request.receive, request.headers.get("content-length"), limit)
+            if announces_body(request.headers):
+                require_size(request.headers.get("content-length"), limit)
+                require_json(request.headers.get("content-type"))
+            body = await self.read(request, limit)
             if not body and not body_required:
                 return await handle(JudgedRequest(request, b"", None))
+            require_json(request.headers.get("content-type"))
             if not self.judges:
-                require_json(request.headers.get("content-type"))
                 return await handle(JudgedRequest(request, body, None))
-            value = judge(body, request.headers)
+            value = parse_ijson(body)
             if field is None and value != {}:
                 raise Refusal("invalid", "this route takes no body", [FieldError("", "expected no body")])
             return await handle(JudgedRequest(request, body, value))
 
         return strict
+
+    async def enter(self, request: Request) -> None:
+        """Whether the caller may ask this, by the head alone. Raises Refusal."""
+        edge: EdgeConfig = request.app.state.edge
+        caller = await caller_of(edge, request.scope, request.headers.get("authorization"))
+        caller.require(scope_of(self.dependant))
+        request.state.caller = caller
+
+    async def read(self, request: Request, max_bytes: int) -> bytes:
+        return await read_body(request.scope, request.receive, max_bytes)
+
+    def serving(self, handle: Handle) -> Handle:
+        """What is done with a request whose body has arrived."""
+        return handle
+
+
+def announces_body(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
 
 def _query_names(dependant: Dependant) -> Iterator[str]:
@@ -138,12 +121,8 @@ def _query_names(dependant: Dependant) -> Iterator[str]:
         yield from _query_names(part)
 
 
-def judge(body: bytes, headers: Mapping[str, str]) -> Any:
-    require_json(headers.get("content-type"))
-    return parse_ijson(body)
-
-
 class OpenRoute(StrictRoute):
     """A route for anyone who can reach the service."""
 
-    authenticates = False
+    async def enter(self, request: Request) -> None:
+        return

@@ -36,6 +36,7 @@ CODES: frozenset[str] = frozenset(
         "rate_limited",
         "headers_too_large",
         "internal",
+        "not_implemented",
         "unavailable",
     }
 )

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from app.delivery.egress import EgressPolicy
 from app.delivery.transport import Transport
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from app.service.tasks import Admitted
 
 SCOPES = ("use", "manage", "operate")
+STRANGERS: Final = None
+"""In the place of a tenant, for what is asked before it is known whose a key or a token is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 from app.domain.errors import FieldError, Refusal, invalid
 from app.domain.ids import chosen_api_key, make_api_key
 from app.domain.names import NAME_RULE, is_name
-from app.service.context import SCOPES, Caller, Core
+from app.service.context import SCOPES, STRANGERS, Caller, Core
 from app.store import keys as store
 from app.store import tenants
 from app.store.db import Database
@@ -45,7 +45,9 @@ def _answered(core: Core, token: str, question: "asyncio.Task[Caller]") -> None:
 async def _ask(core: Core, token: str) -> Caller:
     asked = time.monotonic()
     key = chosen_api_key(token)
-    row = None if key is None else await store.find(core.db, key.id)
+    # a key that was good a second ago does not wait in a crowd of those that are none
+    db = core.db if token in core.keys.callers else core.db.lookups(STRANGERS)
+    row = None if key is None else await store.find(db, key.id)
     if key is None or row is None or row.revoked_at is not None or not hmac.compare_digest(row.digest, key.digest):
         core.keys.callers.pop(token, None)
         raise Refusal("unauthenticated", "the key is not known, or has been revoked")

@@ -24,7 +24,7 @@ from app.domain.retries import merged
 from app.domain.views import LeasedTaskView, TaskView
 from app.domain.zones import local_time
 from app.service import followups
-from app.service.context import Caller, Core, Slot
+from app.service.context import STRANGERS, Caller, Core, Slot
 from app.service.followups import MAX_RESULT_BYTES
 from app.store import queues, tasks, views
 from app.store.tasks import Claimed, Outcome
@@ -263,7 +263,7 @@ async def complete(core: Core, task_id: str, token: str, page: Page) -> TaskView
     """
     if page.result is not None and len(page.result) > MAX_RESULT_BYTES:
         raise Refusal("too_large", f"the result has {len(page.result)} bytes, at most {MAX_RESULT_BYTES} are allowed")
-    held = await tasks.held_lease(core.db, task_id, token)
+    held = await _held(core, task_id, token)
     result, result_format, truncated = followups.result_of(page)
     outcome = Outcome(
         task_id,
@@ -287,7 +287,7 @@ async def fail(
     core: Core, task_id: str, token: str, error: str, *, retryable: bool, retry_after_seconds: float
 ) -> TaskView:
     """Raises Refusal: lease_lost, task_cancelled."""
-    held = await tasks.held_lease(core.db, task_id, token)
+    held = await _held(core, task_id, token)
     settlement = Settlement("retry", "failed", error=error)
     if held is not None:
         policy = await queues.load_policy(core.db, held.queue_id)
@@ -316,8 +316,24 @@ async def fail(
 
 async def release(core: Core, task_id: str, token: str) -> TaskView:
     """Ready now, and the attempt does not count. Raises Refusal: lease_lost, task_cancelled."""
-    held = await tasks.held_lease(core.db, task_id, token)
+    held = await _held(core, task_id, token)
     return await _settle(core, Outcome(task_id, token, "refund", "released"), held)
+
+
+async def _held(core: Core, task_id: str, token: str) -> tasks.HeldLease | None:
+    """None where the token has held a lease on the task: its word is a repeat, or comes late and is put on record.
+
+    Raises Refusal (lease_lost) where it never did, before anything is written.
+    """
+    held = await tasks.held_lease(core.db, task_id, token)
+    if held is None and await _fate(core, task_id, token) == "unknown":
+        raise lease_lost()
+    return held
+
+
+async def _fate(core: Core, task_id: str, token: str) -> str:
+    """Of a token that holds nothing, and may be anybody's: strangers take turns among themselves."""
+    return await tasks.fate_of_lease(core.db.lookups(STRANGERS), task_id, token)
 
 
 async def _settle(core: Core, outcome: Outcome, held: tasks.HeldLease | None) -> TaskView:
@@ -350,8 +366,18 @@ def _count(core: Core, outcome: Outcome, held: tasks.HeldLease) -> None:
         core.stats.ended(held.queue_id, outcome.kind, seconds)
 
 
+async def tenant_of_lease(core: Core, task_id: str, token: str) -> int:
+    """For whom a holder's word is read: one that holds the lease, or has settled it. Raises Refusal: lease_lost, task_cancelled."""
+    if await _fate(core, task_id, token) not in ("held", "settled"):
+        raise await _refusal(core, task_id, token)
+    tenant_id = await tasks.tenant_of(core.db.lookups(STRANGERS), task_id)
+    if tenant_id is None:
+        raise lease_lost()
+    return tenant_id
+
+
 async def _refusal(core: Core, task_id: str, token: str) -> Refusal:
-    if await tasks.fate_of_lease(core.db, task_id, token) == "cancelled":
+    if await _fate(core, task_id, token) == "cancelled":
         return Refusal("task_cancelled", "the task was cancelled: stop working on it")
     return lease_lost()
 

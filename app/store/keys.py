@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.store.db import Database
+from app.store.db import Database, Reader
 from app.store.tables import api_keys, tenants
 
 
@@ -28,7 +28,7 @@ from sluice.api_keys k join sluice.tenants n on n.id = k.tenant_id
 """
 
 
-async def find(db: Database, key_id: str) -> KeyRow | None:
+async def find(db: Reader, key_id: str) -> KeyRow | None:
     rows = await db.fetch(_ROWS + "where k.id = $1", key_id)
     return KeyRow(**rows[0]) if rows else None
 

@@ -264,6 +264,16 @@ async def fate_of_lease(db: Reader, task_id: str, token: str) -> str:
     return fate
 
 
+async def tenant_of(db: Reader, task_id: str) -> int | None:
+    """Of a task wherever it is; None where there is none."""
+    tenant_id: int | None = await db.fetchval(
+        "select tenant_id from sluice.tasks where id = $1 union all"
+        " select tenant_id from sluice.task_history where id = $1 limit 1",
+        task_id,
+    )
+    return tenant_id
+
+
 @dataclass(frozen=True, slots=True)
 class HeldLease:
     """What a word under a lease is judged and counted by."""

@@ -131,6 +131,14 @@ PARTITIONS_DROPPED = _event("partitions_dropped", INFO, "History past its retent
 JOB_FAILED = _event("job_failed", ERROR, "A housekeeping job raised; its next run tries again.", "job", "error")
 
 # The wire
+CONNECTIONS_FULL = _event(
+    "connections_full",
+    WARNING,
+    "There are as many connections as there may be: since the last such line so many were closed for new ones, or refused.",
+    "limit",
+    "closed",
+    "refused",
+)
 REQUEST_FAILED = _event(
     "request_failed", ERROR, "A request met an error of ours and was answered 500.", "method", "route", "code"
 )

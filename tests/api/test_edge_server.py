@@ -1,96 +1,26 @@
 """The server against clients that stall, flood and leave: raw sockets."""
 
 import asyncio
-import json
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from app.api.protocol import EdgeServerConfig
+from app.api import protocol
+from app.api.protocol import MAX_PIPELINED, EdgeServerConfig
 from app.api.server import EdgeServer
 from tests.api.edge import edge
+from tests.api.server import Client, answer, connected, echo, serving
 from tests.support import poll
 
 pytestmark = pytest.mark.anyio
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @pytest.fixture(params=[pytest.param(False, id="asyncio"), pytest.param(True, id="uvloop")])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
     return "asyncio", {"use_uvloop": request.param}
-
-
-async def answer(send: Send, body: bytes) -> None:
-    headers = [(b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """The whole body back; a client that has gone gets nothing."""
-    body, more = b"", True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return
-        body += message["body"]
-        more = message["more_body"]
-    await answer(send, body)
-
-
-@asynccontextmanager
-async def serving(app: App, **limits: Any) -> AsyncIterator[tuple[EdgeServer, int]]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = EdgeServerConfig(app, log_config=None, access_log=False, **limits)
-    server = EdgeServer(config, catch_signals=False)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        await poll(lambda: server.started)
-        yield server, listener.getsockname()[1]
-    finally:
-        server.force_exit = True
-        server.stop()
-        await task
-
-
-class Client:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    def send(self, data: bytes) -> None:
-        self.writer.write(data)
-
-    async def response(self) -> tuple[int, dict[str, str], bytes]:
-        async with asyncio.timeout(5):
-            head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
-            return int(head[0].split()[1]), headers, await self.reader.readexactly(int(headers["content-length"]))
-
-    async def problem(self) -> tuple[int, str]:
-        status, headers, body = await self.response()
-        assert headers["content-type"] == "application/problem+json"
-        return status, json.loads(body)["code"]
-
-    async def closed(self) -> bytes:
-        """What still comes before the server closes."""
-        async with asyncio.timeout(5):
-            return await self.reader.read()
-
-
-@asynccontextmanager
-async def connected(port: int) -> AsyncIterator[Client]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        yield Client(reader, writer)
-    finally:
-        writer.close()
 
 
 POST = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\n"
@@ -275,17 +205,6 @@ async def test_a_broken_request_is_not_answered_in_place_of_the_one_before() -> 
         released.set()
 
 
-async def test_connections_beyond_the_limit_are_told_so() -> None:
-    async with serving(echo, max_connections=2) as (server, port):
-        async with connected(port), connected(port), connected(port) as third:
-            assert await third.problem() == (503, "unavailable")
-            await third.closed()
-        await poll(lambda: not server.server_state.connections)
-        async with connected(port) as client:
-            client.send(GET)
-            assert (await client.response())[0] == 200
-
-
 async def test_a_refused_body_leaves_the_connection_usable() -> None:
     async with serving(edge(max_payload_bytes=10)) as (_, port), connected(port) as client:
         head = b"POST /queues/q/tasks HTTP/1.1\r\nhost: a\r\nauthorization: Bearer slk_use\r\ncontent-type: application/json\r\n"
@@ -293,6 +212,178 @@ async def test_a_refused_body_leaves_the_connection_usable() -> None:
         assert await client.problem() == (413, "too_large")
         client.send(b" " * 300_000 + b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n")
         assert (await client.response())[2] == b'{"status":"ok"}'
+
+
+@pytest.mark.parametrize(
+    "codings",
+    [
+        b"transfer-encoding: gzip, chunked",
+        b"transfer-encoding: gzip",
+        b"transfer-encoding: gzip\r\ntransfer-encoding: chunked",
+    ],
+)
+async def test_a_transfer_coding_other_than_chunked_is_not_implemented(codings: bytes) -> None:
+    async with serving(echo) as (_, port), connected(port) as client:
+        client.send(b"POST / HTTP/1.1\r\nhost: a\r\n" + codings + b"\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+        assert await client.problem() == (501, "not_implemented")
+        assert await client.closed() == b""
+
+
+async def test_a_trailer_is_no_header() -> None:
+    seen: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await echo(scope, receive, send)
+        seen.extend(name for name, _ in scope["headers"])
+
+    async with serving(app) as (_, port), connected(port) as client:
+        head = b"POST / HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: Chunked\r\n\r\n"
+        client.send(head + b"3\r\nabc\r\n0\r\nauthorization: Bearer x\r\n\r\n")
+        assert (await client.response())[2] == b"abc"
+        assert seen == [b"host", b"transfer-encoding"]
+
+
+UPGRADE = b"host: a\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
+
+
+@pytest.mark.parametrize("framing", [b"content-length: 5\r\n", b"transfer-encoding: chunked\r\n"])
+@pytest.mark.parametrize("split", [None, 4, 6], ids=["in one", "after the head", "in the body"])
+async def test_a_body_that_follows_an_offer_to_upgrade_is_read_and_no_request_hides_in_it(
+    framing: bytes, split: int | None
+) -> None:
+    body = b"GET /" if framing.startswith(b"content-length") else b"5\r\nGET /\r\n0\r\n\r\n"
+    whole = b"POST / HTTP/1.1\r\n" + UPGRADE + framing + b"\r\n" + body + b" HTTP/1.1\r\nhost: a\r\n\r\n"
+    async with serving(echo) as (server, port), connected(port) as client:
+        cut = len(whole) if split is None else whole.index(b"\r\n\r\n") + split
+        client.send(whole[:cut])
+        if split is not None:
+            await poll(lambda: server.server_state.tasks)
+            client.send(whole[cut:])
+        status, headers, echoed = await client.response()
+        assert (status, headers["connection"], echoed) == (200, "close", b"GET /")
+        assert await client.closed() == b""
+
+
+async def test_an_offer_to_upgrade_without_a_body_is_passed_over() -> None:
+    async with serving(echo) as (_, port), connected(port) as client:
+        client.send(b"GET / HTTP/1.1\r\n" + UPGRADE + b"\r\n")
+        assert (await client.response())[0] == 200
+        assert await client.closed() == b""
+
+
+async def test_a_body_may_take_long_at_a_rate_and_no_longer_below_it() -> None:
+    async def trickle(client: Client, bytes_each: int) -> None:
+        client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 60\r\n\r\n")
+        for _ in range(60 // bytes_each):
+            client.send(b"x" * bytes_each)
+            await asyncio.sleep(0.05)
+
+    limits = {"body_seconds": 0.2, "least_bytes_per_second": 50}
+    async with serving(echo, **limits) as (_, port), connected(port) as slow, connected(port) as slower:
+        trickling = [asyncio.create_task(trickle(client, each)) for client, each in ((slow, 5), (slower, 1))]
+        assert await slower.problem() == (408, "request_timeout")
+        assert (await slow.response())[2] == b"x" * 60
+        trickling[1].cancel()
+
+
+async def test_requests_beyond_those_that_may_wait_are_left_to_another_connection() -> None:
+    released = asyncio.Event()
+    begun = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal begun
+        begun += 1
+        await released.wait()
+        await echo(scope, receive, send)
+
+    async with serving(app) as (_, port), connected(port) as client:
+        client.send(GET * 5_000)
+        await poll(lambda: begun)
+        released.set()
+        answers = [await client.response() for _ in range(MAX_PIPELINED + 1)]
+        assert [headers.get("connection") for _, headers, _ in answers] == [None] * MAX_PIPELINED + ["close"]
+        assert await client.closed() == b""
+        assert begun == len(answers)
+
+
+@pytest.mark.parametrize("size", [8_000_000, 40_000_000])
+async def test_a_client_that_does_not_read_its_answers_is_cut_off(size: int) -> None:
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await answer(send, b"x" * size)
+
+    async with serving(app, read_seconds=0.1) as (server, port), connected(port) as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.send(GET * 3)
+        await poll(lambda: server.server_state.total_requests)
+        await poll(lambda: not server.server_state.connections)
+
+
+async def test_a_client_that_reads_slowly_but_at_a_rate_gets_its_whole_answer() -> None:
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await answer(send, b"x" * 20_000_000)
+
+    async with serving(app, read_seconds=0.2, least_bytes_per_second=1_000_000) as (_, port), connected(port) as client:
+        client.send(GET)
+        head = await client.reader.readuntil(b"\r\n\r\n")
+        assert b"content-length: 20000000" in head
+        for _ in range(20):
+            await client.reader.readexactly(1_000_000)
+            await asyncio.sleep(0.05)
+
+
+async def test_a_closed_connection_does_not_wait_for_ever_for_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "LINGER_SECONDS", 0.1)
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"30000"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"x" * 30_000})
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+    async with serving(app, listener=listener) as (server, port):
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            client.connect(("127.0.0.1", port))
+            client.sendall(GET)
+            await poll(lambda: server.server_state.total_requests)
+            assert server.server_state.connections
+            await poll(lambda: not server.server_state.connections)
+
+
+async def test_a_refused_body_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MAX_DRAINED_BYTES", 1_000_000)
+    async with serving(edge()) as (server, port), connected(port) as client:
+        client.send(b"POST /queues/q/tasks HTTP/1.1\r\nhost: a\r\ncontent-length: 10000000000\r\n\r\n")
+        assert await client.problem() == (401, "unauthenticated")
+
+        async def flood() -> None:
+            for _ in range(1_000):
+                client.send(b"x" * 65_536)
+                await client.writer.drain()
+
+        with pytest.raises(ConnectionError):
+            await flood()
+        await poll(lambda: not server.server_state.connections)
+
+
+async def test_a_client_that_was_not_asked_for_its_body_cannot_be_misread() -> None:
+    head = (
+        b"POST /queues/q/tasks HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+        b"expect: 100-continue\r\ncontent-length: 100\r\n"
+    )
+    async with serving(edge()) as (_, port):
+        async with connected(port) as client:
+            client.send(head + b"\r\n")
+            status, headers, _ = await client.response()
+            assert (status, headers["connection"]) == (401, "close")
+            assert await client.closed() == b""
+        async with connected(port) as client:
+            client.send(head + b"authorization: Bearer slk_use\r\n\r\n")
+            assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            client.send(b"x" * 100)
+            status, headers, _ = await client.response()
+            assert (status, "connection" in headers) == (400, False)
 
 
 async def test_a_client_that_leaves_in_mid_body_is_forgotten() -> None:

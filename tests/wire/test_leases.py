@@ -243,12 +243,19 @@ async def test_whoever_holds_no_token_is_not_told_whether_there_is_such_a_task(
 ) -> None:
     there = await api.enqueue(await api.queue())
     stranger = {"lease_token": str(uuid4())}
+    written = await groups_written(api)
     answers = [
         await say(api, stranger | {"id": task_id}, verb, body) for task_id in (there["id"], str(uuid4()), "none")
     ]
     for answer in answers:
         problem(answer, 409, "lease_lost")
     assert len({answer.content for answer in answers}) == 1
+    assert await groups_written(api) == written
+
+
+async def groups_written(api: Api) -> list[str]:
+    lines = (await api.get("/metrics")).text.splitlines()
+    return [line for line in lines if line.startswith('sluice_group_size_count{statement="settle')]
 
 
 async def test_push_and_pull_share_the_limits(api: Api, handler: Handler) -> None:
