@@ -146,10 +146,17 @@ async def batches(page: Page) -> None:
 
 @walk("guides/definitions.md")
 async def definitions(page: Page) -> None:
-    shown, _ = blocks(DOCS / "guides" / "definitions.md", "text")
+    shown, faults = blocks(DOCS / "guides" / "definitions.md", "text")
     shown = page.reader.with_ports(shown)
     assert await page.on() == f"{shown}{shown}Applied.\n0 to create, 0 to change, 0 to delete, 4 as it is.\n\n"
     assert good(await page.api.get("/queues/mail"))["max_concurrency"] == 200
+    file = page.reader.folder / "definitions.yaml"
+    right, said = file.read_text(), ""
+    for correct, wrong in (("max_concurrency: 10", "max_concurrency: 0"), ('"0 7 * * 1"', "*/5 * * * *")):
+        file.write_text(right.replace(correct, wrong))
+        said += (await page.reader.types("sluice plan definitions.yaml 2>&1 || true")).strip() + "\n"
+    assert said == faults
+    file.write_text(right)
     pruned = await page.on()
     assert pruned.count("- schedule newsletter\n") == 2
     assert (await page.api.get("/schedules/newsletter")).status_code == 404
