@@ -114,6 +114,7 @@ def test_the_alarms_are_all_named() -> None:
 
 FULL = Call(
     url="",
+    tenant="default",
     task_id="0193a5b0-1111-7000-8000-000000000000",
     queue="mail",
     attempt=1,
