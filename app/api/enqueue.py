@@ -13,6 +13,7 @@ from app.api.body import read_body, require_json, require_size
 from app.api.config import EdgeConfig
 from app.api.errors import problem
 from app.api.headers import read_headers, text
+from app.api.models.wire import LINE_END
 from app.api.strict import NO_PARAMETERS, check_query
 from app.domain.errors import Refusal, invalid_field
 from app.domain.names import NAME_RULE, is_name
@@ -58,7 +59,7 @@ class EnqueueEndpoint:
             request = with_key(request, headers[b"idempotency-key"])
         enqueued = await tasks.enqueue(self._core, caller, queue, request, trace_of(headers))
         status, more = _CREATED if enqueued.created else _HELD if enqueued.held else _REPLAYED
-        answer = enqueued.body
+        answer = enqueued.body + LINE_END
         await send(
             {
                 "type": "http.response.start",

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from app.api.models.wire import json_reply
 from app.domain.errors import FieldError, Refusal, invalid, pointer
 
 STATUS: dict[str, int] = {
@@ -110,7 +111,7 @@ def problem_headers(refusal: Refusal) -> dict[str, str]:
 
 
 def problem(refusal: Refusal, headers: dict[str, str] | None = None) -> Response:
-    return Response(
+    return json_reply(
         msgspec.json.encode(problem_dict(refusal)),
         STATUS[refusal.code],
         {**problem_headers(refusal), **(headers or {})},

@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api.admission import Admission, Hold, Share, unavailable
 from app.api.errors import MEDIA_TYPE, STATUS, problem_dict, problem_headers
+from app.api.models.wire import LINE_END
 from app.domain.errors import Refusal
 
 HEAD_SECONDS = 10.0
@@ -398,7 +399,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def _refuse(self, refusal: Refusal) -> None:
         self._disarm()
         if self._may_answer():
-            body = msgspec.json.encode(problem_dict(refusal))
+            body = msgspec.json.encode(problem_dict(refusal)) + LINE_END
             headers = {
                 "content-type": MEDIA_TYPE,
                 "content-length": str(len(body)),

@@ -196,7 +196,7 @@ async def test_an_enqueue_answers_201_with_the_bytes_of_the_service(
     reply = await api.post(
         "/queues/q/tasks", content=b'{"payload": { "a":1.0 }}', headers={"content-type": "application/json"}
     )
-    assert (reply.status_code, reply.content) == (201, b'{"payload":{ "a":1.0 }}')
+    assert (reply.status_code, reply.content) == (201, b'{"payload":{ "a":1.0 }}\n')
     assert reply.headers["location"] == f"http://sluice/tasks/{TASK_ID}"
     assert reply.headers["content-type"] == "application/json"
     assert "idempotent-replayed" not in reply.headers

@@ -211,7 +211,7 @@ async def test_a_refused_body_leaves_the_connection_usable() -> None:
         client.send(head + b"content-length: 300000\r\n\r\n")
         assert await client.problem() == (413, "too_large")
         client.send(b" " * 300_000 + b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n")
-        assert (await client.response())[2] == b'{"status":"ok"}'
+        assert (await client.response())[2] == b'{"status":"ok"}\n'
 
 
 @pytest.mark.parametrize(
@@ -407,8 +407,8 @@ async def test_head_has_no_body() -> None:
     async with serving(edge()) as (_, port), connected(port) as client:
         client.send(b"HEAD /health/live HTTP/1.1\r\nhost: a\r\n\r\n" + b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n")
         head = await client.reader.readuntil(b"\r\n\r\n")
-        assert b"200 OK" in head and b"content-length: 15" in head
-        assert (await client.response())[2] == b'{"status":"ok"}'
+        assert b"200 OK" in head and b"content-length: 16" in head
+        assert (await client.response())[2] == b'{"status":"ok"}\n'
 
 
 # Signals

@@ -271,3 +271,23 @@ async def test_http_1_0_is_served(api: Api) -> None:
     answer = await raw(api.url, b"GET /limits HTTP/1.0\r\nhost: localhost\r\n\r\n")
     assert answer[0] == 200
     assert raw_code(await raw(api.url, b"GET /nowhere HTTP/1.0\r\nhost: localhost\r\n\r\n")) == (404, "not_found")
+
+
+async def test_every_answer_in_json_ends_its_line(api: Api) -> None:
+    """Whoever types curl sees the prompt below it; a payload stays as it was."""
+    queue = await api.queue()
+    created = await api.enqueue_bytes(queue, b'{"payload":  [1, 2 ]}')
+    path = f"/tasks/{created.json()['id']}"
+    replies = [created, await api.get(path, params={"include": "payload"}), await api.get("/openapi.json")]
+    replies += [
+        await api.get(path) for path in ("/queues", f"/queues/{queue}", f"/queues/{queue}/stats", "/health/live")
+    ]
+    replies += [await api.get("/nowhere"), await api.put("/queues/x", json={"a": 1}), await api.delete(path)]
+    replies.append(await api.post(f"/queues/{queue}/tasks/bulk", json={"tasks": [{"payload": 1}]}))
+    replies.append(await api.post(f"/queues/{queue}/leases", json={}))
+    for reply in replies:
+        assert reply.content.endswith(b"}\n"), reply.url
+        assert int(reply.headers["content-length"]) == len(reply.content)
+    assert b'"payload":[1, 2 ],' in created.content
+    status, headers, body = await raw(api.url, b"GET / HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n")
+    assert (status, body[-2:], headers["content-length"]) == (400, b"}\n", str(len(body)))

@@ -36,7 +36,7 @@ class RequestBody(BaseModel):
 
 class ResponseBody(BaseModel):
     def reply(self, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-        return Response(self.model_dump_json(), status, headers, "application/json")
+        return json_reply(self.model_dump_json().encode(), status, headers)
 
 
 class Page(ResponseBody, Generic[Item]):
@@ -44,8 +44,14 @@ class Page(ResponseBody, Generic[Item]):
     next_cursor: str | None = Field(description="The `cursor` of the next page; null on the last.")
 
 
-def json_reply(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(body, status, headers, "application/json")
+LINE_END = b"\n"
+"""After every answer in JSON, problems too: on a terminal the prompt stands below it. Whitespace to whoever parses it."""
+
+
+def json_reply(
+    body: bytes, status: int = 200, headers: dict[str, str] | None = None, media_type: str = "application/json"
+) -> Response:
+    return Response(body + LINE_END, status, headers, media_type)
 
 
 class FieldProblem(BaseModel):
