@@ -13,6 +13,7 @@ from typing import Any
 
 import jiter
 import jsonschema_rs
+import msgspec
 
 from app.domain.errors import FieldError, Refusal, pointer
 from app.domain.ijson import is_deeper
@@ -45,6 +46,21 @@ def schema_text(schema: Any) -> str | None:
 
 def schema_value(text: str | None) -> Any:
     return None if text is None else json.loads(text)
+
+
+def example_of(text: str) -> bytes | None:
+    """The first of the `examples` that a stored schema gives of a payload, as its bytes."""
+    try:
+        return bytes(_EXAMPLES.decode(text).examples[0])
+    except (msgspec.DecodeError, IndexError):
+        return None
+
+
+class _WithExamples(msgspec.Struct):
+    examples: list[msgspec.Raw] = []
+
+
+_EXAMPLES = msgspec.json.Decoder(_WithExamples)
 
 
 def is_short(text: str) -> bool:

@@ -17,6 +17,7 @@ from app.domain.errors import FieldError, Refusal, invalid, invalid_field, point
 from app.domain.handlers import SECRET_RULE, HandlerDefinition, HandlerView, is_secret
 from app.domain.names import NAME_RULE, is_name
 from app.domain.outcomes import Answer, NoAnswer
+from app.domain.schemas import example_of
 from app.service.context import Caller, Core
 from app.store import handlers, queues
 from app.store.handlers import HandlerRow
@@ -25,7 +26,8 @@ from app.telemetry.logs import get_logger
 
 HIDDEN = "***"
 BY_REQUEST = "disabled by request"
-TEST_PAYLOAD = b"null"
+TEST_PAYLOAD = b'{"test": true}'
+"""Where no queue that delivers to the handler has an example: few handlers are written for a payload that is no object."""
 MAX_TEST_SECONDS = 60.0
 """A caller waits for the answer of a test, whatever timeout the handler's tasks have."""
 
@@ -219,7 +221,7 @@ async def rotate_secret(core: Core, caller: Caller, name: str, overlap_seconds: 
 async def test(core: Core, caller: Caller, name: str, payload: bytes | None) -> dict[str, Any]:
     """Send one signed request now, as an attempt would, and show it with its answer. It is recorded and counted nowhere.
 
-    Raises Refusal (handler_not_found).
+    payload None: an example of what its queues hold. Raises Refusal (handler_not_found).
     """
     caller.require("manage")
     reads = core.db.reads(caller.tenant_id)
@@ -227,6 +229,9 @@ async def test(core: Core, caller: Caller, name: str, payload: bytes | None) -> 
     target = None if handler_id is None else await handlers.load_target(reads, core.vault, handler_id)
     if target is None:
         raise _not_found(name)
+    if payload is None:
+        schemas = await queues.schemas_to(reads, target.id)
+        payload = next(filter(None, map(example_of, schemas)), TEST_PAYLOAD)
     now = core.clock.now()
     task_id = core.ids.uuid7(int(core.clock.seconds() * 1000))
     call = Call(
@@ -240,7 +245,7 @@ async def test(core: Core, caller: Caller, name: str, payload: bytes | None) -> 
         lease_token=secrets.token_hex(16),
         task_url=f"{core.public_url}/tasks/{task_id}",
         timeout_seconds=min(target.timeout_seconds, MAX_TEST_SECONDS),
-        payload=TEST_PAYLOAD if payload is None else payload,
+        payload=payload,
         secrets=target.secrets,
         handler_headers=target.headers,
     )

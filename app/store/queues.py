@@ -123,6 +123,16 @@ async def tenants_of(db: Reader, queue_ids: Iterable[int]) -> dict[int, int]:
     return {row[0]: row[1] for row in rows}
 
 
+async def schemas_to(db: Reader, handler_id: int) -> list[str]:
+    """The payload schemas of queues that deliver to a handler, by the queues' names; a few are enough."""
+    rows = await db.fetch(
+        "select payload_schema from sluice.queues where handler_id = $1 and deleted_at is null and payload_schema is not null"
+        " order by name limit 20",
+        handler_id,
+    )
+    return [row[0] for row in rows]
+
+
 async def lock(connection: AsyncConnection, queue_id: int) -> None:
     """Until the transaction ends nothing enters this queue and nothing is claimed from it."""
     await connection.execute(_LOCK, {"id": queue_id})

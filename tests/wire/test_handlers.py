@@ -306,6 +306,24 @@ async def test_the_test_request_shows_both_sides_and_counts_nowhere(api: Api, ha
     problem(await api.get(f"/tasks/{request.task}"), 404, "task_not_found")
 
 
+async def test_without_a_payload_an_example_of_its_queues_is_sent(api: Api, handler: Handler) -> None:
+    name = await api.handler(handler.url)
+
+    async def sent() -> str:
+        shown = good(await api.post(f"/handlers/{name}/test"))
+        assert handler.requests[-1].body.decode() == shown["sent"]["body"]
+        return str(shown["sent"]["body"])
+
+    assert await sent() == '{"test": true}'
+    for schema in (True, {"type": "object"}, {"examples": []}, {"properties": {"examples": {}}}):
+        await api.queue(name, payload_schema=schema)
+        assert await sent() == '{"test": true}'
+    await api.queue(name, payload_schema={"examples": [{"to": "ada", "n": 1.0}, 2]})
+    assert await sent() == '{"to":"ada","n":1.0}'
+    good(await api.post(f"/handlers/{name}/test", content=b'{"payload": null}', headers=JSON))
+    assert handler.requests[-1].body == b"null", "whoever wants null says so"
+
+
 JSON = {"content-type": "application/json"}
 FRAMING = ("host", "content-length", "accept-encoding")
 
