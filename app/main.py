@@ -45,6 +45,10 @@ ENQUEUE_FLIGHTS = 4
 SETTLE_GROUP = 500
 SETTLE_FLIGHTS = 4
 DATABASE_WAIT_SECONDS = 30.0
+NO_KEYS_HINT = (
+    "make one with `sluice keys create --tenant default --scope operate` on this database (no restart is needed), "
+    "or start with SLUICE_BOOTSTRAP_KEY"
+)
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep an idle connection: whoever closes first must not be the one that is about to be asked."""
 
@@ -240,8 +244,7 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
         stack.push_async_callback(sluice.core.db.close)
         stack.push_async_callback(sluice.core.transport.aclose)
         stack.push_async_callback(sluice.core.tracing.aclose)
-        if settings.bootstrap_key is not None:
-            await _seed(sluice.core.db, settings.bootstrap_key.get_secret_value())
+        await _let_in(settings, sluice.core.db)
         app = create_app(sluice.core, _edge(sluice))
         sluice.core.tracing.instrument(app.application)
         config = EdgeServerConfig(
@@ -264,6 +267,14 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
             await sluice.core.schemas.close()  # whoever waits for a costly check shall not keep the server from its end
             server.stop()
             await serving
+
+
+async def _let_in(settings: Settings, db: Database) -> None:
+    """See to it that somebody can enter, or say that nobody can."""
+    if settings.bootstrap_key is not None:
+        await _seed(db, settings.bootstrap_key.get_secret_value())
+    elif settings.auth_required and not await keys.any_keys(db):
+        events.emit(log, events.NO_KEYS, hint=NO_KEYS_HINT)
 
 
 async def _seed(db: Database, token: str) -> None:
@@ -337,7 +348,6 @@ async def serve(settings: Settings) -> int:
 
 async def migrate(settings: Settings) -> None:
     """Only bring the schema up to date."""
-    logs.configure(settings.log_level)
     async with database(settings, patient=True):
         pass
 
@@ -355,19 +365,16 @@ async def database(settings: Settings, *, patient: bool = False) -> AsyncIterato
 
 
 async def create_key(settings: Settings, tenant: str, scope: str) -> str:
-    logs.configure("warning")
     async with database(settings) as db:
         return await keys.create(db, tenant, scope)
 
 
 async def list_keys(settings: Settings) -> list[dict[str, Any]]:
-    logs.configure("warning")
     async with database(settings) as db:
         return await keys.list_keys(db)
 
 
 async def revoke_key(settings: Settings, key_id: str) -> bool:
     """Returns once no replica accepts the key any more."""
-    logs.configure("warning")
     async with database(settings) as db:
         return await keys.revoke(db, key_id)

@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.domain.connections import DEFAULT_CONNECTIONS, MAX_CONNECTIONS, MIN_CONNECTIONS
+from app.domain.ids import CHOSEN_KEY_RULE, chosen_api_key
 from app.store.addresses import read_address
 
 PREFIX = "SLUICE_"
@@ -98,7 +99,8 @@ class Settings(BaseSettings):
         None, description="Whether requests need a key; off only on loopback, where it is the default without a key."
     )
     bootstrap_key: SecretStr | None = Field(
-        None, description="The first key of tenant default, with scope operate; it seeds an empty database."
+        None,
+        description="The first key of tenant default, with scope operate; a new one given here revokes the one before.",
     )
     encryption_key: SecretStr | None = Field(
         None, description="32 bytes in base64 under which secrets are encrypted in the database."
@@ -106,7 +108,7 @@ class Settings(BaseSettings):
     egress_allow: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = Field(
         None,
         description="Networks and host names that handlers may have beyond public addresses, or none;"
-        " loopback while bound to loopback.",
+        " loopback while authentication is off.",
     )
     public_url: str | None = Field(None, description="The base of the URLs handed out; the bound address if not given.")
     metrics_open: bool = Field(False, description="Serve /metrics without a key, for a scraper that has none.")
@@ -150,7 +152,7 @@ class Settings(BaseSettings):
     def egress(self) -> tuple[str, ...]:
         """What is allowed beyond public addresses."""
         if self.egress_allow is None:
-            return LOOPBACK if self.on_loopback else ()
+            return () if self.auth_required else LOOPBACK
         return self.egress_allow
 
     def describe(self) -> list[Knob]:
@@ -190,8 +192,8 @@ class Settings(BaseSettings):
     @field_validator("bootstrap_key")
     @classmethod
     def _is_key(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.fullmatch(r"slk_[A-Za-z0-9_-]{8,196}", value.get_secret_value()):
-            raise ValueError("a key is slk_ and 8 to 196 letters, digits, _ or -: `echo slk_$(openssl rand -hex 24)`")
+        if value is not None and chosen_api_key(value.get_secret_value()) is None:
+            raise ValueError(f"a key is {CHOSEN_KEY_RULE}: `echo slk_$(openssl rand -hex 24)`")
         return value
 
     @field_validator("encryption_key")
@@ -334,7 +336,7 @@ def _shown(name: str, value: Any) -> Any:
 def _default(name: str, field: FieldInfo) -> str:
     words = {
         "auth": "off on loopback without a bootstrap key, else on",
-        "egress_allow": "loopback on loopback, else none",
+        "egress_allow": "loopback while authentication is off, else none",
     }
     if name in words:
         return words[name]

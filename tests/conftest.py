@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from app.embedded.postgres import EmbeddedPostgres
-from app.settings import Settings
+from app.settings import LOOPBACK, Settings
 from tests.databases import SERVER_VARIABLE, SharedServer, WorkerDatabase, create_database, drop_database
 from tests.handlers import Handler
 from tests.sluices import Replica, SluiceProcess, end, replica_with, start_process
@@ -117,7 +117,14 @@ async def start_replica(database_url: str) -> AsyncIterator[Callable[..., Awaita
     async with AsyncExitStack() as stack:
 
         async def start(**settings: object) -> Replica:
-            given = {"database_url": database_url, "port": 0, "drain_grace_seconds": 1, **settings}
+            # with keys too, tests have their handlers on loopback
+            given = {
+                "database_url": database_url,
+                "port": 0,
+                "drain_grace_seconds": 1,
+                "egress_allow": LOOPBACK,
+                **settings,
+            }
             return await stack.enter_async_context(replica_with(Settings.model_validate(given)))
 
         yield start

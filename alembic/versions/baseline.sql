@@ -23,9 +23,12 @@ create table sluice.api_keys (
   tenant_id bigint not null constraint api_keys_tenant_fkey references sluice.tenants,
   scope text not null constraint api_keys_scope check (scope in ('use', 'manage', 'operate')),
   digest bytea not null,
+  bootstrap boolean not null default false,
   created_at timestamptz not null default clock_timestamp(),
   revoked_at timestamptz
 );
+
+create unique index api_keys_bootstrap_key on sluice.api_keys (bootstrap) where bootstrap and revoked_at is null;
 
 -- Names of deleted handlers and queues live on for the tasks of history that name them, so rows are marked, not removed.
 create table sluice.handlers (

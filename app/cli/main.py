@@ -68,7 +68,9 @@ def migrate() -> None:
     """Bring the database to this version's schema, and leave."""
     settings = _settings()
     from app.main import migrate
+    from app.telemetry import logs
 
+    logs.configure(settings.log_level)
     _await(migrate(settings))
 
 
@@ -90,7 +92,7 @@ def create_key(
     scope: Annotated[Literal["use", "manage", "operate"], typer.Option(help="What the key may do.")] = "manage",
 ) -> None:
     """Make a key and print it, once."""
-    settings = _settings()
+    settings = _quiet_settings()
     from app.main import create_key
 
     print(_await(create_key(settings, tenant, scope)))
@@ -100,7 +102,7 @@ def create_key(
 @keys.command("list")
 def list_keys(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """List the keys, never their secrets."""
-    settings = _settings()
+    settings = _quiet_settings()
     from app.main import list_keys
 
     found = _await(list_keys(settings))
@@ -116,7 +118,7 @@ def list_keys(as_json: Annotated[bool, typer.Option("--json", help="For programs
 @keys.command("revoke")
 def revoke_key(key_id: Annotated[str, typer.Argument(metavar="ID", help="As `sluice keys list` shows it.")]) -> None:
     """End a key's life."""
-    settings = _settings()
+    settings = _quiet_settings()
     from app.main import revoke_key
 
     if not _await(revoke_key(settings, key_id)):
@@ -184,6 +186,14 @@ def _is_unreachable(error: Exception) -> bool:
     from app.store.db import Unavailable
 
     return isinstance(error, Unavailable)
+
+
+def _quiet_settings() -> Settings:
+    """For a command whose output is what it says: of the log only what went wrong is shown, on stderr."""
+    from app.telemetry import logs
+
+    logs.configure("warning")
+    return _settings()
 
 
 def _settings(**options: Any) -> Settings:

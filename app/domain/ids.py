@@ -99,7 +99,8 @@ def parse_api_key(text: str) -> ApiKey | None:
     return ApiKey(match[1], text)
 
 
-_CHOSEN = re.compile(r"slk_[A-Za-z0-9_-]{8,196}")
+_CHOSEN = re.compile(r"slk_[A-Za-z0-9_-]{24,196}")
+CHOSEN_KEY_RULE = "slk_ and 24 to 196 letters, digits, _ or -"
 
 
 def chosen_api_key(text: str) -> ApiKey | None:

@@ -11,15 +11,19 @@ from datetime import datetime
 from typing import Any
 
 from app.domain.errors import FieldError, Refusal, invalid
-from app.domain.ids import chosen_api_key, make_api_key
+from app.domain.ids import CHOSEN_KEY_RULE, chosen_api_key, make_api_key
 from app.domain.names import NAME_RULE, is_name
 from app.service.context import SCOPES, STRANGERS, Caller, Core
 from app.store import keys as store
 from app.store import tenants
 from app.store.db import Database
+from app.telemetry import events
+from app.telemetry.logs import get_logger
 
 CACHE_SECONDS = 1.0
 BOOTSTRAP_TENANT = "default"
+
+log = get_logger(__name__)
 
 
 async def authenticate(core: Core, token: str) -> Caller:
@@ -88,21 +92,35 @@ async def revoke(db: Database, key_id: str) -> bool:
 
 
 async def seed_bootstrap(db: Database, token: str) -> bool:
-    """Make the first key known, with scope operate for tenant default; again, it changes nothing. False when it has been
-    revoked: it stays so. Raises ValueError for a text that is no key, or is the key of somebody else."""
+    """Make this the one bootstrap key, with scope operate for tenant default. Another that was it so far is revoked in the
+    same transaction. False when this one has been revoked and none has taken its place.
+
+    A key that was replaced never comes back, and whoever brings it is not stopped: while a new key is rolled out, a replica that
+    is started again with the old one neither locks out those who have the new one, nor fails to start.
+    Raises ValueError for a text that is no key, or is the key of somebody else.
+    """
     key = chosen_api_key(token)
     if key is None:
-        raise ValueError("the bootstrap key must be slk_ and 8 to 196 letters, digits, _ or -")
+        raise ValueError(f"the bootstrap key must be {CHOSEN_KEY_RULE}")
+    replaced: list[str] = []
     async with db.begin(None) as connection:
         tenant_id = await tenants.ensure(connection, BOOTSTRAP_TENANT)
+        await tenants.lock_row(connection, tenant_id)
         await store.insert_new(connection, key.id, tenant_id, "operate", key.digest)
         row = await store.read(connection, key.id)
-    assert row is not None, "keys are revoked, never removed"
-    if not hmac.compare_digest(row.digest, key.digest) or (row.tenant_id, row.scope) != (tenant_id, "operate"):
-        raise ValueError(
-            f"key {key.id} is known already, with another secret, tenant or scope: the bootstrap key must be one of its own"
-        )
-    return row.revoked_at is None
+        assert row is not None, "keys are revoked, never removed"
+        if not hmac.compare_digest(row.digest, key.digest) or (row.tenant_id, row.scope) != (tenant_id, "operate"):
+            raise ValueError(
+                f"key {key.id} is known already, with another secret, tenant or scope: the bootstrap key must be one of its own"
+            )
+        if row.revoked_at is None:
+            replaced = await store.take_bootstrap(connection, key.id)
+        current = await store.bootstrap_in_force(connection)
+    if replaced:
+        events.emit(log, events.BOOTSTRAP_KEY_REPLACED, key=key.id, revoked=replaced)
+    if current is not None and current != key.id:
+        events.emit(log, events.BOOTSTRAP_KEY_OUTDATED, key=key.id, current=current)
+    return current is not None
 
 
 async def any_keys(db: Database) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,12 +18,14 @@ class KeyRow:
     tenant: str
     scope: str
     digest: bytes = field(repr=False)
+    bootstrap: bool
+    """It is, or was, the key that replicas are given to start with."""
     created_at: datetime
     revoked_at: datetime | None
 
 
 _ROWS = """
-select k.id, k.tenant_id, n.name as tenant, k.scope, k.digest, k.created_at, k.revoked_at
+select k.id, k.tenant_id, n.name as tenant, k.scope, k.digest, k.bootstrap, k.created_at, k.revoked_at
 from sluice.api_keys k join sluice.tenants n on n.id = k.tenant_id
 """
 
@@ -59,6 +61,26 @@ async def revoke(db: Database, key_id: str) -> bool:
         key_id,
     )
     return bool(revoked)
+
+
+async def take_bootstrap(connection: AsyncConnection, key_id: str) -> list[str]:
+    """Make this key the bootstrap key; the ids of those in force that it has replaced, which are revoked."""
+    replaced = await connection.execute(
+        update(api_keys)
+        .where(api_keys.c.bootstrap, api_keys.c.id != key_id, api_keys.c.revoked_at.is_(None))
+        .values(revoked_at=func.clock_timestamp())
+        .returning(api_keys.c.id)
+    )
+    found = [row.id for row in replaced]
+    await connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(bootstrap=True))
+    return found
+
+
+async def bootstrap_in_force(connection: AsyncConnection) -> str | None:
+    """The id of the bootstrap key that is not revoked."""
+    wanted = select(api_keys.c.id).where(api_keys.c.bootstrap, api_keys.c.revoked_at.is_(None))
+    key_id: str | None = await connection.scalar(wanted)
+    return key_id
 
 
 async def any_usable(db: Database) -> bool:

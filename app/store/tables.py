@@ -58,9 +58,13 @@ api_keys = Table(
     _tenant(),
     Column("scope", Text, nullable=False),
     Column("digest", LargeBinary, nullable=False),
+    Column("bootstrap", Boolean, nullable=False, server_default=text("false")),
     _instant("created_at", default=True),
     _instant("revoked_at", nullable=True),
     CheckConstraint("scope in ('use', 'manage', 'operate')", name="api_keys_scope"),
+    Index(
+        "api_keys_bootstrap_key", "bootstrap", unique=True, postgresql_where=text("bootstrap and revoked_at is null")
+    ),
 )
 
 handlers = Table(

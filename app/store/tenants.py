@@ -15,6 +15,11 @@ async def lock(connection: AsyncConnection, tenant_id: int) -> None:
     await connection.execute(_LOCK, {"id": tenant_id})
 
 
+async def lock_row(connection: AsyncConnection, tenant_id: int) -> None:
+    """Until the transaction ends nobody else does this."""
+    await connection.execute(select(tenants.c.id).where(tenants.c.id == tenant_id).with_for_update(key_share=True))
+
+
 async def id_of(db: Database, name: str) -> int:
     """The id of a tenant known to be there."""
     return int(await db.fetchval("select id from sluice.tenants where name = $1", name))

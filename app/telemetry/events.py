@@ -49,6 +49,19 @@ DRAIN_FINISHED = _event(
     "drain_finished", INFO, "Nothing is in flight any more.", "seconds", "settled", "released", "abandoned"
 )
 
+# Who may enter
+BOOTSTRAP_KEY_REPLACED = _event(
+    "bootstrap_key_replaced", WARNING, "A new bootstrap key is in force; those before it are revoked.", "key", "revoked"
+)
+BOOTSTRAP_KEY_OUTDATED = _event(
+    "bootstrap_key_outdated",
+    WARNING,
+    "This replica was given a bootstrap key that another has replaced: it lets nobody in.",
+    "key",
+    "current",
+)
+NO_KEYS = _event("no_keys", WARNING, "Requests need a key and there is none: nobody can enter.", "hint")
+
 # The database
 MIGRATED = _event("migrated", INFO, "The schema is at this revision.", "from_revision", "to_revision", "seconds")
 DATABASE_STARTED = _event("database_started", INFO, "The embedded Postgres runs.", "data_dir", "version", "seconds")

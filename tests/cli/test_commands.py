@@ -22,7 +22,9 @@ def sluice(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def test_config_shows_values_and_sources() -> None:
-    shown = CliRunner().invoke(cli, ["config"], env={"SLUICE_PORT": "9000", "SLUICE_BOOTSTRAP_KEY": "slk_0123456789"})
+    shown = CliRunner().invoke(
+        cli, ["config"], env={"SLUICE_PORT": "9000", "SLUICE_BOOTSTRAP_KEY": "slk_0123456789abcdefghijklmnop"}
+    )
     rows = {line.split()[0]: line.split()[1:] for line in shown.stdout.splitlines()}
     assert rows["SLUICE_PORT"] == ["9000", "env"]
     assert rows["SLUICE_BOOTSTRAP_KEY"] == ["***", "env"]

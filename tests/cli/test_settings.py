@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import PREFIX, SECRETS, Settings, SettingsError, load, unknown_variables
+from app.settings import LOOPBACK, PREFIX, SECRETS, Settings, SettingsError, load, unknown_variables
 
-KEY = "slk_0123456789abcdef"
+KEY = "slk_0123456789abcdefghijklmnop"
 
 
 @pytest.fixture
@@ -137,6 +137,18 @@ def test_contradictions_say_what_to_do(env: pytest.MonkeyPatch, tmp_path: Path) 
     env.setenv("SLUICE_BOOTSTRAP_KEY", KEY)
     env.setenv("SLUICE_BOOTSTRAP_KEY_FILE", str(tmp_path / "key"))
     assert "give one of the two" in refusal()
+
+
+def test_loopback_may_be_called_by_default_only_while_nobody_needs_a_key() -> None:
+    assert load().egress == LOOPBACK
+    for given in ({"bootstrap_key": KEY}, {"auth": "on"}, {"host": "10.0.0.7"}):
+        assert load(**given).egress == (), given
+        assert load(**given, egress_allow="127.0.0.0/8").egress == ("127.0.0.0/8",)
+
+
+def test_a_bootstrap_key_is_long_enough_not_to_be_guessed() -> None:
+    assert "slk_ and 24 to 196" in refusal(bootstrap_key="slk_" + "a" * 23)
+    assert load(bootstrap_key="slk_" + "a" * 24).auth_required
 
 
 def test_egress_is_a_list_or_none(env: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from app.domain.ids import make_api_key
 from app.service import keys
 from app.service.context import Core
 from app.store import keys as store
+from app.telemetry import events
 from tests.support import poll
 
 pytestmark = pytest.mark.anyio
@@ -129,14 +130,82 @@ async def test_a_revoked_bootstrap_key_stays_revoked(core: Core) -> None:
 
 
 async def test_a_malformed_or_borrowed_bootstrap_key_is_refused(core: Core) -> None:
-    with pytest.raises(ValueError, match="must be slk_ and"):
-        await keys.seed_bootstrap(core.db, "slk_short")
+    for short in ("slk_short", "slk_" + "a" * 23):
+        with pytest.raises(ValueError, match="must be slk_ and 24 to 196"):
+            await keys.seed_bootstrap(core.db, short)
     with pytest.raises(ValueError, match="known already"):
         await keys.seed_bootstrap(core.db, await keys.create(core.db, "acme", "use"))
 
 
 async def test_a_bootstrap_key_may_be_made_up_by_a_person(core: Core) -> None:
-    assert await keys.seed_bootstrap(core.db, "slk_local-development-key")
-    assert (await keys.authenticate(core, "slk_local-development-key")).scope == "operate"
+    assert await keys.seed_bootstrap(core.db, "slk_local-development-key-of-24")
+    assert (await keys.authenticate(core, "slk_local-development-key-of-24")).scope == "operate"
     with pytest.raises(Refusal, match="unauthenticated"):
-        await keys.authenticate(core, "slk_local-development-kex")
+        await keys.authenticate(core, "slk_local-development-kex-of-24")
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    lines: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(events, "emit", lambda log, event, **fields: lines.append((event.name, fields)))
+    return lines
+
+
+async def admitted(core: Core, *tokens: str) -> list[bool]:
+    found = []
+    for token in tokens:
+        core.keys.callers.clear()
+        try:
+            await keys.authenticate(core, token)
+        except Refusal:
+            found.append(False)
+        else:
+            found.append(True)
+    return found
+
+
+async def test_a_new_bootstrap_key_revokes_the_one_before_and_says_so(
+    core: Core, said: list[tuple[str, dict[str, Any]]]
+) -> None:
+    former, latter, other = make_api_key(), make_api_key(), await keys.create(core.db, "default", "operate")
+    assert await keys.seed_bootstrap(core.db, former.text)
+    assert said == []
+    assert await keys.seed_bootstrap(core.db, latter.text)
+    assert said == [("bootstrap_key_replaced", {"key": latter.id, "revoked": [former.id]})]
+    assert await admitted(core, former.text, latter.text, other) == [False, True, True]
+
+
+async def test_while_a_new_bootstrap_key_is_rolled_out_an_old_one_takes_nothing_back_and_stops_no_replica(
+    core: Core, said: list[tuple[str, dict[str, Any]]]
+) -> None:
+    former, latter = make_api_key(), make_api_key()
+    await keys.seed_bootstrap(core.db, former.text)
+    await keys.seed_bootstrap(core.db, latter.text)
+    said.clear()
+    assert await keys.seed_bootstrap(core.db, former.text), "the replica starts"
+    assert said == [("bootstrap_key_outdated", {"key": former.id, "current": latter.id})]
+    assert await keys.seed_bootstrap(core.db, latter.text)
+    assert len(said) == 1
+    assert await admitted(core, former.text, latter.text) == [False, True]
+
+
+async def test_replicas_that_bring_different_bootstrap_keys_at_once_agree_on_one(core: Core) -> None:
+    tokens = [make_api_key().text for _ in range(4)]
+    assert all(await asyncio.gather(*(keys.seed_bootstrap(core.db, token) for token in tokens)))
+    assert sum(await admitted(core, *tokens)) == 1
+
+
+async def test_a_bootstrap_key_that_was_revoked_by_hand_stays_so_until_another_is_given(core: Core) -> None:
+    former, latter = make_api_key(), make_api_key()
+    await keys.seed_bootstrap(core.db, former.text)
+    await keys.revoke(core.db, former.id)
+    assert not await keys.seed_bootstrap(core.db, former.text)
+    assert await keys.seed_bootstrap(core.db, latter.text)
+    assert await admitted(core, former.text, latter.text) == [False, True]
+
+
+async def test_a_key_that_was_made_may_become_the_bootstrap_key(core: Core) -> None:
+    former, made = make_api_key(), await keys.create(core.db, "default", "operate")
+    await keys.seed_bootstrap(core.db, former.text)
+    assert await keys.seed_bootstrap(core.db, made)
+    assert await admitted(core, former.text, made) == [False, True]

@@ -1,7 +1,7 @@
 """Keys, scopes and tenants; and who may ask where no keys are asked for."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx2
@@ -9,7 +9,9 @@ import pytest
 
 from app.domain.ids import make_api_key
 from app.main import create_key, revoke_key
+from app.service.keys import create
 from app.settings import Settings
+from app.telemetry import events
 from tests.databases import create_database, drop_database
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica, replica_with
@@ -27,7 +29,13 @@ async def guarded(server_url: str) -> AsyncIterator[tuple[Replica, Settings, str
     name = fresh("sluice_test").replace("-", "_")
     key = make_api_key().text
     url = await create_database(server_url, name)
-    given = {"database_url": url, "port": 0, "drain_grace_seconds": 0, "bootstrap_key": key}
+    given = {
+        "database_url": url,
+        "port": 0,
+        "drain_grace_seconds": 0,
+        "bootstrap_key": key,
+        "egress_allow": "127.0.0.0/8",
+    }
     settings = Settings.model_validate(given)
     async with replica_with(settings) as replica:
         yield replica, settings, key
@@ -378,3 +386,39 @@ async def test_without_keys_any_authorization_is_ignored(api: Api) -> None:
 
 async def test_with_keys_any_host_is_served(boss: Api) -> None:
     good(await boss.get("/limits", headers={"host": "sluice.example.com", "origin": "https://app.example.com"}))
+
+
+async def test_where_a_key_is_needed_and_there_is_none_a_start_says_what_to_do(
+    start_replica: Callable[..., Awaitable[Replica]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[str, dict[str, object]]] = []
+    monkeypatch.setattr(events, "emit", lambda log, event, **fields: said.append((event.name, fields)))
+    replica = await start_replica(auth="on")
+    ((_, fields),) = [line for line in said if line[0] == "no_keys"]
+    assert "sluice keys create --tenant default --scope operate" in str(fields["hint"])
+    key = await create(replica.sluice.core.db, "default", "operate")
+    answer = await replica.client.get("/status", headers={"authorization": f"Bearer {key}"})
+    assert answer.status_code == 200
+    said.clear()
+    await start_replica(auth="on")
+    assert "no_keys" not in [name for name, _ in said]
+
+
+async def test_a_bootstrap_key_given_to_a_rolling_restart_replaces_the_one_before_on_every_replica(
+    start_replica: Callable[..., Awaitable[Replica]],
+) -> None:
+    former, latter = make_api_key().text, make_api_key().text
+    first = await start_replica(bootstrap_key=former)
+    second = await start_replica(bootstrap_key=former)
+    third = await start_replica(bootstrap_key=latter)
+    late = await start_replica(bootstrap_key=former)
+    for replica in (first, second, third, late):
+
+        async def settled(replica: Replica = replica) -> bool:
+            asked = [
+                await replica.client.get("/queues", headers={"authorization": f"Bearer {key}"})
+                for key in (former, latter)
+            ]
+            return [answer.status_code for answer in asked] == [401, 200]
+
+        await poll(settled)
