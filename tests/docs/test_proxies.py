@@ -14,6 +14,7 @@ import pytest
 
 from app.api.config import EdgeConfig
 from app.api.definitions import MAX_BYTES
+from app.api.protocol import BODY_SECONDS, LEAST_BYTES_PER_SECOND
 from app.cli import tasks, worker
 from app.domain.bulk import MAX_BULK_BYTES
 from app.domain.followups import MAX_FOLLOWUP_BYTES
@@ -43,6 +44,11 @@ def test_the_guide_names_the_limits_that_the_code_has() -> None:
         largest["/queues/{name}/tasks"]
         == f"`SLUICE_MAX_PAYLOAD_BYTES` ({payload // MIB} MiB) and {overhead // 1024} KiB"
     )
+
+
+def test_the_guide_names_the_rate_that_bodies_must_have() -> None:
+    wanted = f"After its first {BODY_SECONDS:g} seconds, a body has to arrive at {LEAST_BYTES_PER_SECOND // 1024} KiB per second"
+    assert wanted in GUIDE.read_text()
 
 
 def test_the_guides_nginx_waits_longer_and_takes_more_than_sluice() -> None:
