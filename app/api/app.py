@@ -31,7 +31,7 @@ from app.api.body import closing_unless_read, hold_of
 from app.api.config import EdgeConfig
 from app.api.docs import docs_page
 from app.api.enqueue import PATH, EnqueueEndpoint
-from app.api.headers import read_headers, text
+from app.api.headers import read_headers
 from app.api.hosts import require_loopback
 from app.api.models.wire import json_reply
 from app.domain.errors import Refusal
@@ -88,7 +88,7 @@ class Edge:
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = read_headers(scope["headers"])
         if self._guarded:
-            require_loopback(text(headers.get(b"host")), text(headers.get(b"origin")))
+            require_loopback(headers)
         if b"host" not in headers and scope["http_version"] == "1.1":
             raise Refusal("malformed", "the request has no Host header")
         if scope["method"] == "POST" and self._enqueue is not None:

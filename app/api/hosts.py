@@ -1,25 +1,48 @@
 """Without authentication only this machine may ask, and no web page it happens to show.
 
 A page of any site can send requests to 127.0.0.1, and by rebinding its name to that address it can read the answers.
-Both betray themselves: the first by Origin, the second by Host.
+Both betray themselves: the first by Origin or Sec-Fetch-Site, the second by Host. A proxy on this machine brings strangers in,
+under a Host that is loopback; it betrays itself by what it adds.
 """
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 
+from app.api.headers import text
 from app.domain.errors import Refusal
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^:/?#@\[\]\\\s]+)(?::\d{1,5})?", re.ASCII)
 
 
-def require_loopback(host: str | None, origin: str | None) -> None:
+_PROXIED = frozenset((b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"cf-connecting-ip"))
+_PROXIED_PREFIX = b"x-forwarded-"
+_OWN_PAGES = (b"same-origin", b"none")
+"""Sec-Fetch-Site of a page that Sluice serves, and of an address that somebody typed."""
+
+
+def require_loopback(headers: Mapping[bytes, bytes]) -> None:
+    """Raises Refusal (host_refused). `headers` have names in lower case."""
+    host, origin = text(headers.get(b"host")), text(headers.get(b"origin"))
     if host is None or not _is_loopback(host):
         raise Refusal("host_refused", _detail("Host", host))
     if origin is not None:
         scheme, separator, rest = origin.partition("://")
         if scheme.lower() not in ("http", "https") or not separator or not _is_loopback(rest):
             raise Refusal("host_refused", _detail("Origin", origin))
+    if (site := headers.get(b"sec-fetch-site")) is not None and site not in _OWN_PAGES:
+        raise Refusal(
+            "host_refused", "authentication is off, so no page of another site may ask (Sec-Fetch-Site says so)"
+        )
+    for name in headers:
+        if name in _PROXIED or name.startswith(_PROXIED_PREFIX):
+            shown = name[:100].decode("latin-1")
+            raise Refusal(
+                "host_refused",
+                f"authentication is off, so only this machine may ask, and {shown} says that a proxy passed this on: "
+                "give Sluice keys (SLUICE_AUTH=on)",
+            )
 
 
 def _detail(header: str, value: str | None) -> str:

@@ -594,9 +594,48 @@ async def test_web_pages_from_elsewhere_are_refused(services: Services, origin: 
     assert services.calls == []
 
 
+PROXIED = [
+    "Forwarded",
+    "Via",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Anything",
+    "X-Real-IP",
+]
+
+
+@pytest.mark.parametrize("name", PROXIED)
+@pytest.mark.parametrize("path", ["/queues", "/health/live", "/docs"])
+async def test_without_authentication_what_a_proxy_passes_on_is_refused(
+    services: Services, name: str, path: str
+) -> None:
+    """The proxy is on this machine, its callers may be anywhere."""
+    async with client(edge(auth=False), key=None) as api:
+        said = assert_problem(await api.get(path, headers={name: "127.0.0.1"}), 403, "host_refused")
+    assert name.lower() in said["detail"] and "SLUICE_AUTH=on" in said["detail"]
+
+
+@pytest.mark.parametrize(
+    ("site", "served"),
+    [("same-origin", True), ("none", True), ("same-site", False), ("cross-site", False), ("", False)],
+)
+async def test_without_authentication_pages_of_other_sites_are_refused(
+    services: Services, site: str, served: bool
+) -> None:
+    """A request without a body that a page makes carries no Origin."""
+    async with client(edge(auth=False), key=None) as api:
+        reply = await api.get("/queues", headers={"sec-fetch-site": site})
+    if served:
+        assert reply.status_code == 200
+    else:
+        assert_problem(reply, 403, "host_refused")
+
+
 async def test_with_authentication_any_host_is_served(services: Services) -> None:
+    foreign = {"host": "queue.example.com", "origin": "https://example.com", "sec-fetch-site": "cross-site"}
     async with client(edge()) as api:
-        reply = await api.get("/queues", headers={"host": "queue.example.com", "origin": "https://example.com"})
+        reply = await api.get("/queues", headers={**foreign, **dict.fromkeys(PROXIED, "10.0.0.1")})
     assert reply.status_code == 200
 
 
