@@ -4,7 +4,8 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
@@ -82,8 +83,7 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
         shown = {knob.variable: {"value": knob.value, "source": knob.source} for knob in knobs}
         print(json.dumps(shown, indent=2))
         return
-    rows = [(knob.variable, knob.shown, knob.source) for knob in knobs]
-    _print_columns([("setting", "value", "source"), *rows])
+    _print(("setting", "value", "source"), [(knob.variable, knob.shown, knob.source) for knob in knobs])
 
 
 @keys.command("create")
@@ -109,10 +109,13 @@ def list_keys(as_json: Annotated[bool, typer.Option("--json", help="For programs
     if as_json:
         print(json.dumps(found, indent=2, default=str))
     elif found:
-        rows = [tuple("" if value is None else str(value) for value in key.values()) for key in found]
-        _print_columns([tuple(found[0]), *rows])
+        _print(tuple(found[0]), [tuple(map(_shown, key.values())) for key in found])
     else:
         _say("There are no keys yet: sluice keys create --tenant NAME")
+
+
+def _shown(value: object) -> object:
+    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else value
 
 
 @keys.command("revoke")
@@ -209,13 +212,10 @@ def _await(work: Coroutine[Any, Any, T]) -> T:
     return runner(work)
 
 
-def _print_columns(rows: list[tuple[str, ...]]) -> None:
-    from app.cli.screen import plain
+def _print(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    from app.cli.screen import Listing, console
 
-    rows = [tuple(map(plain, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    console().print(Listing(headings, rows))
 
 
 def _say(line: str) -> None:

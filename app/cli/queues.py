@@ -31,7 +31,7 @@ PURGE_SECONDS = 3_600.0
 def queues(url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> None:
     """List the queues: how full they are and how fast they go."""
     from app.cli.client import Client
-    from app.cli.screen import console, say_json, seconds, table
+    from app.cli.screen import Listing, console, say_json, seconds
 
     with Client(url, key, as_json) as client:
         found = [{**queue, "stats": client.get(f"/queues/{queue['name']}/stats")} for queue in client.pages("/queues")]
@@ -55,7 +55,7 @@ def queues(url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> N
         for queue in found
         for stats in (queue["stats"],)
     ]
-    console().print(table(HEADINGS, rows))
+    console().print(Listing(HEADINGS, rows))
 
 
 def pause(queue: Queue, url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> None:

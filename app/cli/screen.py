@@ -3,15 +3,22 @@
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 PIPED_WIDTH = 1_000
 """What is piped is not cut: the next program wants whole lines."""
+PROSE = frozenset({"why", "error", "value"})
+"""Headings of columns that may be broken into lines."""
+PROSE_WIDTH = 24
+BETWEEN = 2
+INDENT = 2
+SEPARATOR = " · "
 STYLES = {
     "succeeded": "green",
     "running": "cyan",
@@ -36,13 +43,60 @@ def plain(value: object) -> str:
     return "".join(letter if letter.isprintable() else "�" if letter not in "\n\t" else " " for letter in text)
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for number, heading in enumerate(headings):
-        made.add_column(heading, no_wrap=number == 0, overflow="fold")
-    for row in rows:
-        made.add_row(*(cell(value) for value in row))
-    return made
+class Listing:
+    """Rows under headings. Columns of prose take what room is left; nothing else is ever broken into pieces.
+
+    Where that leaves no room for a table, each row is written as its first cell, and below it what else there is, by heading.
+    """
+
+    def __init__(self, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        self._headings = headings
+        self._rows = [[cell(value) for value in row] for row in rows]
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        if self._least_width() <= options.max_width:
+            yield self._table()
+        else:
+            for row in self._rows:
+                yield from self._written(row, options.max_width)
+
+    def _least_width(self) -> int:
+        widths: list[int] = [
+            max(len(heading), *(text.cell_len for text in column))
+            for heading, *column in zip(self._headings, *self._rows, strict=True)
+        ]
+        least = [min(width, PROSE_WIDTH) if self._is_prose(n) else width for n, width in enumerate(widths)]
+        return sum(least) + BETWEEN * (len(least) - 1)
+
+    def _is_prose(self, number: int) -> bool:
+        return self._headings[number] in PROSE
+
+    def _table(self) -> Table:
+        made = Table(box=None, pad_edge=False, padding=(0, BETWEEN, 0, 0), header_style="bold")
+        for number, heading in enumerate(self._headings):
+            made.add_column(heading, no_wrap=not self._is_prose(number), overflow="fold")
+        for row in self._rows:
+            made.add_row(*row)
+        return made
+
+    def _written(self, row: list[Text], width: int) -> Iterator[RenderableType]:
+        head, parts = row[0].copy(), []
+        if head.justify == "right":
+            head = Text(f"{self._headings[0]} {head.plain}")
+        for heading, text in zip(self._headings[1:], row[1:], strict=True):
+            if text and heading:
+                parts.append(Text.assemble((f"{heading} ", "dim"), text))
+            elif text:
+                head.append("  ").append_text(text)
+        yield head
+        line = Text()
+        for part in parts:
+            if line and line.cell_len + len(SEPARATOR) + part.cell_len > width - INDENT:
+                yield Padding(line, (0, 0, 0, INDENT), expand=False)
+                line = Text()
+            line = Text(SEPARATOR).join([line, part]) if line else part
+        if line:
+            yield Padding(line, (0, 0, 0, INDENT), expand=False)
 
 
 def cell(value: object) -> Text:

@@ -62,7 +62,7 @@ def shown(found: dict[str, Any], fault: str | None = None) -> Any:
     from rich.console import Group
     from rich.text import Text
 
-    from app.cli.screen import instant, plain, table
+    from app.cli.screen import Listing, instant, plain
     from app.cli.screen import seconds as spoken
 
     database = found["database"]
@@ -94,5 +94,5 @@ def shown(found: dict[str, Any], fault: str | None = None) -> Any:
         )
         for replica in found["replicas"]
     ]
-    parts += [Text(""), table(QUEUES, queues) if queues else Text("There are no queues yet: PUT /queues/NAME")]
-    return Group(*parts, Text(""), table(REPLICAS, replicas))
+    parts += [Text(""), Listing(QUEUES, queues) if queues else Text("There are no queues yet: PUT /queues/NAME")]
+    return Group(*parts, Text(""), Listing(REPLICAS, replicas))

@@ -46,7 +46,7 @@ def list_tasks(
 ) -> None:
     """List tasks, newest first."""
     from app.cli.client import Client
-    from app.cli.screen import console, instant, say_json, table
+    from app.cli.screen import Listing, console, instant, say_json
 
     filters = {
         "queue": queue,
@@ -83,7 +83,7 @@ def list_tasks(
         )
         for task in found
     ]
-    console().print(table(LIST, rows))
+    console().print(Listing(LIST, rows))
     if len(found) == limit:
         console(stderr=True).print(f"Only the newest {counted(limit, 'task')}; --limit shows more.", style="dim")
 
@@ -109,11 +109,11 @@ def show(task_id: TaskId, wait: Wait = 0, url: Url = CLIENT_URL, key: Key = None
 
 
 def _print_task(task: dict[str, Any], attempts: list[dict[str, Any]]) -> None:
-    from app.cli.screen import console, instant, table
+    from app.cli.screen import Listing, console, instant
 
     screen = console()
     fields = [(name, _written(value)) for name, value in task.items() if value not in (None, [], {}, False)]
-    screen.print(table(("field", "value"), fields))
+    screen.print(Listing(("field", "value"), fields))
     if attempts:
         rows = [
             (
@@ -128,7 +128,7 @@ def _print_task(task: dict[str, Any], attempts: list[dict[str, Any]]) -> None:
             for attempt in attempts
         ]
         screen.print()
-        screen.print(table(ATTEMPTS, rows))
+        screen.print(Listing(ATTEMPTS, rows))
 
 
 def _written(value: Any) -> str:
