@@ -1,7 +1,8 @@
 """Turns: places that tenants share."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
@@ -40,48 +41,64 @@ class Crowd:
         for _ in range(5):
             await asyncio.sleep(0)
 
+    async def leave(self) -> None:
+        for task in self.tasks.values():
+            task.cancel()
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+
     async def _caller(self, name: str) -> None:
         async with self._at.turn(name[0]):
             self.served.append(name)
             await self._ends[name].wait()
 
 
+@asynccontextmanager
+async def crowd_at(at: Turns) -> AsyncIterator[Crowd]:
+    """Nobody stays behind: a caller that is collected while it waits fails the test that runs then."""
+    crowd = Crowd(at)
+    try:
+        yield crowd
+    finally:
+        await crowd.leave()
+    assert at.taken == 0
+
+
 async def test_one_tenant_takes_its_share_and_leaves_the_rest_to_others() -> None:
-    crowd = Crowd(turns(places=4, share=2))
-    await crowd.come("a1", "a2", "a3", "a4", "b1", "c1")
-    assert crowd.served == ["a1", "a2", "b1", "c1"]
+    async with crowd_at(turns(places=4, share=2)) as crowd:
+        await crowd.come("a1", "a2", "a3", "a4", "b1", "c1")
+        assert crowd.served == ["a1", "a2", "b1", "c1"]
 
 
 async def test_a_free_place_goes_to_the_tenant_that_holds_the_fewest() -> None:
-    crowd = Crowd(turns(places=3, share=3))
-    await crowd.come("a1", "a2", "a3", "a4", "a5", "b1", "b2")
-    await crowd.go("a1")
-    assert crowd.served[3:] == ["b1"]
-    await crowd.go("a2")
-    assert crowd.served[4:] == ["a4"], "equals: the one served longest ago"
-    await crowd.go("a3")
-    assert crowd.served[5:] == ["b2"]
+    async with crowd_at(turns(places=3, share=3)) as crowd:
+        await crowd.come("a1", "a2", "a3", "a4", "a5", "b1", "b2")
+        await crowd.go("a1")
+        assert crowd.served[3:] == ["b1"]
+        await crowd.go("a2")
+        assert crowd.served[4:] == ["a4"], "equals: the one served longest ago"
+        await crowd.go("a3")
+        assert crowd.served[5:] == ["b2"]
 
 
 async def test_a_crowd_of_one_tenant_does_not_keep_another_waiting_behind_it() -> None:
     at = turns(places=2, share=1, max_waiting=50)
-    crowd = Crowd(at)
-    await crowd.come(*(f"a{n}" for n in range(40)), "b1")
-    assert crowd.served == ["a0", "b1"]
-    assert at.waiting("a") == 39
+    async with crowd_at(at) as crowd:
+        await crowd.come(*(f"a{n}" for n in range(40)), "b1")
+        assert crowd.served == ["a0", "b1"]
+        assert at.waiting("a") == 39
 
 
 async def test_too_many_waiters_of_a_tenant_are_refused_and_others_are_not() -> None:
     at = turns(places=1, share=1, max_waiting=1)
-    crowd = Crowd(at)
-    await crowd.come("a1", "a2", "b1")
-    with pytest.raises(Refusal) as refused:
-        async with at.turn("a"):
-            pass
-    assert refused.value.code == "unavailable"
-    await crowd.go("a1")
-    await crowd.go("a2")
-    assert crowd.served == ["a1", "a2", "b1"]
+    async with crowd_at(at) as crowd:
+        await crowd.come("a1", "a2", "b1")
+        with pytest.raises(Refusal) as refused:
+            async with at.turn("a"):
+                pass
+        assert refused.value.code == "unavailable"
+        await crowd.go("a1")
+        await crowd.go("a2")
+        assert crowd.served == ["a1", "a2", "b1"]
 
 
 async def test_who_loses_patience_leaves_no_trace() -> None:
@@ -96,12 +113,12 @@ async def test_who_loses_patience_leaves_no_trace() -> None:
 
 async def test_a_caller_cancelled_in_the_instant_it_is_served_gives_its_place_on() -> None:
     at = turns(places=1, share=1)
-    crowd = Crowd(at)
-    async with AsyncExitStack() as first:
-        await first.enter_async_context(at.turn("a"))
-        await crowd.come("b1", "c1")
-    crowd.tasks["b1"].cancel()
-    await crowd.settle()
-    assert crowd.served == ["c1"]
-    await crowd.go("c1")
-    assert at.taken == 0
+    async with crowd_at(at) as crowd:
+        async with AsyncExitStack() as first:
+            await first.enter_async_context(at.turn("a"))
+            await crowd.come("b1", "c1")
+        crowd.tasks["b1"].cancel()
+        await crowd.settle()
+        assert crowd.served == ["c1"]
+        await crowd.go("c1")
+        assert at.taken == 0
