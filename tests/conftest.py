@@ -7,15 +7,18 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import uuid4
 
+import httpx2
 import pytest
 import structlog
 
+from app.domain.ids import make_api_key
 from app.embedded.postgres import EmbeddedPostgres
 from app.settings import LOOPBACK, Settings
 from tests.databases import SERVER_VARIABLE, SharedServer, WorkerDatabase, create_database, drop_database
 from tests.handlers import Handler
 from tests.sluices import Replica, SluiceProcess, end, replica_with, start_process
 from tests.support import pg_bin
+from tests.wire.api import Api
 
 SERVER = pytest.StashKey[SharedServer]()
 
@@ -154,3 +157,31 @@ async def start_handler() -> AsyncIterator[Callable[[], Awaitable[Handler]]]:
 @pytest.fixture
 async def handler(start_handler: Callable[[], Awaitable[Handler]]) -> Handler:
     return await start_handler()
+
+
+@pytest.fixture
+async def start_guarded(start_replica: Callable[..., Awaitable[Replica]]) -> Callable[..., Awaitable[Replica]]:
+    """Starts replicas that ask for keys."""
+
+    async def start(**settings: object) -> Replica:
+        given = {"bootstrap_key": make_api_key().text, "egress_allow": "127.0.0.0/8", **settings}
+        return await start_replica(**given)
+
+    return start
+
+
+@pytest.fixture
+async def tenant() -> AsyncIterator[Callable[..., Awaitable[Api]]]:
+    """The API of a replica for a tenant of this name, with a new key."""
+    from app.service import keys  # tests that need no replica do not wait for all of its imports
+
+    async with AsyncExitStack() as stack:
+
+        async def api(replica: Replica, name: str, scope: str = "manage") -> Api:
+            token = await keys.create(replica.sluice.core.db, name, scope)
+            headers = {"authorization": f"Bearer {token}"}
+            client = httpx2.AsyncClient(base_url=replica.url, trust_env=False, timeout=30, headers=headers)
+            await stack.enter_async_context(client)
+            return Api(client, replica.url)
+
+        yield api

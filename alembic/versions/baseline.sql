@@ -15,6 +15,7 @@ create table sluice.tenants (
   id bigint generated always as identity constraint tenants_pkey primary key,
   name text not null constraint tenants_name_key unique,
   max_concurrency integer constraint tenants_max_concurrency check (max_concurrency > 0),
+  granted_max_concurrency integer constraint tenants_granted_max_concurrency check (granted_max_concurrency > 0),
   created_at timestamptz not null default clock_timestamp()
 );
 

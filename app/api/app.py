@@ -134,6 +134,7 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
             schedules.bytes_router,
             schedules.router,
             limits.router,
+            limits.tenant_router,
             definitions.router,
         ]
         application.router.routes.append(Route(PATH, enqueue, methods=["POST"]))

@@ -21,6 +21,7 @@ NEXT = {
     "forbidden": "use a key of a wider scope: `sluice keys create --tenant NAME --scope manage|operate`",
     "host_refused": "ask it from its own machine under 127.0.0.1 or localhost",
     "queue_not_found": "`sluice queues` lists the queues",
+    "tenant_not_found": "`sluice keys list` shows the tenants that have keys",
     "task_not_found": "`sluice tasks list` lists the tasks",
     "task_ended": "`sluice tasks show ID` shows how it ended",
     "task_not_editable": "`sluice tasks show ID` shows where it stands",
@@ -58,6 +59,9 @@ class Client:
             params["wait_seconds"] = wait_seconds
         given = {name: value for name, value in params.items() if value is not None}
         return self._ask("GET", path, params=given, timeout=TIMEOUT_SECONDS + wait_seconds)
+
+    def put(self, path: str, body: dict[str, Any]) -> Any:
+        return self._ask("PUT", path, json=body)
 
     def post(
         self, path: str, body: dict[str, Any] | bytes | None = None, *, timeout_seconds: float = TIMEOUT_SECONDS

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from app.cli import definitions, queues, status
+from app.cli import definitions, limit, queues, status
 from app.cli.failures import REFUSED, UNREACHABLE, USAGE, Failure
 from app.cli.tasks import tasks
 from app.cli.work import work
@@ -158,7 +158,10 @@ def version() -> None:
     print(version("sluice"))
 
 
-for command in (status.status, queues.queues, queues.pause, queues.resume, queues.purge, queues.redrive):
+for command in (
+    *(status.status, queues.queues, queues.pause, queues.resume, queues.purge, queues.redrive),
+    limit.limit,
+):
     cli.command()(command)
 cli.command()(definitions.plan)
 cli.command()(definitions.apply)

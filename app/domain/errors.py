@@ -15,6 +15,7 @@ CODES: frozenset[str] = frozenset(
         "task_not_found",
         "batch_not_found",
         "schedule_not_found",
+        "tenant_not_found",
         "method_not_allowed",
         "request_timeout",
         "lease_lost",

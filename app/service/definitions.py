@@ -42,6 +42,7 @@ from app.store import schedules as schedule_rows
 from app.store.handlers import HandlerRow
 from app.store.queues import StoredQueue
 from app.store.schedules import ScheduleRow
+from app.store.tenants import TenantLimits
 
 PAGE = 500
 MAX_FAULTS = 100
@@ -67,7 +68,7 @@ class _There:
     handlers: dict[str, HandlerRow]
     queues: dict[str, StoredQueue]
     schedules: dict[str, ScheduleRow]
-    limits: Limits
+    limits: TenantLimits
 
 
 async def plan(core: Core, caller: Caller, document: Document) -> Plan:
@@ -119,7 +120,7 @@ async def _read(core: Core, caller: Caller) -> _There:
         found_handlers = await _all(handlers_after, lambda row: row.view.name)
         found_queues = await _all(queues_after, lambda row: row.view.name)
     found_schedules = await _all(schedules_after, lambda row: row.name)
-    return _There(found_handlers, found_queues, found_schedules, Limits(await limits.get(core, caller)))
+    return _There(found_handlers, found_queues, found_schedules, await limits.get(core, caller))
 
 
 async def _all(page: Callable[[str | None], Awaitable[list[Row]]], name_of: Callable[[Row], str]) -> dict[str, Row]:
@@ -150,6 +151,11 @@ async def _judge(core: Core, caller: Caller, document: Document, there: _There) 
             await queues.check(core, caller, name, queue)
         except Refusal as refusal:
             note(pointer("queues", name), refusal)
+    if document.limits is not None and document.limits.max_concurrency != there.limits.max_concurrency:
+        try:
+            limits.check(document.limits.max_concurrency, there.limits)
+        except Refusal as refusal:
+            note(pointer("limits"), refusal)
     names = {"handlers": set(there.handlers), "queues": set(there.queues)}
     kept = {
         section: {name for name, row in getattr(there, section).items() if _owner(row) != document.owner}
@@ -214,7 +220,7 @@ def _changes(document: Document, there: _There) -> Iterator[Change]:
         found = schedule_changes(None if stored is None else _definition(stored), schedule)
         yield _change("schedule", name, stored, found, document.owner)
     if document.limits is not None:
-        changes = limits_changes(there.limits, document.limits)
+        changes = limits_changes(Limits(there.limits.max_concurrency), document.limits)
         etag = limits_etag(there.limits.max_concurrency)
         yield Change("limits", None, "update" if changes else "unchanged", changes, etag)
     if document.prune:

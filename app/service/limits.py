@@ -1,33 +1,87 @@
-"""The tenant's limit over all its queues."""
+"""The limit of a tenant over all its queues: its own, and the one that an operator grants it. The lesser counts."""
+
+from dataclasses import dataclass
 
 from app.domain.conditions import ANY, Conditions
-from app.domain.errors import invalid
+from app.domain.errors import Refusal, invalid, invalid_field
 from app.domain.etags import etag_of
 from app.domain.handlers import check_max_concurrency
 from app.service.context import Caller, Core
 from app.store import queues, tenants
+from app.store.tenants import TenantLimits
 
 
-async def get(core: Core, caller: Caller) -> int | None:
+async def get(core: Core, caller: Caller) -> TenantLimits:
     caller.require("use")
     async with core.db.begin(caller.tenant_id) as connection:
-        return await tenants.read_limit(connection, caller.tenant_id)
+        return await tenants.read_limits(connection, caller.tenant_id)
 
 
 def limits_etag(max_concurrency: int | None) -> str:
     return etag_of({"max_concurrency": max_concurrency})
 
 
-async def put(core: Core, caller: Caller, max_concurrency: int | None, conditions: Conditions = ANY) -> None:
+def check(max_concurrency: int | None, limits: TenantLimits) -> None:
+    """Whether a tenant may set this limit. Raises Refusal (invalid)."""
+    if errors := check_max_concurrency(max_concurrency):
+        raise invalid(errors)
+    granted = limits.granted_max_concurrency
+    if max_concurrency is not None and granted is not None and max_concurrency > granted:
+        raise invalid_field(
+            "/max_concurrency", f"an operator grants this tenant at most {granted}; null takes all of it"
+        )
+
+
+async def put(core: Core, caller: Caller, max_concurrency: int | None, conditions: Conditions = ANY) -> TenantLimits:
     """From the return on nothing is admitted above the new limit. Raises Refusal: invalid, etag_mismatch."""
     caller.require("manage")
+    async with core.db.begin(caller.tenant_id) as connection:
+        await tenants.lock(connection, caller.tenant_id)
+        before = await tenants.read_limits(connection, caller.tenant_id)
+        conditions.check(limits_etag(before.max_concurrency))
+        check(max_concurrency, before)
+        after = TenantLimits(max_concurrency, before.granted_max_concurrency)
+        await tenants.write_limit(connection, caller.tenant_id, max_concurrency)
+        if before.limited != after.limited:
+            await queues.outdate_of_tenant(connection, caller.tenant_id)
+    core.signals.stir()
+    return after
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    tenant: str
+    max_concurrency: int | None
+
+
+async def get_grant(core: Core, caller: Caller, tenant: str) -> Grant:
+    """What a tenant may run at most, whatever its own limit is. Raises Refusal: forbidden, tenant_not_found."""
+    caller.require("operate")
+    async with core.db.begin(caller.tenant_id) as connection:
+        tenant_id = _known(tenant, await tenants.find(connection, tenant))
+        limits = await tenants.read_limits(connection, tenant_id)
+        return Grant(tenant, limits.granted_max_concurrency)
+
+
+async def put_grant(core: Core, caller: Caller, tenant: str, max_concurrency: int | None) -> Grant:
+    """From the return on nothing is admitted above it. Raises Refusal: forbidden, tenant_not_found, invalid."""
+    caller.require("operate")
     if errors := check_max_concurrency(max_concurrency):
         raise invalid(errors)
     async with core.db.begin(caller.tenant_id) as connection:
-        await tenants.lock(connection, caller.tenant_id)
-        before = await tenants.read_limit(connection, caller.tenant_id)
-        conditions.check(limits_etag(before))
-        await tenants.write_limit(connection, caller.tenant_id, max_concurrency)
-        if (before is None) != (max_concurrency is None):
-            await queues.outdate_of_tenant(connection, caller.tenant_id)
+        tenant_id = _known(tenant, await tenants.find(connection, tenant))
+        await tenants.lock(connection, tenant_id)
+        before = await tenants.read_limits(connection, tenant_id)
+        await tenants.write_granted(connection, tenant_id, max_concurrency)
+        if before.limited != TenantLimits(before.max_concurrency, max_concurrency).limited:
+            await queues.outdate_of_tenant(connection, tenant_id)
     core.signals.stir()
+    return Grant(tenant, max_concurrency)
+
+
+def _known(tenant: str, tenant_id: int | None) -> int:
+    if tenant_id is None:
+        raise Refusal(
+            "tenant_not_found", f"there is no tenant {tenant}; `sluice keys create --tenant {tenant}` makes one"
+        )
+    return tenant_id

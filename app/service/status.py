@@ -198,9 +198,13 @@ def _limit_alarms(queues: Sequence[QueueOverview]) -> Iterator[Alarm]:
             yield {
                 "code": "global_limit",
                 "message": f"tenant {tenant} runs {running} of at most {counted(limit, 'task')} over all queues, {ready} more "
-                "waiting; PUT /limits changes that limit",
+                f"waiting; PUT {_where_limited(own[0])} changes that limit",
                 "tenant": tenant,
             }
+
+
+def _where_limited(row: QueueOverview) -> str:
+    return f"/tenants/{row.tenant}/limits" if row.tenant_limit == row.tenant_grant else "/limits"
 
 
 def _worker_alarms(queues: Sequence[QueueOverview]) -> Iterator[Alarm]:

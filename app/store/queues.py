@@ -78,7 +78,7 @@ async def load_policy(db: Reader, queue_id: int) -> Policy | None:
     rows = await db.fetch(
         """
         select q.id, q.version, q.tenant_id, n.name as tenant, q.name, q.handler_id, q.timeout_seconds, q.retry,
-               coalesce(q.max_concurrency, h.max_concurrency, n.max_concurrency) is not null as limited
+               coalesce(q.max_concurrency, h.max_concurrency, n.max_concurrency, n.granted_max_concurrency) is not null as limited
         from sluice.queues q join sluice.tenants n on n.id = q.tenant_id
         left join sluice.handlers h on h.id = q.handler_id
         where q.id = $1

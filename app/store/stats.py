@@ -58,6 +58,8 @@ class QueueOverview:
     dead_lately: int
     """Tasks that died in the last quarter of an hour."""
     tenant_limit: int | None
+    """The lesser of its own and what an operator grants."""
+    tenant_grant: int | None
     worker_silent_seconds: float
     """Since a worker last asked for its tasks, or since it was defined."""
 
@@ -128,7 +130,7 @@ select n.name as tenant, q.name as queue, q.paused, h.name as handler, h.enabled
        extract(epoch from statement_timestamp() - least(ready.oldest, due.oldest))::double precision as oldest_ready_age_seconds,
        coalesce((select sum(m.dead) from sluice.queue_minutes m
                  where m.queue_id = q.id and m.minute > statement_timestamp() - interval '15 minutes'), 0)::bigint as dead_lately,
-       n.max_concurrency as tenant_limit,
+       least(n.max_concurrency, n.granted_max_concurrency) as tenant_limit, n.granted_max_concurrency as tenant_grant,
        extract(epoch from statement_timestamp() - greatest(q.updated_at, w.asked_at))::double precision as worker_silent_seconds
 from sluice.queues q join sluice.tenants n on n.id = q.tenant_id
 left join sluice.handlers h on h.id = q.handler_id

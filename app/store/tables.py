@@ -46,9 +46,11 @@ tenants = Table(
     _id(),
     Column("name", Text, nullable=False),
     Column("max_concurrency", Integer),
+    Column("granted_max_concurrency", Integer),
     _instant("created_at", default=True),
     UniqueConstraint("name", name="tenants_name_key"),
     CheckConstraint("max_concurrency > 0", name="tenants_max_concurrency"),
+    CheckConstraint("granted_max_concurrency > 0", name="tenants_granted_max_concurrency"),
 )
 
 api_keys = Table(

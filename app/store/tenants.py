@@ -1,4 +1,6 @@
-"""Tenants: who owns every row, and the limit over all queues of one."""
+"""Tenants: who owns every row, and the limits over all queues of one."""
+
+from dataclasses import dataclass
 
 from sqlalchemy import select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -31,9 +33,34 @@ async def ensure(connection: AsyncConnection, name: str) -> int:
     return int(await connection.scalar(select(tenants.c.id).where(tenants.c.name == name)))  # type: ignore[arg-type]
 
 
-async def read_limit(connection: AsyncConnection, tenant_id: int) -> int | None:
-    return await connection.scalar(select(tenants.c.max_concurrency).where(tenants.c.id == tenant_id))
+async def find(connection: AsyncConnection, name: str) -> int | None:
+    return await connection.scalar(select(tenants.c.id).where(tenants.c.name == name))
+
+
+@dataclass(frozen=True, slots=True)
+class TenantLimits:
+    """Over all queues of a tenant; None: none. The lesser counts."""
+
+    max_concurrency: int | None = None
+    """Its own."""
+    granted_max_concurrency: int | None = None
+    """An operator's."""
+
+    @property
+    def limited(self) -> bool:
+        return self.max_concurrency is not None or self.granted_max_concurrency is not None
+
+
+async def read_limits(connection: AsyncConnection, tenant_id: int) -> TenantLimits:
+    """Of a tenant known to be there."""
+    wanted = select(tenants.c.max_concurrency, tenants.c.granted_max_concurrency).where(tenants.c.id == tenant_id)
+    return TenantLimits(*(await connection.execute(wanted)).one())
 
 
 async def write_limit(connection: AsyncConnection, tenant_id: int, max_concurrency: int | None) -> None:
     await connection.execute(update(tenants).where(tenants.c.id == tenant_id).values(max_concurrency=max_concurrency))
+
+
+async def write_granted(connection: AsyncConnection, tenant_id: int, max_concurrency: int | None) -> None:
+    values = {"granted_max_concurrency": max_concurrency}
+    await connection.execute(update(tenants).where(tenants.c.id == tenant_id).values(values))

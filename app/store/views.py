@@ -40,8 +40,9 @@ select t.id, q.name as queue, h.name as handler, t.type,
       else 'no_worker' end
     when not h.enabled then 'handler_disabled'
     when not {ENGINE_LIVES} then 'no_engine'
-    when n.max_concurrency is not null and n.max_concurrency <= (select count(*) from sluice.tasks r
-                                                                 where r.state = 1 and r.tenant_id = t.tenant_id)
+    when least(n.max_concurrency, n.granted_max_concurrency) is not null
+         and least(n.max_concurrency, n.granted_max_concurrency) <= (select count(*) from sluice.tasks r
+                                                                     where r.state = 1 and r.tenant_id = t.tenant_id)
       then 'global_limit'
     when h.max_concurrency is not null and h.max_concurrency <= (select count(*) from sluice.tasks r
                                where r.state = 1 and r.tenant_id = t.tenant_id and r.lease_handler_id = h.id)

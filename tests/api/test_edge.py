@@ -21,6 +21,7 @@ from app.domain.views import AttemptView, LeasedTaskView, TaskView
 from app.service.handlers import Saved as SavedHandler
 from app.service.queues import Saved as SavedQueue
 from app.service.tasks import Enqueued
+from app.store.tenants import TenantLimits
 from tests.api.edge import (
     KEYS,
     NOW,
@@ -58,7 +59,8 @@ def services(monkeypatch: pytest.MonkeyPatch) -> Services:
         "queues.pause": queue_view(paused=True, paused_at=NOW),
         "queues.resume": queue_view(),
         "queues.stats": {"queue": "q"},
-        "limits.get": 5,
+        "limits.get": TenantLimits(5),
+        "limits.put": TenantLimits(7, 9),
         "tasks.enqueue": created(),
         "tasks.get": Item(),
         "tasks.list_page": ([Item()], True),
@@ -430,7 +432,10 @@ async def test_a_queue_as_it_is_shown(api: httpx2.AsyncClient, services: Service
 
 async def test_limits(api: httpx2.AsyncClient, services: Services) -> None:
     assert (await api.get("/limits")).json() == {"max_concurrency": 5}
-    assert (await api.put("/limits", json={"max_concurrency": 7})).json() == {"max_concurrency": 7}
+    assert (await api.put("/limits", json={"max_concurrency": 7})).json() == {
+        "max_concurrency": 7,
+        "granted_max_concurrency": 9,
+    }
     assert services.last == (KEYS["slk_operate"], 7)
     await api.put("/limits", json={"max_concurrency": None})
     assert services.last[1] is None

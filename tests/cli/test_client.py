@@ -375,3 +375,16 @@ def test_the_clients_variables_are_no_typing_errors() -> None:
 
     assert unknown_variables({"SLUICE_URL": "http://x", "SLUICE_KEY": "slk_x"}) == []
     assert len(unknown_variables({"SLUICE_URLS": "http://x"})) == 1
+
+
+def test_a_limit_is_shown_set_and_granted(ask: Command) -> None:
+    assert ask("limit").out == "This tenant has no limit over all its queues.\n"
+    assert ask("limit", "700").out == "This tenant runs at most 700 tasks at once.\n"
+    granted = ask("limit", "--tenant", "default", "800")
+    assert granted.out == "Tenant default is granted at most 800 tasks at once by an operator.\n"
+    refused = ask("limit", "900")
+    assert (refused.code, "at most 800" in refused.err) == (1, True)
+    assert ask("limit", "--json").json == {"max_concurrency": 700, "granted_max_concurrency": 800}
+    assert ask("limit", "none").out == "This tenant is granted at most 800 tasks at once by an operator.\n"
+    assert ask("limit", "--tenant", "default", "none").out == "Tenant default is granted any number of tasks.\n"
+    assert ask("limit", "0").code == 2

@@ -144,6 +144,16 @@ async def batches(page: Page) -> None:
     assert posting["payload"] == {"mailing": 7}
 
 
+@walk("guides/tenants.md")
+async def tenants(page: Page) -> None:
+    await page.on()
+    assert answers(await page.on())[-1] == {"max_concurrency": 100, "granted_max_concurrency": 200}
+    assert (await page.on()).splitlines()[3:5] == [
+        "This tenant runs at most 100 tasks at once.",
+        "This tenant is granted at most 200 tasks at once by an operator.",
+    ]
+
+
 @walk("guides/definitions.md")
 async def definitions(page: Page) -> None:
     shown, faults = blocks(DOCS / "guides" / "definitions.md", "text")

@@ -43,7 +43,11 @@ async def limit_tenant(core: Core, caller: Caller, limit: int | None) -> None:
     await limits.put(core, caller, limit)
 
 
-LEVELS = pytest.mark.parametrize("level", [limit_queue, limit_handler, limit_tenant])
+async def grant_tenant(core: Core, caller: Caller, limit: int | None) -> None:
+    await limits.put_grant(core, caller, caller.tenant, limit)
+
+
+LEVELS = pytest.mark.parametrize("level", [limit_queue, limit_handler, limit_tenant, grant_tenant])
 
 
 @pytest.fixture
@@ -59,7 +63,7 @@ async def lanes(core: Core, caller: Caller) -> list[int]:
 
 def limited_lanes(level: Level, lanes: list[int]) -> list[int]:
     """Those that share the limit of this level."""
-    return lanes[: 1 + (limit_queue, limit_handler, limit_tenant).index(level)]
+    return lanes[: {limit_queue: 1, limit_handler: 2}.get(level, 3)]
 
 
 NAMES = ("mail", "news", "else")
@@ -200,10 +204,14 @@ async def disable_only(core: Core, caller: Caller) -> None:
     await handlers.disable(core, caller, "hook")
 
 
-CHANGES = [*(partial(level, limit=2) for level in (limit_queue, limit_handler, limit_tenant)), pause_only, disable_only]
+CHANGES = [
+    *(partial(level, limit=2) for level in (limit_queue, limit_handler, limit_tenant, grant_tenant)),
+    pause_only,
+    disable_only,
+]
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=["queue", "handler", "tenant", "pause", "disable"])
+@pytest.mark.parametrize("change", CHANGES, ids=["queue", "handler", "tenant", "grant", "pause", "disable"])
 async def test_a_claim_in_flight_is_admitted_before_the_answer_of_a_change_or_not_at_all(
     cores: list[Core], caller: Caller, lanes: list[int], database_url: str, change: Callable[..., Awaitable[object]]
 ) -> None:

@@ -89,6 +89,8 @@ ROUTES: list[tuple[str, str, str, Any]] = [
     ("GET", "/tasks", "use", None),
     ("GET", "/limits", "use", None),
     ("PUT", "/limits", "manage", {"max_concurrency": None}),
+    ("GET", "/tenants/acme/limits", "operate", None),
+    ("PUT", "/tenants/acme/limits", "operate", {"max_concurrency": None}),
     ("POST", "/definitions/plan", "manage", {}),
     ("POST", "/definitions/apply", "manage", {}),
     ("GET", "/status", "operate", None),

@@ -34,7 +34,7 @@ begin
   perform pg_advisory_xact_lock_shared(5157003, p_queue::integer);
 
   select q.paused, q.max_concurrency as queue_limit, q.version as queue_version, q.timeout_seconds as queue_timeout,
-         coalesce(nullif(p_lane, 0), q.handler_id) as handler_id, n.max_concurrency as tenant_limit,
+         coalesce(nullif(p_lane, 0), q.handler_id) as handler_id, least(n.max_concurrency, n.granted_max_concurrency) as tenant_limit,
          h.enabled and h.deleted_at is null as enabled, h.max_concurrency as handler_limit, h.version as handler_version, h.timeout_seconds as handler_timeout
     into s
   from sluice.queues q join sluice.tenants n on n.id = q.tenant_id

@@ -1,0 +1,56 @@
+"""`sluice limit`: how many tasks of a tenant may run at once, over all its queues."""
+
+from typing import Annotated
+
+import typer
+
+from app.cli.options import AsJson, Key, Url
+from app.domain.plurals import counted
+from app.settings import CLIENT_URL
+
+NONE = "none"
+
+
+def _most(text: str | None) -> str | None:
+    if text is None or text == NONE or (text.isascii() and text.isdigit() and int(text) > 0):
+        return text
+    raise typer.BadParameter(f"{text!r} is neither a number from 1 on nor {NONE}")
+
+
+def limit(
+    most: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MAX|none]", callback=_most, help="The new limit; without it the present one is shown."
+        ),
+    ] = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(help="Grant this tenant at most so many, whatever its own limit; needs a key of scope operate."),
+    ] = None,
+    url: Url = CLIENT_URL,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show or change how many tasks may run at once over all queues of a tenant: your own, or the one named."""
+    from app.cli.client import Client
+    from app.cli.screen import say_json
+
+    path = "/limits" if tenant is None else f"/tenants/{tenant}/limits"
+    with Client(url, key, as_json) as client:
+        body = {"max_concurrency": None if most in (None, NONE) else int(most or 0)}
+        found = client.get(path) if most is None else client.put(path, body)
+    if as_json:
+        say_json(found)
+        return
+    who = "This tenant" if tenant is None else f"Tenant {tenant}"
+    granted = found.get("granted_max_concurrency") if tenant is None else found["max_concurrency"]
+    own = found["max_concurrency"] if tenant is None else None
+    if own is not None:
+        print(f"{who} runs at most {counted(own, 'task')} at once.")
+    if granted is not None:
+        print(f"{who} is granted at most {counted(granted, 'task')} at once by an operator.")
+    if own is None and granted is None:
+        print(
+            f"{who} has no limit over all its queues." if tenant is None else f"{who} is granted any number of tasks."
+        )
