@@ -84,6 +84,7 @@ create table sluice.queues (
 );
 create unique index queues_name_key on sluice.queues (tenant_id, name) where deleted_at is null;
 create index queues_handler on sluice.queues (handler_id);
+create index queues_by_tenant on sluice.queues (tenant_id, name);
 
 -- The unit of claiming: a queue and the handler its tasks named for themselves (0: the queue's own).
 create table sluice.lanes (
@@ -254,6 +255,8 @@ create table sluice.task_history (
 -- the included columns let a queue's ended tasks be counted without reading them
 create index task_history_by_queue on sluice.task_history (queue_id, id) include (state, kept_until);
 create index task_history_dead on sluice.task_history (queue_id, id) where state = 4;
+-- across queues: what a tenant lists by state, of those that few end in
+create index task_history_unsuccessful on sluice.task_history (tenant_id, id) where state > 3;
 create index task_history_by_batch on sluice.task_history (batch_id, id) where batch_id is not null;
 
 create table sluice.attempt_history (

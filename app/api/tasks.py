@@ -78,12 +78,16 @@ async def list_tasks(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Response:
-    """List tasks, newest first."""
+    """List tasks, newest first.
+
+    A page takes no longer for a filter that matches little: it may hold fewer items than asked for, even none, while there are
+    more. `next_cursor` says so, and is null only after the last page.
+    """
     bound_to = binding("tasks", filters)
     after = position_of(cursor, bound_to, parse_uuid)
-    items, more = await tasks.list_page(core, caller, filters, after, limit, include is not None)
-    cursor = next_cursor(bound_to, items[-1].id) if more else None
-    return json_reply(msgspec.json.encode({"items": items, "next_cursor": cursor}))
+    page = await tasks.list_page(core, caller, filters, after, limit, include is not None)
+    cursor = None if page.position is None else next_cursor(bound_to, page.position)
+    return json_reply(msgspec.json.encode({"items": page.items, "next_cursor": cursor}))
 
 
 @router.get("/{task_id}", operation_id="get_task", response_model=TaskOut, responses=problems("task_not_found"))

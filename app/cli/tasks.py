@@ -62,7 +62,9 @@ def list_tasks(
         "ended_to": ended_to,
     }
     with Client(url, key, as_json) as client:
-        found = list(client.pages("/tasks", limit, **filters))
+        # a filter that matches little is answered in many pages, some of them empty
+        with console(stderr=True).status("looking through the tasks"):
+            found = list(client.pages("/tasks", limit, **filters))
         if not found:
             client.check_named(filters)
     if as_json:

@@ -6,7 +6,7 @@ What a chunk has done stays done if the request breaks off; the same request aga
 from app.domain.tasks import TaskFilters
 from app.service.context import Caller, Core
 from app.service.tasks import find_queue
-from app.store import sweeps, views
+from app.store import handlers, sweeps
 from app.store.db import Reader
 from app.store.sweeps import FIRST, DeadTasks
 
@@ -47,7 +47,7 @@ async def redrive(
     changes = core.db.changes(caller.tenant_id)
     handler_ids = None
     if filters.handler is not None:
-        handler_ids = await views.handler_ids(changes, caller.tenant_id, filters.handler)
+        handler_ids = await handlers.ids(changes, caller.tenant_id, filters.handler)
     dead = DeadTasks(
         queue_id=row.id,
         ended_before=await sweeps.now(changes),

@@ -17,10 +17,11 @@ from app.domain.views import AttemptView, TaskView
 from app.service.cancelling import tell_cancelled
 from app.service.context import Caller, Core
 from app.service.schemas import CheckBudget
-from app.store import handlers, queues, tasks, views
+from app.store import handlers, queues, task_lists, tasks, views
 from app.store.db import Reader, Unavailable
 from app.store.handlers import OwnHandler
 from app.store.queues import QueueRow
+from app.store.task_lists import TaskPage, TaskQuery
 from app.store.tasks import Entry
 from app.telemetry.tracing import TraceContext
 
@@ -376,34 +377,31 @@ async def get_ended(
 
 async def list_page(
     core: Core, caller: Caller, filters: TaskFilters, after: str | None, limit: int, include_payload: bool
-) -> tuple[list[TaskView], bool]:
-    """Newest first, after the task id `after`; and whether there are more."""
+) -> TaskPage:
+    """Newest first, after the task id `after`. It may hold less than `limit` although there are more: see its position."""
     caller.require("use")
     reads = core.db.reads(caller.tenant_id)
-    queue_ids = await views.queue_ids(reads, caller.tenant_id, filters.queue)
     handler_ids = None
     if filters.handler is not None:
-        handler_ids = await views.handler_ids(reads, caller.tenant_id, filters.handler)
-    found = await views.list_tasks(
-        reads,
-        views.TaskQuery(
-            queue_ids=queue_ids,
-            before=after,
-            limit=limit + 1,
-            include_payload=include_payload,
-            state=filters.state,
-            reason=filters.reason,
-            type=filters.type,
-            tag=filters.tag,
-            handler_ids=handler_ids,
-            correlation_id=filters.correlation_id,
-            schedule=filters.schedule,
-            batch=filters.batch,
-            ended_from=filters.ended_from,
-            ended_to=filters.ended_to,
-        ),
+        handler_ids = await handlers.ids(reads, caller.tenant_id, filters.handler)
+    query = TaskQuery(
+        tenant_id=caller.tenant_id,
+        queue_ids=await task_lists.queues_to_look_in(reads, caller.tenant_id, filters.queue),
+        before=after,
+        limit=limit,
+        include_payload=include_payload,
+        state=filters.state,
+        reason=filters.reason,
+        type=filters.type,
+        tag=filters.tag,
+        handler_ids=handler_ids,
+        correlation_id=filters.correlation_id,
+        schedule=filters.schedule,
+        batch=filters.batch,
+        ended_from=filters.ended_from,
+        ended_to=filters.ended_to,
     )
-    return found[:limit], len(found) > limit
+    return await task_lists.list_page(reads, query)
 
 
 async def attempts(

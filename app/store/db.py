@@ -38,6 +38,9 @@ SHORT_PAUSE_SECONDS = 0.05
 """Between two tries for a connection while the server has none for us and ours are in use."""
 READ_SECONDS = 5.0
 """How long a read may run. What takes longer has a page, a filter or a time-out of its own."""
+READING = {"enable_seqscan": "off", "enable_sort": "off"}
+"""Lists stop early because an index has their order. With statistics from before a table grew, the planner would rather read all
+of it and sort."""
 TURN_SECONDS = 5.0
 """How long a read or a change waits for its turn."""
 MAX_WAITING = 2000
@@ -208,13 +211,18 @@ class Pool:
         self._borrows = False
 
     async def open(
-        self, connecting: Callable[..., Awaitable[AnsweringConnection]], *, borrows: bool, hold: bool
+        self,
+        connecting: Callable[..., Awaitable[AnsweringConnection]],
+        settings: Mapping[str, str],
+        *,
+        borrows: bool,
+        hold: bool,
     ) -> None:
         """Make all connections now and keep them; without `hold`, each when it is first needed."""
 
         async def connect(*_args: Any, **_kwargs: Any) -> AnsweringConnection:
             """The pool repeats to it what it was made with."""
-            return await connecting(statement_timeout=_milliseconds(self._seconds))
+            return await connecting(statement_timeout=_milliseconds(self._seconds), **settings)
 
         self._borrows = borrows
         self._pool = await asyncpg.create_pool(
@@ -321,8 +329,8 @@ class Database:
         """
         try:
             async with translated():
-                await self._work.open(self._connect, borrows=self.borrows, hold=hold)
-                await self._reads.open(self._connect, borrows=self.borrows, hold=hold)
+                await self._work.open(self._connect, {}, borrows=self.borrows, hold=hold)
+                await self._reads.open(self._connect, READING, borrows=self.borrows, hold=hold)
                 if hold:
                     await self._hold_definitions()
         except BaseException:

@@ -17,7 +17,6 @@ from app.domain.backoff import RetryPolicy
 from app.domain.queues import QueueDefinition, QueueView, Retention, queue_etag
 from app.domain.retries import DEFAULT_RETRY, merged, retry_to_dict
 from app.store.db import Reader
-from app.store.handlers import REMEMBERED_DAYS
 from app.store.tables import handlers, lanes, queues
 
 _LOCK = text("select pg_advisory_xact_lock(5157003, (:id)::integer)")
@@ -101,18 +100,6 @@ async def find(db: Reader, tenant_id: int, name: str) -> QueueRow | None:
         name,
     )
     return QueueRow(**{**rows[0], "retry": _policy(rows[0]["retry"])}) if rows else None
-
-
-async def ids(db: Reader, tenant_id: int, name: str | None) -> list[int]:
-    """Every queue (of this name) whose tasks may still be read, deleted ones too: their history outlives them."""
-    rows = await db.fetch(
-        "select id from sluice.queues where tenant_id = $1 and ($2::text is null or name = $2) "
-        "and (deleted_at is null or deleted_at > clock_timestamp() - make_interval(days => $3))",
-        tenant_id,
-        name,
-        REMEMBERED_DAYS,
-    )
-    return [row["id"] for row in rows]
 
 
 async def tenants_of(db: Reader, queue_ids: Iterable[int]) -> dict[int, int]:

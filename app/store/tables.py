@@ -127,6 +127,7 @@ queues = Table(
     CheckConstraint("max_depth > 0", name="queues_max_depth"),
     Index("queues_name_key", "tenant_id", "name", unique=True, postgresql_where=text("deleted_at is null")),
     Index("queues_handler", "handler_id"),
+    Index("queues_by_tenant", "tenant_id", "name"),
 )
 
 lanes = Table(

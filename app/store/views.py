@@ -1,7 +1,6 @@
 """Reads of tasks and attempts: live and history in one statement, so that a task that ends meanwhile is never missed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -116,112 +115,20 @@ async def not_live(db: Reader, task_ids: Sequence[str]) -> list[str]:
     return [str(row[0]) for row in await db.fetch(NOT_LIVE, task_ids)]
 
 
-async def queue_ids(db: Reader, tenant_id: int, name: str | None) -> list[int]:
-    """All of the tenant's queues, or those that bear or bore this name."""
-    rows = await db.fetch(
-        "select id from sluice.queues where tenant_id = $1 and ($2::text is null or name = $2)", tenant_id, name
-    )
-    return [row[0] for row in rows]
+async def show_tasks(
+    db: Reader, args: Sequence[Any], live: Sequence[str], ended: Sequence[str], *, payloads: bool
+) -> list[TaskView]:
+    """Of the tasks whose ids are $2 those that fit, newest first; a side without conditions has none.
 
-
-async def handler_ids(db: Reader, tenant_id: int, name: str) -> list[int]:
-    """The handlers that bear or bore this name."""
-    rows = await db.fetch("select id from sluice.handlers where tenant_id = $1 and name = $2", tenant_id, name)
-    return [row[0] for row in rows]
-
-
-@dataclass(frozen=True, slots=True)
-class TaskQuery:
-    """A page of tasks, newest first. `queue_ids` are the tenant's queues to look in; `where` holds further conditions."""
-
-    queue_ids: Sequence[int]
-    before: str | None
-    limit: int
-    include_payload: bool
-    state: str | None = None
-    reason: str | None = None
-    type: str | None = None
-    tag: str | None = None
-    handler_ids: Sequence[int] | None = None
-    correlation_id: str | None = None
-    schedule: str | None = None
-    batch: str | None = None
-    ended_from: datetime | None = None
-    ended_to: datetime | None = None
-
-
-@dataclass(slots=True)
-class _Conditions:
-    args: list[Any] = field(default_factory=list)
-    live: list[str] = field(default_factory=list)
-    ended: list[str] = field(default_factory=list)
-
-    def add(self, value: object, live: str | None, ended: str | None) -> None:
-        """{} in a condition is the value's parameter; None: no row of that side can match."""
-        self.args.append(value)
-        self.live.append(live.format(f"${len(self.args)}") if live else "false")
-        self.ended.append(ended.format(f"${len(self.args)}") if ended else "false")
-
-    def both(self, value: object, condition: str) -> None:
-        if value is not None:
-            self.add(value, condition, condition)
-
-
-LIVE_STATES = {"ready": "(t.state = 0 or t.state = 2 and t.run_at <= clock_timestamp())",
-               "running": "t.state = 1", "scheduled": "t.state = 2 and t.run_at > clock_timestamp()"}  # fmt: skip
-ENDED_STATES = {"succeeded": 3, "dead": 4, "cancelled": 5}
-
-
-async def list_tasks(db: Reader, query: TaskQuery) -> list[TaskView]:
-    """Goes queue by queue: each contributes at most a page from an index that ends at (queue, id); a batch has its own."""
-    c = _Conditions()
-    c.add(list(query.queue_ids), "t.queue_id = any({}::bigint[])", "t.queue_id = any({}::bigint[])")
-    c.live.clear()
-    c.ended.clear()
-    c.both(query.before, "t.id < {}::uuid")
-    c.both(query.batch, "t.batch_id = {}::uuid")
-    within = "".join(f" and {condition}" for condition in c.live)
-    if query.state in LIVE_STATES:
-        c.live.append(LIVE_STATES[query.state])
-        c.ended.append("false")
-    elif query.state is not None:
-        c.live.append("false")
-        c.ended.append(f"t.state = {ENDED_STATES[query.state]}")
-    if query.reason is not None:
-        c.add(query.reason, None, "t.reason = {}")
-    c.both(query.type, "t.type = {}")
-    c.both(query.tag, "{} = any(t.tags)")
-    c.both(query.correlation_id, "t.correlation_id = {}")
-    c.both(query.schedule, "t.schedule = {}")
-    if query.handler_ids is not None:
-        own = "coalesce(nullif(t.handler_id, 0), q.handler_id) = any({}::bigint[])"
-        c.add(list(query.handler_ids), own, own.replace("q.handler_id", "t.lease_handler_id, q.handler_id"))
-    if query.ended_from is not None:
-        c.add(query.ended_from, None, "t.ended_at >= {}")
-    if query.ended_to is not None:
-        c.add(query.ended_to, None, "t.ended_at < {}")
-    c.ended.append("t.kept_until > clock_timestamp()")
-    payload = "t.payload" if query.include_payload else "null::bytea"
-    sides = []
-    for select, table, conditions in ((_LIVE, "tasks", c.live), (_ENDED, "task_history", c.ended)):
-        if "false" in conditions:
-            continue
-        wanted = "".join(f" and {condition}" for condition in conditions)
-        newest = f"order by t.id desc limit {query.limit}"
-        # every part is a text of ours; what callers gave is in the parameters
-        page = (
-            f"(select t.* from unnest($1::bigint[]) w(queue_id) join sluice.queues q on q.id = w.queue_id\n"  # noqa: S608
-            f"cross join lateral (select t.* from sluice.{table} t where t.queue_id = w.queue_id{wanted} {newest}) t {newest})"
-            if query.batch is None
-            # `offset 0` keeps what else is asked inside the batch: no other index shall seem cheaper for that
-            else f"(select t.* from (select * from sluice.{table} t where true{within} order by t.id desc offset 0) t\n"  # noqa: S608
-            f"join sluice.queues q on q.id = t.queue_id where t.queue_id = any($1){wanted} {newest})"
-        )
-        sides.append(select.format(payload=payload, source=page))
-    if not sides or not query.queue_ids:
-        return []
-    sql = "\nunion all\n".join(sides) + f"\norder by id desc limit {query.limit}"
-    return [task_view(row) for row in await db.fetch(sql, *c.args)]
+    In a page of a list, what has changed since it was found is shown only if it still fits.
+    """
+    sides = [
+        select.format(payload="t.payload" if payloads else "null::bytea", source=f"sluice.{table}")
+        + f"where t.id = any($2::uuid[]) and {' and '.join(conditions)}"
+        for select, table, conditions in ((_LIVE, "tasks", live), (_ENDED, "task_history", ended))
+        if conditions
+    ]
+    return [task_view(row) for row in await db.fetch("\nunion all\n".join(sides) + "\norder by id desc", *args)]
 
 
 ATTEMPTS = """

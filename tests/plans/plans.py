@@ -60,8 +60,8 @@ class WatchedDatabase(Database):
         connection.add_log_listener(self._listen)
 
     @classmethod
-    async def on(cls, url: str) -> "WatchedDatabase":
-        connection = await connect(url)
+    async def on(cls, url: str, **settings: str) -> "WatchedDatabase":
+        connection = await connect(url, **settings)
         await connection.execute(TELL)
         return cls(connection)
 

@@ -12,10 +12,11 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.store import batches, migrations, pruning, tasks, views
+from app.store import batches, migrations, pruning, task_lists, tasks
 from app.store.batches import Completion
+from app.store.db import READING
+from app.store.task_lists import TaskQuery
 from app.store.tasks import Claimed, Entry, Outcome
-from app.store.views import TaskQuery
 from tests.databases import create_database, drop_database
 from tests.plans.plans import WatchedDatabase
 
@@ -71,7 +72,7 @@ async def db(server_url: str) -> AsyncIterator[WatchedDatabase]:
     for sql in (_DEFINITIONS, _ALONE, _OTHERS):
         await connection.execute(sql)
     await connection.close()
-    db = await WatchedDatabase.on(url)
+    db = await WatchedDatabase.on(url, **READING)
     yield db
     await db.close()
     await drop_database(server_url, url.partition("?")[0].rpartition("/")[2])
@@ -145,8 +146,10 @@ class Pages:
 
     async def list_one(self, **fields: Any) -> None:
         ids = [queue_id for queue_id, _ in self.queues]
-        query = TaskQuery(queue_ids=ids, before=None, limit=51, include_payload=False, batch=LISTED, **fields)
-        assert len(await views.list_tasks(self.db, query)) == 51
+        query = TaskQuery(
+            self.tenant, queue_ids=ids, before=None, limit=50, include_payload=False, batch=LISTED, **fields
+        )
+        assert len((await task_lists.list_page(self.db, query)).items) == 50
 
 
 async def test_follow_up_work_keeps_its_index_plans_beside_other_batches(db: WatchedDatabase) -> None:

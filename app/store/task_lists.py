@@ -1,0 +1,224 @@
+"""Pages of tasks, newest first, at a cost that neither queues nor history nor a filter that matches little can raise.
+
+A page is looked for downwards from a position in the order of ids, in windows: so many of the newest rows below the position are
+looked at, live and ended ones apart, and those that match are kept. Where a source has more rows than its window took, it has
+been looked through only down to its last; what lies below the highest of these ends is looked at again from there. So a page
+covers everything between two positions, and a task that moves to history meanwhile keeps its id: none is missed, none comes twice.
+
+Windows are taken until the page is full, nothing is left, or LOOK_SECONDS are over. Then the page may hold less than was asked
+for, even nothing, and the position says where to go on. A window reads an index that holds what is looked for in the order of
+ids: of a batch, of each of a few queues, of what has not succeeded, or else of all tasks.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from app.domain.views import TaskView
+from app.store.db import Reader, TooSlow
+from app.store.handlers import REMEMBERED_DAYS
+from app.store.views import show_tasks
+
+FEW_QUEUES = 50
+"""So many queues are looked through one by one, each with a probe of every day of history: a few milliseconds."""
+FIRST_WINDOW = 500
+MAX_WINDOW = 16_000
+"""Rows of a source; tens of milliseconds."""
+GROWTH = 8
+LOOK_SECONDS = 0.15
+LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+"""Before the first page."""
+
+LIVE_STATES = {"ready": "(t.state = 0 or t.state = 2 and t.run_at <= clock_timestamp())",
+               "running": "t.state = 1", "scheduled": "t.state = 2 and t.run_at > clock_timestamp()"}  # fmt: skip
+ENDED_STATES = {"succeeded": 3, "dead": 4, "cancelled": 5}
+UNSUCCESSFUL = "t.state > 3"
+"""As the index says it that holds dead and cancelled tasks of a tenant."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskQuery:
+    """Which tasks, newest first, below the id `before`. `queue_ids` are those to look in, None all of the tenant's."""
+
+    tenant_id: int
+    queue_ids: Sequence[int] | None
+    before: str | None
+    limit: int
+    include_payload: bool
+    state: str | None = None
+    reason: str | None = None
+    type: str | None = None
+    tag: str | None = None
+    handler_ids: Sequence[int] | None = None
+    correlation_id: str | None = None
+    schedule: str | None = None
+    batch: str | None = None
+    ended_from: datetime | None = None
+    ended_to: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPage:
+    items: list[TaskView]
+    position: str | None
+    """Where the next page begins, None after the last."""
+
+
+async def queues_to_look_in(db: Reader, tenant_id: int, name: str | None) -> list[int] | None:
+    """Those that bear or bore this name, or all of the tenant's; None where that is every one of many.
+
+    Tasks of a queue that was deleted long ago are forgotten.
+    """
+    remembered = "(deleted_at is null or deleted_at > clock_timestamp() - make_interval(days => $2))"
+    sql = f"select id from sluice.queues where tenant_id = $1 and {remembered}"  # noqa: S608  # ours
+    if name is not None:
+        return [row[0] for row in await db.fetch(f"{sql} and name = $3", tenant_id, REMEMBERED_DAYS, name)]
+    rows = await db.fetch(f"{sql} limit $3", tenant_id, REMEMBERED_DAYS, FEW_QUEUES + 1)
+    return None if len(rows) > FEW_QUEUES else [row[0] for row in rows]
+
+
+async def list_page(db: Reader, query: TaskQuery) -> TaskPage:
+    look = _Look(query)
+    if query.queue_ids == [] or not (look.live or look.ended):
+        return TaskPage([], None)
+    began, position, window = time.monotonic(), query.before, max(FIRST_WINDOW, query.limit + 1)
+    found: list[str] = []
+    while True:
+        asked = time.monotonic()
+        try:
+            ids, reached = await look.window(db, position or LAST, window, query.limit + 1 - len(found))
+        except TooSlow:
+            if position == query.before:
+                raise
+            break  # what has been looked at is answered
+        found += ids
+        position = reached
+        now = time.monotonic()
+        if len(found) > query.limit or reached is None or now - began > LOOK_SECONDS:
+            break
+        if (now - asked) * GROWTH < LOOK_SECONDS:
+            window = min(MAX_WINDOW, window * GROWTH)
+    if len(found) > query.limit:
+        del found[query.limit :]
+        position = found[-1]
+    args = [query.tenant_id, found, *look.args[2:]]
+    shown = await show_tasks(db, args, look.live, look.ended, payloads=query.include_payload) if found else []
+    return TaskPage(shown, position)
+
+
+@dataclass(slots=True)
+class _Look:
+    """A query as conditions on rows; $1 is the tenant, $2 an id or several, the others what was asked for."""
+
+    query: TaskQuery
+    args: list[Any] = field(default_factory=list)
+    live: list[str] = field(default_factory=list)
+    """Empty: no live task can match; and so for those that have ended."""
+    ended: list[str] = field(default_factory=list)
+    batch: str = ""
+    queues: str = ""
+
+    def __post_init__(self) -> None:
+        query = self.query
+        self.args = [query.tenant_id, None]
+        ended_only = query.state in ENDED_STATES or query.reason or query.ended_from or query.ended_to
+        if not ended_only:
+            self.live = ["t.tenant_id = $1"]
+        if query.state not in LIVE_STATES:
+            self.ended = ["t.tenant_id = $1", "t.kept_until > clock_timestamp()"]
+        if query.queue_ids is not None:
+            self.queues = self._arg(list(query.queue_ids), "bigint[]")
+            self._add(f"t.queue_id = any({self.queues})")
+        if query.batch is not None:
+            self.batch = f"t.batch_id = {self._arg(query.batch, 'uuid')}"
+            self._add(self.batch)
+        for value, condition in (
+            (query.type, "t.type = {}"),
+            (query.tag, "{} = any(t.tags)"),
+            (query.correlation_id, "t.correlation_id = {}"),
+            (query.schedule, "t.schedule = {}"),
+        ):
+            if value is not None:
+                self._add(condition.format(self._arg(value, "text")))
+        if query.handler_ids is not None:
+            handlers = f"any({self._arg(list(query.handler_ids), 'bigint[]')})"
+            of_queue = "(select o.handler_id from sluice.queues o where o.id = t.queue_id)"
+            self._add(
+                f"coalesce(nullif(t.handler_id, 0), {of_queue}) = {handlers}",
+                f"coalesce(nullif(t.handler_id, 0), t.lease_handler_id, {of_queue}) = {handlers}",
+            )
+        if query.state is not None:
+            self._add(LIVE_STATES.get(query.state, ""), f"t.state = {ENDED_STATES.get(query.state)}")
+        if self.ended:
+            self._add_ends()
+
+    def _arg(self, value: object, kind: str) -> str:
+        self.args.append(value)
+        return f"${len(self.args)}::{kind}"
+
+    def _add(self, live: str, ended: str | None = None) -> None:
+        if self.live:
+            self.live.append(live)
+        if self.ended:
+            self.ended.append(live if ended is None else ended)
+
+    def _add_ends(self) -> None:
+        query = self.query
+        if query.reason is not None:
+            self.ended += [f"t.reason = {self._arg(query.reason, 'text')}", UNSUCCESSFUL]
+        for ended_at, condition in ((query.ended_from, "t.ended_at >= {}"), (query.ended_to, "t.ended_at < {}")):
+            if ended_at is not None:
+                self.ended.append(condition.format(self._arg(ended_at, "timestamptz")))
+
+    async def window(self, db: Reader, before: str, rows: int, limit: int) -> tuple[list[str], str | None]:
+        """The newest that match, and down to which id all are looked at; None: to the end."""
+        parts = len(self.query.queue_ids or ()) if self._by_queue else 1
+        each = max(rows // parts, limit)
+        sides = [
+            self._source(table, conditions, each)
+            for table, conditions in (("tasks", self.live), ("task_history", self.ended))
+            if conditions
+        ]
+        # reached: the end of windows that were filled; below the highest of them not every source has been looked at
+        sql = f"""
+with seen as materialized ({" union all ".join(sides)}),
+reached as (
+  select p.id from (
+    select (array_agg(s.id order by s.id))[1] as id from seen s group by s.side, s.part having count(*) >= {each}) p
+  order by p.id desc limit 1)
+select (select id from reached) as reached,
+       array(select s.id from seen s where s.fits and s.id >= coalesce((select id from reached), s.id)
+             order by s.id desc limit {limit}) as ids
+"""  # noqa: S608  # every part is a text or a number of ours; what callers gave is in the parameters
+        [row] = await db.fetch(sql, self.args[0], before, *self.args[2:])
+        reached = row["reached"]
+        return [str(task_id) for task_id in row["ids"]], None if reached is None else str(reached)
+
+    @property
+    def _by_queue(self) -> bool:
+        query = self.query
+        return query.batch is None and query.state != "running" and 0 < len(query.queue_ids or ()) <= FEW_QUEUES
+
+    def _source(self, table: str, conditions: Sequence[str], rows: int) -> str:
+        """So many of the newest rows, each with whether it fits; `part` tells windows of the same side apart."""
+        fits = f"t.id, '{table}' as side, ({' and '.join(conditions)}) as fits"
+        newest = f"order by t.id desc limit {rows}"
+        query, within = self.query, "t.id < $2::uuid"
+        if self._by_queue:
+            state = {"scheduled": " and t.state = 2", "dead": " and t.state = 4"}.get(query.state or "", "")
+            return f"""(
+  select t.* from unnest({self.queues}) w(queue_id) cross join lateral (
+    select {fits}, t.queue_id as part from sluice.{table} t
+    where t.queue_id = w.queue_id and {within}{state} {newest}) t)"""  # noqa: S608  # ours, as above
+        source = f"sluice.{table} t"
+        # `offset 0`: these rows first, whatever else is asked. With a limit in sight, or a bound of ids, the planner may prefer
+        # to walk through all tasks for them.
+        if query.batch is not None:
+            source = f"(select t.* from {source} where {self.batch} and {within} order by t.id desc offset 0) t"  # noqa: S608
+        elif query.state == "running":
+            source = f"(select t.* from {source} where t.state = 1 and t.tenant_id = $1 offset 0) t"  # noqa: S608
+        elif query.state in ("dead", "cancelled") or query.reason is not None:
+            within = f"t.tenant_id = $1 and {UNSUCCESSFUL} and {within}"
+        return f"(select {fits}, 0::bigint as part from {source} where {within} {newest})"  # noqa: S608  # ours, as above

@@ -1,0 +1,116 @@
+"""A page of tasks costs neither queues times days of history, nor the history: whatever is asked for, by whoever."""
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from app.store import migrations, task_lists
+from app.store.db import READING
+from app.store.task_lists import TaskQuery
+from tests.databases import create_database, drop_database
+from tests.plans.plans import WatchedDatabase
+
+pytestmark = [pytest.mark.ci, pytest.mark.anyio, pytest.mark.timeout(180)]
+
+QUEUES, DAYS = 5_000, 38
+ENDED, LIVE = 200_000, 50_000
+MOST_ROWS = 3 * task_lists.MAX_WINDOW
+"""Of all tables, in one statement."""
+MOST_PROBES = 2 * (task_lists.FEW_QUEUES + 1) * (DAYS + 2)
+MOST_SECONDS = 2.0
+"""A page takes a tenth of it; the machine may have other things to do."""
+
+# Half the queues are deleted. A fifth of what has ended is dead, kept over a month; the rest goes within three days.
+_ROWS = f"""
+insert into sluice.tenants (name) values ('many'), ('few');
+insert into sluice.queues (tenant_id, name, retry, max_attempts, idempotency_seconds, succeeded_days, cancelled_days, dead_days,
+                           etag, deleted_at)
+select n.id, 'q' || g, '{{}}', 25, 86400, 3, 3, 30, '', case when n.name = 'many' and g % 2 = 0 then clock_timestamp() end
+from sluice.tenants n, generate_series(1, {QUEUES}) g where n.name = 'many' or n.name = 'few' and g <= 3;
+select sluice.ensure_partitions_v1(14); select sluice.ensure_partitions_v1(28); select sluice.ensure_partitions_v1({DAYS});
+analyze;
+insert into sluice.task_history (id, kept_until, tenant_id, queue_id, handler_id, state, reason, ended_at, priority, run_at,
+                                 created_at, payload, type, tags, attempt, claims)
+select ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
+       clock_timestamp() + make_interval(days => case when n % 5 = 0 then 1 + n % 30 else 1 + n % 3 end),
+       q.tenant_id, q.id, 0, case when n % 5 = 0 then 4 else 3 end, case when n % 5 = 0 then 'attempts_exhausted' end,
+       clock_timestamp(), 0, clock_timestamp(), clock_timestamp(), convert_to(repeat('x', 200), 'UTF8'), 'mail', array['a'], 1, 1
+from generate_series(1, {ENDED}) n
+join sluice.tenants t on t.name = case when n <= 90 then 'few' else 'many' end
+join sluice.queues q on q.tenant_id = t.id and q.name = 'q' || (1 + n % case when n <= 90 then 3 else {QUEUES} end);
+insert into sluice.tasks (id, tenant_id, queue_id, state, priority, run_at, created_at, payload)
+select ('00000000-0000-7000-9000-' || lpad(to_hex(n), 12, '0'))::uuid, q.tenant_id, q.id, 0, 0, clock_timestamp(),
+       clock_timestamp(), '\\x6e756c6c'
+from generate_series(1, {LIVE}) n join sluice.tenants t on t.name = 'many'
+join sluice.queues q on q.tenant_id = t.id and q.name = 'q' || (1 + n % {QUEUES})
+"""
+FILTERS: dict[str, dict[str, Any]] = {
+    "everything": {},
+    "no such tag": {"tag": "nosuch"},
+    "no such handler": {"handler_ids": [999_999]},
+    "dead": {"state": "dead"},
+    "dead without the tag": {"state": "dead", "tag": "nosuch"},
+    "cancelled": {"state": "cancelled"},
+    "another reason": {"reason": "expired"},
+    "succeeded": {"state": "succeeded"},
+    "ready of another type": {"state": "ready", "type": "nosuch"},
+    "scheduled": {"state": "scheduled"},
+    "running": {"state": "running"},
+    "a batch": {"batch": str(uuid4())},
+}
+
+
+@pytest.fixture
+async def loaded(server_url: str) -> AsyncIterator[str]:
+    url = await create_database(server_url, f"sluice_plans_{uuid4().hex}")
+    await migrations.migrate(url)
+    connection = await asyncpg.connect(url)
+    await connection.execute("set synchronous_commit = off")
+    for sql in _ROWS.split(";\n"):
+        await connection.execute(sql)
+    await connection.close()
+    yield url
+    await drop_database(server_url, url.partition("?")[0].rpartition("/")[2])
+
+
+def scans(plan: dict[str, Any]) -> Iterator[tuple[float, float]]:
+    """(rows read, times begun) of each scan of a table of tasks."""
+    if plan.get("Relation Name", "").startswith("task"):
+        loops = plan["Actual Loops"]
+        yield (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * loops, loops
+    for child in plan.get("Plans", []):
+        yield from scans(child)
+
+
+async def test_no_page_reads_more_than_its_windows_with_5000_queues(loaded: str) -> None:
+    db = await WatchedDatabase.on(loaded, **READING)
+    too_much: list[str] = []
+    for tenant_id, tenant in await db.fetch("select id, name from sluice.tenants where name <> 'default' order by id"):
+        for name, filters in FILTERS.items():
+            position, pages, found = None, 0, 0
+            while position is not None or pages == 0:
+                db.told()
+                began = time.monotonic()
+                queue_ids = await task_lists.queues_to_look_in(db, tenant_id, None)
+                query = TaskQuery(tenant_id, queue_ids, position, limit=50, include_payload=False, **filters)
+                page = await task_lists.list_page(db, query)
+                took = time.monotonic() - began
+                for told in db.told():
+                    read = [sum(counts) for counts in zip(*scans(told.plan), strict=True)] or [0, 0]
+                    if read[0] > MOST_ROWS or read[1] > MOST_PROBES:
+                        too_much.append(f"{tenant}, {name}: {read[0]:.0f} rows, {read[1]:.0f} probes")
+                if took > MOST_SECONDS:
+                    too_much.append(f"{tenant}, {name}: {took:.1f} s")
+                position, pages, found = page.position, pages + 1, found + len(page.items)
+                if found >= 200:
+                    break
+            assert found == 0 or "nosuch" not in filters.values()
+            if name in ("everything", "dead", "succeeded"):
+                wanted = {"everything": 90, "dead": 18, "succeeded": 72}[name] if tenant == "few" else 200
+                assert found == wanted, f"{tenant}, {name}: {found}"
+    await db.close()
+    assert not too_much, "\n".join(too_much)
