@@ -23,6 +23,7 @@ JSON = st.recursive(
 SECRETS = st.lists(st.binary(min_size=24, max_size=64), min_size=1, max_size=2, unique=True)
 CALL = {
     "url": "http://127.0.0.1/hook",
+    "tenant": "default",
     "queue": "q",
     "attempt": 1,
     "max_attempts": 25,
