@@ -16,6 +16,7 @@ from app.embedded.postgres import EmbeddedPostgres
 from app.settings import LOOPBACK, Settings
 from tests.databases import SERVER_VARIABLE, SharedServer, WorkerDatabase, create_database, drop_database
 from tests.handlers import Handler
+from tests.poolers import pgbouncer
 from tests.sluices import Replica, SluiceProcess, end, replica_with, start_process
 from tests.support import pg_bin
 from tests.wire.api import Api
@@ -91,6 +92,18 @@ async def durable_postgres(tmp_path: Path) -> AsyncIterator[EmbeddedPostgres]:
     await postgres.start()
     yield postgres
     await postgres.stop()
+
+
+@pytest.fixture
+async def start_pooler(database_url: str) -> AsyncIterator[Callable[..., Awaitable[str]]]:
+    """Starts a PgBouncer before the test's database, in the mode asked for, with further settings; answers its address.
+    Asked for before the replicas that use it, it ends after them."""
+    async with AsyncExitStack() as stack:
+
+        async def start(mode: str, **settings: str) -> str:
+            return await stack.enter_async_context(pgbouncer(database_url, mode, **settings))
+
+        yield start
 
 
 @pytest.fixture

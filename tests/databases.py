@@ -8,6 +8,7 @@ a truncate or of a copied database.
 import asyncio
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Coroutine
 from pathlib import Path
@@ -37,7 +38,13 @@ class SharedServer:
         self._postgres = EmbeddedPostgres(self._folder, bin_dir=pg_bin(), options=FAST)
 
     def start(self) -> str:
-        return asyncio.run(self._postgres.start())
+        url = asyncio.run(self._postgres.start())
+        # Roles that a test makes may enter, and a pooler, which does not run as root either.
+        self._folder.chmod(0o711)
+        (self._folder / "pg" / "pg_hba.conf").write_text("local all all trust\n")
+        assert self._postgres.pid is not None
+        os.kill(self._postgres.pid, signal.SIGHUP)
+        return url
 
     def stop(self) -> None:
         asyncio.run(self._postgres.stop())

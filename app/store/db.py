@@ -241,7 +241,7 @@ class Pool:
         transaction pooler, where each transaction sets itself.
         """
         if self._borrows or seconds is not None:
-            async with self.transaction() as connection:
+            async with self.transaction(sql) as connection:
                 if seconds is not None:
                     await connection.execute(f"set local statement_timeout = {_milliseconds(seconds)}")
                 return list(await connection.fetch(sql, *args, timeout=(seconds or self._seconds) + OVERTIME_SECONDS))
@@ -254,8 +254,8 @@ class Pool:
             return rows
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
-        async with translated(self._outage, "a transaction"):
+    async def transaction(self, statement: str = "a transaction") -> AsyncIterator[asyncpg.Connection]:
+        async with translated(self._outage, statement):
             connection = await self._acquire()
             try:
                 async with connection.transaction():

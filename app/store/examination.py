@@ -64,10 +64,17 @@ async def _explained(given_as: str) -> AsyncIterator[None]:
             yield
         except asyncpg.ClientConfigurationError as error:
             raise Unsuitable(f"{given_as} cannot be used: {error}") from error
-        except asyncpg.ProtocolViolationError as error:
+        except asyncpg.PostgresConnectionError as error:
+            refusal = next((e for e in (error, error.__cause__) if isinstance(e, asyncpg.ProtocolViolationError)), None)
+            if refusal is None:
+                raise
+            if "startup parameter" in str(refusal):
+                raise Unsuitable(
+                    f"the pooler of {given_as} refuses what the address asks for ({refusal}): take it out"
+                ) from error
             raise Unsuitable(
-                f"{given_as} leads through a pooler that refuses what Sluice needs ({error}): give the address of the server "
-                "itself, or of the pooler in session mode; transaction mode needs SLUICE_DATABASE_DIRECT_URL beside it"
+                f"{given_as} leads through a pooler that refuses what Sluice needs ({refusal}): put it into session mode; "
+                "transaction mode needs SLUICE_DATABASE_DIRECT_URL beside it"
             ) from error
 
 
