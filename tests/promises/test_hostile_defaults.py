@@ -136,8 +136,10 @@ async def test_no_connection_takes_a_setting_from_them(
         ours = session.known_settings(own.get_server_version().major)
         asked = "select " + ", ".join(f"current_setting('{name}') = {_as_shown(name)} as {name}" for name in ours)
         found = [dict((await own.fetchrow(asked)).items()), dict((await db.fetch(asked))[0].items())]
-    async with db.begin() as connection:
+    async with db.begin("anyone") as connection:
         found.append(dict((await connection.exec_driver_sql(asked)).mappings().one()))
+    (read,) = await db.reads("anyone").fetch(asked)
+    found.append({**dict(read.items()), "statement_timeout": True})  # theirs is shorter
     for right in found:
         assert [name for name, is_ours in right.items() if not is_ours] == []
 
