@@ -8,6 +8,7 @@ connection is closed. A client that does not read its answers is cut off.
 """
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum
 from types import SimpleNamespace
 from typing import Any, cast
@@ -71,10 +72,13 @@ class Corked:
     """A transport that sends what is written in one turn of the loop as one: uvicorn writes head and body apart, and each
     write is a system call. Closed, it waits only so long for a client that does not read."""
 
-    __slots__ = ("_loop", "_parts", "_transport", "is_closing")
+    __slots__ = ("_loop", "_parts", "_resumed", "_transport", "is_closing")
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, resumed: Callable[[], None]
+    ) -> None:
         self._transport = transport
+        self._resumed = resumed
         self.is_closing = transport.is_closing
         self._loop = loop
         self._parts: list[bytes] = []
@@ -90,6 +94,10 @@ class Corked:
             self._parts.clear()
             if not self.is_closing():
                 self._transport.write(data)
+
+    def resume_reading(self) -> None:
+        self._resumed()
+        self._transport.resume_reading()
 
     def close(self) -> None:
         self._flush()
@@ -135,7 +143,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._refusal: Refusal | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast(asyncio.Transport, Corked(transport, self.loop)))
+        super().connection_made(cast(asyncio.Transport, Corked(transport, self.loop, self._start_clock)))
         limit = self._admission.max_connections
         if len(self.connections) > limit and not self._admission.make_room():
             self._refuse(unavailable(f"the service has {limit} connections already"))
@@ -320,10 +328,15 @@ class EdgeProtocol(HttpToolsProtocol):
         self._disarm()
         self._timed = (self._request, self._phase)
         if self._phase is _Phase.BODY:
-            self._armed_at = self.loop.time()
+            self._start_clock()
             self._timer = self.loop.call_later(self.config.body_seconds, self._on_deadline)
         elif self._phase is _Phase.HEAD or self._is_idle():
             self._timer = self.loop.call_later(self.config.head_seconds, self._on_deadline)
+
+    def _start_clock(self) -> None:
+        """A body is waited for from now on: before, nobody did, or there was none."""
+        self._armed_at = self.loop.time()
+        self._body_bytes = 0
 
     def _is_idle(self) -> bool:
         """No answer is due and no keep-alive watches: a new connection, or blank lines between requests."""
@@ -339,7 +352,6 @@ class EdgeProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.flow.read_paused:
-            self._body_bytes = 0
             self._arm()
         elif self._phase is _Phase.BETWEEN or (self.cycle is not None and self.cycle.response_started):
             self.transport.close()

@@ -115,6 +115,28 @@ async def test_a_slow_application_is_not_the_clients_fault() -> None:
         assert (await client.response())[0] == 200
 
 
+async def test_the_clock_of_a_body_starts_again_when_it_is_read_on() -> None:
+    released, resumed = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await released.wait()
+        first = await receive()
+        resumed.set()
+        assert first["more_body"]
+        await echo(scope, receive, send)
+
+    limits = {"body_seconds": 1.0, "least_bytes_per_second": 1e9}
+    async with serving(app, **limits) as (_, port), connected(port) as client:
+        client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 300000\r\n\r\n" + b"x" * 299_999)
+        await client.writer.drain()
+        await asyncio.sleep(0.8)
+        released.set()
+        await resumed.wait()
+        await asyncio.sleep(0.5)  # beyond the deadline that began when nobody read
+        client.send(b"x")
+        assert (await client.response())[0] == 200
+
+
 async def test_an_answer_may_take_longer_than_any_deadline_of_a_request() -> None:
     released = asyncio.Event()
 
