@@ -11,9 +11,11 @@ import pytest
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
+from app.api import bulk
 from app.api.admission import Admission, Hold
 from app.domain.errors import Refusal
 from app.service import leases
+from app.service.bulk import Stored
 from app.service.context import Caller
 from tests.api.edge import KEYS, Services, created, edge
 from tests.api.server import Client, answer, connected, serving
@@ -243,6 +245,61 @@ async def test_answers_that_nobody_reads_count_too(services: Services) -> None:
             reader.writer.transport.abort()
         await poll(lambda: not server.server_state.connections)
         assert admission.share_of(1).size == 0
+
+
+# Places for large requests
+
+
+BULK = b'{"tasks":[{"payload":1}]}'
+
+
+async def test_slow_uploads_of_large_requests_take_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def enqueue_many(*_: Any) -> list[Stored]:
+        return [Stored(True, "id")]
+
+    monkeypatch.setattr("app.service.bulk.enqueue", enqueue_many)
+    async with serving(edge()) as (server, port), crowd(port, 40) as uploads:
+        for n, upload in enumerate(uploads):
+            path = ("/queues/q/tasks/bulk", "/batches")[n % 2]
+            upload.send(head("slk_use", len(BULK), path) + BULK[:-1])
+        await poll(lambda: len(server.server_state.tasks) == 40)
+        async with connected(port) as client:
+            client.send(head("slk_use", len(BULK), "/queues/q/tasks/bulk") + BULK)
+            assert (await client.response())[0] == 200
+        uploads[0].send(BULK[-1:])
+        assert (await uploads[0].response())[0] == 200
+
+
+async def test_a_tenant_has_a_quarter_of_the_places_for_large_requests(
+    rival: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = asyncio.Event()
+    begun: list[str] = []
+
+    async def enqueue_many(_core: Any, caller: Caller, *_: Any) -> list[Stored]:
+        begun.append(caller.tenant)
+        if caller.tenant == "acme":
+            await released.wait()
+        return [Stored(True, "id")]
+
+    async def plan(_core: Any, caller: Caller, *_: Any) -> Any:
+        raise AssertionError("it is not the turn of this tenant")
+
+    monkeypatch.setattr("app.service.bulk.enqueue", enqueue_many)
+    monkeypatch.setattr("app.service.definitions.plan", plan)
+    monkeypatch.setattr(bulk, "PATIENCE_SECONDS", 0.2)
+    async with serving(edge()) as (_, port), crowd(port, 5) as greedy, crowd(port, 2) as others:
+        for client in greedy[:4]:
+            client.send(head("slk_use", len(BULK), "/queues/q/tasks/bulk") + BULK)
+        await poll(lambda: len(begun) == 4)
+        greedy[4].send(head("slk_use", len(BULK), "/queues/q/tasks/bulk") + BULK)
+        assert await greedy[4].problem() == (503, "unavailable")
+        others[0].send(head("slk_operate", 2, "/definitions/plan") + b"{}")  # the same tenant, by another route
+        assert await others[0].problem() == (503, "unavailable")
+        others[1].send(head("slk_rival", len(BULK), "/queues/q/tasks/bulk") + BULK)
+        assert (await others[1].response())[0] == 200
+        released.set()
+        assert [(await client.response())[0] for client in greedy[:4]] == [200] * 4
 
 
 # What is refused by its head
