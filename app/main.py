@@ -12,10 +12,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from app.api.admission import MAX_CONNECTIONS, Admission
 from app.api.app import create_app
 from app.api.config import EdgeConfig
 from app.api.protocol import EdgeServerConfig
-from app.api.server import EdgeServer
+from app.api.server import LEAST_DESCRIPTORS, Descriptors, EdgeServer, raise_descriptor_limit, share_out
 from app.delivery.egress import EgressPolicy
 from app.delivery.transport import Transport
 from app.domain.connections import MIN_CONNECTIONS, NoRoom, fit, split, tightest
@@ -151,7 +152,7 @@ async def open_database(dsn: str, direct_dsn: str | None, wanted: int) -> Databa
             return db
 
 
-async def build(settings: Settings, dsn: str, url: str) -> Sluice:
+async def build(settings: Settings, dsn: str, url: str, descriptors: Descriptors) -> Sluice:
     """Wire one replica up against a migrated database. `url` is where it listens."""
     replica_id = str(uuid.uuid4())
     replica = Replica(replica_id, f"{socket.gethostname()}-{replica_id[:8]}")
@@ -164,7 +165,7 @@ async def build(settings: Settings, dsn: str, url: str) -> Sluice:
         clock=Clock(),
         vault=await _open_vault(db, settings),
         egress=egress,
-        transport=Transport(egress),
+        transport=Transport(egress, max_idle=descriptors.idle_calls),
         metrics=metrics,
         tracing=build_tracing(traces_endpoint(os.environ), version=VERSION, replica=replica.name),
         replica=replica,
@@ -187,7 +188,7 @@ async def build(settings: Settings, dsn: str, url: str) -> Sluice:
     engine = Engine(
         core,
         dispatching=settings.role != "api",
-        capacity=settings.max_in_flight,
+        capacity=descriptors.calls,
         lease_seconds=settings.lease_seconds,
         roles=settings.role,
         version=VERSION,
@@ -233,13 +234,14 @@ def _anonymous(core: Core) -> Callable[[], Any]:
 async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIterator[tuple[Sluice, EdgeServer]]:
     """A whole replica, listening and dispatching; leaving the context drains it."""
     async with AsyncExitStack() as stack:
+        descriptors = _share_out_descriptors(settings.max_in_flight)
         dsn = await _database(settings, stack)
         await wait_for_database(dsn, _direct(settings))
-        listener = _bind(settings.host, settings.port)
+        listener = _bind(settings.host, settings.port, descriptors.backlog)
         stack.callback(listener.close)
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        sluice = await build(settings, dsn, f"http://{shown}:{port}")
+        sluice = await build(settings, dsn, f"http://{shown}:{port}", descriptors)
         logs.name_replica(sluice.core.replica.name)
         stack.push_async_callback(sluice.core.db.close)
         stack.push_async_callback(sluice.core.transport.aclose)
@@ -248,7 +250,13 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
         app = create_app(sluice.core, _edge(sluice))
         sluice.core.tracing.instrument(app.application)
         config = EdgeServerConfig(
-            app, log_config=None, access_log=False, proxy_headers=False, timeout_keep_alive=KEEP_ALIVE_SECONDS
+            app,
+            admission=Admission(max_connections=descriptors.connections),
+            backlog=descriptors.backlog,
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )
         server = EdgeServer(config, catch_signals=catch_signals)
         await sluice.engine.start()
@@ -275,6 +283,24 @@ async def _let_in(settings: Settings, db: Database) -> None:
         await _seed(db, settings.bootstrap_key.get_secret_value())
     elif settings.auth_required and not await keys.any_keys(db):
         events.emit(log, events.NO_KEYS, hint=NO_KEYS_HINT)
+
+
+def _share_out_descriptors(max_in_flight: int) -> Descriptors:
+    """Raises SettingsError where the process may open too few."""
+    found = share_out(raise_descriptor_limit(), max_in_flight)
+    if found.limit < LEAST_DESCRIPTORS:
+        raise SettingsError(
+            [f"The process may open {found.limit} files, at least {LEAST_DESCRIPTORS} are needed: raise `ulimit -Hn`."]
+        )
+    if found.calls < max_in_flight or found.connections < MAX_CONNECTIONS:
+        events.emit(
+            log,
+            events.DESCRIPTORS_SHORT,
+            limit=found.limit,
+            connections=found.connections,
+            max_in_flight=found.calls,
+        )
+    return found
 
 
 async def _seed(db: Database, token: str) -> None:
@@ -328,12 +354,12 @@ def _running_here(settings: Settings) -> str | None:
     return None if settings.database_url is not None else running_url(settings.data_dir)
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int, backlog: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, port))
-    listener.listen(2048)
+    listener.listen(backlog)
     listener.setblocking(False)
     return listener
 

@@ -144,6 +144,14 @@ PARTITIONS_DROPPED = _event("partitions_dropped", INFO, "History past its retent
 JOB_FAILED = _event("job_failed", ERROR, "A housekeeping job raised; its next run tries again.", "job", "error")
 
 # The wire
+DESCRIPTORS_SHORT = _event(
+    "descriptors_short",
+    WARNING,
+    "The process may open so few files that it takes fewer connections, or delivers less at once, than it would.",
+    "limit",
+    "connections",
+    "max_in_flight",
+)
 CONNECTIONS_FULL = _event(
     "connections_full",
     WARNING,
