@@ -18,7 +18,7 @@ from tests.databases import SERVER_VARIABLE, SharedServer, WorkerDatabase, creat
 from tests.handlers import Handler
 from tests.poolers import pgbouncer
 from tests.sluices import Replica, SluiceProcess, end, replica_with, start_process
-from tests.support import pg_bin
+from tests.support import give_signals_back, pg_bin
 from tests.wire.api import Api
 
 SERVER = pytest.StashKey[SharedServer]()
@@ -36,6 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
         server = SharedServer()
         os.environ[SERVER_VARIABLE] = server.start()
         config.stash[SERVER] = server
+    if not hands_out:  # workers inherit what they are to ignore
+        give_signals_back()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

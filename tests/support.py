@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import os
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -54,3 +55,11 @@ class Holding:
             before = time.thread_time()
             await asyncio.sleep(0.001)
             self.longest = max(self.longest, time.thread_time() - before)
+
+
+def give_signals_back() -> None:
+    """What this process was told to ignore, as a shell tells a job in the background and nohup any program, it goes on
+    ignoring, but what it starts does not: an ignored signal is inherited, one that is handled by doing nothing is not."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
