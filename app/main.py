@@ -33,7 +33,7 @@ from app.store import examination, migrations, tenants
 from app.store.clock import Clock
 from app.store.db import Busy, Database, Refused, Unavailable, Unsuitable
 from app.store.outage import Outage
-from app.store.room import limits_now
+from app.store.room import measured
 from app.store.vault import Vault, VaultError, open_vault
 from app.telemetry import events, logs
 from app.telemetry.logs import get_logger
@@ -132,13 +132,17 @@ async def open_database(dsn: str, direct_dsn: str | None, wanted: int) -> Databa
 
     Behind a transaction pooler they are the pooler's, which has limits of its own. Raises Unavailable, NoRoom.
     """
+    if direct_dsn is not None:
+        db = Database(dsn, direct_dsn, split(wanted))
+        await db.open()
+        return db
     until, said = time.monotonic() + DATABASE_WAIT_SECONDS, False
     while True:
         try:
-            limits = [] if direct_dsn else await limits_now(dsn)
-            db = Database(dsn, direct_dsn, fit(wanted, limits) if limits else split(wanted))
-            await db.open()
-        except (NoRoom, Busy) as error:  # Busy: another replica starts, too, and was faster
+            async with measured(dsn) as limits:
+                db = Database(dsn, None, fit(wanted, limits))
+                await db.open()
+        except (NoRoom, Busy) as error:
             if time.monotonic() > until:
                 raise
             if not said:

@@ -437,6 +437,8 @@ create table sluice.replicas (
   seen_at timestamptz not null,
   draining boolean not null default false,
   deaf boolean not null default false,
+  connections integer not null default 0,
+  connections_wanted integer not null default 0,
   max_in_flight integer not null default 0,
   in_flight integer not null default 0,
   short_tenants bigint[] not null default '{}',

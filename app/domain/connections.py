@@ -7,6 +7,8 @@ is left, and says so; with less than MIN_CONNECTIONS it does not start.
 
 from dataclasses import dataclass
 
+from app.domain.plurals import counted
+
 MIN_CONNECTIONS = 8
 MAX_CONNECTIONS = 1000
 DEFAULT_CONNECTIONS = 20
@@ -94,6 +96,6 @@ def fit(wanted: int, limits: list[Limit]) -> Connections:
     if bound.left >= MIN_CONNECTIONS:
         return split(bound.left, wanted)
     raise NoRoom(
-        f"The database has {bound.left} connections left for this replica, which needs at least {MIN_CONNECTIONS}: "
+        f"The database has {counted(bound.left, 'connection')} left for this replica, which needs at least {MIN_CONNECTIONS}: "
         f"{bound.words}, or lower SLUICE_DATABASE_CONNECTIONS of the replicas (here {wanted})."
     )

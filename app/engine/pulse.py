@@ -48,6 +48,7 @@ class Pulse:
             draining=self.draining,
             deaf=self._ear.deaf,
             load=self._load(),
+            connections=core.db.connections,
         )
         core.clock.heard(now, asked, time.monotonic())
         self._announcer.alone = others == 0

@@ -6,11 +6,12 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
+from app.domain.connections import Limit
 from app.domain.instants import format_instant
 from app.domain.plurals import are, counted
 from app.domain.tasks import NO_WORKER_SECONDS
 from app.service.context import Core
-from app.store import replicas, schedules, stats
+from app.store import replicas, room, schedules, stats
 from app.store.db import Database
 from app.store.replicas import ALIVE_SECONDS, ReplicaRow
 from app.store.schedules import ScheduleHealth
@@ -44,13 +45,19 @@ async def status(core: Core) -> dict[str, Any]:
     health = await stats.database_health(reads)
     alive = await replicas.list_recent(reads)
     due = await schedules.health(reads, MAX_SCHEDULES)
+    limits = await room.read_limits(reads)
     return {
         "version": VERSION,
         "replicas": [_replica(row) for row in alive],
         "queues": [_queue(row) for row in queues],
         "schedules": [_schedule(row) for row in due],
         "database": asdict(health),
-        "alarms": [*_alarms(queues, health, alive), *_schedule_alarms(due, core.schedule_grace_seconds)],
+        "alarms": [
+            *_database_alarms(health),
+            *_connection_alarms(limits, alive),
+            *_alarms(queues, alive),
+            *_schedule_alarms(due, core.schedule_grace_seconds),
+        ],
     }
 
 
@@ -119,6 +126,7 @@ def _replica(row: ReplicaRow) -> dict[str, Any]:
         "in_flight": row.in_flight,
         "max_in_flight": row.max_in_flight,
         "silent": row.silent_seconds > ALIVE_SECONDS,
+        "database_connections": row.connections,
     }
 
 
@@ -134,9 +142,8 @@ def _queue(row: QueueOverview) -> dict[str, Any]:
     }
 
 
-def _alarms(queues: Sequence[QueueOverview], health: DatabaseHealth, alive: Sequence[ReplicaRow]) -> Iterator[Alarm]:
+def _alarms(queues: Sequence[QueueOverview], alive: Sequence[ReplicaRow]) -> Iterator[Alarm]:
     """The gravest first: what threatens every queue, then what stops one, then what is being lost."""
-    yield from _database_alarms(health)
     yield from _engine_alarms(queues, alive)
     for replica in alive:
         if replica.silent_seconds > ALIVE_SECONDS:
@@ -226,11 +233,24 @@ def _database_alarms(health: DatabaseHealth) -> Iterator[Alarm]:
             "message": f"a transaction has been open for {health.oldest_xmin_age_seconds:.0f} s: until it ends vacuum "
             "cleans nothing up and claims slow down; look for it in pg_stat_activity, ordered by xact_start",
         }
-    if health.connections >= FULL_CONNECTIONS_SHARE * health.max_connections:
-        yield {
-            "code": "connections_short",
-            "message": f"{health.connections} of the server's {health.max_connections} connections are in use",
-        }
+
+
+def _connection_alarms(limits: Sequence[Limit], alive: Sequence[ReplicaRow]) -> Iterator[Alarm]:
+    for limit in limits:
+        if limit.used >= FULL_CONNECTIONS_SHARE * limit.max:
+            yield {
+                "code": "connections_short",
+                "message": f"{limit.used} of {counted(limit.max, 'connection')} to the database are in use: {limit.words}, "
+                "or see in pg_stat_activity who has them",
+            }
+    for replica in alive:
+        if replica.connections < replica.connections_wanted:
+            yield {
+                "code": "connections_short",
+                "message": f"replica {replica.name} found {replica.connections} connections when it started, and is set to take "
+                f"{replica.connections_wanted}: make room in the database, then restart it",
+                "replica": replica.name,
+            }
 
 
 def _queue_alarm(row: QueueOverview, code: str, message: str) -> Alarm:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from app.domain.connections import Connections
 from app.store.db import Reader
 
 ALIVE_SECONDS = 10.0
@@ -40,12 +41,24 @@ class ReplicaRow:
     deaf: bool
     """Its LISTEN is lost."""
     silent_seconds: float
+    connections: int
+    """To the database, that it took at its start."""
+    connections_wanted: int
     max_in_flight: int
     in_flight: int
 
 
 async def beat(
-    db: Reader, replica_id: str, name: str, roles: str, version: str, *, draining: bool, deaf: bool, load: Load
+    db: Reader,
+    replica_id: str,
+    name: str,
+    roles: str,
+    version: str,
+    *,
+    draining: bool,
+    deaf: bool,
+    load: Load,
+    connections: Connections,
 ) -> tuple[datetime, int, int]:
     """The heartbeat, whose first makes the row; the database's now, how many other replicas are alive, and the oldest
     release, by its schema, that may still run."""
@@ -53,8 +66,8 @@ async def beat(
         """
         with me as (
           insert into sluice.replicas (id, name, roles, version, started_at, seen_at, draining, deaf, max_in_flight, in_flight,
-                                       short_tenants, short_queues)
-          values ($1, $2, $3, $4, clock_timestamp(), clock_timestamp(), $5, $6, $8, $9, $10, $11)
+                                       short_tenants, short_queues, connections, connections_wanted)
+          values ($1, $2, $3, $4, clock_timestamp(), clock_timestamp(), $5, $6, $8, $9, $10, $11, $12, $13)
           on conflict (id) do update set seen_at = excluded.seen_at, draining = excluded.draining, deaf = excluded.deaf,
             max_in_flight = excluded.max_in_flight, in_flight = excluded.in_flight,
             short_tenants = excluded.short_tenants, short_queues = excluded.short_queues)
@@ -73,6 +86,8 @@ async def beat(
         load.in_flight,
         load.short_tenants,
         load.short_queues,
+        connections.total,
+        connections.wanted,
     )
     return row["now"], row["others"], row["min_compatible"]
 
@@ -90,8 +105,8 @@ async def gone(db: Reader, replica_id: str) -> None:
 async def list_recent(db: Reader) -> list[ReplicaRow]:
     rows = await db.fetch(
         """
-        select id::text, name, roles, version, started_at, seen_at, draining, deaf, max_in_flight, in_flight,
-               extract(epoch from clock_timestamp() - seen_at)::double precision as silent_seconds
+        select id::text, name, roles, version, started_at, seen_at, draining, deaf, connections, connections_wanted, max_in_flight,
+               in_flight, extract(epoch from clock_timestamp() - seen_at)::double precision as silent_seconds
         from sluice.replicas where seen_at > clock_timestamp() - make_interval(secs => $1) order by name, id
         """,
         SHOWN_SECONDS,

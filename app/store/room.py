@@ -1,9 +1,13 @@
 """What bounds the sessions of this role in this database, and how many there are."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from app.domain.connections import Limit
 from app.store.db import Reader, connected, translated
+
+MEASURING_LOCK = 5157009
 
 # Of sessions of others an unprivileged role sees the database and the user, and nothing else; background processes have no user.
 # reserved_connections came with 16. A superuser is held to max_connections alone.
@@ -43,7 +47,10 @@ async def read_limits(reader: Reader) -> list[Limit]:
     return _limits_of(row)
 
 
-async def limits_now(dsn: str) -> list[Limit]:
-    """On a connection of its own, which does not count. Raises Unavailable."""
+@asynccontextmanager
+async def measured(dsn: str) -> AsyncIterator[list[Limit]]:
+    """What bounds a replica that starts; on a connection of its own, which does not count. Until the block ends nobody else
+    measures, so that two that start at once do not both take what is left. Raises Unavailable."""
     async with translated(), connected(dsn) as connection:
-        return await read_limits(connection)
+        await connection.fetch("select pg_advisory_lock($1)", MEASURING_LOCK)
+        yield await read_limits(connection)

@@ -150,7 +150,7 @@ select current_setting('server_version') as server_version, (select schema_versi
        greatest(a.age, (select max(age(transaction)) from pg_prepared_xacts),
                 (select max(greatest(age(xmin), age(catalog_xmin))) from pg_replication_slots)) as oldest_xmin_age_transactions,
        a.seconds as oldest_xmin_age_seconds
-from (select count(*) filter (where backend_type = 'client backend') as connections,
+from (select count(*) filter (where usesysid is not null and datid is not null) as connections,
              max(age(backend_xmin)) filter (where pid <> pg_backend_pid()) as age,
              extract(epoch from clock_timestamp() - min(xact_start) filter (
                where backend_xmin is not null and pid <> pg_backend_pid()))::double precision as seconds

@@ -160,6 +160,8 @@ replicas = Table(
     _instant("seen_at"),
     Column("draining", Boolean, nullable=False, server_default=text("false")),
     Column("deaf", Boolean, nullable=False, server_default=text("false")),
+    Column("connections", Integer, nullable=False, server_default=text("0")),
+    Column("connections_wanted", Integer, nullable=False, server_default=text("0")),
     Column("max_in_flight", Integer, nullable=False, server_default=text("0")),
     Column("in_flight", Integer, nullable=False, server_default=text("0")),
     Column("short_tenants", ARRAY(BigInteger), nullable=False, server_default=text("'{}'")),

@@ -1,12 +1,14 @@
 """What an operator is shown of the fleet."""
 
 import json
+from datetime import datetime
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from app.domain.conditions import ANY
+from app.domain.connections import Connections, split
 from app.domain.handlers import HandlerDefinition
 from app.domain.queues import QueueDefinition
 from app.service import handlers, queues, status
@@ -20,6 +22,30 @@ from tests.support import poll
 
 pytestmark = pytest.mark.anyio
 
+ALL = split(20)
+
+
+async def beat(
+    core: Core,
+    replica_id: str,
+    name: str = "r",
+    version: str = "1",
+    *,
+    draining: bool = False,
+    connections: Connections = ALL,
+) -> tuple[datetime, int, int]:
+    return await replicas.beat(
+        core.db,
+        replica_id,
+        name,
+        "all",
+        version,
+        draining=draining,
+        deaf=False,
+        load=Load(),
+        connections=connections,
+    )
+
 
 async def codes(core: Core) -> list[str]:
     return [alarm["code"] for alarm in (await status.status(core))["alarms"]]
@@ -32,9 +58,7 @@ async def test_the_whole_fleet_is_shown_as_json(core: Core, caller: Caller) -> N
     other = Caller(row["id"], "other", "operate")
     await queues.put(core, other, "pull", QueueDefinition(), ANY)
     await enqueue(core, other, "pull", 2)
-    await replicas.beat(
-        core.db, core.replica.id, core.replica.name, "all", "1.2.3", draining=False, deaf=False, load=Load()
-    )
+    await beat(core, core.replica.id, core.replica.name, "1.2.3")
 
     shown = await status.status(core)
     assert set(shown) == {"version", "replicas", "queues", "schedules", "database", "alarms"}
@@ -65,7 +89,7 @@ async def test_what_needs_an_operator_is_said_the_gravest_first(core: Core, call
     await queues.pause(core, caller, "halted")
     await handlers.disable(core, caller, "hook")
     core.stats.ended(await core.db.fetchval("select id from sluice.queues where name = 'mail'"), "dead", 1.0)
-    await replicas.beat(core.db, str(uuid4()), "lost-1", "all", "1", draining=False, deaf=False, load=Load())
+    await beat(core, str(uuid4()), "lost-1")
     await core.db.fetch("update sluice.replicas set seen_at = seen_at - interval '1 minute'")
 
     alarms = (await status.status(core))["alarms"]
@@ -77,6 +101,18 @@ async def test_what_needs_an_operator_is_said_the_gravest_first(core: Core, call
     ]
     assert all(alarm["message"] for alarm in alarms)
     assert "disabled by request" in alarms[1]["message"] and "3 tasks" in alarms[2]["message"]
+
+
+async def test_connections_that_run_short_are_an_alarm(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    await beat(core, core.replica.id, "roomy")
+    assert "connections_short" not in await codes(core)
+    await beat(core, str(uuid4()), "tight", connections=split(12, wanted=20))
+    [alarm] = (await status.status(core))["alarms"]
+    assert (alarm["code"], alarm["replica"]) == ("connections_short", "tight")
+    assert "found 12 connections" in alarm["message"] and "take 20" in alarm["message"]
+    monkeypatch.setattr(status, "FULL_CONNECTIONS_SHARE", 0)
+    first, *_ = (await status.status(core))["alarms"]
+    assert first["code"] == "connections_short" and "raise the server's max_connections (now 300" in first["message"]
 
 
 async def test_a_transaction_left_open_is_an_alarm(
@@ -101,8 +137,8 @@ async def test_a_transaction_left_open_is_an_alarm(
 async def test_a_replica_that_says_goodbye_is_not_missed(core: Core) -> None:
     here, there = str(uuid4()), str(uuid4())
     for replica_id in (here, there):
-        await replicas.beat(core.db, replica_id, "r", "all", "1", draining=False, deaf=False, load=Load())
-    now, others, oldest = await replicas.beat(core.db, here, "r", "all", "1", draining=True, deaf=False, load=Load())
+        await beat(core, replica_id)
+    now, others, oldest = await beat(core, here, draining=True)
     assert (others, oldest) == (1, 1) and now is not None
     await replicas.gone(core.db, there)
     (left,) = await replicas.list_recent(core.db)
