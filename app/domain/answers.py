@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-NoAnswerOutcome = Literal["timeout", "unreachable", "too_large", "egress_denied"]
+NoAnswerOutcome = Literal["timeout", "unreachable", "too_large", "egress_denied", "failed"]
 
 FOLLOWUPS_TYPE = "application/vnd.sluice.tasks+json"
 """The media type of an answer that names follow-up work."""

@@ -73,14 +73,15 @@ class Change:
 def handler_changes(
     before: HandlerDefinition | None, old_secret: str | None, after: HandlerDefinition, secret: str | None
 ) -> tuple[FieldChange, ...]:
-    """Values of headers and secrets are compared and not shown."""
+    """Values of headers and secrets are compared and not shown. An old secret that is None could not be read."""
     default = HandlerDefinition(url="")
     shown = asdict(before or default), asdict(after)
     headers = [plain.pop("headers") for plain in shown]
     found = list(_differences(shown[0], shown[1]))
     found += [change.hidden() for change in _differences(headers[0], headers[1], "headers.")]
-    if secret is not None and secret != old_secret:
-        found.append(FieldChange("secret", old_secret, secret).hidden())
+    lost = before is not None and old_secret is None
+    if lost or (secret is not None and secret != old_secret):
+        found.append(FieldChange("secret", old_secret, secret or "a new one").hidden())
     return _of_new(found) if before is None else tuple(found)
 
 

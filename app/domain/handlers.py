@@ -23,6 +23,8 @@ MAX_FATAL_STATUSES = 100
 
 _URL_TEXT = re.compile(r"[\x21-\x7e]+")
 _SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{32,88}={0,2}")
+SECRETS_LOST = "the handler's headers and signing secret cannot be read: PUT the handler again, with its headers"
+"""Why nothing is sent to a handler whose sealed parts do not open."""
 SECRET_RULE = "whsec_ and the base64 of 24 to 64 bytes"  # noqa: S105  # a rule for people, no secret
 
 
@@ -64,6 +66,8 @@ class HandlerView:
     enabled: bool = True
     disabled_at: datetime | None = None
     disabled_reason: str | None = None
+    secrets_lost: bool = False
+    """Its headers and its signing secret do not open: nothing can be sent until it is defined again."""
     owner: str | None = None
     """Of the file of definitions that manages it."""
 

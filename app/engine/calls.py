@@ -18,6 +18,7 @@ from app.delivery.webhook import Call, deliver
 from app.domain.answers import Answer, NoAnswer
 from app.domain.errors import Refusal
 from app.domain.followups import split_page
+from app.domain.handlers import SECRETS_LOST
 from app.domain.outcomes import RetryPolicy, Settlement, decide, decide_refused_followups
 from app.domain.retries import merged
 from app.service import followups
@@ -89,6 +90,8 @@ class Definitions:
         if target is None or target.version != claim.handler_version:
             target = await handlers.load_target(self.core.db, self.core.vault, claim.handler_id)
             assert target is not None, "handlers are marked deleted, never removed"
+            if target.secrets_lost:
+                events.emit(log, events.HANDLER_SECRETS_LOST, tenant=policy.tenant, handler=target.name)
             self.targets[claim.handler_id] = target
         return policy, target
 
@@ -157,7 +160,9 @@ class Calls:
             retry = merged(policy.retry, task.retry)
             held.max_attempts = retry.max_attempts
             call = _call(self._core, held, span)
-            answer = await deliver(self._core.transport, call, self._core.clock.now())
+            answer: Answer | NoAnswer = NoAnswer("failed", SECRETS_LOST)
+            if not target.secrets_lost:
+                answer = await deliver(self._core.transport, call, self._core.clock.now())
             elapsed = time.monotonic() - began
             settlement = decide(
                 answer,

@@ -14,7 +14,7 @@ from app.delivery.urls import UrlError, check_url
 from app.delivery.webhook import Call, build_headers, deliver
 from app.domain.conditions import Conditions
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
-from app.domain.handlers import SECRET_RULE, HandlerDefinition, HandlerView, is_secret
+from app.domain.handlers import SECRET_RULE, SECRETS_LOST, HandlerDefinition, HandlerView, is_secret
 from app.domain.names import NAME_RULE, is_name
 from app.domain.outcomes import Answer, NoAnswer
 from app.domain.schemas import example_of
@@ -53,12 +53,14 @@ async def put(
     *,
     owner: str | None = None,
 ) -> Saved:
-    """Create or replace. Absent fields return to their defaults; secret and owner (unless given) and enabledness survive.
+    """Create or replace. Absent fields return to their defaults; secret and owner (unless given) and enabledness survive. A secret
+    that cannot be read is replaced by a new one.
 
     Raises Refusal: invalid, egress_denied, etag_mismatch.
     """
     caller.require("manage")
     check(core, name, definition, secret)
+    renewed = None
     async with core.db.begin(caller.tenant_id) as connection:
         while True:
             handler_id = await handlers.id_of(connection, caller.tenant_id, name)
@@ -75,7 +77,10 @@ async def put(
             if before is None:
                 continue  # somebody else has deleted it meanwhile
             conditions.check(before.etag)
-            if definition != before.view.definition:
+            lost = before.view.secrets_lost
+            if lost and secret is None:
+                secret = renewed = new_secret()
+            if lost or definition != before.view.definition:
                 await handlers.replace_definition(connection, core.vault, handler_id, definition)
             if secret is not None and secret != before.secret:
                 await handlers.replace_secret(connection, core.vault, handler_id, secret, 0)
@@ -87,7 +92,7 @@ async def put(
             assert after is not None, "its lock is held"
             break
     core.signals.stir()
-    return Saved(_shown(after), after.etag, False, None)
+    return Saved(_shown(after), after.etag, False, renewed)
 
 
 def _queues_see(definition: HandlerDefinition) -> tuple[object, ...]:
@@ -132,7 +137,13 @@ async def get(core: Core, caller: Caller, name: str) -> tuple[HandlerView, str]:
     """The handler and its ETag. Raises Refusal (handler_not_found)."""
     caller.require("use")
     row = await _read(core, caller, name)
+    _say_lost(caller, row)
     return _shown(row), row.etag
+
+
+def _say_lost(caller: Caller, row: HandlerRow) -> None:
+    if row.view.secrets_lost:
+        events.emit(log, events.HANDLER_SECRETS_LOST, tenant=caller.tenant, handler=row.view.name)
 
 
 async def _read(core: Core, caller: Caller, name: str) -> HandlerRow:
@@ -149,6 +160,8 @@ async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -
     caller.require("use")
     async with core.db.begin(caller.tenant_id) as connection:
         rows = await handlers.list_page(connection, core.vault, caller.tenant_id, after, limit + 1)
+    for row in rows[:limit]:
+        _say_lost(caller, row)
     return [_shown(row) for row in rows[:limit]], len(rows) > limit
 
 
@@ -214,6 +227,8 @@ async def rotate_secret(core: Core, caller: Caller, name: str, overlap_seconds: 
     secret = new_secret()
     async with core.db.begin(caller.tenant_id) as connection:
         row = await _locked(core, connection, caller, name)
+        if row.view.secrets_lost:  # a new secret would not bring back the headers
+            raise Refusal("invalid", SECRETS_LOST)
         await handlers.replace_secret(connection, core.vault, row.id, secret, overlap_seconds)
     return secret
 
@@ -250,7 +265,8 @@ async def test(core: Core, caller: Caller, name: str, payload: bytes | None) -> 
         handler_headers=target.headers,
     )
     begun = time.monotonic()
-    answer = await deliver(core.transport, call, now)
+    lost = NoAnswer("failed", SECRETS_LOST) if target.secrets_lost else None
+    answer = lost or await deliver(core.transport, call, now)
     return {
         "sent": {
             "url": call.url,

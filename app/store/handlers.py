@@ -5,6 +5,7 @@ advisory lock shared, so what was read under it is what they go by from the comm
 """
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,7 +18,7 @@ from app.domain.handlers import HandlerDefinition, HandlerView, handler_etag
 from app.domain.queues import MAX_RETENTION_DAYS
 from app.store.db import Database, Reader
 from app.store.tables import handlers, queues
-from app.store.vault import Vault
+from app.store.vault import Vault, VaultError
 
 REMEMBERED_DAYS = 2 * MAX_RETENTION_DAYS
 """Longer than anything of a deleted handler or queue can be read in history."""
@@ -52,6 +53,8 @@ class Target:
     previous_until: datetime | None
     """The instant after which the second secret signs no longer."""
     limited: bool
+    secrets_lost: bool
+    """Its sealed parts do not open: without headers and secrets nothing is to be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,8 @@ class HandlerRow:
     id: int
     etag: str
     view: HandlerView
-    secret: str = field(repr=False)
+    secret: str | None = field(repr=False)
+    """None: it does not open."""
 
 
 async def load_target(db: Reader, vault: Vault, handler_id: int) -> Target | None:
@@ -88,18 +92,23 @@ async def load_target(db: Reader, vault: Vault, handler_id: int) -> Target | Non
     if not rows:
         return None
     (row,) = rows
-    secrets = (row["sealed_secret"],) if row["previous"] is None else (row["sealed_secret"], row["previous"])
+    headers, secret = _open(vault, handler_id, row["sealed_headers"], row["sealed_secret"])
+    secrets = [secret] if secret is not None else []
+    if secret is not None and row["previous"] is not None:
+        with suppress(VaultError):  # the present one is enough
+            secrets.append(vault.open(row["previous"], _secret_context(handler_id)))
     return Target(
         id=row["id"],
         version=row["version"],
         name=row["name"],
         url=row["url"],
         timeout_seconds=row["timeout_seconds"],
-        headers=_open_headers(vault, row["id"], row["sealed_headers"]),
+        headers=headers,
         fatal_statuses=frozenset(row["fatal_statuses"]),
-        secrets=tuple(vault.open(sealed, _secret_context(handler_id)) for sealed in secrets),
+        secrets=tuple(secrets),
         previous_until=row["previous_until"],
         limited=row["limited"],
+        secrets_lost=secret is None,
     )
 
 
@@ -306,10 +315,11 @@ def _plain_columns(definition: HandlerDefinition) -> dict[str, Any]:
 
 
 def _stored(vault: Vault, row: Row[Any]) -> HandlerRow:
+    headers, secret = _open(vault, row.id, row.sealed_headers, row.sealed_secret)
     definition = HandlerDefinition(
         url=row.url,
         timeout_seconds=row.timeout_seconds,
-        headers=_open_headers(vault, row.id, row.sealed_headers),
+        headers=headers,
         max_concurrency=row.max_concurrency,
         fatal_statuses=tuple(row.fatal_statuses),
         description=row.description,
@@ -322,9 +332,10 @@ def _stored(vault: Vault, row: Row[Any]) -> HandlerRow:
         enabled=row.enabled,
         disabled_at=row.disabled_at,
         disabled_reason=row.disabled_reason,
+        secrets_lost=secret is None,
         owner=row.owner,
     )
-    return HandlerRow(row.id, row.etag, view, vault.open(row.sealed_secret, _secret_context(row.id)))
+    return HandlerRow(row.id, row.etag, view, secret)
 
 
 def _secret_context(handler_id: int) -> str:
@@ -340,6 +351,11 @@ def _seal_headers(vault: Vault, handler_id: int, headers: dict[str, str]) -> byt
     return vault.seal(json.dumps(headers), _headers_context(handler_id))
 
 
-def _open_headers(vault: Vault, handler_id: int, sealed: bytes) -> dict[str, str]:
-    opened: dict[str, str] = json.loads(vault.open(sealed, _headers_context(handler_id)))
-    return opened
+def _open(vault: Vault, handler_id: int, headers: bytes, secret: bytes) -> tuple[dict[str, str], str | None]:
+    """Without headers and secret where one of them does not open: one handler that is damaged, or was restored from a database
+    with another key, is in no other's way."""
+    try:
+        opened: dict[str, str] = json.loads(vault.open(headers, _headers_context(handler_id)))
+        return opened, vault.open(secret, _secret_context(handler_id))
+    except VaultError:
+        return {}, None

@@ -32,7 +32,7 @@ class Vault:
         """Raises VaultError for a value that was changed or sealed for another context."""
         try:
             return self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], context.encode()).decode()
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # ValueError: it is too short to be anything
             raise VaultError("a sealed value does not open: it was changed, or moved from another row") from None
 
 

@@ -136,6 +136,9 @@ SCHEDULE_FAILED = _event(
 )
 SCHEDULE_PAUSED = _event("schedule_paused", WARNING, "A schedule has paused itself.", "schedule", "reason")
 BATCH_COMPLETED = _event("batch_completed", DEBUG, "All tasks of a batch have ended.", "batch")
+HANDLER_SECRETS_LOST = _event(
+    "handler_secrets_lost", ERROR, "A handler's headers and secret do not open: its deliveries fail.", "handler"
+)
 HANDLER_DISABLED = _event("handler_disabled", WARNING, "A handler said 410: its tasks wait.", "handler", "reason")
 
 # Housekeeping

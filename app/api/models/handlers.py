@@ -61,6 +61,11 @@ class HandlerOut(ResponseBody):
     enabled: bool
     disabled_at: Instant | None
     disabled_reason: str | None
+    secrets_lost: bool = Field(
+        False,
+        exclude_if=lambda lost: not lost,
+        description="Its headers and signing secret cannot be read: deliveries fail until it is PUT again, with its headers.",
+    )
     created_at: Instant
     updated_at: Instant
     owner: Owner = None
@@ -79,6 +84,7 @@ class HandlerOut(ResponseBody):
             enabled=view.enabled,
             disabled_at=view.disabled_at,
             disabled_reason=view.disabled_reason,
+            secrets_lost=view.secrets_lost,
             created_at=view.created_at,
             updated_at=view.updated_at,
             owner=view.owner,
