@@ -29,7 +29,7 @@ from app.service.firing import Definitions
 from app.service.lanes import Lane
 from app.service.leases import LeaseDesk
 from app.settings import Settings, SettingsError
-from app.store import examination, migrations, tenants
+from app.store import examination, migrations, partitions, tenants
 from app.store.clock import Clock
 from app.store.db import Busy, Database, Refused, Unavailable, Unsuitable
 from app.store.outage import Outage
@@ -377,9 +377,10 @@ async def serve(settings: Settings) -> int:
 
 
 async def migrate(settings: Settings) -> None:
-    """Only bring the schema up to date."""
-    async with database(settings, patient=True):
-        pass
+    """Bring the schema up to date, and the days of history, which replicas of a lesser role cannot drop."""
+    async with database(settings, patient=True) as db:
+        await partitions.ensure_ahead(db)
+        await partitions.drop_expired(db)
 
 
 @asynccontextmanager

@@ -20,8 +20,8 @@ class Housekeeping:
         self._scheduler = AsyncIOScheduler(timezone="UTC")
 
     async def start(self) -> None:
-        """Room in history is made before anything can end; the rest waits for its hour."""
-        await _make_partitions(self._core.db)
+        """Room in history is made before anything can end, if it can be; the rest waits for its hour."""
+        await self._try("partitions", _make_partitions)
         self._every(3600, "partitions", _make_partitions)
         self._every(3600, "expired partitions", _drop_partitions)
         self._every(60, "idempotency keys", pruning.idempotency_keys)
@@ -34,25 +34,26 @@ class Housekeeping:
         self._scheduler.start()
 
     def _every(self, seconds: int, name: str, chore: Callable[..., Awaitable[object]]) -> None:
-        async def run() -> None:
-            try:
-                await chore(self._core.db)
-            except Busy as error:
-                events.emit(log, events.JOB_FAILED, job=name, error=str(error))
-            except Unavailable:
-                pass  # the database says so itself, once an outage
-            except Exception as error:
-                events.emit(log, events.JOB_FAILED, job=name, exc_info=error)
-
         self._scheduler.add_job(
-            run,
+            self._try,
             "interval",
+            (name, chore),
             seconds=seconds,
             jitter=seconds // 10,
             coalesce=True,
             max_instances=1,
             misfire_grace_time=None,
         )
+
+    async def _try(self, name: str, chore: Callable[..., Awaitable[object]]) -> None:
+        try:
+            await chore(self._core.db)
+        except Busy as error:
+            events.emit(log, events.JOB_FAILED, job=name, error=str(error))
+        except Unavailable:
+            pass  # the database says so itself, once an outage
+        except Exception as error:
+            events.emit(log, events.JOB_FAILED, job=name, exc_info=error)
 
     def stop(self) -> None:
         self._scheduler.shutdown(wait=False)

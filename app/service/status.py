@@ -11,8 +11,9 @@ from app.domain.instants import format_instant
 from app.domain.plurals import are, counted
 from app.domain.tasks import NO_WORKER_SECONDS
 from app.service.context import Core
-from app.store import replicas, room, schedules, stats
+from app.store import partitions, replicas, room, schedules, stats
 from app.store.db import Database
+from app.store.partitions import MARGIN_DAYS, Reach
 from app.store.replicas import ALIVE_SECONDS, ReplicaRow
 from app.store.schedules import ScheduleHealth
 from app.store.stats import DatabaseHealth, QueueOverview
@@ -24,6 +25,8 @@ from app.version import VERSION
 OLD_XMIN_SECONDS = 300.0
 """A transaction this old keeps vacuum from cleaning up after every task since."""
 FULL_CONNECTIONS_SHARE = 0.9
+LATE_DAYS = 2
+"""How long the hourly jobs of history may fail before that is an alarm."""
 MAX_SCHEDULES = 1000
 """Shown one by one; of more than these only those that need attention."""
 
@@ -46,6 +49,7 @@ async def status(core: Core) -> dict[str, Any]:
     alive = await replicas.list_recent(reads)
     due = await schedules.health(reads, MAX_SCHEDULES)
     limits = await room.read_limits(reads)
+    reach = await partitions.reach(reads)
     return {
         "version": VERSION,
         "replicas": [_replica(row) for row in alive],
@@ -53,6 +57,7 @@ async def status(core: Core) -> dict[str, Any]:
         "schedules": [_schedule(row) for row in due],
         "database": asdict(health),
         "alarms": [
+            *_partition_alarms(reach),
             *_database_alarms(health),
             *_connection_alarms(limits, alive),
             *_alarms(queues, alive),
@@ -251,6 +256,22 @@ def _connection_alarms(limits: Sequence[Limit], alive: Sequence[ReplicaRow]) -> 
                 f"{replica.connections_wanted}: make room in the database, then restart it",
                 "replica": replica.name,
             }
+
+
+def _partition_alarms(reach: Reach) -> Iterator[Alarm]:
+    if reach.ahead < reach.needed + MARGIN_DAYS - LATE_DAYS:
+        yield {
+            "code": "partitions_short",
+            "message": f"history reaches {counted(max(reach.ahead, 0), 'day')} ahead, and tasks are kept for up to "
+            f"{reach.needed}: no replica has made new days lately (job_failed in the log says why); run `sluice migrate` as the "
+            "owner of the schema before tasks cannot end",
+        }
+    if reach.left_over > LATE_DAYS:
+        yield {
+            "code": "partitions_left",
+            "message": f"{counted(reach.left_over, 'day')} of history that have passed are still there: replicas drop them if their "
+            "role owns the schema; else run `sluice migrate` every day as the one that does",
+        }
 
 
 def _queue_alarm(row: QueueOverview, code: str, message: str) -> Alarm:

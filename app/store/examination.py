@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from app.store.db import Unsuitable, connected, translated
+from app.store.migrations import GRANT
 from app.store.session import BorrowedConnection
 
-OLDEST_MAJOR = 14
+OLDEST_MAJOR = 15
 LOOKS = 3
 """How often a session is asked once more; a pooler that hands server processes out in turn has come to another by then."""
 PROBE_CHANNEL = "sluice_probe"
@@ -22,13 +23,17 @@ HEARD_SECONDS = 5.0
 
 _PROCESS = "select pg_catalog.pg_backend_pid()"
 _LACKING = """
-select string_agg(c.relname, ', ' order by c.relname) as tables, current_user as role
-from pg_class c
-where c.relnamespace = 'sluice'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition
-  and c.relname <> 'alembic_version'
-  and not (has_schema_privilege(c.relnamespace, 'usage')
-           and has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
-           and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete'))
+select string_agg(name, ', ' order by name) as names, current_user as role
+from (
+  select c.relname as name from pg_class c
+  where c.relnamespace = 'sluice'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition
+    and c.relname <> 'alembic_version'
+    and not (has_schema_privilege(c.relnamespace, 'usage')
+             and has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
+             and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete'))
+  union all
+  select p.proname from pg_proc p
+  where p.pronamespace = 'sluice'::regnamespace and not has_function_privilege(p.oid, 'execute')) lacking
 """
 
 
@@ -125,10 +130,5 @@ async def examine_rights(dsn: str) -> None:
     """That this role may use all that is in the schema, once it stands. Raises Unsuitable, Unavailable."""
     async with translated(), connected(dsn, BorrowedConnection) as connection, connection.transaction():
         lacking = await connection.fetchrow(_LACKING)
-    if lacking["tables"] is not None:
-        role = lacking["role"]
-        raise Unsuitable(
-            f"role {role} lacks rights on {lacking['tables']} of the schema sluice. As its owner: grant usage on schema sluice to "
-            f'"{role}"; grant select, insert, update, delete on all tables in schema sluice to "{role}"; '
-            "(docs/guides/postgres.md has the rest)"
-        )
+    if lacking["names"] is not None:
+        raise Unsuitable(f"role {lacking['role']} may not use all of the schema sluice ({lacking['names']}): {GRANT}")

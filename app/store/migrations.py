@@ -22,6 +22,13 @@ SCRIPTS = (HERE / "alembic", HERE.parents[1] / "alembic")
 """Where the migrations are: in a wheel, or beside app/ in a checkout."""
 
 
+GUIDE = "docs/guides/postgres.md has the lines"
+GRANT = (
+    "as its owner, grant usage on it, select, insert, update, delete on all its tables, and execute on all its functions "
+    f"({GUIDE})"
+)
+
+
 class SchemaMismatch(Exception):
     """The schema in the database is one this release cannot run on."""
 
@@ -45,9 +52,10 @@ async def schema_version(connection: asyncpg.Connection) -> int:
 async def migrate(dsn: str) -> bool:
     """Bring the schema to this release's version; True when it had to do something. Needs a session of its own, never a transaction
     pooler. Raises Unavailable (another replica has been migrating for two minutes, too), SchemaMismatch, Unsuitable (rights)."""
+    version = None
     try:
         async with translated(), connected(dsn, statement_timeout="0") as connection:
-            if await schema_version(connection) >= SCHEMA_VERSION:
+            if (version := await schema_version(connection)) >= SCHEMA_VERSION:
                 return False
             async with asyncio.timeout(LOCK_SECONDS):
                 while not await connection.fetchval("select pg_try_advisory_lock($1)", MIGRATION_LOCK):
@@ -64,8 +72,10 @@ async def migrate(dsn: str) -> bool:
         if not isinstance(cause, asyncpg.InsufficientPrivilegeError):
             raise
         raise Unsuitable(
-            f"this role cannot bring the schema to version {SCHEMA_VERSION} ({cause}): run `sluice migrate` as the role that owns "
-            "the schema sluice, or let this one own it (docs/guides/postgres.md has the lines)"
+            f"this role may not use the schema sluice ({cause}): {GRANT}"
+            if version is None
+            else f"this role may not bring the schema sluice from version {version} to {SCHEMA_VERSION} ({cause}): run "
+            f"`sluice migrate` as the role that owns it, or let this one own it ({GUIDE})"
         ) from error
 
 

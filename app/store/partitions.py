@@ -1,9 +1,11 @@
 """The days of history: made ahead, dropped when they have passed.
 
 Ahead: from today to the longest that any queue keeps a task, and a week more, so that a week without the daily job breaks
-nothing. Made by CREATE TABLE LIKE and ATTACH (ensure_partitions_v1), which wait behind no reader.
+nothing. Made by CREATE TABLE LIKE and ATTACH (ensure_partitions_v1), which wait behind no reader. Every role that serves may have
+them made: the function runs as the owner of the tables.
 
-Dropped, one day at a time, on a connection of its own:
+Dropped, one day at a time, on a connection of its own, and by a role that owns the tables alone, for DETACH CONCURRENTLY can be
+in no function (where replicas serve with less, `sluice migrate` drops):
 1. One replica at a time: a session advisory lock, tried and never waited for.
 2. A day has passed when it ended an hour ago, so that a statement begun before midnight still finds its partition.
 3. A detach left half done (its replica died, or a reader outlasted lock_timeout) is finished first: one pending detach
@@ -13,6 +15,7 @@ Dropped, one day at a time, on a connection of its own:
 """
 
 from contextlib import suppress
+from dataclasses import dataclass
 
 import asyncpg
 
@@ -28,6 +31,19 @@ _LONGEST = """
 select coalesce(max(greatest(succeeded_days, cancelled_days, dead_days, idempotency_seconds / 86400)), 0)
 from sluice.queues where deleted_at is null
 """
+# Days from today on that both histories have without a gap, and days that have passed and are still there.
+_REACH = """
+select coalesce(min(d) - 1, $1) as ahead,
+       (select count(distinct right(c.relname, 8)) from pg_class c
+        where c.relnamespace = 'sluice'::regnamespace and c.relkind = 'r' and c.relname ~ '^(task|attempt)_history_\\d{8}$'
+          and right(c.relname, 8) < to_char(t.today, 'YYYYMMDD')) as left_over
+from (select (clock_timestamp() at time zone 'UTC')::date as today) t
+left join generate_series(0, $1::integer) d
+  on to_regclass('sluice.task_history_' || to_char(t.today + d, 'YYYYMMDD')) is null
+  or to_regclass('sluice.attempt_history_' || to_char(t.today + d, 'YYYYMMDD')) is null
+group by t.today
+"""
+_MAY_DROP = "select pg_has_role(relowner, 'usage') from pg_class where oid = 'sluice.task_history'::regclass"
 _PASSED = """
 select p.parent, c.relname as name, i.inhrelid is not null as attached, coalesce(i.inhdetachpending, false) as pending
 from (values ('task_history'), ('attempt_history')) p(parent)
@@ -58,9 +74,28 @@ async def ensure_ahead(db: Reader) -> int:
     return await ensure(db, _horizon(float(await db.fetchval(_LONGEST))))
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far history reaches, in days from today."""
+
+    ahead: int
+    needed: int
+    """What ends today may be kept this long."""
+    left_over: int
+    """Days that have passed and were not dropped."""
+
+
+async def reach(db: Reader) -> Reach:
+    needed = _horizon(float(await db.fetchval(_LONGEST)))
+    (row,) = await db.fetch(_REACH, needed)
+    return Reach(row["ahead"], needed - MARGIN_DAYS, row["left_over"])
+
+
 async def drop_expired(db: Database) -> int:
-    """Drop the days that have passed; how many tables went. Raises Unavailable."""
+    """Drop the days that have passed, if this role may; how many tables went. Raises Unavailable."""
     async with translated(), connected(db.direct_dsn, lock_timeout=str(LOCK_TIMEOUT_MS)) as connection:
+        if not await connection.fetchval(_MAY_DROP):
+            return 0
         if not await connection.fetchval("select pg_try_advisory_lock(5157004, 2)"):
             return 0
         dropped = 0

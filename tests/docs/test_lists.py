@@ -19,6 +19,7 @@ from app.domain.cron import Dst
 from app.domain.firing import Cause, Overlap
 from app.domain.schedules import CatchUpMode
 from app.domain.tasks import Outcome, Reason, State, WaitingFor
+from app.store.addresses import DROPPED, TAKEN
 from tests.docs.pages import ROOT
 from tests.handlers import Handler
 
@@ -56,6 +57,7 @@ def plain(page: Path, head: str) -> set[str]:
         (SCHEDULES, "| `mode` |", set(get_args(CatchUpMode))),
         (SCHEDULES, "| `outcome` |", set(get_args(schedules.Outcome))),
         (DOCS / "reference" / "daylight-saving.md", "| `dst` |", set(get_args(Dst))),
+        (DOCS / "guides" / "postgres.md", "| parameter |", TAKEN | DROPPED.keys() | {"gssencmode", "ssl"}),
     ],
     ids=lambda value: getattr(value, "stem", value) if isinstance(value, str | Path) else "",
 )
