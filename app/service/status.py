@@ -269,8 +269,8 @@ def _partition_alarms(reach: Reach) -> Iterator[Alarm]:
     if reach.left_over > LATE_DAYS:
         yield {
             "code": "partitions_left",
-            "message": f"{counted(reach.left_over, 'day')} of history that have passed are still there: replicas drop them if their "
-            "role owns the schema; else run `sluice migrate` every day as the one that does",
+            "message": f"{counted(reach.left_over, 'day')} of history that have passed are still there: replicas drop them if "
+            "their role owns the schema; else run `sluice migrate` every day as the one that does",
         }
 
 
