@@ -89,9 +89,9 @@ async def test_the_handler_may_be_called_at_its_private_address(
     settings = settings_of(monkeypatch, replica_environment())
     policy = EgressPolicy(settings.egress, resolver=resolver)
     port = services["handler"]["environment"]["PORT"]
-    assert await policy.vet(check_url(f"http://handler:{port}/")) == ("172.20.0.5",)
-    with pytest.raises(Exception, match="not a public address"):
-        await policy.vet(check_url("http://postgres:5432/"))
+    assert await policy.vet(check_url(f"http://handler:{port}/"), "default") == ("172.20.0.5",)
+    with pytest.raises(Exception, match="may not be called"):
+        await policy.vet(check_url("http://postgres:5432/"), "default")
 
 
 def test_ports_agree(services: dict[str, Any]) -> None:
