@@ -112,6 +112,7 @@ async def enqueue(
     caller.require("use")
     incoming = TraceContext.parse(*trace) if trace is not None else None
     lookups = core.db.lookups(caller.tenant_id)
+    held = None
     with core.tracing.enqueue(queue, caller.tenant, incoming) as span:
         for tried in range(LOOKUPS):
             if tried:
@@ -131,13 +132,19 @@ async def enqueue(
                     if view is not None:
                         return Enqueued(False, admitted.task_id, msgspec.json.encode(view))
                 case "held":
-                    view = await views.find_task(lookups, caller.tenant_id, admitted.task_id)
-                    if view is not None and view.state in UNFINISHED:
-                        return Enqueued(False, admitted.task_id, msgspec.json.encode(view), held=True)
+                    view = await views.find_task(lookups, caller.tenant_id, admitted.task_id, even_past=True)
+                    if view is not None:
+                        held = Enqueued(False, admitted.task_id, msgspec.json.encode(view), held=True)
+                        if view.state in UNFINISHED:
+                            return held
+                    # it has ended since: there may be room for this one
                 case verdict:
                     if (refusal := refusal_of(verdict, queue, request)) is not None:
                         raise refusal
                     core.queue_cache.pop((caller.tenant_id, queue), None)
+    if held is not None:
+        # a hot key is taken again by others each time: this one was unfinished when it stood in the way
+        return held
     raise keeps_changing(queue)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from app.domain.errors import Refusal
 from app.store.db import Reader
 
 
@@ -57,14 +58,21 @@ async def enqueue(
     What is created joins the batch; if that takes no more, all of the group is `batch_sealed`.
 
     `entries` are in the order of `lock_order`. A group that met another over a unique key has written nothing: it is run
-    again, and finds the task that was faster.
+    again, and finds the task that was faster. Raises Refusal (unavailable) where others were faster each time, Unavailable.
     """
     for _ in range(COLLISIONS):
         try:
             return await _enqueue(db, group_id, entries, atomic, batch_id)
         except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):
             continue
-    return await _enqueue(db, group_id, entries, atomic, batch_id)
+    try:
+        return await _enqueue(db, group_id, entries, atomic, batch_id)
+    except asyncpg.UniqueViolationError as error:
+        if error.constraint_name != "tasks_unique_key":
+            raise
+        raise Refusal(
+            "unavailable", "too many others take the same unique_key; try again", retry_after_seconds=1
+        ) from error
 
 
 def lock_order(entries: Sequence[Entry]) -> Sequence[Entry]:

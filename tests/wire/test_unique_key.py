@@ -2,8 +2,11 @@
 
 import asyncio
 
+import asyncpg
+import httpx2
 import pytest
 
+from app.store import tasks
 from tests.handlers import Handler, Reply
 from tests.wire.api import Api, good, problem
 
@@ -53,6 +56,36 @@ async def test_racing_enqueues_of_one_unique_key_make_one_task(api: Api, other: 
         )
         assert sorted(reply.status_code for reply in replies) == [200] * 19 + [201]
         assert len({reply.json()["id"] for reply in replies}) == 1
+
+
+async def test_a_hot_unique_key_always_has_an_answer(api: Api, other: Api, handler: Handler) -> None:
+    """Whom it is held for may have ended, and another may hold it, each time one looks."""
+    queue = await api.queue_to(handler.url)
+
+    async def poster(n: int) -> list[httpx2.Response]:
+        body = {"payload": n, "unique_key": "hot"}
+        return [await (api, other)[n % 2].post(f"/queues/{queue}/tasks", json=body) for _ in range(10)]
+
+    replies = [reply for some in await asyncio.gather(*map(poster, range(24))) for reply in some]
+    assert {reply.status_code for reply in replies} == {200, 201}, [r.text for r in replies if r.status_code > 201][:1]
+    made = {reply.json()["id"] for reply in replies if reply.status_code == 201}
+    for reply in replies:
+        if reply.status_code == 200:
+            assert reply.headers["unique-held"] == "true" and reply.json()["id"] in made
+
+
+async def test_an_enqueue_that_loses_every_race_for_its_unique_key_is_told_to_come_again(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = await api.queue()
+    beaten = asyncpg.UniqueViolationError("duplicate key")
+    beaten.constraint_name = "tasks_unique_key"
+
+    async def lose(*_: object) -> None:
+        raise beaten
+
+    monkeypatch.setattr(tasks, "_enqueue", lose)
+    problem(await api.post(f"/queues/{queue}/tasks", json={"payload": 1, "unique_key": "u"}), 503, "unavailable")
 
 
 async def test_racing_bulk_requests_over_the_same_unique_keys_make_each_once(api: Api, other: Api) -> None:
