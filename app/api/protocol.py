@@ -8,7 +8,6 @@ connection is closed. A client that does not read its answers is cut off.
 """
 
 import asyncio
-from collections.abc import Callable
 from enum import Enum
 from types import SimpleNamespace
 from typing import Any, cast
@@ -70,15 +69,14 @@ class EdgeServerConfig(Config):
 
 class Corked:
     """A transport that sends what is written in one turn of the loop as one: uvicorn writes head and body apart, and each
-    write is a system call. Closed, it waits only so long for a client that does not read."""
+    write is a system call. Closed, it lets a client finish that still sends, and waits only so long for one that does not
+    read."""
 
-    __slots__ = ("_loop", "_parts", "_resumed", "_transport", "is_closing")
+    __slots__ = ("_loop", "_parts", "_protocol", "_transport", "is_closing")
 
-    def __init__(
-        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, resumed: Callable[[], None]
-    ) -> None:
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, protocol: "EdgeProtocol") -> None:
         self._transport = transport
-        self._resumed = resumed
+        self._protocol = protocol
         self.is_closing = transport.is_closing
         self._loop = loop
         self._parts: list[bytes] = []
@@ -96,11 +94,14 @@ class Corked:
                 self._transport.write(data)
 
     def resume_reading(self) -> None:
-        self._resumed()
+        self._protocol.start_clock()
         self._transport.resume_reading()
 
     def close(self) -> None:
         self._flush()
+        if not self.is_closing() and self._protocol.lingers():
+            self._transport.write_eof()
+            return
         if not self.is_closing() and self._transport.get_write_buffer_size():
             self._loop.call_later(LINGER_SECONDS, self._transport.abort)
         self._transport.close()
@@ -140,10 +141,12 @@ class EdgeProtocol(HttpToolsProtocol):
         """Its head asks for another protocol."""
         self._deaf = False
         """Whatever else comes is not read: what is under way is answered, then the connection closed."""
+        self._lingering = False
+        """A close is not put off, or no longer: its last answer is out."""
         self._refusal: Refusal | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast(asyncio.Transport, Corked(transport, self.loop, self._start_clock)))
+        super().connection_made(cast(asyncio.Transport, Corked(transport, self.loop, self)))
         limit = self._admission.max_connections
         if len(self.connections) > limit and not self._admission.make_room():
             self._refuse(unavailable(f"the service has {limit} connections already"))
@@ -168,9 +171,18 @@ class EdgeProtocol(HttpToolsProtocol):
             self.cycle.body.clear()
         if self._phase is _Phase.BETWEEN:
             self._disarm()
-            self.transport.close()
+            self._close()
         else:
             self._refuse(unavailable("too many connections wait for the rest of a request"))
+
+    def shutdown(self) -> None:
+        self._lingering = True
+        super().shutdown()
+
+    def _close(self) -> None:
+        """Without waiting for a client that still sends."""
+        self._lingering = True
+        self.transport.close()
 
     def belongs_to(self, share: Share) -> None:
         self._share = share
@@ -211,7 +223,7 @@ class EdgeProtocol(HttpToolsProtocol):
         elif self.cycle.response_complete:
             self._drained_bytes += size
             if self._drained_bytes > MAX_DRAINED_BYTES:
-                self.transport.close()
+                self._close()
         if self._hold.size and self._hold.share is self._admission.strangers:
             self._admission.holds_part(self)
 
@@ -250,13 +262,13 @@ class EdgeProtocol(HttpToolsProtocol):
             self.expect_100_continue = self._hold.expects = True
 
     def on_headers_complete(self) -> None:
-        self._phase = _Phase.BODY
         if len(self.pipeline) >= MAX_PIPELINED:
             self._deaf = True
             self.pipeline[0][0].keep_alive = False  # the last that is answered; the client sends the others again
             self._hold.release()
             raise _Enough
         super().on_headers_complete()
+        self._phase = _Phase.BODY
 
     def on_body(self, body: bytes) -> None:
         self._unaccounted = 0
@@ -284,10 +296,20 @@ class EdgeProtocol(HttpToolsProtocol):
             self._admission.serves(self)
             cycle.more_body = False
             cycle.message_event.set()
+        elif self._lingering:
+            self.transport.close()
 
     def on_rest_complete(self) -> None:
         self._deaf = True
         self._complete()
+
+    def lingers(self) -> bool:
+        """Whether a close is put off, once: under a client that still sends its body it would reset the connection, and with it
+        would go the answer that says why. It is closed when the body has come, or its deadline."""
+        if self._lingering or self._phase is not _Phase.BODY or not self.cycle.response_complete:
+            return False
+        self._lingering = True
+        return True
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -328,12 +350,12 @@ class EdgeProtocol(HttpToolsProtocol):
         self._disarm()
         self._timed = (self._request, self._phase)
         if self._phase is _Phase.BODY:
-            self._start_clock()
+            self.start_clock()
             self._timer = self.loop.call_later(self.config.body_seconds, self._on_deadline)
         elif self._phase is _Phase.HEAD or self._is_idle():
             self._timer = self.loop.call_later(self.config.head_seconds, self._on_deadline)
 
-    def _start_clock(self) -> None:
+    def start_clock(self) -> None:
         """A body is waited for from now on: before, nobody did, or there was none."""
         self._armed_at = self.loop.time()
         self._body_bytes = 0
@@ -354,7 +376,7 @@ class EdgeProtocol(HttpToolsProtocol):
         if self.flow.read_paused:
             self._arm()
         elif self._phase is _Phase.BETWEEN or (self.cycle is not None and self.cycle.response_started):
-            self.transport.close()
+            self._close()
         elif self._phase is _Phase.HEAD:
             self._refuse(Refusal("request_timeout", f"the head did not arrive within {self.config.head_seconds:g} s"))
         else:
@@ -421,7 +443,7 @@ class EdgeProtocol(HttpToolsProtocol):
             }
             lines = [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
             self.transport.write(b"".join([STATUS_LINE[STATUS[refusal.code]], *lines, b"\r\n", body]))
-        self.transport.close()
+        self._close()
 
 
 class _Enough(Exception):

@@ -373,6 +373,35 @@ async def test_a_closed_connection_does_not_wait_for_ever_for_its_client(monkeyp
             await poll(lambda: not server.server_state.connections)
 
 
+@pytest.mark.parametrize("head", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nconnection: close\r\n"])
+async def test_a_client_that_still_sends_its_body_can_read_why_it_is_refused(head: bytes) -> None:
+    """Many clients read no answer before they have sent their request, and keep no connection."""
+    async with serving(edge()) as (server, port), connected(port) as client:
+        client.send(b"POST /queues/q/tasks " + head + b"host: a\r\ncontent-length: 20000000\r\n\r\n")
+        for _ in range(200):
+            client.send(b"x" * 100_000)
+            await client.writer.drain()
+        assert await client.problem() == (401, "unauthenticated")
+        assert await client.closed() == b""
+        await poll(lambda: not server.server_state.connections)
+
+
+@pytest.mark.parametrize("more", [b"", b"connection: close\r\n", b"expect: 100-continue\r\n"])
+async def test_a_refused_body_that_does_not_come_is_not_waited_for(more: bytes) -> None:
+    async with serving(edge(), body_seconds=0.2) as (server, port), connected(port) as client:
+        client.send(b"POST /queues/q/tasks HTTP/1.1\r\nhost: a\r\ncontent-length: 2000\r\n" + more + b"\r\nx")
+        assert await client.problem() == (401, "unauthenticated")
+        await poll(lambda: not server.server_state.connections)
+
+
+async def test_a_stop_waits_for_no_refused_body() -> None:
+    async with serving(edge()) as (server, port), connected(port) as client:
+        client.send(b"POST /queues/q/tasks HTTP/1.1\r\nhost: a\r\ncontent-length: 2000\r\n\r\nx")
+        assert await client.problem() == (401, "unauthenticated")
+        server.stop()
+        await poll(lambda: not server.server_state.connections)
+
+
 async def test_a_refused_body_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "MAX_DRAINED_BYTES", 1_000_000)
     async with serving(edge()) as (server, port), connected(port) as client:
