@@ -152,6 +152,7 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
 def _add_documents(application: FastAPI, edge: EdgeConfig, *, tasks: bool) -> None:
     """Open to all, and in no schema: they are the schema."""
     made: dict[str, Any] = {}
+    encoded: list[bytes] = []
 
     def schema() -> Mapping[str, Any]:
         if not made:
@@ -160,7 +161,9 @@ def _add_documents(application: FastAPI, edge: EdgeConfig, *, tasks: bool) -> No
         return made
 
     async def openapi_json(_request: Request) -> Response:
-        return json_reply(msgspec.json.encode(schema()))
+        if not encoded:
+            encoded.append(msgspec.json.encode(schema()))
+        return json_reply(encoded[0])
 
     async def docs(_request: Request) -> Response:
         return docs_page()

@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import pytest
 
 from app.domain.ids import make_api_key
 from app.main import create_key, revoke_key
+from app.service.context import STRANGERS
 from app.service.keys import create
 from app.settings import Settings
 from app.telemetry import events
@@ -186,6 +189,30 @@ async def test_the_bootstrap_key_operates_the_default_tenant(boss: Api) -> None:
     assert {"tenant": "default", "queue": queue} in [
         {name: row[name] for name in ("tenant", "queue")} for row in status["queues"]
     ]
+
+
+async def test_strangers_who_ask_wait_among_themselves(
+    guarded: Guarded, boss: Api, clients: list[httpx2.AsyncClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good(await boss.get("/limits"))
+    monkeypatch.setattr("app.service.keys.CACHE_SECONDS", 0.0)
+    good(await boss.get("/limits"))
+    monkeypatch.setattr("app.store.db.TURN_SECONDS", 0.2)
+    turns = guarded[0].sluice.core.db._lookup_turns
+    stranger = await as_(guarded, make_api_key().text, clients)
+    token = {"sluice-lease-token": str(uuid4())}
+    async with AsyncExitStack() as stack:
+        for _ in range(turns._share):
+            await stack.enter_async_context(turns.turn(STRANGERS))
+        problem(await stranger.get("/limits"), 503, "unavailable")
+        problem(await stranger.post(f"/tasks/{uuid4()}/release", headers=token), 503, "unavailable")
+        good(await boss.get("/limits"))
+        queue = await boss.queue()
+        await boss.enqueue(queue)
+        (task,) = good(await boss.post(f"/queues/{queue}/leases"))["tasks"]
+        token = {"sluice-lease-token": task["lease_token"]}
+        good(await stranger.post(f"/tasks/{task['id']}/complete", headers=token))
+    problem(await stranger.get("/limits"), 401, "unauthenticated")
 
 
 async def test_a_revoked_key_is_refused(guarded: Guarded, clients: list[httpx2.AsyncClient]) -> None:
