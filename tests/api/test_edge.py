@@ -21,6 +21,7 @@ from app.domain.views import AttemptView, LeasedTaskView, TaskView
 from app.service.handlers import Saved as SavedHandler
 from app.service.queues import Saved as SavedQueue
 from app.service.tasks import Enqueued
+from app.store.task_lists import TaskPage
 from app.store.tenants import TenantLimits
 from tests.api.edge import (
     KEYS,
@@ -63,7 +64,7 @@ def services(monkeypatch: pytest.MonkeyPatch) -> Services:
         "limits.put": TenantLimits(7, 9),
         "tasks.enqueue": created(),
         "tasks.get": Item(),
-        "tasks.list_page": ([Item()], True),
+        "tasks.list_page": TaskPage([Item()], TASK_ID),
         "tasks.attempts": ([Item(number=7)], True),
         "tasks.cancel": Item(),
         "tasks.retry": Item(),
