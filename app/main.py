@@ -176,6 +176,7 @@ async def build(settings: Settings, dsn: str, url: str, descriptors: Descriptors
         public_url=public_url,
         max_payload_bytes=settings.max_payload_bytes,
         schedule_grace_seconds=settings.schedule_grace_seconds,
+        max_definitions=settings.max_definitions,
     )
     core.schedules = Definitions()
     core.enqueueing = Lane(

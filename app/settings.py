@@ -115,6 +115,12 @@ class Settings(BaseSettings):
     max_payload_bytes: int = Field(
         1_048_576, ge=1_024, le=33_554_432, description="The largest payload of a task; larger ones get 413."
     )
+    max_definitions: int = Field(
+        10_000,
+        ge=1,
+        le=1_000_000,
+        description="How many queues a tenant may have; as many handlers, and as many schedules.",
+    )
     lease_seconds: float = Field(
         30.0, ge=5, le=3_600, description="How soon a dead replica's tasks run again; renewed every third of it."
     )

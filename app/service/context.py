@@ -111,6 +111,8 @@ class Core:
     public_url: str
     max_payload_bytes: int
     schedule_grace_seconds: float = 60.0
+    max_definitions: int = 10_000
+    """Of each kind, for each tenant."""
     signals: Signals = field(default_factory=Signals)
     ids: IdMaker = field(default_factory=IdMaker)
     keys: KeyCache = field(default_factory=KeyCache)

@@ -33,6 +33,7 @@ from app.domain.handlers import handler_etag
 from app.domain.queues import queue_etag
 from app.domain.schedules import ScheduleDefinition, parse_schedule, schedule_etag
 from app.service import handlers, limits, queues, schedules
+from app.service.caps import too_many
 from app.service.context import Caller, Core
 from app.service.limits import limits_etag
 from app.service.schemas import CheckBudget
@@ -156,6 +157,11 @@ async def _judge(core: Core, caller: Caller, document: Document, there: _There) 
             limits.check(document.limits.max_concurrency, there.limits)
         except Refusal as refusal:
             note(pointer("limits"), refusal)
+    for section in ("handlers", "queues", "schedules"):
+        rows, wanted = getattr(there, section), getattr(document, section) or {}
+        # what is pruned goes at the end
+        if wanted.keys() - rows.keys() and len(wanted.keys() | rows.keys()) > core.max_definitions:
+            refusals.append(too_many(section, core.max_definitions, pointer(section)))
     names = {"handlers": set(there.handlers), "queues": set(there.queues)}
     kept = {
         section: {name for name, row in getattr(there, section).items() if _owner(row) != document.owner}

@@ -18,8 +18,9 @@ from app.domain.handlers import SECRET_RULE, SECRETS_LOST, HandlerDefinition, Ha
 from app.domain.names import NAME_RULE, is_name
 from app.domain.outcomes import Answer, NoAnswer
 from app.domain.schemas import example_of
+from app.service.caps import too_many
 from app.service.context import Caller, Core
-from app.store import handlers, queues
+from app.store import handlers, queues, tenants
 from app.store.handlers import HandlerRow
 from app.telemetry import events
 from app.telemetry.logs import get_logger
@@ -60,38 +61,57 @@ async def put(
     """
     caller.require("manage")
     check(core, name, definition, secret)
-    renewed = None
-    async with core.db.begin(caller.tenant_id) as connection:
-        while True:
-            handler_id = await handlers.id_of(connection, caller.tenant_id, name)
-            if handler_id is None:
-                conditions.check(None)
-                made = None if secret is not None else new_secret()
-                new = secret or made or ""
-                row = await handlers.insert_new(connection, core.vault, caller.tenant_id, name, definition, new, owner)
-                if row is not None:
-                    return Saved(_shown(row), row.etag, True, made)
-                continue  # somebody else has created it meanwhile
-            await handlers.lock(connection, handler_id)
-            before = await handlers.read(connection, core.vault, handler_id)
-            if before is None:
-                continue  # somebody else has deleted it meanwhile
-            conditions.check(before.etag)
-            lost = before.view.secrets_lost
-            if lost and secret is None:
-                secret = renewed = new_secret()
-            if lost or definition != before.view.definition:
-                await handlers.replace_definition(connection, core.vault, handler_id, definition)
-            if secret is not None and secret != before.secret:
-                await handlers.replace_secret(connection, core.vault, handler_id, secret, 0)
-            if owner is not None:
-                await handlers.set_owner(connection, handler_id, owner)
-            if _queues_see(definition) != _queues_see(before.view.definition):
-                await queues.outdate_of_handler(connection, handler_id)
-            after = await handlers.read(connection, core.vault, handler_id)
-            assert after is not None, "its lock is held"
+    while True:
+        async with core.db.begin(caller.tenant_id) as connection:
+            saved = await _put(core, caller, connection, name, definition, secret, conditions, owner)
+        if saved is not None:
             break
-    core.signals.stir()
+    if not saved.created:
+        core.signals.stir()
+    return saved
+
+
+async def _put(
+    core: Core,
+    caller: Caller,
+    connection: Any,
+    name: str,
+    definition: HandlerDefinition,
+    secret: str | None,
+    conditions: Conditions,
+    owner: str | None,
+) -> Saved | None:
+    """None: to be tried again, for somebody else has created or deleted it meanwhile."""
+    handler_id = await handlers.id_of(connection, caller.tenant_id, name)
+    if handler_id is None:
+        conditions.check(None)
+        full = await tenants.is_full(connection, caller.tenant_id, "handlers", core.max_definitions)
+        if await handlers.id_of(connection, caller.tenant_id, name) is not None:
+            return None
+        if full:
+            raise too_many("handlers", core.max_definitions)
+        made = None if secret is not None else new_secret()
+        new = secret or made or ""
+        row = await handlers.insert_new(connection, core.vault, caller.tenant_id, name, definition, new, owner)
+        return None if row is None else Saved(_shown(row), row.etag, True, made)
+    await handlers.lock(connection, handler_id)
+    before = await handlers.read(connection, core.vault, handler_id)
+    if before is None:
+        return None
+    conditions.check(before.etag)
+    lost, renewed = before.view.secrets_lost, None
+    if lost and secret is None:
+        secret = renewed = new_secret()
+    if lost or definition != before.view.definition:
+        await handlers.replace_definition(connection, core.vault, handler_id, definition)
+    if secret is not None and secret != before.secret:
+        await handlers.replace_secret(connection, core.vault, handler_id, secret, 0)
+    if owner is not None:
+        await handlers.set_owner(connection, handler_id, owner)
+    if _queues_see(definition) != _queues_see(before.view.definition):
+        await queues.outdate_of_handler(connection, handler_id)
+    after = await handlers.read(connection, core.vault, handler_id)
+    assert after is not None, "its lock is held"
     return Saved(_shown(after), after.etag, False, renewed)
 
 

@@ -13,8 +13,9 @@ from app.domain.errors import FieldError, Refusal, invalid, invalid_field
 from app.domain.names import NAME_RULE, is_name
 from app.domain.queues import QueueDefinition, QueueView
 from app.service import stats as queue_stats
+from app.service.caps import too_many
 from app.service.context import Caller, Core
-from app.store import handlers, partitions, queues
+from app.store import handlers, partitions, queues, tenants
 from app.store.queues import StoredQueue
 
 
@@ -42,29 +43,49 @@ async def put(
     await check(core, caller, name, definition)
     # A task may end under the new retention as soon as it is written: its day must be there before.
     await partitions.ensure_for(core.db.changes(caller.tenant_id), definition)
-    async with core.db.begin(caller.tenant_id) as connection:
-        handler_id = await _held_handler(connection, caller, definition)
-        while True:
-            queue_id = await queues.id_of(connection, caller.tenant_id, name)
-            if queue_id is None:
-                conditions.check(None)
-                row = await queues.insert_new(connection, caller.tenant_id, name, definition, handler_id, owner)
-                if row is not None:
-                    return Saved(row.view, row.etag, True)
-                continue  # somebody else has created it meanwhile
-            await queues.lock(connection, queue_id)
-            before = await queues.read(connection, queue_id)
-            if before is None:
-                continue  # somebody else has deleted it meanwhile
-            conditions.check(before.etag)
-            if definition != before.view.definition:
-                await queues.replace_definition(connection, queue_id, definition, handler_id)
-            if owner is not None:
-                await queues.set_owner(connection, queue_id, owner)
-            after = await queues.read(connection, queue_id)
-            assert after is not None, "its lock is held"
+    while True:
+        async with core.db.begin(caller.tenant_id) as connection:
+            saved = await _put(core, caller, connection, name, definition, conditions, owner)
+        if saved is not None:
             break
-    core.signals.stir()
+    if not saved.created:
+        core.signals.stir()
+    return saved
+
+
+async def _put(
+    core: Core,
+    caller: Caller,
+    connection: Any,
+    name: str,
+    definition: QueueDefinition,
+    conditions: Conditions,
+    owner: str | None,
+) -> Saved | None:
+    """None: to be tried again, for somebody else has created or deleted it meanwhile."""
+    queue_id = await queues.id_of(connection, caller.tenant_id, name)
+    if queue_id is None:
+        conditions.check(None)
+        full = await tenants.is_full(connection, caller.tenant_id, "queues", core.max_definitions)
+        if await queues.id_of(connection, caller.tenant_id, name) is not None:
+            return None
+        if full:
+            raise too_many("queues", core.max_definitions)
+    handler_id = await _held_handler(connection, caller, definition)
+    if queue_id is None:
+        row = await queues.insert_new(connection, caller.tenant_id, name, definition, handler_id, owner)
+        return None if row is None else Saved(row.view, row.etag, True)
+    await queues.lock(connection, queue_id)
+    before = await queues.read(connection, queue_id)
+    if before is None:
+        return None
+    conditions.check(before.etag)
+    if definition != before.view.definition:
+        await queues.replace_definition(connection, queue_id, definition, handler_id)
+    if owner is not None:
+        await queues.set_owner(connection, queue_id, owner)
+    after = await queues.read(connection, queue_id)
+    assert after is not None, "its lock is held"
     return Saved(after.view, after.etag, False)
 
 

@@ -29,6 +29,7 @@ from app.domain.schedules import (
 )
 from app.domain.tasks import Enqueue
 from app.domain.zones import zone_of
+from app.service.caps import too_many
 from app.service.context import Caller, Core
 from app.service.firing import Change, announce, look_at, released
 from app.service.tasks import LOOKUP_SECONDS, LOOKUPS, check, named_queue
@@ -159,13 +160,19 @@ async def _put(
     columns = _columns(definition, named)
     change: Change | None = None
     async with core.db.changes(caller.tenant_id).transaction() as connection:
+        known = await schedules.find(connection, caller.tenant_id, name)
+        full = known is None and await schedules.is_full(connection, caller.tenant_id, core.max_definitions)
         if not await schedules.hold_named(connection, named.queues, named.handler_id):
             return None
         schedule_id = await schedules.lock(connection, caller.tenant_id, name)
         before = await schedules.find(connection, caller.tenant_id, name) if schedule_id else None
         conditions.check(before.etag if before else None)
         at = await schedules.now(connection)
+        if before is None and known is not None:
+            return None
         if before is None:
+            if full:
+                raise too_many("schedules", core.max_definitions)
             first = next(times_after(definition, at), None)
             state = ScheduleState.new(caller.tenant_id, caller.tenant, name, at)
             look = look_at(definition, state, first, at)

@@ -27,6 +27,8 @@ OLD_XMIN_SECONDS = 300.0
 FULL_CONNECTIONS_SHARE = 0.9
 LATE_DAYS = 2
 """How long the hourly jobs of history may fail before that is an alarm."""
+MAX_QUEUES = 1000
+"""Shown one by one; of more than these only those that hold tasks or are shut."""
 MAX_SCHEDULES = 1000
 """Shown one by one; of more than these only those that need attention."""
 
@@ -53,7 +55,7 @@ async def status(core: Core) -> dict[str, Any]:
     return {
         "version": VERSION,
         "replicas": [_replica(row) for row in alive],
-        "queues": [_queue(row) for row in queues],
+        "queues": [_queue(row) for row in queues if len(queues) <= MAX_QUEUES or _stirs(row)],
         "schedules": [_schedule(row) for row in due],
         "database": asdict(health),
         "alarms": [
@@ -133,6 +135,10 @@ def _replica(row: ReplicaRow) -> dict[str, Any]:
         "silent": row.silent_seconds > ALIVE_SECONDS,
         "database_connections": row.connections,
     }
+
+
+def _stirs(row: QueueOverview) -> bool:
+    return any(_depths(row).values()) or row.paused or row.handler_enabled is False
 
 
 def _queue(row: QueueOverview) -> dict[str, Any]:

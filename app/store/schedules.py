@@ -150,6 +150,17 @@ async def list_page(db: Reader, tenant_id: int, after: str | None, limit: int) -
     return [ScheduleRow(**dict(row.items())) for row in rows]
 
 
+async def is_full(connection: Reader, tenant_id: int, most: int) -> bool:
+    """As tenants.is_full, for schedules."""
+    await connection.fetch("select pg_advisory_xact_lock(5157008, $1)", tenant_id)
+    counted = await connection.fetchval(
+        "select count(*) from (select from sluice.schedules where tenant_id = $1 and deleted_at is null limit $2) d",
+        tenant_id,
+        most,
+    )
+    return int(counted) >= most
+
+
 async def lock(connection: Reader, tenant_id: int, name: str) -> int | None:
     """Held until the transaction ends; whatever is judged by is read in later statements."""
     rows = await connection.fetch(

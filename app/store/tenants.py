@@ -1,6 +1,7 @@
 """Tenants: who owns every row, and the limits over all queues of one."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from sqlalchemy import select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -9,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.store.db import Database
 from app.store.tables import tenants
 
+_LOCK_DEFINITIONS = text("select pg_advisory_xact_lock(5157008, (:id)::integer)")
 _LOCK = text("select pg_advisory_xact_lock(5157001, (:id)::integer)")
 
 
@@ -20,6 +22,17 @@ async def lock(connection: AsyncConnection, tenant_id: int) -> None:
 async def lock_row(connection: AsyncConnection, tenant_id: int) -> None:
     """Until the transaction ends nobody else does this."""
     await connection.execute(select(tenants.c.id).where(tenants.c.id == tenant_id).with_for_update(key_share=True))
+
+
+async def is_full(connection: AsyncConnection, tenant_id: int, kind: Literal["handlers", "queues"], most: int) -> bool:
+    """Whether the tenant has as many definitions of this kind as it may. Until the transaction ends nobody else adds one.
+
+    Taken before the locks of handlers and queues, and counted in a later statement.
+    """
+    await connection.execute(_LOCK_DEFINITIONS, {"id": tenant_id})
+    counted = f"select from sluice.{kind} where tenant_id = :id and deleted_at is null limit :most"
+    sql = text(f"select count(*) from ({counted}) d")  # noqa: S608  # ours
+    return int(await connection.scalar(sql, {"id": tenant_id, "most": most})) >= most
 
 
 async def id_of(db: Database, name: str) -> int:

@@ -8,6 +8,10 @@ there are hundreds of queues (0.25 ms a queue).
 
 Gauges of queues come from a snapshot that the pulse loop takes of the whole fleet: they say the same on every replica,
 so charts use `max by (queue)`. Counters and histograms are this process's own share: charts use `sum by (queue)`.
+
+A queue has series once it holds tasks or something happens to it, so that thousands of idle ones make no scrape large. Its
+gauges go when it has been empty for an hour and nothing has happened to it here; its counters and histograms stay as long as
+the queue does: a counter that vanished would come back lower.
 """
 
 import time
@@ -27,6 +31,8 @@ SECONDS: Final = (
 )
 SIZES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0)
 LAG_WINDOW_SECONDS: Final = 30.0
+QUIET_SECONDS: Final = 3600.0
+"""How long the gauges of a queue that has become empty are still shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,12 @@ class Definition:
         return self.name.removesuffix("_total")
 
 
-TASKS = Definition("sluice_tasks", "gauge", ("queue", "state", "tenant"), "Tasks by state, of the whole fleet.")
+TASKS = Definition(
+    "sluice_tasks",
+    "gauge",
+    ("queue", "state", "tenant"),
+    "Tasks by state, of the whole fleet; of queues that hold any, or have lately.",
+)
 OLDEST_READY = Definition(
     "sluice_oldest_ready_age_seconds",
     "gauge",
@@ -173,6 +184,9 @@ class Metrics:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._queues: dict[tuple[str, str], QueueMeter] = {}
         self._snapshot: Sequence[QueueSnapshot] = ()
+        self._held_at: dict[tuple[str, str], float] = {}
+        """When a queue was last seen to hold tasks."""
+        self._clock = clock
         self._schedules: Sequence[ScheduleSnapshot] = ()
         self._groups: dict[str, Histogram] = {}
         self._leases_lost = 0
@@ -215,8 +229,12 @@ class Metrics:
         A queue may be younger than the snapshot, so one that is missing is dropped only if nothing has happened to it
         since a snapshot that lacked it too.
         """
-        self._snapshot = rows
+        now = self._clock()
         alive = {(row.tenant, row.queue) for row in rows}
+        held = {key: at for key, at in self._held_at.items() if key in alive and now - at < QUIET_SECONDS}
+        self._held_at = held | {(row.tenant, row.queue): now for row in rows if any(row.tasks.values())}
+        shown = self._held_at.keys() | self._queues.keys()
+        self._snapshot = [row for row in rows if (row.tenant, row.queue) in shown]
         for key, meter in list(self._queues.items()):
             events = -1 if key in alive else meter.events()
             if key not in alive and meter.quiet_at == events:

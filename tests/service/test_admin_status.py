@@ -103,6 +103,18 @@ async def test_what_needs_an_operator_is_said_the_gravest_first(core: Core, call
     assert "disabled by request" in alarms[1]["message"] and "3 tasks" in alarms[2]["message"]
 
 
+async def test_of_too_many_queues_those_are_shown_that_hold_tasks_or_are_shut(
+    core: Core, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("busy", "idle", "shut"):
+        await queues.put(core, caller, name, QueueDefinition(), ANY)
+    await enqueue(core, caller, "busy")
+    await queues.pause(core, caller, "shut")
+    assert len((await status.status(core))["queues"]) == 3
+    monkeypatch.setattr(status, "MAX_QUEUES", 2)
+    assert [row["queue"] for row in (await status.status(core))["queues"]] == ["busy", "shut"]
+
+
 async def test_connections_that_run_short_are_an_alarm(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     await beat(core, core.replica.id, "roomy")
     assert "connections_short" not in await codes(core)

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.telemetry.metrics import DEFINITIONS, LAG_WINDOW_SECONDS, Metrics, QueueSnapshot, ScheduleSnapshot
+from app.telemetry.metrics import (
+    DEFINITIONS,
+    LAG_WINDOW_SECONDS,
+    QUIET_SECONDS,
+    Metrics,
+    QueueSnapshot,
+    ScheduleSnapshot,
+)
 
 GOLDEN = Path(__file__).parent / "metric_names.txt"
 
@@ -104,7 +111,7 @@ def test_a_start_before_its_time_counts_as_no_wait() -> None:
 
 
 def test_an_empty_queue_has_an_oldest_age_of_zero() -> None:
-    metrics = Metrics()
+    metrics = used()
     metrics.set_queue_snapshot([QueueSnapshot("default", "mail", {"ready": 0}, None)])
     assert value(metrics, "sluice_oldest_ready_age_seconds", queue="mail", tenant="default") == 0
 
@@ -140,6 +147,37 @@ def test_a_queue_younger_than_the_snapshot_keeps_its_counts() -> None:
     metrics.set_queue_snapshot([QueueSnapshot("default", "mail", {}, None)])
     metrics.set_queue_snapshot([])
     assert value(metrics, "sluice_attempts_total", outcome="succeeded", queue="mail", tenant="default") == 1
+
+
+def test_thousands_of_idle_queues_make_no_scrape_large() -> None:
+    metrics = used()
+    nothing = len(metrics.render()[0])
+    idle = [QueueSnapshot("default", f"idle-{n}", {"ready": 0, "dead": 0}, None) for n in range(20_000)]
+    metrics.set_queue_snapshot([*idle, QueueSnapshot("default", "mail", {"ready": 3, "dead": 1}, 1.5)])
+    assert len(metrics.render()[0]) == nothing
+
+
+def test_the_gauges_of_a_queue_that_has_emptied_are_shown_for_an_hour() -> None:
+    clock = Clock()
+    metrics = Metrics(clock)
+    metrics.set_queue_snapshot([QueueSnapshot("default", "mail", {"ready": 1}, 1.5)])
+    empty = [QueueSnapshot("default", "mail", {"ready": 0}, None)]
+    clock.now = QUIET_SECONDS - 1
+    metrics.set_queue_snapshot(empty)
+    assert value(metrics, "sluice_tasks", state="ready", queue="mail", tenant="default") == 0
+    clock.now = QUIET_SECONDS
+    metrics.set_queue_snapshot(empty)
+    assert b'queue="mail"' not in metrics.render()[0]
+
+
+def test_a_queue_that_something_has_happened_to_keeps_its_counters_and_gauges() -> None:
+    clock = Clock()
+    metrics = Metrics(clock)
+    metrics.attempt_ended("default", "mail", "succeeded", 1)
+    clock.now = 10 * QUIET_SECONDS
+    metrics.set_queue_snapshot([QueueSnapshot("default", "mail", {"ready": 0}, None)])
+    assert value(metrics, "sluice_attempts_total", outcome="succeeded", queue="mail", tenant="default") == 1
+    assert value(metrics, "sluice_tasks", state="ready", queue="mail", tenant="default") == 0
 
 
 def test_the_loops_worst_delay_is_seen_for_a_window_and_then_forgotten() -> None:

@@ -1,6 +1,7 @@
 """`/queues` and `/limits`: definitions, pause, deletion, and what follows a change."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -324,3 +325,23 @@ async def test_names_keep_to_their_alphabet(api: Api) -> None:
         assert (await api.post(f"/queues/{name}/tasks", json={"payload": 1})).status_code == 201, name
     for name in ("A", "-a", ".a", "x" * 101, "a b", "a%00", "%C3%A9", "a%0A"):
         problem(await api.put(f"/queues/{name}", json={}), 422, "invalid", "/name")
+
+
+async def test_a_tenant_has_so_many_queues_handlers_and_schedules_as_is_set(
+    start_api: Callable[..., Awaitable[Api]],
+) -> None:
+    api = await start_api(max_definitions=1)
+    queue = await api.queue()
+    handler = await api.handler("https://example.com/")
+    schedule = {"queue": queue, "payload": 1, "every_seconds": 3600}
+    good(await api.put("/schedules/s", json=schedule), 201)
+    for path, body in (
+        ("/queues/more", {}),
+        ("/handlers/more", {"url": "https://example.com/"}),
+        ("/schedules/more", schedule),
+    ):
+        found = problem(await api.put(path, json=body), 422, "invalid", "")
+        assert "SLUICE_MAX_DEFINITIONS" in found["detail"]
+    good(await api.put(f"/queues/{queue}", json={"handler": handler}))
+    good(await api.put(f"/handlers/{handler}", json={"url": "https://example.org/"}))
+    good(await api.put("/schedules/s", json=schedule | {"payload": 2}))
