@@ -30,6 +30,8 @@ NOT_WALKED = {
     "guides/coming-from.md": "tables, and no line of shell",
     "guides/containers.md": "starts containers; test_compose.py holds it to the compose file",
     "guides/installing.md": "fetches packages; tests/install builds, installs and runs what it speaks of",
+    "guides/postgres.md": "SQL for a server of one's own; tests/store/test_rights.py runs it",
+    "guides/database-connections.md": "arithmetic and limits, and no line of shell",
     "guides/behind-a-proxy.md": "has no line of shell; test_proxies.py runs its configuration",
 }
 Walk = Callable[["Page"], Awaitable[None]]
