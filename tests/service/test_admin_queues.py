@@ -14,6 +14,7 @@ from app.domain.queues import QueueDefinition, Retention
 from app.service import handlers, limits, queues
 from app.service.context import Caller, Core
 from app.store import queues as store
+from app.store.task_lists import queues_to_look_in
 from tests.service.conftest import claim, enqueue
 from tests.support import poll
 
@@ -115,7 +116,9 @@ async def test_a_queue_with_unfinished_tasks_is_not_deleted(core: Core, caller: 
     with pytest.raises(Refusal, match="queue_not_found"):
         await queues.delete(core, caller, "mail", ANY)
     assert (await queues.put(core, caller, "mail", QueueDefinition(), ANY)).created
-    assert len(await store.ids(core.db, caller.tenant_id, "mail")) == 2, "history of the one before is still found"
+    assert len(await queues_to_look_in(core.db, caller.tenant_id, "mail")) == 2, (
+        "history of the one before is still found"
+    )
 
 
 async def test_pause_and_resume_can_be_repeated_and_resume_stirs(core: Core, caller: Caller) -> None:
@@ -148,14 +151,16 @@ async def test_one_tenant_sees_nothing_of_another(core: Core, caller: Caller) ->
         with pytest.raises(Refusal, match="queue_not_found"):
             await verb(core, other, "mail")
     assert (await queues.put(core, other, "mail", QueueDefinition(), ANY)).created
-    assert await store.ids(core.db, other.tenant_id, None) != await store.ids(core.db, caller.tenant_id, None)
+    assert await queues_to_look_in(core.db, other.tenant_id, None) != await queues_to_look_in(
+        core.db, caller.tenant_id, None
+    )
 
 
 async def test_changes_need_the_scope_manage(core: Core, caller: Caller) -> None:
     user = Caller(caller.tenant_id, caller.tenant, "use")
     await queues.put(core, caller, "mail", QueueDefinition(), ANY)
     await queues.get(core, user, "mail")
-    assert await limits.get(core, user) is None
+    assert (await limits.get(core, user)).max_concurrency is None
     for attempt in (
         queues.put(core, user, "mail", QueueDefinition(), ANY),
         queues.delete(core, user, "mail", ANY),

@@ -29,7 +29,7 @@ async def test_a_replica_that_fires_nothing_still_sees_what_is_overdue(
     assert found["late"]["overdue_seconds"] > 1700 and found["late"]["missed"] == 3
     assert found["fine"]["overdue_seconds"] == found["stopped"]["overdue_seconds"] == 0
     assert found["stopped"]["paused"]
-    [alarm] = (await client.get("/status")).json()["alarms"]
+    [alarm] = [a for a in (await client.get("/status")).json()["alarms"] if a["code"] != "no_engine"]
     assert (alarm["code"], alarm["schedule"]) == ("schedule_overdue", "late")
 
     core.metrics.set_schedule_snapshot(await status.schedule_snapshot(core))
