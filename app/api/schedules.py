@@ -244,7 +244,7 @@ async def preview_schedule(
     after: InstantQuery = None,
 ) -> Response:
     """The next times of a schedule."""
-    at = core.clock.now() if after is None else parse_instant(after)
-    if at is None:
+    at = None if after is None else parse_instant(after)
+    if at is None and after is not None:
         raise invalid_field("/after", NO_INSTANT)
     return json_reply(msgspec.json.encode(await schedules.preview_saved(core, caller, name, count, at)))

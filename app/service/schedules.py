@@ -83,8 +83,17 @@ def shown(row: ScheduleRow, now: datetime) -> dict[str, Any]:
     }
     if row.owner is not None:
         view["owner"] = row.owner
-    times = [] if row.next_nominal_at is None else list(islice(times_after(definition, now), SHOWN_TIMES))
-    return view | {"times": _times(definition, times), "reading": reading(definition)}
+    times = _times(definition, _coming(row, definition, now, SHOWN_TIMES))
+    return view | {"times": times, "reading": reading(definition)}
+
+
+def _coming(row: ScheduleRow, definition: ScheduleDefinition, now: datetime, count: int) -> list[datetime]:
+    """The next nominal times that may fire. Where the database's clock went back, those up to `next_nominal_at` are in the
+    ledger already; beyond max_runs there are none."""
+    if row.next_nominal_at is None:
+        return []
+    left = count if definition.max_runs is None else min(count, definition.max_runs - row.runs)
+    return list(islice(times_after(definition, max(now, row.next_nominal_at - TICK)), max(0, left)))
 
 
 def definition_of(row: ScheduleRow) -> ScheduleDefinition:
@@ -362,6 +371,11 @@ async def history(
     return found[:limit], len(found) > limit
 
 
-async def preview_saved(core: Core, caller: Caller, name: str, count: int, after: datetime) -> dict[str, Any]:
-    """Raises Refusal (schedule_not_found)."""
-    return preview(definition_of(await find(core.db.reads(caller.tenant_id), caller, name)), count, after)
+async def preview_saved(core: Core, caller: Caller, name: str, count: int, after: datetime | None) -> dict[str, Any]:
+    """What its definition comes to after an instant; None: what it will do from now on. Raises Refusal (schedule_not_found)."""
+    row = await find(core.db.reads(caller.tenant_id), caller, name)
+    definition = definition_of(row)
+    if after is not None:
+        return preview(definition, count, after)
+    times = _coming(row, definition, core.clock.now(), count)
+    return {"times": _times(definition, times), "reading": reading(definition)}

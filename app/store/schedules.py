@@ -124,12 +124,14 @@ class ScheduleRow:
     paused_at: datetime | None
     paused_reason: str | None
     next_nominal_at: datetime | None
+    runs: int
+    """Starts that have counted against max_runs."""
     created_at: datetime
     updated_at: datetime
 
 
 _ROW = """
-select id, name, definition, payload, etag, owner, paused, paused_at, paused_reason, next_nominal_at, created_at, updated_at
+select id, name, definition, payload, etag, owner, paused, paused_at, paused_reason, next_nominal_at, runs, created_at, updated_at
 from sluice.schedules
 """
 

@@ -70,6 +70,7 @@ async def test_times_are_taken_out_of_a_range_which_is_split(api: Api, shared: R
     assert rows[3][:2] == ("paused", 12) and sum(count for *_, count in rows) >= 61
     runs = await ended(api, name, 2)
     assert {row["cause"] for row in runs} == {"backfill"}
+    assert all(row["lag_seconds"] is None and row["fired_at"] for row in runs), "nobody was late"
     assert [row["nominal_at"] for row in runs] == [text(first + 11 * MINUTE), text(first + 10 * MINUTE)]
     # at the edges of a row, and over what has run
     assert await backfill(api, name, first, first + 12 * MINUTE) == {

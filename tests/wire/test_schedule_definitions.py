@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from app.domain.instants import format_instant
 from tests.handlers import Handler
+from tests.sluices import Replica
 from tests.wire.api import Api, fresh, good, problem
 from tests.wire.test_schedules import ledger, schedule
 
@@ -224,6 +226,32 @@ async def test_a_saved_schedule_is_previewed_after_any_instant(api: Api) -> None
     problem(await api.get(path, params={"after": "noon"}), 422, "invalid", "/after")
     for edge in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"):
         assert (await api.get(path, params={"after": edge})).status_code == 200
+
+
+async def test_after_the_clock_went_back_no_times_are_listed_that_are_in_the_ledger_already(
+    api: Api, shared: Replica
+) -> None:
+    name = await schedule(api, await api.queue(), every_seconds=60)
+    (ahead,) = await shared.sluice.core.db.fetch(
+        "update sluice.schedules set next_nominal_at = next_nominal_at + interval '10 minutes', seq = seq + 1 where name = $1"
+        " returning next_nominal_at",
+        name,
+    )
+    shown = good(await api.get(f"/schedules/{name}"))
+    assert shown["times"][0]["at"] == shown["next_nominal_at"] == format_instant(ahead[0])
+    assert len(shown["times"]) == 5
+    (listed,) = [item for item in await api.pages("/schedules") if item["id"] == name]
+    assert listed["times"] == shown["times"] == good(await api.post(f"/schedules/{name}/pause"))["times"]
+    previewed = good(await api.get(f"/schedules/{name}/preview", params={"count": 5}))
+    assert previewed["times"] == shown["times"]
+
+
+async def test_no_more_times_are_listed_than_there_are_runs_left(api: Api) -> None:
+    name = await schedule(api, await api.queue(), cron="0 0 1 1 *", max_runs=2)
+    assert len(good(await api.get(f"/schedules/{name}"))["times"]) == 2
+    assert len(good(await api.get(f"/schedules/{name}/preview"))["times"]) == 2
+    after = {"after": "2020-01-01T00:00:00Z", "count": 4}
+    assert len(good(await api.get(f"/schedules/{name}/preview", params=after))["times"]) == 4
 
 
 async def test_a_preview_ends_where_the_definition_ends(api: Api) -> None:

@@ -148,7 +148,9 @@ class RunOut(ResponseBody):
     started_at: Instant | None
     completed_at: Instant | None
     outcome: Outcome
-    lag_seconds: float | None = Field(description="fired_at - nominal_at, less jitter.")
+    lag_seconds: float | None = Field(
+        description="fired_at - nominal_at, less jitter; null in a row that a backfill made."
+    )
     task_id: str | None
     batch_id: str | None
     replica: str | None
@@ -156,7 +158,7 @@ class RunOut(ResponseBody):
     @classmethod
     def of(cls, row: LedgerRow) -> "RunOut":
         lag = None
-        if row.fired_at is not None:
+        if row.fired_at is not None and row.cause != "backfill":  # its time was long gone when it was asked for
             lag = round((row.fired_at - row.nominal_at).total_seconds() - row.jitter_seconds, 6)
         return cls.model_construct(
             nominal_at=row.nominal_at,
