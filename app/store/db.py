@@ -11,7 +11,7 @@ import re
 import ssl
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -29,7 +29,6 @@ from app.store.session import COMMAND_SECONDS, BorrowedConnection, set_session
 from app.store.sockets import AnsweringConnection, keep_alive
 
 CONNECT_SECONDS = 5.0
-CLOSE_SECONDS = 1.0
 OVERTIME_SECONDS = 2.0
 """How much longer a statement is waited for than the server gives it: a server that is there says itself that time is over."""
 ACQUIRE_SECONDS = 10.0
@@ -170,10 +169,8 @@ async def connected(
     try:
         yield connection
     finally:
-        try:
-            await connection.close(timeout=CLOSE_SECONDS)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
-            connection.terminate()
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            await connection.close()
 
 
 def create_engine(

@@ -12,6 +12,7 @@ from app.domain.queues import QueueDefinition, Retention
 from app.service import queues
 from app.service.context import Caller, Core
 from app.store import partitions
+from app.store.db import PartitionMissing
 from app.store.migrations import migrate
 from tests.service.conftest import core_on
 from tests.support import poll
@@ -74,6 +75,11 @@ async def end_task(core: Core, kept_days: int) -> None:
         "1, 1, 0, 3, clock_timestamp(), 0, clock_timestamp(), clock_timestamp(), '', 1, 1)",
         kept_days,
     )
+
+
+async def test_a_day_that_history_does_not_have_is_told_apart_in_any_language(core: Core) -> None:
+    with pytest.raises(PartitionMissing):
+        await end_task(core, 4000)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,11 @@
 """The schema: up, down, up again; what tables.py says of it; and many replicas that bring it up at once."""
 
 import asyncio
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -12,12 +16,18 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from app.main import wait_for_database
+from app.settings import SettingsError
 from app.store import migrations
 from app.store.db import connect, create_engine
 from app.store.migrations import SCHEMA_VERSION, SchemaMismatch, migrate
 from app.store.tables import metadata
+from tests.databases import with_database
+from tests.sluices import Replica
 
 pytestmark = pytest.mark.anyio
+
+TERMINATE = b"X\x00\x00\x00\x04"
 
 SHAPE = """
 select 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull::text, pg_get_expr(d.adbin, d.adrelid)
@@ -131,3 +141,61 @@ async def test_a_newer_schema_that_is_still_compatible_is_not_touched(empty_data
     await connection.execute(f"update sluice.meta set schema_version = {SCHEMA_VERSION + 1}")
     await connection.close()
     assert not await migrate(empty_database_url)
+
+
+@pytest.mark.ci
+async def test_connections_that_do_not_close_do_not_hold_up_a_start(empty_database_url: str) -> None:
+    """As behind a balancer that swallows the goodbye."""
+    server = f"{parse_qs(urlsplit(empty_database_url).query)['host'][0]}/.s.PGSQL.5432"
+    links: list[asyncio.Task[None]] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            if data != TERMINATE:
+                writer.write(data)
+
+    async def link(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_server = await asyncio.open_unix_connection(server)
+        links.extend(asyncio.create_task(pump(*way)) for way in ((reader, to_server[1]), (to_server[0], writer)))
+
+    async with await asyncio.start_server(link, "127.0.0.1", 0) as balancer:
+        port = balancer.sockets[0].getsockname()[1]
+        parts = urlsplit(empty_database_url)
+        began = time.monotonic()
+        await wait_for_database(f"postgresql://{parts.username}@127.0.0.1:{port}{parts.path}?sslmode=disable")
+        assert time.monotonic() - began < 15
+        for task in links:
+            task.cancel()
+    assert not await migrate(empty_database_url)
+
+
+async def test_a_database_that_cannot_hold_every_text_is_refused_in_one_sentence(server_url: str) -> None:
+    name = f"sluice_test_{uuid4().hex}"
+    owner = await asyncpg.connect(server_url)
+    await owner.execute(f"create database {name} encoding 'LATIN1' locale 'C' template template0")
+    try:
+        with pytest.raises(SettingsError) as caught:
+            await wait_for_database(with_database(server_url, name))
+        (line,) = caught.value.lines
+        assert line.startswith(
+            "The database's encoding is LATIN1, which cannot hold every text: give Sluice a database of its own"
+        )
+    finally:
+        await owner.execute(f"drop database {name} with (force)")
+        await owner.close()
+
+
+async def test_an_address_with_all_that_hosts_add_leads_to_a_start(
+    database_url: str, start_replica: Callable[..., Awaitable[Replica]]
+) -> None:
+    extra = (
+        "channel_binding=prefer&connect_timeout=10&keepalives=1&keepalives_idle=30&keepalives_interval=10&keepalives_count=5"
+        "&application_name=mine&fallback_application_name=x&gssencmode=prefer&target_session_attrs=read-write&sslmode=prefer"
+        "&options=-c%20search_path%3Dpublic%20-c%20statement_timeout%3D1ms&client_encoding=latin1&load_balance_hosts=disable"
+    )
+    url = database_url.replace("postgresql://", "postgresql+asyncpg://") + f"&{extra}"
+    db = (await start_replica(database_url=url)).sluice.core.db
+    (row,) = await db.fetch(
+        "select current_setting('application_name') as name, current_setting('statement_timeout') as timeout"
+    )
+    assert tuple(row) == ("mine", "15s")
