@@ -101,10 +101,11 @@ async def wait_for_database(dsn: str, direct_dsn: str | None = None, *, patient:
         except Unsuitable as error:
             raise SettingsError([f"{str(error)[:1].upper()}{str(error)[1:]}."]) from error
         except Refused as error:
+            where = (
+                "SLUICE_DATABASE_URL" if direct_dsn is None else "SLUICE_DATABASE_URL and SLUICE_DATABASE_DIRECT_URL"
+            )
             raise SettingsError(
-                [
-                    f"The database refuses Sluice ({error}): check the user, password and database in SLUICE_DATABASE_URL."
-                ]
+                [f"The database refuses Sluice ({error}): check the user, password and database in {where}."]
             ) from error
         except Unavailable as error:
             if not patient:

@@ -1,6 +1,7 @@
 """Nothing of a stranger's is run: names that look like Postgres's own are looked for in Postgres alone."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -9,6 +10,7 @@ import pytest
 from app.store import session
 from app.store.db import connected
 from app.store.migrations import migrate
+from tests.databases import with_database
 from tests.handlers import Handler
 from tests.sluices import Replica
 from tests.walk import walk
@@ -114,6 +116,21 @@ async def test_a_stranger_s_functions_and_operators_are_never_run(
             with pytest.raises(asyncpg.RaiseError, match="a stranger's function ran"):
                 await careless.execute(asked)
     assert await ran(stranger)
+
+
+@pytest.mark.ci
+async def test_nor_are_they_behind_a_transaction_pooler_where_no_session_has_a_search_path_of_ours(
+    stranger: asyncpg.Connection,
+    empty_database_url: str,
+    start_pooler: Callable[..., Awaitable[str]],
+    start_replica: Callable[..., Awaitable[Replica]],
+    handler: Handler,
+) -> None:
+    await stranger.execute(RIVALS)
+    pooled = with_database(await start_pooler("transaction"), urlsplit(empty_database_url).path.lstrip("/"))
+    replica = await start_replica(database_url=pooled, database_direct_url=empty_database_url)
+    await walk(Api(replica.client, replica.url), handler)
+    assert not await ran(stranger)
 
 
 async def test_nor_is_it_run_within_the_functions_when_someone_else_calls_them(
