@@ -40,6 +40,12 @@ class Connections:
         return max(1, self.work // 3)
 
     @property
+    def pulls(self) -> int:
+        """How many of `work` may be taken at once by claims for workers: half of them, rounded down. Claims are short, so one
+        tenant may have all of these but one."""
+        return max(1, self.work // 2)
+
+    @property
     def changes(self) -> int:
         """How many of `work` may be taken at once by cancels, retries, purges and the like: another third."""
         return max(1, self.work // 3)
@@ -50,9 +56,9 @@ def split(total: int, wanted: int | None = None) -> Connections:
     One connection listens, one is for chores. Of the rest a sixth is for definitions and a quarter for reads, both rounded down
     and at least two, so that no tenant alone takes all of them; all else is for work:
 
-        20 = 1 + 1 + 3 definitions + 4 reads + 11 work (of these 3 for look-ups, 3 for changes)
-        10 = 1 + 1 + 2 definitions + 2 reads +  4 work (of these 1 and 1)
-         8 = 1 + 1 + 2 definitions + 2 reads +  2 work (of these 1 and 1)
+        20 = 1 + 1 + 3 definitions + 4 reads + 11 work (of these 3 for look-ups, 3 for changes, 5 for pulls)
+        10 = 1 + 1 + 2 definitions + 2 reads +  4 work (of these 1, 1 and 2)
+         8 = 1 + 1 + 2 definitions + 2 reads +  2 work (of these 1, 1 and 1)
     """
     if total < MIN_CONNECTIONS:
         raise ValueError(f"{total} connections are too few: at least {MIN_CONNECTIONS}")

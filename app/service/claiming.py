@@ -10,9 +10,10 @@ import time
 import uuid
 from datetime import timedelta
 
+from app.domain.turns import Turns
 from app.service.context import Core
 from app.store import tasks
-from app.store.db import Busy, Unavailable
+from app.store.db import MAX_WAITING, Busy, Unavailable
 from app.store.session import COMMAND_SECONDS
 from app.store.tasks import Claim
 from app.telemetry import events
@@ -29,8 +30,15 @@ class Claiming:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._releases: set[asyncio.Task[None]] = set()
+        places = core.db.connections.pulls
+        self._pulls = Turns("pulling tasks", places=places, share=max(1, places - 1), max_waiting=MAX_WAITING)
 
-    async def claim(self, queue_id: int, lane: int, want: int, lease_seconds: float, *, pull: bool) -> Claim:
+    async def pull(self, tenant_id: int, queue_id: int, want: int, lease_seconds: float) -> Claim:
+        """A claim for a worker, in its tenant's turn: thousands of workers of one are in no other's way."""
+        async with self._pulls.turn(tenant_id):
+            return await self.claim(queue_id, 0, want, lease_seconds, pull=True)
+
+    async def claim(self, queue_id: int, lane: int, want: int, lease_seconds: float, *, pull: bool = False) -> Claim:
         """Raises what the statement raises, after it has seen to the release."""
         core, claim_id = self._core, str(uuid.uuid4())
         try:

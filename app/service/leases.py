@@ -159,8 +159,8 @@ class LeaseDesk:
         """Claim for one after the other until the queue has no more to give."""
         while not self.closed and (waiting := self._next(queue_id)) is not None:
             try:
-                claim = await self._core.claiming.claim(
-                    queue_id, 0, waiting.max_tasks, waiting.lease_seconds, pull=True
+                claim = await self._core.claiming.pull(
+                    waiting.tenant_id, queue_id, waiting.max_tasks, waiting.lease_seconds
                 )
             except Exception:
                 return  # said, and being released; the poll asks again
@@ -207,7 +207,7 @@ async def acquire(
         raise Refusal("queue_is_push", f"queue {queue} delivers to handler {row.handler}: nothing is left to pull")
     core.desk.asked(row.id)
     until = time.monotonic() + wait_seconds
-    claim = await core.claiming.claim(row.id, 0, max_tasks, lease_seconds, pull=True)
+    claim = await core.claiming.pull(row.tenant_id, row.id, max_tasks, lease_seconds)
     claimed = claim.tasks
     if not claimed and not core.desk.closed and (wait_seconds > 0 or claim.verdict == "busy"):
         seconds = max(until - time.monotonic(), 10 * BUSY_SECONDS)

@@ -1,9 +1,10 @@
 """Who uses which connections: what keeps tasks moving, what tenants read, what they change by hand, their definitions.
 
 `fetch` and `transaction` are for what keeps tasks moving: enqueues, claims, settles, renewals, the loops. Nothing that a tenant
-asks for takes those connections but by a group writer, by the token of a key or lease, or by way of `lookups` and `changes`,
-which have places for a third of them each. `reads` and `begin` (definitions) have connections of their own. Tenants share the
-places of these four by turns (app.domain.turns), so a tenant whose statements hang holds up itself and nobody else.
+asks for takes those connections but by a group writer, by the token of a key or lease, as a worker that pulls (in turns of their
+own), or by way of `lookups` and `changes`, which have places for a third of them each. `reads` and `begin` (definitions) have
+connections of their own. Tenants share the places of these by turns (app.domain.turns), so a tenant whose statements hang holds
+up itself and nobody else.
 """
 
 import asyncio

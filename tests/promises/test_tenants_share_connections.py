@@ -125,6 +125,20 @@ async def test_a_crowd_whose_changes_hang_holds_up_itself_alone(
     assert {reply.status_code for reply in await asyncio.gather(*crowd)} == {200}
 
 
+async def test_a_crowd_whose_pulls_hang_holds_up_itself_alone(
+    world: World, handler: Handler, database_url: str
+) -> None:
+    lock = "select pg_advisory_xact_lock(5157001, tenant_id::integer) from sluice.queues where name = $1"
+    async with held(database_url, lock, world.crowd.queue) as holder:
+        path = f"/queues/{world.crowd.queue}/leases"
+        crowd = [asyncio.create_task(world.crowd.api.post(path, json={})) for _ in range(CROWD)]
+        await stuck(holder)
+        await goes_on(world.other, handler)
+        assert not any(reply.done() for reply in crowd)
+    leased = [good(reply)["tasks"] for reply in await asyncio.gather(*crowd)]
+    assert sum(map(len, leased)) == 1
+
+
 async def test_a_crowd_whose_definitions_hang_holds_up_itself_alone(
     world: World, handler: Handler, database_url: str
 ) -> None:
