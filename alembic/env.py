@@ -1,12 +1,12 @@
 """Runs migrations on the connection `app.store.migrations` hands over, or, from alembic's own command line, on
-SLUICE_DATABASE_URL."""
+SLUICE_DATABASE_URL, or the direct one."""
 
 import asyncio
 import os
 
 from alembic import context
 
-from app.store.db import create_engine
+from app.store.db import connect, create_engine
 
 
 def _run(connection) -> None:
@@ -16,7 +16,8 @@ def _run(connection) -> None:
 
 
 async def _run_alone() -> None:
-    engine = create_engine(os.environ["SLUICE_DATABASE_URL"])
+    dsn = os.environ.get("SLUICE_DATABASE_DIRECT_URL") or os.environ["SLUICE_DATABASE_URL"]
+    engine = create_engine(lambda: connect(dsn))
     async with engine.connect() as connection:
         await connection.run_sync(_run)
     await engine.dispose()

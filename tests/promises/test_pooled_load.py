@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx2
@@ -34,12 +34,12 @@ async def apis(
 class Load:
     """Callers of every kind until the time is up; what came of it is counted and compared afterwards."""
 
-    def __init__(self, apis: list[Api], handler: Handler, seconds: float) -> None:
+    def __init__(self, apis: list[Api], seconds: float) -> None:
         self.apis = apis
-        self.handler = handler
         self.until = time.monotonic() + seconds
         self.statuses: Counter[int] = Counter()
         self.posted: set[str] = set()
+        self.arrived: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self.cancelled = 0
         self.batches: list[str] = []
         self.pulled: set[str] = set()
@@ -68,6 +68,7 @@ class Load:
             await asyncio.sleep(0.005)
             self.running -= 1
         if payload == "hang":
+            self.arrived[request.task].set()
             await asyncio.Event().wait()
         return Reply(500 if request.number % 7 == 0 else 200)
 
@@ -102,7 +103,8 @@ class Load:
     async def cancelling(self, queue: str) -> None:
         async for _, one, other in self.rounds():
             task = good(await one.post(f"/queues/{queue}/tasks", json={"payload": "hang"}), 201)
-            await self.handler.received(1, task=task["id"])
+            async with asyncio.timeout(30):
+                await self.arrived[task["id"]].wait()
             good(self.seen(await other.post(f"/tasks/{task['id']}/cancel")))
             await one.until(task["id"], "cancelled")
             self.cancelled += 1
@@ -140,7 +142,7 @@ async def test_mixed_load_through_a_transaction_pooler_breaks_nothing(
     apis: list[Api], handler: Handler, seconds: float
 ) -> None:
     api = apis[0]
-    load = Load(apis, handler, seconds)
+    load = Load(apis, seconds)
     handler.script(load.answer)
     name = await api.handler(handler.url)
     queue, limited = await api.queue(name, retry=AT_ONCE), await api.queue(name, retry=AT_ONCE, max_concurrency=LIMIT)

@@ -1,8 +1,11 @@
 """The schema: up, down, up again; what tables.py says of it; and many replicas that bring it up at once."""
 
 import asyncio
+import os
+import sys
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -23,7 +26,7 @@ from app.store.db import connect, create_engine
 from app.store.migrations import SCHEMA_VERSION, SchemaMismatch, migrate
 from app.store.tables import metadata
 from tests.databases import with_database
-from tests.sluices import Replica
+from tests.sluices import ROOT, Replica
 
 pytestmark = pytest.mark.anyio
 
@@ -77,6 +80,21 @@ async def test_up_down_and_up_again_leads_to_the_same_schema(empty_database_url:
     assert {name.removeprefix("sluice.") for name in left} == {"alembic_version"}
     assert await migrate(empty_database_url)
     assert await shape(empty_database_url) == first
+
+
+@pytest.mark.ci
+async def test_the_command_line_of_alembic_finds_the_database(database_url: str) -> None:
+    program = Path(sys.executable).with_name("alembic")
+    process = await asyncio.create_subprocess_exec(
+        program,
+        "current",
+        cwd=ROOT,
+        env={**os.environ, "SLUICE_DATABASE_URL": database_url},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 0
+    assert said.decode().strip() == "0001 (head)"
 
 
 async def test_nothing_is_made_outside_the_schema(empty_database_url: str) -> None:
