@@ -116,7 +116,8 @@ async def _read(core: Core, caller: Caller) -> _There:
             return await queue_rows.list_page(connection, tenant, name, PAGE)
 
         async def schedules_after(name: str | None) -> list[ScheduleRow]:
-            return await schedule_rows.list_page(core.db.reads(tenant), tenant, name, PAGE)
+            rows, _ = await schedule_rows.list_page(core.db.reads(tenant), tenant, name, PAGE)
+            return rows
 
         found_handlers = await _all(handlers_after, lambda row: row.view.name)
         found_queues = await _all(queues_after, lambda row: row.view.name)

@@ -33,6 +33,7 @@ from app.telemetry.tracing import TraceContext
 MAX_TASKS = 100
 MAX_WAIT_SECONDS = 60.0
 MAX_LEASE_SECONDS = 43_200.0
+MAX_PROGRESS_BYTES = 65_536
 BUSY_SECONDS = 0.005
 POLL_SECONDS = 1.0
 NOTE_SECONDS = 15.0
@@ -249,7 +250,9 @@ async def give_back(core: Core, waiting: Waiting, claimed: list[Claimed]) -> Non
 
 
 async def renew(core: Core, task_id: str, token: str, seconds: float, progress: bytes | None) -> TaskView:
-    """Raises Refusal: lease_lost, task_cancelled."""
+    """Raises Refusal: lease_lost, task_cancelled, too_large."""
+    if progress is not None and len(progress) > MAX_PROGRESS_BYTES:
+        raise Refusal("too_large", f"the progress has {len(progress)} bytes, at most {MAX_PROGRESS_BYTES} are allowed")
     told = None if progress is None else progress.decode()
     if await tasks.extend_lease(core.db, task_id, token, seconds, told) is None:
         raise await _refusal(core, task_id, token)

@@ -262,9 +262,9 @@ async def find(db: Reader, caller: Caller, name: str) -> ScheduleRow:
 async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[dict[str, Any]], bool]:
     """By name, after the name `after`; and whether there are more."""
     caller.require("use")
-    rows = await schedules.list_page(core.db.reads(caller.tenant_id), caller.tenant_id, after, limit + 1)
+    rows, more = await schedules.list_page(core.db.reads(caller.tenant_id), caller.tenant_id, after, limit)
     now = core.clock.now()
-    return [shown(row, now) for row in rows[:limit]], len(rows) > limit
+    return [shown(row, now) for row in rows], more
 
 
 async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from app.domain.firing import Runs
 from app.store.db import Reader
+from app.store.views import PAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +142,23 @@ async def find(reader: Reader, tenant_id: int, name: str) -> ScheduleRow | None:
     return ScheduleRow(**dict(rows[0].items())) if rows else None
 
 
-async def list_page(db: Reader, tenant_id: int, after: str | None, limit: int) -> list[ScheduleRow]:
-    """By name, after the name `after`."""
-    rows = await db.fetch(
-        _ROW + 'where tenant_id = $1 and deleted_at is null and name > $2 order by name collate "C" limit $3',
-        tenant_id,
-        after or "",
-        limit,
-    )
-    return [ScheduleRow(**dict(row.items())) for row in rows]
+_PAGE = f"""
+select s.* from (
+  select f.*, count(*) over () as found, sum(octet_length(f.payload)) over before_it as bytes_before
+  from ({_ROW} where tenant_id = $1 and deleted_at is null and name > $2 order by name collate "C" limit $3) f
+  window before_it as (order by f.name collate "C" rows between unbounded preceding and 1 preceding)) s
+where coalesce(s.bytes_before, 0) < {PAGE_BYTES} order by s.name collate "C"
+"""  # noqa: S608  # ours
+
+
+async def list_page(db: Reader, tenant_id: int, after: str | None, limit: int) -> tuple[list[ScheduleRow], bool]:
+    """By name, after the name `after`, until they have PAGE_BYTES; and whether there are more."""
+    rows = [dict(row.items()) for row in await db.fetch(_PAGE, tenant_id, after or "", limit + 1)]
+    found = rows[0]["found"] if rows else 0
+    for row in rows:
+        del row["found"], row["bytes_before"]
+    shown = [ScheduleRow(**row) for row in rows[:limit]]
+    return shown, found > len(shown)
 
 
 async def is_full(connection: Reader, tenant_id: int, most: int) -> bool:

@@ -105,6 +105,10 @@ async def list_page(db: Reader, query: TaskQuery) -> TaskPage:
         position = found[-1]
     args = [query.tenant_id, found, *look.args[2:]]
     shown = await show_tasks(db, args, look.live, look.ended, payloads=query.include_payload) if found else []
+    if shown and len(shown) < len(found):
+        position = shown[
+            -1
+        ].id  # the page was full before its end, or some have changed: then these are passed over again
     return TaskPage(shown, position)
 
 

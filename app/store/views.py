@@ -12,6 +12,9 @@ from app.domain.views import AttemptView, Lease, TaskView, shown_result
 from app.store.db import Reader
 from app.store.replicas import ENGINE_LIVES, ENGINES
 
+PAGE_BYTES = 8_388_608
+"""After so much of payloads, results and progress a page of tasks ends: a caller may have 200 of the largest."""
+
 # state: what is stored, except that a scheduled task reads as ready from its run_at on.
 # waiting_for names the first of the things a claim would stop at, in the claim's order: what is shut, who would make the claim,
 # what is full, whether anybody has a place for it. What runs is counted only where there is a limit: it would else be read again
@@ -115,10 +118,21 @@ async def not_live(db: Reader, task_ids: Sequence[str]) -> list[str]:
     return [str(row[0]) for row in await db.fetch(NOT_LIVE, task_ids)]
 
 
+# The size of what is out of line is known without reading it.
+_SIZED = f"""
+select * from (
+  select f.*, sum(coalesce(octet_length(f.payload), 0) + coalesce(octet_length(f.result), 0)
+                  + coalesce(octet_length(f.progress::text), 0))
+                over (order by f.id desc rows between unbounded preceding and 1 preceding) as bytes_before
+  from ({{found}}) f) s
+where coalesce(s.bytes_before, 0) < {PAGE_BYTES} order by s.id desc
+"""  # noqa: S608  # ours
+
+
 async def show_tasks(
     db: Reader, args: Sequence[Any], live: Sequence[str], ended: Sequence[str], *, payloads: bool
 ) -> list[TaskView]:
-    """Of the tasks whose ids are $2 those that fit, newest first; a side without conditions has none.
+    """Of the tasks whose ids are $2 those that fit, newest first, until they have PAGE_BYTES; a side without conditions has none.
 
     In a page of a list, what has changed since it was found is shown only if it still fits.
     """
@@ -128,7 +142,8 @@ async def show_tasks(
         for select, table, conditions in ((_LIVE, "tasks", live), (_ENDED, "task_history", ended))
         if conditions
     ]
-    return [task_view(row) for row in await db.fetch("\nunion all\n".join(sides) + "\norder by id desc", *args)]
+    sized = _SIZED.format(found="\nunion all\n".join(sides))
+    return [task_view(row) for row in await db.fetch(sized, *args)]
 
 
 ATTEMPTS = """

@@ -258,6 +258,14 @@ async def groups_written(api: Api) -> list[str]:
     return [line for line in lines if line.startswith('sluice_group_size_count{statement="settle')]
 
 
+async def test_progress_has_a_size(api: Api) -> None:
+    queue = await api.queue()
+    await api.enqueue(queue)
+    leased = await take_one(api, queue)
+    good(await say(api, leased, "renew", {"seconds": 60, "progress": "x" * 65_534}))
+    problem(await say(api, leased, "renew", {"seconds": 60, "progress": "x" * 65_535}), 413, "too_large")
+
+
 async def test_push_and_pull_share_the_limits(api: Api, handler: Handler) -> None:
     queue = await api.queue(max_concurrency=1)
     for _ in range(3):

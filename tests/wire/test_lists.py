@@ -120,6 +120,28 @@ async def test_payloads_are_shown_only_when_asked_for(api: Api) -> None:
     problem(await api.get("/tasks", params={"include": "results"}), 422, "invalid", "/include")
 
 
+async def test_a_page_of_large_tasks_ends_early_and_the_next_one_goes_on(api: Api) -> None:
+    queue = await api.queue()
+    ids = [(await api.enqueue(queue, "x" * 1_000_000))["id"] for _ in range(12)]
+    page = good(await api.get("/tasks", params={"queue": queue, "include": "payload"}))
+    assert 8 <= len(page["items"]) < 12 and page["next_cursor"]
+    assert [task["id"] for task in await api.pages("/tasks", queue=queue, include="payload")] == ids[::-1]
+    assert len(good(await api.get("/tasks", params={"queue": queue}))["items"]) == 12
+
+
+async def test_a_page_of_large_schedules_ends_early_too(api: Api) -> None:
+    queue, names = await api.queue(), sorted(fresh("s") for _ in range(10))
+    for name in names:
+        body = {"queue": queue, "cron": "@yearly", "payload": "x" * 1_000_000}
+        good(await api.put(f"/schedules/{name}", json=body), 201)
+    page = good(await api.get("/schedules", params={"limit": 200}))
+    assert len(page["items"]) < len(await api.pages("/schedules", limit=200))
+    found = [item["id"] for item in await api.pages("/schedules", limit=3)]
+    assert [name for name in found if name in names] == names and len(set(found)) == len(found)
+    for name in names:
+        await api.delete(f"/schedules/{name}")
+
+
 async def test_every_filter_narrows_live_and_ended_tasks(api: Api, handler: Handler, start_handler: Any) -> None:
     own_handler = await start_handler()
     named, own = await api.handler(handler.url), await api.handler(own_handler.url)
