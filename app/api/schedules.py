@@ -200,14 +200,17 @@ async def schedule_history(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Response:
-    """The ledger, newest first: every nominal time is in exactly one row."""
+    """The ledger, newest first: every nominal time is in exactly one row.
+
+    With `outcome`, a page may hold fewer rows than asked for, even none, while there are more: go by `next_cursor`.
+    """
     span = {"from": from_, "to": to}
     found = {key: None if text is None else parse_instant(text) for key, text in span.items()}
     if errors := [FieldError(f"/{key}", NO_INSTANT) for key, text in span.items() if text and found[key] is None]:
         raise invalid(errors)
     bound_to = binding("history", name, outcome, found["from"], found["to"])
     position = position_of(cursor, bound_to, _position)
-    rows, more = await schedules.history(
+    rows, last = await schedules.history(
         core,
         caller,
         name,
@@ -217,10 +220,9 @@ async def schedule_history(
         before=_position(position) if position else None,
         limit=limit,
     )
-    last = rows[-1] if more else None
     return Page[RunOut](
         items=[RunOut.of(row) for row in rows],
-        next_cursor=next_cursor(bound_to, f"{format_instant(last.nominal_at)} {last.id}") if last else None,
+        next_cursor=next_cursor(bound_to, f"{format_instant(last[0])} {last[1]}") if last else None,
     ).reply()
 
 

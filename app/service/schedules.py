@@ -346,7 +346,7 @@ async def trigger(core: Core, caller: Caller, name: str, payload: bytes | None, 
         change.lines, change.cancel = judged.lines, judged.cancel
         change.counted, change.overlap, change.payload = False, overlap, payload
         await write_held(connection, core, change)
-        [made] = await ledger.history(
+        [made], _ = await ledger.history(
             connection, row.id, outcome=None, from_=state.now, to=state.now + TICK, before=None, limit=1
         )
     announce(core, change)
@@ -361,14 +361,13 @@ async def history(
     outcome: str | None,
     from_: datetime | None,
     to: datetime | None,
-    before: tuple[datetime, str] | None,
+    before: ledger.Position | None,
     limit: int,
-) -> tuple[list[LedgerRow], bool]:
-    """Newest first; and whether there are more. Raises Refusal (schedule_not_found)."""
+) -> tuple[list[LedgerRow], ledger.Position | None]:
+    """Newest first; and where to go on, None after the last. Raises Refusal (schedule_not_found)."""
     reads = core.db.reads(caller.tenant_id)
     row = await find(reads, caller, name)
-    found = await ledger.history(reads, row.id, outcome=outcome, from_=from_, to=to, before=before, limit=limit + 1)
-    return found[:limit], len(found) > limit
+    return await ledger.history(reads, row.id, outcome=outcome, from_=from_, to=to, before=before, limit=limit)
 
 
 async def preview_saved(core: Core, caller: Caller, name: str, count: int, after: datetime | None) -> dict[str, Any]:

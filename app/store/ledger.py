@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from app.store.db import Reader
+from app.store.windows import Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,10 @@ from sluice.schedule_runs r
 """
 
 
+Position = tuple[datetime, str]
+"""(nominal_at, id) of a row."""
+
+
 async def history(
     reader: Reader,
     schedule_id: int,
@@ -99,32 +105,77 @@ async def history(
     outcome: str | None,
     from_: datetime | None,
     to: datetime | None,
-    before: tuple[datetime, str] | None,
+    before: Position | None,
     limit: int,
-) -> list[LedgerRow]:
-    """Newest first, before (nominal_at, id); rows that have a time in [from, to)."""
-    at, row_id = before or (None, None)
-    # one row of times without a run can reach into the window: the newest that begins before it
-    rows = await reader.fetch(
-        _LEDGER  # noqa: S608  # ours
-        + """
-        where r.schedule_id = $1 and ($2::text is null or r.outcome = $2)
-          and ($3::timestamptz is null or r.nominal_until >= $3
-               and r.nominal_at >= coalesce((select l.nominal_at from sluice.schedule_runs l
-                 where l.schedule_id = $1 and not l.extra and l.nominal_at <= $3 order by l.nominal_at desc limit 1), $3))
-          and ($4::timestamptz is null or r.nominal_at < $4)
-          and ($5::timestamptz is null or (r.nominal_at, r.id) < ($5, $6::uuid))
-        order by r.nominal_at desc, r.id desc limit $7
-        """,
-        schedule_id,
+) -> tuple[list[LedgerRow], Position | None]:
+    """Newest first, before a position; rows that have a time in [from, to). And where to go on, None after the last.
+
+    A schedule may have millions of rows, few of them with the outcome: they are looked for in windows, as pages of tasks are
+    (task_lists), and so there may be fewer than `limit` although there are more.
+    """
+    windows = Windows(limit + 1)
+    found: list[Position] = []
+    position = before
+    while True:
+        rows = windows.rows if outcome else limit + 1
+        fits, position = await _look(reader, schedule_id, outcome, (from_, to), position, rows, limit + 1 - len(found))
+        found += fits
+        if len(found) > limit or position is None or not windows.looked():
+            break
+    if len(found) > limit:
+        del found[limit:]
+        position = found[-1]
+    shown = await reader.fetch(
+        _LEDGER
+        + "where r.id = any($1::uuid[]) and ($2::text is null or r.outcome = $2) order by r.nominal_at desc, r.id desc",
+        [row_id for _, row_id in found],
         outcome,
-        from_,
-        to,
-        at,
-        row_id,
-        limit,
     )
-    return [LedgerRow(**dict(row.items())) for row in rows]
+    return [LedgerRow(**dict(row.items())) for row in shown], position
+
+
+async def _look(
+    reader: Reader,
+    schedule_id: int,
+    outcome: str | None,
+    span: tuple[datetime | None, datetime | None],
+    before: Position | None,
+    rows: int,
+    limit: int,
+) -> tuple[list[Position], Position | None]:
+    """Of so many of the newest rows those with the outcome, and the last that was looked at; None: there are no more."""
+    args: list[Any] = [schedule_id]
+
+    def given(value: object, kind: str) -> str:
+        args.append(value)
+        return f"${len(args)}::{kind}"
+
+    within = ["r.schedule_id = $1"]
+    if before is not None:
+        within.append(f"(r.nominal_at, r.id) < ({given(before[0], 'timestamptz')}, {given(before[1], 'uuid')})")
+    if span[0] is not None:
+        from_ = given(span[0], "timestamptz")
+        # one row of times without a run can reach into the span: the newest that begins before it
+        begins = f"not l.extra and l.nominal_at <= {from_} order by l.nominal_at desc limit 1"
+        begins = f"select l.nominal_at from sluice.schedule_runs l where l.schedule_id = $1 and {begins}"  # noqa: S608
+        within.append(f"r.nominal_until >= {from_} and r.nominal_at >= coalesce(({begins}), {from_})")
+    if span[1] is not None:
+        within.append(f"r.nominal_at < {given(span[1], 'timestamptz')}")
+    fits = "true" if outcome is None else f"r.outcome = {given(outcome, 'text')}"
+    # every part is a text or a number of ours
+    sql = f"""
+with seen as materialized (
+  select r.id, r.nominal_at, {fits} as fits from sluice.schedule_runs r where {" and ".join(within)}
+  order by r.nominal_at desc, r.id desc limit {rows}),
+fitting as (select s.id, s.nominal_at from seen s where s.fits order by s.nominal_at desc, s.id desc limit {limit})
+select (select count(*) from seen) as looked_at, l.nominal_at, l.id::text,
+       array(select f.nominal_at from fitting f order by f.nominal_at desc, f.id desc) as instants,
+       array(select f.id::text from fitting f order by f.nominal_at desc, f.id desc) as ids
+from (values (true)) v left join lateral (select s.nominal_at, s.id from seen s order by s.nominal_at, s.id limit 1) l on true
+"""  # noqa: S608
+    [row] = await reader.fetch(sql, *args)
+    last = (row["nominal_at"], row["id"]) if row["looked_at"] >= rows else None
+    return list(zip(row["instants"], row["ids"], strict=True)), last
 
 
 async def overlapping(reader: Reader, schedule_id: int, from_: datetime, to: datetime) -> list[LedgerRow]:

@@ -10,7 +10,6 @@ for, even nothing, and the position says where to go on. A window reads an index
 ids: of a batch, of each of a few queues, of what has not succeeded, or else of all tasks.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,14 +19,10 @@ from app.domain.views import TaskView
 from app.store.db import Reader, TooSlow
 from app.store.handlers import REMEMBERED_DAYS
 from app.store.views import show_tasks
+from app.store.windows import Windows
 
 FEW_QUEUES = 50
 """So many queues are looked through one by one, each with a probe of every day of history: a few milliseconds."""
-FIRST_WINDOW = 500
-MAX_WINDOW = 16_000
-"""Rows of a source; tens of milliseconds."""
-GROWTH = 8
-LOOK_SECONDS = 0.15
 LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 """Before the first page."""
 
@@ -83,23 +78,19 @@ async def list_page(db: Reader, query: TaskQuery) -> TaskPage:
     look = _Look(query)
     if query.queue_ids == [] or not (look.live or look.ended):
         return TaskPage([], None)
-    began, position, window = time.monotonic(), query.before, max(FIRST_WINDOW, query.limit + 1)
+    windows, position = Windows(query.limit + 1), query.before
     found: list[str] = []
     while True:
-        asked = time.monotonic()
         try:
-            ids, reached = await look.window(db, position or LAST, window, query.limit + 1 - len(found))
+            ids, reached = await look.window(db, position or LAST, windows.rows, query.limit + 1 - len(found))
         except TooSlow:
             if position == query.before:
                 raise
             break  # what has been looked at is answered
         found += ids
         position = reached
-        now = time.monotonic()
-        if len(found) > query.limit or reached is None or now - began > LOOK_SECONDS:
+        if len(found) > query.limit or reached is None or not windows.looked():
             break
-        if (now - asked) * GROWTH < LOOK_SECONDS:
-            window = min(MAX_WINDOW, window * GROWTH)
     if len(found) > query.limit:
         del found[query.limit :]
         position = found[-1]

@@ -15,7 +15,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.store import FUNCTIONS, batches, migrations, stats, sweeps, task_lists, tasks, views
+from app.store import FUNCTIONS, batches, migrations, stats, sweeps, task_lists, tasks, views, windows
 from app.store.db import READING
 from app.store.sweeps import DeadTasks
 from app.store.task_lists import TaskQuery
@@ -323,7 +323,7 @@ async def test_every_hot_statement_keeps_its_index_plan_with_two_million_tasks_a
                     problems.setdefault(f"{name}: {problem}", set()).add(" ".join(told.query.split())[:100])
 
     for name, call in replica.calls().items():
-        await run(name, call, CALLS, 2 * task_lists.MAX_WINDOW if name.startswith("list") else MOST_ROWS)
+        await run(name, call, CALLS, 2 * windows.MAX_WINDOW if name.startswith("list") else MOST_ROWS)
     # they read what they count, from an index alone
     await run("count", replica.count, 1, float("inf"))
     await db.unwatched("update sluice.queues set max_concurrency = 1000, max_depth = 10000000")

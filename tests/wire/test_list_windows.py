@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.store import task_lists
+from app.store import task_lists, windows
+from tests.support import poll
 from tests.wire.api import Api, fresh, good
 
 pytestmark = pytest.mark.anyio
@@ -18,9 +19,9 @@ TASKS = 40
 def small_windows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """One small window a page."""
     monkeypatch.setattr(task_lists, "FEW_QUEUES", request.param)
-    monkeypatch.setattr(task_lists, "FIRST_WINDOW", 1)
-    monkeypatch.setattr(task_lists, "MAX_WINDOW", 1)
-    monkeypatch.setattr(task_lists, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(windows, "FIRST_WINDOW", 1)
+    monkeypatch.setattr(windows, "MAX_WINDOW", 1)
+    monkeypatch.setattr(windows, "LOOK_SECONDS", 0)
 
 
 async def some_tasks(api: Api, word: str) -> list[dict[str, Any]]:
@@ -114,6 +115,31 @@ async def test_what_moves_to_history_between_pages_is_neither_missed_nor_shown_t
             break
         cursor = {"cursor": page["next_cursor"]}
     assert seen == ids(tasks)
+
+
+@pytest.mark.usefixtures("small_windows")
+async def test_so_are_those_of_a_ledger_with_an_outcome(api: Api) -> None:
+    queue, name = await api.queue(), fresh("s")
+    definition = {"queue": queue, "payload": 1, "cron": "0 0 1 1 *", "overlap": "allow_all"}
+    good(await api.put(f"/schedules/{name}", json=definition), 201)
+    runs = [good(await api.post(f"/schedules/{name}/trigger")) for _ in range(12)]
+    for run in runs[::3]:
+        good(await api.cancel(run["task_id"]))
+    path = f"/schedules/{name}/history"
+
+    async def of(**filters: str) -> list[str]:
+        return [row["task_id"] for row in await api.pages(path, limit=2, **filters)]
+
+    cancelled = [run["task_id"] for run in runs[::3]][::-1]
+
+    async def all_ended() -> bool:
+        return await of(outcome="cancelled") == cancelled
+
+    await poll(all_ended)
+    assert await of() == [run["task_id"] for run in reversed(runs)]
+    assert await of(outcome="running") == [run["task_id"] for run in reversed(runs) if run["task_id"] not in cancelled]
+    nothing = good(await api.get(path, params={"limit": 2, "outcome": "missed"}))
+    assert nothing["items"] == [] and nothing["next_cursor"]
 
 
 async def test_a_page_goes_on_looking_while_it_is_quick(api: Api) -> None:
