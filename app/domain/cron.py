@@ -43,6 +43,7 @@ _LAST_NAMED = re.compile(r"\b(" + "|".join(SYMBOLIC_DAYS) + r")L\b", re.IGNORECA
 _STEPPED_RANGE = re.compile(r"(\w+)-(\w+)/0*[1-9]\d*", re.ASCII)
 _NAMES = {"month": ["", *SYMBOLIC_MONTHS], "day-of-week": SYMBOLIC_DAYS}
 _KINDS_OF_YEAR = (*range(2001, 2012), *range(2012, 2037, 4))
+"""Of both lengths, beginning on each day of the week: what matches in none of them matches never."""
 _ANY_MOMENT = datetime(2000, 1, 1)  # cronsim wants one, only its fields are used
 
 
@@ -63,28 +64,42 @@ class Cron:
     fixed: bool
     """Whether neither minute nor hour begins with `*`, so that `dst` applies."""
     days: CronSim = field(compare=False)
+    _years: dict[tuple[int, bool], int] = field(default_factory=dict, compare=False, repr=False)
 
-    def matches(self, day: date) -> bool:
-        return day.month in self.months and self.days.match_day(day)
+    def days_of(self, year: int) -> int:
+        """A bit for each day that matches, the lowest for 1 January. Years that begin and end alike are alike, so there are 14."""
+        first = date(year, 1, 1)
+        kind = first.weekday(), isleap(year)
+        found = self._years.get(kind)
+        if found is None:
+            days = (first + timedelta(n) for n in range(365 + kind[1]))
+            found = sum(
+                1 << n for n, day in enumerate(days) if day.month in self.months and self.days.match_day(day)
+            )
+            self._years[kind] = found
+        return found
+
+    def matches(self, day: int) -> bool:
+        """Counted from 1970-01-01, as all days here."""
+        year, begin = _year_of(day)
+        return bool(self.days_of(year) >> (day - begin) & 1)
 
     def next_day(self, day: int) -> int | None:
-        """The first matching day from `day` on, both counted from 1970-01-01; None when a century has none."""
+        """The first matching day from `day` on; None when a century has none."""
         end = min(day + LONGEST_GAP_DAYS, LAST_DAY)
         while day <= end:
-            candidate = date.fromordinal(day + _EPOCH_ORDINAL)
-            if candidate.month not in self.months:
-                day += 32 - candidate.day
-                day -= date.fromordinal(day + _EPOCH_ORDINAL).day - 1
-            elif self.days.match_day(candidate):
-                return day
-            else:
-                day += 1
+            year, begin = _year_of(day)
+            left = self.days_of(year) >> (day - begin)
+            if left:
+                found = day + (left & -left).bit_length() - 1
+                return found if found <= end else None
+            day = begin + 365 + isleap(year)
         return None
 
     def local_times(self, low: int, high: int) -> Iterator[int]:
         """Matching wall-clock times in [low, high), in seconds from the local 1970-01-01 00:00."""
         for day in range(low // DAY, (high - 1) // DAY + 1):
-            if self.matches(date.fromordinal(day + _EPOCH_ORDINAL)):
+            if self.matches(day):
                 yield from self._times_of_day(day * DAY, low, high)
 
     def _times_of_day(self, midnight: int, low: int, high: int) -> Iterator[int]:
@@ -139,7 +154,7 @@ def parse_cron(text: str, *, seconds: bool = False) -> Cron:
         fixed=not fields[-5].startswith("*") and not fields[-4].startswith("*"),
         days=sim,
     )
-    if not any(map(cron.matches, _every_kind_of_day())):
+    if not any(map(cron.days_of, _KINDS_OF_YEAR)):
         raise CronError(NEVER)
     return cron
 
@@ -169,9 +184,10 @@ def _is_sound(name: str, text: str) -> bool:
     return True
 
 
-def _every_kind_of_day() -> Iterator[date]:
-    """Each day of years of both lengths that begin on each day of the week: what matches none of them matches never."""
-    return (date(year, 1, 1) + timedelta(day) for year in _KINDS_OF_YEAR for day in range(365 + isleap(year)))
+def _year_of(day: int) -> tuple[int, int]:
+    """The year of a day, and the year's first day."""
+    year = date.fromordinal(day + _EPOCH_ORDINAL).year
+    return year, date(year, 1, 1).toordinal() - _EPOCH_ORDINAL
 
 
 def explained(cron: Cron) -> str:
