@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from app.domain.bulk import MAX_BULK_TASKS, outer_errors
+from app.domain.bulk import MAX_BULK_TASKS, outer_errors, task_spans
 from app.domain.errors import Refusal, invalid, invalid_field
 from app.domain.followups import OnComplete, OnCompleteBody, judge_around, judge_on_complete
 from app.domain.ijson import parse_ijson
@@ -48,14 +48,13 @@ class _TasksBody(msgspec.Struct, forbid_unknown_fields=True):
 
 _BATCH_BODY = msgspec.json.Decoder(_BatchBody)
 _TASKS_BODY = msgspec.json.Decoder(_TasksBody)
-_SPANS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def split_batch(body: bytes, max_payload_bytes: int) -> BatchRequest:
     """A batch to be made, its tasks as spans; without any it may still be. Raises Refusal: malformed, invalid."""
-    batch, spans, outside = _split(body, _BATCH_BODY)
-    if len(spans) > MAX_BULK_TASKS:
-        raise invalid_field("/tasks", f"has {len(spans)} tasks, expected at most {MAX_BULK_TASKS}")
+    batch, spans = _split(body, _BATCH_BODY)
+    if spans is None:
+        raise invalid_field("/tasks", f"has more than {MAX_BULK_TASKS} tasks")
     if not is_name(batch.queue):
         raise invalid_field("/queue", f"is not a name ({NAME_RULE})")
     then = batch.on_complete
@@ -63,29 +62,30 @@ def split_batch(body: bytes, max_payload_bytes: int) -> BatchRequest:
         batch.queue,
         spans,
         batch.sealed,
-        None if then is None else judge_on_complete(then, outside, max_payload_bytes),
+        None if then is None else judge_on_complete(then, max_payload_bytes),
     )
 
 
 def split_tasks(body: bytes) -> list[msgspec.Raw]:
     """The spans of tasks to be added. Raises Refusal: malformed, invalid."""
-    _, spans, _ = _split(body, _TASKS_BODY)
-    if not 1 <= len(spans) <= MAX_BULK_TASKS:
-        raise invalid_field("/tasks", f"has {len(spans)} tasks, expected 1 to {MAX_BULK_TASKS}")
+    _, spans = _split(body, _TASKS_BODY)
+    if not spans:
+        raise invalid_field("/tasks", f"expected 1 to {MAX_BULK_TASKS} tasks")
     return spans
 
 
-def _split(body: bytes, decoder: Any) -> tuple[Any, list[msgspec.Raw], dict[str, object]]:
-    """(the body, its tasks as spans, the value of all but the tasks)"""
+def _split(body: bytes, decoder: Any) -> tuple[Any, list[msgspec.Raw] | None]:
+    """The body, and its tasks as spans; None: there are too many."""
     try:
         found = decoder.decode(body)
-        spans = [] if isinstance(found.tasks, msgspec.UnsetType) else _SPANS.decode(found.tasks)
+        spans = [] if isinstance(found.tasks, msgspec.UnsetType) else task_spans(found.tasks, MAX_BULK_TASKS)
     except msgspec.ValidationError as error:
         raise invalid(outer_errors(str(error))) from None
     except (msgspec.DecodeError, RecursionError):
         parse_ijson(body)  # says where and why
         raise Refusal("malformed", "the body is no JSON, or nested too deep") from None
-    return found, spans, judge_around(body, found.tasks)
+    judge_around(body, found.tasks)
+    return found, spans
 
 
 class CompletionView(msgspec.Struct):

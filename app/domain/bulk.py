@@ -5,7 +5,7 @@ nobody has to parse 32 MiB at a stretch.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -15,6 +15,7 @@ from app.domain.tasks import Body, Enqueue, TaskBody, check_payload, decode_task
 
 MAX_BULK_TASKS = 10_000
 MAX_BULK_BYTES = 33_554_432
+MANY_COMMAS = 100_000
 
 
 class _BulkBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -22,6 +23,18 @@ class _BulkBody(msgspec.Struct, forbid_unknown_fields=True):
     atomic: bool = False
 
 
+class _Counted(msgspec.Struct, gc=False):
+    """Any object."""
+
+    left: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        _Counted.left -= 1
+        if _Counted.left < 0:
+            raise ValueError("there are more")
+
+
+_COUNTED = msgspec.json.Decoder(list[_Counted])
 _BULK_BODY = msgspec.json.Decoder(_BulkBody)
 _SPANS = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -30,16 +43,35 @@ def split_bulk(body: bytes) -> tuple[list[msgspec.Raw], bool]:
     """The spans of the tasks, unjudged, and `atomic`. Raises Refusal: malformed, invalid."""
     try:
         bulk = _BULK_BODY.decode(body)
-        spans = _SPANS.decode(bulk.tasks)
+        spans = task_spans(bulk.tasks, MAX_BULK_TASKS)
     except msgspec.ValidationError as error:
         raise invalid(outer_errors(str(error))) from None
     except (msgspec.DecodeError, RecursionError):
         parse_ijson(body)  # says where and why
         raise Refusal("malformed", "the body is no JSON, or nested too deep") from None
     judge_outside(body, bytes(bulk.tasks))
-    if not 1 <= len(spans) <= MAX_BULK_TASKS:
-        raise invalid_field("/tasks", f"has {len(spans)} tasks, expected 1 to {MAX_BULK_TASKS}")
+    if not spans:
+        raise invalid_field("/tasks", f"expected 1 to {MAX_BULK_TASKS} tasks")
     return spans, bulk.atomic
+
+
+def task_spans(tasks: msgspec.Raw, most: int) -> list[msgspec.Raw] | None:
+    """None: there are more than `most`.
+
+    A span takes 70 bytes, however short it is, so a text that may have very many is counted first. There what is no object
+    is refused at once, for it cannot be counted. Raises Refusal (invalid), msgspec.DecodeError.
+    """
+    if bytes(tasks).count(b",") > MANY_COMMAS:
+        _Counted.left = most
+        try:
+            _COUNTED.decode(tasks)
+        except msgspec.ValidationError as error:
+            if _Counted.left < 0:
+                return None
+            [found] = field_errors(str(error))
+            raise invalid_field("/tasks" + found.pointer, found.detail) from None
+    spans = _SPANS.decode(tasks)
+    return spans if len(spans) <= most else None
 
 
 def outer_errors(message: str) -> list[FieldError]:
@@ -69,7 +101,7 @@ def decode_item(span: msgspec.Raw, where: str, max_payload_bytes: int, kind: typ
     try:
         value = parse_ijson(bytes(span))
         task = decode_task(span, value, kind)
-        check_payload(task.payload, value["payload"], max_payload_bytes)
+        check_payload(task.payload, max_payload_bytes)
     except Refusal as refusal:
         raise _placed(refusal, where) from None
     return task, len(value)

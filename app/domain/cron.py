@@ -73,9 +73,7 @@ class Cron:
         found = self._years.get(kind)
         if found is None:
             days = (first + timedelta(n) for n in range(365 + kind[1]))
-            found = sum(
-                1 << n for n, day in enumerate(days) if day.month in self.months and self.days.match_day(day)
-            )
+            found = sum(1 << n for n, day in enumerate(days) if day.month in self.months and self.days.match_day(day))
             self._years[kind] = found
         return found
 

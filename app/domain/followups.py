@@ -13,9 +13,9 @@ import msgspec
 
 from app.domain.answers import FOLLOWUPS_TYPE, is_followups
 from app.domain.answers import MAX_FOLLOWUP_BYTES as MAX_FOLLOWUP_BYTES
-from app.domain.bulk import decode_item, judge_outside, outer_errors
+from app.domain.bulk import decode_item, judge_outside, outer_errors, task_spans
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
-from app.domain.ijson import MAX_DEPTH, is_deeper, parse_ijson
+from app.domain.ijson import MAX_DEPTH, nests_deeper, parse_ijson
 from app.domain.names import NAME_RULE, is_name
 from app.domain.tasks import Enqueue, TaskBody, check_payload, header_text_problem, validate_task
 
@@ -92,7 +92,6 @@ class FollowUpBody(TaskBody, kw_only=True, forbid_unknown_fields=True):
 
 
 _PAGE_BODY = msgspec.json.Decoder(PageBody)
-_SPANS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def split_page(body: bytes, max_payload_bytes: int) -> Page:
@@ -103,18 +102,16 @@ def split_page(body: bytes, max_payload_bytes: int) -> Page:
         )
     try:
         page = _PAGE_BODY.decode(body)
-        spans = [] if isinstance(page.tasks, msgspec.UnsetType) else _SPANS.decode(page.tasks)
+        spans = [] if isinstance(page.tasks, msgspec.UnsetType) else task_spans(page.tasks, MAX_FOLLOWUP_TASKS)
     except msgspec.ValidationError as error:
         raise invalid(outer_errors(str(error))) from None
     except (msgspec.DecodeError, RecursionError):
         parse_ijson(body)  # says where and why
         raise Refusal("malformed", "the body is no JSON, or nested too deep") from None
     outside = judge_around(body, page.tasks)
-    if len(spans) > MAX_FOLLOWUP_TASKS:
-        raise Refusal(
-            "too_large", f"the follow-up work has {len(spans)} tasks, at most {MAX_FOLLOWUP_TASKS} are allowed"
-        )
-    if is_deeper(outside.get("result")):
+    if spans is None:
+        raise Refusal("too_large", f"the follow-up work has more than {MAX_FOLLOWUP_TASKS} tasks")
+    if not isinstance(page.result, msgspec.UnsetType) and nests_deeper(bytes(page.result)):
         raise Refusal("malformed", f"the result is nested deeper than {MAX_DEPTH} levels")
     return Page(
         result=_result(page, outside),
@@ -122,9 +119,7 @@ def split_page(body: bytes, max_payload_bytes: int) -> Page:
         result_truncated=page.result_truncated,
         spans=spans,
         next=_cursor(page.next),
-        on_complete=None
-        if page.on_complete is None
-        else judge_on_complete(page.on_complete, outside, max_payload_bytes),
+        on_complete=None if page.on_complete is None else judge_on_complete(page.on_complete, max_payload_bytes),
     )
 
 
@@ -160,14 +155,12 @@ def _cursor(text: str | None) -> str | None:
     return text
 
 
-def judge_on_complete(body: OnCompleteBody, outside: dict[str, object], max_payload_bytes: int) -> OnComplete:
-    """`outside` is the value of the document it stands in. Raises Refusal (invalid)."""
+def judge_on_complete(body: OnCompleteBody, max_payload_bytes: int) -> OnComplete:
+    """Of a document that judge_around has taken. Raises Refusal (invalid)."""
     if not is_name(body.queue):
         raise invalid_field("/on_complete/queue", f"is not a name ({NAME_RULE})")
-    value = outside["on_complete"]
-    assert isinstance(value, dict), "decoded as an object from the same bytes"
     try:
-        check_payload(body.payload, value["payload"], max_payload_bytes)
+        check_payload(body.payload, max_payload_bytes)
     except Refusal as refusal:
         raise invalid_field("/on_complete/payload", refusal.detail) from None
     return OnComplete(body.queue, bytes(body.payload))

@@ -80,7 +80,7 @@ def parse_schedule(body: bytes, max_payload_bytes: int) -> ScheduleDefinition:
         raise invalid_field("", "expected an object")
     definition = _decoded(value)
     spans = _SPANS.decode(body)
-    check_payload(spans["payload"], value["payload"], max_payload_bytes)
+    check_payload(spans["payload"], max_payload_bytes)
     task, errors = _task_of(definition, spans["payload"])
     errors += _timing_errors(definition)
     errors += _bound_errors(definition)
@@ -263,7 +263,7 @@ def _on_complete(
     payload = _SPANS.decode(span)["payload"]
     errors = [] if is_name(body.queue) else [FieldError("/on_complete/queue", f"is not a name ({NAME_RULE})")]
     try:
-        check_payload(payload, body.payload, max_payload_bytes)
+        check_payload(payload, max_payload_bytes)
     except Refusal as refusal:
         errors.append(FieldError("/on_complete/payload", refusal.detail))
     return OnComplete(body.queue, bytes(payload)), errors

@@ -17,7 +17,7 @@ import msgspec
 from app.domain.errors import FieldError, Refusal, invalid, pointer
 from app.domain.handlers import check_timeout
 from app.domain.headers import check_headers
-from app.domain.ijson import MAX_DEPTH, is_deeper, may_be_deep, parse_ijson
+from app.domain.ijson import MAX_DEPTH, nests_deeper, parse_ijson
 from app.domain.instants import format_instant, parse_instant
 from app.domain.names import NAME_RULE, is_name
 from app.domain.retries import check_retry
@@ -179,7 +179,7 @@ def parse_enqueue(body: bytes, *, max_payload_bytes: int) -> Enqueue:
     """The body of `POST /queues/{name}/tasks`, judged in all that needs no present instant (check_instants does)."""
     value = parse_ijson(body)
     task = decode_task(body, value, TaskBody)
-    check_payload(task.payload, value["payload"], max_payload_bytes)
+    check_payload(task.payload, max_payload_bytes)
     if len(value) == 1:
         return Enqueue(bytes(task.payload))
     return validate_task(task)
@@ -190,7 +190,7 @@ def payload_of(body: bytes, *, max_bytes: int) -> bytes | None:
     payload = _ONLY_PAYLOAD.decode(body).payload
     if isinstance(payload, msgspec.UnsetType):
         return None
-    check_payload(payload, msgspec.json.decode(payload) if may_be_deep(bytes(payload)) else None, max_bytes)
+    check_payload(payload, max_bytes)
     return bytes(payload)
 
 
@@ -214,7 +214,7 @@ def _decoder(kind: type[Body]) -> "msgspec.json.Decoder[Body]":
 def _type_errors(value: Any, kind: type[TaskBody]) -> list[FieldError]:
     if not isinstance(value, dict):
         return [FieldError("", "expected an object")]
-    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    fields = _fields(kind)
     errors = [
         FieldError(pointer(name), "is required (null is a payload)" if name == "payload" else "is required")
         for name, field in fields.items()
@@ -233,6 +233,11 @@ def _type_errors(value: Any, kind: type[TaskBody]) -> list[FieldError]:
     return errors
 
 
+@cache
+def _fields(kind: type[TaskBody]) -> dict[str, msgspec.structs.FieldInfo]:
+    return {field.name: field for field in msgspec.structs.fields(kind)}
+
+
 def field_errors(message: str) -> list[FieldError]:
     """msgspec says ``Expected `int`, got `str` - at `$.tags[2]` ``, of the first violation only."""
     match = _PATH.fullmatch(message)
@@ -246,11 +251,12 @@ def field_errors(message: str) -> list[FieldError]:
     return [FieldError(where, match["what"].replace("`", ""))]
 
 
-def check_payload(payload: msgspec.Raw, value: object, max_bytes: int) -> None:
+def check_payload(payload: msgspec.Raw, max_bytes: int) -> None:
+    """Of a body that parse_ijson has taken. Raises Refusal: too_large, malformed."""
     size = len(memoryview(payload))
     if size > max_bytes:
         raise Refusal("too_large", f"the payload has {size} bytes, at most {max_bytes} are allowed")
-    if may_be_deep(bytes(payload)) and is_deeper(value):
+    if nests_deeper(bytes(payload)):
         raise Refusal("malformed", f"the payload is nested deeper than {MAX_DEPTH} levels")
 
 

@@ -256,6 +256,9 @@ def test_every_time_is_in_exactly_one_line_in_order(
         for time in times(definition, first, now)
         if paused or fires_at(definition, "t/s", time) <= now  # with jitter the newest may be ahead of its firing
     ]
+    if step.more:  # the rest is the next plan's
+        assert step.next_nominal_at is not None and len(expected) > MAX_TIMES
+        expected = [time for time in expected if time < step.next_nominal_at]
     covered = spans(judged.lines)
     for (_, until, _), (begin, _, _) in pairwise(covered):
         assert until < begin

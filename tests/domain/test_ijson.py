@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.errors import Refusal
-from app.domain.ijson import is_deeper, may_be_deep, parse_ijson
+from app.domain.ijson import is_deeper, nests_deeper, parse_ijson
 
 REFUSED = {
     "invalid UTF-8": b'"\xff"',
@@ -92,4 +92,12 @@ def depth_of(value: object) -> int:
 def test_depth_is_counted_as_recursion_would(value: object, limit: int) -> None:
     deep = depth_of(value) > limit
     assert is_deeper(value, limit) == deep
-    assert may_be_deep(json.dumps(value).encode(), limit) or not deep
+    for escaped in (True, False):
+        assert nests_deeper(json.dumps(value, ensure_ascii=escaped).encode(), limit) == deep
+
+
+@given(st.lists(st.text(alphabet='[]{}"\\x'), max_size=20), st.integers(0, 3))
+def test_brackets_in_strings_are_no_depth(texts: list[str], limit: int) -> None:
+    assert nests_deeper(json.dumps([texts, dict.fromkeys(texts, texts)]).encode(), limit) == (
+        depth_of([texts, dict.fromkeys(texts, texts)]) > limit
+    )
