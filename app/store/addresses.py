@@ -16,7 +16,7 @@ APPLICATION_NAME = "sluice"
 MAX_CONNECT_SECONDS = 60.0
 
 _SCHEME = re.compile(r"postgres(?:ql)?(?:\+\w+)?://")
-_HOST = re.compile(r"(?:\[[^\]@]*\]|[^:\[\]@]*)(?::(\d{1,5}))?")
+_HOST = re.compile(r"(\[[^\]@]*\]|[^:\[\]@]*)(?::(\d{1,5}))?")
 
 TAKEN = {
     "application_name", "connect_timeout", "dbname", "fallback_application_name", "gsslib", "host", "krbsrvname", "options",
@@ -56,11 +56,11 @@ HINTS = {
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    dsn: str
-    """As asyncpg takes it."""
+    dsns: tuple[str, ...]
+    """One for each host, in their order, as asyncpg takes them; it would give all of them one time-out."""
     application_name: str
     connect_seconds: float | None
-    """How long to wait for a connection, where the address says it."""
+    """How long to wait for a host, where the address says it."""
 
 
 def read_address(url: str) -> Address:
@@ -70,7 +70,8 @@ def read_address(url: str) -> Address:
         raise ValueError("it must begin with postgres:// or postgresql://")
     place, _, query = url[scheme.end() :].partition("?")
     authority, _, database = place.partition("/")
-    _check_hosts(authority, database)
+    user, at, hosts = authority.partition("@") if "@" in authority else ("", "", authority)
+    named = _hosts(hosts, database)
     given = dict(_parameters(query))
     gssencmode = given.pop("gssencmode", "disable")
     if gssencmode not in ("disable", "prefer"):
@@ -81,20 +82,43 @@ def read_address(url: str) -> Address:
     kept = {key: value for key, value in _settle_tls(given).items() if key not in DROPPED}
     if kept.get("target_session_attrs", "any") not in ("any", "read-write", "primary"):
         raise ValueError("target_session_attrs must be any, read-write or primary: Sluice writes")
-    rebuilt = "&".join(f"{key}={quote(value, safe='')}" for key, value in kept.items())
-    # libpq knows no fragments, so a # is one of the letters
-    dsn = f"postgresql://{place.replace('#', '%23')}" + (f"?{rebuilt}" if rebuilt else "")
-    return Address(dsn, name, seconds)
+    path = f"/{database}" if database else ""
+    dsns = [
+        # libpq knows no fragments, so a # is one of the letters
+        f"postgresql://{user}{at}{host}{path}?{_query(kept | place)}".rstrip("?").replace("#", "%23")
+        for host, place in _places(named, kept)
+    ]
+    return Address(tuple(dsns), name, seconds)
 
 
-def _check_hosts(authority: str, database: str) -> None:
-    user, at, hosts = authority.partition("@")
-    for host in (hosts if at else user).split(","):
-        found = _HOST.fullmatch(host)
-        if found is None or int(found[1] or 0) > 65_535 or "@" in database:
-            raise ValueError(
-                "its host or port cannot be read; in a user name or password, write : / ? # @ % as %3A %2F %3F %23 %40 %25"
-            )
+def _places(hosts: list[tuple[str, str]], given: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
+    """Each host as it is to stand before the `?`, or after it: what is given there comes first."""
+    after = given.pop("host", None)
+    names = [host for host, _ in hosts] if after is None else after.split(",")
+    ports = given.pop("port").split(",") if "port" in given else [port for _, port in hosts]
+    if len(ports) == 1:
+        ports *= len(names)
+    if len(ports) != len(names) or not all(re.fullmatch(r"\d{0,5}", port) for port in ports):
+        raise ValueError("port must be one number, or one for each host")
+    places = list(zip(names, ports, strict=True))
+    if after is None:
+        return [(f"{host}:{port}" if port else host, {}) for host, port in places]
+    return [("", {"host": host, **({"port": port} if port else {})}) for host, port in places]
+
+
+def _query(given: dict[str, str]) -> str:
+    return "&".join(f"{key}={quote(value, safe='')}" for key, value in given.items())
+
+
+def _hosts(hosts: str, database: str) -> list[tuple[str, str]]:
+    """Each host with its port, or ''."""
+    found = [_HOST.fullmatch(host) for host in hosts.split(",")]
+    read = [(host[1], host[2] or "") for host in found if host is not None and int(host[2] or 0) <= 65_535]
+    if len(read) < len(found) or "@" in database:
+        raise ValueError(
+            "its host or port cannot be read; in a user name or password, write : / ? # @ % as %3A %2F %3F %23 %40 %25"
+        )
+    return read
 
 
 def _parameters(query: str) -> Iterator[tuple[str, str]]:

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from app.domain.connections import DEFAULT_CONNECTIONS, Connections, share, split
 from app.domain.errors import Refusal
 from app.domain.turns import Turns
-from app.store.addresses import read_address
+from app.store.addresses import Address, read_address
 from app.store.outage import Outage
 from app.store.session import COMMAND_SECONDS, BorrowedConnection, set_session
 from app.store.sockets import AnsweringConnection, keep_alive
@@ -70,6 +70,15 @@ REFUSED = (
     asyncpg.InsufficientPrivilegeError,
 )
 """How a server turns a connection away for who asks, or for what."""
+
+
+NEXT_HOST = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,  # starting up, shutting down
+    asyncpg.TargetServerAttributeNotMatched,
+)
+"""What one of several hosts may say while another will do."""
 
 
 class Unavailable(Refusal):
@@ -118,36 +127,43 @@ class PooledConnection(AnsweringConnection):
         return ""
 
 
-def _arguments(dsn: str, connection_class: type[AnsweringConnection]) -> dict[str, Any]:
-    """How asyncpg is to connect. Of startup parameters only the name is sent: poolers refuse others, or drop them."""
+async def connect(
+    dsn: str, connection_class: type[AnsweringConnection] = AnsweringConnection, **settings: str
+) -> AnsweringConnection:
+    """A connection of its own, set as all are; `settings` come beside the usual ones, or instead. Of several hosts it is the
+    first that answers and will do.
+
+    Raises Refused, Unavailable (too slow), the driver's errors.
+    """
     address = read_address(dsn)
+    seconds = address.connect_seconds or CONNECT_SECONDS
+    lost: Exception = Unavailable("no host to connect to")
+    for host in address.dsns:
+        try:
+            # over all addresses of the host, and each way of TLS
+            async with asyncio.timeout(seconds):
+                return await _connect(_arguments(host, address, connection_class), settings)
+        except REFUSED as error:
+            raise Refused(_told(error)) from error
+        except TimeoutError as error:
+            lost = Unavailable(f"no connection within {seconds:g} s")
+            lost.__cause__ = error
+        except NEXT_HOST as error:
+            lost = error
+    raise lost
+
+
+def _arguments(dsn: str, address: Address, connection_class: type[AnsweringConnection]) -> dict[str, Any]:
+    """How asyncpg is to connect. Of startup parameters only the name is sent: poolers refuse others, or drop them."""
     borrowed = {"statement_cache_size": 0} if issubclass(connection_class, BorrowedConnection) else {}
     return {
-        "dsn": address.dsn,
-        "timeout": address.connect_seconds or CONNECT_SECONDS,
+        "dsn": dsn,
+        "timeout": None,
         "command_timeout": COMMAND_SECONDS + OVERTIME_SECONDS,
         "server_settings": {"application_name": address.application_name},
         "connection_class": connection_class,
         **borrowed,
     }
-
-
-async def connect(
-    dsn: str, connection_class: type[AnsweringConnection] = AnsweringConnection, **settings: str
-) -> AnsweringConnection:
-    """A connection of its own, set as all are; `settings` come beside the usual ones, or instead.
-
-    Raises Refused, Unavailable (too slow), the driver's errors.
-    """
-    arguments = _arguments(dsn, connection_class)
-    try:
-        # the driver gives each address of a host that time, and each way of TLS
-        async with asyncio.timeout(arguments["timeout"]):
-            return await _connect(arguments, settings)
-    except REFUSED as error:
-        raise Refused(_told(error)) from error
-    except TimeoutError as error:
-        raise Unavailable(f"no connection within {arguments['timeout']:g} s") from error
 
 
 async def _connect(arguments: dict[str, Any], settings: Mapping[str, str]) -> AnsweringConnection:

@@ -9,7 +9,8 @@ from app.store.addresses import DROPPED, REFUSED, TAKEN, read_address
 
 
 def parameters(url: str) -> dict[str, str]:
-    return {name: values[0] for name, values in parse_qs(urlsplit(read_address(url).dsn).query).items()}
+    (dsn,) = read_address(url).dsns
+    return {name: values[0] for name, values in parse_qs(urlsplit(dsn).query).items()}
 
 
 @pytest.mark.parametrize(
@@ -28,9 +29,14 @@ def parameters(url: str) -> dict[str, str]:
 )
 def test_an_address_that_hosts_hand_out_is_read(url: str) -> None:
     address = read_address(url)
-    assert address.dsn.startswith("postgresql://")
     assert address.application_name == "sluice"
-    assert parameters(url).keys() <= TAKEN - {"application_name", "connect_timeout", "fallback_application_name"}
+    for dsn in address.dsns:
+        assert dsn.startswith("postgresql://")
+        assert parse_qs(urlsplit(dsn).query).keys() <= TAKEN - {
+            "application_name",
+            "connect_timeout",
+            "fallback_application_name",
+        }
 
 
 def test_what_the_driver_does_not_know_never_reaches_the_server() -> None:
@@ -53,10 +59,30 @@ def test_the_time_for_a_connection_is_taken(given: str, seconds: float | None) -
     assert read_address(f"postgresql://db/d?connect_timeout={given}").connect_seconds == seconds
 
 
+@pytest.mark.parametrize(
+    ("url", "dsns"),
+    [
+        ("postgresql://db", ["postgresql://db"]),
+        ("postgresql://u@db/", ["postgresql://u@db"]),
+        (
+            "postgresql://u:a,b@x:1,[::1]:2,z/d?sslmode=require",
+            [f"postgresql://u:a,b@{h}/d?sslmode=require" for h in ("x:1", "[::1]:2", "z")],
+        ),
+        ("postgresql:///d?host=/run/a,b&port=1", [f"postgresql:///d?host={h}&port=1" for h in ("%2Frun%2Fa", "b")]),
+        (
+            "postgresql://u@/d?host=a,b&port=1,2",
+            [f"postgresql://u@/d?host={h}&port={p}" for h, p in (("a", 1), ("b", 2))],
+        ),
+    ],
+)
+def test_each_host_is_an_address_of_its_own(url: str, dsns: list[str]) -> None:
+    assert list(read_address(url).dsns) == dsns
+
+
 def test_values_are_read_as_libpq_reads_them() -> None:
     given = parameters("postgresql://db/d?user=a%26b&password=1+1%2B1&options=-c%20geqo%3Doff")
     assert given == {"user": "a&b", "password": "1+1+1", "options": "-c geqo=off"}
-    assert read_address("postgresql://u:p#1@db/d").dsn == "postgresql://u:p%231@db/d"
+    assert read_address("postgresql://u:p#1@db/d").dsns == ("postgresql://u:p%231@db/d",)
 
 
 @pytest.mark.parametrize(
@@ -86,13 +112,14 @@ def test_the_system_s_authorities_are_found() -> None:
         ("sslmode=no-verify", "sslmode must be one of disable, "),
         ("sslrootcert=/nowhere.crt", "sslrootcert names no file that is there"),
         ("target_session_attrs=standby", "any, read-write or primary"),
+        ("host=a,b&port=1,2,3", "port must be one number, or one for each host"),
         ("connect_timeout=soon", "connect_timeout must be a whole number of seconds"),
         *((f"{name}=1", f"{name} is a parameter of libpq that Sluice cannot honour") for name in sorted(REFUSED)),
     ],
 )
 def test_what_cannot_be_honoured_is_named(query: str, says: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
-        read_address(f"postgresql://u:hidden@db/d?{query}")
+        read_address(f"postgresql://u:hidden@{'' if 'host=' in query else 'db'}/d?{query}")
     assert says in str(caught.value)
     assert "hidden" not in str(caught.value)
 

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app.main import wait_for_database
 from app.settings import SettingsError
 from app.store import migrations
-from app.store.db import connect, create_engine
+from app.store.db import connect, connected, create_engine
 from app.store.migrations import SCHEMA_VERSION, SchemaMismatch, migrate
 from app.store.tables import metadata
 from tests.databases import with_database
@@ -217,3 +217,16 @@ async def test_an_address_with_all_that_hosts_add_leads_to_a_start(
         "select current_setting('application_name') as name, current_setting('statement_timeout') as timeout"
     )
     assert tuple(row) == ("mine", "15s")
+
+
+async def test_a_host_that_is_silent_or_away_leaves_time_for_the_next(database_url: str) -> None:
+    held: list[asyncio.StreamWriter] = []
+    async with await asyncio.start_server(lambda _, writer: held.append(writer), "127.0.0.1", 0) as silent:
+        port = silent.sockets[0].getsockname()[1]
+        parts = urlsplit(database_url)
+        hosts = f"host=127.0.0.1,/nowhere,{parse_qs(parts.query)['host'][0]}&port={port},1,5432&connect_timeout=2"
+        async with connected(f"postgresql://{parts.username}@{parts.path}?{hosts}") as connection:
+            assert await connection.fetchval("select 1") == 1
+        assert held
+        for writer in held:
+            writer.close()
