@@ -13,13 +13,22 @@ import asyncpg
 
 from app.store.db import Unsuitable, connected, translated
 from app.store.migrations import GRANT
-from app.store.session import BorrowedConnection
+from app.store.session import SEARCH_PATH, BorrowedConnection
 
 OLDEST_MAJOR = 15
 LOOKS = 3
 """How often a session is asked once more; a pooler that hands server processes out in turn has come to another by then."""
 PROBE_CHANNEL = "sluice_probe"
 HEARD_SECONDS = 5.0
+
+DECISIVE = {
+    "transaction_isolation": "read committed",
+    "transaction_read_only": "off",
+    "search_path": SEARCH_PATH,
+    "synchronous_commit": "on",
+    "standard_conforming_strings": "on",
+}
+"""Without these, promises break."""
 
 _PROCESS = "select pg_catalog.pg_backend_pid()"
 _LACKING = """
@@ -38,7 +47,7 @@ from (
 
 
 async def examine_sessions(dsn: str, *, given_as: str) -> None:
-    """That whoever connects there has a session of their own, in a database that can hold any text.
+    """That whoever connects there has a session of their own, which can be set, in a database that can hold any text.
 
     Raises Unsuitable, Unavailable. `given_as` is the setting that says `dsn`.
     """
@@ -49,17 +58,19 @@ async def examine_sessions(dsn: str, *, given_as: str) -> None:
         connected(dsn, BorrowedConnection) as other,
     ):
         _examine_server(one)
-        if not await _share(one, other):
-            return
-    if given_as == "SLUICE_DATABASE_URL":
+        shared = await _share(one, other)
+    if shared and given_as == "SLUICE_DATABASE_URL":
         raise Unsuitable(
             "SLUICE_DATABASE_URL leads through a transaction pooler, where no session lasts: leave it, and give the address of "
             "the server itself, or of the pooler in session mode, as SLUICE_DATABASE_DIRECT_URL"
         )
-    raise Unsuitable(
-        f"{given_as} leads through a transaction pooler, where no session lasts: give the address of the server itself, or of the "
-        "pooler in session mode"
-    )
+    if shared:
+        raise Unsuitable(
+            f"{given_as} leads through a transaction pooler, where no session lasts: give the address of the server itself, or of "
+            "the pooler in session mode"
+        )
+    async with _explained(given_as), connected(dsn) as own:
+        await _examine_settings(own, given_as)
 
 
 @asynccontextmanager
@@ -94,6 +105,18 @@ def _examine_server(connection: asyncpg.Connection) -> None:
         )
 
 
+async def _examine_settings(connection: asyncpg.Connection, given_as: str) -> None:
+    """That what is set there holds there."""
+    asked = ", ".join(f"current_setting('{name}')" for name in DECISIVE)
+    found = dict(zip(DECISIVE, await connection.fetchrow(f"select {asked}"), strict=True))
+    foreign = [f"{name} is {found[name]!r}" for name, ours in DECISIVE.items() if found[name] != ours]
+    if foreign:
+        raise Unsuitable(
+            f"{given_as} leads through something that does not pass SET on ({', '.join(foreign)}): give the address of the server "
+            "itself, or of a pooler that does"
+        )
+
+
 async def _share(one: asyncpg.Connection, other: asyncpg.Connection) -> bool:
     process = await one.fetchval(_PROCESS)
     async with other.transaction():
@@ -115,6 +138,7 @@ async def examine_pooler(dsn: str, direct_dsn: str) -> None:
             connected(dsn, BorrowedConnection) as borrower,
             borrower.transaction(),
         ):
+            await _examine_settings(borrower, "SLUICE_DATABASE_URL")
             await borrower.fetch("select pg_notify($1, $2)", PROBE_CHANNEL, token)
         try:
             async with asyncio.timeout(HEARD_SECONDS):

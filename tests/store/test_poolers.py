@@ -9,7 +9,8 @@ import pytest
 from app.main import wait_for_database
 from app.settings import SettingsError
 from app.store import session
-from app.store.db import Database
+from app.store.db import Database, Unsuitable
+from app.store.examination import examine_pooler
 from tests.databases import with_database
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica, start_process
@@ -135,6 +136,20 @@ async def test_a_parameter_that_the_pooler_does_not_take_is_named(start_pooler: 
     pooled = await start_pooler("session")
     with pytest.raises(SettingsError, match=r"unsupported startup parameter: options.*: take it out"):
         await wait_for_database(f"{pooled}&options=-c%20geqo%3Doff")
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_a_way_that_does_not_pass_settings_on_is_refused(
+    start_pooler: StartPooler, database_url: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As poolers do that answer SET themselves."""
+    monkeypatch.setattr(session, "_set", lambda settings, scope: "select 1")
+    pooled = await start_pooler(mode)
+    with pytest.raises(
+        (SettingsError, Unsuitable),
+        match=r"does not pass SET on .search_path is",
+    ):
+        await (wait_for_database(pooled) if mode == "session" else examine_pooler(pooled, database_url))
 
 
 async def test_a_refused_start_is_one_line_and_exit_2(start_pooler: StartPooler) -> None:
