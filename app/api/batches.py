@@ -7,7 +7,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Path, Request, Response
 
 from app.api.auth import CoreDep, User
-from app.api.bulk import LargeRoute, judge_items, shown
+from app.api.bulk import LargeRoute, all_shown, judge_items
 from app.api.config import EdgeConfig
 from app.api.enqueue import trace_of
 from app.api.headers import read_headers
@@ -66,7 +66,7 @@ async def create_batch(request: Request, core: CoreDep, caller: User) -> Respons
     items = await judge_items(asked.spans, edge.max_payload_bytes)
     view, results = await batches.create(core, caller, asked, items, _trace(request))
     location = f"{edge.public_url.rstrip('/')}/batches/{view.id}"
-    return json_reply(_filled(view, results), 201, {"location": location})
+    return json_reply(await _filled(view, results), 201, {"location": location})
 
 
 @filling_router.post(
@@ -80,15 +80,15 @@ async def add_batch_tasks(request: Request, core: CoreDep, caller: User, batch_i
     """Add tasks to a batch that is not sealed, as many as a bulk request may have. Each has its own verdict, in order."""
     edge: EdgeConfig = request.app.state.edge
     items = await judge_items(split_tasks(await request.body()), edge.max_payload_bytes)
-    return json_reply(_filled(*await batches.add(core, caller, batch_id, items, _trace(request))))
+    return json_reply(await _filled(*await batches.add(core, caller, batch_id, items, _trace(request))))
 
 
 def _trace(request: Request) -> tuple[str, str | None] | None:
     return trace_of(read_headers(request.scope["headers"]))
 
 
-def _filled(view: BatchView, results: Sequence[Result]) -> bytes:
-    return _with(view, results=[shown(result) for result in results])
+async def _filled(view: BatchView, results: Sequence[Result]) -> bytes:
+    return _with(view, results=await all_shown(results))
 
 
 def _with(view: BatchView, **more: Any) -> bytes:

@@ -3,7 +3,6 @@
 A bare ASGI callable like the enqueue, for its body is judged task by task; openapi.py has its operation.
 """
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ from app.domain.turns import Turns
 from app.service import bulk
 from app.service.bulk import Result, Stored
 from app.service.context import Core
+from app.service.pieces import in_pieces
 
 PATH = "/queues/{name}/tasks/bulk"
 PLACES = 16
@@ -34,9 +34,6 @@ PLACES = 16
 TENANT_PLACES = 4
 TENANT_WAITING = 8
 PATIENCE_SECONDS = 10.0
-PAUSE_TASKS = 200
-PAUSE_BYTES = 262_144
-"""After so much parsing other requests get their turn."""
 
 
 def places() -> Turns:
@@ -86,26 +83,26 @@ class BulkEndpoint:
             spans, atomic = split_bulk(body)
             items = await judge_items(spans, self._edge.max_payload_bytes)
             results = await bulk.enqueue(self._core, caller, queue, items, atomic, trace_of(headers))
-        return msgspec.json.encode({"results": [shown(result) for result in results]})
+        return msgspec.json.encode({"results": await all_shown(results)})
 
 
 async def judge_items(spans: Sequence[msgspec.Raw], max_payload_bytes: int) -> list[Enqueue | Refusal]:
     """What each of the tasks asks for, or why it is refused."""
     items: list[Enqueue | Refusal] = []
-    parsed = 0
-    for index, span in enumerate(spans):
+    async for index, span in in_pieces(enumerate(spans)):
         try:
             items.append(parse_item(span, index, max_payload_bytes))
         except Refusal as refusal:
-            items.append(refusal)
-        parsed += len(memoryview(span))
-        if parsed > PAUSE_BYTES or index % PAUSE_TASKS == PAUSE_TASKS - 1:
-            parsed = 0
-            await asyncio.sleep(0)
+            items.append(refusal.bare())
     return items
 
 
-def shown(result: Result) -> dict[str, Any]:
+async def all_shown(results: Sequence[Result]) -> list[msgspec.Raw]:
+    """Each as JSON."""
+    return [msgspec.Raw(msgspec.json.encode(_shown(result))) async for result in in_pieces(results)]
+
+
+def _shown(result: Result) -> dict[str, Any]:
     if isinstance(result, Stored):
         status = 201 if result.created else 200
         return {"status": status, "id": result.task_id} | ({"unique_held": True} if result.unique_held else {})

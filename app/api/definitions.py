@@ -1,6 +1,5 @@
 """Definitions as code: what a document of handlers, queues, schedules and limits would change, and changing it."""
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -25,10 +24,9 @@ from app.domain.names import NAME_RULE, is_name
 from app.domain.schedules import parse_schedule
 from app.service import definitions
 from app.service.definitions import Plan, joined, placed
+from app.service.pieces import in_pieces
 
 MAX_BYTES = 8_388_608
-YIELD_EVERY = 50
-"""So many definitions are parsed before other requests get their turn."""
 _SPANS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -59,7 +57,7 @@ CODES = ("egress_denied", "payload_schema_mismatch")
 async def plan_definitions(request: Request, core: CoreDep, caller: Manager) -> Response:
     """What an apply of this document would change. Nothing is changed."""
     document, _ = await parse_document(await request.body(), core.max_payload_bytes, versioned=False)
-    return json_reply(msgspec.json.encode(shown(await definitions.plan(core, caller, document))))
+    return json_reply(msgspec.json.encode(await shown(await definitions.plan(core, caller, document))))
 
 
 @router.post(
@@ -77,16 +75,18 @@ async def apply_definitions(request: Request, core: CoreDep, caller: Manager) ->
     """
     document, version = await parse_document(await request.body(), core.max_payload_bytes, versioned=True)
     made = await definitions.apply(core, caller, document, version)
-    return json_reply(msgspec.json.encode(shown(made) | {"secrets": made.secrets}), headers=NO_STORE)
+    return json_reply(msgspec.json.encode(await shown(made) | {"secrets": made.secrets}), headers=NO_STORE)
 
 
-def shown(plan: Plan) -> dict[str, Any]:
-    return {"version": plan.version, "changes": [_change(change) for change in plan.changes]}
+async def shown(plan: Plan) -> dict[str, Any]:
+    return {"version": plan.version, "changes": [_change(change) async for change in in_pieces(plan.changes)]}
 
 
-def _change(change: Change) -> dict[str, Any]:
+def _change(change: Change) -> msgspec.Raw:
+    """As JSON."""
     fields = [{"field": one.field, "from": one.before, "to": one.after} for one in change.fields]
-    return {"kind": change.kind, "name": change.name, "action": change.action, "changes": fields}
+    told = {"kind": change.kind, "name": change.name, "action": change.action, "changes": fields}
+    return msgspec.Raw(msgspec.json.encode(told))
 
 
 async def parse_document(body: bytes, max_payload_bytes: int, *, versioned: bool) -> tuple[Document, str | None]:
@@ -163,11 +163,9 @@ class _Parser:
         if given is None:
             return None
         found: dict[str, Any] = {}
-        for index, (name, definition) in enumerate(given.items()):
+        async for name, definition in in_pieces(given.items()):
             with self._noting(pointer(section, name)):
                 found[name] = read(name, definition)
-            if index % YIELD_EVERY == YIELD_EVERY - 1:
-                await asyncio.sleep(0)
         return found
 
     def limits(self, given: Any) -> Limits | None:

@@ -14,6 +14,7 @@ from app.api.problems import EMPTY, ETAG, problems
 from app.api.strict import StrictRoute
 from app.domain.names import NAME_PATTERN, is_name
 from app.service import queues, sweeps
+from app.service.pieces import in_pieces
 
 router = APIRouter(prefix="/queues", tags=["queues"], route_class=StrictRoute)
 QueueName = Annotated[str, Path(pattern=NAME_PATTERN)]
@@ -25,7 +26,7 @@ async def list_queues(core: CoreDep, caller: User, limit: Limit = 50, cursor: Cu
     """List queues, by name."""
     views, more = await queues.list_page(core, caller, position_of(cursor, LIST, is_name), limit)
     return Page[QueueOut](
-        items=[QueueOut.of(view) for view in views],
+        items=[QueueOut.of(view) async for view in in_pieces(views)],
         next_cursor=next_cursor(LIST, views[-1].name) if more else None,
     ).reply()
 

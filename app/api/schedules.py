@@ -85,7 +85,7 @@ async def preview_definition(request: Request, core: CoreDep, caller: User) -> R
     body = msgspec.json.encode({"queue": "preview", "payload": None, **given})
     definition = parse_schedule(body, core.max_payload_bytes)
     assert at is not None, "judged above"
-    return json_reply(msgspec.json.encode(schedules.preview(definition, count, at)))
+    return json_reply(msgspec.json.encode(await schedules.preview(definition, count, at)))
 
 
 @bytes_router.put(

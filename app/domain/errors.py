@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 CODES: frozenset[str] = frozenset(
     {
@@ -69,6 +70,11 @@ class Refusal(Exception):
         self.detail = detail
         self.errors: tuple[FieldError, ...] = tuple(errors)
         self.retry_after_seconds = retry_after_seconds
+
+    def bare(self) -> Self:
+        """Without the frames it came through, for one that is kept: thousands of them would be so many cycles of garbage."""
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+        return self
 
 
 def pointer(*parts: str | int) -> str:

@@ -4,7 +4,6 @@ Tasks go through the enqueueing lane in groups, beside those of other requests, 
 request takes turns with small ones. An atomic request is one group of its own, in one transaction.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +11,7 @@ from app.domain.bulk import sunk
 from app.domain.errors import Refusal, pointer
 from app.domain.tasks import Enqueue
 from app.service.context import Caller, Core
+from app.service.pieces import in_pieces
 from app.service.schemas import CheckBudget
 from app.service.tasks import (
     LOOKUPS,
@@ -33,8 +33,6 @@ from app.store.tasks import Entry
 from app.telemetry.tracing import TraceContext
 
 GROUP = 500
-PAUSE_EVERY = 200
-"""Entries made between two looks at whatever else the process has to do."""
 
 Write = Callable[[Sequence[Entry]], Awaitable[Sequence[Admitted | BaseException]]]
 
@@ -100,7 +98,7 @@ async def _write_in_groups(bulk: _Bulk, sound: list[int], write: Write) -> None:
         except Refusal as refusal:
             if not any(isinstance(result, Stored) for result in bulk.results.values()):
                 raise
-            bulk.results |= {n: refusal for n in sound if n not in bulk.results}
+            bulk.results |= {n: refusal.bare() for n in sound if n not in bulk.results}
             return
 
 
@@ -135,7 +133,7 @@ async def _entries(bulk: _Bulk, row: QueueRow, fresh: bool, pending: list[int]) 
     lookups = bulk.core.db.lookups(bulk.caller.tenant_id)
     own: dict[str | None, OwnHandler | None] = {None: None}
     entries: dict[int, Entry] = {}
-    for made, n in enumerate(pending, 1):
+    async for n in in_pieces(pending):
         item = bulk.items[n]
         assert isinstance(item, Enqueue)
         if item.handler not in own and item.handler is not None:
@@ -144,11 +142,9 @@ async def _entries(bulk: _Bulk, row: QueueRow, fresh: bool, pending: list[int]) 
         try:
             await check(bulk.core, row, handler, item, pointer("tasks", n), fresh=fresh, budget=bulk.budget)
         except Refusal as refusal:
-            bulk.results[n] = refusal
+            bulk.results[n] = refusal.bare()
         else:
             entries[n] = entry_of(bulk.core, row, handler.id if handler else 0, item, bulk.context)
-        if made % PAUSE_EVERY == 0:
-            await asyncio.sleep(0)
     return entries
 
 

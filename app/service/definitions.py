@@ -5,9 +5,8 @@ requests do, each under the ETag that the plan has read, and stops at the first 
 something meanwhile, or what is to be deleted is in use. What was done before stays; the next apply goes on from there.
 """
 
-import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -36,6 +35,7 @@ from app.service import handlers, limits, queues, schedules
 from app.service.caps import too_many
 from app.service.context import Caller, Core
 from app.service.limits import limits_etag
+from app.service.pieces import in_pieces
 from app.service.schemas import CheckBudget
 from app.store import handlers as handler_rows
 from app.store import queues as queue_rows
@@ -47,8 +47,6 @@ from app.store.tenants import TenantLimits
 
 PAGE = 500
 MAX_FAULTS = 100
-YIELD_EVERY = 50
-"""So many definitions are compared before other requests get their turn."""
 
 Row = TypeVar("Row")
 SECTION_OF: dict[Kind, str] = {kind: section for section, kind in SECTIONS.items()}
@@ -77,12 +75,8 @@ async def plan(core: Core, caller: Caller, document: Document) -> Plan:
     caller.require("manage")
     there = await _read(core, caller)
     await _judge(core, caller, document, there)
-    changes: list[Change] = []
-    for change in _changes(document, there):
-        changes.append(change)
-        if len(changes) % YIELD_EVERY == 0:
-            await asyncio.sleep(0)
-    return Plan(changes, version_of(changes, _wanted(document)))
+    changes = [change async for change in in_pieces(_changes(document, there))]
+    return Plan(changes, version_of(changes, await _wanted(document)))
 
 
 async def apply(core: Core, caller: Caller, document: Document, version: str | None) -> Plan:
@@ -143,12 +137,12 @@ async def _judge(core: Core, caller: Caller, document: Document, there: _There) 
             raise refusal
         refusals.append(placed(refusal, where))
 
-    for name, handler in (document.handlers or {}).items():
+    async for name, handler in in_pieces((document.handlers or {}).items()):
         try:
             handlers.check(core, name, handler, document.secrets.get(name))
         except Refusal as refusal:
             note(pointer("handlers", name), refusal)
-    for name, queue in (document.queues or {}).items():
+    async for name, queue in in_pieces((document.queues or {}).items()):
         try:
             await queues.check(core, caller, name, queue)
         except Refusal as refusal:
@@ -171,7 +165,7 @@ async def _judge(core: Core, caller: Caller, document: Document, there: _There) 
     refusals += [Refusal("invalid", fault.detail, [fault]) for fault in name_faults(document, names, kept)]
     if not refusals:  # else a queue's schema may itself be at fault
         budget = CheckBudget()
-        for name, schedule in (document.schedules or {}).items():
+        async for name, schedule in in_pieces((document.schedules or {}).items()):
             try:
                 await _judge_schedule(core, caller, document, there, schedule, budget)
             except Refusal as refusal:
@@ -263,18 +257,22 @@ def _definition(row: ScheduleRow) -> ScheduleDefinition:
     return replace(parse_schedule(row.definition.encode(), 2**31), payload=row.payload)
 
 
-def _wanted(document: Document) -> dict[str, Any]:
+async def _wanted(document: Document) -> dict[str, Any]:
     """What the version of a plan covers of the document; of secrets a digest."""
     secrets = "\n".join(f"{name} {secret}" for name, secret in sorted(document.secrets.items()))
     return {
-        "handlers": {name: handler_etag(one) for name, one in (document.handlers or {}).items()},
+        "handlers": await _etags(document.handlers, handler_etag),
         "secrets": hashlib.sha256(secrets.encode()).hexdigest(),
-        "queues": {name: queue_etag(one) for name, one in (document.queues or {}).items()},
-        "schedules": {name: schedule_etag(one) for name, one in (document.schedules or {}).items()},
+        "queues": await _etags(document.queues, queue_etag),
+        "schedules": await _etags(document.schedules, schedule_etag),
         "limits": None if document.limits is None else etag_of({"limit": document.limits.max_concurrency}),
         "prune": document.prune,
         "owner": document.owner,
     }
+
+
+async def _etags(definitions: Mapping[str, Row] | None, etag: Callable[[Row], str]) -> dict[str, str]:
+    return {name: etag(one) async for name, one in in_pieces((definitions or {}).items())}
 
 
 async def _carry_out(core: Core, caller: Caller, document: Document, change: Change) -> str | None:

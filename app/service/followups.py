@@ -15,6 +15,7 @@ from app.domain.followups import Page, parse_followup
 from app.domain.outcomes import FollowupsFault
 from app.domain.tasks import Enqueue
 from app.service.context import Caller, Core
+from app.service.pieces import in_pieces
 from app.service.schemas import CheckBudget
 from app.service.tasks import LOOKUP_SECONDS, LOOKUPS, check, entry_of, named_queue
 from app.store import batches, handlers, partitions
@@ -26,9 +27,6 @@ from app.telemetry.tracing import TraceContext
 
 MAX_ERRORS = 20
 """As many pointers a refused page names."""
-PAUSE_TASKS = 100
-PAUSE_BYTES = 262_144
-"""After so much judging the process looks at whatever else it has to do."""
 MAX_RESULT_BYTES = 65_536
 
 
@@ -133,8 +131,7 @@ async def _make(
     core: Core, caller: Caller, page: Page, context: TraceContext | None
 ) -> tuple[_Making, Completion | None]:
     making = _Making(core, caller, context)
-    judged = 0
-    for n, span in enumerate(page.spans):
+    async for n, span in in_pieces(enumerate(page.spans)):
         try:
             item = parse_followup(span, n, core.max_payload_bytes)
         except Refusal as refusal:
@@ -143,10 +140,6 @@ async def _make(
             await making.add(item.queue, item.task, pointer("tasks", n))
         if len(making.errors) >= MAX_ERRORS:
             break
-        judged += len(memoryview(span))
-        if judged > PAUSE_BYTES or n % PAUSE_TASKS == PAUSE_TASKS - 1:
-            judged = 0
-            await asyncio.sleep(0)
     completion = None
     if page.on_complete is not None:
         then = _Making(core, caller, None)

@@ -6,7 +6,7 @@ in the ledger, and its waiting starts are dropped.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -32,6 +32,7 @@ from app.domain.zones import zone_of
 from app.service.caps import too_many
 from app.service.context import Caller, Core
 from app.service.firing import Change, announce, look_at, released
+from app.service.pieces import in_pieces
 from app.service.tasks import LOOKUP_SECONDS, LOOKUPS, check, named_queue
 from app.store import handlers, ledger, schedules
 from app.store.db import Reader
@@ -87,13 +88,13 @@ def shown(row: ScheduleRow, now: datetime) -> dict[str, Any]:
     return view | {"times": times, "reading": reading(definition)}
 
 
-def _coming(row: ScheduleRow, definition: ScheduleDefinition, now: datetime, count: int) -> list[datetime]:
+def _coming(row: ScheduleRow, definition: ScheduleDefinition, now: datetime, count: int) -> Iterator[datetime]:
     """The next nominal times that may fire. Where the database's clock went back, those up to `next_nominal_at` are in the
     ledger already; beyond max_runs there are none."""
     if row.next_nominal_at is None:
-        return []
+        return iter(())
     left = count if definition.max_runs is None else min(count, definition.max_runs - row.runs)
-    return list(islice(times_after(definition, max(now, row.next_nominal_at - TICK)), max(0, left)))
+    return islice(times_after(definition, max(now, row.next_nominal_at - TICK)), max(0, left))
 
 
 def definition_of(row: ScheduleRow) -> ScheduleDefinition:
@@ -104,14 +105,18 @@ def _text(at: datetime | None) -> str | None:
     return None if at is None else format_instant(at)
 
 
-def _times(definition: ScheduleDefinition, times: Sequence[datetime]) -> list[dict[str, str]]:
+def _times(definition: ScheduleDefinition, times: Iterable[datetime]) -> list[dict[str, str]]:
     zone = zone_of(definition.timezone)
     return [{"at": format_instant(time), "local": time.astimezone(zone).isoformat()} for time in times]
 
 
-def preview(definition: ScheduleDefinition, count: int, after: datetime) -> dict[str, Any]:
+async def preview(definition: ScheduleDefinition, count: int, after: datetime) -> dict[str, Any]:
     """The next `count` nominal times strictly after an instant, and what the definition says in words."""
-    times = list(islice(times_after(definition, after), count))
+    return await _previewed(definition, islice(times_after(definition, after), count))
+
+
+async def _previewed(definition: ScheduleDefinition, coming: Iterable[datetime]) -> dict[str, Any]:
+    times = [time async for time in in_pieces(coming)]
     return {"times": _times(definition, times), "reading": reading(definition)}
 
 
@@ -264,7 +269,7 @@ async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -
     caller.require("use")
     rows, more = await schedules.list_page(core.db.reads(caller.tenant_id), caller.tenant_id, after, limit)
     now = core.clock.now()
-    return [shown(row, now) for row in rows], more
+    return [shown(row, now) async for row in in_pieces(rows)], more
 
 
 async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) -> None:
@@ -375,6 +380,5 @@ async def preview_saved(core: Core, caller: Caller, name: str, count: int, after
     row = await find(core.db.reads(caller.tenant_id), caller, name)
     definition = definition_of(row)
     if after is not None:
-        return preview(definition, count, after)
-    times = _coming(row, definition, core.clock.now(), count)
-    return {"times": _times(definition, times), "reading": reading(definition)}
+        return await preview(definition, count, after)
+    return await _previewed(definition, _coming(row, definition, core.clock.now(), count))
