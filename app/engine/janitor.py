@@ -84,5 +84,4 @@ class Janitor:
 
     async def sweep(self) -> float:
         """What a replica that died, or the start of a schedule's run, has left to be cancelled."""
-        await sweep_cancelled(self._core)
-        return POLL_SECONDS
+        return 0 if await sweep_cancelled(self._core) else POLL_SECONDS

@@ -4,7 +4,6 @@ Tasks are added by groups, each with its delta in one transaction. A batch is cl
 from the answer on nothing joins it. What is added and what ends is counted by the folder (engine/janitor.py).
 """
 
-import math
 import time
 from collections.abc import Sequence
 from typing import NoReturn
@@ -24,6 +23,8 @@ from app.store.db import PartitionMissing, Reader
 CHUNK = 500
 CANCEL_SECONDS = 10.0
 """How long a cancel is answered late for the sake of its sweep; the sweeper goes on with what is left."""
+SWEEP_SECONDS = 0.2
+"""How long the sweeper stays with one batch before it looks at the next."""
 Trace = tuple[str | None, str | None] | None
 
 
@@ -122,13 +123,16 @@ async def _close(core: Core, caller: Caller, batch_id: str, cancel_reason: str |
     core.signals.batch_moved()
 
 
-async def sweep_cancelled(core: Core) -> None:
-    """Cancel what is unfinished of every batch that is marked as cancelled, whoever marked it."""
-    for batch_id in await batches.unswept(core.db):
-        await _sweep(core, core.db, batch_id)
+async def sweep_cancelled(core: Core) -> bool:
+    """Cancel some of what is unfinished of every batch that is marked as cancelled, whoever marked it, in turns by tenant.
+
+    Whether anything was cancelled that may not be all.
+    """
+    done = [await _sweep(core, core.db, batch_id, SWEEP_SECONDS) for batch_id in await batches.unswept(core.db)]
+    return not all(done)
 
 
-async def _sweep(core: Core, db: Reader, batch_id: str, seconds: float = math.inf) -> bool:
+async def _sweep(core: Core, db: Reader, batch_id: str, seconds: float) -> bool:
     """Cancel chunk by chunk until nothing is left, or the time is over; whether nothing is left."""
     until, wait = time.monotonic() + seconds, False
     while True:

@@ -17,6 +17,7 @@ from app.domain.firing import PAUSED_LOOK, Overlap, Runs, Start, Without, fires_
 from app.domain.instants import format_instant
 from app.domain.schedules import ScheduleDefinition, parse_schedule
 from app.service.context import Core
+from app.service.pieces import in_pieces
 from app.store import ledger, schedules
 from app.store.db import Reader, Unavailable
 from app.store.ledger import Finished, WaitingStart
@@ -28,6 +29,8 @@ MAX_DEFINITIONS = 20_000
 MANY_SECONDS = 200
 """A plan over a longer time than this is made in a thread."""
 REST_SECONDS = 5.0
+WRITE_SECONDS = 0.2
+"""What is decided waits no longer than this for the rest of its group."""
 
 log = get_logger(__name__)
 
@@ -47,7 +50,7 @@ class Definitions:
             return
         if len(self.known) + len(wanted) > MAX_DEFINITIONS:
             self.known.clear()
-        for schedule_id, version, text in await schedules.definitions(reader, wanted):
+        async for schedule_id, version, text in in_pieces(await schedules.definitions(reader, wanted)):
             try:
                 self.known[schedule_id] = (version, parse_schedule(text.encode(), 2**31))
             except Exception:
@@ -176,11 +179,23 @@ async def fire(core: Core, limit: int) -> tuple[int, float | None]:
     """Do what is due for up to `limit` schedules; how many were found, and seconds until the next is due (None: none is)."""
     ids = core.schedules.awake(await schedules.due(core.db, limit))
     if ids:
-        states = await schedules.states(core.db, ids)
-        await core.schedules.load(core.db, states)
-        changes = [await _look(core, state) for state in states]
-        await write(core, [change for change in changes if change is not None])
+        await _fire(core, ids)
     return len(ids), await schedules.next_look_seconds(core.db)
+
+
+async def _fire(core: Core, ids: Sequence[int]) -> None:
+    """In this order. What is decided is written before the next takes long: one with many times is in nobody's way."""
+    states = {state.id: state for state in await schedules.states(core.db, ids)}
+    await core.schedules.load(core.db, list(states.values()))
+    changes: list[Change] = []
+    until = time.monotonic() + WRITE_SECONDS
+    async for state in in_pieces(states[schedule_id] for schedule_id in ids if schedule_id in states):
+        if (change := await _look(core, state)) is not None:
+            changes.append(change)
+        if time.monotonic() > until:
+            await write(core, changes)
+            changes, until = [], time.monotonic() + WRITE_SECONDS
+    await write(core, changes)
 
 
 async def _look(core: Core, state: ScheduleState) -> Change | None:

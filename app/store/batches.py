@@ -130,9 +130,15 @@ async def close(db: Reader, tenant_id: int, batch_id: str, cancel_reason: str | 
 
 
 async def unswept(db: Reader) -> list[str]:
-    """Batches marked as cancelled of which tasks may live."""
+    """Batches marked as cancelled of which tasks may live: one of each tenant, then another of each; 100 at most."""
     rows = await db.fetch(
-        "select id from sluice.batches where cancelled_at is not null and not swept order by id limit 100"
+        """
+        select id from (
+          select id, row_number() over (partition by tenant_id order by id) as turn
+          from (select id, tenant_id from sluice.batches where cancelled_at is not null and not swept
+                order by id limit 20000) s) t
+        order by turn, id limit 100
+        """
     )
     return [str(row[0]) for row in rows]
 

@@ -21,12 +21,18 @@ class Finished:
     outcome: str
 
 
+# In turns by tenant, as schedules that are due.
 _FINISHED = """
 select r.schedule_id, r.id as run_id, b.id as task_id, r.cause,
   case when b.dead > 0 then 'ran_failed' when b.cancelled > 0 or b.cancelled_at is not null then 'cancelled'
        else 'ran_ok' end as outcome
-from (select b.* from sluice.batches b
-      where b.run_open and b.completed_at is not null and b.succeeded + b.dead + b.cancelled >= b.total limit $1) b
+from (select id from (
+        select id, row_number() over (partition by tenant_id order by id) as turn
+        from (select id, tenant_id from sluice.batches
+              where run_open and completed_at is not null and succeeded + dead + cancelled >= total
+              order by id limit 20000) s) t
+      order by turn limit $1) w
+join sluice.batches b on b.id = w.id
 join sluice.schedule_runs r on r.task_id = b.id
 order by r.schedule_id, b.completed_at
 """
