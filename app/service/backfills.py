@@ -19,6 +19,10 @@ from app.store.ledger import LedgerRow
 from app.store.schedules import ScheduleState
 
 MAX_BACKFILL = 10_000
+MAX_ROWS = 20_000
+"""Rows of the ledger; those of an earlier definition may be many more than the times of the one now."""
+MAX_EXACT = 200_000
+"""A row of more times than this is divided as if they were spread evenly."""
 FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 """No time before this is looked for."""
 
@@ -50,11 +54,13 @@ async def backfill(
         [state] = await schedules.states(changes, [row.id])
         if to > state.now:
             raise invalid_field("/to", f"is ahead: it is {format_instant(state.now)}")
-        times = await asyncio.to_thread(_times_between, definition, from_, to)
+        times = await core.reckoning.work(caller.tenant_id, _times_between, definition, from_, to)
         if len(times) > MAX_BACKFILL:
             raise invalid_field("/to", f"the window has more than {MAX_BACKFILL} nominal times")
-        rows = await ledger.overlapping(changes, row.id, from_, to)
-        made = await asyncio.to_thread(_backfill, definition, state, times, rows, overlap, rerun)
+        rows = await ledger.overlapping(changes, row.id, from_, to, MAX_ROWS + 1)
+        if len(rows) > MAX_ROWS:
+            raise invalid_field("/to", f"the window has more than {MAX_ROWS} rows in the ledger")
+        made = await core.reckoning.work(caller.tenant_id, _backfill, definition, state, times, rows, overlap, rerun)
         async with changes.transaction() as connection:
             if not await schedules.lock_state(connection, state):
                 continue
@@ -115,21 +121,25 @@ def _pieces(definition: ScheduleDefinition, row: LedgerRow, out: Sequence[dateti
     """What stays of a row without these times of it."""
     if row.count == 1:
         return []
+    if row.count > MAX_EXACT:
+        ends = (row.nominal_at, row.nominal_until)
+        ours = all(next(times_after(definition, end - TICK), None) == end for end in ends)
+        return _parts(row, out, len(out) if ours else sum(time in ends for time in out))
     within = takewhile(lambda time: time <= row.nominal_until, times_after(definition, row.nominal_at - TICK))
     times = list(islice(within, row.count + 1))
     if len(times) != row.count or times[0] != row.nominal_at or times[-1] != row.nominal_until:
-        return _parts(row, out)
+        return _parts(row, out, sum(time in (row.nominal_at, row.nominal_until) for time in out))
     taken = set(out)
     runs = ((went, list(group)) for went, group in groupby(times, key=taken.__contains__))
     return [_part(row, group[0], group[-1], len(group)) for went, group in runs if not went]
 
 
-def _parts(row: LedgerRow, out: Sequence[datetime]) -> list[Without]:
-    """As _pieces, of a row from an earlier definition. Its times are not known any more: what stays of them is spread evenly
-    over what stays of its range."""
+def _parts(row: LedgerRow, out: Sequence[datetime], gone: int) -> list[Without]:
+    """As _pieces, of a row whose times are not known any more, for an earlier definition had them, or are too many to go through:
+    what stays of them is spread evenly over what stays of its range. `gone` of them are among those that are taken out."""
     edges = [row.nominal_at - TICK, *out, row.nominal_until + TICK]
     gaps = [(a + TICK, b - TICK) for a, b in pairwise(edges) if b - a > TICK]
-    left = row.count - (out[0] == row.nominal_at) - (out[-1] == row.nominal_until)
+    left = row.count - gone
     length = sum((b - a + TICK for a, b in gaps), timedelta())
     parts: list[Without] = []
     passed, given = timedelta(), 0

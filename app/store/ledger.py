@@ -184,18 +184,19 @@ from (values (true)) v left join lateral (select s.nominal_at, s.id from seen s 
     return list(zip(row["instants"], row["ids"], strict=True)), last
 
 
-async def overlapping(reader: Reader, schedule_id: int, from_: datetime, to: datetime) -> list[LedgerRow]:
+async def overlapping(reader: Reader, schedule_id: int, from_: datetime, to: datetime, limit: int) -> list[LedgerRow]:
     """The rows of the nominal line that have a time in [from, to), oldest first."""
     rows = await reader.fetch(
         _LEDGER
         + """
         where not r.extra and int8range(r.schedule_id, r.schedule_id, '[]') && int8range($1, $1, '[]')
           and tstzrange(r.nominal_at, r.nominal_until, '[]') && tstzrange($2, $3)
-        order by r.nominal_at
+        order by r.nominal_at limit $4
         """,
         schedule_id,
         from_,
         to,
+        limit,
     )
     return [LedgerRow(**dict(row.items())) for row in rows]
 

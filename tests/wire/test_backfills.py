@@ -181,3 +181,15 @@ async def test_ten_thousand_times_are_backfilled_at_once(api: Api) -> None:
     found = await backfill(api, name, start, start + 10_000 * MINUTE)
     assert found["started"] == 10_000
     assert (await api.delete(f"/schedules/{name}")).status_code == 204
+
+
+async def test_a_window_with_too_many_rows_of_the_ledger_is_refused(
+    api: Api, shared: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.service.backfills.MAX_ROWS", 1)
+    queue = await api.queue()
+    name, first = await paused_for(api, shared, queue, 30 * MINUTE)
+    await backfill(api, name, first + 5 * MINUTE, first + 6 * MINUTE)
+    body = {"from": text(first), "to": text(first + 10 * MINUTE)}
+    found = problem(await api.post(f"/schedules/{name}/backfill", json=body), 422, "invalid", "/to")
+    assert "rows in the ledger" in found["detail"]
