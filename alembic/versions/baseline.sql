@@ -154,11 +154,11 @@ create unique index tasks_unique_key on sluice.tasks (queue_id, unique_key) wher
 create index tasks_ready on sluice.tasks (queue_id, handler_id, priority desc, run_at, id) where state = 0;
 -- claims >= 0 is always true: only the queries that look for what is due say it, so that no other takes this index for a cheap
 -- way to a few scheduled tasks when statistics know of none
-create index tasks_due on sluice.tasks (run_at) where state = 2 and claims >= 0;
+create index tasks_due on sluice.tasks (tenant_id, run_at) where state = 2 and claims >= 0;
 create index tasks_scheduled on sluice.tasks (queue_id, id) where state = 2;
-create index tasks_expiring on sluice.tasks (expires_at) where state <> 1 and expires_at is not null;
+create index tasks_expiring on sluice.tasks (tenant_id, expires_at) where state <> 1 and expires_at is not null;
 create index tasks_running on sluice.tasks (tenant_id, queue_id, lease_handler_id) where state = 1;
-create index tasks_leased on sluice.tasks (lease_expires_at) where state = 1;
+create index tasks_leased on sluice.tasks (tenant_id, lease_expires_at) where state = 1;
 create index tasks_by_batch on sluice.tasks (batch_id, id) where batch_id is not null;
 create index tasks_scheduled_by_batch on sluice.tasks (batch_id) where state = 2 and batch_id is not null;
 
@@ -301,19 +301,20 @@ create table sluice.batches (
   recent_at timestamptz not null default clock_timestamp()
 ) with (fillfactor = 70);
 create index batches_by_tenant on sluice.batches (tenant_id, id);
-create index batches_unswept on sluice.batches (id) where cancelled_at is not null and not swept;
-create index batches_runs on sluice.batches (id) where run_open and completed_at is not null;
+create index batches_unswept on sluice.batches (tenant_id, id) where cancelled_at is not null and not swept;
+create index batches_runs on sluice.batches (tenant_id, id) where run_open and completed_at is not null;
 create index batches_keys on sluice.batches (keys_until) where keys_until is not null;
 create index batches_kept on sluice.batches (kept_until) where kept_until is not null;
 
 create table sluice.batch_deltas (
+  tenant_id bigint not null,
   batch_id uuid not null,
   n bigint generated always as identity,
   total integer not null default 0,
   succeeded integer not null default 0,
   dead integer not null default 0,
   cancelled integer not null default 0,
-  constraint batch_deltas_pkey primary key (batch_id, n)
+  constraint batch_deltas_pkey primary key (tenant_id, batch_id, n)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 -- What is enqueued once a batch has completed, each distinct one once.
@@ -373,7 +374,7 @@ create table sluice.schedules (
   deleted_at timestamptz
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_cost_delay = 0);
 create unique index schedules_name_key on sluice.schedules (tenant_id, name) where deleted_at is null;
-create index schedules_look on sluice.schedules (look_at) where look_at is not null;
+create index schedules_look on sluice.schedules (tenant_id, look_at) where look_at is not null;
 create index schedules_queue on sluice.schedules (queue_id) where deleted_at is null;
 create index schedules_missed on sluice.schedules (id) where missed > 0 and deleted_at is null;
 

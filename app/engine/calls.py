@@ -253,7 +253,7 @@ class Calls:
             self._core.metrics.leases_lost()
             events.emit(log, events.ATTEMPT_STALE, outcome=settlement.outcome, status=settlement.status, **_where(held))
         elif settlement.kind == "hold":
-            return
+            self._core.signals.lease_ends(self._core.clock.seconds() + settlement.delay_seconds)
         elif settlement.kind == "succeeded":
             self._core.stats.ended(held.policy.id, "succeeded", elapsed)
             if held.task.batch_id is not None:

@@ -33,7 +33,7 @@ log = get_logger(__name__)
 
 
 class Engine:
-    """With `dispatching` off (an API replica) only the pulse and the announcements run."""
+    """With `dispatching` off (an API replica) only the pulse, the announcements and the reaper run: workers lease there too."""
 
     def __init__(
         self,
@@ -58,6 +58,7 @@ class Engine:
         self._lag = Loop("lag", self._measure_lag)
         self._snapshot = Loop("snapshot", self._pulse.snapshot)
         self._dispatch = Loop("dispatcher", self._dispatcher.tick)
+        self._reap = Loop("reaper", janitor.reap)
         self._renew = Loop("renewer", self._calls.renew)
         self._promote = Loop("promoter", janitor.promote)
         self._expire = Loop("expirer", janitor.expire)
@@ -75,7 +76,6 @@ class Engine:
             self._renew,
             self._promote,
             self._expire,
-            Loop("reaper", janitor.reap),
         ]
         self._dispatcher.wake, self._dispatcher.wake_in = self._dispatch.wake, self._dispatch.wake_in
         self._housekeeping = Housekeeping(core)
@@ -86,6 +86,7 @@ class Engine:
         signals.stir = self._stir
         signals.freed = self._slot_freed
         signals.due_at = self._due_at
+        signals.lease_ends = lambda at: self._reap.wake_in(at - core.clock.seconds())
         signals.look_at = lambda at: self._fire.wake_in(at - core.clock.seconds())
         signals.batch_moved = lambda: self._fold.wake_in(FOLD_SECONDS)
         signals.batch_completed = self._finish.wake
@@ -102,6 +103,7 @@ class Engine:
             async with asyncio.timeout(FIRST_SNAPSHOT_SECONDS):
                 await self._pulse.counted.wait()
         self._desk.start()
+        self._reap.start()
         self._forever.append(asyncio.create_task(self._announcer.run(), name="announcer"))
         self._forever.append(asyncio.create_task(self._ear.listen(), name="listener"))
         if self._dispatching:
@@ -115,7 +117,8 @@ class Engine:
 
     def why_not_live(self) -> str | None:
         """A loop that has ended by itself."""
-        dead = [loop.name for loop in (self._beat, self._lag, self._snapshot, self._desk, *self._working) if loop.died]
+        loops = (self._beat, self._lag, self._snapshot, self._desk, self._reap, *self._working)
+        dead = [loop.name for loop in loops if loop.died]
         dead += [task.get_name() for task in self._forever if task.done()]
         return f"{', '.join(dead)} died" if dead else None
 
@@ -168,7 +171,8 @@ class Engine:
             self._housekeeping.stop()
             await asyncio.gather(*(loop.stop() for loop in self._working))
         self._core.claiming.stop()
-        await asyncio.gather(self._beat.stop(), self._lag.stop(), self._snapshot.stop(), self._desk.stop())
+        loops = (self._beat, self._lag, self._snapshot, self._desk, self._reap)
+        await asyncio.gather(*(loop.stop() for loop in loops))
         await self._pulse.goodbye()
         return cut
 

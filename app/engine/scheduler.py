@@ -21,9 +21,9 @@ class Scheduler:
         self._core = core
 
     async def fire(self) -> float:
-        found, next_seconds = await firing.fire(self._core, FIRE_LIMIT)
+        _, written, next_seconds = await firing.fire(self._core, FIRE_LIMIT)
         if next_seconds is not None and next_seconds <= 0:
-            return 0 if found >= FIRE_LIMIT else LOST_SECONDS
+            return 0 if written else LOST_SECONDS
         return POLL_SECONDS if next_seconds is None else min(POLL_SECONDS, next_seconds)
 
     async def finish(self) -> float:

@@ -25,6 +25,8 @@ CANCEL_SECONDS = 10.0
 """How long a cancel is answered late for the sake of its sweep; the sweeper goes on with what is left."""
 SWEEP_SECONDS = 0.2
 """How long the sweeper stays with one batch before it looks at the next."""
+ROUND_SECONDS = 2.0
+"""How long it goes on before it looks again which batches there are; a round begins with one of each tenant."""
 Trace = tuple[str | None, str | None] | None
 
 
@@ -124,12 +126,16 @@ async def _close(core: Core, caller: Caller, batch_id: str, cancel_reason: str |
 
 
 async def sweep_cancelled(core: Core) -> bool:
-    """Cancel some of what is unfinished of every batch that is marked as cancelled, whoever marked it, in turns by tenant.
+    """Cancel some of what is unfinished of batches that are marked as cancelled, whoever marked them, in turns by tenant.
 
     Whether anything was cancelled that may not be all.
     """
-    done = [await _sweep(core, core.db, batch_id, SWEEP_SECONDS) for batch_id in await batches.unswept(core.db)]
-    return not all(done)
+    until, more = time.monotonic() + ROUND_SECONDS, False
+    for batch_id in await batches.unswept(core.db):
+        more = not await _sweep(core, core.db, batch_id, SWEEP_SECONDS) or more
+        if more and time.monotonic() > until:
+            break
+    return more
 
 
 async def _sweep(core: Core, db: Reader, batch_id: str, seconds: float) -> bool:

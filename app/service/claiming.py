@@ -11,6 +11,7 @@ import uuid
 from datetime import timedelta
 
 from app.domain.turns import Turns
+from app.service import reaping
 from app.service.context import Core
 from app.store import tasks
 from app.store.db import MAX_WAITING, Busy, Unavailable
@@ -22,6 +23,9 @@ from app.telemetry.logs import get_logger
 GRACE_SECONDS = 5.0
 """How long after sending a claim may still grant: a statement stuck in a queue takes nothing later than that."""
 RELEASE_EVERY_SECONDS = 1.0
+REAP_LIMIT = 100
+REAPS = 3
+"""How often at most one claim makes way for itself."""
 
 log = get_logger(__name__)
 
@@ -39,7 +43,25 @@ class Claiming:
             return await self.claim(queue_id, 0, want, lease_seconds, pull=True)
 
     async def claim(self, queue_id: int, lane: int, want: int, lease_seconds: float, *, pull: bool = False) -> Claim:
-        """Raises what the statement raises, after it has seen to the release."""
+        """Where leases that ran out are in the way they are reaped first, and the claim is made again.
+
+        Raises what the statement raises, after it has seen to the release.
+        """
+        claim = await self._claim(queue_id, lane, want, lease_seconds, pull)
+        for _ in range(REAPS):
+            if claim.tasks or claim.lapsed is None or not await self._reap(claim.lapsed):
+                break
+            claim = await self._claim(queue_id, lane, want, lease_seconds, pull)
+        return claim
+
+    async def _reap(self, tenant_id: int) -> int:
+        """How many; none where the database does not let it, which the reaper meets and tells."""
+        try:
+            return len((await reaping.reap(self._core, REAP_LIMIT, tenant_id)).reaped)
+        except Exception:
+            return 0
+
+    async def _claim(self, queue_id: int, lane: int, want: int, lease_seconds: float, pull: bool) -> Claim:
         core, claim_id = self._core, str(uuid.uuid4())
         try:
             claim = await tasks.claim(

@@ -72,6 +72,8 @@ class Signals:
     """Unix seconds by the database's clock at which a task becomes due or expires."""
     batch_moved: Callable[[], None] = _ignore
     """A task of a batch has ended, or was added: there is something to fold."""
+    lease_ends: Callable[[float], None] = _ignore
+    """Unix seconds by the database's clock at which a lease runs out before the reaper would look again."""
     look_at: Callable[[float], None] = _ignore
     """Unix seconds by the database's clock at which a schedule is due."""
     batch_completed: Callable[[], None] = _ignore

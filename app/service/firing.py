@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.domain.firing import PAUSED_LOOK, Overlap, Runs, Start, Without, fires_at, judge, may_start, plan
 from app.domain.instants import format_instant
@@ -175,27 +175,38 @@ def key_of(state: ScheduleState) -> str:
     return f"{state.tenant}/{state.name}"
 
 
-async def fire(core: Core, limit: int) -> tuple[int, float | None]:
-    """Do what is due for up to `limit` schedules; how many were found, and seconds until the next is due (None: none is)."""
+class Fired(NamedTuple):
+    found: int
+    """Schedules that were due."""
+    written: int
+    """Those of them for which this replica was the first."""
+    next_seconds: float | None
+    """Until the next is due; None: none will be."""
+
+
+async def fire(core: Core, limit: int) -> Fired:
+    """Do what is due for up to about `limit` schedules."""
     ids = core.schedules.awake(await schedules.due(core.db, limit))
+    written = 0
     if ids:
-        await _fire(core, ids)
-    return len(ids), await schedules.next_look_seconds(core.db)
+        written = await _fire(core, ids)
+    return Fired(len(ids), written, await schedules.next_look_seconds(core.db))
 
 
-async def _fire(core: Core, ids: Sequence[int]) -> None:
-    """In this order. What is decided is written before the next takes long: one with many times is in nobody's way."""
+async def _fire(core: Core, ids: Sequence[int]) -> int:
+    """In this order; how many were written. What is decided is written before the next takes long: one with many times is in
+    nobody's way."""
     states = {state.id: state for state in await schedules.states(core.db, ids)}
     await core.schedules.load(core.db, list(states.values()))
     changes: list[Change] = []
-    until = time.monotonic() + WRITE_SECONDS
+    until, written = time.monotonic() + WRITE_SECONDS, 0
     async for state in in_pieces(states[schedule_id] for schedule_id in ids if schedule_id in states):
         if (change := await _look(core, state)) is not None:
             changes.append(change)
         if time.monotonic() > until:
-            await write(core, changes)
+            written += await write(core, changes)
             changes, until = [], time.monotonic() + WRITE_SECONDS
-    await write(core, changes)
+    return written + await write(core, changes)
 
 
 async def _look(core: Core, state: ScheduleState) -> Change | None:

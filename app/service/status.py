@@ -201,7 +201,7 @@ def _engine_alarms(queues: Sequence[QueueOverview], alive: Sequence[ReplicaRow])
         ready = sum(row.ready for row in queues if row.handler is not None)
         yield {
             "code": "no_engine",
-            "message": f"every replica has the role api: nothing is delivered, fired or reaped, {counted(ready, 'task')} for "
+            "message": f"every replica has the role api: nothing is delivered or fired, {counted(ready, 'task')} for "
             "handlers waiting; start a replica with the role engine or all",
         }
 

@@ -89,14 +89,20 @@ class Folded:
     completed: list[str] = field(default_factory=list)
     queues: Counter[int] = field(default_factory=Counter)
     """Queue id -> how many tasks that waited for a batch were enqueued."""
+    more: bool = False
+    """There may be more to fold."""
 
 
 async def fold(db: Reader, limit: int) -> Folded:
     rows: list[Any] = await db.fetch("select * from sluice.fold_v1($1)", limit)
+    if not rows:
+        return Folded(0)
+    *rows, last = rows
     return Folded(
         len(rows),
         [str(row["batch_id"]) for row in rows if row["completed"]],
         Counter(queue_id for row in rows for queue_id in row["queues"]),
+        last["completed"],
     )
 
 
@@ -129,18 +135,27 @@ async def close(db: Reader, tenant_id: int, batch_id: str, cancel_reason: str | 
     return found
 
 
+_UNSWEPT = """
+with recursive firsts(tenant_id, id) as (
+  (select b.tenant_id, b.id from sluice.batches b where b.cancelled_at is not null and not b.swept
+   order by b.tenant_id, b.id limit 1)
+  union all
+  select n.tenant_id, n.id from firsts f cross join lateral (
+    select b.tenant_id, b.id from sluice.batches b
+    where b.cancelled_at is not null and not b.swept and b.tenant_id > f.tenant_id order by b.tenant_id, b.id limit 1) n)
+select p.id from firsts f cross join lateral (
+  select w.id, row_number() over (order by w.id) as turn from (
+    select b.id from sluice.batches b
+    where b.cancelled_at is not null and not b.swept and b.tenant_id = f.tenant_id
+    order by b.id limit 4 * greatest(1, $1 / (select count(*) from firsts))) w) p
+order by p.turn, p.id limit $1
+"""
+UNSWEPT = 100
+
+
 async def unswept(db: Reader) -> list[str]:
     """Batches marked as cancelled of which tasks may live: one of each tenant, then another of each; 100 at most."""
-    rows = await db.fetch(
-        """
-        select id from (
-          select id, row_number() over (partition by tenant_id order by id) as turn
-          from (select id, tenant_id from sluice.batches where cancelled_at is not null and not swept
-                order by id limit 20000) s) t
-        order by turn, id limit 100
-        """
-    )
-    return [str(row[0]) for row in rows]
+    return [str(row[0]) for row in await db.fetch(_UNSWEPT, UNSWEPT)]
 
 
 class Swept(msgspec.Struct):
@@ -177,7 +192,8 @@ async def retry(db: Reader, tenant_id: int, batch_id: str, before: datetime, aft
 # left: of a batch only its scheduled tasks are looked at, and once what the tenant has running, which is never many.
 _BATCH = """
 with running as materialized (
-  select t.batch_id, count(*) as n from sluice.tasks t where t.state = 1 and t.tenant_id = $1 group by 1)
+  select t.batch_id, count(*) as n from sluice.tasks t where t.state = 1 and t.tenant_id = $1
+    and (t.lease_expires_at > clock_timestamp()) is not false group by 1)
 select b.id, q.name as queue, b.sealed, b.created_at, b.cancelled_at, b.cancel_reason, b.completed_at, b.recent, b.recent_at,
   b.total + d.total as total, b.succeeded + d.succeeded as succeeded, b.dead + d.dead as dead,
   b.cancelled + d.cancelled as cancelled, coalesce((select r.n from running r where r.batch_id = b.id), 0) as running,
@@ -187,7 +203,7 @@ join sluice.queues q on q.id = b.queue_id
 cross join lateral (
   select coalesce(sum(d.total), 0)::bigint as total, coalesce(sum(d.succeeded), 0)::bigint as succeeded,
          coalesce(sum(d.dead), 0)::bigint as dead, coalesce(sum(d.cancelled), 0)::bigint as cancelled
-  from sluice.batch_deltas d where d.batch_id = b.id) d
+  from sluice.batch_deltas d where d.tenant_id = b.tenant_id and d.batch_id = b.id) d
 cross join lateral (
   select count(*) filter (where t.run_at > clock_timestamp()) as scheduled
   from (select t.run_at from sluice.tasks t where t.batch_id = b.id and t.state = 2 limit {looked_at}) t) w

@@ -93,19 +93,23 @@ on conflict (queue_id, minute) do update set
               order by a.place)
 """
 
-# The limit on due tasks keeps their plan on the index by run_at whatever the statistics say; promotion leaves few of them.
+# The limit on due tasks keeps their plan on the index by tenant and run_at whatever the statistics say; promotion leaves few of
+# them. A task whose lease has run out counts as ready, reaped or not.
 _COUNTS = """
-select statement_timestamp() as now, scheduled.n - due.n as scheduled, ready.n + due.n as ready, running.n as running,
+select statement_timestamp() as now, scheduled.n - due.n as scheduled, ready.n + due.n + running.lapsed as ready,
+       running.n - running.lapsed as running,
        ended.succeeded, ended.dead, ended.cancelled,
        extract(epoch from statement_timestamp() - least(ready.oldest, due.oldest))::double precision as oldest_ready_age_seconds
 from
   (select count(*) as n, min(run_at) as oldest from sluice.tasks where queue_id = $1 and state = 0) ready,
   (select count(*) as n, min(run_at) as oldest
    from (select queue_id, run_at from sluice.tasks
-         where state = 2 and claims >= 0 and run_at <= statement_timestamp() order by run_at limit 1000) d
+         where state = 2 and claims >= 0 and tenant_id = (select tenant_id from sluice.queues where id = $1)
+           and run_at <= statement_timestamp() order by run_at limit 1000) d
    where queue_id = $1) due,
   (select count(*) as n from sluice.tasks where queue_id = $1 and state = 2) scheduled,
-  (select count(*) as n from sluice.tasks where queue_id = $1 and state = 1) running,
+  (select count(*) as n, count(*) filter (where lease_expires_at <= statement_timestamp()) as lapsed
+   from sluice.tasks where queue_id = $1 and state = 1) running,
   (select count(*) filter (where state = 3) as succeeded, count(*) filter (where state = 4) as dead,
           count(*) filter (where state = 5) as cancelled
    from sluice.task_history where queue_id = $1 and kept_until > statement_timestamp()) ended
@@ -116,17 +120,20 @@ from
 _OVERVIEW = """
 with ready as (select queue_id, count(*) as n, min(run_at) as oldest from sluice.tasks where state = 0 group by queue_id),
 due as (select queue_id, count(*) as n, min(run_at) as oldest
-        from (select queue_id, run_at from sluice.tasks
-              where state = 2 and claims >= 0 and run_at <= statement_timestamp() order by run_at limit 1000) d
+        from sluice.tenants n cross join lateral (
+          select queue_id, run_at from sluice.tasks
+          where state = 2 and claims >= 0 and tenant_id = n.id and run_at <= statement_timestamp() order by run_at limit 1000) d
         group by queue_id),
 scheduled as (select queue_id, count(*) as n from sluice.tasks where state = 2 group by queue_id),
-running as (select queue_id, count(*) as n from sluice.tasks where state = 1 group by queue_id),
+running as (select queue_id, count(*) as n, count(*) filter (where lease_expires_at <= statement_timestamp()) as lapsed
+            from sluice.tasks where state = 1 group by queue_id),
 dead as (select queue_id, count(*) as n from sluice.task_history where state = 4 group by queue_id),
 forgotten as (select queue_id, count(*) as n from sluice.task_history
               where state = 4 and kept_until <= statement_timestamp() group by queue_id)
 select n.name as tenant, q.name as queue, q.paused, h.name as handler, h.enabled as handler_enabled, h.disabled_reason,
-       coalesce(scheduled.n, 0) - coalesce(due.n, 0) as scheduled, coalesce(ready.n, 0) + coalesce(due.n, 0) as ready,
-       coalesce(running.n, 0) as running, coalesce(dead.n, 0) - coalesce(forgotten.n, 0) as dead,
+       coalesce(scheduled.n, 0) - coalesce(due.n, 0) as scheduled,
+       coalesce(ready.n, 0) + coalesce(due.n, 0) + coalesce(running.lapsed, 0) as ready,
+       coalesce(running.n - running.lapsed, 0) as running, coalesce(dead.n, 0) - coalesce(forgotten.n, 0) as dead,
        extract(epoch from statement_timestamp() - least(ready.oldest, due.oldest))::double precision as oldest_ready_age_seconds,
        coalesce((select sum(m.dead) from sluice.queue_minutes m
                  where m.queue_id = q.id and m.minute > statement_timestamp() - interval '15 minutes'), 0)::bigint as dead_lately,

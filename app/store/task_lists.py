@@ -18,7 +18,7 @@ from typing import Any
 from app.domain.views import TaskView
 from app.store.db import Reader, TooSlow
 from app.store.handlers import REMEMBERED_DAYS
-from app.store.views import show_tasks
+from app.store.views import RUNNING, show_tasks
 from app.store.windows import Windows
 
 FEW_QUEUES = 50
@@ -26,8 +26,12 @@ FEW_QUEUES = 50
 LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 """Before the first page."""
 
-LIVE_STATES = {"ready": "(t.state = 0 or t.state = 2 and t.run_at <= clock_timestamp())",
-               "running": "t.state = 1", "scheduled": "t.state = 2 and t.run_at > clock_timestamp()"}  # fmt: skip
+LIVE_STATES = {
+    "ready": "(t.state = 0 or t.state = 2 and t.run_at <= clock_timestamp()"
+    " or t.state = 1 and t.lease_expires_at <= clock_timestamp())",
+    "running": RUNNING,
+    "scheduled": "t.state = 2 and t.run_at > clock_timestamp()",
+}
 ENDED_STATES = {"succeeded": 3, "dead": 4, "cancelled": 5}
 UNSUCCESSFUL = "t.state > 3"
 """As the index says it that holds dead and cancelled tasks of a tenant."""

@@ -154,6 +154,8 @@ class Claim:
     tasks: list[Claimed]
     full_at: str = ""
     """With the verdict `full`, whose limit that is: tenant, handler or queue."""
+    lapsed: int | None = None
+    """The tenant, if leases of it have run out and are in the way of what was wanted."""
 
 
 async def claim(
@@ -184,7 +186,7 @@ async def claim(
     )
     first, last = rows[0], rows[-1]
     if len(rows) == 1:
-        return Claim(last["verdict"], 0, last["handler_id"] or 0, 0, [], last["full_at"] or "")
+        return Claim(last["verdict"], 0, last["handler_id"] or 0, 0, [], last["full_at"] or "", last["lapsed"])
     # columns after the four of the definition, in the order of Claimed
     tasks = [
         Claimed(
@@ -195,7 +197,7 @@ async def claim(
     ]  # fmt: skip
     tasks.sort(key=lambda t: (-t.priority, t.run_at, t.task_id))
     definitions = (first["queue_version"], first["handler_id"], first["handler_version"])
-    return Claim(last["verdict"], *definitions, tasks, last["full_at"] or "")
+    return Claim(last["verdict"], *definitions, tasks, last["full_at"] or "", last["lapsed"])
 
 
 def _json(text: str | None) -> Any:
@@ -362,9 +364,18 @@ class Reaped:
     ran_seconds: float
 
 
-async def reap(db: Reader, limit: int) -> list[Reaped]:
-    rows = await db.fetch("select * from sluice.reap_v1($1)", limit)
-    return [Reaped(str(r[0]), *r[1:]) for r in rows]
+@dataclass(frozen=True, slots=True)
+class Reap:
+    """Attempts that were ended, and seconds until the next lease runs out (None: none will, or one tenant was looked at)."""
+
+    reaped: list[Reaped]
+    next_seconds: float | None
+
+
+async def reap(db: Reader, limit: int, tenant_id: int | None = None) -> Reap:
+    """End attempts whose lease ran out, of one tenant or of all."""
+    *rows, last = await db.fetch("select * from sluice.reap_v1($1, $2)", limit, tenant_id)
+    return Reap([Reaped(str(r[0]), *tuple(r)[1:-2]) for r in rows], _until(last))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,21 +15,25 @@ from app.store.replicas import ENGINE_LIVES, ENGINES
 PAGE_BYTES = 8_388_608
 """After so much of payloads, results and progress a page of tasks ends: a caller may have 200 of the largest."""
 
-# state: what is stored, except that a scheduled task reads as ready from its run_at on.
+_RUNNING = "({0}.state = 1 and ({0}.lease_expires_at <= clock_timestamp()) is not true)"  # one that ran out is none, reaped or not
+RUNNING, OTHERS_RUNNING = _RUNNING.format("t"), _RUNNING.format("r")
+# state: what is stored, except that a scheduled task reads as ready from its run_at on, a running one from the end of its lease on.
 # waiting_for names the first of the things a claim would stop at, in the claim's order: what is shut, who would make the claim,
 # what is full, whether anybody has a place for it. What runs is counted only where there is a limit: it would else be read again
 # for each row of a page.
 _LIVE = f"""
 select t.id, q.name as queue, h.name as handler, t.type,
-  case when t.state = 1 then 'running' when t.state = 2 and t.run_at > clock_timestamp() then 'scheduled' else 'ready' end as state,
+  case when {RUNNING} then 'running' when t.state = 2 and t.run_at > clock_timestamp() then 'scheduled'
+    else 'ready' end as state,
   null::text as reason, t.priority, {{payload}} as payload, t.headers, t.tags, t.correlation_id, t.idempotency_key, t.unique_key,
   t.created_at, t.run_at, t.last_started_at as started_at, null::timestamptz as ended_at, t.expires_at, t.attempt,
   coalesce(t.max_attempts, q.max_attempts) as max_attempts,
   coalesce(t.timeout_seconds, q.timeout_seconds, h.timeout_seconds) as timeout_seconds,
   t.last_error, null::bytea as result, null::text as result_format, false as result_truncated, t.progress,
-  t.lease_expires_at, t.last_replica as replica, t.schedule, t.scheduled_for, t.batch_id, t.parent_id,
+  case when {RUNNING} then t.lease_expires_at end as lease_expires_at, t.last_replica as replica, t.schedule,
+  t.scheduled_for, t.batch_id, t.parent_id,
   case
-    when t.state = 1 then null
+    when {RUNNING} then null
     when t.state = 2 and t.run_at > clock_timestamp() then 'run_at'
     when q.paused then 'queue_paused'
     when h.id is null then case
@@ -37,20 +41,20 @@ select t.id, q.name as queue, h.name as handler, t.type,
       when greatest(q.updated_at, (select w.asked_at from sluice.queue_workers w where w.queue_id = q.id))
              > clock_timestamp() - make_interval(secs => {NO_WORKER_SECONDS})
            or (select true from sluice.tasks r
-               where r.state = 1 and r.tenant_id = t.tenant_id and r.queue_id = q.id limit 1)
+               where {OTHERS_RUNNING} and r.tenant_id = t.tenant_id and r.queue_id = q.id limit 1)
         then 'worker'
       else 'no_worker' end
     when not h.enabled then 'handler_disabled'
     when not {ENGINE_LIVES} then 'no_engine'
     when least(n.max_concurrency, n.granted_max_concurrency) is not null
          and least(n.max_concurrency, n.granted_max_concurrency) <= (select count(*) from sluice.tasks r
-                                                                     where r.state = 1 and r.tenant_id = t.tenant_id)
+                                                                     where {OTHERS_RUNNING} and r.tenant_id = t.tenant_id)
       then 'global_limit'
     when h.max_concurrency is not null and h.max_concurrency <= (select count(*) from sluice.tasks r
-                               where r.state = 1 and r.tenant_id = t.tenant_id and r.lease_handler_id = h.id)
+                               where {OTHERS_RUNNING} and r.tenant_id = t.tenant_id and r.lease_handler_id = h.id)
       then 'handler_limit'
     when q.max_concurrency is not null and q.max_concurrency <= (select count(*) from sluice.tasks r
-                               where r.state = 1 and r.tenant_id = t.tenant_id and r.queue_id = q.id)
+                               where {OTHERS_RUNNING} and r.tenant_id = t.tenant_id and r.queue_id = q.id)
       then 'queue_limit'
     when (select bool_and(t.tenant_id = any(e.short_tenants) or q.id = any(e.short_queues)) {ENGINES}) then 'replicas_busy'
   end as waiting_for

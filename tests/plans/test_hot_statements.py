@@ -160,7 +160,7 @@ class Replica:
             lost,
             sorted(lost)[GROUP // 2],
         )
-        assert len(await tasks.reap(self.db, GROUP)) == GROUP
+        assert len((await tasks.reap(self.db, GROUP)).reaped) == GROUP
 
     async def promote(self) -> None:
         await self.db.unwatched(

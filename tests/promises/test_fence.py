@@ -62,7 +62,7 @@ async def lost_and_retaken(core: Core, queue_id: int) -> tuple[Claimed, Claimed]
     """One task under a lease that was lost, and under the lease of its next holder."""
     (zombie,) = await claimed(core, queue_id)
     await lose_leases(core.db, [zombie.task_id])
-    assert [reaped.task_id for reaped in await tasks.reap(core.db, 10)] == [zombie.task_id]
+    assert [reaped.task_id for reaped in (await tasks.reap(core.db, 10)).reaped] == [zombie.task_id]
     (holder,) = await claimed(core, queue_id)
     assert holder.task_id == zombie.task_id and holder.token != zombie.token
     return zombie, holder
@@ -264,7 +264,7 @@ async def test_of_settle_cancel_and_reap_one_wins_and_the_record_says_which(
             renewed.add(task.task_id)
 
     async def try_reap(_: Claimed) -> None:
-        reaped.update(one.task_id for one in await tasks.reap(dice.choice(cores).db, 3))
+        reaped.update(one.task_id for one in (await tasks.reap(dice.choice(cores).db, 3)).reaped)
 
     moves = list(itertools.product((try_settle, try_cancel, try_renew, try_reap), taken))
     dice.shuffle(moves)

@@ -204,7 +204,7 @@ async def test_a_lease_that_runs_out_while_its_page_is_written_takes_the_page_wi
         "batch_completions": 0,
     }.items():
         assert await tree.count(table) == rows, table
-    assert (await tasks.reap(tree.core.db, 10))[0].task_id == root.task_id
+    assert (await tasks.reap(tree.core.db, 10)).reaped[0].task_id == root.task_id
     assert await outcomes(tree.core.db, root.task_id) == ["stale"]
 
 

@@ -258,7 +258,7 @@ async def test_no_slot_leaks_however_a_lease_ends(cores: list[Core], caller: Cal
     async def reaped(taken: list[Claimed]) -> None:
         await lose_leases(core.db)
         assert (await claim(core, lanes[0], 9)).verdict == "full", "taken until the reap"
-        assert len(await tasks.reap(core.db, 100)) == limit
+        assert len((await tasks.reap(core.db, 100)).reaped) == limit
         await free_at_once(taken)
 
     async def released(taken: list[Claimed]) -> None:

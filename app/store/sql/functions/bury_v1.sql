@@ -29,12 +29,12 @@ begin
       t.last_counted, t.last_replica, t.last_started_at, t.last_ended_at, t.last_outcome, t.last_status, t.last_message,
       t.last_excerpt, t.last_trace_id
     from gone t join sluice.queues q on q.id = t.queue_id
-    returning id, kept_until, claims, batch_id),
+    returning id, kept_until, claims, tenant_id, batch_id),
   counted as (
-    insert into sluice.batch_deltas (batch_id, succeeded, dead, cancelled)
-    select k.batch_id, case when p_state = 3 then count(*) else 0 end, case when p_state = 4 then count(*) else 0 end,
+    insert into sluice.batch_deltas (tenant_id, batch_id, succeeded, dead, cancelled)
+    select k.tenant_id, k.batch_id, case when p_state = 3 then count(*) else 0 end, case when p_state = 4 then count(*) else 0 end,
            case when p_state = 5 then count(*) else 0 end
-    from kept k where k.batch_id is not null group by 1),
+    from kept k where k.batch_id is not null group by 1, 2),
   earlier as (
     delete from sluice.attempts a using kept k where a.task_id = k.id and k.claims > 1
     returning a.*, k.kept_until),

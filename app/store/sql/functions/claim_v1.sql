@@ -1,7 +1,11 @@
 -- Lease up to p_want ready tasks of one lane, (queue, own handler or 0), and say why there are not more.
 -- The last row carries the verdict and no task: ok (as many as wanted), empty, full (a limit), busy (another claimer or a
 -- change holds a lock: ask again in milliseconds), paused, disabled, worker (the queue has no handler), push (it has one, and a
--- pull worker asks), gone, late. full_at says whose limit is full: tenant, handler (then with its id) or queue. A pull lease lasts as long as was asked for; one for a call, what the call may take.
+-- pull worker asks), gone, late. full_at says whose limit is full: tenant, handler (then with its id) or queue.
+-- lapsed: the claim got less than it wanted while leases of this tenant, whose id that is, have run out and are not reaped yet:
+-- reap them and claim again. A claim neither takes nor leaves out such rows by itself: somebody may be renewing one right now,
+-- in time, and who counts without its lock would admit another above the limit.
+-- A pull lease lasts as long as was asked for; one for a call, what the call may take.
 --
 -- Limits are exact because the shared advisory locks come first, the definitions are read in a later statement, the rows of
 -- limited levels are locked, and only then, in yet a later statement, the running rows are counted. Lock and count in one
@@ -15,7 +19,7 @@ returns table (
   task_id uuid, token uuid, lease_expires_at timestamptz, started_at timestamptz, run_at timestamptz, number integer,
   attempt integer, priority smallint, payload bytea, type text, headers json, correlation_id text, retry json,
   timeout_seconds double precision, traceparent text, tracestate text, created_at timestamptz, cursor text,
-  batch_id uuid, schedule text, scheduled_for timestamptz, schedule_timezone text, full_at text)
+  batch_id uuid, schedule text, scheduled_for timestamptz, schedule_timezone text, full_at text, lapsed bigint)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
@@ -76,7 +80,13 @@ begin
       - (select count(*) from sluice.tasks t where t.state = 1 and t.tenant_id = v_tenant and t.queue_id = p_queue)::integer;
     if v_left < v_room then v_room := v_left; full_at := 'queue'; end if;
   end if;
-  if v_room <= 0 then verdict := 'full'; handler_id := v_handler; return next; return; end if;
+  if v_room <= 0 then
+    verdict := 'full'; handler_id := v_handler;
+    lapsed := (select t.tenant_id from sluice.tasks t
+               where t.state = 1 and t.tenant_id = v_tenant and t.lease_expires_at <= statement_timestamp()
+               order by t.lease_expires_at limit 1);
+    return next; return;
+  end if;
 
   -- pick first, record and update after: each statement sees the rows as they were locked
   select array_agg(k.id), bool_or(k.claims > 0) into v_ids, v_again
@@ -105,10 +115,15 @@ begin
     returning null::text, s.queue_version, v_handler, s.handler_version, t.id, t.lease_token, t.lease_expires_at, v_now, t.run_at,
       t.claims, t.attempt, t.priority, t.payload, t.type, t.headers, t.correlation_id, t.retry, t.timeout_seconds,
       t.traceparent, t.tracestate, t.created_at, t.cursor, coalesce(t.batch_id, t.completes), t.schedule, t.scheduled_for,
-      t.schedule_timezone, null::text;
+      t.schedule_timezone, null::text, null::bigint;
   verdict := case
     when coalesce(cardinality(v_ids), 0) < v_room then 'empty'
     when v_room < p_want then 'full'
     else 'ok' end;
+  if verdict <> 'ok' then
+    lapsed := (select t.tenant_id from sluice.tasks t
+               where t.state = 1 and t.tenant_id = v_tenant and t.lease_expires_at <= statement_timestamp()
+               order by t.lease_expires_at limit 1);
+  end if;
   return next;
 end $$;

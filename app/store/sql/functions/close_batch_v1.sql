@@ -15,7 +15,7 @@ begin
   where b.id = p_id and case when p_reason is null then not b.sealed
     else b.completed_at is null or exists (select from sluice.tasks t where t.batch_id = p_id) end;
   if found then
-    insert into sluice.batch_deltas (batch_id) values (p_id);  -- for the folder to look
+    insert into sluice.batch_deltas (tenant_id, batch_id) values (p_tenant, p_id);  -- for the folder to look
   end if;
   return true;
 end $$;

@@ -19,7 +19,7 @@ begin
   if found then  -- else its first answer was lost
     insert into sluice.batch_completions (batch_id, digest, queue_id, payload)
     select p_id, sha256(int8send(p_then_queue) || p_then_payload), p_then_queue, p_then_payload where p_then_queue is not null;
-    insert into sluice.batch_deltas (batch_id) select p_id where p_sealed;
+    insert into sluice.batch_deltas (tenant_id, batch_id) select p_tenant, p_id where p_sealed;
   end if;
   return true;
 end $$;

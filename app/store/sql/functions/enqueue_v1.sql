@@ -164,8 +164,9 @@ begin
   where not v_verdicts ? i.n::text;
 
   if p_batch is not null then
-    insert into sluice.batch_deltas (batch_id, total)
-    select p_batch, cardinality(p_ids) - (select count(*) from jsonb_object_keys(v_verdicts));
+    insert into sluice.batch_deltas (tenant_id, batch_id, total)
+    select b.tenant_id, b.id, cardinality(p_ids) - (select count(*) from jsonb_object_keys(v_verdicts))
+    from sluice.batches b where b.id = p_batch;
   end if;
   if p_handlers is not null then
     insert into sluice.lanes (queue_id, handler_id)

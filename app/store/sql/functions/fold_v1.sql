@@ -2,6 +2,8 @@
 -- and all of it ended. Answers one row a batch: whether it completed just now, and the queues that got a task, one for each.
 -- The batch's row is locked first and the deltas are summed in a later statement: two last settlers that each count "one left"
 -- would never complete it. Batches that another replica folds are passed over; it looks again while there are deltas.
+-- Tenants share the limit, so that a million batches of one hold up nobody else's. The last row (no batch) says whether more of any
+-- tenant is to be folded.
 create function sluice.fold_v1(p_limit integer)
 returns table (batch_id uuid, completed boolean, queues bigint[]) language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -10,17 +12,29 @@ as $$
 #variable_conflict use_column
 declare
   c_recent constant double precision := 30;  -- domain/batches.py has it too
-  v_pending uuid[]; v_ids uuid[]; v_ended uuid[]; v_new uuid[]; v_now timestamptz;
+  v_tenants bigint[]; v_each integer; v_pending uuid[]; v_more boolean; v_ids uuid[]; v_ended uuid[]; v_new uuid[]; v_now timestamptz;
 begin
-  -- one index probe a batch, however many deltas each has
-  with recursive pending(id) as (
-    (select d.batch_id from sluice.batch_deltas d order by d.batch_id limit 1)
+  -- one index probe a tenant, then one a batch, however many deltas each has
+  with recursive owners(id) as (
+    (select d.tenant_id from sluice.batch_deltas d order by d.tenant_id limit 1)
     union all
-    select (select d.batch_id from sluice.batch_deltas d where d.batch_id > p.id order by d.batch_id limit 1)
-    from pending p where p.id is not null)
-  select array_agg(l.id) into v_pending from (select p.id from pending p where p.id is not null limit p_limit) l;
+    select (select d.tenant_id from sluice.batch_deltas d where d.tenant_id > o.id order by d.tenant_id limit 1)
+    from owners o where o.id is not null)
+  select array_agg(o.id) into v_tenants from owners o where o.id is not null;
+  if v_tenants is null then return; end if;
+  v_each := greatest(1, p_limit / cardinality(v_tenants));
+  with recursive pending(tenant_id, id, place) as (
+    select w.id, (select d.batch_id from sluice.batch_deltas d where d.tenant_id = w.id order by d.batch_id limit 1), 1
+    from unnest(v_tenants) w(id)
+    union all
+    select p.tenant_id, (select d.batch_id from sluice.batch_deltas d where d.tenant_id = p.tenant_id and d.batch_id > p.id
+                         order by d.batch_id limit 1), p.place + 1
+    from pending p where p.id is not null and p.place < v_each)
+  select array_agg(p.tenant_id), array_agg(p.id), bool_or(p.place = v_each) into v_tenants, v_pending, v_more
+  from pending p where p.id is not null;
   if v_pending is null then return; end if;
-  delete from sluice.batch_deltas d where d.batch_id = any(v_pending)
+  delete from sluice.batch_deltas d using unnest(v_tenants, v_pending) w(tenant_id, id)
+  where d.tenant_id = w.tenant_id and d.batch_id = w.id
     and not exists (select from sluice.batches b where b.id = d.batch_id);  -- forgotten with its batch
   select array_agg(l.id) into v_ids
   from (select b.id from sluice.batches b where b.id = any(v_pending) order by b.id for no key update skip locked) l;
@@ -28,7 +42,9 @@ begin
 
   -- recent loses a share of 1/e in c_recent seconds, so that recent / c_recent is the rate at which tasks end
   v_now := clock_timestamp();
-  with gone as (delete from sluice.batch_deltas d where d.batch_id = any(v_ids) returning d.*),
+  with gone as (
+    delete from sluice.batch_deltas d using sluice.batches b
+    where b.id = any(v_ids) and d.tenant_id = b.tenant_id and d.batch_id = b.id returning d.*),
   sums as (select g.batch_id as id, sum(g.total) as total, sum(g.succeeded) as succeeded, sum(g.dead) as dead,
                   sum(g.cancelled) as cancelled,
                   sum(greatest(g.succeeded, 0) + greatest(g.dead, 0) + greatest(g.cancelled, 0)) as ended from gone g group by 1)
@@ -69,4 +85,6 @@ begin
     select i.id, i.id = any(coalesce(v_new, '{}')),
            coalesce((select array_agg(e.queue_id) from enqueued e where e.completes = i.id), '{}')
     from unnest(v_ids) i(id);
+  batch_id := null; completed := v_more; queues := null;
+  return next;
 end $$;

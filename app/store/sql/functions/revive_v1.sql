@@ -28,10 +28,10 @@ begin
     on conflict (queue_id, unique_key) where unique_key is not null do nothing
     returning id)
   select coalesce(array_agg(id), '{}') into v_moved from live;
-  with gone as (delete from sluice.task_history t where t.id = any(v_moved) returning t.batch_id, t.state)
-  insert into sluice.batch_deltas (batch_id, dead, cancelled)
-  select g.batch_id, -count(*) filter (where g.state = 4), -count(*) filter (where g.state = 5)
-  from gone g where g.batch_id is not null group by 1;
+  with gone as (delete from sluice.task_history t where t.id = any(v_moved) returning t.tenant_id, t.batch_id, t.state)
+  insert into sluice.batch_deltas (tenant_id, batch_id, dead, cancelled)
+  select g.tenant_id, g.batch_id, -count(*) filter (where g.state = 4), -count(*) filter (where g.state = 5)
+  from gone g where g.batch_id is not null group by 1, 2;
   with earlier as (delete from sluice.attempt_history a where a.task_id = any(v_moved) returning a.*)
   insert into sluice.attempts (task_id, number, token, counted, replica, started_at, ended_at, outcome, status, message,
                                excerpt, trace_id)

@@ -106,7 +106,8 @@ begin
       on conflict do nothing;
     end if;
     if v_formed or p_next is not null then
-      insert into sluice.batch_deltas (batch_id, total) values (v_batch, v_formed::integer + (p_next is not null)::integer);
+      insert into sluice.batch_deltas (tenant_id, batch_id, total)
+      values (v_task.tenant_id, v_batch, v_formed::integer + (p_next is not null)::integer);
     end if;
     update sluice.tasks t set batch_id = v_batch where t.id = p_id and t.batch_id is null;
     perform 1 from sluice.settle_v1(

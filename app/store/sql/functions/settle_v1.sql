@@ -46,11 +46,11 @@ begin
       coalesce(t.x_message, t.last_error), t.x_result, t.x_format, coalesce(t.x_truncated, false), t.lease_handler_id,
       t.last_token, true, t.last_replica, t.last_started_at, v_now, t.x_outcome, t.x_status, t.x_message, t.x_excerpt, t.x_trace
     from gone t join sluice.queues q on q.id = t.queue_id
-    returning id, kept_until, claims, last_token, batch_id, state),
+    returning id, kept_until, claims, last_token, tenant_id, batch_id, state),
   counted as (
-    insert into sluice.batch_deltas (batch_id, succeeded, dead)
-    select k.batch_id, count(*) filter (where k.state = 3), count(*) filter (where k.state = 4)
-    from kept k where k.batch_id is not null group by 1),
+    insert into sluice.batch_deltas (tenant_id, batch_id, succeeded, dead)
+    select k.tenant_id, k.batch_id, count(*) filter (where k.state = 3), count(*) filter (where k.state = 4)
+    from kept k where k.batch_id is not null group by 1, 2),
   earlier as (
     delete from sluice.attempts a using kept k where a.task_id = k.id and k.claims > 1
     returning a.*, k.kept_until),
