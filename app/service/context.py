@@ -9,6 +9,7 @@ from app.delivery.egress import EgressPolicy
 from app.delivery.transport import Transport
 from app.domain.errors import Refusal
 from app.domain.ids import IdMaker
+from app.domain.turns import Turns
 from app.service.reckoning import Reckoning
 from app.service.schemas import SchemaChecker
 from app.service.stats import StatsBuffer
@@ -123,6 +124,9 @@ class Core:
     waiters: TaskWaiters = field(default_factory=TaskWaiters)
     schemas: SchemaChecker = field(default_factory=SchemaChecker)
     reckoning: Reckoning = field(default_factory=Reckoning)
+    handler_tests: Turns = field(
+        default_factory=lambda: Turns("tests of handlers", places=64, share=16, max_waiting=16)
+    )
     queue_cache: dict[tuple[int, str], QueueRow] = field(default_factory=dict)
     enqueueing: "Lane[Entry, Admitted]" = None  # type: ignore[assignment]  # main makes the lanes, which need db and metrics
     settling: "Lane[Outcome, str]" = None  # type: ignore[assignment]

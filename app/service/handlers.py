@@ -29,6 +29,7 @@ HIDDEN = "***"
 BY_REQUEST = "disabled by request"
 TEST_PAYLOAD = b'{"test": true}'
 """Where no queue that delivers to the handler has an example: few handlers are written for a payload that is no object."""
+TEST_TURN_SECONDS = 10.0
 MAX_TEST_SECONDS = 60.0
 """A caller waits for the answer of a test, whatever timeout the handler's tasks have."""
 
@@ -256,7 +257,7 @@ async def rotate_secret(core: Core, caller: Caller, name: str, overlap_seconds: 
 async def test(core: Core, caller: Caller, name: str, payload: bytes | None) -> dict[str, Any]:
     """Send one signed request now, as an attempt would, and show it with its answer. It is recorded and counted nowhere.
 
-    payload None: an example of what its queues hold. Raises Refusal (handler_not_found).
+    payload None: an example of what its queues hold. Raises Refusal: handler_not_found, unavailable (too many at once).
     """
     caller.require("manage")
     reads = core.db.reads(caller.tenant_id)
@@ -286,7 +287,12 @@ async def test(core: Core, caller: Caller, name: str, payload: bytes | None) -> 
     )
     begun = time.monotonic()
     lost = NoAnswer("failed", SECRETS_LOST) if target.secrets_lost else None
-    answer = lost or await deliver(core.transport, call, now)
+    if lost is None:
+        async with core.handler_tests.turn(caller.tenant_id, patience_seconds=TEST_TURN_SECONDS):
+            begun = time.monotonic()
+            answer: Answer | NoAnswer = await deliver(core.transport, call, now)
+    else:
+        answer = lost
     return {
         "sent": {
             "url": call.url,

@@ -76,3 +76,20 @@ async def test_a_tenant_does_not_learn_where_an_allowed_name_leads(two: tuple[Re
 async def test_a_literal_that_may_not_be_called_is_refused_when_it_is_saved(two: tuple[Replica, Api, Api]) -> None:
     _, a, _ = two
     problem(await a.put("/handlers/h", json={"url": "http://10.0.0.1/"}), 422, "egress_denied", "/url")
+
+
+async def test_tests_of_handlers_that_hang_leave_room_for_those_of_another_tenant(
+    two: tuple[Replica, Api, Api], handler: Handler
+) -> None:
+    replica, a, b = two
+    turns = replica.sluice.core.handler_tests
+    await names(replica, {})
+    hanging = await a.handler("http://a.silent.example/", timeout_seconds=60)
+    asking = [asyncio.create_task(a.post(f"/handlers/{hanging}/test")) for _ in range(40)]
+    refused = await poll(lambda: [task for task in asking if task.done()])
+    problem(refused[0].result(), 503, "unavailable")
+    assert turns.taken == 16
+    name = await b.handler(handler.url)
+    assert good(await b.post(f"/handlers/{name}/test"))["outcome"] == "succeeded"
+    for task in asking:
+        task.cancel()
