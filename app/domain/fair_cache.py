@@ -47,6 +47,10 @@ class FairCache(Generic[K, V]):
             if not kept:
                 del self._kept[tenant], self._weights[tenant]
 
+    def forget_all(self, tenant: Hashable) -> None:
+        self._kept.pop(tenant, None)
+        self._weight -= self._weights.pop(tenant, 0)
+
     def _add(self, tenant: Hashable, weight: int) -> None:
         self._weights[tenant] = self._weights.get(tenant, 0) + weight
         self._weight += weight

@@ -78,7 +78,7 @@ async def _create(core: Core, caller: Caller, batch_id: str, request: BatchReque
         ):
             return
         for name in (request.queue, *(() if then is None else (then.queue,))):
-            core.queue_cache.pop((caller.tenant_id, name), None)
+            core.queue_cache.forget(caller.tenant_id, name)
     raise keeps_changing(request.queue)
 
 

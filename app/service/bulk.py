@@ -124,7 +124,7 @@ async def _write(bulk: _Bulk, pending: list[int], write: Write) -> None:
             pending = _note(bulk, entries, verdicts)
         if not pending:
             return
-        bulk.core.queue_cache.pop((bulk.caller.tenant_id, bulk.queue), None)
+        bulk.core.queue_cache.forget(bulk.caller.tenant_id, bulk.queue)
     raise keeps_changing(bulk.queue)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from app.delivery.egress import EgressPolicy
 from app.delivery.transport import Transport
 from app.domain.errors import Refusal
+from app.domain.fair_cache import FairCache
 from app.domain.ids import IdMaker
 from app.domain.turns import Turns
 from app.service.reckoning import Reckoning
@@ -102,6 +103,10 @@ class KeyCache:
     questions: "dict[str, asyncio.Task[Caller]]" = field(default_factory=dict, repr=False)
 
 
+MAX_QUEUE_BYTES = 64 * 1024**2
+"""Of all tenants; their schemas are what weighs."""
+
+
 @dataclass(slots=True)
 class Core:
     db: Database
@@ -127,7 +132,8 @@ class Core:
     handler_tests: Turns = field(
         default_factory=lambda: Turns("tests of handlers", places=64, share=16, max_waiting=16)
     )
-    queue_cache: dict[tuple[int, str], QueueRow] = field(default_factory=dict)
+    queue_cache: FairCache[str, QueueRow] = field(default_factory=lambda: FairCache(max_weight=MAX_QUEUE_BYTES))
+    """By name."""
     enqueueing: "Lane[Entry, Admitted]" = None  # type: ignore[assignment]  # main makes the lanes, which need db and metrics
     settling: "Lane[Outcome, str]" = None  # type: ignore[assignment]
     claiming: "Claiming" = None  # type: ignore[assignment]

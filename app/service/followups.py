@@ -109,8 +109,7 @@ async def settle(
         followed = await _write(core, outcome, making.entries, page.next, completion)
         match followed.verdict:
             case "changed":
-                for key in [key for key in core.queue_cache if key[0] == caller.tenant_id]:
-                    core.queue_cache.pop(key, None)
+                core.queue_cache.forget_all(caller.tenant_id)
             case "queue_full":
                 raise Refusal(
                     "queue_full",

@@ -27,7 +27,7 @@ async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch, pay
             case "running":
                 raise Refusal("task_not_editable", "the task is running; what its handler was sent cannot change")
             case "changed":
-                core.queue_cache.pop((caller.tenant_id, view.queue), None)
+                core.queue_cache.forget(caller.tenant_id, view.queue)
     raise Refusal("unavailable", "the task keeps changing", retry_after_seconds=1)
 
 

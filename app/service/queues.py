@@ -153,7 +153,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
                 f"queue {name} holds tasks that have not ended, or a schedule or batch will enqueue there",
             )
         await queues.mark_deleted(connection, row.id)
-    core.queue_cache.pop((caller.tenant_id, name), None)
+    core.queue_cache.forget(caller.tenant_id, name)
 
 
 async def _locked(connection: Any, caller: Caller, name: str) -> StoredQueue:

@@ -142,9 +142,9 @@ async def put(
         saved = await _put(core, caller, name, definition, named, conditions, owner)
         if saved is not None:
             return saved
-        core.queue_cache.pop((caller.tenant_id, definition.queue), None)
+        core.queue_cache.forget(caller.tenant_id, definition.queue)
         if definition.on_complete is not None:
-            core.queue_cache.pop((caller.tenant_id, definition.on_complete.queue), None)
+            core.queue_cache.forget(caller.tenant_id, definition.on_complete.queue)
     raise Refusal("unavailable", f"what schedule {name} names keeps changing", retry_after_seconds=1)
 
 
@@ -337,9 +337,7 @@ async def trigger(core: Core, caller: Caller, name: str, payload: bytes | None, 
     caller.require("use")
     if payload is not None:
         definition = definition_of(await find(core.db.lookups(caller.tenant_id), caller, name))
-        core.queue_cache.pop(
-            (caller.tenant_id, definition.queue), None
-        )  # nothing later says that its schema has changed
+        core.queue_cache.forget(caller.tenant_id, definition.queue)  # nothing later says that its schema has changed
         queue = await named_queue(core, caller, definition.queue, "")
         await check(core, queue, None, Enqueue(payload))
     async with core.db.changes(caller.tenant_id).transaction() as connection:

@@ -16,7 +16,7 @@ CHUNK = 500
 async def purge(core: Core, caller: Caller, queue: str) -> int:
     """Cancel what waits in the queue at the instant of the call; how many. Raises Refusal (queue_not_found)."""
     caller.require("manage")
-    core.queue_cache.pop((caller.tenant_id, queue), None)
+    core.queue_cache.forget(caller.tenant_id, queue)
     row = await find_queue(core, caller, queue)
     changes = core.db.changes(caller.tenant_id)
     before = await sweeps.now(changes)
@@ -42,7 +42,7 @@ async def redrive(
     Tasks that die after the call has begun are not of it. Raises Refusal (queue_not_found).
     """
     caller.require("use")
-    core.queue_cache.pop((caller.tenant_id, queue), None)
+    core.queue_cache.forget(caller.tenant_id, queue)
     row = await find_queue(core, caller, queue)
     changes = core.db.changes(caller.tenant_id)
     handler_ids = None

@@ -28,6 +28,8 @@ from app.telemetry.tracing import TraceContext
 LOOKUPS = 5
 """How often an enqueue looks its queue up again when the definition changes under it, after a growing pause."""
 LOOKUP_SECONDS = 0.02
+ROW_BYTES = 1_024
+"""About what is kept of a queue beside its schema."""
 GROUP_TRIES = 3
 GROUP_RETRY_SECONDS = 0.3
 
@@ -141,7 +143,7 @@ async def enqueue(
                 case verdict:
                     if (refusal := refusal_of(verdict, queue, request)) is not None:
                         raise refusal
-                    core.queue_cache.pop((caller.tenant_id, queue), None)
+                    core.queue_cache.forget(caller.tenant_id, queue)
     if held is not None:
         # a hot key is taken again by others each time: this one was unfinished when it stood in the way
         return held
@@ -225,18 +227,18 @@ async def is_current(core: Core, row: QueueRow) -> bool:
     fresh = await queues.find(core.db.lookups(row.tenant_id), row.tenant_id, row.name)
     current = fresh is not None and (fresh.id, fresh.version) == (row.id, row.version)
     if not current:
-        core.queue_cache.pop((row.tenant_id, row.name), None)
+        core.queue_cache.forget(row.tenant_id, row.name)
     return current
 
 
 async def find_queue(core: Core, caller: Caller, name: str) -> QueueRow:
-    """Cached without an end: the enqueue statement refuses an entry made from a definition that is no longer current."""
-    row = core.queue_cache.get((caller.tenant_id, name))
+    """Cached as long as there is room: the enqueue statement refuses an entry made from a definition that is no longer current."""
+    row = core.queue_cache.get(caller.tenant_id, name)
     if row is None:
         row = await queues.find(core.db.lookups(caller.tenant_id), caller.tenant_id, name)
         if row is None:
             raise Refusal("queue_not_found", f"there is no queue {name}; PUT /queues/{name} creates it")
-        core.queue_cache[caller.tenant_id, name] = row
+        core.queue_cache.put(caller.tenant_id, name, row, ROW_BYTES + len(row.payload_schema or ""))
     return row
 
 

@@ -56,4 +56,8 @@ def test_what_is_forgotten_leaves_nothing(cache: FairCache[str, int]) -> None:
     cache.forget("A", "a")
     cache.forget("A", "a")
     cache.forget("B", "a")
+    cache.put("A", "a", 1, 3)
+    cache.put("A", "b", 1, 4)
+    cache.forget_all("A")
+    cache.forget_all("B")
     assert len(cache) == 0 and not cache._kept and not cache._weights and not cache._weight

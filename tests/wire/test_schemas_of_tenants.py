@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from app.domain.fair_cache import FairCache
 from tests.sluices import Replica
 from tests.support import Holding, poll
 from tests.wire.api import Api, good, problem
@@ -89,3 +90,14 @@ async def test_the_items_of_a_bulk_share_a_budget_and_an_atomic_one_is_no_fault_
     reply = await a.post(f"/queues/{slow}/tasks/bulk", content=bulk % b',"atomic":true', **send)
     assert "of this request" in problem(reply, 503, "unavailable")["detail"]
     assert len(await a.pages("/tasks", queue=slow)) == 1
+
+
+async def test_what_a_replica_keeps_of_queues_is_bounded_by_its_bytes(two: tuple[Replica, Api, Api]) -> None:
+    replica, a, b = two
+    kept = replica.sluice.core.queue_cache = FairCache(max_weight=10_000)
+    mine = await b.queue()
+    await b.enqueue(mine, 1)
+    for _ in range(5):
+        await a.enqueue(await a.queue(payload_schema={"description": "x" * 3_000}), 1)
+    assert len(kept) == 3
+    assert kept.get(await replica.sluice.core.db.fetchval("select id from sluice.tenants where name = 'b'"), mine)
