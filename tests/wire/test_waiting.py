@@ -92,8 +92,11 @@ async def test_every_end_is_an_end(api: Api, shared: Replica, handler: Handler, 
 
 
 async def test_an_end_here_is_told_without_a_look_at_the_database(
-    api: Api, shared: Replica, handler: Handler, monkeypatch: pytest.MonkeyPatch
+    start_replica: StartReplica, handler: Handler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    alone = await start_replica()  # another might deliver the task
+    api = Api(alone.client, alone.url)
+
     async def blind(_db: Database, _task_ids: Sequence[str]) -> list[str]:
         return []
 
@@ -102,7 +105,7 @@ async def test_an_end_here_is_told_without_a_look_at_the_database(
     handler.answer(Reply(until=until))
     delivered, waiting_still = await api.enqueue(await api.queue_to(handler.url)), await api.enqueue(await api.queue())
     answers = [wait_for(api, task["id"]) for task in (delivered, waiting_still)]
-    await watched(shared, 2)
+    await watched(alone, 2)
     began = time.monotonic()
     until.set()
     good(await api.cancel(waiting_still["id"]))
