@@ -8,7 +8,7 @@ from app.api import admission, bulk, protocol, schedules
 from app.delivery import lookups
 from app.domain.connections import DEFAULT_CONNECTIONS, share, split
 from app.domain.places import LANE_MOST, TENANTS_KEPT
-from app.service import backfills, schema_pool
+from app.service import backfills, reckoning, schema_pool
 from app.service import schemas as checking
 from app.settings import Settings
 from app.store import db, views, windows
@@ -42,6 +42,7 @@ def row(resource: str) -> str:
             f"{USUAL.lookups} of the {USUAL.work} that keep tasks moving | {share(USUAL.lookups)} |",
         ),
         ("cancels, retries", f"{USUAL.changes} of these {USUAL.work} | {share(USUAL.changes)} |"),
+        ("claims of workers", f"{USUAL.pulls} of these {USUAL.work} | {USUAL.pulls - 1} |"),
         ("a page of a list", f"{windows.MAX_WINDOW:,} rows, {windows.LOOK_SECONDS * 1000:g} ms"),
         ("a page of a list", f"{views.PAGE_BYTES // MIB} MiB"),
         ("calls under way", f"({Settings.model_fields['max_in_flight'].default:,})"),
@@ -52,6 +53,7 @@ def row(resource: str) -> str:
         ("compiled schemas", f"{checking.MAX_KEPT_BYTES // MIB} MiB"),
         ("look-ups of names", f"{lookups.PLACES} places, {lookups.STALLED_PLACES} for names that have stalled"),
         ("look-ups of names", f"| {lookups.TENANT_PLACES}, and {lookups.TENANT_STALLED_PLACES} of those"),
+        ("a backfill", f"{reckoning.THREADS} threads | 1, and {reckoning.MAX_WAITING} waiting"),
         ("a backfill", f"{backfills.MAX_BACKFILL:,}"),
         ("a preview", f"{schedules.MAX_PREVIEW:,}"),
     ],
