@@ -27,9 +27,9 @@ from app.engine.engine import Engine
 from app.service import keys, settling, status, tasks
 from app.service.claiming import Claiming
 from app.service.context import Caller, Core, Replica
+from app.service.desk import LeaseDesk
 from app.service.firing import Definitions
 from app.service.lanes import Lane
-from app.service.leases import LeaseDesk
 from app.settings import Settings, SettingsError
 from app.store import examination, migrations, partitions, tenants
 from app.store.clock import Clock

@@ -18,7 +18,7 @@ class Turns:
     """Lives in one event loop. `what` names the places in the refusals that callers read."""
 
     def __init__(self, what: str, *, places: int, share: int, max_waiting: int) -> None:
-        """`max_waiting` counts the callers of one tenant that may wait."""
+        """`max_waiting` counts the callers of one tenant that may wait; with 0 nobody does, and `what` is a participle."""
         self._what = what
         self._places = places
         self._share = share
@@ -52,7 +52,7 @@ class Turns:
             self._take(tenant)
             return
         if self.waiting(tenant) >= self._max_waiting:
-            raise self._refusal(f"{self._max_waiting} requests of this tenant wait for {self._what} already")
+            raise self._refusal(self._too_many())
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tenant, deque()).append(place)
         try:
@@ -101,6 +101,11 @@ class Turns:
             waiters.remove(place)
             if not waiters:
                 del self._waiting[tenant]
+
+    def _too_many(self) -> str:
+        if self._max_waiting == 0:
+            return f"as many requests as may be are {self._what} already"
+        return f"{self._max_waiting} requests of this tenant wait for {self._what} already"
 
     def _refusal(self, why: str) -> Refusal:
         return Refusal("unavailable", why, retry_after_seconds=1)

@@ -25,10 +25,14 @@ from app.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from app.service.claiming import Claiming
+    from app.service.desk import LeaseDesk
     from app.service.firing import Definitions
     from app.service.lanes import Lane
-    from app.service.leases import LeaseDesk
     from app.service.tasks import Admitted
+
+MAX_WAITS = 2000
+"""Requests at this replica that wait, each for up to a minute, for tasks to pull or for the end of a task."""
+MAX_WAITS_OF_TENANT = 1000
 
 SCOPES = ("use", "manage", "operate")
 STRANGERS: Final = None
@@ -127,6 +131,11 @@ class Core:
     keys: KeyCache = field(default_factory=KeyCache)
     stats: StatsBuffer = field(default_factory=StatsBuffer)
     waiters: TaskWaiters = field(default_factory=TaskWaiters)
+    waits: Turns = field(
+        default_factory=lambda: Turns(
+            "waiting for tasks or results", places=MAX_WAITS, share=MAX_WAITS_OF_TENANT, max_waiting=0
+        )
+    )
     schemas: SchemaChecker = field(default_factory=SchemaChecker)
     reckoning: Reckoning = field(default_factory=Reckoning)
     handler_tests: Turns = field(

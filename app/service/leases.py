@@ -1,18 +1,14 @@
 """Pull workers, and handlers that hold: one lease protocol for both.
 
-A worker asks for tasks and may wait for them; the desk keeps those who wait, without a database connection, and serves them
-when tasks come: a hint says which queue to look at, and once a second one statement looks at all queues somebody waits at.
-That somebody asks for tasks of a queue is noted in the database every NOTE_SECONDS, for those who look for a queue's workers.
-Afterwards the lease token alone authorises what its holder does: renew, complete, fail, release. A token settles once; the
-same word again is answered as the first and writes nothing. A lease that ran out, reaped or not, is lost.
+A worker asks for tasks and may wait for them at the desk (desk.py). Afterwards the lease token alone authorises what its holder
+does: renew, complete, fail, release. A token settles once; the same word again is answered as the first and writes nothing. A
+lease that ran out, reaped or not, is lost.
 """
 
-import asyncio
 import random
 import time
-from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
 
 import msgspec
 
@@ -25,6 +21,7 @@ from app.domain.views import LeasedTaskView, TaskView
 from app.domain.zones import local_time
 from app.service import followups
 from app.service.context import STRANGERS, Caller, Core, Slot
+from app.service.desk import BUSY_SECONDS, Waiting
 from app.service.followups import MAX_RESULT_BYTES
 from app.store import queues, tasks, views
 from app.store.tasks import Claimed, Outcome
@@ -34,156 +31,6 @@ MAX_TASKS = 100
 MAX_WAIT_SECONDS = 60.0
 MAX_LEASE_SECONDS = 43_200.0
 MAX_PROGRESS_BYTES = 65_536
-BUSY_SECONDS = 0.005
-POLL_SECONDS = 1.0
-NOTE_SECONDS = 15.0
-"""How old the note may be that a queue has workers: a quarter of what makes a queue one without."""
-
-
-@dataclass(slots=True, eq=False)
-class Waiting:
-    """A worker that waits at a queue."""
-
-    tenant_id: int
-    queue_id: int
-    max_tasks: int
-    lease_seconds: float
-    answer: "asyncio.Future[list[Claimed]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-
-class LeaseDesk:
-    """Those who wait, by queue, first come first served. One claim a queue is under way at a time."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        self._queues: defaultdict[int, deque[Waiting]] = defaultdict(deque)
-        self._serving: dict[int, asyncio.Task[None]] = {}
-        self._again: set[int] = set()
-        self._full: dict[int, int] = {}
-        """Queues whose last claim met a limit, and their tenants."""
-        self._asked: set[int] = set()
-        """Queues that a worker has asked at, and that is not noted yet."""
-        self._noted: dict[int, float] = {}
-        """When it was last noted that a queue has workers, in monotonic seconds."""
-        self.closed = False
-
-    def hint(self, queue_id: int) -> None:
-        """Tasks of this queue became ready, or may be claimed again."""
-        if queue_id not in self._queues:
-            return
-        if queue_id in self._serving:
-            self._again.add(queue_id)
-            return
-        serving = asyncio.get_running_loop().create_task(self._serve(queue_id))
-        self._serving[queue_id] = serving
-        serving.add_done_callback(lambda _: self._served(queue_id))
-
-    def freed(self, slot: Slot) -> None:
-        """A slot of a limit came free."""
-        for queue_id in [queue_id for queue_id, tenant_id in self._full.items() if tenant_id == slot.tenant_id]:
-            del self._full[queue_id]
-            self.hint(queue_id)
-
-    def hint_all(self) -> None:
-        for queue_id in list(self._queues):
-            self.hint(queue_id)
-
-    async def poll(self) -> float:
-        """A loop of the engine; the truth where a hint was lost."""
-        if self._queues:
-            for queue_id in await tasks.ready_queues(self._core.db, list(self._queues)):
-                self.hint(queue_id)
-        await self._note()
-        return POLL_SECONDS
-
-    def asked(self, queue_id: int) -> None:
-        """A worker asks for tasks of this queue."""
-        self._asked.add(queue_id)
-
-    async def _note(self) -> None:
-        """Write which queues workers ask at, each no more often than every NOTE_SECONDS."""
-        now = time.monotonic()
-        self._noted = {queue_id: at for queue_id, at in self._noted.items() if now - at < NOTE_SECONDS}
-        due = (self._asked | self._queues.keys()) - self._noted.keys()
-        if due:
-            await tasks.note_workers(self._core.db, list(due))
-            self._asked -= due
-            self._noted |= dict.fromkeys(due, now)
-
-    async def wait(self, waiting: Waiting, seconds: float, gone: Callable[[], Awaitable[object]]) -> list[Claimed]:
-        """Tasks for one worker, none when the time is over or the desk closes; a worker that is gone gets nothing."""
-        self._queues[waiting.queue_id].append(waiting)
-        self.hint(waiting.queue_id)
-        leaving = asyncio.ensure_future(gone())
-        try:
-            await asyncio.wait((waiting.answer, leaving), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if leaving.done() and waiting.answer.done():
-                await give_back(self._core, waiting, waiting.answer.result())
-                return []
-            return waiting.answer.result() if waiting.answer.done() else []
-        except asyncio.CancelledError:
-            if waiting.answer.done() and not waiting.answer.cancelled():
-                await give_back(self._core, waiting, waiting.answer.result())
-            raise
-        finally:
-            leaving.cancel()
-            waiting.answer.cancel()
-            self._forget(waiting)
-
-    def close(self) -> None:
-        """Answer everybody now: the replica drains."""
-        self.closed = True
-        for line in self._queues.values():
-            for waiting in line:
-                if not waiting.answer.done():
-                    waiting.answer.set_result([])
-
-    async def drained(self) -> None:
-        while self._serving:
-            await asyncio.wait(list(self._serving.values()))
-
-    def _forget(self, waiting: Waiting) -> None:
-        line = self._queues.get(waiting.queue_id)
-        if line is not None:
-            if waiting in line:
-                line.remove(waiting)
-            if not line:
-                del self._queues[waiting.queue_id]
-
-    def _served(self, queue_id: int) -> None:
-        del self._serving[queue_id]
-        if queue_id in self._again:
-            self._again.discard(queue_id)
-            self.hint(queue_id)
-
-    async def _serve(self, queue_id: int) -> None:
-        """Claim for one after the other until the queue has no more to give."""
-        while not self.closed and (waiting := self._next(queue_id)) is not None:
-            try:
-                claim = await self._core.claiming.pull(
-                    waiting.tenant_id, queue_id, waiting.max_tasks, waiting.lease_seconds
-                )
-            except Exception:
-                return  # said, and being released; the poll asks again
-            if claim.tasks:
-                if waiting.answer.done():
-                    await give_back(self._core, waiting, claim.tasks)
-                else:
-                    waiting.answer.set_result(claim.tasks)
-            elif claim.verdict == "busy":
-                await asyncio.sleep(BUSY_SECONDS * (0.5 + random.random()))
-            elif claim.verdict in ("push", "gone"):
-                for left in list(self._queues.get(queue_id, ())):
-                    if not left.answer.done():
-                        left.answer.set_result([])
-                return
-            else:
-                if claim.verdict == "full":
-                    self._full[queue_id] = waiting.tenant_id
-                return
-
-    def _next(self, queue_id: int) -> Waiting | None:
-        return next((w for w in self._queues.get(queue_id, ()) if not w.answer.done()), None)
 
 
 async def acquire(
@@ -198,7 +45,7 @@ async def acquire(
 ) -> list[LeasedTaskView]:
     """Leased tasks, each the task with `lease_token` and `lease_expires_at`; empty when none came in time.
 
-    Raises Refusal: queue_not_found, queue_is_push.
+    Raises Refusal: queue_not_found, queue_is_push, unavailable (too many wait).
     """
     caller.require("use")
     row = await queues.find(core.db.lookups(caller.tenant_id), caller.tenant_id, queue)
@@ -212,7 +59,10 @@ async def acquire(
     claimed = claim.tasks
     if not claimed and not core.desk.closed and (wait_seconds > 0 or claim.verdict == "busy"):
         seconds = max(until - time.monotonic(), 10 * BUSY_SECONDS)
-        claimed = await core.desk.wait(Waiting(row.tenant_id, row.id, max_tasks, lease_seconds), seconds, gone)
+        async with AsyncExitStack() as stack:
+            if wait_seconds > 0:
+                await stack.enter_async_context(core.waits.turn(caller.tenant_id))
+            claimed = await core.desk.wait(Waiting(row.tenant_id, row.id, max_tasks, lease_seconds), seconds, gone)
     now = core.clock.seconds()
     for task in claimed:
         waited = max(0.0, now - task.run_at.timestamp())
@@ -238,15 +88,6 @@ def _local(task: Claimed) -> str | None:
         return None
     local = local_time(task.scheduled_for, task.schedule_timezone)
     return None if local is None else local.isoformat(timespec="microseconds")
-
-
-async def give_back(core: Core, waiting: Waiting, claimed: list[Claimed]) -> None:
-    """Whoever waited is not there to take them: ready again, not counted."""
-    outcomes = [Outcome(task.task_id, task.token, "refund", "released") for task in claimed]
-    await asyncio.gather(*(core.settling.submit(outcome) for outcome in outcomes))
-    if outcomes:
-        core.signals.lane_ready(waiting.queue_id, 0)
-        core.signals.freed(Slot(waiting.tenant_id, 0, waiting.queue_id))
 
 
 async def renew(core: Core, task_id: str, token: str, seconds: float, progress: bytes | None) -> TaskView:

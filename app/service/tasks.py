@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -366,10 +367,14 @@ async def find(db: Reader, caller: Caller, task_id: str) -> TaskView:
 async def get_ended(
     core: Core, caller: Caller, task_id: str, wait_seconds: float, gone: Callable[[], Awaitable[object]]
 ) -> TaskView:
-    """The task once it has ended, or as it is when the time is over; `gone` returns when nobody wants to know any more."""
+    """The task once it has ended, or as it is when the time is over; `gone` returns when nobody wants to know any more.
+
+    Raises Refusal: task_not_found, unavailable (too many wait).
+    """
     until = time.monotonic() + wait_seconds
-    with core.waiters.watching(task_id) as ended:
-        leaving = asyncio.ensure_future(gone())
+    async with AsyncExitStack() as stack:
+        ended = stack.enter_context(core.waiters.watching(task_id))
+        leaving, waits = asyncio.ensure_future(gone()), False
         try:
             while True:
                 ended.clear()
@@ -377,6 +382,9 @@ async def get_ended(
                 left = until - time.monotonic()
                 if view.state not in UNFINISHED or left <= 0 or core.waiters.closed or leaving.done():
                     return view
+                if not waits:
+                    await stack.enter_async_context(core.waits.turn(caller.tenant_id))
+                    waits = True
                 waking = asyncio.ensure_future(ended.wait())
                 await asyncio.wait((waking, leaving), timeout=left, return_when=asyncio.FIRST_COMPLETED)
                 waking.cancel()

@@ -1,0 +1,229 @@
+"""The desk: workers that wait for tasks of a queue, without a database connection.
+
+A hint says which queue to look at, and once a second one statement looks at all queues somebody waits at. What is claimed goes to
+those who came first. A queue whose claim met a limit is parked under it: a slot that comes free lets one out, and only one that
+finds nothing to take lets out the next. That somebody asks for tasks of a queue is noted in the database every NOTE_SECONDS, for
+those who look for a queue's workers.
+"""
+
+import asyncio
+import random
+import time
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from itertools import islice
+
+from app.service.context import Core, Slot
+from app.store import tasks
+from app.store.tasks import Claimed, Outcome
+
+BUSY_SECONDS = 0.005
+POLL_SECONDS = 1.0
+TRIED_LIMITS = 100
+"""How many limits that queues wait for are tried without a hint in each poll."""
+NOTE_SECONDS = 15.0
+"""How old the note may be that a queue has workers: a quarter of what makes a queue one without."""
+
+LimitKey = tuple[str, int]
+"""The level of a limit and the id of what has it."""
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A worker that waits at a queue."""
+
+    tenant_id: int
+    queue_id: int
+    max_tasks: int
+    lease_seconds: float
+    answer: "asyncio.Future[list[Claimed]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class LeaseDesk:
+    """Those who wait, by queue, first come first served. One claim a queue is under way at a time."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._queues: defaultdict[int, deque[Waiting]] = defaultdict(deque)
+        self._serving: dict[int, asyncio.Task[None]] = {}
+        self._again: set[int] = set()
+        self._parked: dict[LimitKey, dict[int, None]] = {}
+        """Queues whose last claim met a limit, by whose limit that is; the one that waits longest first."""
+        self._limits: dict[int, LimitKey] = {}
+        """The same by queue."""
+        self._let_out: dict[int, LimitKey] = {}
+        """Queues that were parked under this limit, and try again."""
+        self._asked: set[int] = set()
+        """Queues that a worker has asked at, and that is not noted yet."""
+        self._noted: dict[int, float] = {}
+        """When it was last noted that a queue has workers, in monotonic seconds."""
+        self.closed = False
+
+    def hint(self, queue_id: int) -> None:
+        """Tasks of this queue became ready, or may be claimed again; what waits for a limit does so all the same."""
+        if queue_id not in self._queues or queue_id in self._limits:
+            return
+        if queue_id in self._serving:
+            self._again.add(queue_id)
+            return
+        serving = asyncio.get_running_loop().create_task(self._serve(queue_id))
+        self._serving[queue_id] = serving
+        serving.add_done_callback(lambda _: self._served(queue_id))
+
+    def freed(self, slot: Slot) -> None:
+        """A slot of a limit came free: one that waits for it may try, and if it finds nothing to take, the next."""
+        for queue_id in self._serving:
+            if (line := self._queues.get(queue_id)) and line[0].tenant_id == slot.tenant_id:
+                self._again.add(queue_id)
+        self._try_next(("tenant", slot.tenant_id))
+        self._try_next(("queue", slot.queue_id))
+
+    def hint_all(self) -> None:
+        for queue_id in list(self._queues):
+            self.hint(queue_id)
+        self._try_each()
+
+    def _try_next(self, limit: LimitKey) -> None:
+        parked = self._parked.get(limit)
+        if parked:
+            queue_id = next(iter(parked))
+            self._unpark(queue_id)
+            self._let_out[queue_id] = limit
+            self.hint(queue_id)
+
+    def _try_each(self) -> None:
+        for limit in list(islice(self._parked, TRIED_LIMITS)):
+            self._try_next(limit)
+
+    def _park(self, queue_id: int, limit: LimitKey) -> None:
+        self._limits[queue_id] = limit
+        self._parked.setdefault(limit, {})[queue_id] = None
+
+    def _unpark(self, queue_id: int) -> LimitKey | None:
+        limit = self._limits.pop(queue_id, None)
+        if limit is not None:
+            parked = self._parked.pop(limit)
+            del parked[queue_id]
+            if parked:
+                self._parked[limit] = parked
+        return limit
+
+    async def poll(self) -> float:
+        """A loop of the engine; the truth where a hint was lost."""
+        if self._queues:
+            for queue_id in await tasks.ready_queues(self._core.db, list(self._queues)):
+                self.hint(queue_id)
+            self._try_each()
+        await self._note()
+        return POLL_SECONDS
+
+    def asked(self, queue_id: int) -> None:
+        """A worker asks for tasks of this queue."""
+        self._asked.add(queue_id)
+
+    async def _note(self) -> None:
+        """Write which queues workers ask at, each no more often than every NOTE_SECONDS."""
+        now = time.monotonic()
+        self._noted = {queue_id: at for queue_id, at in self._noted.items() if now - at < NOTE_SECONDS}
+        due = (self._asked | self._queues.keys()) - self._noted.keys()
+        if due:
+            await tasks.note_workers(self._core.db, list(due))
+            self._asked -= due
+            self._noted |= dict.fromkeys(due, now)
+
+    async def wait(self, waiting: Waiting, seconds: float, gone: Callable[[], Awaitable[object]]) -> list[Claimed]:
+        """Tasks for one worker, none when the time is over or the desk closes; a worker that is gone gets nothing."""
+        self._queues[waiting.queue_id].append(waiting)
+        self.hint(waiting.queue_id)
+        leaving = asyncio.ensure_future(gone())
+        try:
+            await asyncio.wait((waiting.answer, leaving), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done() and waiting.answer.done():
+                await give_back(self._core, waiting, waiting.answer.result())
+                return []
+            return waiting.answer.result() if waiting.answer.done() else []
+        except asyncio.CancelledError:
+            if waiting.answer.done() and not waiting.answer.cancelled():
+                await give_back(self._core, waiting, waiting.answer.result())
+            raise
+        finally:
+            leaving.cancel()
+            waiting.answer.cancel()
+            self._forget(waiting)
+
+    def close(self) -> None:
+        """Answer everybody now: the replica drains."""
+        self.closed = True
+        for line in self._queues.values():
+            for waiting in line:
+                if not waiting.answer.done():
+                    waiting.answer.set_result([])
+
+    async def drained(self) -> None:
+        while self._serving:
+            await asyncio.wait(list(self._serving.values()))
+
+    def _forget(self, waiting: Waiting) -> None:
+        line = self._queues.get(waiting.queue_id)
+        if line is not None:
+            if waiting in line:
+                line.remove(waiting)
+            if not line:
+                del self._queues[waiting.queue_id]
+                if (limit := self._unpark(waiting.queue_id)) is not None:
+                    self._try_next(limit)
+
+    def _served(self, queue_id: int) -> None:
+        del self._serving[queue_id]
+        if queue_id in self._again:
+            self._again.discard(queue_id)
+            self.hint(queue_id)
+
+    async def _serve(self, queue_id: int) -> None:
+        """Serve who waits; whoever has met a limit is parked under it, and one that has not lets the next one out."""
+        limit = await self._claim(queue_id)
+        tried = self._let_out.pop(queue_id, None)
+        if limit is not None and queue_id in self._queues and queue_id not in self._again:
+            self._park(queue_id, limit)
+        if tried is not None and tried != limit:
+            self._try_next(tried)
+
+    async def _claim(self, queue_id: int) -> LimitKey | None:
+        """Claim for one after the other until the queue has no more to give; the limit that it has met, if any."""
+        while not self.closed and (waiting := self._next(queue_id)) is not None:
+            try:
+                claim = await self._core.claiming.pull(
+                    waiting.tenant_id, queue_id, waiting.max_tasks, waiting.lease_seconds
+                )
+            except Exception:
+                return None  # said, and being released; the poll asks again
+            if claim.tasks:
+                if waiting.answer.done():
+                    await give_back(self._core, waiting, claim.tasks)
+                else:
+                    waiting.answer.set_result(claim.tasks)
+            elif claim.verdict == "busy":
+                await asyncio.sleep(BUSY_SECONDS * (0.5 + random.random()))
+            elif claim.verdict in ("push", "gone"):
+                for left in list(self._queues.get(queue_id, ())):
+                    if not left.answer.done():
+                        left.answer.set_result([])
+                return None
+            elif claim.verdict == "full":
+                return ("tenant", waiting.tenant_id) if claim.full_at == "tenant" else ("queue", queue_id)
+            else:
+                return None
+        return None
+
+    def _next(self, queue_id: int) -> Waiting | None:
+        return next((w for w in self._queues.get(queue_id, ()) if not w.answer.done()), None)
+
+
+async def give_back(core: Core, waiting: Waiting, claimed: list[Claimed]) -> None:
+    """Whoever waited is not there to take them: ready again, not counted."""
+    outcomes = [Outcome(task.task_id, task.token, "refund", "released") for task in claimed]
+    await asyncio.gather(*(core.settling.submit(outcome) for outcome in outcomes))
+    if outcomes:
+        core.signals.lane_ready(waiting.queue_id, 0)
+        core.signals.freed(Slot(waiting.tenant_id, 0, waiting.queue_id))
