@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.embedded.postgres import EmbeddedPostgres
-from app.store import db, session
+from app.store import db, examination, session
 from tests.embedded.processes import children_of
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica
@@ -110,7 +110,8 @@ async def test_the_same_kills_lose_tasks_where_commits_are_not_waited_for(
     start_postgres: StartPostgres, start_replica: StartReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So the test above could fail: with synchronous_commit off it does."""
-    monkeypatch.setitem(session.SETTINGS, "synchronous_commit", "off")
+    for settings in (session.SETTINGS, examination.DECISIVE):
+        monkeypatch.setitem(settings, "synchronous_commit", "off")
     postgres = await start_postgres(wal_writer_delay="10s")
     replica = await start_replica(database_url=postgres.dsn)
     assert await lost_under_kills(postgres, replica, kills=2, between=150) != set()

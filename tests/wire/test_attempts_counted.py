@@ -100,7 +100,7 @@ async def test_leases_that_end_without_a_word_are_counted_by_what_ended_them(api
     found = await counted(api, queue)
     assert 1 <= found.pop("seconds") < 30
     assert found == {"cancelled": 2, "lease_expired": 1}
-    assert good(await api.get(f"/queues/{queue}/stats"))["run_seconds"]["p50"] >= 1
+    assert good(await api.get(f"/queues/{queue}/stats"))["run_seconds"]["p50"] >= 0.8, "as exact as its histogram"
 
 
 async def test_an_attempt_that_is_held_counts_once_at_its_end_with_all_its_time(api: Api, handler: Handler) -> None:
