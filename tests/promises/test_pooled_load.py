@@ -174,7 +174,7 @@ async def compare(load: Load, api: Api, queues: tuple[str, ...], schedule: str) 
     counts = good(await api.get(f"/queues/{queues[0]}/stats"))["counts"]
     ledger = await api.pages(f"/schedules/{schedule}/history")
     fired = [row for row in ledger if row["task_id"] is not None]
-    assert len(load.posted) > 100 and counts["dead"] == 0
+    assert len(load.posted) > 20 and counts["dead"] == 0
     assert counts["succeeded"] == len(load.posted) + len(fired)
     assert counts["cancelled"] == load.cancelled > 0
     assert load.most_running == LIMIT
