@@ -28,7 +28,9 @@ class Subject:
 
     @classmethod
     async def start(cls, dsn: str, directory: Path) -> Self:
-        environ = clean_environ(SLUICE_DATABASE_URL=dsn, SLUICE_HOST="127.0.0.1", SLUICE_PORT="0")
+        environ = clean_environ(
+            SLUICE_DATABASE_URL=dsn, SLUICE_HOST="127.0.0.1", SLUICE_PORT="0", SLUICE_MAX_DEFINITIONS="100000"
+        )
         sluice = Path(sys.executable).with_name("sluice")
         child = await Child.start([str(sluice), "up"], directory / "sluice.log", environ, cwd=directory)
         return cls(child, (await child.heard("ready", READY_SECONDS))["url"].rstrip("/"))
