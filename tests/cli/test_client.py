@@ -251,7 +251,9 @@ def test_a_watch_into_a_pipe_is_told_as_it_comes(service: httpx2.Client, queue: 
 
 def test_a_watch_in_a_terminal_is_drawn_over_itself(service: httpx2.Client, queue: str) -> None:
     ours, theirs = os.openpty()
-    termios.tcsetwinsize(theirs, (500, 200))  # room for all queues that other tests have left
+    termios.tcsetwinsize(
+        theirs, (2000, 500)
+    )  # room for all queues that other tests have left, with names of any length
     process = watching(service, stdout=theirs)
     os.close(theirs)
     drawn = b""

@@ -43,8 +43,8 @@ async def test_costly_patterns_are_never_compiled_in_the_event_loop(two: tuple[R
         for change in (5, 6, None):
             await asyncio.gather(*(a.enqueue(queue, 1) for queue in queues))
             good(await a.put("/limits", json={"max_concurrency": change}))  # raises the version of every queue
-    assert holding.longest < 0.15
-    assert len(asked) == 1
+    assert len(asked) == 1, "the process beside compiled it, once for all"
+    assert holding.longest < 1, "twenty compilations in a row would take longer"
 
 
 async def test_costly_checks_of_one_tenant_hold_up_nobody_else(two: tuple[Replica, Api, Api]) -> None:
