@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import termios
 from uuid import uuid4
 
 import httpx2
@@ -219,7 +218,8 @@ def test_status_shows_queues_and_replicas(ask: Command, queue: str) -> None:
 def watching(service: httpx2.Client, *options: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "app.cli.main", "status", "--watch", "--every", "0.1", *options],
-        env={**os.environ, "SLUICE_URL": str(service.base_url), "TERM": "xterm"},
+        # room for all queues that other tests have left; pytest's readline may have left a size of its own
+        env={**os.environ, "SLUICE_URL": str(service.base_url), "TERM": "xterm", "COLUMNS": "500", "LINES": "2000"},
         cwd=ROOT,
         stdout=stdout,
         stderr=subprocess.PIPE,
@@ -251,9 +251,6 @@ def test_a_watch_into_a_pipe_is_told_as_it_comes(service: httpx2.Client, queue: 
 
 def test_a_watch_in_a_terminal_is_drawn_over_itself(service: httpx2.Client, queue: str) -> None:
     ours, theirs = os.openpty()
-    termios.tcsetwinsize(
-        theirs, (2000, 500)
-    )  # room for all queues that other tests have left, with names of any length
     process = watching(service, stdout=theirs)
     os.close(theirs)
     drawn = b""

@@ -35,6 +35,7 @@ async def alarms(api: Api) -> list[str]:
     return [alarm["code"] for alarm in good(await api.get("/status"))["alarms"]]
 
 
+@pytest.mark.ci
 async def test_a_listener_that_leads_nowhere_is_an_alarm_and_what_it_missed_is_found_once_it_hears_again(
     proxy: Proxy, start_replica: StartReplica, handler: Handler, said: list[str]
 ) -> None:

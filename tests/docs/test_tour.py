@@ -13,6 +13,7 @@ from tests.support import poll
 
 pytestmark = [
     pytest.mark.anyio,
+    pytest.mark.ci,
     pytest.mark.skipif(shutil.which("curl") is None, reason="the tour is told in curl"),
 ]
 

@@ -261,7 +261,12 @@ async def test_what_answers_add_to_a_cancelled_batch_is_stored_cancelled(api: Ap
 async def test_lists_are_newest_first_in_pages(api: Api) -> None:
     queue = await api.queue()
     made = [(await make(api, queue, 1))["id"] for _ in range(5)]
-    seen = [batch for batch in await api.pages("/batches", limit=2) if batch["queue"] == queue]
+    seen: list[dict[str, Any]] = []
+    cursor = None
+    while len(seen) < len(made):  # those of other tests come behind
+        page = good(await api.get("/batches", params={"limit": 2} | ({} if cursor is None else {"cursor": cursor})))
+        seen += [batch for batch in page["items"] if batch["queue"] == queue]
+        cursor = page["next_cursor"]
     assert [batch["id"] for batch in seen] == made[::-1]
     assert {frozenset(batch) for batch in seen} == {frozenset(FIELDS)}
     problem(await api.get("/batches", params={"cursor": "x"}), 422, "invalid", "/cursor")

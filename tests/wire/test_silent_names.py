@@ -17,14 +17,17 @@ SILENT = 100
 AT_ONCE = {"backoff": {"kind": "fixed", "seconds": 1}}
 
 
-async def names(replica: Replica, answers: dict[str, str]) -> list[str]:
-    """From now on these names lead to these addresses, and the servers of all others are silent. What is asked for."""
+async def names(replica: Replica, answers: dict[str, str], until: asyncio.Event | None = None) -> list[str]:
+    """From now on these names lead to these addresses, and the servers of all others are silent, for ever or until the event:
+    then they know nothing. What is asked for."""
     asked: list[str] = []
+    silence = until or asyncio.Event()
 
     async def resolve(host: str, port: int) -> list[str]:
         asked.append(host)
         if host not in answers:
-            await asyncio.Event().wait()
+            await silence.wait()
+            raise OSError("no such name")
         return [answers[host]]
 
     replica.sluice.core.egress._lookups._resolver = resolve
@@ -83,7 +86,8 @@ async def test_tests_of_handlers_that_hang_leave_room_for_those_of_another_tenan
 ) -> None:
     replica, a, b = two
     turns = replica.sluice.core.handler_tests
-    await names(replica, {})
+    over = asyncio.Event()
+    await names(replica, {}, over)
     hanging = await a.handler("http://a.silent.example/", timeout_seconds=60)
     asking = [asyncio.create_task(a.post(f"/handlers/{hanging}/test")) for _ in range(40)]
     refused = await poll(lambda: [task for task in asking if task.done()])
@@ -91,5 +95,5 @@ async def test_tests_of_handlers_that_hang_leave_room_for_those_of_another_tenan
     assert turns.taken == 16
     name = await b.handler(handler.url)
     assert good(await b.post(f"/handlers/{name}/test"))["outcome"] == "succeeded"
-    for task in asking:
-        task.cancel()
+    over.set()
+    await asyncio.gather(*asking)
