@@ -14,22 +14,23 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from app.api.admission import MAX_CONNECTIONS, Admission
 from app.api.app import create_app
-from app.api.config import EdgeConfig
-from app.api.protocol import EdgeServerConfig
-from app.api.server import LEAST_DESCRIPTORS, Descriptors, EdgeServer, raise_descriptor_limit, share_out
 from app.delivery.egress import EgressPolicy
 from app.delivery.transport import Transport
 from app.domain.connections import MIN_CONNECTIONS, NoRoom, fit, split, tightest
+from app.edge.admission import MAX_CONNECTIONS, Admission
+from app.edge.config import EdgeConfig
+from app.edge.protocol import EdgeServerConfig
+from app.edge.server import LEAST_DESCRIPTORS, Descriptors, EdgeServer, raise_descriptor_limit, share_out
 from app.embedded.postgres import EmbeddedPostgres, running_url
 from app.engine.engine import Engine
-from app.service import keys, settling, status, tasks
-from app.service.claiming import Claiming
-from app.service.context import Caller, Core, Replica
-from app.service.desk import LeaseDesk
+from app.runtime import settling
+from app.runtime.claiming import Claiming
+from app.runtime.core import Caller, Core, Replica
+from app.runtime.desk import LeaseDesk
+from app.runtime.groups import Lane
+from app.service import keys, status, tasks
 from app.service.firing import Definitions
-from app.service.lanes import Lane
 from app.settings import Settings, SettingsError
 from app.store import examination, migrations, partitions, tenants
 from app.store.clock import Clock

@@ -13,30 +13,18 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from app.api import (
-    batches,
-    bulk,
-    definitions,
-    errors,
-    handlers,
-    leases,
-    limits,
-    openapi,
-    operations,
-    queues,
-    schedules,
-    tasks,
-)
-from app.api.body import closing_unless_read, hold_of
-from app.api.config import EdgeConfig
+from app.api import batches, bulk, definitions, handlers, leases, limits, openapi, operations, queues, schedules, tasks
 from app.api.docs import docs_page
 from app.api.enqueue import PATH, EnqueueEndpoint
-from app.api.headers import read_headers
-from app.api.hosts import require_loopback
-from app.api.models.wire import json_reply
 from app.domain.errors import Refusal
 from app.domain.names import is_name
-from app.service.context import Core
+from app.edge import errors
+from app.edge.body import closing_unless_read, hold_of
+from app.edge.config import EdgeConfig
+from app.edge.headers import read_headers
+from app.edge.hosts import require_loopback
+from app.edge.replies import json_reply
+from app.runtime.core import Core
 from app.telemetry.events import REQUEST_FAILED, emit
 from app.telemetry.logs import get_logger
 

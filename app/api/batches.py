@@ -6,20 +6,20 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, Path, Request, Response
 
-from app.api.auth import CoreDep, User
 from app.api.bulk import LargeRoute, all_shown, judge_items
-from app.api.config import EdgeConfig
 from app.api.enqueue import trace_of
-from app.api.headers import read_headers
 from app.api.models.batches import BatchIn, BatchOut, BatchTasksIn, FilledBatchOut, RetriedBatchOut
-from app.api.models.wire import Page, json_reply
-from app.api.pages import Cursor, Limit, binding, next_cursor, position_of
-from app.api.problems import header, problems
-from app.api.strict import StrictRoute
 from app.domain.batches import BatchView, split_batch, split_tasks
 from app.domain.bulk import MAX_BULK_BYTES
 from app.domain.errors import Refusal
 from app.domain.ids import parse_uuid
+from app.edge.auth import CoreDep, User
+from app.edge.config import EdgeConfig
+from app.edge.headers import read_headers
+from app.edge.pages import Cursor, Limit, binding, next_cursor, position_of
+from app.edge.problems import header, problems
+from app.edge.replies import Page, json_reply
+from app.edge.strict import StrictRoute
 from app.service import batches
 from app.service.bulk import Result
 

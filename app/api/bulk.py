@@ -10,23 +10,23 @@ import msgspec
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
-from app.api.auth import caller_of
-from app.api.body import read_body, require_json, require_size
-from app.api.config import EdgeConfig
 from app.api.enqueue import trace_of
-from app.api.errors import STATUS, problem, problem_dict
-from app.api.headers import read_headers, text
-from app.api.models.wire import json_reply
-from app.api.strict import NO_PARAMETERS, Handle, StrictRoute, check_query
 from app.domain.bulk import MAX_BULK_BYTES, parse_item, split_bulk
 from app.domain.errors import Refusal, invalid_field
 from app.domain.names import NAME_RULE, is_name
 from app.domain.tasks import Enqueue
 from app.domain.turns import Turns
+from app.edge.auth import caller_of
+from app.edge.body import read_body, require_json, require_size
+from app.edge.config import EdgeConfig
+from app.edge.errors import STATUS, problem, problem_dict
+from app.edge.headers import read_headers, text
+from app.edge.replies import json_reply
+from app.edge.strict import NO_PARAMETERS, Handle, StrictRoute, check_query
+from app.runtime.core import Core
+from app.runtime.pieces import in_pieces
 from app.service import bulk
 from app.service.bulk import Result, Stored
-from app.service.context import Core
-from app.service.pieces import in_pieces
 
 PATH = "/queues/{name}/tasks/bulk"
 PLACES = 16

@@ -8,23 +8,23 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
-from app.api.auth import CoreDep, Manager
 from app.api.bulk import LargeRoute
-from app.api.errors import validation_refusal
 from app.api.models.definitions import AppliedOut, ApplyIn, DefinitionsIn, PlanOut
 from app.api.models.handlers import HandlerIn
 from app.api.models.limits import LimitsIn
 from app.api.models.queues import QueueIn
-from app.api.models.wire import NO_STORE, json_reply
-from app.api.problems import problems
 from app.domain.definitions import MAX_DEFINITIONS, MAX_VERSION, SECTIONS, Change, Document, Limits
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
 from app.domain.ijson import parse_ijson
 from app.domain.names import NAME_RULE, is_name
-from app.domain.schedules import parse_schedule
+from app.domain.schedules.bodies import parse_schedule
+from app.edge.auth import CoreDep, Manager
+from app.edge.errors import validation_refusal
+from app.edge.problems import problems
+from app.edge.replies import NO_STORE, json_reply
+from app.runtime.pieces import in_pieces
 from app.service import definitions
 from app.service.definitions import Plan, joined, placed
-from app.service.pieces import in_pieces
 
 MAX_BYTES = 8_388_608
 _SPANS = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -8,18 +8,18 @@ import re
 
 from starlette.types import Receive, Scope, Send
 
-from app.api.auth import caller_of
-from app.api.body import read_body, require_json, require_size
-from app.api.config import EdgeConfig
-from app.api.errors import problem
-from app.api.headers import read_headers, text
-from app.api.models.wire import LINE_END
-from app.api.strict import NO_PARAMETERS, check_query
 from app.domain.errors import Refusal, invalid_field
 from app.domain.names import NAME_RULE, is_name
 from app.domain.tasks import Enqueue, label_problem, parse_enqueue
+from app.edge.auth import caller_of
+from app.edge.body import read_body, require_json, require_size
+from app.edge.config import EdgeConfig
+from app.edge.errors import problem
+from app.edge.headers import read_headers, text
+from app.edge.replies import LINE_END
+from app.edge.strict import NO_PARAMETERS, check_query
+from app.runtime.core import Core
 from app.service import tasks
-from app.service.context import Core
 
 PATH = "/queues/{name}/tasks"
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')

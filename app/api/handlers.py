@@ -5,8 +5,6 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
 
-from app.api.auth import CoreDep, Manager, User
-from app.api.conditions import ConditionsDep
 from app.api.models.handlers import (
     DEFAULT_OVERLAP_SECONDS,
     HandlerIn,
@@ -17,12 +15,14 @@ from app.api.models.handlers import (
     TestIn,
     TestOut,
 )
-from app.api.models.wire import NO_STORE, Page, json_reply
-from app.api.pages import Cursor, Limit, binding, next_cursor, position_of
-from app.api.problems import EMPTY, ETAG, problems
-from app.api.strict import StrictRoute
 from app.domain.names import NAME_PATTERN, is_name
 from app.domain.tasks import payload_of
+from app.edge.auth import CoreDep, Manager, User
+from app.edge.conditions import ConditionsDep
+from app.edge.pages import Cursor, Limit, binding, next_cursor, position_of
+from app.edge.problems import EMPTY, ETAG, problems
+from app.edge.replies import NO_STORE, Page, json_reply
+from app.edge.strict import StrictRoute
 from app.service import handlers
 
 router = APIRouter(prefix="/handlers", tags=["handlers"], route_class=StrictRoute)

@@ -5,19 +5,19 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Body, Depends, Header, Path, Request, Response
 
-from app.api.auth import CoreDep, User
-from app.api.body import hold_of, read_body
-from app.api.config import EdgeConfig
 from app.api.models.leases import CompleteIn, FailIn, LeasedTasksOut, LeaseIn, RenewIn, given
 from app.api.models.tasks import TaskOut
-from app.api.models.wire import NO_STORE, json_reply
-from app.api.problems import problems
-from app.api.strict import OpenRoute, StrictRoute
 from app.api.tasks import disconnected
 from app.domain.errors import Refusal
 from app.domain.followups import MAX_FOLLOWUP_BYTES, Page, split_page
 from app.domain.ids import parse_uuid
 from app.domain.names import NAME_PATTERN
+from app.edge.auth import CoreDep, User
+from app.edge.body import hold_of, read_body
+from app.edge.config import EdgeConfig
+from app.edge.problems import problems
+from app.edge.replies import NO_STORE, json_reply
+from app.edge.strict import OpenRoute, StrictRoute
 from app.service import leases
 
 QueueName = Annotated[str, Path(pattern=NAME_PATTERN)]

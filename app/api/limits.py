@@ -4,11 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from app.api.auth import CoreDep, Manager, Operator, User
 from app.api.models.limits import GrantIn, GrantOut, LimitsIn, LimitsOut
-from app.api.problems import problems
-from app.api.strict import StrictRoute
 from app.domain.names import NAME_PATTERN
+from app.edge.auth import CoreDep, Manager, Operator, User
+from app.edge.problems import problems
+from app.edge.strict import StrictRoute
 from app.service import limits
 from app.service.limits import Grant
 from app.store.tenants import TenantLimits

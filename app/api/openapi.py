@@ -12,9 +12,9 @@ from app.api.models.definitions import ApplyIn, DefinitionsIn
 from app.api.models.leases import CompleteIn
 from app.api.models.schedules import PreviewIn, ScheduleIn
 from app.api.models.tasks import BulkIn, BulkOut, TaskIn, TaskOut
-from app.api.models.wire import FieldProblem, Problem
-from app.api.problems import header, problems
 from app.domain.names import NAME_PATTERN
+from app.edge.problems import header, problems
+from app.edge.replies import FieldProblem, Problem
 
 TITLE = "Sluice"
 DESCRIPTION = "Durable queues and schedules as a plain HTTP service, on nothing but Postgres."

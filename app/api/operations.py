@@ -3,14 +3,14 @@
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from app.api.auth import Operator, caller_of
-from app.api.config import EdgeConfig
-from app.api.errors import problem
 from app.api.models.operations import HealthOut, StatusOut
-from app.api.models.wire import json_reply
-from app.api.problems import problems
-from app.api.strict import OpenRoute, StrictRoute
 from app.domain.errors import Refusal
+from app.edge.auth import Operator, caller_of
+from app.edge.config import EdgeConfig
+from app.edge.errors import problem
+from app.edge.problems import problems
+from app.edge.replies import json_reply
+from app.edge.strict import OpenRoute, StrictRoute
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -5,16 +5,16 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Path, Response
 
-from app.api.auth import CoreDep, Manager, User
-from app.api.conditions import ConditionsDep
 from app.api.models.queues import PurgedOut, QueueIn, QueueOut, QueueStatsOut, RedriveIn, RedrivenOut
-from app.api.models.wire import Page, json_reply
-from app.api.pages import Cursor, Limit, binding, next_cursor, position_of
-from app.api.problems import EMPTY, ETAG, problems
-from app.api.strict import StrictRoute
 from app.domain.names import NAME_PATTERN, is_name
+from app.edge.auth import CoreDep, Manager, User
+from app.edge.conditions import ConditionsDep
+from app.edge.pages import Cursor, Limit, binding, next_cursor, position_of
+from app.edge.problems import EMPTY, ETAG, problems
+from app.edge.replies import Page, json_reply
+from app.edge.strict import StrictRoute
+from app.runtime.pieces import in_pieces
 from app.service import queues, sweeps
-from app.service.pieces import in_pieces
 
 router = APIRouter(prefix="/queues", tags=["queues"], route_class=StrictRoute)
 QueueName = Annotated[str, Path(pattern=NAME_PATTERN)]

@@ -6,8 +6,6 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from app.api.auth import CoreDep, Manager, User
-from app.api.conditions import ConditionsDep
 from app.api.models.schedules import (
     NO_INSTANT,
     BackfilledOut,
@@ -20,17 +18,19 @@ from app.api.models.schedules import (
     ScheduleOut,
     TriggerIn,
 )
-from app.api.models.wire import Page, json_reply
-from app.api.pages import Cursor, Limit, binding, next_cursor, position_of
-from app.api.problems import EMPTY, ETAG, problems
-from app.api.strict import StrictRoute
 from app.domain.errors import FieldError, invalid, invalid_field
 from app.domain.ids import parse_uuid
 from app.domain.ijson import parse_ijson
 from app.domain.instants import format_instant, parse_instant
 from app.domain.names import NAME_PATTERN, is_name
-from app.domain.schedules import parse_schedule
+from app.domain.schedules.bodies import parse_schedule
 from app.domain.tasks import payload_of
+from app.edge.auth import CoreDep, Manager, User
+from app.edge.conditions import ConditionsDep
+from app.edge.pages import Cursor, Limit, binding, next_cursor, position_of
+from app.edge.problems import EMPTY, ETAG, problems
+from app.edge.replies import Page, json_reply
+from app.edge.strict import StrictRoute
 from app.service import backfills, schedules
 
 

@@ -7,12 +7,7 @@ import msgspec
 from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
 from pydantic import WithJsonSchema
 
-from app.api.auth import CoreDep, User
 from app.api.models.tasks import PATCH_SCHEMA, AttemptOut, TaskOut
-from app.api.models.wire import Page, json_reply
-from app.api.pages import Cursor, Limit, binding, next_cursor, position_of
-from app.api.problems import problems
-from app.api.strict import StrictRoute
 from app.domain.errors import FieldError, Refusal, invalid
 from app.domain.ids import parse_uuid
 from app.domain.instants import parse_instant
@@ -20,6 +15,11 @@ from app.domain.names import NAME_PATTERN
 from app.domain.patches import parse_patch
 from app.domain.tasks import MAX_LABEL, MAX_TAG, Reason, State, TaskFilters, payload_of
 from app.domain.texts import check_text
+from app.edge.auth import CoreDep, User
+from app.edge.pages import Cursor, Limit, binding, next_cursor, position_of
+from app.edge.problems import problems
+from app.edge.replies import Page, json_reply
+from app.edge.strict import StrictRoute
 from app.service import patches, tasks
 
 router = APIRouter(prefix="/tasks", tags=["tasks"], route_class=StrictRoute)

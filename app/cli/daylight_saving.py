@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import NamedTuple, get_args
 
-from app.domain.cron import Dst
-from app.domain.schedules import ScheduleDefinition, times_after
-from app.domain.zones import zone_of
+from app.domain.schedules.cron import Dst
+from app.domain.schedules.definitions import ScheduleDefinition
+from app.domain.schedules.times import times_after
+from app.domain.schedules.zones import zone_of
 
 _HOUR = timedelta(hours=1)
 
@@ -57,7 +58,7 @@ def daylight_saving_page() -> str:
     lines = [
         "# Daylight saving",
         "",
-        "Generated from `app/domain/cron.py` by `make reference`; every line is also compared with a search minute by minute.",
+        "Generated from `app/domain/schedules/cron.py` by `make reference`. A test compares every line with a search by minute.",
         "",
         "A cron expression names local times of its `timezone`. When clocks change, `dst` decides about the local times that",
         "are skipped or repeated, provided that neither the minute nor the hour of the expression begins with `*`:",

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from app.api.errors import STATUS, TITLES
 from app.cli.daylight_saving import daylight_saving_page
+from app.edge.errors import STATUS, TITLES
 from app.settings import CLIENT_VARIABLES, SECRETS, Settings
 from app.telemetry.events import CATALOGUE, COMMON
 from app.telemetry.metrics import DEFINITIONS
@@ -58,7 +58,7 @@ def errors_page() -> str:
     lines = [
         "# Error codes",
         "",
-        "Generated from `app/api/errors.py`. Every error is `application/problem+json` (RFC 9457) with `type`, `title`, `status`,",
+        "Generated from `app/edge/errors.py`. Every error is `application/problem+json` (RFC 9457) with `type`, `title`, `status`,",
         "`code`, `detail` and `errors: [{pointer, detail}]`. Codes never change their meaning; 429 and 503 carry `Retry-After`.",
         "",
         "| code | status | meaning |",

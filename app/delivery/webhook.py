@@ -19,7 +19,7 @@ from app.delivery.signing import sign
 from app.delivery.transport import Transport
 from app.domain.answers import Answer, NoAnswer
 from app.domain.headers import folded, reserved_header
-from app.domain.zones import local_time
+from app.domain.schedules.zones import local_time
 
 _AS_IT_STANDS = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 

@@ -14,7 +14,7 @@ from app.domain.errors import FieldError
 from app.domain.etags import etag_of
 from app.domain.handlers import HandlerDefinition
 from app.domain.queues import QueueDefinition, queue_to_dict
-from app.domain.schedules import ScheduleDefinition, schedule_to_dict
+from app.domain.schedules.definitions import ScheduleDefinition, schedule_to_dict
 
 Kind = Literal["handler", "queue", "schedule", "limits"]
 Action = Literal["create", "update", "delete", "unchanged"]

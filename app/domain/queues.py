@@ -13,7 +13,7 @@ from app.domain.handlers import MAX_DESCRIPTION, check_max_concurrency, check_ti
 from app.domain.names import NAME_RULE, is_name
 from app.domain.retries import DEFAULT_RETRY, check_retry, retry_to_dict
 from app.domain.retries import merged as merged
-from app.domain.schemas import check_size, schema_text, schema_value
+from app.domain.schemas.rules import check_size, schema_text, schema_value
 from app.domain.texts import check_text
 
 MAX_DEPTH = 1_000_000_000

@@ -21,10 +21,10 @@ from app.domain.followups import split_page
 from app.domain.handlers import SECRETS_LOST
 from app.domain.outcomes import RetryPolicy, Settlement, decide, decide_refused_followups
 from app.domain.retries import merged
+from app.runtime.core import Caller, Core, Slot
+from app.runtime.settling import RETRY_SECONDS, outcome_of
 from app.service import followups
 from app.service import handlers as handler_service
-from app.service.context import Caller, Core, Slot
-from app.service.settling import RETRY_SECONDS, outcome_of
 from app.store import handlers, queues, tasks
 from app.store.db import Unavailable
 from app.store.handlers import Target

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from app.domain.places import Places, level, reserve
 from app.engine.calls import Calls, Held
 from app.engine.lanes import Lane, LaneKey, Lanes, LimitKey
-from app.service.context import Core, Slot
+from app.runtime.core import Core, Slot
 from app.store import queues, tasks
 from app.store.tasks import FIRST_LANE, Claim
 

@@ -12,7 +12,7 @@ from app.engine.janitor import Janitor
 from app.engine.loop import Loop
 from app.engine.pulse import Pulse
 from app.engine.scheduler import Scheduler
-from app.service.context import Core, Slot
+from app.runtime.core import Core, Slot
 from app.store.db import Unavailable
 from app.store.notify import Hint
 from app.store.replicas import Load

@@ -5,9 +5,9 @@ Every replica does all of it; SKIP LOCKED lets each row be moved once. Each swee
 sleeps until then, and never longer than its poll interval, which is the truth where a hint was lost. Tenants share every sweep.
 """
 
-from app.service import reaping
+from app.runtime import reaping
+from app.runtime.core import Core
 from app.service.batches import sweep_cancelled
-from app.service.context import Core
 from app.store import batches, tasks
 from app.telemetry import events
 from app.telemetry.logs import get_logger

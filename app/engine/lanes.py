@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from app.service.context import Slot
+from app.runtime.core import Slot
 
 LaneKey = tuple[int, int]
 LimitKey = tuple[str, int]

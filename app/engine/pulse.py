@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from app.domain.errors import Refusal
 from app.engine.announcer import Announcer, Ear
+from app.runtime.core import Core
 from app.service import status
-from app.service.context import Core
 from app.store import replicas
 from app.store.migrations import SCHEMA_VERSION
 from app.store.replicas import Load

@@ -4,8 +4,8 @@ Every replica does both; compare-and-set decides who was first. The scheduler sl
 longer than its poll interval, which is the truth where a hint was lost: its cost does not grow with the schedules there are.
 """
 
+from app.runtime.core import Core
 from app.service import firing
-from app.service.context import Core
 
 FIRE_LIMIT = 500
 FINISH_LIMIT = 200

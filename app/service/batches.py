@@ -11,10 +11,10 @@ from typing import NoReturn
 from app.domain.batches import BatchRequest, BatchView
 from app.domain.errors import Refusal
 from app.domain.tasks import Enqueue
+from app.runtime.cancelling import tell_cancelled
+from app.runtime.core import Caller, Core
 from app.service import bulk
 from app.service.bulk import Result
-from app.service.cancelling import tell_cancelled
-from app.service.context import Caller, Core
 from app.service.tasks import LOOKUPS, check, keeps_changing, named_queue
 from app.store import batches, partitions, sweeps
 from app.store.batches import Completion, Swept

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from app.domain.bulk import sunk
 from app.domain.errors import Refusal, pointer
 from app.domain.tasks import Enqueue
-from app.service.context import Caller, Core
-from app.service.pieces import in_pieces
-from app.service.schemas import CheckBudget
+from app.runtime.core import Caller, Core
+from app.runtime.pieces import in_pieces
+from app.runtime.schemas import CheckBudget
 from app.service.tasks import (
     LOOKUPS,
     Admitted,

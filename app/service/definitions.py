@@ -30,13 +30,14 @@ from app.domain.errors import FieldError, Refusal, pointer
 from app.domain.etags import etag_of
 from app.domain.handlers import handler_etag
 from app.domain.queues import queue_etag
-from app.domain.schedules import ScheduleDefinition, parse_schedule, schedule_etag
+from app.domain.schedules.bodies import parse_schedule
+from app.domain.schedules.definitions import ScheduleDefinition, schedule_etag
+from app.runtime.core import Caller, Core
+from app.runtime.pieces import in_pieces
+from app.runtime.schemas import CheckBudget
 from app.service import handlers, limits, queues, schedules
 from app.service.caps import too_many
-from app.service.context import Caller, Core
 from app.service.limits import limits_etag
-from app.service.pieces import in_pieces
-from app.service.schemas import CheckBudget
 from app.store import handlers as handler_rows
 from app.store import queues as queue_rows
 from app.store import schedules as schedule_rows

@@ -1,7 +1,7 @@
 """Firing: what is due is read, decided and written, in groups, by whichever replica comes first.
 
-Every change of a schedule goes the same way: read its state, decide (app.domain.firing, pure), write by compare-and-set on what
-was read (apply_schedules_v1). Who loses the race has written nothing, and what is still due is read again.
+Every change of a schedule goes the same way: read its state, decide (app.domain.schedules.firing, pure), write by
+compare-and-set on what was read (apply_schedules_v1). Who loses the race has written nothing, and what is still due is read again.
 """
 
 import asyncio
@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from app.domain.firing import PAUSED_LOOK, Overlap, Runs, Start, Without, fires_at, judge, may_start, plan
 from app.domain.instants import format_instant
-from app.domain.schedules import ScheduleDefinition, parse_schedule
-from app.service.context import Core
-from app.service.pieces import in_pieces
+from app.domain.schedules.bodies import parse_schedule
+from app.domain.schedules.definitions import ScheduleDefinition
+from app.domain.schedules.firing import PAUSED_LOOK, Overlap, Runs, Start, Without, fires_at, judge, may_start, plan
+from app.runtime.core import Core
+from app.runtime.pieces import in_pieces
 from app.store import ledger, schedules
 from app.store.db import Reader, Unavailable
 from app.store.ledger import Finished, WaitingStart

@@ -14,9 +14,9 @@ from app.domain.errors import FieldError, Refusal, invalid, pointer
 from app.domain.followups import Page, parse_followup
 from app.domain.outcomes import FollowupsFault
 from app.domain.tasks import Enqueue
-from app.service.context import Caller, Core
-from app.service.pieces import in_pieces
-from app.service.schemas import CheckBudget
+from app.runtime.core import Caller, Core
+from app.runtime.pieces import in_pieces
+from app.runtime.schemas import CheckBudget
 from app.service.tasks import LOOKUP_SECONDS, LOOKUPS, check, entry_of, named_queue
 from app.store import batches, handlers, partitions
 from app.store.batches import Completion, Followed

@@ -17,9 +17,9 @@ from app.domain.errors import FieldError, Refusal, invalid, invalid_field, point
 from app.domain.handlers import SECRET_RULE, SECRETS_LOST, HandlerDefinition, HandlerView, is_secret
 from app.domain.names import NAME_RULE, is_name
 from app.domain.outcomes import Answer, NoAnswer
-from app.domain.schemas import example_of
+from app.domain.schemas.rules import example_of
+from app.runtime.core import Caller, Core
 from app.service.caps import too_many
-from app.service.context import Caller, Core
 from app.store import handlers, queues, tenants
 from app.store.handlers import HandlerRow
 from app.telemetry import events

@@ -13,7 +13,7 @@ from typing import Any
 from app.domain.errors import FieldError, Refusal, invalid
 from app.domain.ids import CHOSEN_KEY_RULE, chosen_api_key, make_api_key
 from app.domain.names import NAME_RULE, is_name
-from app.service.context import SCOPES, STRANGERS, Caller, Core
+from app.runtime.core import SCOPES, STRANGERS, Caller, Core
 from app.store import keys as store
 from app.store import tenants
 from app.store.db import Database

@@ -17,11 +17,11 @@ from app.domain.followups import Page
 from app.domain.instants import format_instant
 from app.domain.outcomes import Settlement, decide_failure
 from app.domain.retries import merged
+from app.domain.schedules.zones import local_time
 from app.domain.views import LeasedTaskView, TaskView
-from app.domain.zones import local_time
+from app.runtime.core import STRANGERS, Caller, Core, Slot
+from app.runtime.desk import BUSY_SECONDS, Waiting
 from app.service import followups
-from app.service.context import STRANGERS, Caller, Core, Slot
-from app.service.desk import BUSY_SECONDS, Waiting
 from app.service.followups import MAX_RESULT_BYTES
 from app.store import queues, tasks, views
 from app.store.tasks import Claimed, Outcome

@@ -6,7 +6,7 @@ from app.domain.conditions import ANY, Conditions
 from app.domain.errors import Refusal, invalid, invalid_field
 from app.domain.etags import etag_of
 from app.domain.handlers import check_max_concurrency
-from app.service.context import Caller, Core
+from app.runtime.core import Caller, Core
 from app.store import queues, tenants
 from app.store.tenants import TenantLimits
 

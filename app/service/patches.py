@@ -7,8 +7,8 @@ from app.domain.instants import parse_instant
 from app.domain.patches import TaskPatch
 from app.domain.tasks import UNFINISHED, State, check_instants
 from app.domain.views import TaskView
+from app.runtime.core import Caller, Core
 from app.service import tasks as service
-from app.service.context import Caller, Core
 from app.store import handlers, tasks
 
 TRIES = 5

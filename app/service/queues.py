@@ -12,9 +12,9 @@ from app.domain.conditions import Conditions
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field
 from app.domain.names import NAME_RULE, is_name
 from app.domain.queues import QueueDefinition, QueueView
-from app.service import stats as queue_stats
+from app.runtime import counting as queue_stats
+from app.runtime.core import Caller, Core
 from app.service.caps import too_many
-from app.service.context import Caller, Core
 from app.store import handlers, partitions, queues, tenants
 from app.store.queues import StoredQueue
 
@@ -190,7 +190,7 @@ async def resume(core: Core, caller: Caller, name: str) -> QueueView:
 
 
 async def stats(core: Core, caller: Caller, name: str) -> dict[str, Any]:
-    """What service.stats knows of it. Raises Refusal (queue_not_found)."""
+    """What runtime.counting knows of it. Raises Refusal (queue_not_found)."""
     caller.require("use")
     row = await _read(core, caller, name)
     return await queue_stats.of_queue(core.db, core.stats, caller.tenant_id, row.id, name)

@@ -1,8 +1,8 @@
 """Schedules: who may define and operate what fires by itself.
 
-A change is one transaction: the schedule's row is locked, its state is read in a later statement, what becomes of it is decided
-(app.domain.firing) and written. From the answer on the definition before never fires: its times that have come and not fired are
-in the ledger, and its waiting starts are dropped.
+A change is one transaction: the schedule's row is locked, its state is read in a later statement, what becomes of it is
+decided (app.domain.schedules.firing) and written. Once the change is answered the former definition never fires again: those
+of its times that have come without a run are in the ledger, and its waiting starts are dropped.
 """
 
 import asyncio
@@ -16,23 +16,19 @@ import msgspec
 
 from app.domain.conditions import Conditions
 from app.domain.errors import FieldError, Refusal, invalid
-from app.domain.firing import Due, Overlap, judge, left_over
 from app.domain.instants import format_instant
 from app.domain.names import NAME_RULE, is_name
-from app.domain.schedules import (
-    ScheduleDefinition,
-    parse_schedule,
-    reading,
-    schedule_etag,
-    schedule_to_dict,
-    times_after,
-)
+from app.domain.schedules.bodies import parse_schedule
+from app.domain.schedules.definitions import ScheduleDefinition, schedule_etag, schedule_to_dict
+from app.domain.schedules.firing import Due, Overlap, judge, left_over
+from app.domain.schedules.readings import reading
+from app.domain.schedules.times import times_after
+from app.domain.schedules.zones import zone_of
 from app.domain.tasks import Enqueue
-from app.domain.zones import zone_of
+from app.runtime.core import Caller, Core
+from app.runtime.pieces import in_pieces
 from app.service.caps import too_many
-from app.service.context import Caller, Core
 from app.service.firing import Change, announce, look_at, released
-from app.service.pieces import in_pieces
 from app.service.tasks import LOOKUP_SECONDS, LOOKUPS, check, named_queue
 from app.store import handlers, ledger, schedules
 from app.store.db import Reader

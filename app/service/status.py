@@ -10,7 +10,7 @@ from app.domain.connections import Limit
 from app.domain.instants import format_instant
 from app.domain.plurals import are, counted
 from app.domain.tasks import NO_WORKER_SECONDS
-from app.service.context import Core
+from app.runtime.core import Core
 from app.store import partitions, replicas, room, schedules, stats
 from app.store.db import Database
 from app.store.partitions import MARGIN_DAYS, Reach

@@ -4,7 +4,7 @@ What a chunk has done stays done if the request breaks off; the same request aga
 """
 
 from app.domain.tasks import TaskFilters
-from app.service.context import Caller, Core
+from app.runtime.core import Caller, Core
 from app.service.tasks import find_queue
 from app.store import handlers, sweeps
 from app.store.db import Reader

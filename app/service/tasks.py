@@ -15,9 +15,9 @@ from app.domain.errors import Refusal, invalid_field
 from app.domain.instants import format_instant, parse_instant
 from app.domain.tasks import UNFINISHED, Enqueue, State, TaskFilters, check_instants
 from app.domain.views import AttemptView, TaskView
-from app.service.cancelling import tell_cancelled
-from app.service.context import Caller, Core
-from app.service.schemas import CheckBudget
+from app.runtime.cancelling import tell_cancelled
+from app.runtime.core import Caller, Core
+from app.runtime.schemas import CheckBudget
 from app.store import handlers, queues, task_lists, tasks, views
 from app.store.db import Reader, Unavailable
 from app.store.handlers import OwnHandler

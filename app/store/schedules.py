@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from app.domain.firing import Runs
+from app.domain.schedules.firing import Runs
 from app.store.db import Reader
 from app.store.views import PAGE_BYTES
 

@@ -10,12 +10,12 @@ import msgspec
 import pytest
 
 from app.api.app import Edge, create_app
-from app.api.config import EdgeConfig
 from app.domain.errors import Refusal
 from app.domain.handlers import HandlerDefinition, HandlerView
 from app.domain.queues import QueueDefinition, QueueView
+from app.edge.config import EdgeConfig
+from app.runtime.core import Caller, Core
 from app.service import handlers, limits, queues, tasks
-from app.service.context import Caller, Core
 from app.service.tasks import Enqueued
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)

@@ -9,8 +9,8 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from app.api.protocol import EdgeServerConfig
-from app.api.server import EdgeServer
+from app.edge.protocol import EdgeServerConfig
+from app.edge.server import EdgeServer
 from tests.support import poll
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]

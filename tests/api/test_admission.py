@@ -12,11 +12,11 @@ from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from app.api import bulk
-from app.api.admission import Admission, Hold
 from app.domain.errors import Refusal
+from app.edge.admission import Admission, Hold
+from app.runtime.core import Caller
 from app.service import leases
 from app.service.bulk import Stored
-from app.service.context import Caller
 from tests.api.edge import KEYS, Services, created, edge
 from tests.api.server import Client, answer, connected, serving
 from tests.support import poll

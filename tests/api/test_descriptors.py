@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.api.admission import MAX_CONNECTIONS
-from app.api.server import LEAST_DESCRIPTORS, MAX_BACKLOG, RESERVED, share_out
+from app.edge.admission import MAX_CONNECTIONS
+from app.edge.server import LEAST_DESCRIPTORS, MAX_BACKLOG, RESERVED, share_out
 
 
 @pytest.mark.parametrize("limit", [LEAST_DESCRIPTORS, 1024, 4096, 20_000, 1_048_576])

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from app.api.app import Edge
-from app.api.errors import STATUS, TITLES
 from app.api.models.leases import CompleteIn, FollowUpIn, LeasedTaskOut
 from app.api.models.tasks import AttemptOut, TaskIn, TaskOut
 from app.domain.conditions import Conditions
@@ -18,6 +17,7 @@ from app.domain.errors import CODES, FieldError, Refusal
 from app.domain.followups import FollowUpBody, PageBody
 from app.domain.tasks import Enqueue, Reason, State, TaskBody, TaskFilters
 from app.domain.views import AttemptView, LeasedTaskView, TaskView
+from app.edge.errors import STATUS, TITLES
 from app.service.handlers import Saved as SavedHandler
 from app.service.queues import Saved as SavedQueue
 from app.service.tasks import Enqueued

@@ -8,9 +8,9 @@ import socket
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from app.api import protocol
-from app.api.protocol import MAX_PIPELINED, EdgeServerConfig
-from app.api.server import EdgeServer
+from app.edge import protocol
+from app.edge.protocol import MAX_PIPELINED, EdgeServerConfig
+from app.edge.server import EdgeServer
 from tests.api.edge import edge
 from tests.api.server import Client, answer, connected, echo, serving
 from tests.support import poll

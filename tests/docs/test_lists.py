@@ -15,9 +15,9 @@ from app.delivery.egress import EgressPolicy
 from app.delivery.signing import new_secret
 from app.delivery.transport import Transport
 from app.delivery.webhook import Call, deliver
-from app.domain.cron import Dst
-from app.domain.firing import Cause, Overlap
-from app.domain.schedules import CatchUpMode
+from app.domain.schedules.cron import Dst
+from app.domain.schedules.definitions import CatchUpMode
+from app.domain.schedules.firing import Cause, Overlap
 from app.domain.tasks import Outcome, Reason, State, WaitingFor
 from app.store.addresses import DROPPED, TAKEN
 from tests.docs.pages import ROOT

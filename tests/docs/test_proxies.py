@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from app.api.config import EdgeConfig
 from app.api.definitions import MAX_BYTES
-from app.api.protocol import BODY_SECONDS, LEAST_BYTES_PER_SECOND
 from app.cli import tasks, worker
 from app.domain.bulk import MAX_BULK_BYTES
 from app.domain.followups import MAX_FOLLOWUP_BYTES
+from app.edge.config import EdgeConfig
+from app.edge.protocol import BODY_SECONDS, LEAST_BYTES_PER_SECOND
 from app.settings import Settings
 from tests.docs.pages import PAGES, ROOT, blocks
 from tests.docs.ports import free_ports

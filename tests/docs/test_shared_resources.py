@@ -4,12 +4,14 @@ import re
 
 import pytest
 
-from app.api import admission, bulk, protocol, schedules
+from app.api import bulk, schedules
 from app.delivery import lookups
 from app.domain.connections import DEFAULT_CONNECTIONS, share, split
 from app.domain.places import LANE_MOST, TENANTS_KEPT
-from app.service import backfills, context, reckoning, schema_pool
-from app.service import schemas as checking
+from app.edge import admission, protocol
+from app.runtime import core, reckoning, schema_pool
+from app.runtime import schemas as checking
+from app.service import backfills
 from app.settings import Settings
 from app.store import db, views, windows
 from app.telemetry import logs
@@ -43,7 +45,7 @@ def row(resource: str) -> str:
         ),
         ("cancels, retries", f"{USUAL.changes} of these {USUAL.work} | {share(USUAL.changes)} |"),
         ("claims of workers", f"{USUAL.pulls} of these {USUAL.work} | {USUAL.pulls - 1} |"),
-        ("requests that wait", f"{context.MAX_WAITS:,} | {context.MAX_WAITS_OF_TENANT:,} |"),
+        ("requests that wait", f"{core.MAX_WAITS:,} | {core.MAX_WAITS_OF_TENANT:,} |"),
         ("a page of a list", f"{windows.MAX_WINDOW:,} rows, {windows.LOOK_SECONDS * 1000:g} ms"),
         ("a page of a list", f"{views.PAGE_BYTES // MIB} MiB"),
         ("calls under way", f"({Settings.model_fields['max_in_flight'].default:,})"),

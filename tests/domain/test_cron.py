@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.cron import CronError, explained, parse_cron, parse_interval
-from app.domain.zones import changes_clocks, zone_names, zone_of, zone_problem
+from app.domain.schedules.cron import CronError, explained, parse_cron, parse_interval
+from app.domain.schedules.zones import changes_clocks, zone_names, zone_of, zone_problem
 
 NEVER = "never fires: no date has this day in these months"
 COUNT = "(minute hour day-of-month month day-of-week)"

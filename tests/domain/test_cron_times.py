@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.cli.daylight_saving import AROUND, CHANGES, WILD, Change, times_around
-from app.domain.cron import CronError, Dst, parse_cron
-from app.domain.schedules import ScheduleDefinition, times_after
-from app.domain.zones import LOOK_BACK_DAYS, day_segments, offset_at, zone_names, zone_of
+from app.domain.schedules.cron import CronError, Dst, parse_cron
+from app.domain.schedules.definitions import ScheduleDefinition
+from app.domain.schedules.times import times_after
+from app.domain.schedules.zones import LOOK_BACK_DAYS, day_segments, offset_at, zone_names, zone_of
 from tests.domain.cron_oracle import matcher, times_by_hand
 
 DAY = timedelta(days=1)

@@ -24,7 +24,8 @@ from app.domain.definitions import (
 from app.domain.followups import OnComplete
 from app.domain.handlers import HandlerDefinition
 from app.domain.queues import QueueDefinition
-from app.domain.schedules import ScheduleDefinition, parse_schedule
+from app.domain.schedules.bodies import parse_schedule
+from app.domain.schedules.definitions import ScheduleDefinition
 
 HANDLER = HandlerDefinition(url="http://a/")
 SCHEDULE = ScheduleDefinition(queue="q", payload=b'{"n": 1}', cron="@daily")

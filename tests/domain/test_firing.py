@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.domain.firing import (
+from app.domain.schedules.definitions import CatchUp, CatchUpMode, ScheduleDefinition
+from app.domain.schedules.firing import (
     BUFFER_ALL,
     CATCH_UP_ALL,
     MAX_TIMES,
@@ -26,7 +27,7 @@ from app.domain.firing import (
     may_start,
     plan,
 )
-from app.domain.schedules import CatchUp, CatchUpMode, ScheduleDefinition, jitter_of, times_after
+from app.domain.schedules.times import jitter_of, times_after
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)

@@ -13,16 +13,10 @@ from hypothesis import strategies as st
 
 from app.domain.errors import Refusal
 from app.domain.followups import OnComplete
-from app.domain.schedules import (
-    CatchUp,
-    ScheduleDefinition,
-    jitter_of,
-    parse_schedule,
-    reading,
-    schedule_etag,
-    schedule_to_dict,
-    times_after,
-)
+from app.domain.schedules.bodies import parse_schedule
+from app.domain.schedules.definitions import CatchUp, ScheduleDefinition, schedule_etag, schedule_to_dict
+from app.domain.schedules.readings import reading
+from app.domain.schedules.times import jitter_of, times_after
 
 MIB = 1_048_576
 NOW = datetime(2026, 11, 22, 12, 0, 0, 250_000, tzinfo=UTC)

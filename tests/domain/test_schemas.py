@@ -6,8 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.schema_bounds import SATURATED, find_bounds, pattern_states
-from app.domain.schemas import MAX_ERRORS, check_size, compile_schema, examine, schema_text, schema_value, violations
+from app.domain.schemas.bounds import SATURATED, find_bounds, pattern_states
+from app.domain.schemas.rules import (
+    MAX_ERRORS,
+    check_size,
+    compile_schema,
+    examine,
+    schema_text,
+    schema_value,
+    violations,
+)
 
 REF = "#/$defs/item"
 JSON = st.recursive(

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from app.service.context import Core
+from app.runtime.core import Core
 from tests.service.conftest import caller, core, start_core
 
 __all__ = ["caller", "core", "start_core"]

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from app.service.context import Core
+from app.runtime.core import Core
 from tests.support import poll
 
 WAITING = """

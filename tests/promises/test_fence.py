@@ -13,8 +13,8 @@ import pytest
 from app.domain.conditions import ANY
 from app.domain.handlers import HandlerDefinition
 from app.domain.queues import QueueDefinition
+from app.runtime.core import Caller, Core
 from app.service import handlers, queues
-from app.service.context import Caller, Core
 from app.store import queues as store
 from app.store import tasks
 from app.store.tasks import Claimed, Outcome

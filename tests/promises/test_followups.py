@@ -14,8 +14,8 @@ import pytest
 from app.domain.conditions import ANY
 from app.domain.followups import Page, split_page
 from app.domain.queues import QueueDefinition
+from app.runtime.core import Caller, Core
 from app.service import followups, queues
-from app.service.context import Caller, Core
 from app.store import batches, pruning, tasks
 from app.store import queues as store
 from app.store.batches import Folded

@@ -11,8 +11,8 @@ import pytest
 
 from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition
+from app.runtime.core import Caller, Core
 from app.service import queues
-from app.service.context import Caller, Core
 from app.store import queues as store
 from app.store import tasks
 from app.store.queues import QueueRow

@@ -10,9 +10,9 @@ import pytest
 
 from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition
+from app.runtime.claiming import Claiming
+from app.runtime.core import Caller, Core
 from app.service import queues
-from app.service.claiming import Claiming
-from app.service.context import Caller, Core
 from app.store import batches, stats, tasks, views
 from app.store import queues as store
 from app.store.task_lists import TaskQuery, list_page

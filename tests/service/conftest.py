@@ -9,7 +9,7 @@ import pytest
 
 from app.delivery.egress import EgressPolicy
 from app.delivery.transport import Transport
-from app.service.context import Caller, Core, Replica
+from app.runtime.core import Caller, Core, Replica
 from app.store import queues, tasks, tenants
 from app.store.clock import Clock
 from app.store.db import Database

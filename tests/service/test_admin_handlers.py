@@ -11,8 +11,8 @@ from app.domain.conditions import ANY, Conditions
 from app.domain.errors import Refusal
 from app.domain.handlers import HandlerDefinition, is_secret
 from app.domain.queues import QueueDefinition
+from app.runtime.core import Caller, Core
 from app.service import handlers, queues
-from app.service.context import Caller, Core
 from app.store import handlers as store
 from tests.handlers import Handler, Reply
 from tests.service.conftest import enqueue

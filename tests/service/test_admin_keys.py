@@ -8,8 +8,8 @@ import pytest
 
 from app.domain.errors import Refusal
 from app.domain.ids import make_api_key
+from app.runtime.core import Core
 from app.service import keys
-from app.service.context import Core
 from app.store import keys as store
 from app.telemetry import events
 from tests.support import poll

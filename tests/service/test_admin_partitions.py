@@ -9,8 +9,8 @@ import pytest
 
 from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition, Retention
+from app.runtime.core import Caller, Core
 from app.service import queues
-from app.service.context import Caller, Core
 from app.store import partitions
 from app.store.db import PartitionMissing
 from app.store.migrations import migrate

@@ -11,8 +11,8 @@ from app.domain.conditions import ANY, Conditions
 from app.domain.errors import Refusal
 from app.domain.handlers import HandlerDefinition
 from app.domain.queues import QueueDefinition, Retention
+from app.runtime.core import Caller, Core
 from app.service import handlers, limits, queues
-from app.service.context import Caller, Core
 from app.store import queues as store
 from app.store.task_lists import queues_to_look_in
 from tests.service.conftest import claim, enqueue

@@ -9,8 +9,9 @@ import pytest
 from app.domain.conditions import ANY
 from app.domain.instants import parse_instant
 from app.domain.queues import QueueDefinition
-from app.service import queues, stats
-from app.service.context import Caller, Core
+from app.runtime import counting
+from app.runtime.core import Caller, Core
+from app.service import queues
 from app.store.db import Unavailable
 from tests.service.conftest import enqueue
 
@@ -121,7 +122,7 @@ async def test_what_could_not_be_flushed_is_kept(core: Core, queue_id: int, monk
         raise Unavailable("gone for a moment")
 
     with monkeypatch.context() as patch:
-        patch.setattr(stats.store, "add_minutes", away)
+        patch.setattr(counting.store, "add_minutes", away)
         with pytest.raises(Unavailable):
             await core.stats.flush(core.db)
     await core.stats.flush(core.db)
@@ -145,8 +146,8 @@ async def test_flushes_of_many_queues_in_any_order_do_not_deadlock(
 async def test_old_minutes_are_forgotten(core: Core, queue_id: int) -> None:
     core.stats.enqueued(queue_id, 1)
     await core.stats.flush(core.db)
-    await stats.prune(core.db)
+    await counting.prune(core.db)
     assert await core.db.fetchval("select count(*) from sluice.queue_minutes") == 1
     await move_minutes(core, "25 hours")
-    await stats.prune(core.db)
+    await counting.prune(core.db)
     assert await core.db.fetchval("select count(*) from sluice.queue_minutes") == 0

@@ -11,8 +11,8 @@ from app.domain.conditions import ANY
 from app.domain.connections import Connections, split
 from app.domain.handlers import HandlerDefinition
 from app.domain.queues import QueueDefinition
+from app.runtime.core import Caller, Core
 from app.service import handlers, queues, status
-from app.service.context import Caller, Core
 from app.store import replicas
 from app.store.replicas import Load
 from app.telemetry.metrics import QueueSnapshot

@@ -11,9 +11,9 @@ from app.domain.definitions import Document
 from app.domain.errors import Refusal
 from app.domain.handlers import HandlerDefinition
 from app.domain.queues import QueueDefinition
-from app.domain.schedules import parse_schedule
+from app.domain.schedules.bodies import parse_schedule
+from app.runtime.core import Caller, Core
 from app.service import definitions, handlers, queues, schedules
-from app.service.context import Caller, Core
 
 pytestmark = pytest.mark.anyio
 

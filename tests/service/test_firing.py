@@ -9,9 +9,9 @@ import pytest
 
 from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition
-from app.domain.schedules import parse_schedule
+from app.domain.schedules.bodies import parse_schedule
+from app.runtime.core import Caller, Core
 from app.service import firing, queues, schedules
-from app.service.context import Caller, Core
 from app.store import batches, ledger
 from app.store import schedules as store
 

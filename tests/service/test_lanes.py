@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from app.domain.errors import Refusal
-from app.service import lanes
-from app.service.lanes import Lane
+from app.runtime import groups
+from app.runtime.groups import Lane
 from app.store.db import Unavailable
 from tests.support import poll
 
@@ -190,7 +190,7 @@ async def test_drained_waits_for_everything_submitted_before_it() -> None:
 
 
 async def test_a_lane_that_cannot_keep_up_refuses_instead_of_growing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "MAX_WAITING", 3)
+    monkeypatch.setattr(groups, "MAX_WAITING", 3)
     write = Writer()
     write.gate.clear()
     lane, _ = lane_over(write, max_flights=1)

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from app.service import pieces
-from app.service.pieces import in_pieces
+from app.runtime import pieces
+from app.runtime.pieces import in_pieces
 
 pytestmark = pytest.mark.anyio
 

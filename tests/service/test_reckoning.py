@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.domain.errors import Refusal
-from app.domain.schedules import ScheduleDefinition
-from app.service import backfills, reckoning
-from app.service.reckoning import Reckoning
+from app.domain.schedules.definitions import ScheduleDefinition
+from app.runtime import reckoning
+from app.runtime.reckoning import Reckoning
+from app.service import backfills
 from app.store.ledger import LedgerRow
 from tests.support import poll
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from app.domain.errors import Refusal
-from app.service import schema_pool, schemas
-from app.service.schemas import CheckBudget, SchemaChecker
+from app.runtime import schema_pool, schemas
+from app.runtime.schemas import CheckBudget, SchemaChecker
 from tests.support import poll
 
 pytestmark = pytest.mark.anyio

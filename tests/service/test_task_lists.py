@@ -6,8 +6,8 @@ import pytest
 
 from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition
+from app.runtime.core import Caller, Core
 from app.service import queues
-from app.service.context import Caller, Core
 from app.store import task_lists, windows
 from app.store.db import Reads, TooSlow
 from app.store.task_lists import TaskQuery

@@ -8,10 +8,10 @@ import pytest
 
 from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition
-from app.domain.schedules import parse_schedule
+from app.domain.schedules.bodies import parse_schedule
+from app.runtime.core import Caller, Core
 from app.service import batches as batch_service
 from app.service import firing, queues, schedules
-from app.service.context import Caller, Core
 from app.store import batches, ledger, tasks, tenants
 from app.store import queues as store
 from app.store import schedules as schedule_store

@@ -11,7 +11,7 @@ import pytest
 
 from app.domain.ids import make_api_key
 from app.main import create_key, revoke_key
-from app.service.context import STRANGERS
+from app.runtime.core import STRANGERS
 from app.service.keys import create
 from app.settings import Settings
 from app.telemetry import events

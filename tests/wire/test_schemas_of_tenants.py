@@ -79,7 +79,7 @@ async def test_the_items_of_a_bulk_share_a_budget_and_an_atomic_one_is_no_fault_
     two: tuple[Replica, Api, Api], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, a, _ = two
-    monkeypatch.setattr("app.service.schemas.REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr("app.runtime.schemas.REQUEST_SECONDS", 0.3)
     slow = await a.queue(payload_schema=BRANCHES)
     items = b",".join([b'{"payload":[]}', DEEP, *([b'{"payload":[]}'] * 50)])
     bulk = b'{"tasks":[' + items + b"]%s}"

@@ -10,7 +10,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from app.api.server import raise_descriptor_limit
+from app.edge.server import raise_descriptor_limit
 from tests.handlers import Handler
 from tests.sluices import SluiceProcess, end, start_process
 from tests.wire.api import Api, good

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.service import waiting
+from app.runtime import waiters
 from app.store import views
 from app.store.db import Database, Unavailable
 from tests.handlers import Handler, Reply
@@ -119,7 +119,7 @@ async def test_a_purge_wakes_those_who_wait_for_what_it_cancels(
     queue = await api.queue()
     tasks = [await api.enqueue(queue), await api.enqueue(queue, delay_seconds=3600)]
     with monkeypatch.context() as patched:
-        patched.setattr(waiting, "POLL_SECONDS", 60)
+        patched.setattr(waiters, "POLL_SECONDS", 60)
         answers = [wait_for(api, task["id"], 60) for task in tasks]
         await watched(shared, 2)
         began = time.monotonic()
@@ -139,7 +139,7 @@ async def test_what_another_replica_ends_is_told_within_a_look(
     began = time.monotonic()
     good(await api.cancel(task["id"]))
     assert good(await asked)["state"] == "cancelled"
-    assert time.monotonic() - began < waiting.POLL_SECONDS + 1
+    assert time.monotonic() - began < waiters.POLL_SECONDS + 1
 
 
 async def test_200_waiters_share_one_question_and_hold_no_connection(
@@ -167,7 +167,7 @@ async def test_200_waiters_share_one_question_and_hold_no_connection(
         await poll(lambda: replica.sluice.core.db.checked_out == 0)
         first, began = len(asked), time.monotonic()
         await poll(lambda: len(asked) >= first + 5)
-        assert time.monotonic() - began > 4 * waiting.POLL_SECONDS
+        assert time.monotonic() - began > 4 * waiters.POLL_SECONDS
         assert {size for _, size in asked[first:]} == {200}
         assert not any(answer.done() for answer in answers)
         until.set()
@@ -199,7 +199,7 @@ async def test_a_drain_answers_everybody_with_the_present_state(start_replica: S
 async def test_those_who_wait_outlast_an_outage_of_the_question(
     api: Api, other: Api, shared: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "AWAY_SECONDS", 0.05)
+    monkeypatch.setattr(waiters, "AWAY_SECONDS", 0.05)
     not_live, failures = views.not_live, 0
 
     async def away(db: Database, task_ids: Sequence[str]) -> list[str]:

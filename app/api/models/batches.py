@@ -4,8 +4,8 @@ from pydantic import Field
 
 from app.api.models.leases import OnCompleteIn
 from app.api.models.tasks import RefusedOut, StoredOut, TaskIn
-from app.api.models.wire import Instant, Name, RequestBody, ResponseBody
 from app.domain.bulk import MAX_BULK_TASKS
+from app.edge.replies import Instant, Name, RequestBody, ResponseBody
 
 
 class BatchIn(RequestBody):

@@ -7,8 +7,8 @@ from app.api.models.limits import LimitsIn
 from app.api.models.queues import QueueIn
 from app.api.models.schedules import ScheduleIn
 from app.api.models.tasks import AnyJson
-from app.api.models.wire import Name, RequestBody, ResponseBody
 from app.domain.definitions import MAX_VERSION, Action, Kind
+from app.edge.replies import Name, RequestBody, ResponseBody
 
 
 class DefinitionsIn(RequestBody):

@@ -4,7 +4,6 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field
 
-from app.api.models.wire import Instant, Name, Owner, RequestBody, ResponseBody
 from app.domain.handlers import (
     MAX_CONCURRENCY,
     MAX_DESCRIPTION,
@@ -16,6 +15,7 @@ from app.domain.handlers import (
     HandlerDefinition,
     HandlerView,
 )
+from app.edge.replies import Instant, Name, Owner, RequestBody, ResponseBody
 
 HIDDEN = "***"
 DEFAULT_OVERLAP_SECONDS = 86_400

@@ -5,8 +5,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from app.api.models.tasks import AnyJson, Label, TaskIn, TaskOut
-from app.api.models.wire import Instant, Name, RequestBody, ResponseBody
 from app.domain.followups import MAX_CURSOR, MAX_FOLLOWUP_TASKS
+from app.edge.replies import Instant, Name, RequestBody, ResponseBody
 from app.service.leases import MAX_LEASE_SECONDS, MAX_TASKS, MAX_WAIT_SECONDS
 
 MAX_ERROR = 2000

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from app.api.models.handlers import MaxConcurrency
-from app.api.models.wire import RequestBody, ResponseBody
+from app.edge.replies import RequestBody, ResponseBody
 
 
 class LimitsIn(RequestBody):

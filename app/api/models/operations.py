@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from app.api.models.wire import ResponseBody
+from app.edge.replies import ResponseBody
 
 
 class HealthOut(ResponseBody):

@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, WithJsonSchema
 
 from app.api.models.handlers import Description, MaxConcurrency, TimeoutSeconds
-from app.api.models.wire import Instant, Name, Owner, RequestBody, ResponseBody
 from app.domain.errors import FieldError, invalid
 from app.domain.instants import parse_instant
 from app.domain.queues import (
@@ -26,9 +25,10 @@ from app.domain.retries import (
     check_retry,
     merged,
 )
-from app.domain.schemas import schema_text
+from app.domain.schemas.rules import schema_text
 from app.domain.tasks import MAX_LABEL, Reason, TaskFilters
 from app.domain.texts import text_problem
+from app.edge.replies import Instant, Name, Owner, RequestBody, ResponseBody
 
 MAX_REDRIVE = 10_000
 Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL)]

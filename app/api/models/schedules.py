@@ -6,11 +6,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from app.api.models.tasks import AnyJson
-from app.api.models.wire import Instant, Name, Owner, RequestBody, ResponseBody
 from app.domain.errors import FieldError, invalid
-from app.domain.firing import Cause, Overlap
 from app.domain.instants import parse_instant
-from app.domain.schedules import CatchUpMode
+from app.domain.schedules.definitions import CatchUpMode
+from app.domain.schedules.firing import Cause, Overlap
+from app.edge.replies import Instant, Name, Owner, RequestBody, ResponseBody
 from app.service.backfills import Backfilled
 from app.store.ledger import LedgerRow
 

@@ -10,7 +10,6 @@ from pydantic import Field
 
 from app.api.models.handlers import TimeoutSeconds
 from app.api.models.queues import RetryIn
-from app.api.models.wire import Instant, Name, Problem, RequestBody, ResponseBody
 from app.domain.bulk import MAX_BULK_TASKS
 from app.domain.tasks import (
     MAX_DELAY_SECONDS,
@@ -25,6 +24,7 @@ from app.domain.tasks import (
     State,
     WaitingFor,
 )
+from app.edge.replies import Instant, Name, Problem, RequestBody, ResponseBody
 
 Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL)]
 Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG)]

@@ -16,8 +16,8 @@ from typing import Literal
 from cronsim import CronSim, CronSimError
 from cronsim.cronsim import RANGES, SYMBOLIC_DAYS, SYMBOLIC_MONTHS
 
-from app.domain.cron_problems import FIELDS, NEVER, number_of, wrong_count, wrong_field
-from app.domain.zones import DAY, Segment, day_segments
+from app.domain.schedules.cron_problems import FIELDS, NEVER, number_of, wrong_count, wrong_field
+from app.domain.schedules.zones import DAY, Segment, day_segments
 
 Dst = Literal["once", "skip", "twice"]
 

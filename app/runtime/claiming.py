@@ -11,8 +11,8 @@ import uuid
 from datetime import timedelta
 
 from app.domain.turns import Turns
-from app.service import reaping
-from app.service.context import Core
+from app.runtime import reaping
+from app.runtime.core import Core
 from app.store import tasks
 from app.store.db import MAX_WAITING, Busy, Unavailable
 from app.store.session import COMMAND_SECONDS

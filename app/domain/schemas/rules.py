@@ -17,7 +17,7 @@ import msgspec
 
 from app.domain.errors import FieldError, Refusal, pointer
 from app.domain.ijson import is_deeper
-from app.domain.schema_bounds import UNBOUNDED, Bounds, find_bounds
+from app.domain.schemas.bounds import UNBOUNDED, Bounds, find_bounds
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MAX_SCHEMA_BYTES = 65_536

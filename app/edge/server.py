@@ -15,8 +15,8 @@ from types import FrameType
 
 import uvicorn
 
-from app.api.admission import MAX_CONNECTIONS
-from app.api.protocol import EdgeServerConfig
+from app.edge.admission import MAX_CONNECTIONS
+from app.edge.protocol import EdgeServerConfig
 
 RESERVED = 128
 """Descriptors for all else: the database, the listener, pipes, files, look-ups of names."""

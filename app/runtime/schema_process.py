@@ -16,8 +16,8 @@ import msgspec
 
 from app.domain.errors import FieldError
 from app.domain.fair_cache import FairCache
-from app.domain.schema_bounds import find_bounds
-from app.domain.schemas import (
+from app.domain.schemas.bounds import find_bounds
+from app.domain.schemas.rules import (
     Checked,
     Schema,
     compile_schema,

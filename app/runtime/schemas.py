@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from app.domain.allowances import Allowance
 from app.domain.errors import FieldError, Refusal
 from app.domain.fair_cache import FairCache
-from app.domain.schema_bounds import Bounds
-from app.domain.schemas import (
+from app.domain.schemas.bounds import Bounds
+from app.domain.schemas.rules import (
     Checked,
     check_size,
     examine,
@@ -24,8 +24,8 @@ from app.domain.schemas import (
     schema_value,
     try_compile,
 )
-from app.service.schema_pool import SchemaPool
-from app.service.schema_process import Reply, Request
+from app.runtime.schema_pool import SchemaPool
+from app.runtime.schema_process import Reply, Request
 
 INLINE_UNITS = 10_000
 """About half a millisecond."""

@@ -18,10 +18,10 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from app.api.admission import Admission, Hold, Share, unavailable
-from app.api.errors import MEDIA_TYPE, STATUS, problem_dict, problem_headers
-from app.api.models.wire import LINE_END
 from app.domain.errors import Refusal
+from app.edge.admission import Admission, Hold, Share, unavailable
+from app.edge.errors import MEDIA_TYPE, STATUS, problem_dict, problem_headers
+from app.edge.replies import LINE_END
 
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0

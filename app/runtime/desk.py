@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import islice
 
-from app.service.context import Core, Slot
+from app.runtime.core import Core, Slot
 from app.store import tasks
 from app.store.tasks import Claimed, Outcome
 

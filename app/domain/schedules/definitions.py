@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from app.domain.cron import Dst
 from app.domain.etags import etag_of
 from app.domain.followups import OnComplete
 from app.domain.instants import format_instant
+from app.domain.schedules.cron import Dst
 
 Overlap = Literal["skip", "buffer_one", "buffer_all", "cancel_other", "allow_all"]
 CatchUpMode = Literal["none", "latest", "all"]

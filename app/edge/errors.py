@@ -10,8 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from app.api.models.wire import json_reply
 from app.domain.errors import FieldError, Refusal, invalid, pointer
+from app.edge.replies import json_reply
 
 STATUS: dict[str, int] = {
     "malformed": 400,

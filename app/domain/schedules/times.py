@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 
-from app.domain.cron import cron_times, parse_cron, parse_interval
 from app.domain.instants import format_instant
-from app.domain.schedule_definitions import ScheduleDefinition
+from app.domain.schedules.cron import cron_times, parse_cron, parse_interval
+from app.domain.schedules.definitions import ScheduleDefinition
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(9998, 12, 31, tzinfo=UTC)

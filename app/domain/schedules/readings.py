@@ -2,9 +2,9 @@
 
 from datetime import datetime
 
-from app.domain.cron import UNIT_SECONDS, Cron, explained, parse_cron, parse_interval
-from app.domain.schedule_definitions import ScheduleDefinition
-from app.domain.zones import changes_clocks, zone_of
+from app.domain.schedules.cron import UNIT_SECONDS, Cron, explained, parse_cron, parse_interval
+from app.domain.schedules.definitions import ScheduleDefinition
+from app.domain.schedules.zones import changes_clocks, zone_of
 
 _DST = {
     "once": "a local time that the clocks skip runs right after the gap, one that they repeat runs once, the first time",

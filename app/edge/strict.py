@@ -12,11 +12,11 @@ from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
-from app.api.auth import caller_of, scope_of
-from app.api.body import read_body, require_json, require_size
-from app.api.config import EdgeConfig
 from app.domain.errors import FieldError, Refusal, invalid, pointer
 from app.domain.ijson import parse_ijson
+from app.edge.auth import caller_of, scope_of
+from app.edge.body import read_body, require_json, require_size
+from app.edge.config import EdgeConfig
 
 MAX_QUERY_FIELDS = 50
 NO_PARAMETERS: frozenset[str] = frozenset()

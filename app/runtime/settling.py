@@ -11,7 +11,7 @@ from typing import Any
 
 from app.domain.ijson import parse_ijson
 from app.domain.outcomes import Answer, NoAnswer, Settlement
-from app.service.waiting import TaskWaiters
+from app.runtime.waiters import TaskWaiters
 from app.store import partitions, tasks
 from app.store.db import Database, PartitionMissing, Unavailable
 from app.store.tasks import Outcome

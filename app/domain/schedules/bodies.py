@@ -6,16 +6,16 @@ from typing import Any, get_args
 
 import msgspec
 
-from app.domain.cron import MAX_INTERVAL_SECONDS, CronError, Dst, parse_cron, parse_interval
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
 from app.domain.followups import OnComplete
 from app.domain.ijson import parse_ijson
 from app.domain.instants import parse_instant
 from app.domain.names import NAME_RULE, is_name
-from app.domain.schedule_definitions import CatchUp, CatchUpMode, Overlap, ScheduleDefinition
-from app.domain.schedule_times import EPOCH, LATEST, times_after
+from app.domain.schedules.cron import MAX_INTERVAL_SECONDS, CronError, Dst, parse_cron, parse_interval
+from app.domain.schedules.definitions import CatchUp, CatchUpMode, Overlap, ScheduleDefinition
+from app.domain.schedules.times import EPOCH, LATEST, times_after
+from app.domain.schedules.zones import zone_problem
 from app.domain.tasks import TaskBody, check_payload, field_errors, validate_task
-from app.domain.zones import zone_problem
 
 MIN_EVERY_SECONDS = 1
 MAX_WINDOW_SECONDS = 3660 * 86_400

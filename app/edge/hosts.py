@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from app.api.headers import text
 from app.domain.errors import Refusal
+from app.edge.headers import text
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^:/?#@\[\]\\\s]+)(?::\d{1,5})?", re.ASCII)
 

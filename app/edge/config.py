@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from app.service.context import Caller
+from app.runtime.core import Caller
 
 
 class Operations(Protocol):

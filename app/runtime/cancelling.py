@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from app.service.context import Core, Slot
+from app.runtime.core import Core, Slot
 from app.store.tasks import Cancelled
 
 

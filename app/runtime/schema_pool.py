@@ -18,8 +18,8 @@ import msgspec
 from app.domain.allowances import Allowance
 from app.domain.errors import Refusal
 from app.domain.turns import Turns
-from app.service import schema_process
-from app.service.schema_process import ENCODER, Reply, Request
+from app.runtime import schema_process
+from app.runtime.schema_process import ENCODER, Reply, Request
 
 PATIENCE_SECONDS = 30.0
 """Of the clock: a process that has not answered by then is stopped."""

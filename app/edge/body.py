@@ -6,8 +6,8 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from app.api.admission import Hold, no_room
 from app.domain.errors import Refusal
+from app.edge.admission import Hold, no_room
 
 
 def hold_of(scope: Scope) -> Hold | None:

@@ -11,10 +11,10 @@ from app.domain.errors import Refusal
 from app.domain.fair_cache import FairCache
 from app.domain.ids import IdMaker
 from app.domain.turns import Turns
-from app.service.reckoning import Reckoning
-from app.service.schemas import SchemaChecker
-from app.service.stats import StatsBuffer
-from app.service.waiting import TaskWaiters
+from app.runtime.counting import StatsBuffer
+from app.runtime.reckoning import Reckoning
+from app.runtime.schemas import SchemaChecker
+from app.runtime.waiters import TaskWaiters
 from app.store.clock import Clock
 from app.store.db import Database
 from app.store.queues import QueueRow
@@ -24,10 +24,10 @@ from app.telemetry.metrics import Metrics
 from app.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
-    from app.service.claiming import Claiming
-    from app.service.desk import LeaseDesk
+    from app.runtime.claiming import Claiming
+    from app.runtime.desk import LeaseDesk
+    from app.runtime.groups import Lane
     from app.service.firing import Definitions
-    from app.service.lanes import Lane
     from app.service.tasks import Admitted
 
 MAX_WAITS = 2000

@@ -1,7 +1,7 @@
 """Leases that ran out: their attempts are ended by whoever comes first, the reaper of any replica or a claim that finds them in
 its way, and what follows is the same."""
 
-from app.service.context import Core, Slot
+from app.runtime.core import Core, Slot
 from app.store import partitions, tasks
 from app.store.db import PartitionMissing
 from app.store.tasks import Reap

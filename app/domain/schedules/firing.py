@@ -18,7 +18,8 @@ from datetime import datetime, timedelta
 from itertools import chain, islice
 from typing import Literal
 
-from app.domain.schedules import ScheduleDefinition, grid_until, jitter_of, times_after
+from app.domain.schedules.definitions import ScheduleDefinition
+from app.domain.schedules.times import grid_until, jitter_of, times_after
 
 CATCH_UP_ALL = 1000
 """As many late times as mode `all` takes."""

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from app.api.errors import MEDIA_TYPE, STATUS, TITLES
-from app.api.models.wire import Problem
+from app.edge.errors import MEDIA_TYPE, STATUS, TITLES
+from app.edge.replies import Problem
 
 ALWAYS = ("malformed", "host_refused", "request_timeout", "invalid", "headers_too_large")
 WITH_KEY = ("unauthenticated", "forbidden")

@@ -7,10 +7,10 @@ from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPBearer
 from starlette.types import Scope
 
-from app.api.admission import Hold
-from app.api.config import EdgeConfig
 from app.domain.errors import Refusal
-from app.service.context import Caller, Core
+from app.edge.admission import Hold
+from app.edge.config import EdgeConfig
+from app.runtime.core import Caller, Core
 
 MAX_TOKEN = 200
 
