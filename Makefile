@@ -47,6 +47,10 @@ up: setup ## serve on 127.0.0.1:8080 with a Postgres of its own in .sluice
 test: setup ## run the tests on the embedded Postgres
 	$(PYTEST)
 
+# what a pure function, a loop or a route can break, and no other process
+test-fast: setup ## run the tests of the domain, the engine and one file of the wire: under half a minute
+	$(PYTEST) tests/domain tests/engine tests/wire/test_enqueue.py
+
 fuzz: setup ## send a replica what the OpenAPI document allows, and what it does not
 	$(BIN)/pytest -n 0 -s -m fuzz tests/fuzz
 
@@ -70,4 +74,4 @@ openapi: setup ## write openapi/openapi.json from the code
 reference: setup ## write docs/reference from the code
 	$(BIN)/python -m app.cli.reference
 
-.PHONY: help setup lock demo up test fuzz check bench chaos-schedules openapi reference
+.PHONY: help setup lock demo up test test-fast fuzz check bench chaos-schedules openapi reference
