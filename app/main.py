@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.api.app import create_app
-from app.delivery.egress import EgressPolicy
-from app.delivery.transport import Transport
+from app.delivery.webhook.egress import EgressPolicy
+from app.delivery.webhook.transport import Transport
+from app.delivery.webhook.webhooks import Webhooks
 from app.domain.connections import MIN_CONNECTIONS, NoRoom, fit, split, tightest
 from app.edge.admission import MAX_CONNECTIONS, Admission
 from app.edge.config import EdgeConfig
@@ -173,8 +174,7 @@ async def build(settings: Settings, dsn: str, url: str, descriptors: Descriptors
         db=db,
         clock=Clock(),
         vault=await _open_vault(db, settings),
-        egress=egress,
-        transport=Transport(egress, max_idle=descriptors.idle_calls),
+        webhooks=Webhooks(egress, Transport(egress, max_idle=descriptors.idle_calls)),
         metrics=metrics,
         tracing=build_tracing(traces_endpoint(os.environ), version=VERSION, replica=replica.name),
         replica=replica,
@@ -254,7 +254,7 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
         sluice = await build(settings, dsn, f"http://{shown}:{port}", descriptors)
         logs.name_replica(sluice.core.replica.name)
         stack.push_async_callback(sluice.core.db.close)
-        stack.push_async_callback(sluice.core.transport.aclose)
+        stack.push_async_callback(sluice.core.webhooks.aclose)
         stack.push_async_callback(sluice.core.tracing.aclose)
         await _let_in(settings, sluice.core.db)
         app = create_app(sluice.core, _edge(sluice))

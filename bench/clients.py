@@ -23,9 +23,11 @@ import aiohttp
 import uvloop
 from pyreqwest.client import ClientBuilder
 
-from app.delivery.egress import EgressPolicy
-from app.delivery.transport import Transport
-from app.delivery.webhook import Call, build_headers, deliver
+from app.delivery.kinds import Call
+from app.delivery.webhook.egress import EgressPolicy
+from app.delivery.webhook.requests import build_headers
+from app.delivery.webhook.transport import Transport
+from app.delivery.webhook.webhooks import Webhooks
 from app.domain.outcomes import Answer
 
 REPLY = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -110,16 +112,17 @@ async def thin(url: str, in_flight: int, seconds: float) -> float:
 
 async def thin_signed(url: str, in_flight: int, seconds: float) -> float:
     """The whole of `deliver`: the call made, headers built and signed anew each time."""
-    transport = Transport(EgressPolicy(["127.0.0.0/8"]))
+    egress = EgressPolicy(["127.0.0.0/8"])
+    webhooks = Webhooks(egress, Transport(egress))
 
     async def post() -> None:
-        answer = await deliver(transport, call_to(url), datetime.now(UTC))
+        answer = await webhooks.deliver(call_to(url), datetime.now(UTC))
         assert isinstance(answer, Answer)
 
     try:
         return await measure(post, in_flight, seconds)
     finally:
-        await transport.aclose()
+        await webhooks.aclose()
 
 
 async def pyreqwest(url: str, in_flight: int, seconds: float) -> float:

@@ -17,7 +17,7 @@ from rich.table import Table
 from app.cli import demo_story as story
 from app.cli.demo_processes import LEASE_SECONDS, Child, DemoFailed, interrupt_on_sigterm, start_handler, start_replica
 from app.cli.demo_story import Replica, Row
-from app.delivery.signing import new_secret
+from app.delivery.webhook.signing import new_secret
 
 AGAIN = """\
 To see it again by hand:

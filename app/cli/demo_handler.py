@@ -10,7 +10,7 @@ import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from app.delivery.signing import sign
+from app.delivery.webhook.signing import sign
 
 SLOW_SECONDS = 4.0
 SECRET_VARIABLE = "DEMO_SIGNING_SECRET"  # noqa: S105  # where it is, not what it is

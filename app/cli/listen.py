@@ -18,7 +18,7 @@ import uvicorn
 from rich.console import Console
 from rich.text import Text
 
-from app.delivery.signing import sign
+from app.delivery.webhook.signing import sign
 
 SIGNATURE_MAX_AGE_SECONDS = 300
 TASKS_REMEMBERED = 100_000

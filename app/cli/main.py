@@ -140,7 +140,7 @@ def listen(
 ) -> None:
     """Be a webhook handler that verifies and prints what it receives: the first thing to point a queue at."""
     from app.cli.listen import Listener, serve
-    from app.delivery.signing import parse_secret
+    from app.delivery.webhook.signing import parse_secret
 
     for given in secret or []:
         try:

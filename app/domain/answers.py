@@ -27,8 +27,6 @@ class Answer:
 class NoAnswer:
     outcome: NoAnswerOutcome
     error: str
-    permanent: bool = False
-    """Known to fail again. The contract retries it all the same: a policy or a name may be mended meanwhile."""
 
 
 def is_followups(answer: Answer) -> bool:

@@ -12,7 +12,7 @@ import msgspec
 
 from app.domain.errors import FieldError
 from app.domain.etags import etag_of
-from app.domain.handlers import HandlerDefinition
+from app.domain.handlers import HIDDEN, HandlerDefinition
 from app.domain.queues import QueueDefinition, queue_to_dict
 from app.domain.schedules.definitions import ScheduleDefinition, schedule_to_dict
 
@@ -22,7 +22,6 @@ SECTIONS: dict[str, Kind] = {"handlers": "handler", "queues": "queue", "schedule
 """In the order in which they are applied: what is named comes before what names it. Pruning goes the other way."""
 MAX_DEFINITIONS = 5_000
 MAX_VERSION = 100
-HIDDEN = "***"
 
 
 @dataclass(frozen=True, slots=True)

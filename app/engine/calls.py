@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from app.delivery.webhook import Call, deliver
+from app.delivery.kinds import Call
 from app.domain.answers import Answer, NoAnswer
 from app.domain.errors import Refusal
 from app.domain.followups import split_page
@@ -162,7 +162,7 @@ class Calls:
             call = _call(self._core, held, span)
             answer: Answer | NoAnswer = NoAnswer("failed", SECRETS_LOST)
             if not target.secrets_lost:
-                answer = await deliver(self._core.transport, call, self._core.clock.now())
+                answer = await self._core.webhooks.deliver(call, self._core.clock.now())
             elapsed = time.monotonic() - began
             settlement = decide(
                 answer,

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from app.delivery.egress import EgressPolicy
-from app.delivery.transport import Transport
+from app.delivery.kinds import Delivery
 from app.domain.errors import Refusal
 from app.domain.fair_cache import FairCache
 from app.domain.ids import IdMaker
@@ -116,8 +115,7 @@ class Core:
     db: Database
     clock: Clock
     vault: Vault
-    egress: EgressPolicy
-    transport: Transport
+    webhooks: Delivery
     metrics: Metrics
     tracing: Tracing
     replica: Replica

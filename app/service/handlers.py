@@ -9,12 +9,11 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from app.delivery.signing import new_secret
-from app.delivery.urls import UrlError, check_url
-from app.delivery.webhook import Call, build_headers, deliver
+from app.delivery.kinds import Call
+from app.delivery.webhook.signing import new_secret
 from app.domain.conditions import Conditions
-from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
-from app.domain.handlers import SECRET_RULE, SECRETS_LOST, HandlerDefinition, HandlerView, is_secret
+from app.domain.errors import FieldError, Refusal, invalid, pointer
+from app.domain.handlers import HIDDEN, SECRET_RULE, SECRETS_LOST, HandlerDefinition, HandlerView, is_secret
 from app.domain.names import NAME_RULE, is_name
 from app.domain.outcomes import Answer, NoAnswer
 from app.domain.schemas.rules import example_of
@@ -25,7 +24,6 @@ from app.store.handlers import HandlerRow
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
-HIDDEN = "***"
 BY_REQUEST = "disabled by request"
 TEST_PAYLOAD = b'{"test": true}'
 """Where no queue that delivers to the handler has an example: few handlers are written for a payload that is no object."""
@@ -137,12 +135,7 @@ def check(core: Core, name: str, definition: HandlerDefinition, secret: str | No
         errors.append(FieldError("/secret", f"is not {SECRET_RULE}"))
     if errors:
         raise invalid(errors)
-    try:
-        refused = core.egress.refuse_literal(check_url(definition.url))
-    except UrlError as error:
-        raise invalid_field("/url", str(error)) from None
-    if refused is not None:
-        raise Refusal("egress_denied", f"/url: {refused}", [FieldError("/url", refused)])
+    core.webhooks.check(definition.url)
 
 
 def _shown(row: HandlerRow) -> HandlerView:
@@ -290,15 +283,11 @@ async def test(core: Core, caller: Caller, name: str, payload: bytes | None) -> 
     if lost is None:
         async with core.handler_tests.turn(caller.tenant_id, patience_seconds=TEST_TURN_SECONDS):
             begun = time.monotonic()
-            answer: Answer | NoAnswer = await deliver(core.transport, call, now)
+            answer: Answer | NoAnswer = await core.webhooks.deliver(call, now)
     else:
         answer = lost
     return {
-        "sent": {
-            "url": call.url,
-            "headers": build_headers(call, now) | {header.lower(): HIDDEN for header in target.headers},
-            "body": call.payload.decode("utf-8", "replace"),
-        },
+        "sent": core.webhooks.preview(call, now),
         **_met(answer),
         "duration_seconds": time.monotonic() - begun,
     }

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.delivery.signing import new_secret
+from app.delivery.webhook.signing import new_secret
 from tests.cli.conftest import Command, Ended, Scripted
 from tests.docs.pages import ROOT
 

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from app.delivery.signing import new_secret
+from app.delivery.webhook.signing import new_secret
 from tests.sluices import SluiceProcess, end, start_process
 
 pytestmark = pytest.mark.anyio

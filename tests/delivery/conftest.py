@@ -2,8 +2,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.delivery.egress import EgressPolicy
-from app.delivery.transport import Transport
+from app.delivery.webhook.egress import EgressPolicy
+from app.delivery.webhook.transport import Transport
 
 
 @pytest.fixture(

@@ -11,10 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from app.delivery import egress
-from app.delivery.egress import MAX_KEPT, NEVER, SPECIAL_V4, STALE_SECONDS, EgressPolicy, faces, is_never, is_public
-from app.delivery.errors import DeliveryError
-from app.delivery.urls import check_url
+from app.delivery.webhook import egress
+from app.delivery.webhook.egress import (
+    MAX_KEPT,
+    NEVER,
+    SPECIAL_V4,
+    STALE_SECONDS,
+    EgressPolicy,
+    faces,
+    is_never,
+    is_public,
+)
+from app.delivery.webhook.errors import DeliveryError
+from app.delivery.webhook.urls import check_url
 
 pytestmark = pytest.mark.anyio
 

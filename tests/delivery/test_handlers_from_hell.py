@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from app.delivery.egress import EgressPolicy
-from app.delivery.errors import DeliveryError
-from app.delivery.transport import Transport
+from app.delivery.webhook.egress import EgressPolicy
+from app.delivery.webhook.errors import DeliveryError
+from app.delivery.webhook.transport import Transport
 
 from .servers import OK, PATIENCE_SECONDS, Behaviour, Peer, answer, answer_ok, serve
 

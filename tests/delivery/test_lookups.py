@@ -9,8 +9,8 @@ from unittest.mock import patch
 
 import pytest
 
-from app.delivery import lookups
-from app.delivery.lookups import Lookups, NoAnswer, resolve
+from app.delivery.webhook import lookups
+from app.delivery.webhook.lookups import Lookups, NoAnswer, resolve
 from tests.support import poll
 
 pytestmark = pytest.mark.anyio

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from app.delivery.signing import new_secret, parse_secret, sign
+from app.delivery.webhook.signing import new_secret, parse_secret, sign
 
 
 @given(

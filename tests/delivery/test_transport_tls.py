@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import trustme
 
-from app.delivery.egress import EgressPolicy
-from app.delivery.errors import DeliveryError
-from app.delivery.transport import Transport
+from app.delivery.webhook.egress import EgressPolicy
+from app.delivery.webhook.errors import DeliveryError
+from app.delivery.webhook.transport import Transport
 
 from .servers import OK, Peer, answer_ok, serve
 

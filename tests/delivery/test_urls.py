@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.delivery.urls import UrlError, check_url
+from app.delivery.webhook.urls import UrlError, check_url
 
 
 @pytest.mark.parametrize(

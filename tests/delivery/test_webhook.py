@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook
 
-from app.delivery.signing import new_secret
-from app.delivery.transport import Transport
-from app.delivery.webhook import Call, build_headers, deliver
+from app.delivery.kinds import Call
+from app.delivery.webhook.egress import EgressPolicy
+from app.delivery.webhook.requests import build_headers
+from app.delivery.webhook.signing import new_secret
+from app.delivery.webhook.transport import Transport
+from app.delivery.webhook.webhooks import Webhooks
 from app.domain.outcomes import Answer, NoAnswer
 
 from .servers import answer_ok, serve
@@ -31,6 +34,11 @@ PLAIN = Call(
     payload=b'{"n":1}',
     secrets=SECRETS[:1],
 )
+
+
+@pytest.fixture
+def webhooks(loopback: EgressPolicy, transport: Transport) -> Webhooks:
+    return Webhooks(loopback, transport)
 
 
 def test_a_plain_task_sends_these_headers_and_no_empty_ones() -> None:
@@ -120,11 +128,11 @@ def test_nothing_secret_is_in_the_repr_of_a_call() -> None:
 
 
 @pytest.mark.anyio
-async def test_both_signatures_of_a_rotation_verify_at_the_handler_over_the_bytes_it_got(transport: Transport) -> None:
+async def test_both_signatures_of_a_rotation_verify_at_the_handler_over_the_bytes_it_got(webhooks: Webhooks) -> None:
     now = datetime.now(UTC)
     async with serve(answer_ok) as server:
         call = replace(PLAIN, url=server.url, secrets=SECRETS, payload='{"é": [1, 2.50]}'.encode())
-        got = await deliver(transport, call, now)
+        got = await webhooks.deliver(call, now)
     assert isinstance(got, Answer)
     assert (got.status, got.body) == (200, b"ok")
     (request,) = server.requests
@@ -144,7 +152,7 @@ async def test_both_signatures_of_a_rotation_verify_at_the_handler_over_the_byte
         ("nonsense", "unreachable"),
     ],
 )
-async def test_what_fails_is_a_value_with_its_reason(transport: Transport, url: str, outcome: str) -> None:
-    got = await deliver(transport, replace(PLAIN, url=url), NOW)
+async def test_what_fails_is_a_value_with_its_reason(webhooks: Webhooks, url: str, outcome: str) -> None:
+    got = await webhooks.deliver(replace(PLAIN, url=url), NOW)
     assert isinstance(got, NoAnswer)
     assert (got.outcome, bool(got.error)) == (outcome, True)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from app.delivery.signing import sign
+from app.delivery.webhook.signing import sign
 
 NOW = "{now}"
 LIMIT_SECONDS = 20.0

@@ -16,7 +16,7 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from app.delivery.signing import new_secret, sign
+from app.delivery.webhook.signing import new_secret, sign
 from tests.docs.buckets import NAME, S3Server, s3_server
 from tests.docs.example_processes import apply, example
 from tests.docs.pages import ROOT, blocks

@@ -13,9 +13,9 @@ import httpx2
 import pytest
 import yaml
 
-from app.delivery.egress import EgressPolicy
-from app.delivery.signing import parse_secret
-from app.delivery.urls import check_url
+from app.delivery.webhook.egress import EgressPolicy
+from app.delivery.webhook.signing import parse_secret
+from app.delivery.webhook.urls import check_url
 from app.settings import Settings, load, unknown_variables
 from tests.docs.pages import ROOT, blocks
 from tests.handlers import Handler

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app.delivery.signing import new_secret, sign
+from app.delivery.webhook.signing import new_secret, sign
 from tests.docs.pages import ROOT
 from tests.sluices import Replica
 from tests.support import poll

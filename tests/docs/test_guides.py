@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.delivery.signing import new_secret, sign
+from app.delivery.webhook.signing import new_secret, sign
 from tests.docs.pages import ROOT, blocks, files
 
 GUIDES = ROOT / "docs" / "guides"

@@ -11,10 +11,11 @@ from typing import get_args
 import pytest
 
 from app.api.models import schedules
-from app.delivery.egress import EgressPolicy
-from app.delivery.signing import new_secret
-from app.delivery.transport import Transport
-from app.delivery.webhook import Call, deliver
+from app.delivery.kinds import Call
+from app.delivery.webhook.egress import EgressPolicy
+from app.delivery.webhook.signing import new_secret
+from app.delivery.webhook.transport import Transport
+from app.delivery.webhook.webhooks import Webhooks
 from app.domain.schedules.cron import Dst
 from app.domain.schedules.definitions import CatchUpMode
 from app.domain.schedules.firing import Cause, Overlap
@@ -145,9 +146,10 @@ FULL = Call(
 async def test_the_headers_of_a_delivery_are_all_named(handler: Handler) -> None:
     call = replace(FULL, url=handler.url)
     assert all(getattr(call, field.name) for field in fields(Call)), "a new field, and maybe a new header"
-    transport = Transport(EgressPolicy(["127.0.0.1/32"]))
-    await deliver(transport, call, datetime.now(UTC))
-    await transport.aclose()
+    egress = EgressPolicy(["127.0.0.1/32"])
+    webhooks = Webhooks(egress, Transport(egress))
+    await webhooks.deliver(call, datetime.now(UTC))
+    await webhooks.aclose()
     (request,) = handler.requests
     sent = {name.lower() for name, _ in request.raw_headers} - {"x-of-the-task", "x-of-the-handler"}
     assert listed(DOCS / "guides" / "handlers.md", "| header |") == sent

@@ -14,7 +14,7 @@ import asyncpg
 import httpx2
 import pytest
 
-from app.delivery.signing import new_secret, sign
+from app.delivery.webhook.signing import new_secret, sign
 from tests.databases import create_database, drop_database, with_database
 from tests.docs.example_processes import apply, example, files_in, run_example
 from tests.docs.pages import ROOT, blocks

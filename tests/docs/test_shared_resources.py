@@ -5,7 +5,7 @@ import re
 import pytest
 
 from app.api import bulk, schedules
-from app.delivery import lookups
+from app.delivery.webhook import lookups
 from app.domain.connections import DEFAULT_CONNECTIONS, share, split
 from app.domain.places import LANE_MOST, TENANTS_KEPT
 from app.edge import admission, protocol

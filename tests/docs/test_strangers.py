@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.delivery.signing import new_secret
+from app.delivery.webhook.signing import new_secret
 from tests.docs.hostile import delivered, endures
 from tests.docs.pages import ROOT, files
 from tests.docs.ports import free_ports

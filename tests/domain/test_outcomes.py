@@ -74,9 +74,8 @@ def test_each_answer_has_one_meaning(
 
 
 @pytest.mark.parametrize("outcome", ["timeout", "unreachable", "too_large", "egress_denied"])
-@pytest.mark.parametrize("permanent", [False, True])
-def test_no_full_answer_is_retried_and_then_dead(outcome: str, permanent: bool) -> None:
-    silence = NoAnswer(outcome, "no full answer within 30 s", permanent)  # type: ignore[arg-type]
+def test_no_full_answer_is_retried_and_then_dead(outcome: str) -> None:
+    silence = NoAnswer(outcome, "no full answer within 30 s")  # type: ignore[arg-type]
     assert decided(silence, attempt=2) == Settlement(
         "retry", outcome, delay_seconds=7.0, error="no full answer within 30 s"
     )

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from svix.webhooks import Webhook as Svix
 
-from app.delivery.signing import new_secret
-from app.delivery.webhook import Call, build_headers
+from app.delivery.kinds import Call
+from app.delivery.webhook.requests import build_headers
+from app.delivery.webhook.signing import new_secret
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 JSON = st.recursive(

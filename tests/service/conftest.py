@@ -7,8 +7,9 @@ from uuid import uuid4
 
 import pytest
 
-from app.delivery.egress import EgressPolicy
-from app.delivery.transport import Transport
+from app.delivery.webhook.egress import EgressPolicy
+from app.delivery.webhook.transport import Transport
+from app.delivery.webhook.webhooks import Webhooks
 from app.runtime.core import Caller, Core, Replica
 from app.store import queues, tasks, tenants
 from app.store.clock import Clock
@@ -26,14 +27,13 @@ async def core_on(url: str) -> AsyncIterator[Core]:
         db = Database(url)
         await db.open()
         stack.push_async_callback(db.close)
-        transport = Transport(egress)
-        stack.push_async_callback(transport.aclose)
+        webhooks = Webhooks(egress, Transport(egress))
+        stack.push_async_callback(webhooks.aclose)
         yield Core(
             db=db,
             clock=Clock(),
             vault=await open_vault(db, None),
-            egress=egress,
-            transport=transport,
+            webhooks=webhooks,
             metrics=Metrics(),
             tracing=build_tracing(None, version="0", replica="test"),
             replica=Replica(str(uuid4()), "test"),

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.delivery.signing import new_secret
+from app.delivery.webhook.signing import new_secret
 from tests.wire.api import Api, fresh, good, problem
 
 pytestmark = pytest.mark.anyio

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.delivery import lookups
+from app.delivery.webhook import lookups
 from tests.handlers import Handler
 from tests.sluices import Replica
 from tests.support import poll

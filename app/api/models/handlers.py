@@ -5,6 +5,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field
 
 from app.domain.handlers import (
+    HIDDEN,
     MAX_CONCURRENCY,
     MAX_DESCRIPTION,
     MAX_FATAL_STATUSES,
@@ -17,7 +18,6 @@ from app.domain.handlers import (
 )
 from app.edge.replies import Instant, Name, Owner, RequestBody, ResponseBody
 
-HIDDEN = "***"
 DEFAULT_OVERLAP_SECONDS = 86_400
 MAX_OVERLAP_SECONDS = 90 * 86_400
 

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from app.delivery.errors import DeliveryError
-from app.delivery.lookups import Lookups, NoAnswer, Resolver
-from app.delivery.urls import ParsedUrl, UrlError, check_host
+from app.delivery.webhook.errors import DeliveryError
+from app.delivery.webhook.lookups import Lookups, NoAnswer, Resolver
+from app.delivery.webhook.urls import ParsedUrl, UrlError, check_host
 from app.domain.fair_cache import FairCache
 from app.telemetry import events
 from app.telemetry.logs import get_logger

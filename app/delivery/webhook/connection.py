@@ -21,7 +21,7 @@ from typing import cast
 
 import httptools
 
-from app.delivery.errors import DeliveryError
+from app.delivery.webhook.errors import DeliveryError
 from app.domain.answers import MAX_FOLLOWUP_BYTES, Answer, NoAnswerOutcome, heads_followups
 
 MAX_HEAD_BYTES = 65_536

@@ -1,4 +1,4 @@
-"""One delivery: the request that a handler receives (contract, section 5), and its answer or why there is none.
+"""The headers of the request that a handler receives (contract, section 5).
 
 Header names are sent in lower case and once each. Where several sources name the same header, the later one wins: the
 task's own, then the handler's (an operator's credential is not for a caller to replace), then those that Sluice sets.
@@ -9,59 +9,15 @@ percent-encoded as UTF-8, so that no text a caller may store can break the head 
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
-from app.delivery.errors import DeliveryError
-from app.delivery.signing import sign
-from app.delivery.transport import Transport
-from app.domain.answers import Answer, NoAnswer
+from app.delivery.kinds import Call
+from app.delivery.webhook.signing import sign
 from app.domain.headers import folded, reserved_header
 from app.domain.schedules.zones import local_time
 
 _AS_IT_STANDS = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """Everything one attempt sends. What must not reach a log is left out of its repr."""
-
-    tenant: str
-    url: str
-    task_id: str
-    queue: str
-    attempt: int
-    max_attempts: int
-    lease_token: str = field(repr=False)
-    task_url: str
-    timeout_seconds: float
-    payload: bytes = field(repr=False)
-    content_type: str = "application/json"
-    secrets: tuple[str, ...] = field(repr=False)
-    type: str | None = None
-    cursor: str | None = None
-    schedule: str | None = None
-    scheduled_for: datetime | None = None
-    schedule_timezone: str | None = None
-    batch: str | None = None
-    traceparent: str | None = None
-    tracestate: str | None = None
-    correlation_id: str | None = None
-    task_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    handler_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-
-async def deliver(transport: Transport, call: Call, now: datetime) -> Answer | NoAnswer:
-    """Send it once. Never raises for what the network or the handler does; a cancelled call closes its connection."""
-    try:
-        headers = list(build_headers(call, now).items())
-        return await transport.post(
-            call.url, headers, call.payload, tenant=call.tenant, timeout_seconds=call.timeout_seconds
-        )
-    except DeliveryError as error:
-        return NoAnswer(error.outcome, error.detail, error.permanent)
 
 
 def build_headers(call: Call, now: datetime) -> dict[str, str]:

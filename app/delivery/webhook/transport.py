@@ -14,10 +14,10 @@ import ssl
 from collections.abc import Sequence
 from functools import lru_cache
 
-from app.delivery.connection import Connection, reason
-from app.delivery.egress import EgressPolicy
-from app.delivery.errors import DeliveryError
-from app.delivery.urls import ParsedUrl, UrlError, check_url
+from app.delivery.webhook.connection import Connection, reason
+from app.delivery.webhook.egress import EgressPolicy
+from app.delivery.webhook.errors import DeliveryError
+from app.delivery.webhook.urls import ParsedUrl, UrlError, check_url
 from app.domain.answers import Answer
 
 MAX_REPLY_BYTES = 65_536
@@ -73,7 +73,7 @@ class Transport:
         try:
             parsed = check_url(url)
         except UrlError as error:
-            raise DeliveryError("unreachable", f"the URL {error}", permanent=True) from None
+            raise DeliveryError("unreachable", f"the URL {error}") from None
         head = _request_head(parsed, headers, len(body))
         connection = await self._acquire(parsed, tenant, loop, deadline, timeout_seconds)
         self._busy.add(connection)
@@ -186,16 +186,16 @@ def _request_head(url: ParsedUrl, headers: Sequence[tuple[str, str]], body_bytes
     lines = [f"POST {url.target} HTTP/1.1\r\nhost: {url.authority}\r\naccept-encoding: identity\r\n"]
     for name, value in headers:
         if not _may_be_sent(name):
-            raise DeliveryError("unreachable", f"the header {name!r} cannot be sent", permanent=True)
+            raise DeliveryError("unreachable", f"the header {name!r} cannot be sent")
         lines.append(f"{name}: {value}\r\n")
     lines.append(f"content-length: {body_bytes}\r\n\r\n")
     try:
         head = "".join(lines).encode("latin-1")
     except UnicodeEncodeError:
-        raise DeliveryError("unreachable", "a header holds characters that cannot be sent", permanent=True) from None
+        raise DeliveryError("unreachable", "a header holds characters that cannot be sent") from None
     # All controls but tabs, CR and LF among them, are counted in one pass: no more of them than those put in above.
     if len(head) - len(head.translate(None, _CONTROLS)) != 2 * (len(headers) + 5):
-        raise DeliveryError("unreachable", "a header holds control characters", permanent=True)
+        raise DeliveryError("unreachable", "a header holds control characters")
     return head
 
 
