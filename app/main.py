@@ -253,6 +253,8 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
         shown = f"[{host}]" if ":" in host else host
         sluice = await build(settings, dsn, f"http://{shown}:{port}", descriptors)
         logs.name_replica(sluice.core.replica.name)
+        events.emit(log, events.REPLICA_STARTED, version=VERSION, role=settings.role, url=sluice.url)
+        began = time.monotonic()
         stack.push_async_callback(sluice.core.db.close)
         stack.push_async_callback(sluice.core.webhooks.aclose)
         stack.push_async_callback(sluice.core.tracing.aclose)
@@ -285,6 +287,7 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
             await sluice.core.schemas.close()  # whoever waits for a costly check shall not keep the server from its end
             server.stop()
             await serving
+            events.emit(log, events.REPLICA_STOPPED, uptime_seconds=round(time.monotonic() - began, 3))
 
 
 async def _let_in(settings: Settings, db: Database) -> None:
@@ -340,7 +343,7 @@ async def _database(settings: Settings, stack: AsyncExitStack) -> str:
     postgres = EmbeddedPostgres(settings.data_dir)
     began = time.monotonic()
     dsn = await postgres.start()
-    stack.push_async_callback(postgres.stop)
+    stack.push_async_callback(_stop, postgres)
     supervisor = asyncio.create_task(postgres.supervise(), name="postgres")
 
     async def end() -> None:
@@ -352,6 +355,12 @@ async def _database(settings: Settings, stack: AsyncExitStack) -> str:
     took = round(time.monotonic() - began, 3)
     events.emit(log, events.DATABASE_STARTED, data_dir=str(settings.data_dir), version="embedded", seconds=took)
     return dsn
+
+
+async def _stop(postgres: EmbeddedPostgres) -> None:
+    began = time.monotonic()
+    await postgres.stop()
+    events.emit(log, events.DATABASE_STOPPED, seconds=round(time.monotonic() - began, 3))
 
 
 def _direct(settings: Settings) -> str | None:

@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 from app.engine.announcer import Announcer, Ear
 from app.engine.calls import Calls, Held
 from app.engine.dispatcher import Dispatcher
 from app.engine.housekeeping import Housekeeping
 from app.engine.janitor import Janitor
-from app.engine.loop import Loop
+from app.engine.loop import Loop, log_death
 from app.engine.pulse import Pulse
 from app.engine.scheduler import Scheduler
 from app.runtime.core import Core, Slot
@@ -80,6 +82,7 @@ class Engine:
         self._dispatcher.wake, self._dispatcher.wake_in = self._dispatch.wake, self._dispatch.wake_in
         self._housekeeping = Housekeeping(core)
         self._forever: list[asyncio.Task[None]] = []
+        self._stopping = False
         self._lag_at = time.monotonic()
         signals = core.signals
         signals.lane_ready = self._lane_ready
@@ -95,7 +98,7 @@ class Engine:
 
     async def start(self) -> None:
         await self._pulse.beat()
-        self._forever.append(asyncio.create_task(self._core.waiters.run(self._core.db), name="waiters"))
+        self._run_forever("waiters", self._core.waiters.run(self._core.db))
         self._beat.start()
         self._lag.start()
         self._snapshot.start()
@@ -104,12 +107,25 @@ class Engine:
                 await self._pulse.counted.wait()
         self._desk.start()
         self._reap.start()
-        self._forever.append(asyncio.create_task(self._announcer.run(), name="announcer"))
-        self._forever.append(asyncio.create_task(self._ear.listen(), name="listener"))
+        self._run_forever("announcer", self._announcer.run())
+        self._run_forever("listener", self._ear.listen())
         if self._dispatching:
             await self._housekeeping.start()
             for loop in self._working:
                 loop.start()
+
+    def _run_forever(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+        self._forever.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not self._stopping:
+            log_death(task.get_name(), task)
+
+    @property
+    def _loops(self) -> tuple[Loop, ...]:
+        return self._beat, self._lag, self._snapshot, self._desk, self._reap, *self._working
 
     @property
     def in_flight(self) -> int:
@@ -117,8 +133,7 @@ class Engine:
 
     def why_not_live(self) -> str | None:
         """A loop that has ended by itself."""
-        loops = (self._beat, self._lag, self._snapshot, self._desk, self._reap, *self._working)
-        dead = [loop.name for loop in loops if loop.died]
+        dead = [loop.name for loop in self._loops if loop.died]
         dead += [task.get_name() for task in self._forever if task.done()]
         return f"{', '.join(dead)} died" if dead else None
 
@@ -150,6 +165,9 @@ class Engine:
         cut = 0
         with contextlib.suppress(asyncio.CancelledError, Unavailable):
             cut = await winding
+        self._stopping = True
+        for loop in self._loops:
+            loop.give_up()
         for task in self._forever:
             task.cancel()
         events.emit(

@@ -30,6 +30,7 @@ class Loop:
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=f"loop {self.name}")
+        self._task.add_done_callback(self._ended)
 
     def wake(self) -> None:
         """Tick now; during a tick: once more right after it."""
@@ -49,9 +50,13 @@ class Loop:
         self._timer = None
         self._woken.set()
 
+    def give_up(self) -> None:
+        """Start no other tick, and do not wait for the one in hand: it may be cut."""
+        self._stopping = True
+
     async def stop(self) -> None:
         """Returns when the tick in hand is done."""
-        self._stopping = True
+        self.give_up()
         self._woken.set()
         if self._timer is not None:
             self._timer.cancel()
@@ -61,6 +66,10 @@ class Loop:
     @property
     def died(self) -> bool:
         return self._task is not None and self._task.done() and not self._stopping
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not self._stopping:
+            log_death(self.name, task)
 
     async def _run(self) -> None:
         failures = 0
@@ -79,6 +88,12 @@ class Loop:
                         await self._woken.wait()
                 except TimeoutError:
                     pass
+
+
+def log_death(name: str, task: asyncio.Task[None]) -> None:
+    """For a task that should have run until it was stopped. One that was cancelled has no exception to show."""
+    error = None if task.cancelled() else task.exception()
+    events.emit(log, events.LOOP_DIED, loop=name, exc_info=error)
 
 
 def _say_failed(name: str, error: Exception, delay: float) -> None:

@@ -9,8 +9,12 @@ from app.service.tasks import find_queue
 from app.store import handlers, sweeps
 from app.store.db import Reader
 from app.store.sweeps import FIRST, DeadTasks
+from app.telemetry import events
+from app.telemetry.logs import get_logger
 
 CHUNK = 500
+
+log = get_logger(__name__)
 
 
 async def purge(core: Core, caller: Caller, queue: str) -> int:
@@ -21,16 +25,20 @@ async def purge(core: Core, caller: Caller, queue: str) -> int:
     changes = core.db.changes(caller.tenant_id)
     before = await sweeps.now(changes)
     total = 0
-    for wait in (False, True):
-        after = FIRST
-        while True:
-            purged, after = await sweeps.purge(changes, row.id, before, after, CHUNK, wait=wait)
-            if purged == 0:
-                break
-            total += purged
-            for _ in range(purged):
-                core.stats.ended(row.id, "cancelled", None)
-            core.waiters.look()
+    try:
+        for wait in (False, True):
+            after = FIRST
+            while True:
+                purged, after = await sweeps.purge(changes, row.id, before, after, CHUNK, wait=wait)
+                if purged == 0:
+                    break
+                total += purged
+                for _ in range(purged):
+                    core.stats.ended(row.id, "cancelled", None)
+                core.waiters.look()
+    finally:
+        if total:
+            events.emit(log, events.TASKS_PURGED, tenant=caller.tenant, queue=queue, tasks=total)
     return total
 
 

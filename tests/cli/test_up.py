@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from app.embedded.postgres import running_url
+from app.version import VERSION
 from tests.embedded.processes import alive
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica, SluiceProcess
@@ -60,6 +61,9 @@ async def test_without_a_database_it_brings_one_and_takes_it_along_when_it_stops
     postmaster = int((data / "pg" / "postmaster.pid").read_text().split("\n")[0])
     assert await first.terminate() == 0
     assert not alive(postmaster)
+    [stopped], [database] = first.events("replica_stopped"), first.events("database_stopped")
+    assert first.events("database_started") and database["seconds"] >= 0
+    assert stopped["uptime_seconds"] > 0
 
 
 async def test_a_killed_sluice_starts_again_on_its_directory(start_sluice: Start, tmp_path: Path) -> None:
@@ -84,6 +88,18 @@ async def test_the_log_is_json_lines(sluice: SluiceProcess) -> None:
     await sluice.terminate()
     assert all(isinstance(json.loads(line), dict) for line in sluice.lines)
     assert sluice.events("ready")[0]["url"] == sluice.url
+
+
+async def test_a_replica_says_in_its_log_as_what_it_runs_and_that_it_has_ended_in_order(sluice: SluiceProcess) -> None:
+    [started], [ready] = sluice.events("replica_started"), sluice.events("ready")
+    assert (started["version"], started["role"], started["url"]) == (VERSION, "all", sluice.url)
+    assert not sluice.events("replica_stopped")
+    await sluice.terminate()
+    [stopped] = sluice.events("replica_stopped")
+    assert stopped["replica"] == started["replica"] == ready["replica"]
+    assert 0 < stopped["uptime_seconds"] < 600
+    assert not sluice.events("database_stopped"), "the database given is not this replica's to stop"
+    assert not sluice.events("loop_died")
 
 
 async def test_a_taken_port_is_told_in_a_sentence(sluice: SluiceProcess, start_sluice: Start) -> None:

@@ -164,7 +164,7 @@ async def test_a_wake_that_is_due_at_once_can_be_followed_by_others() -> None:
     await loop.stop()
 
 
-async def test_a_loop_that_ends_by_itself_has_died() -> None:
+async def test_a_loop_that_ends_by_itself_has_died_and_the_log_names_it(said: list[dict[str, Any]]) -> None:
     async def cancelled() -> float:
         raise asyncio.CancelledError
 
@@ -172,15 +172,38 @@ async def test_a_loop_that_ends_by_itself_has_died() -> None:
     assert not loop.died
     loop.start()
     await poll(lambda: loop.died)
+    assert said == [{"loop": "worker", "exc_info": None}]
 
 
-async def test_a_dead_loop_fails_liveness_and_is_named(start_replica: Callable[..., Awaitable[Replica]]) -> None:
+async def test_a_loop_that_was_given_up_has_not_died(said: list[dict[str, Any]]) -> None:
+    ticking = asyncio.Event()
+
+    async def hang() -> float:
+        ticking.set()
+        await asyncio.Event().wait()
+        return NEVER
+
+    loop = Loop("worker", Ticks(hang))
+    loop.start()
+    await ticking.wait()
+    loop.give_up()
+    [task] = [task for task in asyncio.all_tasks() if task.get_name() == "loop worker"]
+    task.cancel()
+    await asyncio.wait([task])
+    assert not loop.died and not said
+
+
+@pytest.mark.parametrize("name", ["loop reaper", "listener"])
+async def test_a_dead_loop_fails_liveness_and_is_named(
+    start_replica: Callable[..., Awaitable[Replica]], said: list[dict[str, Any]], name: str
+) -> None:
     before = asyncio.all_tasks()
     replica = await start_replica()
     assert (await replica.client.get("/health/live")).status_code == 200
-    reaper = next(task for task in asyncio.all_tasks() - before if task.get_name() == "loop reaper")
-    reaper.cancel()
-    await asyncio.wait([reaper])
+    loop = next(task for task in asyncio.all_tasks() - before if task.get_name() == name)
+    loop.cancel()
+    await asyncio.wait([loop])
     answer = await replica.client.get("/health/live")
     assert answer.status_code == 503
-    assert "reaper" in answer.text
+    assert name.removeprefix("loop ") in answer.text
+    assert {"loop": name.removeprefix("loop "), "exc_info": None} in said

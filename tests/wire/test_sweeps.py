@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from app.telemetry import events
 from tests.handlers import Handler, Reply
 from tests.support import poll
 from tests.wire.api import Api, fresh, good, problem
@@ -57,6 +58,19 @@ async def test_a_purge_cancels_what_waits_and_lets_what_runs_end(api: Api, handl
     go.set()
     await api.until(running["id"], "succeeded")
     assert good(await api.post(f"/queues/{queue}/purge", json={}), 202) == {"purged": 0}
+
+
+async def test_a_purge_is_one_line_in_the_log_and_none_where_nothing_waited(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[dict[str, Any]] = []
+    monkeypatch.setattr(events, "emit", lambda log, event, **fields: lines.append({"event": event, **fields}))
+    queue = await api.queue()
+    await api.post(f"/queues/{queue}/purge")
+    await fill(api, queue, 600)
+    await api.post(f"/queues/{queue}/purge")
+    said = [line for line in lines if line["event"] is events.TASKS_PURGED]
+    assert said == [{"event": events.TASKS_PURGED, "tenant": "default", "queue": queue, "tasks": 600}]
 
 
 async def test_what_is_enqueued_after_a_purge_stays_and_no_enqueue_waits_for_one(api: Api, other: Api) -> None:
