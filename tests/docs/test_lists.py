@@ -67,8 +67,41 @@ def test_a_table_of_words_has_all_of_them(page: Path, head: str, expected: set[s
 
 
 def test_each_reason_is_said_of_the_state_it_belongs_to() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (dead|cancelled) task \|", LIFECYCLE.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| `(dead|cancelled)` \|", LIFECYCLE.read_text(), re.MULTILINE)
     assert {reason for reason, state in rows if state == "cancelled"} == CANCELLED
+
+
+GLOSSARY = (DOCS / "concepts" / "glossary.md").read_text()
+VERBS = {
+    "enqueue",
+    "claim",
+    "promote",
+    "renew",
+    "settle",
+    "reap",
+    "release",
+    "cancel",
+    "redrive",
+    "purge",
+    "pause",
+    "resume",
+    "fire",
+}
+
+
+def test_the_glossary_has_each_term_once_and_in_order() -> None:
+    terms = [term.strip("`").lower() for term in re.findall(r"^\| ([^|]+) \|", GLOSSARY, re.MULTILINE)][1:]
+    assert terms == sorted(set(terms))
+    assert set(terms) >= VERBS
+
+
+def test_the_packages_are_all_named() -> None:
+    """In the table of the page on how Sluice is built, and with them those that its text names parts of."""
+    packages = {path.parent.name for path in (ROOT / "app").glob("*/__init__.py")} | {"main.py"}
+    assert listed(ARCHITECTURE, "| package |") == {f"app/{package}" for package in packages}
+    for package, module in re.findall(r"`(\w+)\.(\w+)`", ARCHITECTURE.read_text()):
+        if package in packages:
+            assert list((ROOT / "app" / package).glob(f"{module}*")), f"{package}.{module}"
 
 
 def test_the_causes_of_runs_are_all_named() -> None:

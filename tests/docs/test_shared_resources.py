@@ -30,32 +30,32 @@ def row(resource: str) -> str:
     ("resource", "said"),
     [
         ("connections |", f"{admission.MAX_CONNECTIONS:,}"),
-        ("bytes of requests in hand", f"{admission.MAX_BYTES // MIB} MiB | {admission.MAX_BYTES // 4 // MIB} MiB"),
+        ("bytes of requests in progress", f"{admission.MAX_BYTES // MIB} MiB | {admission.MAX_BYTES // 4 // MIB} MiB"),
         ("bytes of callers without", f"{admission.STRANGERS_BYTES // MIB} MiB"),
         ("time for a body", f"{protocol.BODY_SECONDS:g} s"),
-        ("large requests", f"{bulk.PLACES} places"),
+        ("large requests", f"{bulk.PLACES} slots"),
         ("large requests", f"{bulk.TENANT_PLACES}, and {bulk.TENANT_WAITING} waiting for {bulk.PATIENCE_SECONDS:g} s"),
         ("lines in the log", f"{logs.LINES_A_MINUTE} per event"),
         ("reads:", f"{USUAL.reads} connections, {db.READ_SECONDS:g} s per statement | {share(USUAL.reads)} |"),
         ("reads:", f"waits for {db.TURN_SECONDS:g} s"),
         ("definitions:", f"{USUAL.definitions} connections | {share(USUAL.definitions)} |"),
         (
-            "look-ups for enqueues",
+            "lookups for enqueues",
             f"{USUAL.lookups} of the {USUAL.work} that keep tasks moving | {share(USUAL.lookups)} |",
         ),
         ("cancels, retries", f"{USUAL.changes} of these {USUAL.work} | {share(USUAL.changes)} |"),
-        ("claims of workers", f"{USUAL.pulls} of these {USUAL.work} | {USUAL.pulls - 1} |"),
+        ("claims of pull workers", f"{USUAL.pulls} of these {USUAL.work} | {USUAL.pulls - 1} |"),
         ("requests that wait", f"{core.MAX_WAITS:,} | {core.MAX_WAITS_OF_TENANT:,} |"),
         ("a page of a list", f"{windows.MAX_WINDOW:,} rows, {windows.LOOK_SECONDS * 1000:g} ms"),
         ("a page of a list", f"{views.PAGE_BYTES // MIB} MiB"),
-        ("calls under way", f"({Settings.model_fields['max_in_flight'].default:,})"),
+        ("calls in progress", f"({Settings.model_fields['max_in_flight'].default:,})"),
         ("queues, handlers, schedules", f"({Settings.model_fields['max_definitions'].default:,})"),
         ("processes that check", f"| {checking.CHECK_PROCESSES} | 1, and {schema_pool.MAX_WAITING} requests"),
         ("processor time", f"{checking.TENANT_BURST_SECONDS:g} s at once, {checking.TENANT_RATE:g} s per second"),
         ("processor time", f"{checking.REQUEST_SECONDS:g} s per request"),
         ("compiled schemas", f"{checking.MAX_KEPT_BYTES // MIB} MiB"),
-        ("look-ups of names", f"{lookups.PLACES} places, {lookups.STALLED_PLACES} for names that have stalled"),
-        ("look-ups of names", f"| {lookups.TENANT_PLACES}, and {lookups.TENANT_STALLED_PLACES} of those"),
+        ("name lookups", f"{lookups.PLACES} slots, {lookups.STALLED_PLACES} for names that have stalled"),
+        ("name lookups", f"| {lookups.TENANT_PLACES}, and {lookups.TENANT_STALLED_PLACES} of those"),
         ("a backfill", f"{reckoning.THREADS} threads | 1, and {reckoning.MAX_WAITING} waiting"),
         ("a backfill", f"{backfills.MAX_BACKFILL:,}"),
         ("a preview", f"{schedules.MAX_PREVIEW:,}"),
@@ -66,7 +66,7 @@ def test_each_bound_is_what_the_code_has(resource: str, said: str) -> None:
 
 
 def test_the_parts_of_the_calls_are_those_of_the_code() -> None:
-    assert (TENANTS_KEPT, LANE_MOST) == (8, 0.75), "seven eighths, three quarters of these"
+    assert (TENANTS_KEPT, LANE_MOST) == (8, 0.75), "seven eighths, and three quarters of those"
 
 
 def test_every_test_that_the_page_names_is_there() -> None:
