@@ -4,7 +4,8 @@ from pathlib import Path
 
 from alembic import op
 
-from app.store import FUNCTIONS
+from app.store.functions import install
+from app.store.numbers import named
 
 revision = "0001"
 down_revision = None
@@ -45,11 +46,10 @@ FIRST_PARTITIONS_DAYS = 37
 
 def upgrade() -> None:
     run = op.get_bind().exec_driver_sql
-    for statement in Path(__file__).with_name("baseline.sql").read_text().split(";\n"):
+    for statement in named(Path(__file__).with_name("baseline.sql").read_text()).split(";\n"):
         if statement.strip():
             run(statement)
-    for name in INSTALLED:
-        run((FUNCTIONS / f"{name}.sql").read_text())
+    install(run, INSTALLED)
     run(f"select sluice.ensure_partitions_v1({FIRST_PARTITIONS_DAYS})")
     run("insert into sluice.meta (schema_version, min_compatible) values (1, 1)")
     run("insert into sluice.tenants (name) values ('default')")

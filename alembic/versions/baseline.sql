@@ -93,7 +93,7 @@ create table sluice.lanes (
   constraint lanes_pkey primary key (queue_id, handler_id)
 );
 
--- Live tasks. state: 0 ready, 1 running, 2 scheduled. A held slot is a running row, and only a running row has a lease_token.
+-- Live tasks. The states: app/store/numbers.py. A held slot is a running row, and only a running row has a lease_token.
 -- Columns named last_… are the newest attempt: a task that succeeds at once writes no row in attempts at all.
 -- No foreign keys: they cost a third of the throughput and a multixact a group.
 create table sluice.tasks (
@@ -101,7 +101,7 @@ create table sluice.tasks (
   tenant_id bigint not null,
   queue_id bigint not null,
   handler_id bigint not null default 0,
-  state smallint not null constraint tasks_state check (state between 0 and 2),
+  state smallint not null constraint tasks_state check (state between :state_ready and :state_scheduled),
   priority smallint not null,
   run_at timestamptz not null,
   created_at timestamptz not null,
@@ -146,21 +146,21 @@ create table sluice.tasks (
   last_message text,
   last_excerpt text,
   last_trace_id text,
-  constraint tasks_running_is_leased check ((state = 1) = (lease_token is not null))
+  constraint tasks_running_is_leased check ((state = :state_running) = (lease_token is not null))
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
         autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.2, autovacuum_vacuum_cost_delay = 0);
 create index tasks_by_queue on sluice.tasks (queue_id, id);
 create unique index tasks_unique_key on sluice.tasks (queue_id, unique_key) where unique_key is not null;
-create index tasks_ready on sluice.tasks (queue_id, handler_id, priority desc, run_at, id) where state = 0;
+create index tasks_ready on sluice.tasks (queue_id, handler_id, priority desc, run_at, id) where state = :state_ready;
 -- claims >= 0 is always true: only the queries that look for what is due say it, so that no other takes this index for a cheap
 -- way to a few scheduled tasks when statistics know of none
-create index tasks_due on sluice.tasks (tenant_id, run_at) where state = 2 and claims >= 0;
-create index tasks_scheduled on sluice.tasks (queue_id, id) where state = 2;
-create index tasks_expiring on sluice.tasks (tenant_id, expires_at) where state <> 1 and expires_at is not null;
-create index tasks_running on sluice.tasks (tenant_id, queue_id, lease_handler_id) where state = 1;
-create index tasks_leased on sluice.tasks (tenant_id, lease_expires_at) where state = 1;
+create index tasks_due on sluice.tasks (tenant_id, run_at) where state = :state_scheduled and claims >= 0;
+create index tasks_scheduled on sluice.tasks (queue_id, id) where state = :state_scheduled;
+create index tasks_expiring on sluice.tasks (tenant_id, expires_at) where state <> :state_running and expires_at is not null;
+create index tasks_running on sluice.tasks (tenant_id, queue_id, lease_handler_id) where state = :state_running;
+create index tasks_leased on sluice.tasks (tenant_id, lease_expires_at) where state = :state_running;
 create index tasks_by_batch on sluice.tasks (batch_id, id) where batch_id is not null;
-create index tasks_scheduled_by_batch on sluice.tasks (batch_id) where state = 2 and batch_id is not null;
+create index tasks_scheduled_by_batch on sluice.tasks (batch_id) where state = :state_scheduled and batch_id is not null;
 
 -- Attempts before the newest one, of live tasks.
 create table sluice.attempts (
@@ -197,14 +197,14 @@ create table sluice.receipts (
 ) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 create index receipts_created on sluice.receipts (created_at);
 
--- Ended tasks, partitioned by the day they are forgotten, so that a day is dropped whole. state: 3 succeeded, 4 dead, 5 cancelled.
+-- Ended tasks, partitioned by the day they are forgotten, so that a day is dropped whole.
 create table sluice.task_history (
   id uuid not null,
   kept_until timestamptz not null,
   tenant_id bigint not null,
   queue_id bigint not null,
   handler_id bigint not null,
-  state smallint not null constraint task_history_state check (state between 3 and 5),
+  state smallint not null constraint task_history_state check (state between :state_succeeded and :state_cancelled),
   reason text,
   ended_at timestamptz not null,
   priority smallint not null,
@@ -254,9 +254,9 @@ create table sluice.task_history (
 ) partition by range (kept_until);
 -- the included columns let a queue's ended tasks be counted without reading them
 create index task_history_by_queue on sluice.task_history (queue_id, id) include (state, kept_until);
-create index task_history_dead on sluice.task_history (queue_id, id) where state = 4;
+create index task_history_dead on sluice.task_history (queue_id, id) where state = :state_dead;
 -- across queues: what a tenant lists by state, of those that few end in
-create index task_history_unsuccessful on sluice.task_history (tenant_id, id) where state > 3;
+create index task_history_unsuccessful on sluice.task_history (tenant_id, id) where state > :state_succeeded;
 create index task_history_by_batch on sluice.task_history (batch_id, id) where batch_id is not null;
 
 create table sluice.attempt_history (

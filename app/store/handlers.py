@@ -17,14 +17,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.handlers import HandlerDefinition, HandlerView, handler_etag
 from app.domain.queues import MAX_RETENTION_DAYS
 from app.store.db import Database, Reader
+from app.store.numbers import Lock, named
 from app.store.tables import handlers, queues
 from app.store.vault import Vault, VaultError
 
 REMEMBERED_DAYS = 2 * MAX_RETENTION_DAYS
 """Longer than anything of a deleted handler or queue can be read in history."""
 
-_LOCK = text("select pg_advisory_xact_lock(5157002, (:id)::integer)")
-_LOCK_SHARED = text("select pg_advisory_xact_lock_shared(5157002, (:id)::integer)")
+_LOCK = text(named("select pg_advisory_xact_lock(:lock_handler, (:id)::integer)"))
+_LOCK_SHARED = text(named("select pg_advisory_xact_lock_shared(:lock_handler, (:id)::integer)"))
 _HAS_OWN_TASKS = text(
     """
     select exists (
@@ -264,7 +265,7 @@ async def disable(connection: AsyncConnection, handler_id: int, reason: str) -> 
 async def disable_gone(db: Database, handler_id: int, reason: str) -> str | None:
     """Its name, if it was enabled. Not by way of the connections for definitions: deliveries wait for it."""
     async with db.transaction() as connection:
-        await connection.fetch("select pg_advisory_xact_lock(5157002, $1)", handler_id)
+        await connection.fetch("select pg_advisory_xact_lock($1, $2)", Lock.HANDLER, handler_id)
         name: str | None = await connection.fetchval(
             """
             update sluice.handlers set version = version + 1, enabled = false, disabled_at = clock_timestamp(), disabled_reason = $2

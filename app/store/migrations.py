@@ -11,10 +11,10 @@ import asyncpg
 from sqlalchemy.exc import ProgrammingError
 
 from app.store.db import Unsuitable, connect, connected, create_engine, translated
+from app.store.numbers import Lock
 
 SCHEMA_VERSION = 1
 """The schema this release brings."""
-MIGRATION_LOCK = 5157000
 POLL_SECONDS = 0.1
 LOCK_SECONDS = 120.0
 HERE = Path(__file__).parent
@@ -58,7 +58,7 @@ async def migrate(dsn: str) -> bool:
             if (version := await schema_version(connection)) >= SCHEMA_VERSION:
                 return False
             async with asyncio.timeout(LOCK_SECONDS):
-                while not await connection.fetchval("select pg_try_advisory_lock($1)", MIGRATION_LOCK):
+                while not await connection.fetchval("select pg_try_advisory_lock($1)", Lock.MIGRATION):
                     await asyncio.sleep(POLL_SECONDS)
             if await schema_version(connection) >= SCHEMA_VERSION:
                 return False

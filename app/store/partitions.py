@@ -21,6 +21,7 @@ import asyncpg
 
 from app.domain.queues import QueueDefinition
 from app.store.db import Database, Reader, connected, translated
+from app.store.numbers import Lock
 
 MARGIN_DAYS = 7
 CHUNK_DAYS = 14
@@ -96,7 +97,7 @@ async def drop_expired(db: Database) -> int:
     async with translated(), connected(db.direct_dsn, lock_timeout=str(LOCK_TIMEOUT_MS)) as connection:
         if not await connection.fetchval(_MAY_DROP):
             return 0
-        if not await connection.fetchval("select pg_try_advisory_lock(5157004, 2)"):
+        if not await connection.fetchval("select pg_try_advisory_lock($1)", Lock.DROP_PARTITIONS):
             return 0
         dropped = 0
         for row in await connection.fetch(_PASSED):

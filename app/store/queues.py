@@ -17,9 +17,10 @@ from app.domain.backoff import RetryPolicy
 from app.domain.queues import QueueDefinition, QueueView, Retention, queue_etag
 from app.domain.retries import DEFAULT_RETRY, merged, retry_to_dict
 from app.store.db import Reader
+from app.store.numbers import named
 from app.store.tables import handlers, lanes, queues
 
-_LOCK = text("select pg_advisory_xact_lock(5157003, (:id)::integer)")
+_LOCK = text(named("select pg_advisory_xact_lock(:lock_queue, (:id)::integer)"))
 _HAS_TASKS = text(
     "select exists (select from sluice.tasks where queue_id = :id)"
     " or exists (select from sluice.batch_completions where queue_id = :id and task_id is null)"

@@ -6,8 +6,7 @@ from typing import Any
 
 from app.domain.connections import Limit
 from app.store.db import Reader, connected, translated
-
-MEASURING_LOCK = 5157009
+from app.store.numbers import Lock
 
 # Of sessions of others an unprivileged role sees the database and the user, and nothing else; background processes have no user.
 # reserved_connections came with 16. A superuser is held to max_connections alone.
@@ -52,5 +51,5 @@ async def measured(dsn: str) -> AsyncIterator[list[Limit]]:
     """What bounds a replica that starts; on a connection of its own, which does not count. Until the block ends nobody else
     measures, so that two that start at once do not both take what is left. Raises Unavailable."""
     async with translated(), connected(dsn) as connection:
-        await connection.fetch("select pg_advisory_lock($1)", MEASURING_LOCK)
+        await connection.fetch("select pg_advisory_lock($1)", Lock.ROOM)
         yield await read_limits(connection)

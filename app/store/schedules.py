@@ -9,6 +9,7 @@ import msgspec
 
 from app.domain.schedules.firing import Runs
 from app.store.db import Reader
+from app.store.numbers import Lock
 from app.store.views import PAGE_BYTES
 
 
@@ -176,7 +177,7 @@ async def list_page(db: Reader, tenant_id: int, after: str | None, limit: int) -
 
 async def is_full(connection: Reader, tenant_id: int, most: int) -> bool:
     """As tenants.is_full, for schedules."""
-    await connection.fetch("select pg_advisory_xact_lock(5157008, $1)", tenant_id)
+    await connection.fetch("select pg_advisory_xact_lock($1, $2)", Lock.DEFINITIONS, tenant_id)
     counted = await connection.fetchval(
         "select count(*) from (select from sluice.schedules where tenant_id = $1 and deleted_at is null limit $2) d",
         tenant_id,
@@ -216,9 +217,9 @@ async def now(reader: Reader) -> datetime:
 async def hold_named(connection: Reader, queues: Sequence[tuple[int, int]], handler_id: int) -> bool:
     """Whether queues, as (id, version), and handler (0: none) are what the caller has judged by; they stay so until the end."""
     if handler_id:
-        await connection.fetch("select pg_advisory_xact_lock_shared(5157002, $1)", handler_id)
+        await connection.fetch("select pg_advisory_xact_lock_shared($1, $2)", Lock.HANDLER, handler_id)
     for queue_id, _ in sorted(queues):
-        await connection.fetch("select pg_advisory_xact_lock_shared(5157003, $1)", queue_id)
+        await connection.fetch("select pg_advisory_xact_lock_shared($1, $2)", Lock.QUEUE, queue_id)
     held = await connection.fetch(
         """
         select not exists (

@@ -10,6 +10,7 @@ import msgspec
 
 from app.domain.errors import Refusal
 from app.store.db import Reader
+from app.store.numbers import OutcomeKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +210,7 @@ async def release_claim(db: Reader, claim_id: str) -> list[int]:
     return [row[0] for row in await db.fetch("select sluice.release_claim_v1($1)", claim_id)]
 
 
-KINDS = {"succeeded": 0, "retry": 1, "dead": 2, "refund": 3, "hold": 4}
+KINDS = {kind.name.lower(): kind for kind in OutcomeKind}
 
 
 @dataclass(frozen=True, slots=True)

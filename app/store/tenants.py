@@ -8,10 +8,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store.db import Database
+from app.store.numbers import named
 from app.store.tables import tenants
 
-_LOCK_DEFINITIONS = text("select pg_advisory_xact_lock(5157008, (:id)::integer)")
-_LOCK = text("select pg_advisory_xact_lock(5157001, (:id)::integer)")
+_LOCK_DEFINITIONS = text(named("select pg_advisory_xact_lock(:lock_definitions, (:id)::integer)"))
+_LOCK = text(named("select pg_advisory_xact_lock(:lock_tenant, (:id)::integer)"))
 
 
 async def lock(connection: AsyncConnection, tenant_id: int) -> None:

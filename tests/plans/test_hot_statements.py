@@ -15,8 +15,9 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.store import FUNCTIONS, batches, migrations, stats, sweeps, task_lists, tasks, views, windows
+from app.store import batches, migrations, stats, sweeps, task_lists, tasks, views, windows
 from app.store.db import READING
+from app.store.functions import FUNCTIONS
 from app.store.sweeps import DeadTasks
 from app.store.task_lists import TaskQuery
 from app.store.tasks import Claimed, Entry, Outcome

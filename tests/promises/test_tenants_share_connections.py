@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from app.service import keys
+from app.store.numbers import named
 from tests.handlers import Handler
 from tests.sluices import Replica
 from tests.support import poll
@@ -128,7 +129,7 @@ async def test_a_crowd_whose_changes_hang_holds_up_itself_alone(
 async def test_a_crowd_whose_pulls_hang_holds_up_itself_alone(
     world: World, handler: Handler, database_url: str
 ) -> None:
-    lock = "select pg_advisory_xact_lock(5157001, tenant_id::integer) from sluice.queues where name = $1"
+    lock = named("select pg_advisory_xact_lock(:lock_tenant, tenant_id::integer) from sluice.queues where name = $1")
     async with held(database_url, lock, world.crowd.queue) as holder:
         path = f"/queues/{world.crowd.queue}/leases"
         crowd = [asyncio.create_task(world.crowd.api.post(path, json={})) for _ in range(CROWD)]
@@ -142,7 +143,7 @@ async def test_a_crowd_whose_pulls_hang_holds_up_itself_alone(
 async def test_a_crowd_whose_definitions_hang_holds_up_itself_alone(
     world: World, handler: Handler, database_url: str
 ) -> None:
-    lock = "select pg_advisory_xact_lock(5157003, id::integer) from sluice.queues where name = $1"
+    lock = named("select pg_advisory_xact_lock(:lock_queue, id::integer) from sluice.queues where name = $1")
     async with held(database_url, lock, world.crowd.queue) as holder:
         path = f"/queues/{world.crowd.queue}"
         crowd = [asyncio.create_task(world.crowd.api.put(path, json={"max_depth": n + 1})) for n in range(CROWD)]

@@ -14,6 +14,7 @@ from app.service import queues
 from app.store import partitions
 from app.store.db import PartitionMissing
 from app.store.migrations import migrate
+from app.store.numbers import Lock
 from tests.service.conftest import core_on
 from tests.support import poll
 
@@ -163,7 +164,7 @@ async def test_a_day_detached_by_a_replica_that_died_is_dropped(core: Core) -> N
 
 async def test_one_replica_drops_at_a_time(core: Core, reader: asyncpg.Connection) -> None:
     await make_day(core, await today(core) - timedelta(days=2))
-    await reader.fetch("select pg_advisory_lock(5157004, 2)")
+    await reader.fetch("select pg_advisory_lock($1)", Lock.DROP_PARTITIONS)
     assert await partitions.drop_expired(core.db) == 0
-    await reader.fetch("select pg_advisory_unlock(5157004, 2)")
+    await reader.fetch("select pg_advisory_unlock($1)", Lock.DROP_PARTITIONS)
     assert await partitions.drop_expired(core.db) == 2

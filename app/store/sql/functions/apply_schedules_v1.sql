@@ -9,8 +9,6 @@
 -- Order of locks: schedules by id, ledger rows, tasks, batches. Run row, task and next times are one transaction.
 create function sluice.apply_schedules_v1(p_changes jsonb, p_replica text, p_wait boolean) returns setof bigint
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare v_ids bigint[]; v_changes jsonb; v_now timestamptz;
 begin
@@ -97,8 +95,8 @@ begin
   insert into sluice.tasks (
     id, tenant_id, queue_id, handler_id, state, priority, run_at, created_at, payload, type, headers, tags, retry, max_attempts,
     timeout_seconds, batch_id, schedule, scheduled_for, schedule_timezone)
-  select r.task_id, r.tenant_id, r.queue_id, r.handler_id, 0, r.priority, v_now, v_now, r.run_payload, r.type, r.headers, r.tags,
-    r.retry, r.max_attempts, r.timeout_seconds, r.task_id, r.name, r.nominal_at, r.definition::json ->> 'timezone'
+  select r.task_id, r.tenant_id, r.queue_id, r.handler_id, :state_ready, r.priority, v_now, v_now, r.run_payload, r.type,
+    r.headers, r.tags, r.retry, r.max_attempts, r.timeout_seconds, r.task_id, r.name, r.nominal_at, r.definition::json ->> 'timezone'
   from runs r order by r.task_id;
   return query select unnest(v_ids);
 end $$;

@@ -2,8 +2,6 @@
 -- kept_until is the day's partition: the queue's retention now, and never before the idempotency key expires.
 create function sluice.bury_v1(p_ids uuid[], p_state smallint, p_reason text, p_ended_at timestamptz[])
 returns integer language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare v_count integer;
 begin
@@ -20,7 +18,7 @@ begin
       last_outcome, last_status, last_message, last_excerpt, last_trace_id)
     select
       t.id, greatest(clock_timestamp() + make_interval(secs => 86400 * case p_state
-        when 3 then q.succeeded_days when 4 then q.dead_days else q.cancelled_days end), t.idempotency_until),
+        when :state_succeeded then q.succeeded_days when :state_dead then q.dead_days else q.cancelled_days end), t.idempotency_until),
       t.tenant_id, t.queue_id, t.handler_id, p_state, p_reason, t.ended_at, t.priority, t.run_at, t.created_at, t.expires_at,
       t.payload, t.type, t.headers, t.tags, t.correlation_id, t.idempotency_key, t.idempotency_until, t.unique_key, t.retry,
       t.max_attempts, t.timeout_seconds, t.traceparent, t.tracestate, t.root_id, t.parent_id, t.batch_id, t.completes, t.cursor,
@@ -32,8 +30,9 @@ begin
     returning id, kept_until, claims, tenant_id, batch_id),
   counted as (
     insert into sluice.batch_deltas (tenant_id, batch_id, succeeded, dead, cancelled)
-    select k.tenant_id, k.batch_id, case when p_state = 3 then count(*) else 0 end, case when p_state = 4 then count(*) else 0 end,
-           case when p_state = 5 then count(*) else 0 end
+    select k.tenant_id, k.batch_id, case when p_state = :state_succeeded then count(*) else 0 end,
+           case when p_state = :state_dead then count(*) else 0 end,
+           case when p_state = :state_cancelled then count(*) else 0 end
     from kept k where k.batch_id is not null group by 1, 2),
   earlier as (
     delete from sluice.attempts a using kept k where a.task_id = k.id and k.claims > 1

@@ -5,8 +5,6 @@ create function sluice.cancel_v1(p_tenant bigint, p_ids uuid[], p_reason text)
 returns table (task_id uuid, queue_id bigint, owner uuid, tenant text, queue text, outcome text, ran_seconds double precision,
                tenant_id bigint, handler_id bigint)
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 #variable_conflict use_column
 declare v_ids uuid[]; v_now timestamptz;
@@ -22,10 +20,10 @@ begin
     last_outcome = coalesce(nullif(t.last_outcome, 'held'), case when t.lease_expires_at > v_now then 'cancelled' else 'lease_expired' end)
   where t.id = any(v_ids) and t.lease_token is not null;
   return query
-    select t.id, t.queue_id, t.lease_owner, n.name, q.name, case when t.state = 1 then t.last_outcome end,
-           case when t.state = 1 then extract(epoch from v_now - t.last_started_at)::double precision end,
+    select t.id, t.queue_id, t.lease_owner, n.name, q.name, case when t.state = :state_running then t.last_outcome end,
+           case when t.state = :state_running then extract(epoch from v_now - t.last_started_at)::double precision end,
            p_tenant, coalesce(t.lease_handler_id, 0)
     from sluice.tasks t join sluice.queues q on q.id = t.queue_id join sluice.tenants n on n.id = t.tenant_id
     where t.id = any(v_ids);
-  perform sluice.bury_v1(v_ids, 5::smallint, p_reason, array_fill(v_now, array[cardinality(v_ids)]));
+  perform sluice.bury_v1(v_ids, :state_cancelled::smallint, p_reason, array_fill(v_now, array[cardinality(v_ids)]));
 end $$;

@@ -21,9 +21,6 @@ returns table (
   timeout_seconds double precision, traceparent text, tracestate text, created_at timestamptz, cursor text,
   batch_id uuid, schedule text, scheduled_for timestamptz, schedule_timezone text, full_at text, lapsed bigint)
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
-set enable_bitmapscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -33,9 +30,9 @@ begin
   from sluice.queues q where q.id = p_queue and q.deleted_at is null;
   if not found then verdict := 'gone'; return next; return; end if;
 
-  perform pg_advisory_xact_lock_shared(5157001, v_tenant::integer);
-  if v_handler is not null then perform pg_advisory_xact_lock_shared(5157002, v_handler::integer); end if;
-  perform pg_advisory_xact_lock_shared(5157003, p_queue::integer);
+  perform pg_advisory_xact_lock_shared(:lock_tenant, v_tenant::integer);
+  if v_handler is not null then perform pg_advisory_xact_lock_shared(:lock_handler, v_handler::integer); end if;
+  perform pg_advisory_xact_lock_shared(:lock_queue, p_queue::integer);
 
   select q.paused, q.max_concurrency as queue_limit, q.version as queue_version, q.timeout_seconds as queue_timeout,
          coalesce(nullif(p_lane, 0), q.handler_id) as handler_id, least(n.max_concurrency, n.granted_max_concurrency) as tenant_limit,
@@ -67,23 +64,24 @@ begin
     if not found then verdict := 'busy'; return next; return; end if;
   end if;
   if s.tenant_limit is not null then
-    v_left := s.tenant_limit - (select count(*) from sluice.tasks t where t.state = 1 and t.tenant_id = v_tenant)::integer;
+    v_left := s.tenant_limit - (select count(*) from sluice.tasks t where t.state = :state_running and t.tenant_id = v_tenant)::integer;
     if v_left < v_room then v_room := v_left; full_at := 'tenant'; end if;
   end if;
   if s.handler_limit is not null then
     v_left := s.handler_limit
-      - (select count(*) from sluice.tasks t where t.state = 1 and t.tenant_id = v_tenant and t.lease_handler_id = v_handler)::integer;
+      - (select count(*) from sluice.tasks t where t.state = :state_running and t.tenant_id = v_tenant
+                                                and t.lease_handler_id = v_handler)::integer;
     if v_left < v_room then v_room := v_left; full_at := 'handler'; end if;
   end if;
   if s.queue_limit is not null then
     v_left := s.queue_limit
-      - (select count(*) from sluice.tasks t where t.state = 1 and t.tenant_id = v_tenant and t.queue_id = p_queue)::integer;
+      - (select count(*) from sluice.tasks t where t.state = :state_running and t.tenant_id = v_tenant and t.queue_id = p_queue)::integer;
     if v_left < v_room then v_room := v_left; full_at := 'queue'; end if;
   end if;
   if v_room <= 0 then
     verdict := 'full'; handler_id := v_handler;
     lapsed := (select t.tenant_id from sluice.tasks t
-               where t.state = 1 and t.tenant_id = v_tenant and t.lease_expires_at <= statement_timestamp()
+               where t.state = :state_running and t.tenant_id = v_tenant and t.lease_expires_at <= statement_timestamp()
                order by t.lease_expires_at limit 1);
     return next; return;
   end if;
@@ -91,7 +89,7 @@ begin
   -- pick first, record and update after: each statement sees the rows as they were locked
   select array_agg(k.id), bool_or(k.claims > 0) into v_ids, v_again
   from (select t.id, t.claims from sluice.tasks t
-        where t.queue_id = p_queue and t.handler_id = p_lane and t.state = 0
+        where t.queue_id = p_queue and t.handler_id = p_lane and t.state = :state_ready
           and (t.expires_at is null or t.expires_at > clock_timestamp())
         order by t.priority desc, t.run_at, t.id limit v_room for update skip locked) k;
   if v_again then
@@ -104,7 +102,7 @@ begin
   v_now := clock_timestamp();
   return query
     update sluice.tasks t set
-      state = 1, attempt = t.attempt + 1, claims = t.claims + 1,
+      state = :state_running, attempt = t.attempt + 1, claims = t.claims + 1,
       lease_token = g.token, lease_owner = p_owner, lease_claim = p_claim, lease_handler_id = v_handler,
       lease_expires_at = v_now + make_interval(secs => case when p_pull then p_lease_seconds else greatest(5, least(
         p_lease_seconds, coalesce(t.timeout_seconds, s.queue_timeout, s.handler_timeout) + 5)) end),
@@ -122,7 +120,7 @@ begin
     else 'ok' end;
   if verdict <> 'ok' then
     lapsed := (select t.tenant_id from sluice.tasks t
-               where t.state = 1 and t.tenant_id = v_tenant and t.lease_expires_at <= statement_timestamp()
+               where t.state = :state_running and t.tenant_id = v_tenant and t.lease_expires_at <= statement_timestamp()
                order by t.lease_expires_at limit 1);
   end if;
   return next;

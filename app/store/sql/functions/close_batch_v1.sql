@@ -2,11 +2,9 @@
 -- nobody adds to it: whoever is adding holds the shared lock. A completed batch without an unfinished task is left as it is.
 create function sluice.close_batch_v1(p_tenant bigint, p_id uuid, p_reason text)
 returns boolean language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off set jit = off
 as $$
 begin
-  perform pg_advisory_xact_lock(5157007, hashtext(p_id::text));
+  perform pg_advisory_xact_lock(:lock_batch, hashtext(p_id::text));
   if not exists (select from sluice.batches b where b.id = p_id and b.tenant_id = p_tenant) then return false; end if;
   update sluice.batches b set sealed = true,
     cancelled_at = case when p_reason is null then b.cancelled_at else coalesce(b.cancelled_at, clock_timestamp()) end,

@@ -4,11 +4,9 @@ create function sluice.create_batch_v1(
   p_id uuid, p_tenant bigint, p_queue bigint, p_version bigint, p_sealed boolean,
   p_then_queue bigint, p_then_version bigint, p_then_payload bytea)
 returns boolean language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 begin
-  perform pg_advisory_xact_lock_shared(5157003, s.q::integer)
+  perform pg_advisory_xact_lock_shared(:lock_queue, s.q::integer)
     from (select distinct q from unnest(array[p_queue, p_then_queue]) q where q is not null order by q) s;
   if exists (select from unnest(array[p_queue, p_then_queue], array[p_version, p_then_version]) i(id, version)
              left join sluice.queues q on q.id = i.id

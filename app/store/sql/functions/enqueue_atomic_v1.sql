@@ -5,7 +5,6 @@ create function sluice.enqueue_atomic_v1(
   p_group uuid, p_ids uuid[], p_queues bigint[], p_versions bigint[], p_handlers bigint[],
   p_payloads bytea[], p_keys text[], p_fingerprints bytea[], p_options text[], p_uniques text[] default null)
 returns jsonb language plpgsql volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare v_receipt jsonb;
 begin

@@ -15,24 +15,22 @@ create function sluice.enqueue_v1(
   p_payloads bytea[], p_keys text[], p_fingerprints bytea[], p_options text[], p_uniques text[] default null,
   p_batch uuid default null, p_root uuid default null, p_parent uuid default null, p_shown_keys text[] default null)
 returns jsonb language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare
   v_now timestamptz; v_verdicts jsonb := '{}'; v_more jsonb; v_waiting jsonb; v_receipt jsonb; v_bad integer[]; v_queue record;
   v_changed boolean; v_deep boolean; v_dropped boolean := false; v_gone jsonb;
 begin
-  perform pg_advisory_xact_lock(5157006, hashtext(p_group::text));
+  perform pg_advisory_xact_lock(:lock_group, hashtext(p_group::text));
   select r.verdicts into v_receipt from sluice.receipts r where r.group_id = p_group;
   if found then return v_receipt; end if;
   if p_handlers is not null then
-    perform pg_advisory_xact_lock_shared(5157002, s.h::integer)
+    perform pg_advisory_xact_lock_shared(:lock_handler, s.h::integer)
       from (select distinct h from unnest(p_handlers) h where h <> 0 order by h) s;
   end if;
-  perform pg_advisory_xact_lock_shared(5157003, s.q::integer)
+  perform pg_advisory_xact_lock_shared(:lock_queue, s.q::integer)
     from (select distinct q from unnest(p_queues) q order by q) s;
   if p_batch is not null and p_parent is null then
-    perform pg_advisory_xact_lock_shared(5157007, hashtext(p_batch::text));
+    perform pg_advisory_xact_lock_shared(:lock_batch, hashtext(p_batch::text));
     if not exists (select from sluice.batches b where b.id = p_batch and not b.sealed and b.cancelled_at is null) then
       return (select jsonb_build_object('at', clock_timestamp(), 'verdicts', jsonb_object_agg(n, '["batch_sealed"]'::jsonb))
               from generate_subscripts(p_ids, 1) n);
@@ -51,7 +49,7 @@ begin
   left join sluice.queues q on q.id = i.queue
   left join sluice.handlers h on h.id = q.handler_id;
   if v_deep then
-    perform pg_advisory_xact_lock(5157005, s.id::integer)
+    perform pg_advisory_xact_lock(:lock_depth, s.id::integer)
       from (select q.id from sluice.queues q where q.id = any(p_queues) and q.max_depth is not null order by q.id) s;
   end if;
   v_now := clock_timestamp();
@@ -113,8 +111,8 @@ begin
           from unnest(p_queues) with ordinality u(queue, n)
           where queue = v_queue.id and not v_verdicts ? n::text) i
     where i.place > v_queue.max_depth
-      - (select count(*) from sluice.tasks t where t.queue_id = v_queue.id and t.state = 0)
-      - (select count(*) from sluice.tasks t where t.queue_id = v_queue.id and t.state = 2);
+      - (select count(*) from sluice.tasks t where t.queue_id = v_queue.id and t.state = :state_ready)
+      - (select count(*) from sluice.tasks t where t.queue_id = v_queue.id and t.state = :state_scheduled);
     if v_bad is not null then
       select v_verdicts || jsonb_object_agg(b, '["queue_full"]'::jsonb) into v_verdicts from unnest(v_bad) b;
       v_dropped := true;
@@ -145,7 +143,7 @@ begin
     correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts, timeout_seconds,
     traceparent, tracestate, root_id, parent_id, batch_id)
   select
-    i.id, q.tenant_id, i.queue, coalesce(i.handler, 0), case when r.run_at > v_now then 2 else 0 end,
+    i.id, q.tenant_id, i.queue, coalesce(i.handler, 0), case when r.run_at > v_now then :state_scheduled else :state_ready end,
     coalesce((o.o ->> 'priority')::smallint, 0), r.run_at, v_now,
     coalesce((o.o ->> 'expires_at')::timestamptz, v_now + make_interval(secs => (o.o ->> 'ttl_seconds')::double precision)),
     i.payload, o.o ->> 'type', (o.o -> 'headers')::json,

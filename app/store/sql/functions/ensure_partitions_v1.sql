@@ -2,13 +2,12 @@
 -- owner, whose tables they are: a role that may not make tables serves, and still does not run out of days.
 -- CREATE TABLE LIKE + ATTACH, never CREATE .. PARTITION OF: that waits behind one idle reader, and every insert behind it.
 create function sluice.ensure_partitions_v1(p_days integer) returns integer language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_parent text; v_name text; v_day date; v_made integer := 0;
   v_today date := (clock_timestamp() at time zone 'UTC')::date;
 begin
-  perform pg_advisory_xact_lock(5157004, 1);
+  perform pg_advisory_xact_lock(:lock_make_partitions);
   for v_day in select v_today + d from generate_series(0, least(p_days, 120)) d loop
     foreach v_parent in array array['task_history', 'attempt_history'] loop
       v_name := v_parent || '_' || to_char(v_day, 'YYYYMMDD');

@@ -2,21 +2,18 @@
 -- queue, and in the last row (no queue) when the next one is due. Tenants share the limit, as in promote_v1.
 create function sluice.expire_v1(p_limit integer)
 returns table (queue_id bigint, ended bigint, next_at timestamptz, at timestamptz) language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
-set enable_bitmapscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare v_tenants bigint[]; v_each integer; v_ids uuid[]; v_at timestamptz[]; v_next timestamptz;
 begin
   for v_look in 1..2 loop
     with recursive firsts(tenant_id, expires_at) as (
-      (select t.tenant_id, t.expires_at from sluice.tasks t where t.state <> 1 and t.expires_at is not null
+      (select t.tenant_id, t.expires_at from sluice.tasks t where t.state <> :state_running and t.expires_at is not null
        order by t.tenant_id, t.expires_at limit 1)
       union all
       select n.tenant_id, n.expires_at from firsts f cross join lateral (
         select t.tenant_id, t.expires_at from sluice.tasks t
-        where t.state <> 1 and t.expires_at is not null and t.tenant_id > f.tenant_id
+        where t.state <> :state_running and t.expires_at is not null and t.tenant_id > f.tenant_id
         order by t.tenant_id, t.expires_at limit 1) n)
     select array_agg(f.tenant_id) filter (where f.expires_at <= statement_timestamp()), min(f.expires_at)
       into v_tenants, v_next from firsts f;
@@ -25,12 +22,12 @@ begin
     select array_agg(l.id), array_agg(l.ended_at) into v_ids, v_at
     from unnest(v_tenants) w(id) cross join lateral (
       select t.id, greatest(t.expires_at, t.last_ended_at) as ended_at from sluice.tasks t
-      where t.state <> 1 and t.expires_at is not null and t.tenant_id = w.id and t.expires_at <= statement_timestamp()
+      where t.state <> :state_running and t.expires_at is not null and t.tenant_id = w.id and t.expires_at <= statement_timestamp()
       order by t.expires_at limit v_each for update skip locked) l;
     exit when v_ids is null;
     return query select t.queue_id, count(*), null::timestamptz, null::timestamptz
       from sluice.tasks t where t.id = any(v_ids) group by 1;
-    perform sluice.bury_v1(v_ids, 4::smallint, 'expired', v_at);
+    perform sluice.bury_v1(v_ids, :state_dead::smallint, 'expired', v_at);
   end loop;
   queue_id := null; ended := coalesce(cardinality(v_ids), 0); next_at := v_next; at := clock_timestamp();
   return next;

@@ -2,7 +2,6 @@
 -- end, or no row: then fate_of_lease_v1 says why.
 create function sluice.extend_lease_v1(p_id uuid, p_token uuid, p_seconds double precision, p_progress json)
 returns timestamptz language sql volatile
-set search_path = pg_catalog, pg_temp
 as $$
   update sluice.tasks t set
     lease_expires_at = least(clock_timestamp() + make_interval(secs => p_seconds), t.last_started_at + interval '7 days'),

@@ -2,8 +2,6 @@
 -- An attempt may move between two of the looks, so what is not found is looked for again. A late outcome is written over what
 -- ended a lease; whether the attempt counts still tells: one that was lost does, one that a cancel revoked does not.
 create function sluice.fate_of_lease_v1(p_id uuid, p_token uuid) returns text language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set jit = off
 as $$
 declare v_outcome text; v_counted boolean;
 begin

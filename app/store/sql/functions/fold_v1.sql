@@ -6,8 +6,6 @@
 -- tenant is to be folded.
 create function sluice.fold_v1(p_limit integer)
 returns table (batch_id uuid, completed boolean, queues bigint[]) language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -79,7 +77,7 @@ begin
       returning c.*),
     enqueued as (
       insert into sluice.tasks (id, tenant_id, queue_id, state, priority, run_at, created_at, payload, completes)
-      select f.task_id, q.tenant_id, f.queue_id, 0, 0, v_now, v_now, f.payload, f.batch_id
+      select f.task_id, q.tenant_id, f.queue_id, :state_ready, 0, v_now, v_now, f.payload, f.batch_id
       from fired f join sluice.queues q on q.id = f.queue_id
       returning queue_id, completes)
     select i.id, i.id = any(coalesce(v_new, '{}')),

@@ -2,26 +2,24 @@
 -- Answers how many, and the last id. Rows that others hold are passed over, unless p_wait: the last round waits for them.
 create function sluice.purge_v1(p_queue bigint, p_before timestamptz, p_after uuid, p_limit integer, p_wait boolean)
 returns table (purged integer, last_id uuid) language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off set jit = off
 as $$
 declare v_ids uuid[];
 begin
   if p_wait then
     select array_agg(l.id) into v_ids
     from (select t.id from sluice.tasks t
-          where t.queue_id = p_queue and t.id > p_after and t.state <> 1 and t.created_at <= p_before
+          where t.queue_id = p_queue and t.id > p_after and t.state <> :state_running and t.created_at <= p_before
           order by t.id limit p_limit for update) l;
   else
     select array_agg(l.id) into v_ids
     from (select t.id from sluice.tasks t
-          where t.queue_id = p_queue and t.id > p_after and t.state <> 1 and t.created_at <= p_before
+          where t.queue_id = p_queue and t.id > p_after and t.state <> :state_running and t.created_at <= p_before
           order by t.id limit p_limit for update skip locked) l;
   end if;
   purged := coalesce(cardinality(v_ids), 0);
   if purged > 0 then
     last_id := v_ids[purged];
-    perform sluice.bury_v1(v_ids, 5::smallint, 'purged', array_fill(clock_timestamp(), array[purged]));
+    perform sluice.bury_v1(v_ids, :state_cancelled::smallint, 'purged', array_fill(clock_timestamp(), array[purged]));
   end if;
   return next;
 end $$;

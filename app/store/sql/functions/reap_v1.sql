@@ -7,9 +7,6 @@ create function sluice.reap_v1(p_limit integer, p_tenant bigint)
 returns table (task_id uuid, tenant_id bigint, queue_id bigint, lane bigint, handler_id bigint, dead boolean, called boolean,
                tenant text, queue text, outcome text, ran_seconds double precision, next_at timestamptz, at timestamptz)
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
-set enable_bitmapscan = off set jit = off
 as $$
 #variable_conflict use_column
 declare
@@ -19,11 +16,11 @@ begin
   for v_look in 1..2 loop
     if p_tenant is null then
       with recursive firsts(tenant_id, ends_at) as (
-        (select t.tenant_id, t.lease_expires_at from sluice.tasks t where t.state = 1
+        (select t.tenant_id, t.lease_expires_at from sluice.tasks t where t.state = :state_running
          order by t.tenant_id, t.lease_expires_at limit 1)
         union all
         select n.tenant_id, n.lease_expires_at from firsts f cross join lateral (
-          select t.tenant_id, t.lease_expires_at from sluice.tasks t where t.state = 1 and t.tenant_id > f.tenant_id
+          select t.tenant_id, t.lease_expires_at from sluice.tasks t where t.state = :state_running and t.tenant_id > f.tenant_id
           order by t.tenant_id, t.lease_expires_at limit 1) n)
       select array_agg(f.tenant_id) filter (where f.ends_at <= statement_timestamp()), min(f.ends_at) into v_tenants, v_next
       from firsts f;
@@ -33,11 +30,11 @@ begin
     select array_agg(l.id), array_agg(l.id) filter (where l.lease_owner is not null) into v_ids, v_called
     from unnest(v_tenants) w(id) cross join lateral (
       select t.id, t.lease_owner from sluice.tasks t
-      where t.state = 1 and t.tenant_id = w.id and t.lease_expires_at <= statement_timestamp()
+      where t.state = :state_running and t.tenant_id = w.id and t.lease_expires_at <= statement_timestamp()
       order by t.lease_expires_at limit v_each for update skip locked) l;
     exit when v_ids is null;
     v_now := clock_timestamp();
-    update sluice.tasks t set state = 0, run_at = v_now, lease_token = null, lease_owner = null, lease_claim = null,
+    update sluice.tasks t set state = :state_ready, run_at = v_now, lease_token = null, lease_owner = null, lease_claim = null,
       lease_expires_at = null, last_counted = true, last_ended_at = coalesce(t.last_ended_at, t.lease_expires_at),
       last_outcome = coalesce(nullif(t.last_outcome, 'held'), 'lease_expired'),
       last_message = coalesce(t.last_message, 'the lease ran out: the replica or worker that held it went silent'),
@@ -55,10 +52,10 @@ begin
       from sluice.tasks t join sluice.queues q on q.id = t.queue_id join sluice.tenants n on n.id = t.tenant_id
       where t.id = any(v_ids);
     if v_dead is not null then
-      perform sluice.bury_v1(v_dead, 4::smallint, 'attempts_exhausted', array_fill(v_now, array[cardinality(v_dead)]));
+      perform sluice.bury_v1(v_dead, :state_dead::smallint, 'attempts_exhausted', array_fill(v_now, array[cardinality(v_dead)]));
     end if;
     if v_expired is not null then
-      perform sluice.bury_v1(v_expired, 4::smallint, 'expired', array_fill(v_now, array[cardinality(v_expired)]));
+      perform sluice.bury_v1(v_expired, :state_dead::smallint, 'expired', array_fill(v_now, array[cardinality(v_expired)]));
     end if;
   end loop;
   task_id := null; next_at := v_next; at := clock_timestamp();

@@ -3,8 +3,6 @@
 -- that goes on too.
 create function sluice.record_late_v1(p_id uuid, p_token uuid, p_status integer, p_message text, p_excerpt text)
 returns text language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set jit = off
 as $$
 declare v_outcome text; v_where text; v_kept timestamptz; v_number integer; v_held boolean;
 begin

@@ -6,18 +6,16 @@ create function sluice.redrive_v1(
   p_queue bigint, p_reason text, p_type text, p_tag text, p_handlers bigint[], p_correlation text,
   p_from timestamptz, p_to timestamptz, p_before timestamptz, p_after uuid, p_limit integer)
 returns table (seen integer, last_id uuid, moved integer, lanes bigint[]) language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off set jit = off
 as $$
 declare v_ids uuid[]; v_moved uuid[];
 begin
-  perform pg_advisory_xact_lock_shared(5157002, s.h::integer)
+  perform pg_advisory_xact_lock_shared(:lock_handler, s.h::integer)
     from (select l.handler_id as h from sluice.lanes l where l.queue_id = p_queue and l.handler_id <> 0 order by 1) s;
-  perform pg_advisory_xact_lock_shared(5157003, p_queue::integer);
+  perform pg_advisory_xact_lock_shared(:lock_queue, p_queue::integer);
   select array_agg(k.id) into v_ids
   from (select t.id from sluice.task_history t
         left join sluice.queues q on q.id = t.queue_id
-        where t.queue_id = p_queue and t.state = 4 and t.id > p_after and t.kept_until > statement_timestamp()
+        where t.queue_id = p_queue and t.state = :state_dead and t.id > p_after and t.kept_until > statement_timestamp()
           and t.ended_at < p_before and (p_reason is null or t.reason = p_reason) and (p_type is null or t.type = p_type)
           and (p_tag is null or p_tag = any(t.tags)) and (p_correlation is null or t.correlation_id = p_correlation)
           and (p_handlers is null or coalesce(nullif(t.handler_id, 0), t.lease_handler_id, q.handler_id) = any(p_handlers))
@@ -28,7 +26,7 @@ begin
     last_id := v_ids[seen];
     select array_agg(l.id) into v_ids
     from (select t.id from sluice.task_history t
-          where t.id = any(v_ids) and t.state = 4
+          where t.id = any(v_ids) and t.state = :state_dead
             and (t.handler_id = 0 or exists (select from sluice.handlers h where h.id = t.handler_id and h.deleted_at is null))
             and exists (select from sluice.queues q where q.id = p_queue and q.deleted_at is null)
           order by t.id for update of t skip locked) l;

@@ -1,15 +1,13 @@
 -- Give back what a claim took whose answer never came: ready again, not counted. Answers the queues that got tasks back.
 create function sluice.release_claim_v1(p_claim uuid) returns setof bigint language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set jit = off
 as $$
 declare v_ids uuid[];
 begin
   select array_agg(l.id) into v_ids
-  from (select t.id from sluice.tasks t where t.state = 1 and t.lease_claim = p_claim order by t.id for update) l;
+  from (select t.id from sluice.tasks t where t.state = :state_running and t.lease_claim = p_claim order by t.id for update) l;
   return query
     with back as (
-      update sluice.tasks t set state = 0, attempt = t.attempt - 1, lease_token = null, lease_owner = null, lease_claim = null,
+      update sluice.tasks t set state = :state_ready, attempt = t.attempt - 1, lease_token = null, lease_owner = null, lease_claim = null,
         lease_expires_at = null, last_counted = false, last_ended_at = clock_timestamp(), last_outcome = 'released'
       where t.id = any(v_ids) and t.lease_claim = p_claim and t.lease_expires_at > clock_timestamp() returning t.queue_id)
     select distinct b.queue_id from back b;

@@ -2,8 +2,6 @@
 -- between), never revives a lease that ran out, never lets one attempt live longer than seven days.
 create function sluice.renew_v1(p_ids uuid[], p_tokens uuid[], p_lease_seconds double precision)
 returns setof uuid language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare v_now timestamptz;
 begin

@@ -4,26 +4,24 @@
 -- moving now. Queues and handlers are locked after a first look, and only tasks of these are moved.
 create function sluice.retry_batch_v1(p_tenant bigint, p_batch uuid, p_before timestamptz, p_after uuid, p_limit integer)
 returns jsonb language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off set jit = off
 as $$
 declare v_ids uuid[]; v_queues bigint[]; v_handlers bigint[]; v_seen integer; v_last uuid; v_moved uuid[] := '{}'; v_lanes jsonb;
 begin
   select array_agg(k.id order by k.id), array_agg(distinct k.queue_id), array_agg(distinct k.handler_id)
     into v_ids, v_queues, v_handlers
   from (select t.id, t.queue_id, t.handler_id from sluice.task_history t
-        where t.batch_id = p_batch and t.id > p_after and t.state = 4 and t.tenant_id = p_tenant
+        where t.batch_id = p_batch and t.id > p_after and t.state = :state_dead and t.tenant_id = p_tenant
           and t.kept_until > statement_timestamp() and t.ended_at < p_before
         order by t.id limit p_limit) k;
   v_seen := coalesce(cardinality(v_ids), 0);
   if v_seen > 0 then
     v_last := v_ids[v_seen];
-    perform pg_advisory_xact_lock_shared(5157002, s.h::integer)
+    perform pg_advisory_xact_lock_shared(:lock_handler, s.h::integer)
       from (select h from unnest(v_handlers) h where h <> 0 order by h) s;
-    perform pg_advisory_xact_lock_shared(5157003, s.q::integer) from (select q from unnest(v_queues) q order by q) s;
+    perform pg_advisory_xact_lock_shared(:lock_queue, s.q::integer) from (select q from unnest(v_queues) q order by q) s;
     select array_agg(l.id) into v_ids
     from (select t.id from sluice.task_history t
-          where t.id = any(v_ids) and t.state = 4 and t.handler_id = any(v_handlers)
+          where t.id = any(v_ids) and t.state = :state_dead and t.handler_id = any(v_handlers)
             and (t.handler_id = 0 or exists (select from sluice.handlers h where h.id = t.handler_id and h.deleted_at is null))
             and exists (select from sluice.queues q where q.id = t.queue_id and q.deleted_at is null)
           order by t.id for update of t skip locked) l;

@@ -3,8 +3,6 @@
 -- named for itself, has been deleted) · held (another unfinished task has its unique key).
 -- The row in history is locked before it moves, so of two retries at once only one moves it.
 create function sluice.retry_v1(p_tenant bigint, p_id uuid) returns text language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare v_state smallint; v_queue bigint; v_handler bigint; v_now timestamptz;
 begin
@@ -14,16 +12,16 @@ begin
         select t.queue_id, t.handler_id from sluice.task_history t where t.id = p_id and t.tenant_id = p_tenant) k
   limit 1;
   if not found then return 'gone'; end if;
-  if v_handler <> 0 then perform pg_advisory_xact_lock_shared(5157002, v_handler::integer); end if;
-  perform pg_advisory_xact_lock_shared(5157003, v_queue::integer);
+  if v_handler <> 0 then perform pg_advisory_xact_lock_shared(:lock_handler, v_handler::integer); end if;
+  perform pg_advisory_xact_lock_shared(:lock_queue, v_queue::integer);
   for v_try in 1..5 loop  -- in neither: it moved between the two looks
     select t.state into v_state from sluice.tasks t where t.id = p_id and t.tenant_id = p_tenant for update;
     v_now := clock_timestamp();
     if found then
-      if v_state = 1 then return 'running'; end if;
-      update sluice.tasks t set state = 0, run_at = case when t.state = 2 then v_now else t.run_at end,
+      if v_state = :state_running then return 'running'; end if;
+      update sluice.tasks t set state = :state_ready, run_at = case when t.state = :state_scheduled then v_now else t.run_at end,
         expires_at = case when t.expires_at > v_now then t.expires_at end
-      where t.id = p_id and (t.state = 2 or t.expires_at <= v_now);
+      where t.id = p_id and (t.state = :state_scheduled or t.expires_at <= v_now);
       return case when found then 'moved' else 'unchanged' end;
     end if;
     select t.state into v_state from sluice.task_history t
@@ -31,7 +29,7 @@ begin
     exit when found;
     if v_try = 5 then return 'gone'; end if;
   end loop;
-  if v_state = 3 then return 'ended'; end if;
+  if v_state = :state_succeeded then return 'ended'; end if;
   if not exists (select from sluice.queues q where q.id = v_queue and q.deleted_at is null)
      or v_handler <> 0 and not exists (select from sluice.handlers h where h.id = v_handler and h.deleted_at is null) then
     return 'orphaned';

@@ -2,8 +2,6 @@
 -- there, and the queue, shared. Answers those that moved: one whose unique key an unfinished task has stays where it is.
 -- In the order of unique keys, as enqueues insert them.
 create function sluice.revive_v1(p_ids uuid[], p_now timestamptz) returns uuid[] language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare v_moved uuid[];
 begin
@@ -15,7 +13,7 @@ begin
       progress, attempt, claims, last_error,
       lease_handler_id, last_token, last_counted, last_replica, last_started_at, last_ended_at, last_outcome, last_status,
       last_message, last_excerpt, last_trace_id)
-    select id, tenant_id, queue_id, handler_id, 0, priority, p_now, created_at,
+    select id, tenant_id, queue_id, handler_id, :state_ready, priority, p_now, created_at,
       case when expires_at > p_now then expires_at end, payload, type, headers, tags,
       correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts, timeout_seconds, traceparent,
       tracestate, root_id, parent_id, batch_id, completes, cursor, schedule, scheduled_for, schedule_timezone,
@@ -23,14 +21,14 @@ begin
       lease_handler_id, last_token, last_counted, last_replica, last_started_at, last_ended_at, last_outcome, last_status,
       last_message, last_excerpt, last_trace_id
     from sluice.task_history
-    where id = any(p_ids) and state in (4, 5) and kept_until > p_now
+    where id = any(p_ids) and state in (:state_dead, :state_cancelled) and kept_until > p_now
     order by queue_id, unique_key collate "C" nulls first, id
     on conflict (queue_id, unique_key) where unique_key is not null do nothing
     returning id)
   select coalesce(array_agg(id), '{}') into v_moved from live;
   with gone as (delete from sluice.task_history t where t.id = any(v_moved) returning t.tenant_id, t.batch_id, t.state)
   insert into sluice.batch_deltas (tenant_id, batch_id, dead, cancelled)
-  select g.tenant_id, g.batch_id, -count(*) filter (where g.state = 4), -count(*) filter (where g.state = 5)
+  select g.tenant_id, g.batch_id, -count(*) filter (where g.state = :state_dead), -count(*) filter (where g.state = :state_cancelled)
   from gone g where g.batch_id is not null group by 1, 2;
   with earlier as (delete from sluice.attempt_history a where a.task_id = any(v_moved) returning a.*)
   insert into sluice.attempts (task_id, number, token, counted, replica, started_at, ended_at, outcome, status, message,

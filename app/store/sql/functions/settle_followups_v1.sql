@@ -12,8 +12,6 @@ create function sluice.settle_followups_v1(
   p_next text, p_ids uuid[], p_queues bigint[], p_versions bigint[], p_handlers bigint[], p_payloads bytea[], p_keys text[],
   p_options text[], p_uniques text[], p_then_queue bigint, p_then_version bigint, p_then_payload bytea)
 returns jsonb language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set jit = off
 as $$
 declare
   v_root uuid; v_batch uuid; v_task record; v_verdicts jsonb; v_formed boolean; v_new integer[]; v_queue text; v_created jsonb := '{}';
@@ -23,12 +21,12 @@ begin
   if not found then
     return jsonb_build_object('verdict', sluice.record_late_v1(p_id, p_token, p_status, null, p_excerpt));
   end if;
-  perform pg_advisory_xact_lock_shared(5157002, s.h::integer)
+  perform pg_advisory_xact_lock_shared(:lock_handler, s.h::integer)
     from (select distinct h from unnest(p_handlers) h where h <> 0 order by h) s;
-  perform pg_advisory_xact_lock_shared(5157003, s.q::integer)
+  perform pg_advisory_xact_lock_shared(:lock_queue, s.q::integer)
     from (select distinct q from unnest(p_queues || p_then_queue) q where q is not null order by q) s;
-  perform pg_advisory_xact_lock_shared(5157007, hashtext(v_batch::text));
-  perform pg_advisory_xact_lock(5157005, s.id::integer)
+  perform pg_advisory_xact_lock_shared(:lock_batch, hashtext(v_batch::text));
+  perform pg_advisory_xact_lock(:lock_depth, s.id::integer)
     from (select q.id from sluice.queues q where q.id = any(p_queues) and q.max_depth is not null order by q.id) s;
   select * into v_task from sluice.tasks t where t.id = p_id for update;
   v_now := clock_timestamp();
@@ -95,7 +93,7 @@ begin
         correlation_id, retry, max_attempts, timeout_seconds, traceparent, tracestate, root_id, parent_id, batch_id, cursor,
         schedule, scheduled_for, schedule_timezone)
       values (
-        sluice.uuid7_v1(), v_task.tenant_id, v_task.queue_id, v_task.handler_id, 0, v_task.priority, v_now, v_now,
+        sluice.uuid7_v1(), v_task.tenant_id, v_task.queue_id, v_task.handler_id, :state_ready, v_task.priority, v_now, v_now,
         v_task.expires_at, v_task.payload, v_task.type, v_task.headers, v_task.tags, v_task.correlation_id, v_task.retry,
         v_task.max_attempts, v_task.timeout_seconds, v_task.traceparent, v_task.tracestate, v_root, p_id, v_batch, p_next,
         v_task.schedule, v_task.scheduled_for, v_task.schedule_timezone);
@@ -111,7 +109,7 @@ begin
     end if;
     update sluice.tasks t set batch_id = v_batch where t.id = p_id and t.batch_id is null;
     perform 1 from sluice.settle_v1(
-      array[p_id], array[p_token], array[0::smallint], array['succeeded'], array[null::text], array[0::double precision],
+      array[p_id], array[p_token], array[:kind_succeeded::smallint], array['succeeded'], array[null::text], array[0::double precision],
       array[p_status], array[null::text], array[p_excerpt], array[p_result], array[p_format], array[p_truncated], array[p_trace]) s
     where s.verdict = 'applied';
     if not found then raise exception using errcode = 'SL001', message = 'late', detail = ''; end if;
@@ -119,7 +117,7 @@ begin
     if found then
       select array_agg(t.id) into v_ids from sluice.tasks t where t.batch_id = v_batch and t.parent_id = p_id;
       if v_ids is not null then
-        perform sluice.bury_v1(v_ids, 5::smallint, v_reason, array_fill(v_now, array[cardinality(v_ids)]));
+        perform sluice.bury_v1(v_ids, :state_cancelled::smallint, v_reason, array_fill(v_now, array[cardinality(v_ids)]));
       end if;
     end if;
     return jsonb_build_object('verdict', 'applied', 'created', v_created);

@@ -4,8 +4,6 @@
 -- read, under the shared lock, that it was not marked.
 create function sluice.sweep_batch_v1(p_batch uuid, p_limit integer, p_wait boolean)
 returns jsonb language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off set jit = off
 as $$
 declare v_batch record; v_ids uuid[]; v_tasks jsonb;
 begin
@@ -24,7 +22,7 @@ begin
     from sluice.cancel_v1(v_batch.tenant_id, v_ids, v_batch.cancel_reason) c;
     return jsonb_build_object('done', false, 'tasks', coalesce(v_tasks, '[]'));
   end if;
-  perform pg_advisory_xact_lock(5157007, hashtext(p_batch::text));
+  perform pg_advisory_xact_lock(:lock_batch, hashtext(p_batch::text));
   if exists (select from sluice.tasks t where t.batch_id = p_batch) then return '{"done": false, "tasks": []}'; end if;
   update sluice.batches b set swept = true where b.id = p_batch;
   return '{"done": true, "tasks": []}';

@@ -5,8 +5,6 @@
 create function sluice.update_task_v1(
   p_tenant bigint, p_id uuid, p_version bigint, p_patch jsonb, p_payload bytea, p_handler bigint, p_headers_were jsonb)
 returns text language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 as $$
 declare v_queue bigint; v_task record; v_now timestamptz; v_retry jsonb;
 begin
@@ -15,15 +13,15 @@ begin
     return case when exists (select from sluice.task_history t where t.id = p_id and t.tenant_id = p_tenant
                              and t.kept_until > clock_timestamp()) then 'ended' else 'gone' end;
   end if;
-  if p_handler <> 0 then perform pg_advisory_xact_lock_shared(5157002, p_handler::integer); end if;
-  perform pg_advisory_xact_lock_shared(5157003, v_queue::integer);
+  if p_handler <> 0 then perform pg_advisory_xact_lock_shared(:lock_handler, p_handler::integer); end if;
+  perform pg_advisory_xact_lock_shared(:lock_queue, v_queue::integer);
   if not exists (select from sluice.queues q where q.id = v_queue and q.version = p_version)
      or p_handler <> 0 and not exists (select from sluice.handlers h where h.id = p_handler and h.deleted_at is null) then
     return 'changed';
   end if;
   select t.state, t.headers, t.retry into v_task from sluice.tasks t where t.id = p_id and t.tenant_id = p_tenant for update;
   if not found or p_patch ? 'headers' and coalesce(v_task.headers::jsonb, '{}') <> p_headers_were then return 'again'; end if;
-  if v_task.state = 1 then return 'running'; end if;
+  if v_task.state = :state_running then return 'running'; end if;
   v_now := clock_timestamp();
   v_retry := case
     when not p_patch ? 'retry' then v_task.retry::jsonb
@@ -43,7 +41,8 @@ begin
     retry = v_retry::json, max_attempts = (v_retry ->> 'max_attempts')::integer,
     handler_id = coalesce(p_handler, t.handler_id),
     run_at = case when p_patch ?| array['run_at', 'delay_seconds'] then r.run_at else t.run_at end,
-    state = case when not p_patch ?| array['run_at', 'delay_seconds'] then t.state when r.run_at > v_now then 2 else 0 end
+    state = case when not p_patch ?| array['run_at', 'delay_seconds'] then t.state
+                 when r.run_at > v_now then :state_scheduled else :state_ready end
   from (select greatest((p_patch ->> 'run_at')::timestamptz,
           v_now + make_interval(secs => (p_patch ->> 'delay_seconds')::double precision), v_now) as run_at) r
   where t.id = p_id;

@@ -1,0 +1,82 @@
+"""The numbers that SQL goes by, each with one name: states of tasks, kinds of outcomes, classes of advisory locks.
+
+SQL files write `:state_ready`, `:kind_retry` and `:lock_queue`. `named` puts the numbers in when a file is loaded, because partial
+indexes and plans need literals. A number that has been released never changes its meaning.
+
+Advisory locks
+--------------
+Whoever changes what a lock guards takes it exclusively. Whoever goes by what it guards takes it shared, and reads in a later
+statement: no change is outrun by a claim or an enqueue in flight. The first seven are held until the transaction ends. They come
+before all row locks, in the order of this table, and several of one class in ascending order of keys. Row locks follow: tenant,
+handlers, queues, schedules, runs of the ledger, tasks, batches (each by id), idempotency keys, unique keys (each sorted).
+
+class        key      taken shared by                            taken exclusively by
+GROUP        hash     -                                          an enqueue: a repeat of its group then finds the receipt
+DEFINITIONS  tenant   -                                          a new handler, queue or schedule: counts, then adds
+TENANT       tenant   claim                                      a change of the tenant's limits
+HANDLER      handler  claim; a queue, schedule or task that      a change, a disabling, a deletion
+                      names it (enqueue, update, retry,
+                      redrive, follow-ups)
+QUEUE        queue    claim, enqueue, update, retry, redrive,    a change, a pause, a deletion
+                      batches, follow-ups, schedules
+BATCH        hash     whoever adds tasks to the batch            sealing, cancelling, the last sweep of a cancelled batch
+DEPTH        queue    -                                          an enqueue to a queue with max_depth: counts, then adds
+
+MAKE_PARTITIONS       -                                          making days of history, in a transaction of its own
+DROP_PARTITIONS       -                                          dropping them; a session's lock, tried and never waited for
+MIGRATION             -                                          a start that migrates; a session's lock, polled
+ROOM                  -                                          a start that measures the server's connections; a session's lock
+"""
+
+import re
+from enum import IntEnum
+
+
+class TaskState(IntEnum):
+    """States below SUCCEEDED are live, in `tasks`; the others have ended, in `task_history`."""
+
+    READY = 0
+    RUNNING = 1
+    SCHEDULED = 2
+    SUCCEEDED = 3
+    DEAD = 4
+    CANCELLED = 5
+
+
+class OutcomeKind(IntEnum):
+    """What a settle does with the task."""
+
+    SUCCEEDED = 0
+    RETRY = 1
+    DEAD = 2
+    REFUND = 3
+    """Ready again, or after a delay; the attempt does not count."""
+    HOLD = 4
+    """The handler has accepted and still works: the lease lives on."""
+
+
+class Lock(IntEnum):
+    MIGRATION = 5157000
+    TENANT = 5157001
+    HANDLER = 5157002
+    QUEUE = 5157003
+    MAKE_PARTITIONS = 5157004
+    DEPTH = 5157005
+    GROUP = 5157006
+    BATCH = 5157007
+    DEFINITIONS = 5157008
+    ROOM = 5157009
+    DROP_PARTITIONS = 5157010
+
+
+_NUMBERS = {
+    f"{prefix}_{number.name.lower()}": str(int(number))
+    for prefix, kind in (("state", TaskState), ("kind", OutcomeKind), ("lock", Lock))
+    for number in kind
+}
+_NAME = re.compile(r"(?<![:\w]):((?:state|kind|lock)_\w+)")
+
+
+def named(sql: str) -> str:
+    """`sql` with the numbers in place of their names. Raises KeyError for a name that is none of them."""
+    return _NAME.sub(lambda found: _NUMBERS[found[1]], sql)
