@@ -83,7 +83,7 @@ def _split(body: bytes, decoder: Any) -> tuple[Any, list[msgspec.Raw] | None]:
         raise invalid(outer_errors(str(error))) from None
     except (msgspec.DecodeError, RecursionError):
         parse_ijson(body)  # says where and why
-        raise Refusal("malformed", "the body is no JSON, or nested too deep") from None
+        raise Refusal("malformed", "the body is not JSON, or is nested too deeply") from None
     judge_around(body, found.tasks)
     return found, spans
 

@@ -48,7 +48,7 @@ def split_bulk(body: bytes) -> tuple[list[msgspec.Raw], bool]:
         raise invalid(outer_errors(str(error))) from None
     except (msgspec.DecodeError, RecursionError):
         parse_ijson(body)  # says where and why
-        raise Refusal("malformed", "the body is no JSON, or nested too deep") from None
+        raise Refusal("malformed", "the body is not JSON, or is nested too deeply") from None
     judge_outside(body, bytes(bulk.tasks))
     if not spans:
         raise invalid_field("/tasks", f"expected 1 to {MAX_BULK_TASKS} tasks")

@@ -17,10 +17,14 @@ class Conditions:
         if self.if_match is not None and (
             current is None or ("*" not in self.if_match and current not in self.if_match)
         ):
-            found = "there is nothing to match" if current is None else f"the current ETag is {current}"
-            raise Refusal("etag_mismatch", f"If-Match does not hold: {found}")
+            found = (
+                "nothing exists here yet"
+                if current is None
+                else f"the current ETag is {current}; fetch it and try again"
+            )
+            raise Refusal("etag_mismatch", f"If-Match failed: {found}")
         if self.if_none_match_any and current is not None:
-            raise Refusal("etag_mismatch", f"If-None-Match: * does not hold: it exists, with ETag {current}")
+            raise Refusal("etag_mismatch", f"If-None-Match: * failed: it already exists, with ETag {current}")
 
 
 ANY = Conditions()

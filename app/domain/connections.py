@@ -61,7 +61,7 @@ def split(total: int, wanted: int | None = None) -> Connections:
          8 = 1 + 1 + 2 definitions + 2 reads +  2 work (of these 1, 1 and 1)
     """
     if total < MIN_CONNECTIONS:
-        raise ValueError(f"{total} connections are too few: at least {MIN_CONNECTIONS}")
+        raise ValueError(f"{total} connections are too few; at least {MIN_CONNECTIONS} are needed")
     rest = total - 2
     definitions, reads = max(2, rest // 6), max(2, rest // 4)
     return Connections(rest - definitions - reads, reads, definitions, wanted=total if wanted is None else wanted)
@@ -103,5 +103,5 @@ def fit(wanted: int, limits: list[Limit]) -> Connections:
         return split(bound.left, wanted)
     raise NoRoom(
         f"The database has {counted(bound.left, 'connection')} left for this replica, which needs at least {MIN_CONNECTIONS}: "
-        f"{bound.words}, or lower SLUICE_DATABASE_CONNECTIONS of the replicas (here {wanted})."
+        f"{bound.words}, or lower SLUICE_DATABASE_CONNECTIONS on the replicas ({wanted} here)."
     )

@@ -162,13 +162,19 @@ def name_faults(
     handlers, queues = known("handlers"), known("queues")
     for name, queue in (document.queues or {}).items():
         if queue.handler is not None and queue.handler not in handlers:
-            yield FieldError(f"/queues/{name}/handler", f"there is no handler {queue.handler}")
+            yield FieldError(
+                f"/queues/{name}/handler", f"there is no handler {queue.handler}; define it here or create it first"
+            )
     for name, schedule in (document.schedules or {}).items():
         where = f"/schedules/{name}"
         if schedule.queue not in queues:
-            yield FieldError(f"{where}/queue", f"there is no queue {schedule.queue}")
+            yield FieldError(f"{where}/queue", f"there is no queue {schedule.queue}; define it here or create it first")
         if schedule.handler is not None and schedule.handler not in handlers:
-            yield FieldError(f"{where}/handler", f"there is no handler {schedule.handler}")
+            yield FieldError(
+                f"{where}/handler", f"there is no handler {schedule.handler}; define it here or create it first"
+            )
         then = schedule.on_complete
         if then is not None and then.queue not in queues:
-            yield FieldError(f"{where}/on_complete/queue", f"there is no queue {then.queue}")
+            yield FieldError(
+                f"{where}/on_complete/queue", f"there is no queue {then.queue}; define it here or create it first"
+            )

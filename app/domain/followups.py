@@ -107,7 +107,7 @@ def split_page(body: bytes, max_payload_bytes: int) -> Page:
         raise invalid(outer_errors(str(error))) from None
     except (msgspec.DecodeError, RecursionError):
         parse_ijson(body)  # says where and why
-        raise Refusal("malformed", "the body is no JSON, or nested too deep") from None
+        raise Refusal("malformed", "the body is not JSON, or is nested too deeply") from None
     outside = judge_around(body, page.tasks)
     if spans is None:
         raise Refusal("too_large", f"the follow-up work has more than {MAX_FOLLOWUP_TASKS} tasks")
@@ -132,10 +132,10 @@ def _result(page: PageBody, outside: dict[str, object]) -> bytes | None:
                 return base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
             pass
-        raise invalid_field("/result", "expected text in base64, as result_encoding says")
+        raise invalid_field("/result", "expected base64 text, because result_encoding is base64")
     if isinstance(page.result, msgspec.UnsetType):
         if page.result_truncated:
-            raise invalid_field("/result_truncated", "there is no result that could be cut")
+            raise invalid_field("/result_truncated", "applies only when there is a result")
         return None
     return bytes(page.result)
 

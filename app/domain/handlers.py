@@ -78,7 +78,7 @@ def url_problem(url: str) -> str | None:
     if len(url) > MAX_URL:
         return f"is longer than {MAX_URL} characters"
     if _URL_TEXT.fullmatch(url) is None or "\\" in url:
-        return "may hold printable ASCII only, without spaces and backslashes; encode the rest"
+        return "must be printable ASCII without spaces or backslashes; percent-encode everything else"
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -87,11 +87,11 @@ def url_problem(url: str) -> str | None:
     if parts.scheme not in ("http", "https"):
         return "must begin with http:// or https://"
     if not parts.hostname or port == 0:
-        return "names no host that can be called"
+        return "has no valid host"
     if "@" in parts.netloc:
-        return "must not carry a user or password; put an authorization header in headers"
+        return "must not contain a user name or password; put an authorization header in headers instead"
     if "#" in url:
-        return "must not carry a fragment"
+        return "must not contain a fragment"
     return None
 
 
@@ -105,7 +105,7 @@ def check_max_concurrency(limit: int | None, where: str = "/max_concurrency") ->
     """There is no limit of 0: a queue that shall admit nothing is paused, a handler disabled."""
     if limit is None or 1 <= limit <= MAX_CONCURRENCY:
         return []
-    return [FieldError(where, f"expected 1 to {MAX_CONCURRENCY}, or null for no limit (pause stops a queue)")]
+    return [FieldError(where, f"expected 1 to {MAX_CONCURRENCY}, or null for no limit (to stop a queue, pause it)")]
 
 
 def is_secret(text: str) -> bool:

@@ -55,7 +55,7 @@ def check_headers(headers: Mapping[str, str], where: str = "/headers") -> list[F
     for name, value in headers.items():
         problem = _problem(name, value)
         if problem is None and folded(name) in seen:
-            problem = "is named twice: handlers may not tell case or punctuation apart"
+            problem = "is given twice: a handler may ignore case and punctuation in header names; keep one"
         seen.add(folded(name))
         if problem is not None:
             errors.append(FieldError(where + pointer(name), problem))
@@ -66,9 +66,9 @@ def _problem(name: str, value: str) -> str | None:
     if len(name) > MAX_HEADER_NAME or _TOKEN.fullmatch(name) is None:
         return f"is not a header name (an HTTP token of 1-{MAX_HEADER_NAME} characters)"
     if reserved_header(name):
-        return "is reserved: Sluice sets it"
+        return "is reserved: Sluice sets it itself; choose another name"
     if len(value) > MAX_HEADER_VALUE:
         return f"is longer than {MAX_HEADER_VALUE} characters"
     if value and _VALUE.fullmatch(value) is None:
-        return "may hold printable ASCII only, without spaces at its ends"
+        return "must be printable ASCII without leading or trailing spaces"
     return None

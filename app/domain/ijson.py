@@ -29,7 +29,7 @@ def parse_ijson(body: bytes) -> Any:
 
 def _why(body: bytes, error: str) -> str:
     if not body:
-        return "the body is empty, JSON was expected"
+        return "the body is empty; send JSON"
     try:
         body.decode()
     except UnicodeDecodeError as found:

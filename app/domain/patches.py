@@ -42,7 +42,7 @@ class TaskPatch:
 def parse_patch(value: Mapping[str, Any]) -> TaskPatch:
     """`value` is the body, judged as I-JSON; its payload is taken from the bytes elsewhere. Raises Refusal (invalid)."""
     errors = [
-        FieldError(pointer(name), "is set once, by the enqueue" if name in _SET_ONCE else "unknown field")
+        FieldError(pointer(name), "can only be set when the task is enqueued" if name in _SET_ONCE else "unknown field")
         for name in value
         if name not in _FIELDS and name != "payload"
     ]
@@ -50,7 +50,7 @@ def parse_patch(value: Mapping[str, Any]) -> TaskPatch:
         raise invalid(errors)
     options = {name: given for name, given in value.items() if name != "payload"}
     if {"run_at", "delay_seconds"} <= options.keys():
-        raise invalid([FieldError("/run_at", "excludes delay_seconds")])
+        raise invalid([FieldError("/run_at", "cannot be combined with delay_seconds; send one of them")])
     given = {name: _without_nulls(name, option) for name, option in options.items() if option is not None}
     body = msgspec.json.encode({"payload": None, **given})
     asked = validate_task(decode_task(body, {"payload": None, **given}, TaskBody))

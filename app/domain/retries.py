@@ -56,7 +56,7 @@ def _check_backoff(backoff: object, where: str) -> list[FieldError]:
         return [FieldError(where + "/kind", "expected one of exponential, fixed, list")]
     allowed = ("kind", *_EXPONENTIAL_FIELDS) if kind == "exponential" else ("kind", "seconds")
     errors = [
-        FieldError(where + pointer(name), f"no field of a backoff of kind {kind}, which has " + ", ".join(allowed))
+        FieldError(where + pointer(name), f"unknown field; a backoff of kind {kind} has " + ", ".join(allowed))
         for name in backoff
         if name not in allowed
     ]
@@ -82,7 +82,7 @@ def _check_exponential(backoff: Mapping[str, Any], where: str) -> list[FieldErro
         if name in backoff
     ]
     if len(sound) == 2 and all(sound) and backoff["min_seconds"] > backoff["max_seconds"]:
-        errors.append(FieldError(where + "/min_seconds", "is above max_seconds"))
+        errors.append(FieldError(where + "/min_seconds", "must not exceed max_seconds"))
     if "factor" in backoff and not _is_number(backoff["factor"], 1, MAX_FACTOR):
         errors.append(FieldError(where + "/factor", f"expected a number from 1 to {MAX_FACTOR}"))
     if "jitter" in backoff and backoff["jitter"] not in get_args(Jitter):

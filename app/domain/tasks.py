@@ -216,7 +216,7 @@ def _type_errors(value: Any, kind: type[TaskBody]) -> list[FieldError]:
         return [FieldError("", "expected an object")]
     fields = _fields(kind)
     errors = [
-        FieldError(pointer(name), "is required (null is a payload)" if name == "payload" else "is required")
+        FieldError(pointer(name), "is required (null is a valid payload)" if name == "payload" else "is required")
         for name, field in fields.items()
         if field.required and name not in value
     ]
@@ -332,7 +332,7 @@ def _tag_errors(tags: list[str], where: str) -> list[FieldError]:
         if (problem := text_problem(tag, MAX_TAG))
     ]
     if len(set(tags)) < len(tags):
-        errors.append(FieldError(where, "names a tag twice"))
+        errors.append(FieldError(where, "contains the same tag twice"))
     return errors
 
 
@@ -344,9 +344,9 @@ def _time_errors(task: TaskBody, where: str) -> list[FieldError]:
     if ttl is not None and not 0 < ttl <= MAX_TTL_SECONDS:
         errors.append(FieldError(where + "/ttl_seconds", f"expected seconds above 0, at most {MAX_TTL_SECONDS}"))
     if delay is not None and task.run_at is not None:
-        errors.append(FieldError(where + "/run_at", "excludes delay_seconds"))
+        errors.append(FieldError(where + "/run_at", "cannot be combined with delay_seconds; send one of them"))
     if ttl is not None and task.expires_at is not None:
-        errors.append(FieldError(where + "/expires_at", "excludes ttl_seconds"))
+        errors.append(FieldError(where + "/expires_at", "cannot be combined with ttl_seconds; send one of them"))
     for name, text in (("run_at", task.run_at), ("expires_at", task.expires_at)):
         if text is not None and parse_instant(text) is None:
             errors.append(FieldError(f"{where}/{name}", "expected an RFC 3339 instant with an offset"))
@@ -357,7 +357,7 @@ def check_instants(enqueue: Enqueue, now: datetime, where: str = "") -> None:
     """The rules that need the present instant; a replay of an idempotent enqueue is answered before them."""
     errors: list[FieldError] = []
     if enqueue.run_at is not None and enqueue.run_at > now + timedelta(seconds=MAX_DELAY_SECONDS):
-        errors.append(FieldError(where + "/run_at", f"is more than {MAX_DELAY_SECONDS // 86_400} days ahead"))
+        errors.append(FieldError(where + "/run_at", f"is more than {MAX_DELAY_SECONDS // 86_400} days in the future"))
     if enqueue.expires_at is not None and enqueue.expires_at <= now:
         passed = format_instant(now)
         errors.append(FieldError(where + "/expires_at", f"has passed (it is {passed}): the task could never start"))

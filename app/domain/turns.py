@@ -64,7 +64,9 @@ class Turns:
             else:
                 self._forget(tenant, place)
             if isinstance(error, TimeoutError):
-                raise self._refusal(f"no turn at {self._what} within {patience_seconds:g} seconds") from None
+                raise self._refusal(
+                    f"this request waited {patience_seconds:g} seconds for its turn at {self._what}"
+                ) from None
             raise
 
     def _fits(self, tenant: Hashable) -> bool:
@@ -104,8 +106,8 @@ class Turns:
 
     def _too_many(self) -> str:
         if self._max_waiting == 0:
-            return f"as many requests as may be are {self._what} already"
-        return f"{self._max_waiting} requests of this tenant wait for {self._what} already"
+            return f"too many requests are already {self._what}"
+        return f"{self._max_waiting} requests of this tenant are already waiting for {self._what}"
 
     def _refusal(self, why: str) -> Refusal:
         return Refusal("unavailable", why, retry_after_seconds=1)

@@ -194,7 +194,7 @@ class Hold:
             return
         share = admission.share_of(tenant)
         if share.requests >= admission.max_requests:
-            raise unavailable(f"{share.requests} requests of this tenant are under way, as many as it may have")
+            raise unavailable(f"this tenant already has {share.requests} requests in progress, the most allowed")
         if self.size:
             if not admission.take(share, self.size):
                 raise no_room()
@@ -219,4 +219,4 @@ def unavailable(detail: str) -> Refusal:
 
 
 def no_room() -> Refusal:
-    return unavailable("the bodies in hand leave no room for this one")
+    return unavailable("the service is holding too many request bodies to take this one")

@@ -29,11 +29,11 @@ async def caller_of(edge: EdgeConfig, scope: Scope, authorization: str | None) -
 
 def _token(authorization: str | None) -> str:
     if authorization is None:
-        raise Refusal("unauthenticated", "the request carries no key: Authorization: Bearer slk_…")
+        raise Refusal("unauthenticated", "the request has no API key; send Authorization: Bearer slk_…")
     scheme, _, token = authorization.strip().partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not token.startswith("slk_") or len(token) > MAX_TOKEN:
-        raise Refusal("unauthenticated", "Authorization must be: Bearer slk_…")
+        raise Refusal("unauthenticated", "the Authorization header must be: Bearer slk_…")
     return token
 
 

@@ -19,7 +19,7 @@ def hold_of(scope: Scope) -> Hold | None:
 def require_json(content_type: str | None) -> None:
     media_type = (content_type or "").partition(";")[0].strip().lower()
     if media_type != "application/json":
-        found = f"not {media_type[:100]}" if media_type else "and none was given"
+        found = f"not {media_type[:100]}" if media_type else "but none was given"
         raise Refusal(
             "unsupported_media_type",
             f"the content type must be application/json, {found}; with curl, --json '{{…}}' sets it",
@@ -67,7 +67,7 @@ async def read_body(
 
 
 def _too_large(max_bytes: int) -> Refusal:
-    return Refusal("too_large", f"the body is larger than {max_bytes} bytes")
+    return Refusal("too_large", f"the body is larger than {max_bytes} bytes; send less per request")
 
 
 def closing_unless_read(receive: Receive, send: Send) -> tuple[Receive, Send]:

@@ -17,7 +17,7 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
         names = [name for name, _ in given]
         for name in _ONCE:
             if names.count(name) > 1:
-                raise Refusal("malformed", f"the header {name.decode()} is given twice")
+                raise Refusal("malformed", f"the header {name.decode()} is given twice; send it once")
     return read
 
 

@@ -33,15 +33,16 @@ def require_loopback(headers: Mapping[bytes, bytes]) -> None:
             raise Refusal("host_refused", _detail("Origin", origin))
     if (site := headers.get(b"sec-fetch-site")) is not None and site not in _OWN_PAGES:
         raise Refusal(
-            "host_refused", "authentication is off, so no page of another site may ask (Sec-Fetch-Site says so)"
+            "host_refused",
+            "authentication is off, so requests from other sites' pages are refused (see Sec-Fetch-Site)",
         )
     for name in headers:
         if name in _PROXIED or name.startswith(_PROXIED_PREFIX):
             shown = name[:100].decode("latin-1")
             raise Refusal(
                 "host_refused",
-                f"authentication is off, so only this machine may ask, and {shown} says that a proxy passed this on: "
-                "give Sluice keys (SLUICE_AUTH=on)",
+                f"authentication is off, so only this machine may send requests, but {shown} shows that a proxy forwarded this "
+                "one; turn authentication on (SLUICE_AUTH=on)",
             )
 
 

@@ -43,11 +43,11 @@ def position_of(cursor: str | None, bound_to: bytes, is_position: Callable[[str]
         raw = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         position = raw[_BINDING_BYTES:].decode("ascii")
     except (binascii.Error, ValueError):
-        raise _refused("is not a cursor of ours") from None
+        raise _refused("is not a valid cursor; omit it to start from the first page") from None
     if raw[:_BINDING_BYTES] != bound_to:
-        raise _refused("belongs to another list or other filters")
+        raise _refused("belongs to a different list or different filters; omit it to start from the first page")
     if not is_position(position):
-        raise _refused("is not a cursor of ours")
+        raise _refused("is not a valid cursor; omit it to start from the first page")
     return position
 
 

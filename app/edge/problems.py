@@ -28,7 +28,7 @@ def problems(*codes: str, body: bool = False, key: bool = True, also: Responses 
 
 def _response(status: int, codes: list[str]) -> dict[str, Any]:
     response: dict[str, Any] = {
-        "description": " · ".join(f"`{code}`: {TITLES[code].lower()}" for code in codes),
+        "description": " · ".join(f"`{code}`: {TITLES[code][0].lower()}{TITLES[code][1:]}" for code in codes),
         "content": {MEDIA_TYPE: {"schema": PROBLEM_REF}},
     }
     if status in (429, 503):

@@ -149,7 +149,7 @@ class EdgeProtocol(HttpToolsProtocol):
         super().connection_made(cast(asyncio.Transport, Corked(transport, self.loop, self)))
         limit = self._admission.max_connections
         if len(self.connections) > limit and not self._admission.make_room():
-            self._refuse(unavailable(f"the service has {limit} connections already"))
+            self._refuse(unavailable(f"the service already has {limit} connections; try again later"))
             return
         self._admission.waits(self, known=False)
         self._arm()
@@ -173,7 +173,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self._disarm()
             self._close()
         else:
-            self._refuse(unavailable("too many connections wait for the rest of a request"))
+            self._refuse(unavailable("too many connections are waiting for the rest of a request"))
 
     def shutdown(self) -> None:
         self._lingering = True
@@ -202,7 +202,7 @@ class EdgeProtocol(HttpToolsProtocol):
                 self._serve_without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             if not self._deaf:
-                self._refuse(self._refusal or Refusal("malformed", "this is not an HTTP request that can be read"))
+                self._refuse(self._refusal or Refusal("malformed", "the request is not valid HTTP/1.1"))
             return
         if self._phase is not _Phase.BETWEEN:
             self._note_part(len(data))
@@ -255,7 +255,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _note_header(self, name: bytes, value: bytes) -> None:
         if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
-            self._fail("not_implemented", "of transfer codings only `chunked` is understood")
+            self._fail("not_implemented", "`chunked` is the only transfer coding supported")
         elif name == b"upgrade":
             self._upgrading = True
         elif name == b"expect" and value.lower() == b"100-continue":
@@ -389,7 +389,7 @@ class EdgeProtocol(HttpToolsProtocol):
         if left > 0:
             self._timer = self.loop.call_later(left, self._on_deadline)
             return
-        rate = f"{config.body_seconds:g} s, or at {config.least_bytes_per_second:g} bytes a second after that"
+        rate = f"{config.body_seconds:g} s, or at {config.least_bytes_per_second:g} bytes per second after that"
         self._refuse(Refusal("request_timeout", f"the body did not arrive within {rate}"))
 
     # Answers that wait for their reader

@@ -34,9 +34,13 @@ def check_query(query_string: bytes, known: frozenset[str]) -> None:
             )
         ]
     except ValueError:
-        raise Refusal("invalid", f"the query has more than {MAX_QUERY_FIELDS} parameters") from None
+        raise Refusal("invalid", f"the query has more than {MAX_QUERY_FIELDS} parameters; remove some") from None
     errors = [FieldError(pointer(name), "unknown query parameter") for name in names if name not in known]
-    errors += [FieldError(pointer(name), "is given twice") for name in sorted(set(names)) if names.count(name) > 1]
+    errors += [
+        FieldError(pointer(name), "is given twice; send it once")
+        for name in sorted(set(names))
+        if names.count(name) > 1
+    ]
     if errors:
         raise invalid(errors)
 

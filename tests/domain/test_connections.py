@@ -51,7 +51,7 @@ def test_with_less_than_the_least_a_sentence_says_what_to_change() -> None:
         fit(20, [Limit(97, 3, "raise max_connections"), Limit(17, 10, "raise the role's limit")])
     assert str(refused.value) == (
         "The database has 7 connections left for this replica, which needs at least 8: raise the role's limit, or lower "
-        "SLUICE_DATABASE_CONNECTIONS of the replicas (here 20)."
+        "SLUICE_DATABASE_CONNECTIONS on the replicas (20 here)."
     )
     with pytest.raises(NoRoom, match="has 0 connections left"):
         fit(20, [Limit(17, 25, "raise it")])

@@ -26,15 +26,18 @@ def refusal(text: str, *, seconds: bool = False) -> str:
         ("   ", "must not be empty"),
         ("5 4 * *", f"has 4 fields, expected five {COUNT}"),
         ("daily", f"has 1 field, expected five {COUNT}"),
-        ("* * * * * *", "has six fields, expected five; say `seconds: true` if the first one is seconds"),
-        ("0 0 0 1 1 ? 2026", "has seven fields; years are no part of cron, start_at and end_at bound a schedule"),
+        ("* * * * * *", "has six fields, expected five; set `seconds: true` if the first is seconds"),
+        (
+            "0 0 0 1 1 ? 2026",
+            "has seven fields; cron has no year field, so use start_at and end_at to bound a schedule",
+        ),
         (
             "@reboot",
-            "`@reboot` is no alias here; there are @hourly, @daily, @midnight, @weekly, @monthly, @yearly and @annually",
+            "`@reboot` is not an alias; use @hourly, @daily, @midnight, @weekly, @monthly, @yearly or @annually",
         ),
         (
             "every 1.5 hours",
-            "`every 1.5 hours` is no interval; say `every 15 minutes`: "
+            "`every 1.5 hours` is not an interval; write `every 15 minutes`, with "
             "a whole number of seconds, minutes, hours, days or weeks",
         ),
         ("0 0 30 2 *", NEVER),
@@ -52,17 +55,17 @@ def refusal(text: str, *, seconds: bool = False) -> str:
         ("0 0 1 13 *", "month `13`: expected 1-12 or JAN-DEC, `*`, lists, ranges or steps of them"),
         ("1,,2 * * * *", "minute `1,,2`: expected 0-59, `*`, lists, ranges or steps of them"),
         ("-5 * * * *", "minute `-5`: expected 0-59, `*`, lists, ranges or steps of them"),
-        ("*/0 * * * *", "minute `*/0`: a step is at least 1"),
-        ("*/ * * * *", "minute `*/`: a step is at least 1"),
+        ("*/0 * * * *", "minute `*/0`: a step must be at least 1"),
+        ("*/ * * * *", "minute `*/`: a step must be at least 1"),
         ("0 22-4 * * *", "hour `22-4`: the range 22-4 runs backwards"),
         (
             "0 0 * * sat-sun",
             "day-of-week `sat-sun`: the range sat-sun runs backwards; Sunday at the end of a range is 7",
         ),
         ("0 0 * dec-jan *", "month `dec-jan`: the range dec-jan runs backwards"),
-        ("0 0 ? * 1", "day-of-month `?`: `?` is of another cron; write `*`"),
-        ("0 0 15W * *", "day-of-month `15W`: the weekday nearest to a day is of another cron"),
-        ("0 0 * * L", "day-of-week `L`: say which day is meant, such as 5L for the last Friday of the month"),
+        ("0 0 ? * 1", "day-of-month `?`: `?` is not supported; write `*`"),
+        ("0 0 15W * *", "day-of-month `15W`: the weekday nearest to a day (`W`) is not supported"),
+        ("0 0 * * L", "day-of-week `L`: give a day, such as 5L for the last Friday of the month"),
         ("0 0 é * *", "may hold printable ASCII only"),
         ("0 0\x00 * * *", "may hold printable ASCII only"),
         ("0 0\u2028* * *", "may hold printable ASCII only"),
@@ -104,7 +107,7 @@ def test_intervals_in_words(text: str, seconds: int | None) -> None:
 
 @pytest.mark.parametrize("text", ["every 0 minutes", "every 000 weeks", "every 523 weeks", "every 999999999 weeks"])
 def test_intervals_in_words_have_the_bounds_of_every_seconds(text: str) -> None:
-    with pytest.raises(CronError, match="an interval has 1 to 316224000 seconds"):
+    with pytest.raises(CronError, match="an interval must be 1 to 316224000 seconds"):
         parse_interval(text)
 
 

@@ -125,7 +125,7 @@ def test_reserved_headers(name: str) -> None:
 def test_two_headers_that_a_handler_may_take_for_one_are_refused() -> None:
     for twin in ("X-Token", "x_token", "x.Token"):
         [error] = check_headers({"x-token": "a", twin: "b"})
-        assert (error.pointer, error.detail[:14]) == (f"/headers/{twin}", "is named twice")
+        assert (error.pointer, error.detail[:14]) == (f"/headers/{twin}", "is given twice")
 
 
 @pytest.mark.parametrize(

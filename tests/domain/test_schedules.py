@@ -139,23 +139,32 @@ def test_every_field_counts_in_the_etag() -> None:
 @pytest.mark.parametrize(
     ("fields", "errors"),
     [
-        ({}, {"": "needs one of cron, every_seconds, at"}),
-        ({"cron": "@daily", "at": "2030-01-01T00:00:00Z"}, {"/at": "excludes cron"}),
+        ({}, {"": "needs exactly one of cron, every_seconds and at"}),
+        ({"cron": "@daily", "at": "2030-01-01T00:00:00Z"}, {"/at": "cannot be combined with cron; send one of them"}),
         (
             {"cron": "@daily", "every_seconds": 1, "at": "2030-01-01T00:00:00Z"},
-            {"/every_seconds": "excludes cron", "/at": "excludes cron"},
+            {
+                "/every_seconds": "cannot be combined with cron; send one of them",
+                "/at": "cannot be combined with cron; send one of them",
+            },
         ),
-        ({"every_seconds": 60, "at": "2030-01-01T00:00:00Z"}, {"/at": "excludes every_seconds"}),
+        (
+            {"every_seconds": 60, "at": "2030-01-01T00:00:00Z"},
+            {"/at": "cannot be combined with every_seconds; send one of them"},
+        ),
         ({"cron": "* *"}, {"/cron": "has 2 fields, expected five (minute hour day-of-month month day-of-week)"}),
         ({"cron": "0 0 30 2 *"}, {"/cron": "never fires: no date has this day in these months"}),
         (
             {"cron": "* * * * * *"},
-            {"/cron": "has six fields, expected five; say `seconds: true` if the first one is seconds"},
+            {"/cron": "has six fields, expected five; set `seconds: true` if the first is seconds"},
         ),
-        ({"cron": "every 0 days"}, {"/cron": "an interval has 1 to 316224000 seconds"}),
-        ({"cron": "every day", "seconds": True}, {"/seconds": "is for cron with six fields, this is an interval"}),
-        ({"every_seconds": 60, "seconds": True}, {"/seconds": "is for cron only"}),
-        ({"cron": "@daily", "phase_seconds": 1}, {"/phase_seconds": "is for every_seconds only"}),
+        ({"cron": "every 0 days"}, {"/cron": "an interval must be 1 to 316224000 seconds"}),
+        (
+            {"cron": "every day", "seconds": True},
+            {"/seconds": "applies only to cron with six fields; this is an interval"},
+        ),
+        ({"every_seconds": 60, "seconds": True}, {"/seconds": "applies only to cron"}),
+        ({"cron": "@daily", "phase_seconds": 1}, {"/phase_seconds": "applies only to every_seconds"}),
         *(
             (
                 {"every_seconds": every},
@@ -207,19 +216,19 @@ def test_every_field_counts_in_the_etag() -> None:
         ),
         (
             {"cron": "@daily", "start_at": "2026-01-02T00:00:00Z", "end_at": "2026-01-02T01:00:00+01:00"},
-            {"/end_at": "is not after start_at"},
+            {"/end_at": "must be after start_at"},
         ),
         (
             {"cron": "@yearly", "start_at": "2026-01-02T00:00:00Z", "end_at": "2026-12-31T23:59:59Z"},
-            {"/end_at": "no time lies between start_at and end_at: it would never fire"},
+            {"/end_at": "no time falls between start_at and end_at, so the schedule would never fire"},
         ),
         (
             {"at": "2026-01-01T00:00:00Z", "start_at": "2026-01-02T00:00:00Z"},
-            {"/at": "lies outside start_at and end_at: it would never fire"},
+            {"/at": "is outside start_at and end_at, so the schedule would never fire"},
         ),
         (
             {"at": "2026-01-02T00:00:00.000001Z", "end_at": "2026-01-02T00:00:00Z"},
-            {"/at": "lies outside start_at and end_at: it would never fire"},
+            {"/at": "is outside start_at and end_at, so the schedule would never fire"},
         ),
         ({"cron": "@daily", "run_at": "x", "a/b": 1}, {"/run_at": "unknown field", "/a~1b": "unknown field"}),
         ({"cron": "@daily", "on_complete": {"queue": "a"}}, {"/on_complete/payload": "is required"}),
@@ -233,8 +242,8 @@ def test_every_field_counts_in_the_etag() -> None:
                 "retry": {"max_attempts": 0},
             },
             {
-                "/tags": "names a tag twice",
-                "/headers/Host": "is reserved: Sluice sets it",
+                "/tags": "contains the same tag twice",
+                "/headers/Host": "is reserved: Sluice sets it itself; choose another name",
                 "/priority": "expected an integer from -100 to 100",
                 "/retry/max_attempts": "expected an integer from 1 to 1000",
             },
@@ -252,7 +261,10 @@ def test_errors_of_every_part_come_together() -> None:
 
 
 def test_queue_and_payload_are_required() -> None:
-    assert refused(b'{"cron":"@daily"}') == {"/queue": "is required", "/payload": "is required (null is a payload)"}
+    assert refused(b'{"cron":"@daily"}') == {
+        "/queue": "is required",
+        "/payload": "is required (null is a valid payload)",
+    }
     assert refused(b"[]") == {"": "expected an object"}
 
 
@@ -368,18 +380,18 @@ def test_jitter_spreads_schedules_and_times() -> None:
         ({"cron": "@daily"}, "At 00:00 every day, UTC time."),
         (
             {"cron": "30 2 * * *", "timezone": "Europe/Berlin"},
-            "At 02:30 every day, Europe/Berlin time; a local time that the clocks skip runs right after the gap, one that "
-            "they repeat runs once, the first time.",
+            "At 02:30 every day, Europe/Berlin time; a local time skipped by a clock change runs right after the gap; "
+            "a repeated one runs once, the first time.",
         ),
         (
             {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "dst": "skip"},
-            "At 02:30 every day, Europe/Berlin time; a local time that the clocks skip does not run, one that they repeat "
+            "At 02:30 every day, Europe/Berlin time; a local time skipped by a clock change does not run; a repeated one "
             "runs once, the first time.",
         ),
         (
             {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "dst": "twice"},
-            "At 02:30 every day, Europe/Berlin time; a local time that the clocks skip runs right after the gap, one that "
-            "they repeat runs both times.",
+            "At 02:30 every day, Europe/Berlin time; a local time skipped by a clock change runs right after the gap; "
+            "a repeated one runs both times.",
         ),
         (
             {"cron": "*/30 * * * *", "timezone": "Europe/Berlin", "dst": "twice"},

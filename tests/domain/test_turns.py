@@ -104,7 +104,7 @@ async def test_too_many_waiters_of_a_tenant_are_refused_and_others_are_not() -> 
 async def test_who_loses_patience_leaves_no_trace() -> None:
     at = turns(places=1, share=1)
     async with at.turn("a"):
-        with pytest.raises(Refusal, match=r"within 0\.01 seconds"):
+        with pytest.raises(Refusal, match=r"waited 0\.01 seconds"):
             async with at.turn("b", patience_seconds=0.01):
                 pass
         assert at.waiting("b") == 0

@@ -70,7 +70,7 @@ async def test_of_three_that_start_at_once_those_serve_for_whom_there_is_room(st
     assert isinstance(refused, NoRoom)
     assert re.fullmatch(
         r"The database has \d connections? left for this replica, which needs at least 8: raise the server's max_connections "
-        r"\(now 20, of which 3 are reserved\), or lower SLUICE_DATABASE_CONNECTIONS of the replicas \(here 8\)\.",
+        r"\(now 20, of which 3 are reserved\), or lower SLUICE_DATABASE_CONNECTIONS on the replicas \(8 here\)\.",
         str(refused),
     )
     await asyncio.gather(*(works(replica, handler) for replica in replicas))

@@ -299,7 +299,7 @@ async def test_definitions_see_and_prune_those_of_their_own_tenant_alone(
     assert change["action"] == "create"
     document = {"queues": {fresh("q"): {"handler": named}}}
     [fault] = problem(await rival.post("/definitions/plan", json=document), 422, "invalid")["errors"]
-    assert fault["detail"] == f"there is no handler {named}"
+    assert fault["detail"] == f"there is no handler {named}; define it here or create it first"
 
 
 async def test_names_keys_and_limits_of_tenants_are_apart(

@@ -49,7 +49,7 @@ def check_url(url: str) -> ParsedUrl:
     if any(char <= " " or char == "\\" or "\x7f" <= char <= "\xa0" or "\ud800" <= char <= "\udfff" for char in url):
         raise UrlError("must not hold spaces, control characters or backslashes")
     if "#" in url:
-        raise UrlError("must not carry a fragment")
+        raise UrlError("must not contain a fragment")
     split = _SPLIT.fullmatch(url)
     if split is None:
         raise UrlError("must begin with http:// or https://")

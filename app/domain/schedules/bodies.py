@@ -144,7 +144,7 @@ def _placed(error: FieldError, where: str) -> FieldError:
 
 
 def _missing(name: str) -> str:
-    return "is required (null is a payload)" if name == "payload" else "is required"
+    return "is required (null is a valid payload)" if name == "payload" else "is required"
 
 
 def _task_of(body: _Body, payload: msgspec.Raw) -> tuple[Any, list[FieldError]]:
@@ -169,18 +169,20 @@ def _task_of(body: _Body, payload: msgspec.Raw) -> tuple[Any, list[FieldError]]:
 def _timing_errors(body: _Body) -> list[FieldError]:
     named = [name for name in _TIMING if getattr(body, name) is not None]
     if not named:
-        return [FieldError("", "needs one of cron, every_seconds, at")]
+        return [FieldError("", "needs exactly one of cron, every_seconds and at")]
     if len(named) > 1:
-        return [FieldError(pointer(name), f"excludes {named[0]}") for name in named[1:]]
+        return [
+            FieldError(pointer(name), f"cannot be combined with {named[0]}; send one of them") for name in named[1:]
+        ]
     errors: list[FieldError] = []
     if body.cron is not None:
         errors += _cron_errors(body.cron, body.seconds)
     elif body.seconds:
-        errors.append(FieldError("/seconds", "is for cron only"))
+        errors.append(FieldError("/seconds", "applies only to cron"))
     if body.every_seconds is not None:
         errors += _interval_errors(body.every_seconds, body.phase_seconds)
     elif body.phase_seconds:
-        errors.append(FieldError("/phase_seconds", "is for every_seconds only"))
+        errors.append(FieldError("/phase_seconds", "applies only to every_seconds"))
     problem = zone_problem(body.timezone)
     if problem is not None:
         errors.append(FieldError("/timezone", problem))
@@ -192,7 +194,7 @@ def _cron_errors(text: str, seconds: bool) -> list[FieldError]:
         if parse_interval(text) is None:
             parse_cron(text, seconds=seconds)
         elif seconds:
-            return [FieldError("/seconds", "is for cron with six fields, this is an interval")]
+            return [FieldError("/seconds", "applies only to cron with six fields; this is an interval")]
     except CronError as error:
         return [FieldError("/cron", str(error))]
     return []
@@ -247,9 +249,9 @@ def _is_usable(instant: datetime | None) -> bool:
 def _order_errors(body: _Body) -> list[FieldError]:
     start, end, at = _instant(body.start_at), _instant(body.end_at), _instant(body.at)
     if start is not None and end is not None and end <= start:
-        return [FieldError("/end_at", "is not after start_at")]
+        return [FieldError("/end_at", "must be after start_at")]
     if at is not None and ((start is not None and at < start) or (end is not None and at > end)):
-        return [FieldError("/at", "lies outside start_at and end_at: it would never fire")]
+        return [FieldError("/at", "is outside start_at and end_at, so the schedule would never fire")]
     return []
 
 
@@ -273,4 +275,4 @@ def _refuse_empty(definition: ScheduleDefinition) -> None:
     if definition.start_at is None or definition.end_at is None:
         return
     if next(times_after(definition, EPOCH), None) is None:
-        raise invalid_field("/end_at", "no time lies between start_at and end_at: it would never fire")
+        raise invalid_field("/end_at", "no time falls between start_at and end_at, so the schedule would never fire")

@@ -123,7 +123,7 @@ def parse_interval(text: str) -> int | None:
         return None
     seconds = int(match[1] or 1) * UNIT_SECONDS[match[2].lower()]
     if not 1 <= seconds <= MAX_INTERVAL_SECONDS:
-        raise CronError(f"an interval has 1 to {MAX_INTERVAL_SECONDS} seconds")
+        raise CronError(f"an interval must be 1 to {MAX_INTERVAL_SECONDS} seconds")
     return seconds
 
 

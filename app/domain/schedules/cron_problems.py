@@ -23,17 +23,13 @@ def wrong_count(fields: list[str], *, seconds: bool) -> str:
     if not fields:
         return "must not be empty"
     if fields[0].startswith("@"):
-        return (
-            f"{said} is no alias here; there are @hourly, @daily, @midnight, @weekly, @monthly, @yearly and @annually"
-        )
+        return f"{said} is not an alias; use @hourly, @daily, @midnight, @weekly, @monthly, @yearly or @annually"
     if fields[0].lower() == "every":
-        return (
-            f"{said} is no interval; say `every 15 minutes`: a whole number of seconds, minutes, hours, days or weeks"
-        )
+        return f"{said} is not an interval; write `every 15 minutes`, with a whole number of seconds, minutes, hours, days or weeks"
     if len(fields) == 6 and not seconds:
-        return "has six fields, expected five; say `seconds: true` if the first one is seconds"
+        return "has six fields, expected five; set `seconds: true` if the first is seconds"
     if len(fields) == 7:
-        return "has seven fields; years are no part of cron, start_at and end_at bound a schedule"
+        return "has seven fields; cron has no year field, so use start_at and end_at to bound a schedule"
     expected = "five, or six that begin with seconds" if seconds else "five"
     count = "1 field" if len(fields) == 1 else f"{len(fields)} fields"
     return f"has {count}, expected {expected} (minute hour day-of-month month day-of-week)"
@@ -43,13 +39,13 @@ def wrong_field(name: str, text: str, names: list[str]) -> str:
     """For a field that does not parse; `names` are those it may hold."""
     said = f"{name} {quoted(text)}"
     if "?" in text:
-        return f"{said}: `?` is of another cron; write `*`"
+        return f"{said}: `?` is not supported; write `*`"
     if name == "day-of-month" and re.search(r"\dW", text, re.IGNORECASE):
-        return f"{said}: the weekday nearest to a day is of another cron"
+        return f"{said}: the weekday nearest to a day (`W`) is not supported"
     if name == "day-of-week" and text.upper() == "L":
-        return f"{said}: say which day is meant, such as 5L for the last Friday of the month"
+        return f"{said}: give a day, such as 5L for the last Friday of the month"
     if re.search(r"/0*(?!\d)", text):
-        return f"{said}: a step is at least 1"
+        return f"{said}: a step must be at least 1"
     backwards = _runs_backwards(text, names)
     if backwards is not None:
         sunday = "; Sunday at the end of a range is 7" if name == "day-of-week" else ""

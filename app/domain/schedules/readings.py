@@ -7,9 +7,9 @@ from app.domain.schedules.definitions import ScheduleDefinition
 from app.domain.schedules.zones import changes_clocks, zone_of
 
 _DST = {
-    "once": "a local time that the clocks skip runs right after the gap, one that they repeat runs once, the first time",
-    "skip": "a local time that the clocks skip does not run, one that they repeat runs once, the first time",
-    "twice": "a local time that the clocks skip runs right after the gap, one that they repeat runs both times",
+    "once": "a local time skipped by a clock change runs right after the gap; a repeated one runs once, the first time",
+    "skip": "a local time skipped by a clock change does not run; a repeated one runs once, the first time",
+    "twice": "a local time skipped by a clock change runs right after the gap; a repeated one runs both times",
 }
 _ELAPSED = "follows elapsed time when the clocks change"
 

@@ -93,7 +93,7 @@ def find_bounds(schema: dict[str, Any] | bool) -> Bounds:
     try:
         in_place = _order({at: node.in_place for at, node in reader.nodes.items()})
     except CycleError as cycle:
-        bounds.problems.append((cycle.args[1][0], "refers to itself without going into the payload"))
+        bounds.problems.append((cycle.args[1][0], "refers to itself without descending into the payload"))
         return bounds
     met: dict[str, int] = {}
     for at in in_place:
@@ -196,7 +196,9 @@ class _Reader:
 
     def _follow(self, at: str, keyword: str, reference: str) -> None:
         if not reference.startswith("#"):
-            self.problems.append((at + pointer(keyword), "leads out of the schema, and nothing is fetched"))
+            self.problems.append(
+                (at + pointer(keyword), "points outside the schema; external references are never fetched")
+            )
             return
         where = unquote(reference[1:])
         if where and not where.startswith("/"):
@@ -206,7 +208,7 @@ class _Reader:
             self.nodes[at].in_place.append(where)
             self._pending.append((where, target))
         else:
-            self.problems.append((at + pointer(keyword), "leads nowhere: the schema has no such part"))
+            self.problems.append((at + pointer(keyword), "points nowhere: the schema has no such part"))
 
 
 def _members(shape: str, value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:

@@ -84,10 +84,10 @@ def examine(text: str) -> tuple[list[FieldError], Bounds]:
     if is_deeper(schema, MAX_SCHEMA_DEPTH):
         return [FieldError(_FIELD, f"is nested deeper than {MAX_SCHEMA_DEPTH} levels")], UNBOUNDED
     if _has_infinity(schema):
-        return [FieldError(_FIELD, "holds a number beyond every range")], UNBOUNDED
+        return [FieldError(_FIELD, "contains a number too large for a double")], UNBOUNDED
     bounds = find_bounds(schema)
     dialects = [
-        FieldError(f"{_FIELD}{at}/$schema", f"only {DIALECT} is understood")
+        FieldError(f"{_FIELD}{at}/$schema", f"only {DIALECT} is supported")
         for at, dialect in bounds.dialects
         if not isinstance(dialect, str) or dialect.rstrip("#") != DIALECT
     ]
@@ -102,7 +102,7 @@ def compile_schema(schema: Schema) -> Validator:
 
 
 def _refuse(uri: str) -> Any:
-    raise ValueError(f"{uri} is not part of the schema, and nothing is fetched")
+    raise ValueError(f"{uri} is not part of the schema; external references are never fetched")
 
 
 def try_compile(schema: Schema) -> Validator | list[FieldError]:
@@ -128,7 +128,7 @@ def violations(validator: Validator, bounds: Bounds, payload: bytes) -> list[Fie
     """What is wrong with a payload, by pointers into it, MAX_ERRORS at most."""
     value = payload_value(payload)
     if may_hold_huge(payload) and _has_infinity(value):
-        return [FieldError("", "holds a number beyond the range of a double, which no schema can judge")]
+        return [FieldError("", "contains a number too large for a double, which no schema can check")]
     if validator.is_valid(value):
         return []
     return name_violations(validator, value, all_of_them=bounds.units(payload) <= ALL_ERRORS_UNITS)
