@@ -15,7 +15,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from app.domain.places import Places, level, reserve
-from app.engine.calls import Calls, Held
+from app.engine.held import Held
+from app.engine.holdings import Holdings
 from app.engine.lanes import Lane, LaneKey, Lanes, LimitKey
 from app.runtime.core import Core, Slot
 from app.store import queues, tasks
@@ -45,11 +46,11 @@ MAX_SHORT = 1000
 
 
 class Dispatcher:
-    """`tick` is a loop of the engine; the calls it starts live in `calls`."""
+    """`tick` is a loop of the engine; what it starts is in `holdings`."""
 
-    def __init__(self, core: Core, calls: Calls, *, capacity: int, lease_seconds: float) -> None:
+    def __init__(self, core: Core, holdings: Holdings, *, capacity: int, lease_seconds: float) -> None:
         self._core = core
-        self._calls = calls
+        self._holdings = holdings
         self._lease_seconds = lease_seconds
         self._places = Places(capacity)
         self._lanes = Lanes()
@@ -207,7 +208,7 @@ class Dispatcher:
         try:
             claim = await self._core.claiming.claim(*lane.key, want, self._lease_seconds, pull=False)
             if claim.tasks:
-                await self._calls.start(lane.key, claim, sent)
+                await self._holdings.start(lane.key, claim, sent)
                 got = len(claim.tasks)
             full_at = self._heed(lane, claim)
         except Exception:

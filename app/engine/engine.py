@@ -7,8 +7,9 @@ from collections.abc import Coroutine
 from typing import Any
 
 from app.engine.announcer import Announcer, Ear
-from app.engine.calls import Calls, Held
 from app.engine.dispatcher import Dispatcher
+from app.engine.held import Held
+from app.engine.holdings import Holdings
 from app.engine.housekeeping import Housekeeping
 from app.engine.janitor import Janitor
 from app.engine.loop import Loop, log_death
@@ -50,8 +51,8 @@ class Engine:
         self._core = core
         self._dispatching = dispatching
         self._announcer = Announcer(core.db, core.replica.id)
-        self._calls = Calls(core, lease_seconds=lease_seconds, ended=self._call_ended)
-        self._dispatcher = Dispatcher(core, self._calls, capacity=capacity, lease_seconds=lease_seconds)
+        self._holdings = Holdings(core, lease_seconds=lease_seconds, ended=self._call_ended)
+        self._dispatcher = Dispatcher(core, self._holdings, capacity=capacity, lease_seconds=lease_seconds)
         janitor = Janitor(core)
         self._ear = Ear(core.db, core.replica.id, self._heard, self._missed_hints)
         self._pulse = Pulse(core, self._announcer, self._ear, self._load, roles=roles, version=version)
@@ -61,7 +62,7 @@ class Engine:
         self._snapshot = Loop("snapshot", self._pulse.snapshot)
         self._dispatch = Loop("dispatcher", self._dispatcher.tick)
         self._reap = Loop("reaper", janitor.reap)
-        self._renew = Loop("renewer", self._calls.renew)
+        self._renew = Loop("renewer", self._holdings.renew)
         self._promote = Loop("promoter", janitor.promote)
         self._expire = Loop("expirer", janitor.expire)
         self._fold = Loop("folder", janitor.fold)
@@ -129,7 +130,7 @@ class Engine:
 
     @property
     def in_flight(self) -> int:
-        return self._calls.count
+        return self._holdings.count
 
     def why_not_live(self) -> str | None:
         """A loop that has ended by itself."""
@@ -151,7 +152,7 @@ class Engine:
     async def stop(self, grace_seconds: float, hurried: asyncio.Event) -> None:
         """Drain, and give up on a database that is away: what is not settled then is left to the reap of another replica."""
         self.begin_drain()
-        began, in_flight = time.monotonic(), self._calls.count
+        began, in_flight = time.monotonic(), self._holdings.count
         events.emit(log, events.DRAIN_STARTED, in_flight=in_flight, grace_seconds=grace_seconds)
         winding = asyncio.create_task(self._wind_down(grace_seconds, hurried))
         hurry = asyncio.create_task(hurried.wait())
@@ -160,7 +161,7 @@ class Engine:
         if hurry.done():
             await asyncio.wait((winding,), timeout=HURRIED_FLUSH_SECONDS)
         hurry.cancel()
-        abandoned = self._calls.count
+        abandoned = self._holdings.count
         winding.cancel()
         cut = 0
         with contextlib.suppress(asyncio.CancelledError, Unavailable):
@@ -183,7 +184,7 @@ class Engine:
         """Stop claiming, wait for the calls in flight up to the grace, flush outcomes, give back the rest; how many that was."""
         await self._dispatcher.stop()
         await self._core.desk.drained()
-        cut = await self._calls.drain(grace_seconds, hurried)
+        cut = await self._holdings.drain(grace_seconds, hurried)
         await self._core.settling.drained()
         if self._dispatching:
             self._housekeeping.stop()
@@ -197,7 +198,7 @@ class Engine:
     def _load(self) -> Load:
         if not self._dispatching:
             return Load()
-        return Load(self._dispatcher.capacity, self._calls.count, *self._dispatcher.short())
+        return Load(self._dispatcher.capacity, self._holdings.count, *self._dispatcher.short())
 
     # hints, from here and from others
 
@@ -233,7 +234,7 @@ class Engine:
 
     def _revoked(self, task_id: str, owner: str) -> None:
         if owner == self._core.replica.id:
-            self._calls.revoke(task_id)
+            self._holdings.revoke(task_id)
         else:
             self._announcer.revoked(task_id)
 
@@ -250,12 +251,12 @@ class Engine:
         if hint.stir:
             self._look_at_all()
         for task_id in hint.revoked:
-            self._calls.revoke(task_id)
+            self._holdings.revoke(task_id)
 
     def _missed_hints(self) -> None:
         """Lanes may have filled and opened, and leases may have been revoked, without a word of it arriving here."""
         self._look_at_all()
-        self._calls.doubt()
+        self._holdings.doubt()
         self._renew.wake()
 
     async def _measure_lag(self) -> float:

@@ -1,0 +1,231 @@
+"""The life of an attempt: send, decide, settle, report.
+
+Two things cut it short, and neither writes an outcome: its lease was revoked (the task was cancelled), or lost (a renewal was
+refused, or did not come through before this replica's own clock says the lease is over). Whatever the handler still does, the
+next holder's token is the only one that can settle.
+"""
+
+import asyncio
+import random
+import time
+from types import TracebackType
+
+from app.delivery.kinds import Call
+from app.domain.answers import Answer, NoAnswer
+from app.domain.errors import Refusal
+from app.domain.followups import split_page
+from app.domain.handlers import SECRETS_LOST
+from app.domain.outcomes import RetryPolicy, Settlement, decide, decide_refused_followups
+from app.domain.retries import merged
+from app.engine.held import Held
+from app.runtime.core import Caller, Core
+from app.runtime.settling import RETRY_SECONDS, outcome_of
+from app.service import followups
+from app.service import handlers as handler_service
+from app.store.db import Unavailable
+from app.store.tasks import Outcome
+from app.telemetry import events
+from app.telemetry.logs import get_logger
+from app.telemetry.tracing import AttemptSpan, TraceContext
+
+OUTCOME_OF_CUT = {"revoked": "cancelled", "drained": "failed"}
+"""What an attempt ended as, by what cut it short; else its lease was lost."""
+
+log = get_logger(__name__)
+
+
+class _Record:
+    """Counts an attempt from its start to its end, whichever way it ends, and holds the span that goes out with the call."""
+
+    __slots__ = ("_began", "_core", "_held", "outcome", "span", "status")
+
+    def __init__(self, core: Core, held: Held) -> None:
+        task, policy = held.task, held.policy
+        now = core.clock.seconds()
+        wait = max(0.0, now - task.run_at.timestamp())
+        core.metrics.task_started(policy.tenant, policy.name, wait)
+        core.stats.started(policy.id, wait)
+        stored = None if task.traceparent is None else TraceContext.parse(task.traceparent, task.tracestate)
+        age = now - task.created_at.timestamp()
+        self.span: AttemptSpan = core.tracing.attempt(
+            policy.name, policy.tenant, task.task_id, task.number, stored, age
+        )
+        self.outcome = "lease_expired"
+        self.status: int | None = None
+        self._core, self._held, self._began = core, held, time.monotonic()
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def settled(self, settlement: Settlement, verdict: str) -> None:
+        self.outcome = settlement.outcome if verdict in ("applied", "repeat") else "stale"
+        self.status = settlement.status
+
+    def __enter__(self) -> "_Record":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            self.outcome = OUTCOME_OF_CUT.get(self._held.cut or "", self.outcome)
+        if self.outcome != "held":  # that attempt goes on, and is counted when its holder or the reap ends it
+            policy = self._held.policy
+            self._core.metrics.attempt_ended(policy.tenant, policy.name, self.outcome, self.seconds())
+        self.span.end(self.outcome, self.status)
+
+
+class Attempts:
+    def __init__(self, core: Core, *, lease_seconds: float) -> None:
+        self._core = core
+        self._lease_seconds = lease_seconds
+
+    async def run(self, held: Held) -> None:
+        """One attempt, from the claim's answer to the settled outcome. Cancelling it cuts the call."""
+        if held.too_late:
+            await self._settle(held, held.refund())
+            return
+        retry = merged(held.policy.retry, held.task.retry)
+        held.max_attempts = retry.max_attempts
+        with _Record(self._core, held) as record:
+            answer = await self._send(held, record.span)
+            seconds = record.seconds()
+            settlement = self._decide(held, answer, retry)
+            if settlement.disable_handler:
+                await self._disable_handler(held)
+            settlement, verdict = await self._write(held, settlement, answer, retry, record.span)
+            record.settled(settlement, verdict)
+            self._report(held, settlement, verdict, seconds)
+
+    async def _send(self, held: Held, span: AttemptSpan) -> Answer | NoAnswer:
+        if held.target.secrets_lost:
+            return NoAnswer("failed", SECRETS_LOST)
+        return await self._core.webhooks.deliver(self._call(held, span), self._core.clock.now())
+
+    def _decide(self, held: Held, answer: Answer | NoAnswer, retry: RetryPolicy) -> Settlement:
+        return decide(
+            answer,
+            attempt=held.task.attempt,
+            max_attempts=retry.max_attempts,
+            policy=retry,
+            fatal_statuses=held.target.fatal_statuses,
+            now=self._core.clock.now(),
+            jitter=random.random(),
+        )
+
+    async def _disable_handler(self, held: Held) -> None:
+        """In a transaction of its own, before the settle: nothing is claimed for the handler from here on."""
+        tenant, handler = held.policy.tenant, held.target.id
+        await handler_service.disable_gone(self._core, tenant, handler, "the handler answered 410 Gone")
+
+    async def _write(
+        self, held: Held, settlement: Settlement, answer: Answer | NoAnswer, retry: RetryPolicy, span: AttemptSpan
+    ) -> tuple[Settlement, str]:
+        """Write what the answer means. Follow-up work that is refused makes it mean something else."""
+        if settlement.followups and isinstance(answer, Answer):
+            held.answered = True
+            try:
+                return settlement, await self._follow(held, settlement, answer, span)
+            except Refusal as refusal:
+                settlement = self._decide_refused(held, answer, refusal, retry)
+        outcome = outcome_of(held.task.task_id, held.task.token, settlement, answer, span.trace_id)
+        return settlement, await self._settle(held, outcome)
+
+    def _decide_refused(self, held: Held, answer: Answer, refusal: Refusal, retry: RetryPolicy) -> Settlement:
+        code, error = followups.fault(refusal)
+        return decide_refused_followups(
+            answer,
+            error,
+            code=code,
+            attempt=held.task.attempt,
+            max_attempts=retry.max_attempts,
+            policy=retry,
+            now=self._core.clock.now(),
+            jitter=random.random(),
+        )
+
+    async def _settle(self, held: Held, outcome: Outcome) -> str:
+        held.answered = True
+        return await self._core.settling.submit(outcome)
+
+    async def _follow(self, held: Held, settlement: Settlement, answer: Answer, span: AttemptSpan) -> str:
+        """Raises Refusal when nothing of it was written, or, with the database away for a lease's time, nothing is known.
+
+        As any other outcome it is written again while the database is away: what had been committed answers `repeat`.
+        """
+        core, task, policy = self._core, held.task, held.policy
+        page = split_page(answer.body, core.max_payload_bytes)
+        outcome = outcome_of(task.task_id, task.token, settlement, answer, span.trace_id)
+        caller = Caller(policy.tenant_id, policy.tenant, "use")
+        given_up = time.monotonic() + self._lease_seconds
+        while True:
+            try:
+                return await followups.settle(core, caller, outcome, page, held.lane, span.context)
+            except Unavailable:
+                if time.monotonic() > given_up:
+                    raise
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _report(self, held: Held, settlement: Settlement, verdict: str, seconds: float) -> None:
+        """Wake whoever waits for what has happened, count it, and log what an operator looks for."""
+        core = self._core
+        if verdict in ("stale", "unknown"):
+            core.metrics.leases_lost()
+            events.emit(
+                log,
+                events.ATTEMPT_STALE,
+                outcome=settlement.outcome,
+                status=settlement.status,
+                **held.log_fields(),
+            )
+        elif settlement.kind == "hold":
+            core.signals.lease_ends(core.clock.seconds() + settlement.delay_seconds)
+        elif settlement.kind in ("succeeded", "dead"):
+            core.stats.ended(held.policy.id, settlement.kind, seconds)
+            if held.task.batch_id is not None:
+                core.signals.batch_moved()
+            if settlement.kind == "dead":
+                events.emit(log, events.TASK_DEAD, reason=settlement.reason, **_failure(held, settlement))
+        else:
+            core.signals.due_at(core.clock.seconds() + settlement.delay_seconds)
+            if settlement.delay_seconds <= 0 and settlement.kind == "retry":
+                core.signals.lane_ready(*held.lane)
+            delay = round(settlement.delay_seconds, 3)
+            events.emit(log, events.ATTEMPT_FAILED, retry_in_seconds=delay, **_failure(held, settlement))
+
+    def _call(self, held: Held, span: AttemptSpan) -> Call:
+        core, task, target = self._core, held.task, held.target
+        now = core.clock.now()
+        rotated = target.previous_until is not None and now >= target.previous_until
+        return Call(
+            tenant=held.policy.tenant,
+            url=target.url,
+            task_id=task.task_id,
+            queue=held.policy.name,
+            attempt=task.attempt,
+            max_attempts=held.max_attempts,
+            lease_token=task.token,
+            task_url=f"{core.public_url}/tasks/{task.task_id}",
+            timeout_seconds=held.timeout_seconds,
+            payload=task.payload,
+            secrets=target.secrets[:1] if rotated else target.secrets,
+            type=task.type,
+            traceparent=span.context.traceparent if span.context else None,
+            tracestate=span.context.tracestate if span.context else None,
+            correlation_id=task.correlation_id,
+            cursor=task.cursor,
+            batch=task.batch_id,
+            schedule=task.schedule,
+            scheduled_for=task.scheduled_for,
+            schedule_timezone=task.schedule_timezone,
+            task_headers=task.headers,
+            handler_headers=target.headers,
+        )
+
+
+def _failure(held: Held, settlement: Settlement) -> dict[str, object]:
+    return {
+        "handler": held.target.name,
+        "outcome": settlement.outcome,
+        "status": settlement.status,
+        "error": settlement.error,
+        **held.log_fields(),
+    }

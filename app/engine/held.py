@@ -1,0 +1,98 @@
+"""A lease that this replica holds for a call of its own."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from app.runtime.core import Slot
+from app.store.handlers import Target
+from app.store.queues import Policy
+from app.store.tasks import Claimed, Outcome
+
+TIMEOUT_MARGIN_SECONDS = 5.0
+"""What a lease has beyond the timeout of its call, for settling; the claim grants it."""
+MIN_LEASE_SECONDS = 5.0
+SEND_SLACK = 0.2
+"""The part of a lease that may be gone before the call is sent."""
+
+LaneKey = tuple[int, int]
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A lease this replica holds. Instants are monotonic seconds."""
+
+    task: Claimed
+    lane: LaneKey
+    policy: Policy
+    target: Target
+    lease_seconds: float
+    """What the claim granted."""
+    lease_until: float
+    """Counted from before the statement that granted or renewed it was sent."""
+    renewed: float
+    runner: asyncio.Task[None] | None = None
+    cut: str | None = None
+    """Why the call was cut: revoked, lost or drained."""
+    max_attempts: int = 0
+    """Set when the call is sent; 0 before."""
+    answered: bool = False
+    """The outcome is on its way to the database."""
+
+    @property
+    def slot(self) -> Slot | None:
+        """None where nothing limits it."""
+        limited = self.policy.limited or self.target.limited
+        return Slot(self.policy.tenant_id, self.target.id, self.policy.id) if limited else None
+
+    @property
+    def timeout_seconds(self) -> float:
+        return timeout_of(self.task, self.policy, self.target)
+
+    @property
+    def too_late(self) -> bool:
+        """So much of the lease is gone that a call sent now might outlive it."""
+        return self.lease_until - time.monotonic() < self.lease_seconds * (1 - SEND_SLACK)
+
+    def refund(self) -> Outcome:
+        """It was never sent: ready again, and the attempt does not count."""
+        return refund(self.task)
+
+    def abandoned(self) -> Outcome:
+        """It was sent, and a drain cut it: the handler may have done its work, so the attempt counts."""
+        last = self.task.attempt >= self.max_attempts
+        return Outcome(
+            self.task.task_id,
+            self.task.token,
+            kind="dead" if last else "retry",
+            outcome="failed",
+            reason="attempts_exhausted" if last else None,
+            message="the replica was stopped before the handler had answered",
+        )
+
+    def log_fields(self) -> dict[str, Any]:
+        """What every log line about an attempt carries."""
+        trace = self.task.traceparent
+        return {
+            "tenant": self.policy.tenant,
+            "queue": self.policy.name,
+            "task": self.task.task_id,
+            "attempt": self.task.attempt,
+            "trace_id": trace[3:35] if trace else None,
+            "correlation_id": self.task.correlation_id,
+        }
+
+
+def timeout_of(task: Claimed, policy: Policy, target: Target) -> float:
+    """How long a call may take, in seconds: the task's own timeout, else the queue's, else the handler's."""
+    return task.timeout_seconds or policy.timeout_seconds or target.timeout_seconds
+
+
+def granted_seconds(longest: float, timeout_seconds: float) -> float:
+    """How long a claim leases a task: as long as its call may take and a margin, within the replica's longest lease."""
+    return max(MIN_LEASE_SECONDS, min(longest, timeout_seconds + TIMEOUT_MARGIN_SECONDS))
+
+
+def refund(task: Claimed) -> Outcome:
+    return Outcome(task.task_id, task.token, "refund", "released")
