@@ -1,8 +1,9 @@
 """Where a page lists all there is of something, the list is what the code has: nothing is missing, and nothing is gone."""
 
 import ast
+import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from app.domain.tasks import Outcome, Reason, State, WaitingFor
 from app.store.addresses import DROPPED, TAKEN
 from tests.docs.pages import ROOT
 from tests.handlers import Handler
+from tests.sluices import Replica
 
 DOCS = ROOT / "docs"
 LIFECYCLE = DOCS / "concepts" / "lifecycle.md"
@@ -109,24 +111,19 @@ def test_the_causes_of_runs_are_all_named() -> None:
     assert set(re.findall(r"`(\w+)`", sentence)) == set(get_args(Cause))
 
 
-def calls(name: str, folder: str) -> Iterator[ast.Call]:
-    for path in (ROOT / "app" / folder).glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == name:
-                yield node
-
-
-def test_the_loops_are_all_named() -> None:
-    loops = {ast.literal_eval(call.args[0]) for call in calls("Loop", "engine")}
-    tasks = {
-        ast.literal_eval(word.value)
-        for call in calls("create_task", "engine")
-        for word in call.keywords
-        if word.arg == "name" and isinstance(word.value, ast.Constant)
-    }
-    assert len(loops) > 10 and tasks
-    named = plain(ARCHITECTURE, "| loop of an engine |") | plain(ARCHITECTURE, "| loop of every replica |")
-    assert named == loops | tasks
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("role", "heads"),
+    [("api", ["every replica"]), ("all", ["every replica", "an engine"])],
+)
+async def test_the_loops_of_a_replica_are_all_named(
+    start_replica: Callable[..., Awaitable[Replica]], role: str, heads: list[str]
+) -> None:
+    """A loop is an asyncio task with a name: its own, or `loop NAME`."""
+    await start_replica(role=role)
+    names = {task.get_name().removeprefix("loop ") for task in asyncio.all_tasks()}
+    running = {name for name in names if not re.match(r"Task-\d|server$", name)}
+    assert running == set().union(*(plain(ARCHITECTURE, f"| loop of {head} |") for head in heads))
 
 
 def test_the_alarms_are_all_named() -> None:
