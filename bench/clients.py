@@ -188,7 +188,7 @@ def main() -> None:
         print(json.dumps(result))
         return
     print(f"{'client':<24}{'POSTs/s':>10}{'thin is':>12}")
-    for name, row in result["clients"].items():  # type: ignore[attr-defined]
+    for name, row in result["clients"].items():
         print(f"{name:<24}{row['posts_per_second']:>10,}{row['thin_is_times']:>10.2f} x")
 
 

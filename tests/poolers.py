@@ -58,7 +58,7 @@ async def pgbouncer(url: str, mode: str, **settings: str) -> AsyncIterator[str]:
         return False
 
     try:
-        await poll(answers)  # type: ignore[arg-type]
+        await poll(answers)
         yield pooled
     finally:
         process.kill()

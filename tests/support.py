@@ -7,16 +7,24 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 from app.embedded.postgres import binaries
 
 T = TypeVar("T")
 
 
+@overload
 async def poll(
-    condition: Callable[[], T | Awaitable[T]], timeout_seconds: float = 10.0, *, every_seconds: float = 0.01
-) -> T:
+    condition: Callable[[], Awaitable[T | None]], timeout_seconds: float = ..., *, every_seconds: float = ...
+) -> T: ...
+
+
+@overload
+async def poll(condition: Callable[[], T | None], timeout_seconds: float = ..., *, every_seconds: float = ...) -> T: ...
+
+
+async def poll(condition: Callable[[], Any], timeout_seconds: float = 10.0, *, every_seconds: float = 0.01) -> Any:
     """Ask until the answer is true and return it; fail with the last answer when the deadline has passed."""
     deadline = time.monotonic() + timeout_seconds
     while True:

@@ -98,12 +98,13 @@ async def _pull(api: Api) -> None:
             done.append(task["payload"])
         return "all" in done
 
-    await poll(all_done)  # type: ignore[arg-type]
+    await poll(all_done)
 
 
 async def _say(api: Api, leased: dict[str, Any], verb: str, body: dict[str, Any] | None = None) -> Any:
+    given: dict[str, Any] = {} if body is None else {"json": body}
     headers = {"sluice-lease-token": leased["lease_token"]}
-    return await api.post(f"/tasks/{leased['id']}/{verb}", headers=headers, **({} if body is None else {"json": body}))
+    return await api.post(f"/tasks/{leased['id']}/{verb}", headers=headers, **given)
 
 
 async def _batches(api: Api, name: str) -> None:
@@ -116,7 +117,7 @@ async def _batches(api: Api, name: str) -> None:
     async def completed() -> bool:
         return good(await api.get(f"/batches/{made['id']}"))["completed_at"] is not None
 
-    await poll(completed)  # type: ignore[arg-type]
+    await poll(completed)
     waiting = {"queue": after, "tasks": [{"payload": n, "delay_seconds": 600} for n in range(3)]}
     cancelled = good(await api.post("/batches", json=waiting), 201)
     good(await api.post(f"/batches/{cancelled['id']}/cancel"))
@@ -124,7 +125,7 @@ async def _batches(api: Api, name: str) -> None:
     async def swept() -> bool:
         return bool(good(await api.get(f"/batches/{cancelled['id']}"))["counts"]["cancelled"] == 3)
 
-    await poll(swept)  # type: ignore[arg-type]
+    await poll(swept)
     good(await api.post(f"/batches/{cancelled['id']}/retry"))
 
 
@@ -143,7 +144,7 @@ async def _schedules(api: Api, name: str) -> None:
         rows = good(await api.get(f"/schedules/{schedule}/history"))["items"]
         return len(rows) >= 3 and all(row["outcome"] == "ran_ok" for row in rows if row["task_id"])
 
-    await poll(ran, 20)  # type: ignore[arg-type]
+    await poll(ran, 20)
     often = fresh("s")
     good(await api.put(f"/schedules/{often}", json={"queue": queue, "payload": 2, "every_seconds": 1}), 201)
 
@@ -151,7 +152,7 @@ async def _schedules(api: Api, name: str) -> None:
         rows = good(await api.get(f"/schedules/{often}/history", params={"outcome": "ran_ok"}))["items"]
         return any(row["cause"] == "cron" for row in rows)
 
-    await poll(fired)  # type: ignore[arg-type]
+    await poll(fired)
     for verb in ("pause", "resume", "pause"):
         good(await api.post(f"/schedules/{often}/{verb}"))
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import msgspec
@@ -64,7 +64,7 @@ def services(monkeypatch: pytest.MonkeyPatch) -> Services:
         "limits.put": TenantLimits(7, 9),
         "tasks.enqueue": created(),
         "tasks.get": Item(),
-        "tasks.list_page": TaskPage([Item()], TASK_ID),
+        "tasks.list_page": TaskPage([cast(Any, Item())], TASK_ID),
         "tasks.attempts": ([Item(number=7)], True),
         "tasks.cancel": Item(),
         "tasks.retry": Item(),

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+from typing import Any
 
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -125,7 +126,7 @@ async def test_the_clock_of_a_body_starts_again_when_it_is_read_on() -> None:
         assert first["more_body"]
         await echo(scope, receive, send)
 
-    limits = {"body_seconds": 1.0, "least_bytes_per_second": 1e9}
+    limits: dict[str, Any] = {"body_seconds": 1.0, "least_bytes_per_second": 1e9}
     async with serving(app, **limits) as (_, port), connected(port) as client:
         client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 300000\r\n\r\n" + b"x" * 299_999)
         await client.writer.drain()
@@ -300,7 +301,7 @@ async def test_a_body_may_take_long_at_a_rate_and_no_longer_below_it() -> None:
             client.send(b"x" * bytes_each)
             await asyncio.sleep(0.05)
 
-    limits = {"body_seconds": 0.2, "least_bytes_per_second": 50}
+    limits: dict[str, Any] = {"body_seconds": 0.2, "least_bytes_per_second": 50}
     async with serving(echo, **limits) as (_, port), connected(port) as slow, connected(port) as slower:
         trickling = [asyncio.create_task(trickle(client, each)) for client, each in ((slow, 5), (slower, 1))]
         assert await slower.problem() == (408, "request_timeout")

@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,12 @@ async def work(replica: Replica) -> AsyncIterator[Start]:
     for process in started:
         if process.returncode is None:
             process.signal(signal.SIGTERM)
-            await poll(lambda found=process: found.returncode is not None or "stopping" in found.output, 20)
+            await poll(partial(_stops, process), 20)
         await end(process)
+
+
+def _stops(process: SluiceProcess) -> bool:
+    return process.returncode is not None or "stopping" in process.output
 
 
 class Gate:

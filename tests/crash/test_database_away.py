@@ -67,7 +67,7 @@ async def test_a_replica_hears_the_hints_of_others_again_after_an_outage(
         async def so_many() -> bool:
             return int(await replica.sluice.core.db.fetchval(listening)) == wanted
 
-        await poll(so_many)  # type: ignore[arg-type]
+        await poll(so_many)
 
     await listeners(2)
     proxy.cut()
@@ -96,5 +96,5 @@ async def test_a_connection_that_heard_of_its_end_is_a_database_that_is_away_unt
     async def back() -> bool:
         return (await api.get(f"/tasks/{task['id']}")).status_code == 200
 
-    await poll(back)  # type: ignore[arg-type]
+    await poll(back)
     await api.enqueue(queue)

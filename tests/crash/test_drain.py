@@ -32,7 +32,7 @@ async def draining(api: Api) -> None:
     async def not_ready() -> bool:
         return (await api.get("/health/ready")).status_code == 503
 
-    await poll(not_ready)  # type: ignore[arg-type]
+    await poll(not_ready)
 
 
 async def test_a_drain_lets_calls_under_way_end_and_starts_no_others(

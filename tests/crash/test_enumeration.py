@@ -93,7 +93,7 @@ async def kill_holder(
                 return place + 1
         return None
 
-    place = await poll(holder, SECONDS)  # type: ignore[arg-type]
+    place = await poll(holder, SECONDS)
     assert place is not None
     if place < 0:
         return False
@@ -128,7 +128,7 @@ async def test_an_enumeration_whose_replicas_are_killed_ends_with_each_unit_exac
     async def all_ended() -> bool:
         return bool(listing.sums) and not await rows.fetchval("select count(*) from sluice.tasks")
 
-    await poll(all_ended, SECONDS, every_seconds=0.1)  # type: ignore[arg-type]
+    await poll(all_ended, SECONDS, every_seconds=0.1)
     seconds = time.monotonic() - began
     attempts = await rows.fetchval("select sum(claims) from sluice.task_history")
     print(  # the figures of results.md

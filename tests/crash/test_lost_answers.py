@@ -59,7 +59,7 @@ async def test_an_enqueue_whose_answer_was_lost_does_not_run_again_when_it_has_e
         replica.sluice.core.signals.stir()
         return await count(replica, "select count(*) from sluice.task_history") == 1
 
-    await poll(ended_at_the_other_replica)  # type: ignore[arg-type]
+    await poll(ended_at_the_other_replica)
     assert not enqueuing.done(), "it had ended before the group was run again"
     task = await enqueuing
     assert proxy.lost == 1
@@ -154,7 +154,7 @@ async def test_while_connections_die_at_random_no_task_is_lost_or_there_twice(
     async def all_ended() -> bool:
         return await count(replica, "select count(*) from sluice.tasks") == 0
 
-    await poll(all_ended, 40)  # type: ignore[arg-type]
+    await poll(all_ended, 40)
     payloads = "select convert_from(payload, 'UTF8')::integer, state from sluice.task_history order by 1"
     stored = [tuple(row) for row in await replica.sluice.core.db.fetch(payloads)]
     there = [number for number, _ in stored]

@@ -84,7 +84,7 @@ async def lost_under_kills(postgres: EmbeddedPostgres, replica: Replica, kills: 
         except db.Unavailable:
             return None
 
-    [stored] = await poll(stored_now, 30)  # type: ignore[arg-type,var-annotated]
+    [stored] = await poll(stored_now, 30)
     assert len(set(acknowledged)) == len(acknowledged) > kills * between
     return set(acknowledged).difference(stored)
 
@@ -135,7 +135,7 @@ async def test_a_killed_postgres_comes_back_to_outcomes_that_waited_and_to_new_t
         assert answer.status_code in (200, 503), answer.text
         return answer.status_code == 200
 
-    await poll(back, 30)  # type: ignore[arg-type]
+    await poll(back, 30)
     for task in tasks:
         ended = await api.ended(task["id"])
         assert (ended["state"], ended["attempt"]) == ("succeeded", 1)

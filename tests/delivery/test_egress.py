@@ -3,7 +3,6 @@
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -210,7 +209,7 @@ class Names:
         self.addresses = addresses
         self.asked: list[str] = []
 
-    async def __call__(self, host: str, port: int) -> Sequence[str]:
+    async def __call__(self, host: str, port: int) -> list[str]:
         self.asked.append(host)
         await asyncio.sleep(0)
         return list(self.addresses)

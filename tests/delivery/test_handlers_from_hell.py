@@ -5,6 +5,7 @@ import gzip
 import os
 import socket
 import time
+from typing import cast
 
 import pytest
 
@@ -323,7 +324,7 @@ async def test_a_cookie_is_not_sent_back(transport: Transport) -> None:
 async def test_an_answer_given_before_the_request_was_read_counts(transport: Transport, keep: bool) -> None:
     async def hasty(peer: Peer) -> None:
         await peer.read_head()
-        peer.writer.transport.pause_reading()
+        cast(asyncio.Transport, peer.writer.transport).pause_reading()
         await peer.send(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")
         if keep:
             await may_end.wait()

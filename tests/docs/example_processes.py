@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.docs.pages import ROOT
 from tests.docs.shell import in_shell
@@ -27,19 +28,19 @@ async def example(script: str, **variables: str) -> AsyncIterator[str]:
         await asyncio.wait_for(process.communicate(), 30)
 
 
-async def run_example(script: str, *arguments: str, **variables: str) -> None:
+async def run_example(script: str, *arguments: str, **variables: Any) -> None:
     """Run examples/SCRIPT to its end, which must be a good one."""
     process = await _start(script, *arguments, **variables)
     assert await asyncio.wait_for(process.wait(), 60) == 0
 
 
 async def _start(
-    script: str, *arguments: str, stdout: int | None = None, **variables: str
+    script: str, *arguments: str, stdout: int | None = None, **variables: Any
 ) -> asyncio.subprocess.Process:
     path = ROOT / "examples" / script
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "no_proxy": "*", **variables}
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, path, *arguments), cwd=path.parent, env=environment, stdout=stdout
+        *(sys.executable, str(path), *arguments), cwd=path.parent, env=environment, stdout=stdout
     )
 
 

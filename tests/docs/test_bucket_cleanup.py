@@ -112,7 +112,7 @@ async def ended_run(api: Api) -> dict[str, Any]:
         [row] = await api.pages("/schedules/bucket-cleanup/history")
         return row if row["completed_at"] else None
 
-    return await poll(there, 60, every_seconds=0.05)  # type: ignore[return-value]
+    return await poll(there, 60, every_seconds=0.05)
 
 
 async def deliver(url: str, payload: dict[str, Any], queue: str = "bucket-prefixes") -> httpx2.Response:

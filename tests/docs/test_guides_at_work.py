@@ -91,7 +91,7 @@ async def poll_until(api: Api, task_id: str, state: str) -> dict[str, Any]:
         task = await api.task(task_id)
         return task if task["state"] == state else None
 
-    return await poll(there, 60, every_seconds=0.1)  # type: ignore[return-value]
+    return await poll(there, 60, every_seconds=0.1)
 
 
 async def test_the_worker_gives_up_on_what_no_waiting_mends(api: Api, tmp_path: Path) -> None:

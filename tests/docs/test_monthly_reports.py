@@ -108,7 +108,7 @@ async def ended_run(api: Api) -> dict[str, Any]:
         [row] = await api.pages("/schedules/reporting-monthly/history")
         return row if row["completed_at"] else None
 
-    return await poll(there, 60, every_seconds=0.05)  # type: ignore[return-value]
+    return await poll(there, 60, every_seconds=0.05)
 
 
 async def summaries(api: Api) -> list[dict[str, Any]]:

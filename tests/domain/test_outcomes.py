@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -39,7 +40,7 @@ def decided(
     )
 
 
-def answer(status: int, body: bytes = b"", truncated: bool = False, **headers: str) -> Answer:
+def answer(status: int, body: bytes = b"", truncated: bool = False, **headers: Any) -> Answer:
     return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, body, truncated)
 
 
@@ -64,7 +65,7 @@ def answer(status: int, body: bytes = b"", truncated: bool = False, **headers: s
     ],
 )
 def test_each_answer_has_one_meaning(
-    status: int, headers: dict[str, str], fatal: tuple[int, ...], kind: str, reason: str | None
+    status: int, headers: dict[str, Any], fatal: tuple[int, ...], kind: str, reason: str | None
 ) -> None:
     settled = decided(answer(status, **headers), fatal=frozenset(fatal))
     assert (settled.kind, settled.reason) == (kind, reason)
@@ -144,7 +145,7 @@ def test_retry_after_lengthens_the_backoff_up_to_its_cap_and_never_shortens_it()
     assert decided(answer(429, retry_after="9" * 400)).delay_seconds == 100
 
 
-def followups(body: bytes = b"{}", *, status: int = 200, truncated: bool = False, **headers: str) -> Answer:
+def followups(body: bytes = b"{}", *, status: int = 200, truncated: bool = False, **headers: Any) -> Answer:
     return answer(status, body, truncated, content_type=f"{MEDIA_TYPE}; charset=utf-8", **headers)
 
 

@@ -124,15 +124,13 @@ def test_payloads_stay_the_bytes_of_their_spans() -> None:
 
 def test_every_field_counts_in_the_etag() -> None:
     definition = parsed(**EVERYTHING)
-    others = [
-        replace(definition, **{name: value})
-        for name, value in {
-            "queue": "other", "payload": b'{"a":[1]}', "cron": "31 2 1 * *", "timezone": "UTC", "type": None,
-            "headers": {}, "tags": (), "priority": 0, "retry": None, "timeout_seconds": None, "handler": None,
-            "dst": "once", "overlap": "skip", "catch_up": CatchUp(), "jitter_seconds": 0.0, "start_at": None,
-            "end_at": None, "max_runs": None, "pause_after_failures": None, "on_complete": None,
-        }.items()
-    ]  # fmt: skip
+    changed: dict[str, Any] = {
+        "queue": "other", "payload": b'{"a":[1]}', "cron": "31 2 1 * *", "timezone": "UTC", "type": None,
+        "headers": {}, "tags": (), "priority": 0, "retry": None, "timeout_seconds": None, "handler": None,
+        "dst": "once", "overlap": "skip", "catch_up": CatchUp(), "jitter_seconds": 0.0, "start_at": None,
+        "end_at": None, "max_runs": None, "pause_after_failures": None, "on_complete": None,
+    }  # fmt: skip
+    others = [replace(definition, **{name: value}) for name, value in changed.items()]
     assert len({schedule_etag(one) for one in [definition, *others]}) == len(others) + 1
 
 

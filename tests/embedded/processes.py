@@ -65,6 +65,10 @@ def alive(pid: int) -> bool:
     return state not in ("Z", "X")
 
 
+def dead(pid: int) -> bool:
+    return not alive(pid)
+
+
 def children_of(pid: int) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():

@@ -6,6 +6,7 @@ import pwd
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from app.embedded.binaries import reachable_binaries
 from app.embedded.directory import EmbeddedError, User
 from app.embedded.postgres import EmbeddedPostgres
-from tests.embedded.processes import ROOT, alive, children_of, start_owner
+from tests.embedded.processes import ROOT, children_of, dead, start_owner
 from tests.support import pg_bin, poll
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(os.geteuid() != 0, reason="these concern what root does")]
@@ -98,7 +99,7 @@ async def test_without_root_it_runs_as_the_caller_and_dies_with_it(public: Path)
         assert owner.error == ""
         assert Path(f"/proc/{owner.pid}").stat().st_uid == nobody().uid
         owner.process.kill()
-        await poll(lambda pid=owner.pid: not alive(pid))
+        await poll(partial(dead, owner.pid))
         owner.end()
     stranger = start_owner(
         data,

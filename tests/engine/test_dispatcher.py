@@ -184,5 +184,7 @@ async def test_a_limit_that_many_lanes_wait_for_costs_no_claim_for_each_of_them(
         await fill(api, queue, 2)
     await handler.received(120, 30)
     metrics = (await api.get("/metrics")).text
-    claims = int(re.search(r'sluice_group_size_count\{statement="claim"\} (\d+)', metrics)[1])
+    found = re.search(r'sluice_group_size_count\{statement="claim"\} (\d+)', metrics)
+    assert found is not None
+    claims = int(found[1])
     assert claims < 500, "each lane met the limit once, and then each call let one out"

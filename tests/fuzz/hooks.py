@@ -8,7 +8,7 @@ import os
 import re
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import schemathesis
 from schemathesis import Case, HookContext
@@ -51,7 +51,7 @@ def map_headers(_context: HookContext, given: Mapping[str, Any] | None) -> Any:
 
 
 @schemathesis.hook
-def before_call(_context: HookContext, case: Case, _kwargs: dict[str, Any]) -> None:
+def before_call(_context: HookContext, case: Case[Any], _kwargs: dict[str, Any]) -> None:
     """A wait that would be accepted is cut; one out of bounds is left, to be refused. Nothing known is pruned away."""
     if isinstance(case.body, dict) and case.body.get("prune") is True:
         case.body["prune"] = False
@@ -62,4 +62,4 @@ def before_call(_context: HookContext, case: Case, _kwargs: dict[str, Any]) -> N
         except (TypeError, ValueError):
             continue
         if LONGEST_WAIT_SECONDS < seconds <= 60 and not isinstance(wait, bool):
-            part["wait_seconds"] = LONGEST_WAIT_SECONDS
+            cast(dict[str, Any], part)["wait_seconds"] = LONGEST_WAIT_SECONDS

@@ -60,7 +60,7 @@ class WatchedDatabase(Database):
         connection.add_log_listener(self._listen)
 
     @classmethod
-    async def on(cls, url: str, **settings: str) -> "WatchedDatabase":
+    async def on(cls, url: str, **settings: Any) -> "WatchedDatabase":
         connection = await connect(url, **settings)
         await connection.execute(TELL)
         return cls(connection)

@@ -31,4 +31,4 @@ async def until_waiting(core: Core, count: int) -> None:
     async def so_many() -> bool:
         return int(await core.db.fetchval(WAITING)) >= count
 
-    await poll(so_many)  # type: ignore[arg-type]
+    await poll(so_many)

@@ -42,7 +42,7 @@ async def until_blocked(core: Core, count: int) -> None:
     async def so_many() -> bool:
         return len(await core.db.fetch(BLOCKED)) >= count
 
-    await poll(so_many)  # type: ignore[arg-type]
+    await poll(so_many)
 
 
 class Tree:
@@ -194,7 +194,7 @@ async def test_a_lease_that_runs_out_while_its_page_is_written_takes_the_page_wi
         async def over() -> bool:
             return bool(await tree.core.db.fetchval("select clock_timestamp() > $1", root.lease_expires_at))
 
-        await poll(over)  # type: ignore[arg-type]
+        await poll(over)
     assert await settling == "stale"
     for table, rows in {
         "tasks": 1,
@@ -260,7 +260,7 @@ async def test_follow_up_work_and_completion_are_one_transaction(
             async def gone() -> bool:
                 return not await connection.fetch(BLOCKED)
 
-            await poll(gone)  # type: ignore[arg-type]
+            await poll(gone)
             assert await api.pages("/tasks", queue=units) == []
             assert (await api.task(root["id"]))["state"] == "running"
             for empty in ("batches", "followup_keys", "batch_deltas", "batch_completions"):

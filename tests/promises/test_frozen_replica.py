@@ -48,7 +48,7 @@ async def test_a_replica_that_thaws_after_its_lease_cannot_touch_the_retaken_tas
     async def recorded() -> bool:
         return bool((await api.attempts(task["id"]))[1]["outcome"] == "stale")
 
-    await poll(recorded)  # type: ignore[arg-type]
+    await poll(recorded)
     held, late = await api.attempts(task["id"])
     assert (late["number"], late["status"], late["excerpt"], late["counted"]) == (1, 201, "zombie", True)
     assert (held["number"], held["outcome"], held["ended_at"]) == (2, None, None)

@@ -122,7 +122,7 @@ async def test_a_limit_is_exact_and_all_work_is_done(apis: list[Api], handler: H
     async def done() -> bool:
         return bool(good(await apis[0].get(f"/queues/{queue}/stats"))["counts"]["succeeded"] == CALLERS)
 
-    await poll(done, 30)  # type: ignore[arg-type]
+    await poll(done, 30)
     assert handler.most_open_calls == 3
     assert len(handler.requests) == CALLERS
 

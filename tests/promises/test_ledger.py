@@ -95,10 +95,10 @@ class Mayhem:
         async def holds_none() -> bool:
             return not await holds_some()
 
-        await poll(holds_some_now, 30)  # type: ignore[arg-type]
+        await poll(holds_some_now, 30)
         await doomed.kill()
         await lose_leases(db)
-        await poll(holds_none)  # type: ignore[arg-type]
+        await poll(holds_none)
 
     async def cancel_some(self) -> None:
         for task_id in self.dice.sample(self.ids[-10:], 4):
@@ -151,7 +151,7 @@ async def test_after_any_mix_every_task_ends_with_a_reason_and_every_attempt_is_
         stats = good(await api.get(f"/queues/{queue}/stats"))["counts"]
         return not stats["scheduled"] + stats["ready"] + stats["running"]
 
-    await poll(all_ended, 40, every_seconds=0.1)  # type: ignore[arg-type]
+    await poll(all_ended, 40, every_seconds=0.1)
     await handler.idle()
     await check_books(api, mayhem, queue)
 

@@ -63,7 +63,8 @@ async def lanes(core: Core, caller: Caller) -> list[int]:
 
 def limited_lanes(level: Level, lanes: list[int]) -> list[int]:
     """Those that share the limit of this level."""
-    return lanes[: {limit_queue: 1, limit_handler: 2}.get(level, 3)]
+    shared: dict[Level, int] = {limit_queue: 1, limit_handler: 2}
+    return lanes[: shared.get(level, 3)]
 
 
 NAMES = ("mail", "news", "else")
@@ -137,7 +138,7 @@ async def more_started(core: Core, since: datetime, count: int) -> None:
     async def so_many() -> bool:
         return await records.started(core.db, since) >= count
 
-    await poll(so_many)  # type: ignore[arg-type]
+    await poll(so_many)
 
 
 @LEVELS

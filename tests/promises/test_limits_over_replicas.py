@@ -144,7 +144,7 @@ async def test_a_cancelled_or_refunded_call_gives_its_slot_back_at_once(
     async def disabled() -> bool:
         return not good(await sluices[2].get(f"/handlers/{name}"))["enabled"]
 
-    await poll(disabled)  # type: ignore[arg-type]
+    await poll(disabled)
     good(await sluices[0].post(f"/handlers/{name}/enable"))
     for task_id in ids:
         assert (await sluices[0].ended(task_id))["state"] == ("cancelled" if task_id == first else "succeeded")

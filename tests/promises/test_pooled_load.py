@@ -170,7 +170,7 @@ async def compare(load: Load, api: Api, queues: tuple[str, ...], schedule: str) 
         found = [good(await api.get(f"/queues/{queue}/stats"))["counts"] for queue in queues]
         return not any(counts["ready"] + counts["running"] + counts["scheduled"] for counts in found)
 
-    await poll(at_rest, 90, every_seconds=0.2)  # type: ignore[arg-type]
+    await poll(at_rest, 90, every_seconds=0.2)
     counts = good(await api.get(f"/queues/{queues[0]}/stats"))["counts"]
     ledger = await api.pages(f"/schedules/{schedule}/history")
     fired = [row for row in ledger if row["task_id"] is not None]

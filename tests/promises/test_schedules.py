@@ -159,7 +159,7 @@ async def test_every_nominal_time_is_in_one_row_while_definitions_are_edited_and
         newest = {row["name"]: row["nominal_until"] for row in rows if not row["extra"]}
         return set(newest) == set(names) and all(newest[name] > end - SECOND for name in quiet)
 
-    await poll(all_have_gone_on)  # type: ignore[arg-type]
+    await poll(all_have_gone_on)
     rows, roots = await snapshot(db)
     assert assert_no_time_is_lost_or_doubled(rows) >= SCHEDULES // 2 * 5
     assert_one_task_a_run(rows, roots)
@@ -216,7 +216,7 @@ async def test_a_run_ends_once_and_starts_one_of_those_that_wait(start_replica: 
     async def all_ran() -> bool:
         return int(await db.fetchval("select count(*) from sluice.schedule_runs where outcome = 'ran_ok'")) == 8 * 6
 
-    await poll(all_ran, 20)  # type: ignore[arg-type]
+    await poll(all_ran, 20)
     spans = await db.fetch("select schedule_id, fired_at, completed_at from sluice.schedule_runs order by 1, 2")
     for before, after in pairwise(spans):
         if before["schedule_id"] == after["schedule_id"]:

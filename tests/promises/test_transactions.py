@@ -25,7 +25,7 @@ async def nothing_is_open(replica: Replica) -> None:
     async def no_transaction() -> bool:
         return await db.fetch(OPEN) == []
 
-    await poll(no_transaction)  # type: ignore[arg-type]
+    await poll(no_transaction)
     held = await db.fetchval("select count(*) from pg_stat_activity where state like 'idle in transaction%'")
     assert held == 0
 

@@ -470,7 +470,7 @@ class Machine(RuleBasedStateMachine):
             waiting = any(task["state"] == "ready" for task in tasks)
             return ("enabled" if enabled else "disabled") if full or not enabled or not waiting else None
 
-        return await poll(is_quiet) == "disabled"  # type: ignore[arg-type]
+        return await poll(is_quiet) == "disabled"
 
     def answered(self, task: Task) -> None:
         call = len(task.attempts) + 1
@@ -524,7 +524,7 @@ class Machine(RuleBasedStateMachine):
         async def so() -> bool:
             return bool((await self.api(0).attempts(task.id))[0]["outcome"] == outcome)
 
-        await poll(so)  # type: ignore[arg-type]
+        await poll(so)
 
     # They agree
 

@@ -122,7 +122,7 @@ async def test_what_could_not_be_flushed_is_kept(core: Core, queue_id: int, monk
         raise Unavailable("gone for a moment")
 
     with monkeypatch.context() as patch:
-        patch.setattr(counting.store, "add_minutes", away)
+        patch.setattr("app.runtime.counting.store.add_minutes", away)
         with pytest.raises(Unavailable):
             await core.stats.flush(core.db)
     await core.stats.flush(core.db)

@@ -96,7 +96,7 @@ async def test_a_slow_group_does_not_hold_up_those_behind_it() -> None:
     behind = asyncio.create_task(lane.submit(1))
     await poll(lambda: write.flying == 2)
     write.gate.set()
-    assert await asyncio.gather(slow, behind) == ["verdict 0", "verdict 1"]
+    assert list(await asyncio.gather(slow, behind)) == ["verdict 0", "verdict 1"]
     assert write.groups == [[0], [1]]
 
 

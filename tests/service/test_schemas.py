@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.domain.allowances import Allowance
 from app.domain.errors import Refusal
 from app.runtime import schema_pool, schemas
 from app.runtime.schemas import CheckBudget, SchemaChecker
@@ -129,7 +130,7 @@ async def test_a_tenant_has_so_much_processor_time_and_no_more(
     checker: SchemaChecker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schemas, "CHECK_SECONDS", 0.1)
-    monkeypatch.setattr(checker._checkers, "_allowance", schemas.Allowance(rate=0.01, burst=0.3))
+    monkeypatch.setattr(checker._checkers, "_allowance", Allowance(rate=0.01, burst=0.3))
     answers = await asyncio.gather(*(refused(checker, DOUBLING, b"1") for _ in range(5)))
     assert {answer.code for answer in answers} == {"payload_schema_mismatch", "unavailable"}
     refusal = await refused(checker, TREE, b"{}")
@@ -194,9 +195,9 @@ async def test_a_process_that_others_killed_is_no_verdict(checker: SchemaChecker
 
 
 async def test_without_a_process_nothing_is_taken(checker: SchemaChecker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema_pool.sys, "executable", "/nowhere/python")
+    monkeypatch.setattr("app.runtime.schema_pool.sys.executable", "/nowhere/python")
     assert (await refused(checker, TREE, b"{}")).code == "unavailable"
-    monkeypatch.setattr(schema_pool.sys, "executable", "/bin/false")
+    monkeypatch.setattr("app.runtime.schema_pool.sys.executable", "/bin/false")
     assert (await refused(checker, TREE, b"{}")).code == "unavailable"
 
 

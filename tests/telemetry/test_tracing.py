@@ -229,7 +229,7 @@ def test_the_enqueue_is_the_child_of_the_requests_server_span(collector: Collect
     @app.post("/queues/{name}/tasks")
     async def enqueue(name: str, request: Request) -> dict[str, str | None]:
         with tracing.enqueue(name, "acme", TraceContext.parse(request.headers.get("traceparent"))) as span:
-            return {"stored": span.context and span.context.traceparent}
+            return {"stored": None if span.context is None else span.context.traceparent}
 
     @app.get("/metrics")
     async def metrics() -> dict[str, str]:

@@ -25,4 +25,4 @@ async def settled(api: Api, task_id: str) -> dict[str, Any]:
         task = await api.task(task_id)
         return None if task["state"] == "running" or not task["started_at"] else task
 
-    return await poll(there)  # type: ignore[return-value]
+    return await poll(there)

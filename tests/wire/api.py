@@ -78,7 +78,7 @@ class Api:
             return task if {name: task[name] for name in wanted} == wanted else None
 
         try:
-            return await poll(there)  # type: ignore[return-value]
+            return await poll(there)
         except AssertionError:
             raise AssertionError(f"not {wanted}, but {await self.task(task_id)}") from None
 
@@ -87,7 +87,7 @@ class Api:
             task = await self.task(task_id)
             return None if task["state"] in UNFINISHED else task
 
-        return await poll(there)  # type: ignore[return-value]
+        return await poll(there)
 
     async def pages(self, path: str, **params: Any) -> list[dict[str, Any]]:
         """All items of a list, page by page."""

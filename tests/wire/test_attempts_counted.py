@@ -29,8 +29,9 @@ async def take(api: Api, queue: str, **fields: Any) -> dict[str, Any]:
 
 
 async def say(api: Api, leased: dict[str, Any], verb: str, body: dict[str, Any] | None = None) -> httpx2.Response:
+    given: dict[str, Any] = {} if body is None else {"json": body}
     headers = {"sluice-lease-token": leased["lease_token"]}
-    return await api.post(f"/tasks/{leased['id']}/{verb}", headers=headers, **({} if body is None else {"json": body}))
+    return await api.post(f"/tasks/{leased['id']}/{verb}", headers=headers, **given)
 
 
 def counted_in(text: str, queue: str) -> dict[str, float]:

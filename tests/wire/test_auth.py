@@ -294,7 +294,7 @@ async def test_definitions_see_and_prune_those_of_their_own_tenant_alone(
     reply = await rival.post("/definitions/apply", json=everything)
     assert not {named, queue} & {change["name"] for change in good(reply)["changes"]}
     good(await mine.get(f"/queues/{queue}"))
-    document = {"queues": {queue: {}}}
+    document: dict[str, Any] = {"queues": {queue: {}}}
     [change] = good(await rival.post("/definitions/plan", json=document))["changes"]
     assert change["action"] == "create"
     document = {"queues": {fresh("q"): {"handler": named}}}

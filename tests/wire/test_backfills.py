@@ -35,7 +35,7 @@ async def paused_for(api: Api, replica: Replica, queue: str, length: timedelta, 
     good(await api.post(f"/schedules/{name}/pause"))
     first = datetime.now(UTC).replace(second=0, microsecond=0) - length
     await set_back(replica, name, first)
-    await poll(lambda: _has_rows(api, name))  # type: ignore[arg-type, return-value]
+    await poll(lambda: _has_rows(api, name))
     return name, first
 
 
@@ -114,7 +114,7 @@ async def test_overlap_decides_which_of_a_window_start(api: Api, shared: Replica
     async def first_is_over() -> bool:
         return counted(await ledger(api, name), "outcome").get("ran_ok") == 1
 
-    await poll(first_is_over)  # type: ignore[arg-type]
+    await poll(first_is_over)
     good(await api.post(f"/schedules/{name}/resume"))
     runs = (await ended(api, name, 5))[::-1]
     assert [row["nominal_at"] for row in runs[:5]] == [text(first + n * MINUTE) for n in range(5)]

@@ -54,14 +54,14 @@ class Fan:
             sql = "select count(*) from sluice.batch_deltas where batch_id = $1"
             return int(await self.db.fetchval(sql, self.root["id"])) == 0
 
-        await poll(none_left)  # type: ignore[arg-type]
+        await poll(none_left)
         return await self.counts()
 
     async def completed(self, total: int, succeeded: int, dead: int = 0, cancelled: int = 0) -> Counts:
         async def so() -> bool:
             return (await self.counts())["completed_at"] is not None
 
-        await poll(so)  # type: ignore[arg-type]
+        await poll(so)
         found = await self.folded()
         assert list(found.values())[:4] == [total, succeeded, dead, cancelled]
         return found

@@ -42,7 +42,7 @@ async def completed(api: Api, batch: dict[str, Any]) -> dict[str, Any]:
         found = await read(api, batch)
         return found if found["completed_at"] else None
 
-    return await poll(there)  # type: ignore[return-value]
+    return await poll(there)
 
 
 async def folded(api: Api, batch: dict[str, Any], **counts: int) -> dict[str, Any]:
@@ -52,7 +52,7 @@ async def folded(api: Api, batch: dict[str, Any], **counts: int) -> dict[str, An
         found = await read(api, batch)
         return found if found["counts"] == {**NO_COUNTS, **counts} else None
 
-    return await poll(there)  # type: ignore[return-value]
+    return await poll(there)
 
 
 async def test_a_batch_is_made_with_its_tasks_and_shows_how_far_they_are(api: Api) -> None:
@@ -144,7 +144,8 @@ async def test_an_open_batch_takes_pages_and_completes_only_when_sealed(api: Api
 
 async def test_an_empty_sealed_batch_completes_at_once(api: Api) -> None:
     queue, sums = await api.queue(), await api.queue()
-    for fields in ({"tasks": []}, {}, {"tasks": [{"payload": 1, "priority": 999}]}):
+    empty: list[dict[str, Any]] = [{"tasks": []}, {}, {"tasks": [{"payload": 1, "priority": 999}]}]
+    for fields in empty:
         given = {"queue": queue, "on_complete": {"queue": sums, "payload": 0}, **fields}
         batch = good(await api.post("/batches", json=given), 201)
         assert len(await take(api, sums, max_tasks=9, wait_seconds=20)) == 1

@@ -145,12 +145,12 @@ async def test_last_error_names_what_is_wrong_with_a_document(api: Api, handler:
 @pytest.mark.parametrize("kind", ["bytes", "tasks", "depth"])
 async def test_a_page_larger_than_any_page_may_be_is_dead(api: Api, handler: Handler, kind: str) -> None:
     units = await api.queue(max_depth=2)
-    page: dict[str, Any] = {
+    pages: dict[str, dict[str, Any]] = {
         "bytes": {"result": "x" * MAX_BYTES},
         "tasks": {"tasks": [unit(units, "k")] * 10_001},
         "depth": {"tasks": [unit(units, str(n)) for n in range(3)], "next": "more"},
-    }[kind]
-    handler.answer(answer(**page))
+    }
+    handler.answer(answer(**pages[kind]))
     root = await api.enqueue(await api.queue_to(handler.url, retry=AT_ONCE))
     dead = await api.until(root["id"], "dead", reason="followup_too_large")
     assert dead["last_error"] and (dead["attempt"], dead["batch"]) == (1, None)

@@ -315,7 +315,8 @@ async def test_without_a_payload_an_example_of_its_queues_is_sent(api: Api, hand
         return str(shown["sent"]["body"])
 
     assert await sent() == '{"test": true}'
-    for schema in (True, {"type": "object"}, {"examples": []}, {"properties": {"examples": {}}}):
+    plain: list[Any] = [True, {"type": "object"}, {"examples": []}, {"properties": {"examples": {}}}]
+    for schema in plain:
         await api.queue(name, payload_schema=schema)
         assert await sent() == '{"test": true}'
     await api.queue(name, payload_schema={"examples": [{"to": "ada", "n": 1.0}, 2]})

@@ -74,7 +74,7 @@ async def test_refusals_that_are_kept_hold_no_frames() -> None:
     items = await judge_items([msgspec.Raw(b'{"bad":1}'), msgspec.Raw(b"{")], 1000)
     for item in items:
         assert isinstance(item, Refusal)
-        assert item.__traceback__ is item.__context__ is item.__cause__ is None
+        assert (item.__traceback__, item.__context__, item.__cause__) == (None, None, None)
 
 
 async def test_a_process_that_serves_leaves_out_of_the_garbage_what_it_began_with(
@@ -92,7 +92,7 @@ async def test_a_process_that_serves_leaves_out_of_the_garbage_what_it_began_wit
 
     Server.draining.set()
     monkeypatch.setattr(main, "running", running)
-    monkeypatch.setattr(main.logs, "configure", lambda level: None)
+    monkeypatch.setattr("app.main.logs.configure", lambda level: None)
     interval = sys.getswitchinterval()
     try:
         assert await main.serve(Settings.model_validate({"database_url": "postgresql://nowhere"})) == 0

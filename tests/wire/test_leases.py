@@ -34,8 +34,9 @@ async def take_one(api: Api, queue: str, **fields: Any) -> dict[str, Any]:
 
 
 async def say(api: Api, leased: dict[str, Any], verb: str, body: dict[str, Any] | None = None) -> httpx2.Response:
+    given: dict[str, Any] = {} if body is None else {"json": body}
     headers = {"sluice-lease-token": leased["lease_token"]}
-    return await api.post(f"/tasks/{leased['id']}/{verb}", headers=headers, **({} if body is None else {"json": body}))
+    return await api.post(f"/tasks/{leased['id']}/{verb}", headers=headers, **given)
 
 
 async def test_a_worker_takes_a_task_and_completes_it(api: Api) -> None:

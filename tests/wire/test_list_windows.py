@@ -35,7 +35,7 @@ async def some_tasks(api: Api, word: str) -> list[dict[str, Any]]:
     """Of several queues, one of them deleted and made again; in every state that needs no handler. Newest first."""
     chance = random.Random(1)
     queues = [await api.queue() for _ in range(QUEUES)]
-    made = []
+    made: list[dict[str, Any]] = []
     for n in range(TASKS):
         if n == TASKS // 2:
             for task in made:

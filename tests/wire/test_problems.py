@@ -59,8 +59,8 @@ async def test_a_method_a_route_does_not_have_is_answered_with_those_it_has(api:
             status, _, _ = await raw(api.url, f"BREW {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
             assert status in (400, 405)
             continue
-        body = {"json": {}} if method in ("POST", "PUT", "PATCH") else {}
-        reply = await api.client.request(method, path, **body)  # type: ignore[arg-type]
+        body: dict[str, Any] = {"json": {}} if method in ("POST", "PUT", "PATCH") else {}
+        reply = await api.client.request(method, path, **body)
         assert reply.headers["allow"] == ROUTES[path], method
         if method == "HEAD":
             assert reply.status_code == 405
@@ -93,8 +93,8 @@ async def test_head_answers_as_get_does_without_a_body(api: Api, path: str) -> N
     ],
 )
 async def test_what_does_not_exist_yet_or_at_all_is_404(api: Api, method: str, path: str) -> None:
-    body = {"json": {"tasks": []}} if method != "GET" else {}
-    problem(await api.client.request(method, path, **body), 404, "not_found")  # type: ignore[arg-type]
+    body: dict[str, Any] = {"json": {"tasks": []}} if method != "GET" else {}
+    problem(await api.client.request(method, path, **body), 404, "not_found")
 
 
 @pytest.mark.parametrize(

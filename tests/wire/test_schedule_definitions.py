@@ -250,7 +250,7 @@ async def test_no_more_times_are_listed_than_there_are_runs_left(api: Api) -> No
     name = await schedule(api, await api.queue(), cron="0 0 1 1 *", max_runs=2)
     assert len(good(await api.get(f"/schedules/{name}"))["times"]) == 2
     assert len(good(await api.get(f"/schedules/{name}/preview"))["times"]) == 2
-    after = {"after": "2020-01-01T00:00:00Z", "count": 4}
+    after: dict[str, Any] = {"after": "2020-01-01T00:00:00Z", "count": 4}
     assert len(good(await api.get(f"/schedules/{name}/preview", params=after))["times"]) == 4
 
 

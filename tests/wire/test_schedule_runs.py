@@ -59,7 +59,7 @@ async def outage(replica: Replica, api: Api, name: str, length: timedelta, every
         found = good(await api.get(f"/schedules/{name}"))["next_nominal_at"]
         return datetime.fromisoformat(found) > now
 
-    await poll(caught_up)  # type: ignore[arg-type]
+    await poll(caught_up)
     rows = (await ledger(api, name))[::-1]
     assert rows[0]["nominal_at"] == first.isoformat(timespec="microseconds").replace("+00:00", "Z")
     for before, after in itertools.pairwise(rows):
@@ -83,7 +83,7 @@ async def ended(api: Api, name: str, count: int = 1) -> list[dict[str, Any]]:
         rows = [row for row in await ledger(api, name) if row["task_id"] or row["outcome"] == "waiting"]
         return rows if len(rows) >= count and all(row["completed_at"] for row in rows) else None
 
-    return await poll(all_ended)  # type: ignore[arg-type]
+    return await poll(all_ended)
 
 
 async def test_a_trigger_starts_a_run_now_and_answers_with_its_row(api: Api, handler: Handler) -> None:
@@ -171,7 +171,7 @@ async def test_a_run_ends_with_its_whole_batch_and_its_completion_comes_once(api
         return await api.pages("/tasks", queue=then, include="payload")
 
     done: dict[str, Any]
-    [done] = await poll(completion)  # type: ignore[arg-type]
+    [done] = await poll(completion)
     assert done["payload"] == "all done" and (done["batch"], done["schedule"]) == (None, None)
     batch = good(await api.get(f"/batches/{run['batch_id']}"))
     assert (batch["total"], batch["completed_at"] is None) == (3, False)
@@ -190,7 +190,7 @@ async def test_a_run_of_which_a_task_is_dead_has_failed_and_a_redrive_leaves_it_
     async def folded() -> bool:
         return bool(good(await api.get(f"/batches/{run['batch_id']}"))["counts"]["succeeded"] == 1)
 
-    await poll(folded)  # type: ignore[arg-type]
+    await poll(folded)
     assert await ledger(api, name) == [end]
     assert len(await api.pages("/tasks", queue=then)) == 1
 
@@ -236,7 +236,7 @@ async def test_what_waits_stays_waiting_while_paused_and_is_dropped_by_an_edit(a
     async def first_is_over() -> bool:
         return counted(await ledger(api, name), "outcome") == {"ran_ok": 1, "waiting": 2}
 
-    await poll(first_is_over)  # type: ignore[arg-type]
+    await poll(first_is_over)
     good(await api.post(f"/schedules/{name}/resume"))
     await handler.received(2)
     assert counted(await ledger(api, name), "outcome") == {"ran_ok": 1, "running": 1, "waiting": 1}
@@ -323,7 +323,7 @@ async def test_max_runs_ends_a_schedule(api: Api, handler: Handler) -> None:
     async def over() -> bool:
         return good(await api.get(f"/schedules/{name}"))["next_nominal_at"] is None
 
-    await poll(over)  # type: ignore[arg-type]
+    await poll(over)
     assert good(await api.get(f"/schedules/{name}"))["times"] == []
     assert [row["cause"] for row in await ended(api, name, 2)] == ["cron", "cron"]
     good(await api.post(f"/schedules/{name}/trigger"))

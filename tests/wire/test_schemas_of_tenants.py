@@ -83,7 +83,7 @@ async def test_the_items_of_a_bulk_share_a_budget_and_an_atomic_one_is_no_fault_
     slow = await a.queue(payload_schema=BRANCHES)
     items = b",".join([b'{"payload":[]}', DEEP, *([b'{"payload":[]}'] * 50)])
     bulk = b'{"tasks":[' + items + b"]%s}"
-    send = {"headers": {"content-type": "application/json"}}
+    send: dict[str, Any] = {"headers": {"content-type": "application/json"}}
     results = good(await a.post(f"/queues/{slow}/tasks/bulk", content=bulk % b"", **send))["results"]
     assert [result["status"] for result in results] == [201] + [503] * 51
     assert "of this request" in results[1]["problem"]["detail"]
