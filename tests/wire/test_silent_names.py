@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from app.delivery.webhook import lookups
+from app.delivery.webhook.webhooks import Webhooks
 from tests.handlers import Handler
 from tests.sluices import Replica
 from tests.support import poll
@@ -30,7 +31,9 @@ async def names(replica: Replica, answers: dict[str, str], until: asyncio.Event 
             raise OSError("no such name")
         return [answers[host]]
 
-    replica.sluice.core.egress._lookups._resolver = resolve
+    webhooks = replica.sluice.core.webhooks
+    assert isinstance(webhooks, Webhooks)
+    webhooks._egress._lookups._resolver = resolve
     return asked
 
 
