@@ -26,7 +26,8 @@ from typing import Any
 import asyncpg
 import uvloop
 
-from app.embedded.postgres import EmbeddedError, EmbeddedPostgres
+from app.embedded.directory import EmbeddedError
+from app.embedded.postgres import EmbeddedPostgres
 from bench import ceiling, firing, measures
 from bench.processes import ROOT, Child, ChildFailed
 from bench.settling import Settling

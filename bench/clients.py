@@ -28,7 +28,7 @@ from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.requests import build_headers
 from app.delivery.webhook.transport import Transport
 from app.delivery.webhook.webhooks import Webhooks
-from app.domain.outcomes import Answer
+from app.domain.answers import Answer
 
 REPLY = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 PAYLOAD = json.dumps({"to": "someone@example.com", "text": "x" * 200}).encode()

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from app.embedded.postgres import binaries
+from app.embedded.binaries import binaries
 
 T = TypeVar("T")
 

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Body, Depends, Header, Path, Request, Response
 from app.api.models.leases import CompleteIn, FailIn, LeasedTasksOut, LeaseIn, RenewIn, given
 from app.api.models.tasks import TaskOut
 from app.api.tasks import disconnected
+from app.domain.answers import MAX_FOLLOWUP_BYTES
 from app.domain.errors import Refusal
-from app.domain.followups import MAX_FOLLOWUP_BYTES, Page, split_page
+from app.domain.followups import Page, split_page
 from app.domain.ids import parse_uuid
 from app.domain.names import NAME_PATTERN
 from app.edge.auth import CoreDep, User

@@ -1,6 +1,9 @@
-"""Conditional writes (RFC 9110, section 13) over strong ETags."""
+"""Strong ETags, and conditional writes over them (RFC 9110, section 13)."""
 
+import hashlib
+import json
 from dataclasses import dataclass
+from typing import Any
 
 from app.domain.errors import Refusal
 
@@ -28,3 +31,9 @@ class Conditions:
 
 
 ANY = Conditions()
+
+
+def etag_of(definition: dict[str, Any]) -> str:
+    """A digest of its canonical JSON, quoted as in the header. Equal definitions have equal ETags, whoever computes them."""
+    canonical = json.dumps(definition, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return f'"{hashlib.sha256(canonical.encode()).hexdigest()[:32]}"'

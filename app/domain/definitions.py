@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from app.domain.conditions import etag_of
 from app.domain.errors import FieldError
-from app.domain.etags import etag_of
 from app.domain.handlers import HIDDEN, HandlerDefinition
 from app.domain.queues import QueueDefinition, queue_to_dict
 from app.domain.schedules.definitions import ScheduleDefinition, schedule_to_dict

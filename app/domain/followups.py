@@ -11,30 +11,13 @@ from typing import Literal
 
 import msgspec
 
-from app.domain.answers import FOLLOWUPS_TYPE, is_followups
-from app.domain.answers import MAX_FOLLOWUP_BYTES as MAX_FOLLOWUP_BYTES
+from app.domain.answers import MAX_FOLLOWUP_BYTES
 from app.domain.bulk import decode_item, judge_outside, outer_errors, task_spans
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
 from app.domain.ijson import MAX_DEPTH, nests_deeper, parse_ijson
 from app.domain.names import NAME_RULE, is_name
 from app.domain.tasks import Enqueue, TaskBody, check_payload, header_text_problem, validate_task
 
-__all__ = [
-    "MAX_FOLLOWUP_BYTES",
-    "MAX_FOLLOWUP_TASKS",
-    "MEDIA_TYPE",
-    "FollowUp",
-    "OnComplete",
-    "OnCompleteBody",
-    "Page",
-    "is_followups",
-    "judge_around",
-    "judge_on_complete",
-    "parse_followup",
-    "split_page",
-]
-
-MEDIA_TYPE = FOLLOWUPS_TYPE
 MAX_FOLLOWUP_TASKS = 10_000
 MAX_CURSOR = 1024
 """Longest `next`, in characters."""

@@ -1,17 +1,13 @@
 """Handlers: where tasks are delivered."""
 
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
 from urllib.parse import urlsplit
 
+from app.domain.conditions import etag_of
 from app.domain.errors import FieldError, pointer
-from app.domain.etags import etag_of
 from app.domain.headers import check_headers
-from app.domain.headers import reserved_header as reserved_header
 from app.domain.texts import check_text
 
 MIN_TIMEOUT_SECONDS = 0.1
@@ -114,12 +110,3 @@ def is_secret(text: str) -> bool:
 
 def handler_etag(definition: HandlerDefinition) -> str:
     return etag_of(asdict(definition))
-
-
-def handler_to_json(definition: HandlerDefinition) -> str:
-    return json.dumps(asdict(definition))
-
-
-def handler_from_json(stored: str | bytes | Mapping[str, Any]) -> HandlerDefinition:
-    fields = dict(stored) if isinstance(stored, Mapping) else json.loads(stored)
-    return HandlerDefinition(**{**fields, "fatal_statuses": tuple(fields.get("fatal_statuses", ()))})

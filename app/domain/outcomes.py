@@ -19,12 +19,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
-from app.domain.answers import MAX_FOLLOWUP_BYTES, is_followups
-from app.domain.answers import Answer as Answer
-from app.domain.answers import NoAnswer as NoAnswer
-from app.domain.answers import NoAnswerOutcome as NoAnswerOutcome
-from app.domain.backoff import Backoff as Backoff
-from app.domain.backoff import RetryPolicy as RetryPolicy
+from app.domain.answers import MAX_FOLLOWUP_BYTES, Answer, NoAnswer, is_followups
+from app.domain.backoff import RetryPolicy
 
 EXCERPT_BYTES = 1024
 

@@ -1,19 +1,16 @@
 """Queues: where tasks wait, and the rules under which they leave."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 from app.domain.backoff import RetryPolicy
+from app.domain.conditions import etag_of
 from app.domain.errors import FieldError
-from app.domain.etags import etag_of
 from app.domain.handlers import MAX_DESCRIPTION, check_max_concurrency, check_timeout
 from app.domain.names import NAME_RULE, is_name
 from app.domain.retries import DEFAULT_RETRY, check_retry, retry_to_dict
-from app.domain.retries import merged as merged
-from app.domain.schemas.rules import check_size, schema_text, schema_value
+from app.domain.schemas.rules import check_size, schema_value
 from app.domain.texts import check_text
 
 MAX_DEPTH = 1_000_000_000
@@ -94,24 +91,5 @@ def queue_to_dict(definition: QueueDefinition) -> dict[str, Any]:
     }
 
 
-def queue_from_dict(stored: Mapping[str, Any]) -> QueueDefinition:
-    return QueueDefinition(
-        **{
-            **stored,
-            "retry": merged(DEFAULT_RETRY, stored.get("retry")),
-            "payload_schema": schema_text(stored.get("payload_schema")),
-            "retention": Retention(**stored.get("retention", {})),
-        }
-    )
-
-
 def queue_etag(definition: QueueDefinition) -> str:
     return etag_of(queue_to_dict(definition))
-
-
-def queue_to_json(definition: QueueDefinition) -> str:
-    return json.dumps(queue_to_dict(definition))
-
-
-def queue_from_json(stored: str | bytes) -> QueueDefinition:
-    return queue_from_dict(json.loads(stored))

@@ -35,8 +35,6 @@ from app.embedded.directory import DIRECTORY_FULL, DataDirectory, EmbeddedError,
 from app.embedded.processes import earlier_processes, exit_of, help_to_end, runs_postgres, spawn
 from app.embedded.socket_path import SOCKET_NAME, SocketPath
 
-__all__ = ["DATABASE", "EmbeddedError", "EmbeddedPostgres", "binaries", "running_url"]
-
 DATABASE = "sluice"
 START_MAX_SECONDS = 600.0  # replaying 4 GB of WAL after a crash takes minutes on a slow disk
 STOP_MAX_SECONDS = 60.0

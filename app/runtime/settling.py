@@ -9,8 +9,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from app.domain.answers import Answer, NoAnswer
 from app.domain.ijson import parse_ijson
-from app.domain.outcomes import Answer, NoAnswer, Settlement
+from app.domain.outcomes import Settlement
 from app.runtime.waiters import TaskWaiters
 from app.store import partitions, tasks
 from app.store.db import Database, PartitionMissing, Unavailable

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from app.domain.conditions import Conditions
+from app.domain.conditions import Conditions, etag_of
 from app.domain.definitions import (
     SECTIONS,
     Change,
@@ -27,7 +27,6 @@ from app.domain.definitions import (
     version_of,
 )
 from app.domain.errors import FieldError, Refusal, pointer
-from app.domain.etags import etag_of
 from app.domain.handlers import handler_etag
 from app.domain.queues import queue_etag
 from app.domain.schedules.bodies import parse_schedule

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from app.domain.conditions import ANY, Conditions
+from app.domain.conditions import ANY, Conditions, etag_of
 from app.domain.errors import Refusal, invalid, invalid_field
-from app.domain.etags import etag_of
 from app.domain.handlers import check_max_concurrency
 from app.runtime.core import Caller, Core
 from app.store import queues, tenants

@@ -28,7 +28,8 @@ import asyncpg
 import httpx2
 import uvloop
 
-from app.embedded.postgres import EmbeddedError, EmbeddedPostgres
+from app.embedded.directory import EmbeddedError
+from app.embedded.postgres import EmbeddedPostgres
 from bench import measures
 from bench.chaos import ledger
 from bench.chaos.definitions import Timed, build

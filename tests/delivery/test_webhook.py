@@ -15,7 +15,7 @@ from app.delivery.webhook.requests import build_headers
 from app.delivery.webhook.signing import new_secret
 from app.delivery.webhook.transport import Transport
 from app.delivery.webhook.webhooks import Webhooks
-from app.domain.outcomes import Answer, NoAnswer
+from app.domain.answers import Answer, NoAnswer
 
 from .servers import answer_ok, serve
 

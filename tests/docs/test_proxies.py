@@ -14,8 +14,8 @@ import pytest
 
 from app.api.definitions import MAX_BYTES
 from app.cli import tasks, worker
+from app.domain.answers import MAX_FOLLOWUP_BYTES
 from app.domain.bulk import MAX_BULK_BYTES
-from app.domain.followups import MAX_FOLLOWUP_BYTES
 from app.edge.config import EdgeConfig
 from app.edge.protocol import BODY_SECONDS, LEAST_BYTES_PER_SECOND
 from app.settings import Settings

@@ -6,17 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.domain.answers import Answer
+from app.domain.answers import FOLLOWUPS_TYPE, MAX_FOLLOWUP_BYTES, Answer, is_followups
 from app.domain.errors import FieldError, Refusal
-from app.domain.followups import (
-    MAX_FOLLOWUP_BYTES,
-    MAX_FOLLOWUP_TASKS,
-    MEDIA_TYPE,
-    OnComplete,
-    is_followups,
-    parse_followup,
-    split_page,
-)
+from app.domain.followups import MAX_FOLLOWUP_TASKS, OnComplete, parse_followup, split_page
 
 MIB = 1_048_576
 TASK = {"queue": "work", "idempotency_key": "k1", "payload": {"n": 1}}
@@ -42,14 +34,14 @@ def task_refused(task: Any, *, index: int = 0, max_payload_bytes: int = MIB) -> 
 @pytest.mark.parametrize(
     ("status", "content_type", "names"),
     [
-        (200, MEDIA_TYPE, True),
-        (299, f"{MEDIA_TYPE.upper()} ; charset=utf-8", True),
+        (200, FOLLOWUPS_TYPE, True),
+        (299, f"{FOLLOWUPS_TYPE.upper()} ; charset=utf-8", True),
         (200, "application/json", False),
-        (200, MEDIA_TYPE + "2", False),
+        (200, FOLLOWUPS_TYPE + "2", False),
         (200, None, False),
-        (199, MEDIA_TYPE, False),
-        (300, MEDIA_TYPE, False),
-        (500, MEDIA_TYPE, False),
+        (199, FOLLOWUPS_TYPE, False),
+        (300, FOLLOWUPS_TYPE, False),
+        (500, FOLLOWUPS_TYPE, False),
     ],
 )
 def test_only_a_2xx_of_the_media_type_names_follow_ups(status: int, content_type: str | None, names: bool) -> None:

@@ -8,13 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.followups import MAX_FOLLOWUP_BYTES, MEDIA_TYPE
+from app.domain.answers import FOLLOWUPS_TYPE, MAX_FOLLOWUP_BYTES, Answer, NoAnswer
+from app.domain.backoff import Backoff, RetryPolicy
 from app.domain.outcomes import (
-    Answer,
-    Backoff,
     FollowupsFault,
-    NoAnswer,
-    RetryPolicy,
     Settlement,
     decide,
     decide_refused_followups,
@@ -146,7 +143,7 @@ def test_retry_after_lengthens_the_backoff_up_to_its_cap_and_never_shortens_it()
 
 
 def followups(body: bytes = b"{}", *, status: int = 200, truncated: bool = False, **headers: Any) -> Answer:
-    return answer(status, body, truncated, content_type=f"{MEDIA_TYPE}; charset=utf-8", **headers)
+    return answer(status, body, truncated, content_type=f"{FOLLOWUPS_TYPE}; charset=utf-8", **headers)
 
 
 def refused_followups(

@@ -10,7 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
-from app.embedded.postgres import EmbeddedError, EmbeddedPostgres
+from app.embedded.directory import EmbeddedError
+from app.embedded.postgres import EmbeddedPostgres
 
 
 async def main(data_dir: str, bin_dir: str) -> int:

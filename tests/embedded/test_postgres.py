@@ -15,7 +15,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app.embedded.postgres import EmbeddedError, EmbeddedPostgres, running_url
+from app.embedded.directory import EmbeddedError
+from app.embedded.postgres import EmbeddedPostgres, running_url
 from tests.embedded.processes import Owner, alive, children_of, start_owner
 from tests.support import pg_bin, poll
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from app.domain.etags import etag_of
+from app.domain.conditions import etag_of
 from app.domain.followups import OnComplete
 from app.domain.instants import format_instant
 from app.domain.schedules.cron import Dst
