@@ -52,8 +52,8 @@ SETTLE_FLIGHTS = 4
 DATABASE_WAIT_SECONDS = 30.0
 SWITCH_SECONDS = 0.001
 NO_KEYS_HINT = (
-    "make one with `sluice keys create --tenant default --scope operate` on this database (no restart is needed), "
-    "or start with SLUICE_BOOTSTRAP_KEY"
+    "create one with `sluice keys create --tenant default --scope operate` on this database (no restart needed), "
+    "or set SLUICE_BOOTSTRAP_KEY and restart"
 )
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep an idle connection: whoever closes first must not be the one that is about to be asked."""
@@ -80,7 +80,7 @@ class Sluice:
         if self.draining:
             return "draining"
         if self.engine.outdated:
-            return "a newer release has changed the schema: upgrade this replica"
+            return "a newer release has changed the schema; upgrade this replica"
         return None if self.started else "starting"
 
     async def status(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ async def wait_for_database(dsn: str, direct_dsn: str | None = None, *, patient:
                 "SLUICE_DATABASE_URL" if direct_dsn is None else "SLUICE_DATABASE_URL and SLUICE_DATABASE_DIRECT_URL"
             )
             raise SettingsError(
-                [f"The database refuses Sluice ({error}): check the user, password and database in {where}."]
+                [f"The database rejected the connection ({error}): check the user, password and database in {where}."]
             ) from error
         except Unavailable as error:
             if not patient:
@@ -303,7 +303,9 @@ def _share_out_descriptors(max_in_flight: int) -> Descriptors:
     found = share_out(raise_descriptor_limit(), max_in_flight)
     if found.limit < LEAST_DESCRIPTORS:
         raise SettingsError(
-            [f"The process may open {found.limit} files, at least {LEAST_DESCRIPTORS} are needed: raise `ulimit -Hn`."]
+            [
+                f"The process may open {found.limit} files, but at least {LEAST_DESCRIPTORS} are needed: raise `ulimit -Hn`."
+            ]
         )
     if found.calls < max_in_flight or found.connections < MAX_CONNECTIONS:
         events.emit(
@@ -322,7 +324,7 @@ async def _seed(db: Database, token: str) -> None:
     except ValueError as error:
         raise SettingsError([f"SLUICE_BOOTSTRAP_KEY: {error}"]) from None
     if not in_force:
-        raise SettingsError(["SLUICE_BOOTSTRAP_KEY has been revoked: take it out, or give a new one."])
+        raise SettingsError(["SLUICE_BOOTSTRAP_KEY has been revoked: remove it, or set a new one."])
 
 
 async def _open_vault(db: Database, settings: Settings) -> Vault:

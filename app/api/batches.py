@@ -37,7 +37,7 @@ router = APIRouter(prefix="/batches", tags=["batches"], route_class=StrictRoute)
 async def batch_id_of(batch_id: Annotated[str, Path(description="A UUID.")]) -> str:
     found = parse_uuid(batch_id)
     if found is None:
-        raise Refusal("batch_not_found", "there is no such batch: its id is no UUID")
+        raise Refusal("batch_not_found", "there is no such batch: the id is not a UUID")
     return found
 
 

@@ -147,7 +147,10 @@ def _check_outline(value: Mapping[str, Any], versioned: bool) -> None:
         raise invalid(errors)
     count = sum(len(value.get(section) or {}) for section in SECTIONS)
     if count > MAX_DEFINITIONS:
-        raise invalid_field("", f"has more than {MAX_DEFINITIONS} definitions")
+        raise invalid_field(
+            "",
+            f"has more than {MAX_DEFINITIONS} definitions; split the document by section; split the document by section",
+        )
 
 
 class _Parser:

@@ -80,18 +80,18 @@ def with_key(request: Enqueue, header: bytes) -> Enqueue:
     try:
         key = header.decode().strip()
     except UnicodeDecodeError:
-        raise Refusal("malformed", "Idempotency-Key is not UTF-8") from None
+        raise Refusal("malformed", "Idempotency-Key is not valid UTF-8") from None
     if key.startswith('"'):
         quoted = _QUOTED.fullmatch(key)
         if quoted is None:
-            raise Refusal("malformed", "Idempotency-Key begins with a quote and is not one quoted string")
+            raise Refusal("malformed", "Idempotency-Key starts with a quote but is not a single quoted string")
         key = re.sub(r"\\(.)", r"\1", quoted[1])
     if (found := label_problem(key)) is not None:
         raise invalid_field("/idempotency_key", found)
     if request.idempotency_key is None:
         return request.with_key(key)
     if request.idempotency_key != key:
-        raise Refusal("malformed", "Idempotency-Key and idempotency_key are both given and differ")
+        raise Refusal("malformed", "Idempotency-Key and idempotency_key differ; send one of them")
     return request
 
 

@@ -70,7 +70,7 @@ async def token_of(
     sluice_lease_token: Annotated[str | None, Header(description="The token the lease was given with.")] = None,
 ) -> str:
     if not sluice_lease_token:
-        raise Refusal("unauthenticated", "the request carries no lease: Sluice-Lease-Token: <token>")
+        raise Refusal("unauthenticated", "the request has no lease token; send Sluice-Lease-Token: <token>")
     token = parse_uuid(sluice_lease_token.strip())
     if token is None:
         raise leases.lease_lost()

@@ -28,7 +28,7 @@ router = APIRouter(prefix="/tasks", tags=["tasks"], route_class=StrictRoute)
 async def task_id_of(task_id: Annotated[str, Path(description="A UUID.")]) -> str:
     found = parse_uuid(task_id)
     if found is None:
-        raise Refusal("task_not_found", "there is no such task: its id is no UUID")
+        raise Refusal("task_not_found", "there is no such task: the id is not a UUID")
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.cli.daylight_saving import daylight_saving_page
-from app.edge.errors import STATUS, TITLES
+from app.edge.errors import REMEDIES, STATUS, TITLES
 from app.settings import CLIENT_VARIABLES, SECRETS, Settings
 from app.telemetry.events import CATALOGUE, COMMON
 from app.telemetry.metrics import DEFINITIONS
@@ -61,9 +61,9 @@ def errors_page() -> str:
         "Generated from `app/edge/errors.py`. Every error is `application/problem+json` (RFC 9457) with `type`, `title`, `status`,",
         "`code`, `detail` and `errors: [{pointer, detail}]`. Codes never change their meaning; 429 and 503 carry `Retry-After`.",
         "",
-        "| code | status | meaning |",
-        "|---|---|---|",
-        *(f"| `{code}` | {status} | {TITLES[code]} |" for code, status in STATUS.items()),
+        "| code | status | meaning | what to do |",
+        "|---|---|---|---|",
+        *(f"| `{code}` | {status} | {TITLES[code]} | {REMEDIES[code]} |" for code, status in STATUS.items()),
     ]
     return "\n".join(lines) + "\n"
 

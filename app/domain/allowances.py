@@ -21,7 +21,7 @@ class Allowance:
         """By tenant: what was left, and when."""
 
     def __str__(self) -> str:
-        return f"{self._burst:g} seconds at once, {self._rate:g} per second lastingly"
+        return f"{self._burst:g} seconds in a burst, {self._rate:g} per second sustained"
 
     def left(self, tenant: Hashable, now: float) -> float:
         """Negative when in debt."""

@@ -87,6 +87,44 @@ TITLES: dict[str, str] = {
     "unavailable": "Temporarily unavailable",
 }
 
+REMEDIES: dict[str, str] = {
+    "malformed": "Send well-formed JSON (I-JSON, UTF-8) and headers; `detail` says where parsing stopped",
+    "unauthenticated": "Send `Authorization: Bearer slk_…` with a key that has not been revoked",
+    "forbidden": "Use a key with the scope that `detail` names",
+    "host_refused": "Call the service from its own machine, or turn authentication on",
+    "not_found": "Check the path; `/docs` lists every route",
+    "handler_not_found": "Check the name, or create it with `PUT /handlers/{name}`",
+    "queue_not_found": "Check the name, or create it with `PUT /queues/{name}`",
+    "task_not_found": "Check the id; a task past its retention is gone",
+    "batch_not_found": "Check the id; a batch past its retention is gone",
+    "schedule_not_found": "Check the name, or create it with `PUT /schedules/{name}`",
+    "tenant_not_found": "Check the name, or create a key for the tenant",
+    "method_not_allowed": "Use a method from the `Allow` header",
+    "request_timeout": "Send the whole request without pauses",
+    "lease_lost": "Stop working on the task; it may already be running elsewhere",
+    "task_cancelled": "Stop working on the task",
+    "task_ended": "Read the task; enqueue a new one to run the work again",
+    "task_not_editable": "Wait for the state to change, or cancel the task first",
+    "queue_is_push": "Pull from a queue without a handler",
+    "queue_in_use": "Purge the queue, or delete what enqueues there, then try again",
+    "handler_in_use": "Change or delete what uses the handler, then try again",
+    "batch_sealed": "Create a new batch",
+    "etag_mismatch": "Fetch the current version and apply the change to it",
+    "too_large": "Send less per request; `detail` names the limit",
+    "unsupported_media_type": "Send `Content-Type: application/json`",
+    "invalid": "Fix every field that `errors` names",
+    "idempotency_mismatch": "Use a new key, or repeat the first request unchanged",
+    "egress_denied": "Use a public address, or ask the operator to allow this one",
+    "payload_schema_mismatch": "Fix the payload where `errors` points",
+    "queue_full": "Wait `Retry-After` seconds and try again",
+    "rate_limited": "Wait `Retry-After` seconds and try again",
+    "headers_too_large": "Send fewer or shorter headers",
+    "internal": "Try again with the same idempotency key; the service's log has the cause",
+    "not_implemented": "Leave out what `detail` names",
+    "unavailable": "Wait `Retry-After` seconds and try again, with the same idempotency key",
+}
+"""What a caller does about each code, for the reference page."""
+
 MEDIA_TYPE = "application/problem+json"
 INTERNAL = Refusal("internal", "an internal error occurred; the service's log has the details")
 NO_ROUTE = Refusal("not_found", "there is no such route; /docs lists them")

@@ -68,7 +68,7 @@ class Held:
             kind="dead" if last else "retry",
             outcome="failed",
             reason="attempts_exhausted" if last else None,
-            message="the replica was stopped before the handler had answered",
+            message="the replica was stopped before the handler answered",
         )
 
     def log_fields(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Caller:
     def require(self, scope: str) -> None:
         """Raises Refusal (forbidden) unless the caller's scope reaches `scope`."""
         if SCOPES.index(self.scope) < SCOPES.index(scope):
-            raise Refusal("forbidden", f"this needs a key of scope {scope}; the key given has {self.scope}")
+            raise Refusal("forbidden", f"this needs a key with scope {scope}; this key has scope {self.scope}")
 
 
 def _ignore(*_: object) -> None:

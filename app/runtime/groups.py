@@ -51,7 +51,11 @@ class Lane(Generic[Item, Verdict]):
 
     def _join(self, items: Sequence[Item]) -> list[asyncio.Future[Verdict]]:
         if len(self._waiting) >= MAX_WAITING:
-            raise Refusal("unavailable", "too many requests are waiting for the database", retry_after_seconds=1)
+            raise Refusal(
+                "unavailable",
+                "too many requests are waiting for the database; try again later; try again later",
+                retry_after_seconds=1,
+            )
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Verdict]] = [loop.create_future() for _ in items]
         self._waiting.extend(zip(items, futures, strict=True))

@@ -83,11 +83,11 @@ class SchemaPool:
 
     def _require_open(self, tenant: int) -> None:
         if self._closed:
-            raise _unavailable("this replica is about to end")
+            raise _unavailable("this replica is shutting down; try again")
         if wait := self._allowance.wait_seconds(tenant, time.monotonic()):
             raise Refusal(
                 "unavailable",
-                f"the schemas of this tenant have taken more processor time than it may have: {self._allowance}",
+                f"this tenant's schemas have used up its processor time: {self._allowance}",
                 retry_after_seconds=math.ceil(wait),
             )
 
@@ -144,4 +144,4 @@ def _stop(process: Process) -> None:
 
 
 def _unavailable(why: str) -> Refusal:
-    return Refusal("unavailable", f"the process that checks payloads cannot be asked: {why}", retry_after_seconds=1)
+    return Refusal("unavailable", f"the process that checks payloads is not available: {why}", retry_after_seconds=1)

@@ -68,8 +68,8 @@ class CheckBudget:
         if self.left <= 0:
             raise Refusal(
                 "unavailable",
-                f"the payloads of this request took {REQUEST_SECONDS:g} seconds of processor time to check: "
-                "send fewer of them at a time",
+                f"the payloads of this request took {REQUEST_SECONDS:g} seconds of processor time to check; "
+                "send fewer at a time",
                 retry_after_seconds=1,
             )
 
@@ -130,7 +130,9 @@ class SchemaChecker:
     async def _judge_beside(self, tenant: int, schema: str) -> _Judged:
         reply, _ = await self._compilers.ask(Request(tenant, schema, None, COMPILE_SECONDS))
         if reply is None:
-            cannot = FieldError("/payload_schema", f"cannot be compiled within {COMPILE_SECONDS} seconds")
+            cannot = FieldError(
+                "/payload_schema", f"could not be compiled within {COMPILE_SECONDS} seconds; simplify it"
+            )
             judged = _Judged([cannot], None, overdue=True)
         else:
             judged = _Judged(reply.errors, _compiled(schema, reply))
@@ -155,7 +157,12 @@ class SchemaChecker:
             return reply.errors
         if seconds < CHECK_SECONDS:
             budget.require()
-        return [FieldError("", f"cannot be checked against the queue's schema within {CHECK_SECONDS:g} seconds")]
+        return [
+            FieldError(
+                "",
+                f"could not be checked against the queue's schema within {CHECK_SECONDS:g} seconds; simplify either",
+            )
+        ]
 
     async def close(self) -> None:
         """End the processes; what still needs them is refused as unavailable."""

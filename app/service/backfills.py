@@ -46,7 +46,7 @@ async def backfill(
     """Run the nominal times in [from_, to) that have none. Raises Refusal: schedule_not_found, invalid, unavailable."""
     caller.require("manage")
     if to <= from_:
-        raise invalid_field("/to", "is not after from")
+        raise invalid_field("/to", "must be after from")
     changes = core.db.changes(caller.tenant_id)
     for tried in range(LOOKUPS):
         await asyncio.sleep(LOOKUP_SECONDS * tried)
@@ -54,13 +54,13 @@ async def backfill(
         definition = definition_of(row)
         [state] = await schedules.states(changes, [row.id])
         if to > state.now:
-            raise invalid_field("/to", f"is ahead: it is {format_instant(state.now)}")
+            raise invalid_field("/to", f"is in the future; it is now {format_instant(state.now)}")
         times = await core.reckoning.work(caller.tenant_id, _times_between, definition, from_, to)
         if len(times) > MAX_BACKFILL:
-            raise invalid_field("/to", f"the window has more than {MAX_BACKFILL} nominal times")
+            raise invalid_field("/to", f"the window has more than {MAX_BACKFILL} scheduled times; choose a shorter one")
         rows = await ledger.overlapping(changes, row.id, from_, to, MAX_ROWS + 1)
         if len(rows) > MAX_ROWS:
-            raise invalid_field("/to", f"the window has more than {MAX_ROWS} rows in the ledger")
+            raise invalid_field("/to", f"the window has more than {MAX_ROWS} rows in the ledger; choose a shorter one")
         made = await core.reckoning.work(caller.tenant_id, _backfill, definition, state, times, rows, overlap, rerun)
         async with changes.transaction() as connection:
             if not await schedules.lock_state(connection, state):
@@ -69,7 +69,7 @@ async def backfill(
             await write_held(connection, core, made.change)
         announce(core, made.change)
         return made.result
-    raise Refusal("unavailable", f"schedule {name} keeps changing", retry_after_seconds=1)
+    raise Refusal("unavailable", f"schedule {name} keeps changing; try again", retry_after_seconds=1)
 
 
 def _times_between(definition: ScheduleDefinition, from_: datetime, to: datetime) -> list[datetime]:

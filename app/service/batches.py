@@ -55,7 +55,7 @@ async def create(
     except Refusal as refusal:
         if refusal.code != "unavailable":
             raise
-        detail = f"batch {batch_id} was begun, and may not be whole: add what is missing, then seal it"
+        detail = f"batch {batch_id} was created but may be incomplete; add the missing tasks, then seal it"
         raise Refusal("unavailable", detail, retry_after_seconds=refusal.retry_after_seconds) from refusal
 
 
@@ -92,7 +92,7 @@ async def add(
     caller.require("use")
     batch = await _found(core.db.changes(caller.tenant_id), caller, batch_id)
     if batch.sealed:
-        raise Refusal("batch_sealed", "the batch takes no more tasks: it is sealed, or cancelled")
+        raise Refusal("batch_sealed", "the batch is sealed or cancelled and takes no more tasks; create a new one")
     try:
         results = await bulk.enqueue(core, caller, batch.queue, items, False, trace, batch_id)
     finally:
@@ -199,4 +199,4 @@ async def _found(db: Reader, caller: Caller, batch_id: str) -> BatchView:
 
 
 def _raise_not_found(batch_id: str) -> NoReturn:
-    raise Refusal("batch_not_found", f"there is no batch {batch_id}, or it has been forgotten")
+    raise Refusal("batch_not_found", f"there is no batch {batch_id}, or its retention has passed")

@@ -87,7 +87,7 @@ async def apply(core: Core, caller: Caller, document: Document, version: str | N
     made = await plan(core, caller, document)
     if version is not None and version != made.version:
         raise Refusal(
-            "etag_mismatch", "the document, or what is there, is not what the plan of this version was made of"
+            "etag_mismatch", "the document or the current definitions have changed since this plan; plan again"
         )
     todo = [change for change in made.changes if change.action != "unchanged"]
     for done, change in enumerate(todo):
@@ -184,7 +184,7 @@ async def _judge_schedule(
 
     queue = queue_of(schedule.queue)
     if schedule.handler is not None and queue.handler is None:
-        detail = f"queue {schedule.queue} is for pull workers: its tasks name no handler"
+        detail = f"queue {schedule.queue} is for pull workers, so its tasks cannot name a handler"
         raise Refusal("invalid", detail, [FieldError("/handler", detail)])
     if queue.payload_schema is not None:
         await core.schemas.check(caller.tenant_id, queue.payload_schema, schedule.payload, "", budget)
@@ -300,7 +300,5 @@ def _stopped(refusal: Refusal, todo: Sequence[Change], done: int) -> Refusal:
     change = todo[done]
     where = pointer(SECTION_OF[change.kind], *([] if change.name is None else [change.name]))
     found = placed(refusal, where)
-    detail = (
-        f"{where}: {refusal.detail}; {done} of {len(todo)} changes were made before, none after: apply again goes on"
-    )
+    detail = f"{where}: {refusal.detail}; {done} of {len(todo)} changes had been made, none after it; apply again to continue"
     return Refusal(found.code, detail, found.errors, retry_after_seconds=refusal.retry_after_seconds)

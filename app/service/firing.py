@@ -327,7 +327,7 @@ def _ended(
         most = max(most, change.failures)
     limit = definition.pause_after_failures
     if limit is not None and most >= limit and not state.paused and not state.deleted:
-        change.pause = "a run has failed" if most == 1 else f"{most} runs in a row have failed"
+        change.pause = "a run failed" if most == 1 else f"{most} runs in a row failed"
         change.failures = 0
     paused = state.paused or change.pause is not None
     change.look_at = look_at(definition, replace(state, paused=paused), state.next_nominal_at, state.now)

@@ -113,17 +113,20 @@ async def settle(
             case "queue_full":
                 raise Refusal(
                     "queue_full",
-                    f"queue {followed.queue} has no room for this page under its max_depth",
+                    f"queue {followed.queue} has no room for these tasks under its max_depth",
                     retry_after_seconds=1,
                 )
             case "too_large":
-                raise Refusal("too_large", f"the page has more tasks than the max_depth of queue {followed.queue}")
+                raise Refusal(
+                    "too_large",
+                    f"the follow-up work has more tasks than the max_depth of queue {followed.queue}; split it over several pages",
+                )
             case verdict:
                 if verdict == "applied":
                     core.waiters.ended((outcome.task_id,))
                     _announce(core, making, followed, lane if page.next is not None else None)
                 return verdict
-    raise Refusal("unavailable", "the queues of the page keep changing", retry_after_seconds=1)
+    raise Refusal("unavailable", "the queues of the follow-up work keep changing; try again", retry_after_seconds=1)
 
 
 async def _make(

@@ -126,7 +126,7 @@ def check(core: Core, name: str, definition: HandlerDefinition, secret: str | No
     errors += [
         # What a read has shown came back: stored, it would replace a credential by three asterisks.
         FieldError(
-            "/headers" + pointer(header), f"is {HIDDEN}, which stands for a value that is not shown: give the value"
+            "/headers" + pointer(header), f"is {HIDDEN}, the placeholder for a hidden value; send the real value"
         )
         for header, value in definition.headers.items()
         if value == HIDDEN
@@ -186,9 +186,15 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
         row = await _locked(core, connection, caller, name)
         conditions.check(row.etag)
         if named_by := await handlers.queues_naming(connection, row.id):
-            raise Refusal("handler_in_use", f"handler {name} is named by queues: {', '.join(named_by)}")
+            raise Refusal(
+                "handler_in_use",
+                f"handler {name} is used by queues: {', '.join(named_by)}; change or delete them first",
+            )
         if await handlers.has_own_tasks(connection, row.id):
-            raise Refusal("handler_in_use", f"handler {name} is named by tasks that have not ended, or by a schedule")
+            raise Refusal(
+                "handler_in_use",
+                f"handler {name} is used by unfinished tasks or by a schedule; wait for them, or change them first",
+            )
         await handlers.mark_deleted(connection, row.id)
 
 

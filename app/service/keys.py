@@ -54,7 +54,7 @@ async def _ask(core: Core, token: str) -> Caller:
     row = None if key is None else await store.find(db, key.id)
     if key is None or row is None or row.revoked_at is not None or not hmac.compare_digest(row.digest, key.digest):
         core.keys.callers.pop(token, None)
-        raise Refusal("unauthenticated", "the key is not known, or has been revoked")
+        raise Refusal("unauthenticated", "the key is unknown or has been revoked; create one with `sluice keys create`")
     caller = Caller(row.tenant_id, row.tenant, row.scope)
     core.keys.callers[token] = (asked + CACHE_SECONDS, caller)
     return caller
@@ -111,7 +111,7 @@ async def seed_bootstrap(db: Database, token: str) -> bool:
         assert row is not None, "keys are revoked, never removed"
         if not hmac.compare_digest(row.digest, key.digest) or (row.tenant_id, row.scope) != (tenant_id, "operate"):
             raise ValueError(
-                f"key {key.id} is known already, with another secret, tenant or scope: the bootstrap key must be one of its own"
+                f"key {key.id} already exists with another secret, tenant or scope; choose a different bootstrap key"
             )
         if row.revoked_at is None:
             replaced = await store.take_bootstrap(connection, key.id)

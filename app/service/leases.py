@@ -52,7 +52,9 @@ async def acquire(
     if row is None:
         raise Refusal("queue_not_found", f"there is no queue {queue}; PUT /queues/{queue} creates it")
     if row.handler_id is not None:
-        raise Refusal("queue_is_push", f"queue {queue} delivers to handler {row.handler}: nothing is left to pull")
+        raise Refusal(
+            "queue_is_push", f"queue {queue} delivers to handler {row.handler}, so its tasks cannot be pulled"
+        )
     core.desk.asked(row.id)
     until = time.monotonic() + wait_seconds
     claim = await core.claiming.pull(row.tenant_id, row.id, max_tasks, lease_seconds)
@@ -222,13 +224,16 @@ async def tenant_of_lease(core: Core, task_id: str, token: str) -> int:
 
 async def _refusal(core: Core, task_id: str, token: str) -> Refusal:
     if await _fate(core, task_id, token) == "cancelled":
-        return Refusal("task_cancelled", "the task was cancelled: stop working on it")
+        return Refusal("task_cancelled", "the task was cancelled; stop working on it")
     return lease_lost()
 
 
 def lease_lost() -> Refusal:
     """The same whether there is such a task or not: whoever holds no token of it is told nothing about it."""
-    return Refusal("lease_lost", "this token holds no lease on the task: it ran out, was settled, or never was its own")
+    return Refusal(
+        "lease_lost",
+        "this token holds no lease on the task; the lease expired, was settled, or never existed. Stop working on it",
+    )
 
 
 async def _view(core: Core, task_id: str) -> TaskView:

@@ -27,7 +27,7 @@ def check(max_concurrency: int | None, limits: TenantLimits) -> None:
     granted = limits.granted_max_concurrency
     if max_concurrency is not None and granted is not None and max_concurrency > granted:
         raise invalid_field(
-            "/max_concurrency", f"an operator grants this tenant at most {granted}; null takes all of it"
+            "/max_concurrency", f"exceeds what the operator grants this tenant, {granted}; null uses the whole grant"
         )
 
 
@@ -81,6 +81,6 @@ async def put_grant(core: Core, caller: Caller, tenant: str, max_concurrency: in
 def _known(tenant: str, tenant_id: int | None) -> int:
     if tenant_id is None:
         raise Refusal(
-            "tenant_not_found", f"there is no tenant {tenant}; `sluice keys create --tenant {tenant}` makes one"
+            "tenant_not_found", f"there is no tenant {tenant}; `sluice keys create --tenant {tenant}` creates it"
         )
     return tenant_id

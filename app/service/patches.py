@@ -20,15 +20,17 @@ async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch, pay
     for _ in range(TRIES):
         view = await service.find(core.db.changes(caller.tenant_id), caller, task_id)
         if view.state not in UNFINISHED:
-            raise Refusal("task_ended", f"the task has ended: it is {view.state}")
+            raise Refusal("task_ended", f"the task has already ended; its state is {view.state}")
         match await _write(core, caller, view, patch, payload):
             case "done":
                 return await _announced(core, caller, task_id)
             case "running":
-                raise Refusal("task_not_editable", "the task is running; what its handler was sent cannot change")
+                raise Refusal(
+                    "task_not_editable", "the task is running, so what its handler was sent can no longer change"
+                )
             case "changed":
                 core.queue_cache.forget(caller.tenant_id, view.queue)
-    raise Refusal("unavailable", "the task keeps changing", retry_after_seconds=1)
+    raise Refusal("unavailable", "the task keeps changing; try again", retry_after_seconds=1)
 
 
 async def _write(core: Core, caller: Caller, view: TaskView, patch: TaskPatch, payload: bytes | None) -> str:

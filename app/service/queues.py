@@ -150,7 +150,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
         if await queues.has_tasks(connection, row.id):
             raise Refusal(
                 "queue_in_use",
-                f"queue {name} holds tasks that have not ended, or a schedule or batch will enqueue there",
+                f"queue {name} holds unfinished tasks, or a schedule or batch enqueues there; purge it or delete those first",
             )
         await queues.mark_deleted(connection, row.id)
     core.queue_cache.forget(caller.tenant_id, name)

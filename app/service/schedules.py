@@ -141,7 +141,9 @@ async def put(
         core.queue_cache.forget(caller.tenant_id, definition.queue)
         if definition.on_complete is not None:
             core.queue_cache.forget(caller.tenant_id, definition.on_complete.queue)
-    raise Refusal("unavailable", f"what schedule {name} names keeps changing", retry_after_seconds=1)
+    raise Refusal(
+        "unavailable", f"the queues and handlers of schedule {name} keep changing; try again", retry_after_seconds=1
+    )
 
 
 async def _named(core: Core, caller: Caller, definition: ScheduleDefinition) -> _Named:

@@ -160,15 +160,15 @@ def _alarms(queues: Sequence[QueueOverview], alive: Sequence[ReplicaRow]) -> Ite
         if replica.silent_seconds > ALIVE_SECONDS:
             yield {
                 "code": "replica_silent",
-                "message": f"replica {replica.name} was last heard of {replica.silent_seconds:.0f} s ago and has not "
-                "said that it stopped; its tasks run again elsewhere once their leases end",
+                "message": f"replica {replica.name} was last seen {replica.silent_seconds:.0f} s ago and did not shut "
+                "down cleanly; its tasks run again elsewhere once their leases expire",
                 "replica": replica.name,
             }
         elif replica.deaf:
             yield {
                 "code": "listener_lost",
-                "message": f"replica {replica.name} hears no NOTIFY: what others enqueue and cancel it learns of by polling, "
-                "seconds later; its log says why (listener_lost)",
+                "message": f"replica {replica.name} receives no NOTIFY, so it learns of other replicas' changes by polling, "
+                "seconds later; see listener_lost in its log for the cause",
                 "replica": replica.name,
             }
     yield from _limit_alarms(queues)
@@ -201,7 +201,7 @@ def _engine_alarms(queues: Sequence[QueueOverview], alive: Sequence[ReplicaRow])
         ready = sum(row.ready for row in queues if row.handler is not None)
         yield {
             "code": "no_engine",
-            "message": f"every replica has the role api: nothing is delivered or fired, {counted(ready, 'task')} for "
+            "message": f"every replica has the role api, so nothing is delivered or fired: {counted(ready, 'task')} for "
             "handlers waiting; start a replica with the role engine or all",
         }
 
@@ -242,7 +242,7 @@ def _database_alarms(health: DatabaseHealth) -> Iterator[Alarm]:
         yield {
             "code": "old_xmin",
             "message": f"a transaction has been open for {health.oldest_xmin_age_seconds:.0f} s: until it ends vacuum "
-            "cleans nothing up and claims slow down; look for it in pg_stat_activity, ordered by xact_start",
+            "cannot clean up and claims slow down; find it in pg_stat_activity, ordered by xact_start",
         }
 
 
@@ -252,14 +252,14 @@ def _connection_alarms(limits: Sequence[Limit], alive: Sequence[ReplicaRow]) -> 
             yield {
                 "code": "connections_short",
                 "message": f"{limit.used} of {counted(limit.max, 'connection')} to the database are in use: {limit.words}, "
-                "or see in pg_stat_activity who has them",
+                "or find out in pg_stat_activity who holds them",
             }
     for replica in alive:
         if replica.connections < replica.connections_wanted:
             yield {
                 "code": "connections_short",
-                "message": f"replica {replica.name} found {replica.connections} connections when it started, and is set to take "
-                f"{replica.connections_wanted}: make room in the database, then restart it",
+                "message": f"replica {replica.name} found {replica.connections} connections at its start but is set to take "
+                f"{replica.connections_wanted}; make room in the database, then restart it",
                 "replica": replica.name,
             }
 

@@ -156,17 +156,21 @@ def refusal_of(verdict: str, queue: str, request: Enqueue) -> Refusal | None:
     if verdict == "mismatch":
         return Refusal(
             "idempotency_mismatch",
-            f"idempotency key {request.idempotency_key!r} was used with another payload or other options",
+            f"idempotency key {request.idempotency_key!r} was already used with a different payload or options; use a new key",
         )
     if verdict == "batch_sealed":
-        return Refusal("batch_sealed", "the batch takes no more tasks: it is sealed, or cancelled")
+        return Refusal("batch_sealed", "the batch is sealed or cancelled and takes no more tasks; create a new one")
     if verdict == "queue_full":
-        return Refusal("queue_full", f"queue {queue} holds its max_depth of tasks", retry_after_seconds=1)
+        return Refusal(
+            "queue_full",
+            f"queue {queue} is full: it holds max_depth tasks; try again when some have ended",
+            retry_after_seconds=1,
+        )
     return None
 
 
 def keeps_changing(queue: str) -> Refusal:
-    return Refusal("unavailable", f"the definition of queue {queue} keeps changing", retry_after_seconds=1)
+    return Refusal("unavailable", f"the definition of queue {queue} keeps changing; try again", retry_after_seconds=1)
 
 
 async def check(
@@ -210,9 +214,13 @@ async def _check_unless_replayed(
 
 def check_handler(row: QueueRow, own: OwnHandler | None, request: Enqueue, where: str = "") -> None:
     if request.handler is not None and row.handler_id is None:
-        raise invalid_field(where + "/handler", f"queue {row.name} is for pull workers: its tasks name no handler")
+        raise invalid_field(
+            where + "/handler", f"queue {row.name} is for pull workers, so its tasks cannot name a handler"
+        )
     if request.handler is not None and own is None:
-        raise invalid_field(where + "/handler", f"there is no handler {request.handler}")
+        raise invalid_field(
+            where + "/handler", f"there is no handler {request.handler}; PUT /handlers/{request.handler} creates it"
+        )
 
 
 async def check_schema(
@@ -348,7 +356,7 @@ def _waiting_for(core: Core, own: OwnHandler | None, admitted: Admitted) -> str 
 
 
 def _not_found(task_id: str) -> Refusal:
-    return Refusal("task_not_found", f"there is no task {task_id}, or it is past its retention")
+    return Refusal("task_not_found", f"there is no task {task_id}, or its retention has passed")
 
 
 async def get(core: Core, caller: Caller, task_id: str) -> TaskView:
@@ -445,8 +453,10 @@ async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
         if view.state == State.CANCELLED:
             return view
         if view.state not in UNFINISHED:
-            raise Refusal("task_ended", f"the task has ended: it is {view.state}")
-    raise Refusal("unavailable", "the task keeps being retried and cancelled", retry_after_seconds=1)
+            raise Refusal("task_ended", f"the task has already ended; its state is {view.state}")
+    raise Refusal(
+        "unavailable", "the task keeps being retried and cancelled; try again; try again", retry_after_seconds=1
+    )
 
 
 async def retry(core: Core, caller: Caller, task_id: str) -> TaskView:
@@ -457,13 +467,18 @@ async def retry(core: Core, caller: Caller, task_id: str) -> TaskView:
         case "gone":
             raise _not_found(task_id)
         case "running":
-            raise Refusal("task_not_editable", "the task is running; cancel it first, or wait for its end")
+            raise Refusal("task_not_editable", "the task is running; cancel it first, or wait for it to end")
         case "ended":
-            raise Refusal("task_ended", "the task has succeeded; enqueue a new one to run it again")
+            raise Refusal("task_ended", "the task has succeeded; enqueue a new task to run it again")
         case "held":
-            raise Refusal("task_not_editable", "another unfinished task has the unique_key of this one")
+            raise Refusal(
+                "task_not_editable", "another unfinished task has the same unique_key; wait for it to end, or cancel it"
+            )
         case "orphaned":
-            raise Refusal("task_not_editable", "the task's queue, or the handler it named, has been deleted")
+            raise Refusal(
+                "task_not_editable",
+                "the task's queue, or the handler it names, has been deleted; enqueue a new task instead",
+            )
         case "moved":
             if lane := await tasks.lane_of(changes, task_id):
                 core.signals.lane_ready(*lane)

@@ -131,11 +131,11 @@ def _parameters(query: str) -> Iterator[tuple[str, str]]:
         if name == "database":
             name = "dbname"
         if name in REFUSED:
-            raise ValueError(f"{name} is a parameter of libpq that Sluice cannot honour: take it out")
+            raise ValueError(f"{name} is a parameter of libpq that Sluice cannot honour; remove it")
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
-            hint = HINTS.get(name) or (f"did you mean {close[0]}?" if close else "take it out")
-            raise ValueError(f"{name!r} is no parameter of libpq: {hint}")
+            hint = HINTS.get(name) or (f"did you mean {close[0]}?" if close else "remove it")
+            raise ValueError(f"{name!r} is not a libpq parameter: {hint}")
         yield name, value
 
 

@@ -45,7 +45,7 @@ TURN_SECONDS = 5.0
 """How long a read or a change waits for its turn."""
 MAX_WAITING = 2000
 """Reads, changes or requests for definitions of one tenant that may wait for their turn."""
-FULL = "raise max_connections, or lower SLUICE_DATABASE_CONNECTIONS of the replicas"
+FULL = "raise max_connections, or lower SLUICE_DATABASE_CONNECTIONS on the replicas"
 
 PARTITIONED = ("task_history", "attempt_history")
 
@@ -104,7 +104,7 @@ class TooSlow(Busy):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"a read took longer than {seconds:g} s")
-        self.detail = f"reading this took longer than {seconds:g} seconds: ask for less at once, or again later"
+        self.detail = f"reading this took longer than {seconds:g} seconds; request less at once, or try again later"
 
 
 class Refused(Unavailable):
@@ -137,7 +137,7 @@ async def connect(
     """
     address = read_address(dsn)
     seconds = address.connect_seconds or CONNECT_SECONDS
-    lost: Exception = Unavailable("no host to connect to")
+    lost: Exception = Unavailable("there is no host to connect to")
     for host in address.dsns:
         try:
             # over all addresses of the host, and each way of TLS

@@ -61,12 +61,12 @@ async def examine_sessions(dsn: str, *, given_as: str) -> None:
         shared = await _share(one, other)
     if shared and given_as == "SLUICE_DATABASE_URL":
         raise Unsuitable(
-            "SLUICE_DATABASE_URL leads through a transaction pooler, where no session lasts: leave it, and give the address of "
-            "the server itself, or of the pooler in session mode, as SLUICE_DATABASE_DIRECT_URL"
+            "SLUICE_DATABASE_URL leads through a transaction pooler, which keeps no sessions: leave it, and set "
+            "SLUICE_DATABASE_DIRECT_URL to the server itself, or to the pooler in session mode"
         )
     if shared:
         raise Unsuitable(
-            f"{given_as} leads through a transaction pooler, where no session lasts: give the address of the server itself, or of "
+            f"{given_as} leads through a transaction pooler, which keeps no sessions: set it to the server itself, or to "
             "the pooler in session mode"
         )
     async with _explained(given_as), connected(dsn) as own:
@@ -86,22 +86,22 @@ async def _explained(given_as: str) -> AsyncIterator[None]:
                 raise
             if "startup parameter" in str(refusal):
                 raise Unsuitable(
-                    f"the pooler of {given_as} refuses what the address asks for ({refusal}): take it out"
+                    f"the pooler of {given_as} rejects a parameter in the address ({refusal}): remove it"
                 ) from error
             raise Unsuitable(
-                f"{given_as} leads through a pooler that refuses what Sluice needs ({refusal}): put it into session mode; "
-                "transaction mode needs SLUICE_DATABASE_DIRECT_URL beside it"
+                f"{given_as} leads through a pooler that rejects what Sluice needs ({refusal}): switch it to session mode; "
+                "transaction mode also needs SLUICE_DATABASE_DIRECT_URL"
             ) from error
 
 
 def _examine_server(connection: asyncpg.Connection) -> None:
     version, encoding = connection.get_server_version(), connection.get_settings().server_encoding
     if version.major < OLDEST_MAJOR:
-        raise Unsuitable(f"the server is PostgreSQL {version.major}: Sluice needs {OLDEST_MAJOR} or newer")
+        raise Unsuitable(f"the server runs PostgreSQL {version.major}; Sluice needs {OLDEST_MAJOR} or newer")
     if encoding != "UTF8":
         raise Unsuitable(
-            f"the database's encoding is {encoding}, which cannot hold every text: give Sluice a database of its own, made with "
-            "`create database sluice encoding 'UTF8' template template0`"
+            f"the database's encoding is {encoding}, which cannot store every text: give Sluice a database of its own, "
+            "created with `create database sluice encoding 'UTF8' template template0`"
         )
 
 
@@ -112,8 +112,8 @@ async def _examine_settings(connection: asyncpg.Connection, given_as: str) -> No
     foreign = [f"{name} is {found[name]!r}" for name, ours in DECISIVE.items() if found[name] != ours]
     if foreign:
         raise Unsuitable(
-            f"{given_as} leads through something that does not pass SET on ({', '.join(foreign)}): give the address of the server "
-            "itself, or of a pooler that does"
+            f"{given_as} leads through something that does not pass SET on ({', '.join(foreign)}): set it to the server "
+            "itself, or to a pooler that does"
         )
 
 
@@ -145,7 +145,7 @@ async def examine_pooler(dsn: str, direct_dsn: str) -> None:
                 await heard.wait()
         except TimeoutError:
             raise Unsuitable(
-                "what is said at SLUICE_DATABASE_URL is not heard at SLUICE_DATABASE_DIRECT_URL: both must lead to the same "
+                "a NOTIFY sent to SLUICE_DATABASE_URL does not reach SLUICE_DATABASE_DIRECT_URL: both must lead to the same "
                 "database of the same server"
             ) from None
 
@@ -155,4 +155,4 @@ async def examine_rights(dsn: str) -> None:
     async with translated(), connected(dsn, BorrowedConnection) as connection, connection.transaction():
         lacking = await connection.fetchrow(_LACKING)
     if lacking["names"] is not None:
-        raise Unsuitable(f"role {lacking['role']} may not use all of the schema sluice ({lacking['names']}): {GRANT}")
+        raise Unsuitable(f"role {lacking['role']} lacks rights in the schema sluice ({lacking['names']}): {GRANT}")

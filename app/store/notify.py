@@ -49,7 +49,7 @@ class Silent(Unavailable):
     """The connection took what was sent and nothing came back: it leads nowhere, and nobody closed it."""
 
     def __init__(self, asked_at: float) -> None:
-        super().__init__(f"no NOTIFY came back within {ANSWER_SECONDS:g} s: the connection leads nowhere")
+        super().__init__(f"no NOTIFY came back within {ANSWER_SECONDS:g} s; the connection is dead")
         self.asked_at = asked_at
         """Monotonic seconds of the question."""
 

@@ -54,13 +54,13 @@ TASKS = Definition(
     "sluice_tasks",
     "gauge",
     ("queue", "state", "tenant"),
-    "Tasks by state, of the whole fleet; of queues that hold any, or have lately.",
+    "Tasks by state across the whole fleet, for queues that hold tasks or did recently.",
 )
 OLDEST_READY = Definition(
     "sluice_oldest_ready_age_seconds",
     "gauge",
     ("queue", "tenant"),
-    "How long the oldest ready task has been ready; 0 when none is.",
+    "How long the oldest ready task has been ready; 0 if none is.",
 )
 WAIT = Definition(
     "sluice_task_wait_seconds", "histogram", ("queue", "tenant"), "From a task's run_at to the start of an attempt."
@@ -69,20 +69,18 @@ ATTEMPT = Definition(
     "sluice_attempt_seconds",
     "histogram",
     ("queue", "tenant"),
-    "From the start of an attempt to its end; of a held one, to the end of the hold.",
+    "From the start of an attempt to its end, or to the end of its hold.",
 )
 ATTEMPTS = Definition(
     "sluice_attempts_total",
     "counter",
     ("outcome", "queue", "tenant"),
-    "Attempts that ended, calls and leases of workers, by outcome; what a killed replica was calling is in leases_reaped.",
+    "Attempts that ended, by outcome: calls and workers' leases. Calls of a killed replica count in leases_reaped instead.",
 )
 LEASES_LOST = Definition(
-    "sluice_leases_lost_total", "counter", (), "Leases this replica held and lost before it could settle."
+    "sluice_leases_lost_total", "counter", (), "Leases this replica lost before it could settle them."
 )
-LEASES_REAPED = Definition(
-    "sluice_leases_reaped_total", "counter", (), "Leases of silent holders that this replica ended."
-)
+LEASES_REAPED = Definition("sluice_leases_reaped_total", "counter", (), "Expired leases that this replica ended.")
 GROUP_SIZE = Definition(
     "sluice_group_size", "histogram", ("statement",), "Tasks written together by one grouped statement."
 )
@@ -90,7 +88,7 @@ SCHEDULE_OVERDUE = Definition(
     "sluice_schedule_overdue_seconds",
     "gauge",
     ("schedule", "tenant"),
-    "How long a schedule has been due and not fired; above 1,000 schedules only those that are, or have missed times.",
+    "How long a schedule has been due without firing; above 1,000 schedules, only those that are overdue or have missed times.",
 )
 SCHEDULE_MISSED = Definition(
     "sluice_schedule_missed_total", "counter", ("schedule", "tenant"), "Nominal times that passed without a run."

@@ -17,7 +17,7 @@ from app.domain.errors import CODES, FieldError, Refusal
 from app.domain.followups import FollowUpBody, PageBody
 from app.domain.tasks import Enqueue, Reason, State, TaskBody, TaskFilters
 from app.domain.views import AttemptView, LeasedTaskView, TaskView
-from app.edge.errors import STATUS, TITLES
+from app.edge.errors import REMEDIES, STATUS, TITLES
 from app.service.handlers import Saved as SavedHandler
 from app.service.queues import Saved as SavedQueue
 from app.service.tasks import Enqueued
@@ -79,7 +79,7 @@ async def api(services: Services) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 def test_every_code_has_a_status_and_a_title() -> None:
-    assert set(STATUS) == set(TITLES) == CODES
+    assert set(STATUS) == set(TITLES) == set(REMEDIES) == CODES
 
 
 # Bodies

@@ -101,7 +101,7 @@ def test_a_wrong_user_or_database_is_told_in_a_line(
     ended = sluice("migrate", database_url=database_url.replace(*change))
     assert (ended.returncode, ended.stdout) == (2, "")
     (line,) = ended.stderr.splitlines()
-    assert line.startswith("The database refuses Sluice (") and line.endswith("in SLUICE_DATABASE_URL.")
+    assert line.startswith("The database rejected the connection (") and line.endswith("in SLUICE_DATABASE_URL.")
 
 
 def test_migrate_makes_the_schema_and_is_content_with_it(sluice: Command, empty_database_url: str) -> None:

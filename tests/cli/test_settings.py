@@ -106,7 +106,7 @@ def test_a_password_that_needs_escapes_is_refused_and_not_repeated(password: str
         (
             "SLUICE_DATABASE_URL",
             "postgresql://x?sslmod=require",
-            "'sslmod' is no parameter of libpq: did you mean sslmode?",
+            "'sslmod' is not a libpq parameter: did you mean sslmode?",
         ),
         ("SLUICE_DATABASE_DIRECT_URL", "jdbc:postgresql://x", "postgres:// or postgresql://"),
         ("SLUICE_BOOTSTRAP_KEY", "secret", "slk_"),

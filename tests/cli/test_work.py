@@ -292,7 +292,7 @@ async def test_what_no_waiting_mends_ends_it_with_a_sentence(api: Api, work: Sta
     push = await work(await api.queue_to(handler.url), "cat")
     absent = await work("no-such-queue", "cat")
     odd = await work("q", "cat", SLUICE_URL="sluice.example")
-    assert (await push.ended(20), "nothing is left to pull" in push.output) == (1, True)
+    assert (await push.ended(20), "so its tasks cannot be pulled" in push.output) == (1, True)
     assert (await absent.ended(20), "PUT /queues/no-such-queue creates it" in absent.output) == (1, True)
     assert (await odd.ended(20), "SLUICE_URL" in odd.output or "--url" in odd.output) == (2, True)
     assert "Traceback" not in push.output + absent.output + odd.output

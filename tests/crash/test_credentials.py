@@ -98,12 +98,12 @@ async def test_a_password_that_changes_under_a_replica_is_a_database_that_is_awa
         await back_again(replica, queue, said)
         await owner.close()
         for wrong in ("app:wrong", "app", "nobody:wrong"):
-            with pytest.raises(SettingsError, match="refuses Sluice"):
+            with pytest.raises(SettingsError, match="rejected the connection"):
                 await start_replica(database_url=proxy.url_as(wrong))
         process = await start_sluice(ready=False, SLUICE_DATABASE_URL=proxy.url_as("app:hunter2"))
         assert await process.ended() == 2
         assert process.lines == [
-            'The database refuses Sluice (InvalidPasswordError: password authentication failed for user "app"): '
+            'The database rejected the connection (InvalidPasswordError: password authentication failed for user "app"): '
             "check the user, password and database in SLUICE_DATABASE_URL."
         ]
 

@@ -383,7 +383,7 @@ async def test_the_last_addresses_survive_a_failure_for_the_moment_and_nothing_e
 def test_an_internal_address_is_told_to_the_operator_and_not_to_the_tenant() -> None:
     with capture_logs() as lines:
         detail = denied(EgressPolicy(resolver=Names("8.8.8.8", "10.20.30.40")), "http://a.example/")
-    assert detail == "a.example has an address that may not be called"
+    assert detail == "a.example resolves to an address that is not allowed"
     [line] = [line for line in lines if line["event"] == "egress_denied"]
     assert (line["tenant"], line["host"]) == ("t", "a.example") and "10.20.30.40" in line["reason"]
 

@@ -75,7 +75,7 @@ async def test_a_bad_certificate_is_refused_before_the_request_is_sent(
         "another authority": lambda: trustme.CA().issue_cert(NAME),
     }[flaw]()
     async with serve(answer_ok, tls=server_side(leaf)) as server:
-        with pytest.raises(DeliveryError, match="certificate refused") as caught:
+        with pytest.raises(DeliveryError, match="the certificate was rejected") as caught:
             await trusting.post(f"https://{NAME}:{server.port}/", [], b"secret", tenant="t", timeout_seconds=5)
         assert caught.value.outcome == "unreachable"
         assert server.requests == []
@@ -86,7 +86,7 @@ async def test_without_a_context_of_its_own_the_client_trusts_the_system_only(
 ) -> None:
     transport = Transport(loopback)
     async with serve(answer_ok, tls=server_side(authority.issue_cert("127.0.0.1"))) as server:
-        with pytest.raises(DeliveryError, match="certificate refused"):
+        with pytest.raises(DeliveryError, match="the certificate was rejected"):
             await transport.post(server.url, [], b"", tenant="t", timeout_seconds=5)
         assert server.requests == []
 

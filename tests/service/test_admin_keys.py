@@ -133,7 +133,7 @@ async def test_a_malformed_or_borrowed_bootstrap_key_is_refused(core: Core) -> N
     for short in ("slk_short", "slk_" + "a" * 23):
         with pytest.raises(ValueError, match="must be slk_ and 24 to 196"):
             await keys.seed_bootstrap(core.db, short)
-    with pytest.raises(ValueError, match="known already"):
+    with pytest.raises(ValueError, match="already exists"):
         await keys.seed_bootstrap(core.db, await keys.create(core.db, "acme", "use"))
 
 

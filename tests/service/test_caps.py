@@ -53,7 +53,7 @@ async def test_of_many_that_are_made_at_once_so_many_come_to_be(cores: list[Core
     there = [name for name, one in zip(names, made, strict=True) if not isinstance(one, BaseException)]
     assert len(there) == MOST and len(refused) == MANY - MOST
     assert {refusal.code for refusal in refused} == {"invalid"}
-    assert all(f"has {MOST} {kind}, as many as it may" in refusal.detail for refusal in refused)
+    assert all(f"already has {MOST} {kind}, the most allowed" in refusal.detail for refusal in refused)
     assert not (await put(cores[0], caller, there[0])).created
     cores[0].max_definitions = 1  # lowered: what is there stays, and can be replaced
     assert not (await put(cores[0], caller, there[1])).created
@@ -66,7 +66,7 @@ async def test_of_many_that_are_made_at_once_so_many_come_to_be(cores: list[Core
     await delete(cores[1], caller, last, ANY)
     absent = next(name for name in names if name not in there)
     assert (await put(cores[1], caller, absent)).created
-    with pytest.raises(Refusal, match="as many as it may"):
+    with pytest.raises(Refusal, match="the most allowed"):
         await put(cores[0], caller, last)
 
 

@@ -134,7 +134,7 @@ async def test_a_tenant_has_so_much_processor_time_and_no_more(
     answers = await asyncio.gather(*(refused(checker, DOUBLING, b"1") for _ in range(5)))
     assert {answer.code for answer in answers} == {"payload_schema_mismatch", "unavailable"}
     refusal = await refused(checker, TREE, b"{}")
-    assert refusal.code == "unavailable" and "0.3 seconds at once" in refusal.detail
+    assert refusal.code == "unavailable" and "0.3 seconds in a burst" in refusal.detail
     assert (refusal.retry_after_seconds or 0) >= 1
     await checker.check(B, TREE, b"{}", "")
 
@@ -154,7 +154,7 @@ async def test_one_that_was_not_compiled_in_time_gets_another_chance(
 ) -> None:
     monkeypatch.setattr(schemas, "COMPILE_SECONDS", 0.05)
     [error] = await checker.compile(A, LETTERS)
-    assert "cannot be compiled within 0.05 seconds" in error.detail
+    assert "could not be compiled within 0.05 seconds" in error.detail
     monkeypatch.setattr(schemas, "COMPILE_SECONDS", 10)
     assert await checker.compile(A, LETTERS) == []
 

@@ -101,13 +101,13 @@ def test_the_system_s_authorities_are_found() -> None:
 @pytest.mark.parametrize(
     ("query", "says"),
     [
-        ("channel_bindin=require", "'channel_bindin' is no parameter of libpq: did you mean channel_binding?"),
+        ("channel_bindin=require", "'channel_bindin' is not a libpq parameter: did you mean channel_binding?"),
         (
             "pgbouncer=true",
-            "'pgbouncer' is no parameter of libpq: give the pooler's address here, and the server's own as ",
+            "'pgbouncer' is not a libpq parameter: give the pooler's address here, and the server's own as ",
         ),
-        ("schema=public", "'schema' is no parameter of libpq: all that is Sluice's is in the schema sluice"),
-        ("prepared_statement_cache_size=0", "'prepared_statement_cache_size' is no parameter of libpq: take it out"),
+        ("schema=public", "'schema' is not a libpq parameter: all that is Sluice's is in the schema sluice"),
+        ("prepared_statement_cache_size=0", "'prepared_statement_cache_size' is not a libpq parameter: remove it"),
         ("gssencmode=require", "gssencmode asks for encryption by GSSAPI"),
         ("sslmode=no-verify", "sslmode must be one of disable, "),
         ("sslrootcert=/nowhere.crt", "sslrootcert names no file that is there"),

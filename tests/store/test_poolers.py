@@ -100,10 +100,10 @@ async def test_each_transaction_behind_a_pooler_sets_itself_and_leaves_nothing_b
         (
             "transaction",
             {},
-            "SLUICE_DATABASE_URL leads through a transaction pooler, where no session lasts: leave it, and give",
+            "SLUICE_DATABASE_URL leads through a transaction pooler, which keeps no sessions: leave it, and set",
         ),
         ("transaction", {"server_round_robin": "1", "min_pool_size": "2"}, "leads through a transaction pooler"),
-        ("statement", {}, "put it into session mode; transaction mode needs SLUICE_DATABASE_DIRECT_URL beside it."),
+        ("statement", {}, "switch it to session mode; transaction mode also needs SLUICE_DATABASE_DIRECT_URL."),
     ],
 )
 async def test_a_pooler_that_keeps_no_session_is_refused_with_the_line_to_change(
@@ -134,7 +134,7 @@ async def test_a_direct_url_that_is_none_is_refused(start_pooler: StartPooler, d
 
 async def test_a_parameter_that_the_pooler_does_not_take_is_named(start_pooler: StartPooler) -> None:
     pooled = await start_pooler("session")
-    with pytest.raises(SettingsError, match=r"unsupported startup parameter: options.*: take it out"):
+    with pytest.raises(SettingsError, match=r"unsupported startup parameter: options.*: remove it"):
         await wait_for_database(f"{pooled}&options=-c%20geqo%3Doff")
 
 

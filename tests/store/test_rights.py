@@ -144,7 +144,7 @@ async def test_who_lacks_a_right_is_told_which_before_anything_starts(two: Roles
     await two.owner.execute(f"revoke execute on function sluice.purge_v1 from public, {role}")
     said = await refusal(serving)
     assert said.startswith(
-        f"Role {role} may not use all of the schema sluice (purge_v1, queues, tasks): as its owner, grant"
+        f"Role {role} lacks rights in the schema sluice (purge_v1, queues, tasks): as its owner, grant"
     )
     await two.owner.execute(f"revoke usage on schema sluice from {role}")
     assert "permission denied for schema sluice" in (said := await refusal(serving))

@@ -215,7 +215,7 @@ async def test_failures_in_a_row_pause_a_schedule_and_a_success_starts_the_count
         await ended(api, name, n)
         assert good(await api.get(f"/schedules/{name}"))["paused"] is (n == 4)
     paused = good(await api.get(f"/schedules/{name}"))
-    assert "2 runs in a row have failed" in paused["paused_reason"] and paused["paused_at"]
+    assert "2 runs in a row failed" in paused["paused_reason"] and paused["paused_at"]
     good(await api.post(f"/schedules/{name}/resume"))
     handler.answer(Reply(500))
     good(await api.post(f"/schedules/{name}/trigger"))

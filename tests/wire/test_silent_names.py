@@ -66,7 +66,7 @@ async def test_a_tenant_learns_no_internal_address(
     task = await a.enqueue(queue)
     told += [await a.until(task["id"], "dead"), await a.attempts(task["id"])]
     assert told[0]["outcome"] == told[2][0]["outcome"] == "egress_denied"
-    assert told[1]["last_error"] == "inside.example has an address that may not be called"
+    assert told[1]["last_error"] == "inside.example resolves to an address that is not allowed"
     assert internal not in str(told)
     assert internal in capsys.readouterr().out
 
@@ -76,7 +76,7 @@ async def test_a_tenant_does_not_learn_where_an_allowed_name_leads(two: tuple[Re
     await names(replica, {"allowed.example": "127.0.0.77"})
     queue = await a.queue_to("http://allowed.example:9/", retry={"max_attempts": 1})
     task = await a.until((await a.enqueue(queue))["id"], "dead")
-    assert task["last_error"] == "no connection to allowed.example:9: Connection refused"
+    assert task["last_error"] == "could not connect to allowed.example:9: Connection refused"
 
 
 async def test_a_literal_that_may_not_be_called_is_refused_when_it_is_saved(two: tuple[Replica, Api, Api]) -> None:

@@ -108,7 +108,7 @@ class Connection(asyncio.Protocol):
         return reply
 
     def _expire(self) -> None:
-        self._fail("timeout", f"no full answer within {self._timeout_seconds:g} s")
+        self._fail("timeout", f"no complete answer within {self._timeout_seconds:g} s")
 
     # what the event loop says
 
@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._spoiled = True
             if self._waiter is not None:
-                self._fail("unreachable", f"the answer is not HTTP/1.1 as it should be: {error}")
+                self._fail("unreachable", f"the answer is not valid HTTP/1.1: {error}")
             return
         if self._waiter is None:
             return
@@ -135,7 +135,7 @@ class Connection(asyncio.Protocol):
         elif not self._status and self._raw_bytes > MAX_HEAD_BYTES:
             self._fail("too_large", f"the head of the answer is larger than {MAX_HEAD_BYTES} bytes")
         elif self._raw_bytes > 2 * MAX_HEAD_BYTES + FRAMING_FACTOR * self._max_reply_bytes:
-            self._fail("too_large", "the answer is mostly framing")
+            self._fail("too_large", "the answer has more chunk framing than is accepted")
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._waiter is not None:
@@ -176,10 +176,10 @@ class Connection(asyncio.Protocol):
             return
         version = self._parser.get_http_version()
         if version not in ("1.1", "1.0"):
-            self._stop("unreachable", f"the answer is of HTTP {version}, which was not asked for")
+            self._stop("unreachable", f"the answer uses HTTP {version}, which was not requested")
         coding = self._headers.get("transfer-encoding")
         if coding is not None and coding.lower() != "chunked":
-            self._stop("unreachable", f"the answer has the transfer encoding {coding[:100]!r}, which was not asked for")
+            self._stop("unreachable", f"the answer has the transfer encoding {coding[:100]!r}, which was not requested")
         self._until_close = coding is None and "content-length" not in self._headers and status not in (204, 304)
         if heads_followups(status, self._headers):
             self._max_reply_bytes = max(self._max_reply_bytes, KEPT_OF_FOLLOWUPS)
@@ -187,10 +187,10 @@ class Connection(asyncio.Protocol):
 
     def _interim(self, status: int) -> None:
         if status == 101 or status < 100:
-            self._stop("unreachable", f"the answer has the status {status}, which was not asked for")
+            self._stop("unreachable", f"the answer has the status {status}, which was not requested")
         self._interim_count += 1
         if self._interim_count > MAX_INTERIM:
-            self._stop("too_large", f"more than {MAX_INTERIM} interim answers came before the answer")
+            self._stop("too_large", f"more than {MAX_INTERIM} interim answers (1xx) came before the answer")
         self._headers = {}
 
     def on_body(self, body: bytes) -> None:
@@ -244,7 +244,7 @@ def _announced_seconds(keep_alive: str) -> float:
 def reason(error: BaseException) -> str:
     """One line for people about why a connection failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate refused: {error.verify_message}"
+        return f"the certificate was rejected: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {error.reason or error}"
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:

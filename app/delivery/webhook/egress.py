@@ -163,7 +163,7 @@ class EgressPolicy:
             self._networks.append(ipaddress.ip_network(entry))
         except ValueError as error:
             if "/" in entry or ":" in entry or entry.replace(".", "").isdigit():
-                raise ValueError(f"{entry!r} is no network: {error}") from None
+                raise ValueError(f"{entry!r} is not a network: {error}") from None
             try:
                 self._hosts.add(check_host(entry))
             except UrlError:
@@ -172,17 +172,17 @@ class EgressPolicy:
     def refuse_literal(self, url: ParsedUrl) -> str | None:
         """Why this URL can be refused as it stands, without asking the network; None when it cannot."""
         if url.host in NEVER_HOSTS:
-            return f"{url.host} is cloud metadata and never called"
+            return f"{url.host} is a cloud metadata address, which is never called"
         return None if url.address is None else self._refuse_address(url.address, by_name=False)
 
     def _refuse_address(self, address: Address, *, by_name: bool) -> str | None:
         if is_never(address):
-            return f"{address} is link-local or cloud metadata and never called"
+            return f"{address} is a link-local or cloud metadata address, which is never called"
         if by_name or is_public(address) or self._allows(address):
             return None
         if all(_is_public_face(face) or self._allows(face) for face in faces(address)):
             return None
-        return f"{address} is not a public address, and SLUICE_EGRESS_ALLOW does not hold it"
+        return f"{address} is not a public address; add it to SLUICE_EGRESS_ALLOW if it may be called"
 
     def _allows(self, address: Address) -> bool:
         return any(address in network for network in self._networks)
@@ -243,7 +243,7 @@ class EgressPolicy:
             refusal = self._refuse_address(address, by_name=by_name)
             if refusal is not None:
                 events.emit(log, events.EGRESS_DENIED, tenant=tenant, host=host, reason=refusal)
-                return self._keep(host, tenant, denied=f"{host} has an address that may not be called")
+                return self._keep(host, tenant, denied=f"{host} resolves to an address that is not allowed")
         unknown = None if addresses else f"{host} has no address"
         return self._keep(host, tenant, tuple(str(address) for address in addresses), unknown=unknown)
 

@@ -101,7 +101,7 @@ class Lookups:
     def _require_rest(self, tenant: str, host: str) -> None:
         stall = self._stalls.get(tenant, host)
         if stall is not None and (left := stall.until - self._clock()) > 0:
-            raise NoAnswer(f"its name servers did not answer; they are asked again in {left:.0f} s")
+            raise NoAnswer(f"its name servers did not answer; they will be asked again in {left:.0f} s")
 
     async def _fly(self, flight: _Flight) -> None:
         stalled = self._stalls.get(flight.tenant, flight.host) is not None

@@ -20,13 +20,13 @@ def parse_secret(secret: str) -> bytes:
     """The key of a secret, or ValueError. Padding may be missing, as other signers allow it. Remembered: each call asks."""
     text = secret.removeprefix(PREFIX)
     if text == secret:
-        raise ValueError(f"a signing secret begins with {PREFIX}")
+        raise ValueError(f"a signing secret must begin with {PREFIX}")
     try:
         key = b64decode(text if text.endswith("=") else text + "=" * (-len(text) % 4), validate=True)
     except (Base64Error, ValueError):
-        raise ValueError(f"a signing secret is base64 after {PREFIX}") from None
+        raise ValueError(f"a signing secret must be base64 after {PREFIX}") from None
     if not MIN_BYTES <= len(key) <= MAX_BYTES:
-        raise ValueError(f"a signing secret holds {MIN_BYTES} to {MAX_BYTES} bytes")
+        raise ValueError(f"a signing secret must encode {MIN_BYTES} to {MAX_BYTES} bytes")
     return key
 
 

@@ -111,7 +111,9 @@ class Transport:
                     connection = self._take(url, addresses, loop.time())
                 return connection or await self._open(url, addresses, loop, deadline)
         except TimeoutError:
-            raise DeliveryError("timeout", f"no connection to {url.authority} within {timeout_seconds:g} s") from None
+            raise DeliveryError(
+                "timeout", f"could not connect to {url.authority} within {timeout_seconds:g} s"
+            ) from None
 
     def _take(self, url: ParsedUrl, addresses: Sequence[str], now: float) -> Connection | None:
         for address in addresses:
@@ -163,7 +165,7 @@ class Transport:
             except OSError as error:
                 problem = reason(error)
         # Not where the name leads: the address may be one of the operator's own, and the answer is the tenant's to read.
-        raise DeliveryError("unreachable", f"no connection to {url.authority}: {problem}")
+        raise DeliveryError("unreachable", f"could not connect to {url.authority}: {problem}")
 
     async def _connect(self, url: ParsedUrl, address: str, loop: asyncio.AbstractEventLoop) -> Connection:
         key = (url.scheme, url.host, url.port, address)
@@ -192,10 +194,10 @@ def _request_head(url: ParsedUrl, headers: Sequence[tuple[str, str]], body_bytes
     try:
         head = "".join(lines).encode("latin-1")
     except UnicodeEncodeError:
-        raise DeliveryError("unreachable", "a header holds characters that cannot be sent") from None
+        raise DeliveryError("unreachable", "a header contains characters that cannot be sent") from None
     # All controls but tabs, CR and LF among them, are counted in one pass: no more of them than those put in above.
     if len(head) - len(head.translate(None, _CONTROLS)) != 2 * (len(headers) + 5):
-        raise DeliveryError("unreachable", "a header holds control characters")
+        raise DeliveryError("unreachable", "a header contains control characters")
     return head
 
 

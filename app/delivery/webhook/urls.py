@@ -47,7 +47,7 @@ def check_url(url: str) -> ParsedUrl:
     if len(url) > MAX_URL:
         raise UrlError(f"is longer than {MAX_URL} characters")
     if any(char <= " " or char == "\\" or "\x7f" <= char <= "\xa0" or "\ud800" <= char <= "\udfff" for char in url):
-        raise UrlError("must not hold spaces, control characters or backslashes")
+        raise UrlError("must not contain spaces, control characters or backslashes")
     if "#" in url:
         raise UrlError("must not contain a fragment")
     split = _SPLIT.fullmatch(url)
@@ -55,7 +55,7 @@ def check_url(url: str) -> ParsedUrl:
         raise UrlError("must begin with http:// or https://")
     scheme, authority, rest = split[1].lower(), split[2], split[3]
     if "@" in authority:
-        raise UrlError("must not carry a user or password")
+        raise UrlError("must not contain a user name or password")
     parts = _AUTHORITY.fullmatch(authority)
     if parts is None:
         raise UrlError("has no host and port of the form name:port, 192.0.2.1:port or [2001:db8::1]:port")
@@ -83,20 +83,20 @@ def check_host(text: str) -> str:
         try:
             host = idna.encode(text, uts46=True, std3_rules=False, transitional=False).decode("ascii")
         except (idna.IDNAError, UnicodeError) as error:
-            raise UrlError(f"has a host that is no international name ({error})") from None
+            raise UrlError(f"has a host that is not a valid international name ({error})") from None
     host = host.lower().removesuffix(".")
     if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in host.split(".")):
-        raise UrlError("has a host that is no name")
+        raise UrlError("has a host that is not a valid name")
     return host
 
 
 def _ipv6(text: str) -> IPv6Address:
     try:
         if "%" in text:
-            raise UrlError("must not name a zone of an IPv6 address")
+            raise UrlError("must not contain an IPv6 zone")
         return IPv6Address(text)
     except AddressValueError:
-        raise UrlError("has a host in brackets that is no IPv6 address") from None
+        raise UrlError("has a host in brackets that is not an IPv6 address") from None
 
 
 def _ipv4_or_none(host: str) -> IPv4Address | None:
@@ -112,7 +112,7 @@ def _ipv4_or_none(host: str) -> IPv4Address | None:
             for place, number in enumerate(front):
                 value += number << (8 * (3 - place))
             return IPv4Address(value + last)
-    raise UrlError("has a host that ends in a number but is no IPv4 address")
+    raise UrlError("has a host that ends in a number but is not an IPv4 address")
 
 
 def _number(label: str) -> int | None:
