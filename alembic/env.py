@@ -6,7 +6,8 @@ import os
 
 from alembic import context
 
-from app.store.db import connect, create_engine
+from app.store.db import connect
+from app.store.migrations import create_engine
 
 
 def _run(connection) -> None:

@@ -260,7 +260,7 @@ async def test(core: Core, caller: Caller, name: str, payload: bytes | None) -> 
     """
     caller.require("manage")
     reads = core.db.reads(caller.tenant_id)
-    handler_id = await handlers.find_id(reads, caller.tenant_id, name)
+    handler_id = await handlers.id_of(reads, caller.tenant_id, name)
     target = None if handler_id is None else await handlers.load_target(reads, core.vault, handler_id)
     if target is None:
         raise _not_found(name)

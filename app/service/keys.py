@@ -107,7 +107,7 @@ async def seed_bootstrap(db: Database, token: str) -> bool:
         tenant_id = await tenants.ensure(connection, BOOTSTRAP_TENANT)
         await tenants.lock_row(connection, tenant_id)
         await store.insert_new(connection, key.id, tenant_id, "operate", key.digest)
-        row = await store.read(connection, key.id)
+        row = await store.find(connection, key.id)
         assert row is not None, "keys are revoked, never removed"
         if not hmac.compare_digest(row.digest, key.digest) or (row.tenant_id, row.scope) != (tenant_id, "operate"):
             raise ValueError(

@@ -30,7 +30,7 @@ from app.runtime.pieces import in_pieces
 from app.service.caps import too_many
 from app.service.firing import Change, announce, look_at, released
 from app.service.tasks import LOOKUP_SECONDS, LOOKUPS, check, named_queue
-from app.store import handlers, ledger, schedules
+from app.store import handlers, ledger, schedules, tenants
 from app.store.db import Reader
 from app.store.ledger import LedgerRow
 from app.store.queues import QueueRow
@@ -173,7 +173,7 @@ async def _put(
     change: Change | None = None
     async with core.db.changes(caller.tenant_id).transaction() as connection:
         known = await schedules.find(connection, caller.tenant_id, name)
-        full = known is None and await schedules.is_full(connection, caller.tenant_id, core.max_definitions)
+        full = known is None and await tenants.is_full(connection, caller.tenant_id, "schedules", core.max_definitions)
         if not await schedules.hold_named(connection, named.queues, named.handler_id):
             return None
         schedule_id = await schedules.lock(connection, caller.tenant_id, name)

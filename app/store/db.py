@@ -12,14 +12,11 @@ import re
 import ssl
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Protocol
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as QueuePoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.domain.connections import DEFAULT_CONNECTIONS, Connections, share, split
 from app.domain.errors import Refusal
@@ -190,22 +187,6 @@ async def connected(
             await connection.close()
 
 
-def create_engine(
-    connecting: Callable[[], Awaitable[AnsweringConnection]], size: int = 1, *, borrowed: bool = False
-) -> AsyncEngine:
-    """The dialect rejects sslmode, options and postgres://, so asyncpg makes the connections itself."""
-    unprepared = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
-    return create_async_engine(
-        "postgresql+asyncpg://",
-        async_creator=connecting,
-        connect_args=unprepared if borrowed else {},
-        pool_size=size,
-        max_overflow=0,
-        pool_timeout=CONNECT_SECONDS,
-        pool_pre_ping=True,
-    )
-
-
 class Reader(Protocol):
     """What statements are sent by: the database itself, one of its gates, or a connection in a transaction."""
 
@@ -329,7 +310,7 @@ class Database:
         self.outage = Outage()
         self._work = Pool(self.connections.work, COMMAND_SECONDS, self.outage)
         self._reads = Pool(self.connections.reads, READ_SECONDS, self.outage)
-        self._engine = create_engine(self._connect, self.connections.definitions, borrowed=self.borrows)
+        self._definitions = Pool(self.connections.definitions, COMMAND_SECONDS, self.outage)
         self._open: weakref.WeakSet[AnsweringConnection] = weakref.WeakSet()
         self._read_turns = _turns("reading", self.connections.reads)
         self._lookup_turns = _turns("looking up", self.connections.lookups)
@@ -345,16 +326,10 @@ class Database:
             async with translated():
                 await self._work.open(self._connect, {}, borrows=self.borrows, hold=hold)
                 await self._reads.open(self._connect, READING, borrows=self.borrows, hold=hold)
-                if hold:
-                    await self._hold_definitions()
+                await self._definitions.open(self._connect, {}, borrows=self.borrows, hold=hold)
         except BaseException:
             await self.close()
             raise
-
-    async def _hold_definitions(self) -> None:
-        async with AsyncExitStack() as stack:
-            for _ in range(self.connections.definitions):
-                await stack.enter_async_context(self._engine.connect())
 
     async def _connect(self, **settings: str) -> AnsweringConnection:
         connection = await connect(self.dsn, BorrowedConnection if self.borrows else PooledConnection, **settings)
@@ -370,14 +345,12 @@ class Database:
         return len(silent)
 
     async def close(self) -> None:
-        await self._engine.dispose()
-        await asyncio.gather(self._work.close(), self._reads.close())
+        await asyncio.gather(*(pool.close() for pool in (self._work, self._reads, self._definitions)))
 
     @property
     def checked_out(self) -> int:
         """Connections of all pools in use now."""
-        definitions: int = self._engine.pool.checkedout()  # type: ignore[attr-defined]  # QueuePool has it, its base not
-        return self._work.checked_out + self._reads.checked_out + definitions
+        return sum(pool.checked_out for pool in (self._work, self._reads, self._definitions))
 
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
         """One statement, autocommit."""
@@ -394,12 +367,11 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def begin(self, tenant: Hashable) -> AsyncIterator[AsyncConnection]:
-        """A transaction for definitions, on the SQLAlchemy side. Raises Refusal (unavailable) also when no turn comes."""
+    async def begin(self, tenant: Hashable) -> AsyncIterator[asyncpg.Connection]:
+        """A transaction for definitions. Raises Refusal (unavailable) also when no turn comes."""
         async with (
             self._definition_turns.turn(tenant, patience_seconds=TURN_SECONDS),
-            translated(self.outage, "a definition"),
-            self._engine.begin() as connection,
+            self._definitions.transaction("a definition") as connection,
         ):
             yield connection
 
@@ -499,13 +471,9 @@ def _translation(error: BaseException) -> BaseException:
     # told by the table: the server's words for it depend on its language
     if isinstance(cause, asyncpg.CheckViolationError) and not cause.constraint_name and cause.table_name in PARTITIONED:
         return PartitionMissing(str(cause))
-    if isinstance(error, DBAPIError):
-        cause = getattr(error.orig, "__cause__", None) or error.orig
-        if error.connection_invalidated:
-            return Unavailable(_told(cause))
     if isinstance(cause, asyncpg.TooManyConnectionsError):
         return Busy(f"{_told(cause)} ({FULL})")
-    if isinstance(cause, asyncpg.QueryCanceledError | QueuePoolTimeout):
+    if isinstance(cause, asyncpg.QueryCanceledError):
         return Busy(_told(cause))
     if isinstance(cause, AWAY) and not all(isinstance(cause, kind) for kind in MISUSE):
         return Unavailable(_told(cause))

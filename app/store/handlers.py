@@ -7,36 +7,104 @@ advisory lock shared, so what was read under it is what they go by from the comm
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, select, text, update
+from sqlalchemy import Update, bindparam, case, func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.handlers import HandlerDefinition, HandlerView, handler_etag
 from app.domain.queues import MAX_RETENTION_DAYS
+from app.store import locks
 from app.store.db import Database, Reader
-from app.store.numbers import Lock, named
+from app.store.numbers import Lock
+from app.store.statements import Query, sql
 from app.store.tables import handlers, queues
 from app.store.vault import Vault, VaultError
 
 REMEMBERED_DAYS = 2 * MAX_RETENTION_DAYS
 """Longer than anything of a deleted handler or queue can be read in history."""
 
-_LOCK = text(named("select pg_advisory_xact_lock(:lock_handler, (:id)::integer)"))
-_LOCK_SHARED = text(named("select pg_advisory_xact_lock_shared(:lock_handler, (:id)::integer)"))
-_HAS_OWN_TASKS = text(
-    """
-    select exists (
-      select from sluice.lanes l where l.handler_id = :id and (
-        exists (select from sluice.tasks t where t.queue_id = l.queue_id and t.handler_id = :id and t.state = 0)
-        or exists (select from sluice.tasks t where t.queue_id = l.queue_id and t.handler_id = :id and t.state = 1)
-        or exists (select from sluice.tasks t where t.queue_id = l.queue_id and t.handler_id = :id and t.state = 2)
-        or exists (select from sluice.schedules s where s.queue_id = l.queue_id and s.handler_id = :id and s.deleted_at is null)))
-    """
-)
 _NOW = func.clock_timestamp()
+_ALIVE = handlers.c.deleted_at.is_(None)
+_THIS = handlers.c.id == bindparam("handler_id")
+_NAMED = (handlers.c.tenant_id == bindparam("tenant_id"), handlers.c.name == bindparam("name"))
+_BY_NAME = handlers.c.name.collate("C")
+_PLAIN = ("url", "timeout_seconds", "max_concurrency", "fatal_statuses", "description", "etag")
+"""What a definition says and needs no sealing."""
+
+
+def _set(*names: str) -> dict[str, Any]:
+    return {name: bindparam(name) for name in names}
+
+
+def _change() -> Update:
+    return update(handlers).where(_THIS).values(version=handlers.c.version + 1)
+
+
+_TARGET = Query(
+    select(
+        handlers,
+        handlers.c.max_concurrency.is_not(None).label("limited"),
+        case((handlers.c.previous_secret_until > _NOW, handlers.c.sealed_previous_secret)).label("previous"),
+        case((handlers.c.previous_secret_until > _NOW, handlers.c.previous_secret_until)).label("previous_until"),
+    ).where(_THIS)
+)
+_ID = Query(select(handlers.c.id).where(*_NAMED, _ALIVE))
+_OWN = Query(select(handlers.c.id, handlers.c.timeout_seconds, handlers.c.enabled).where(*_NAMED, _ALIVE))
+_REMEMBERED = Query(
+    select(handlers.c.id).where(
+        *_NAMED, or_(_ALIVE, handlers.c.deleted_at > _NOW - func.make_interval(0, 0, 0, bindparam("days")))
+    )
+)
+_READ = Query(select(handlers).where(_THIS, _ALIVE))
+_PAGE = Query(
+    select(handlers)
+    .where(handlers.c.tenant_id == bindparam("tenant_id"), _ALIVE, bindparam("after") < _BY_NAME)
+    .order_by(_BY_NAME)
+    .limit(bindparam("most"))
+)
+_INSERT = Query(
+    insert(handlers)
+    .values(sealed_headers=b"", sealed_secret=b"", **_set("tenant_id", "name", "owner", *_PLAIN))
+    .on_conflict_do_nothing(index_elements=["tenant_id", "name"], index_where=_ALIVE)
+    .returning(handlers.c.id)
+)
+_SEAL = Query(update(handlers).where(_THIS).values(**_set("sealed_headers", "sealed_secret")))
+_REPLACE = Query(_change().values(updated_at=_NOW, **_set("sealed_headers", *_PLAIN)))
+_ROTATE = Query(
+    _change().values(
+        updated_at=_NOW,
+        sealed_secret=bindparam("sealed_secret"),
+        sealed_previous_secret=handlers.c.sealed_secret,
+        previous_secret_until=_NOW + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("overlap_seconds")),
+    )
+)
+_REPLACE_SECRET = Query(
+    _change().values(
+        updated_at=_NOW,
+        sealed_secret=bindparam("sealed_secret"),
+        sealed_previous_secret=null(),
+        previous_secret_until=null(),
+    )
+)
+_SET_OWNER = Query(update(handlers).where(_THIS).values(**_set("owner")))
+_ENABLE = Query(_change().values(enabled=True, disabled_at=null(), disabled_reason=null()))
+_DISABLE = Query(_change().values(enabled=False, disabled_at=_NOW, **_set("disabled_reason")))
+_DISABLE_GONE = Query(
+    _change()
+    .where(handlers.c.enabled, _ALIVE)
+    .values(enabled=False, disabled_at=_NOW, **_set("disabled_reason"))
+    .returning(handlers.c.name)
+)
+_DELETE = Query(_change().values(deleted_at=_NOW))
+_QUEUES_NAMING = Query(
+    select(queues.c.name)
+    .where(queues.c.handler_id == bindparam("handler_id"), queues.c.deleted_at.is_(None))
+    .order_by(queues.c.name)
+    .limit(3)
+)
+_HAS_OWN_TASKS = sql("find_handler_use")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +148,9 @@ class HandlerRow:
 
 async def load_target(db: Reader, vault: Vault, handler_id: int) -> Target | None:
     """Deleted handlers too: a task claimed before is still delivered to where it was claimed for."""
-    rows = await db.fetch(
-        """
-        select id, version, name, url, timeout_seconds, sealed_headers, fatal_statuses, sealed_secret,
-               max_concurrency is not null as limited,
-               case when previous_secret_until > clock_timestamp() then sealed_previous_secret end as previous,
-               case when previous_secret_until > clock_timestamp() then previous_secret_until end as previous_until
-        from sluice.handlers where id = $1
-        """,
-        handler_id,
-    )
-    if not rows:
+    row = await _TARGET.fetchrow(db, handler_id=handler_id)
+    if row is None:
         return None
-    (row,) = rows
     headers, secret = _open(vault, handler_id, row["sealed_headers"], row["sealed_secret"])
     secrets = [secret] if secret is not None else []
     if secret is not None and row["previous"] is not None:
@@ -113,81 +171,49 @@ async def load_target(db: Reader, vault: Vault, handler_id: int) -> Target | Non
     )
 
 
-async def find_id(db: Reader, tenant_id: int, name: str) -> int | None:
-    found = await db.fetchval(
-        "select id from sluice.handlers where tenant_id = $1 and name = $2 and deleted_at is null", tenant_id, name
-    )
-    return None if found is None else int(found)
+async def id_of(reader: Reader, tenant_id: int, name: str) -> int | None:
+    handler_id: int | None = await _ID.fetchval(reader, tenant_id=tenant_id, name=name)
+    return handler_id
 
 
 async def find_own(db: Reader, tenant_id: int, name: str) -> OwnHandler | None:
-    rows = await db.fetch(
-        "select id, timeout_seconds, enabled from sluice.handlers where tenant_id = $1 and name = $2 and deleted_at is null",
-        tenant_id,
-        name,
-    )
-    return OwnHandler(**rows[0]) if rows else None
+    row = await _OWN.fetchrow(db, tenant_id=tenant_id, name=name)
+    return OwnHandler(**row) if row else None
 
 
 async def ids(db: Reader, tenant_id: int, name: str) -> list[int]:
     """Every handler that has borne this name and that a task of history may still name."""
-    rows = await db.fetch(
-        "select id from sluice.handlers where tenant_id = $1 and name = $2 "
-        "and (deleted_at is null or deleted_at > clock_timestamp() - make_interval(days => $3))",
-        tenant_id,
-        name,
-        REMEMBERED_DAYS,
-    )
-    return [row["id"] for row in rows]
+    return [row[0] for row in await _REMEMBERED.fetch(db, tenant_id=tenant_id, name=name, days=REMEMBERED_DAYS)]
 
 
-async def lock(connection: AsyncConnection, handler_id: int) -> None:
+async def lock(connection: Reader, handler_id: int) -> None:
     """Until the transaction ends nothing is claimed for this handler and no task may newly name it."""
-    await connection.execute(_LOCK, {"id": handler_id})
+    await locks.take(connection, Lock.HANDLER, handler_id)
 
 
-async def lock_shared(connection: AsyncConnection, handler_id: int) -> None:
+async def lock_shared(connection: Reader, handler_id: int) -> None:
     """Until the transaction ends this handler does not change, and is not deleted."""
-    await connection.execute(_LOCK_SHARED, {"id": handler_id})
+    await locks.share(connection, Lock.HANDLER, handler_id)
 
 
-async def id_of(connection: AsyncConnection, tenant_id: int, name: str) -> int | None:
-    return await connection.scalar(
-        select(handlers.c.id).where(
-            handlers.c.tenant_id == tenant_id, handlers.c.name == name, handlers.c.deleted_at.is_(None)
-        )
-    )
+async def is_there(reader: Reader, handler_id: int) -> bool:
+    return await _READ.fetchrow(reader, handler_id=handler_id) is not None
 
 
-async def is_there(connection: AsyncConnection, handler_id: int) -> bool:
-    found = await connection.scalar(
-        select(handlers.c.id).where(handlers.c.id == handler_id, handlers.c.deleted_at.is_(None))
-    )
-    return found is not None
-
-
-async def read(connection: AsyncConnection, vault: Vault, handler_id: int) -> HandlerRow | None:
+async def read(reader: Reader, vault: Vault, handler_id: int) -> HandlerRow | None:
     """None when it has been deleted meanwhile."""
-    rows = await connection.execute(
-        select(handlers).where(handlers.c.id == handler_id, handlers.c.deleted_at.is_(None))
-    )
-    row = rows.first()
+    row = await _READ.fetchrow(reader, handler_id=handler_id)
     return None if row is None else _stored(vault, row)
 
 
-async def list_page(
-    connection: AsyncConnection, vault: Vault, tenant_id: int, after: str | None, limit: int
-) -> list[HandlerRow]:
+async def list_page(reader: Reader, vault: Vault, tenant_id: int, after: str | None, limit: int) -> list[HandlerRow]:
     """By name, ascending in the order of bytes, as every list of names."""
-    name = handlers.c.name.collate("C")
-    wanted = select(handlers).where(handlers.c.tenant_id == tenant_id, handlers.c.deleted_at.is_(None))
-    if after is not None:
-        wanted = wanted.where(name > after)
-    return [_stored(vault, row) for row in await connection.execute(wanted.order_by(name).limit(limit))]
+    rows = await _PAGE.fetch(reader, tenant_id=tenant_id, after=after or "", most=limit)
+    return [_stored(vault, row) for row in rows]
 
 
 async def insert_new(
-    connection: AsyncConnection,
+    connection: Reader,
     vault: Vault,
     tenant_id: int,
     name: str,
@@ -196,112 +222,75 @@ async def insert_new(
     owner: str | None,
 ) -> HandlerRow | None:
     """None when another transaction has made a handler of this name first."""
-    handler_id = await connection.scalar(
-        insert(handlers)
-        .values(
-            tenant_id=tenant_id,
-            name=name,
-            owner=owner,
-            sealed_headers=b"",
-            sealed_secret=b"",
-            **_plain_columns(definition),
-        )
-        .on_conflict_do_nothing(index_elements=["tenant_id", "name"], index_where=handlers.c.deleted_at.is_(None))
-        .returning(handlers.c.id)
+    handler_id = await _INSERT.fetchval(
+        connection, tenant_id=tenant_id, name=name, owner=owner, **_plain_columns(definition)
     )
     if handler_id is None:
         return None
     # What is sealed is bound to the row's id, which is known only now.
-    await connection.execute(
-        update(handlers)
-        .where(handlers.c.id == handler_id)
-        .values(
-            sealed_headers=_seal_headers(vault, handler_id, definition.headers),
-            sealed_secret=vault.seal(secret, _secret_context(handler_id)),
-        )
+    await _SEAL.fetch(
+        connection,
+        handler_id=handler_id,
+        sealed_headers=_seal_headers(vault, handler_id, definition.headers),
+        sealed_secret=vault.seal(secret, _secret_context(handler_id)),
     )
     return await read(connection, vault, handler_id)
 
 
-async def replace_definition(
-    connection: AsyncConnection, vault: Vault, handler_id: int, definition: HandlerDefinition
-) -> None:
-    await _change(
+async def replace_definition(connection: Reader, vault: Vault, handler_id: int, definition: HandlerDefinition) -> None:
+    await _REPLACE.fetch(
         connection,
-        handler_id,
-        **_plain_columns(definition),
+        handler_id=handler_id,
         sealed_headers=_seal_headers(vault, handler_id, definition.headers),
-        updated_at=_NOW,
+        **_plain_columns(definition),
     )
 
 
 async def replace_secret(
-    connection: AsyncConnection, vault: Vault, handler_id: int, secret: str, overlap_seconds: float
+    connection: Reader, vault: Vault, handler_id: int, secret: str, overlap_seconds: float
 ) -> None:
     """The present secret goes on signing beside the new one for `overlap_seconds`; 0 ends it at once."""
-    kept = overlap_seconds > 0
-    await _change(
-        connection,
-        handler_id,
-        sealed_secret=vault.seal(secret, _secret_context(handler_id)),
-        sealed_previous_secret=handlers.c.sealed_secret if kept else None,
-        previous_secret_until=_NOW + timedelta(seconds=overlap_seconds) if kept else None,
-        updated_at=_NOW,
-    )
+    sealed = vault.seal(secret, _secret_context(handler_id))
+    if overlap_seconds > 0:
+        await _ROTATE.fetch(
+            connection, handler_id=handler_id, sealed_secret=sealed, overlap_seconds=float(overlap_seconds)
+        )
+    else:
+        await _REPLACE_SECRET.fetch(connection, handler_id=handler_id, sealed_secret=sealed)
 
 
-async def set_owner(connection: AsyncConnection, handler_id: int, owner: str) -> None:
-    await connection.execute(update(handlers).where(handlers.c.id == handler_id).values(owner=owner))
+async def set_owner(connection: Reader, handler_id: int, owner: str) -> None:
+    await _SET_OWNER.fetch(connection, handler_id=handler_id, owner=owner)
 
 
-async def enable(connection: AsyncConnection, handler_id: int) -> None:
-    await _change(connection, handler_id, enabled=True, disabled_at=None, disabled_reason=None)
+async def enable(connection: Reader, handler_id: int) -> None:
+    await _ENABLE.fetch(connection, handler_id=handler_id)
 
 
-async def disable(connection: AsyncConnection, handler_id: int, reason: str) -> None:
-    await _change(connection, handler_id, enabled=False, disabled_at=_NOW, disabled_reason=reason)
+async def disable(connection: Reader, handler_id: int, reason: str) -> None:
+    await _DISABLE.fetch(connection, handler_id=handler_id, disabled_reason=reason)
 
 
 async def disable_gone(db: Database, handler_id: int, reason: str) -> str | None:
     """Its name, if it was enabled. Not by way of the connections for definitions: deliveries wait for it."""
     async with db.transaction() as connection:
-        await connection.fetch("select pg_advisory_xact_lock($1, $2)", Lock.HANDLER, handler_id)
-        name: str | None = await connection.fetchval(
-            """
-            update sluice.handlers set version = version + 1, enabled = false, disabled_at = clock_timestamp(), disabled_reason = $2
-            where id = $1 and enabled and deleted_at is null returning name
-            """,
-            handler_id,
-            reason,
-        )
+        await lock(connection, handler_id)
+        name: str | None = await _DISABLE_GONE.fetchval(connection, handler_id=handler_id, disabled_reason=reason)
     return name
 
 
-async def mark_deleted(connection: AsyncConnection, handler_id: int) -> None:
-    await _change(connection, handler_id, deleted_at=_NOW)
+async def mark_deleted(connection: Reader, handler_id: int) -> None:
+    await _DELETE.fetch(connection, handler_id=handler_id)
 
 
-async def queues_naming(connection: AsyncConnection, handler_id: int) -> list[str]:
+async def queues_naming(reader: Reader, handler_id: int) -> list[str]:
     """A few names of queues that deliver to this handler."""
-    found = await connection.scalars(
-        select(queues.c.name)
-        .where(queues.c.handler_id == handler_id, queues.c.deleted_at.is_(None))
-        .order_by(queues.c.name)
-        .limit(3)
-    )
-    return list(found)
+    return [row[0] for row in await _QUEUES_NAMING.fetch(reader, handler_id=handler_id)]
 
 
-async def has_own_tasks(connection: AsyncConnection, handler_id: int) -> bool:
-    """Whether an unfinished task, or a schedule, has named this handler for itself. Lanes say in which queues to look; each
-    state has an index of its own."""
-    return bool(await connection.scalar(_HAS_OWN_TASKS, {"id": handler_id}))
-
-
-async def _change(connection: AsyncConnection, handler_id: int, **columns: Any) -> None:
-    await connection.execute(
-        update(handlers).where(handlers.c.id == handler_id).values(version=handlers.c.version + 1, **columns)
-    )
+async def has_own_tasks(reader: Reader, handler_id: int) -> bool:
+    """Whether an unfinished task, or a schedule, has named this handler for itself."""
+    return bool(await reader.fetchval(_HAS_OWN_TASKS, handler_id))
 
 
 def _plain_columns(definition: HandlerDefinition) -> dict[str, Any]:
@@ -315,28 +304,28 @@ def _plain_columns(definition: HandlerDefinition) -> dict[str, Any]:
     }
 
 
-def _stored(vault: Vault, row: Row[Any]) -> HandlerRow:
-    headers, secret = _open(vault, row.id, row.sealed_headers, row.sealed_secret)
+def _stored(vault: Vault, row: Any) -> HandlerRow:
+    headers, secret = _open(vault, row["id"], row["sealed_headers"], row["sealed_secret"])
     definition = HandlerDefinition(
-        url=row.url,
-        timeout_seconds=row.timeout_seconds,
+        url=row["url"],
+        timeout_seconds=row["timeout_seconds"],
         headers=headers,
-        max_concurrency=row.max_concurrency,
-        fatal_statuses=tuple(row.fatal_statuses),
-        description=row.description,
+        max_concurrency=row["max_concurrency"],
+        fatal_statuses=tuple(row["fatal_statuses"]),
+        description=row["description"],
     )
     view = HandlerView(
-        name=row.name,
+        name=row["name"],
         definition=definition,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        enabled=row.enabled,
-        disabled_at=row.disabled_at,
-        disabled_reason=row.disabled_reason,
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        enabled=row["enabled"],
+        disabled_at=row["disabled_at"],
+        disabled_reason=row["disabled_reason"],
         secrets_lost=secret is None,
-        owner=row.owner,
+        owner=row["owner"],
     )
-    return HandlerRow(row.id, row.etag, view, secret)
+    return HandlerRow(row["id"], row["etag"], view, secret)
 
 
 def _secret_context(handler_id: int) -> str:

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.store.db import Database, Reader
+from app.store.db import Reader
+from app.store.statements import Query
 from app.store.tables import api_keys, tenants
 
 
@@ -24,64 +24,61 @@ class KeyRow:
     revoked_at: datetime | None
 
 
-_ROWS = """
-select k.id, k.tenant_id, n.name as tenant, k.scope, k.digest, k.bootstrap, k.created_at, k.revoked_at
-from sluice.api_keys k join sluice.tenants n on n.id = k.tenant_id
-"""
+_ROWS = select(api_keys, tenants.c.name.label("tenant")).join(tenants)
+_THIS = api_keys.c.id == bindparam("key_id")
+_IN_FORCE = api_keys.c.revoked_at.is_(None)
+_NOW = func.clock_timestamp()
+
+_FIND = Query(_ROWS.where(_THIS))
+_ALL = Query(_ROWS.order_by(tenants.c.name, api_keys.c.created_at, api_keys.c.id))
+_ANY_IN_FORCE = Query(select(exists().where(_IN_FORCE)))
+_BOOTSTRAP_IN_FORCE = Query(select(api_keys.c.id).where(api_keys.c.bootstrap, _IN_FORCE))
+_INSERT = Query(
+    insert(api_keys)
+    .values({name: bindparam(name) for name in ("id", "tenant_id", "scope", "digest")})
+    .on_conflict_do_nothing(index_elements=["id"])
+)
+_REVOKE = Query(update(api_keys).where(_THIS, _IN_FORCE).values(revoked_at=_NOW).returning(api_keys.c.id))
+_REVOKE_OTHER_BOOTSTRAPS = Query(
+    update(api_keys)
+    .where(api_keys.c.bootstrap, api_keys.c.id != bindparam("key_id"), _IN_FORCE)
+    .values(revoked_at=_NOW)
+    .returning(api_keys.c.id)
+)
+_MARK_BOOTSTRAP = Query(update(api_keys).where(_THIS).values(bootstrap=True))
 
 
-async def find(db: Reader, key_id: str) -> KeyRow | None:
-    rows = await db.fetch(_ROWS + "where k.id = $1", key_id)
-    return KeyRow(**rows[0]) if rows else None
+async def find(reader: Reader, key_id: str) -> KeyRow | None:
+    row = await _FIND.fetchrow(reader, key_id=key_id)
+    return KeyRow(**row) if row else None
 
 
-async def list_all(db: Database) -> list[KeyRow]:
-    return [KeyRow(**row) for row in await db.fetch(_ROWS + "order by n.name, k.created_at, k.id")]
+async def list_all(reader: Reader) -> list[KeyRow]:
+    return [KeyRow(**row) for row in await _ALL.fetch(reader)]
 
 
-async def insert_new(connection: AsyncConnection, key_id: str, tenant_id: int, scope: str, digest: bytes) -> None:
+async def insert_new(connection: Reader, key_id: str, tenant_id: int, scope: str, digest: bytes) -> None:
     """Nothing happens when a key of this id is there already."""
-    await connection.execute(
-        insert(api_keys)
-        .values(id=key_id, tenant_id=tenant_id, scope=scope, digest=digest)
-        .on_conflict_do_nothing(index_elements=["id"])
-    )
+    await _INSERT.fetch(connection, id=key_id, tenant_id=tenant_id, scope=scope, digest=digest)
 
 
-async def read(connection: AsyncConnection, key_id: str) -> KeyRow | None:
-    wanted = select(api_keys, tenants.c.name.label("tenant")).join(tenants).where(api_keys.c.id == key_id)
-    row = (await connection.execute(wanted)).first()
-    return None if row is None else KeyRow(**row._mapping)
-
-
-async def revoke(db: Database, key_id: str) -> bool:
+async def revoke(reader: Reader, key_id: str) -> bool:
     """False when there is no key of this id in force."""
-    revoked = await db.fetchval(
-        "update sluice.api_keys set revoked_at = clock_timestamp() where id = $1 and revoked_at is null returning true",
-        key_id,
-    )
-    return bool(revoked)
+    return await _REVOKE.fetchval(reader, key_id=key_id) is not None
 
 
-async def take_bootstrap(connection: AsyncConnection, key_id: str) -> list[str]:
+async def take_bootstrap(connection: Reader, key_id: str) -> list[str]:
     """Make this key the bootstrap key; the ids of those in force that it has replaced, which are revoked."""
-    replaced = await connection.execute(
-        update(api_keys)
-        .where(api_keys.c.bootstrap, api_keys.c.id != key_id, api_keys.c.revoked_at.is_(None))
-        .values(revoked_at=func.clock_timestamp())
-        .returning(api_keys.c.id)
-    )
-    found = [row.id for row in replaced]
-    await connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(bootstrap=True))
-    return found
+    replaced = await _REVOKE_OTHER_BOOTSTRAPS.fetch(connection, key_id=key_id)
+    await _MARK_BOOTSTRAP.fetch(connection, key_id=key_id)
+    return [row[0] for row in replaced]
 
 
-async def bootstrap_in_force(connection: AsyncConnection) -> str | None:
+async def bootstrap_in_force(reader: Reader) -> str | None:
     """The id of the bootstrap key that is not revoked."""
-    wanted = select(api_keys.c.id).where(api_keys.c.bootstrap, api_keys.c.revoked_at.is_(None))
-    key_id: str | None = await connection.scalar(wanted)
+    key_id: str | None = await _BOOTSTRAP_IN_FORCE.fetchval(reader)
     return key_id
 
 
-async def any_usable(db: Database) -> bool:
-    return bool(await db.fetchval("select exists (select from sluice.api_keys where revoked_at is null)"))
+async def any_usable(reader: Reader) -> bool:
+    return bool(await _ANY_IN_FORCE.fetchval(reader))

@@ -5,13 +5,17 @@ is polled, and skipped when the schema is already at the version this release br
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import asyncpg
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
-from app.store.db import Unsuitable, connect, connected, create_engine, translated
+from app.store.db import Unsuitable, connect, connected, translated
 from app.store.numbers import Lock
+from app.store.sockets import AnsweringConnection
 
 SCHEMA_VERSION = 1
 """The schema this release brings."""
@@ -49,6 +53,11 @@ async def schema_version(connection: asyncpg.Connection) -> int:
     return int(version)
 
 
+def create_engine(connecting: Callable[[], Awaitable[AnsweringConnection]]) -> AsyncEngine:
+    """What alembic works with. SQLAlchemy rejects sslmode, options and postgres://, so asyncpg makes the connections itself."""
+    return create_async_engine("postgresql+asyncpg://", async_creator=connecting, poolclass=NullPool)
+
+
 async def migrate(dsn: str) -> bool:
     """Bring the schema to this release's version; True when it had to do something. Needs a session of its own, never a transaction
     pooler. Raises Unavailable (another replica has been migrating for two minutes, too), SchemaMismatch, Unsuitable (rights)."""
@@ -67,14 +76,11 @@ async def migrate(dsn: str) -> bool:
                 await connection.execute("create schema sluice")
             await _upgrade(dsn)
             return True
-    except (asyncpg.InsufficientPrivilegeError, ProgrammingError) as error:
-        cause = error if isinstance(error, asyncpg.PostgresError) else getattr(error.orig, "__cause__", None)
-        if not isinstance(cause, asyncpg.InsufficientPrivilegeError):
-            raise
+    except asyncpg.InsufficientPrivilegeError as error:
         raise Unsuitable(
-            f"this role may not use the schema sluice ({cause}): {GRANT}"
+            f"this role may not use the schema sluice ({error}): {GRANT}"
             if version is None
-            else f"this role may not bring the schema sluice from version {version} to {SCHEMA_VERSION} ({cause}): run "
+            else f"this role may not bring the schema sluice from version {version} to {SCHEMA_VERSION} ({error}): run "
             f"`sluice migrate` as the role that owns it, or let this one own it ({GUIDE})"
         ) from error
 
@@ -108,5 +114,10 @@ async def _upgrade(dsn: str) -> None:
 
             await connection.run_sync(upgrade)
             await connection.commit()
+    except DBAPIError as error:
+        driver_error = error.orig and error.orig.__cause__
+        if driver_error is None:
+            raise
+        raise driver_error from None
     finally:
         await engine.dispose()

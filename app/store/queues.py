@@ -9,24 +9,123 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, delete, func, select, text, update
+from sqlalchemy import ColumnElement, Select, Update, bindparam, delete, func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.backoff import RetryPolicy
 from app.domain.queues import QueueDefinition, QueueView, Retention, queue_etag
 from app.domain.retries import DEFAULT_RETRY, merged, retry_to_dict
+from app.store import locks
 from app.store.db import Reader
-from app.store.numbers import named
-from app.store.tables import handlers, lanes, queues
+from app.store.handlers import REMEMBERED_DAYS
+from app.store.numbers import Lock
+from app.store.statements import Query, sql
+from app.store.tables import handlers, lanes, queues, tenants
 
-_LOCK = text(named("select pg_advisory_xact_lock(:lock_queue, (:id)::integer)"))
-_HAS_TASKS = text(
-    "select exists (select from sluice.tasks where queue_id = :id)"
-    " or exists (select from sluice.batch_completions where queue_id = :id and task_id is null)"
-    " or exists (select from sluice.schedules where :id in (queue_id, then_queue_id) and deleted_at is null)"
-)
 _NOW = func.clock_timestamp()
+_ALIVE = queues.c.deleted_at.is_(None)
+_THIS = queues.c.id == bindparam("queue_id")
+_OF_TENANT = queues.c.tenant_id == bindparam("tenant_id")
+_NAMED = queues.c.name == bindparam("name")
+_THESE = queues.c.id == func.any(bindparam("ids"))
+_TO_HANDLER = queues.c.handler_id == bindparam("handler_id")
+_BY_NAME = queues.c.name.collate("C")
+_WITH_HANDLER = queues.outerjoin(handlers, handlers.c.id == queues.c.handler_id)
+_DEFINED = (
+    "handler_id",
+    "max_concurrency",
+    "max_depth",
+    "timeout_seconds",
+    "retry",
+    "max_attempts",
+    "idempotency_seconds",
+    "payload_schema",
+    "succeeded_days",
+    "cancelled_days",
+    "dead_days",
+    "description",
+    "etag",
+)
+"""What a definition says."""
+
+
+def _set(*names: str) -> dict[str, Any]:
+    return {name: bindparam(name) for name in names}
+
+
+def _shown() -> Select[Any]:
+    return select(queues, handlers.c.name.label("handler")).select_from(_WITH_HANDLER).where(_ALIVE)
+
+
+def _change() -> Update:
+    return update(queues).where(_THIS).values(version=queues.c.version + 1)
+
+
+def _locked(which: ColumnElement[bool]) -> Query:
+    """In the order of ids, as enqueues lock them."""
+    return Query(select(queues.c.id).where(which, _ALIVE).order_by(queues.c.id).with_for_update(key_share=True))
+
+
+_POLICY = Query(
+    select(
+        *queues.c["id", "version", "tenant_id", "name", "handler_id", "timeout_seconds", "retry"],
+        tenants.c.name.label("tenant"),
+        func.coalesce(
+            queues.c.max_concurrency,
+            handlers.c.max_concurrency,
+            tenants.c.max_concurrency,
+            tenants.c.granted_max_concurrency,
+        )
+        .is_not(None)
+        .label("limited"),
+    )
+    .select_from(_WITH_HANDLER.join(tenants, tenants.c.id == queues.c.tenant_id))
+    .where(_THIS)
+)
+_FIND = Query(
+    select(
+        *queues.c["id", "version", "tenant_id", "name", "handler_id", "retry", "idempotency_seconds"],
+        *queues.c["max_attempts", "timeout_seconds", "payload_schema"],
+        handlers.c.name.label("handler"),
+        handlers.c.timeout_seconds.label("handler_timeout_seconds"),
+    )
+    .select_from(_WITH_HANDLER)
+    .where(_OF_TENANT, _NAMED, _ALIVE)
+)
+_ID = Query(select(queues.c.id).where(_OF_TENANT, _NAMED, _ALIVE))
+_TENANTS = Query(select(queues.c.id, queues.c.tenant_id).where(_THESE, _ALIVE))
+_SCHEMAS = Query(
+    select(queues.c.payload_schema)
+    .where(_TO_HANDLER, _ALIVE, queues.c.payload_schema.is_not(None))
+    .order_by(queues.c.name)
+    .limit(20)
+)
+_READ = Query(_shown().where(_THIS))
+_PAGE = Query(_shown().where(_OF_TENANT, bindparam("after") < _BY_NAME).order_by(_BY_NAME).limit(bindparam("most")))
+_REMEMBERED = (
+    select(queues.c.id)
+    .where(_OF_TENANT, or_(_ALIVE, queues.c.deleted_at > _NOW - func.make_interval(0, 0, 0, bindparam("days"))))
+    .limit(bindparam("most"))
+)
+_ALL_REMEMBERED = Query(_REMEMBERED)
+_REMEMBERED_BY_NAME = Query(_REMEMBERED.where(_NAMED))
+_INSERT = Query(
+    insert(queues)
+    .values(**_set("tenant_id", "name", "owner", *_DEFINED))
+    .on_conflict_do_nothing(index_elements=["tenant_id", "name"], index_where=_ALIVE)
+    .returning(queues.c.id)
+)
+_REPLACE = Query(_change().values(updated_at=_NOW, **_set(*_DEFINED)))
+_SET_OWNER = Query(update(queues).where(_THIS).values(**_set("owner")))
+_PAUSE = Query(update(queues).where(_THIS).values(paused=True, paused_at=_NOW))
+_RESUME = Query(update(queues).where(_THIS).values(paused=False, paused_at=null()))
+_DELETE = Query(_change().values(deleted_at=_NOW))
+_ADD_LANE = Query(insert(lanes).values(**_set("queue_id", "handler_id")).on_conflict_do_nothing())
+_REMOVE_LANES = Query(delete(lanes).where(lanes.c.queue_id == bindparam("queue_id")))
+_LOCK_OF_TENANT = _locked(_OF_TENANT)
+_LOCK_OF_HANDLER = _locked(_TO_HANDLER)
+_OUTDATE = Query(update(queues).where(_THESE).values(version=queues.c.version + 1))
+_HAS_TASKS = sql("find_queue_use")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,81 +174,59 @@ class StoredQueue:
 
 async def load_policy(db: Reader, queue_id: int) -> Policy | None:
     """Deleted queues too: history still names them."""
-    rows = await db.fetch(
-        """
-        select q.id, q.version, q.tenant_id, n.name as tenant, q.name, q.handler_id, q.timeout_seconds, q.retry,
-               coalesce(q.max_concurrency, h.max_concurrency, n.max_concurrency, n.granted_max_concurrency) is not null as limited
-        from sluice.queues q join sluice.tenants n on n.id = q.tenant_id
-        left join sluice.handlers h on h.id = q.handler_id
-        where q.id = $1
-        """,
-        queue_id,
-    )
-    return Policy(**{**rows[0], "retry": _policy(rows[0]["retry"])}) if rows else None
+    row = await _POLICY.fetchrow(db, queue_id=queue_id)
+    return Policy(**{**row, "retry": _policy(row["retry"])}) if row else None
 
 
 async def find(db: Reader, tenant_id: int, name: str) -> QueueRow | None:
-    rows = await db.fetch(
-        """
-        select q.id, q.version, q.tenant_id, q.name, q.handler_id, h.name as handler, q.retry, q.idempotency_seconds,
-               q.max_attempts, q.timeout_seconds, h.timeout_seconds as handler_timeout_seconds,
-               q.payload_schema
-        from sluice.queues q left join sluice.handlers h on h.id = q.handler_id
-        where q.tenant_id = $1 and q.name = $2 and q.deleted_at is null
-        """,
-        tenant_id,
-        name,
-    )
-    return QueueRow(**{**rows[0], "retry": _policy(rows[0]["retry"])}) if rows else None
+    row = await _FIND.fetchrow(db, tenant_id=tenant_id, name=name)
+    return QueueRow(**{**row, "retry": _policy(row["retry"])}) if row else None
 
 
 async def tenants_of(db: Reader, queue_ids: Iterable[int]) -> dict[int, int]:
     """The tenant of each of these queues that is there."""
-    rows = await db.fetch(
-        "select id, tenant_id from sluice.queues where id = any($1::bigint[]) and deleted_at is null", list(queue_ids)
-    )
-    return {row[0]: row[1] for row in rows}
+    return {row[0]: row[1] for row in await _TENANTS.fetch(db, ids=list(queue_ids))}
 
 
 async def schemas_to(db: Reader, handler_id: int) -> list[str]:
     """The payload schemas of queues that deliver to a handler, by the queues' names; a few are enough."""
-    rows = await db.fetch(
-        "select payload_schema from sluice.queues where handler_id = $1 and deleted_at is null and payload_schema is not null"
-        " order by name limit 20",
-        handler_id,
-    )
+    return [row[0] for row in await _SCHEMAS.fetch(db, handler_id=handler_id)]
+
+
+async def remembered(db: Reader, tenant_id: int, name: str | None, limit: int) -> list[int]:
+    """Queues of the tenant of which tasks may be known, deleted ones too: those that bear or bore a name, or any; so many
+    at most."""
+    if name is None:
+        rows = await _ALL_REMEMBERED.fetch(db, tenant_id=tenant_id, days=REMEMBERED_DAYS, most=limit)
+    else:
+        rows = await _REMEMBERED_BY_NAME.fetch(db, tenant_id=tenant_id, days=REMEMBERED_DAYS, name=name, most=None)
     return [row[0] for row in rows]
 
 
-async def lock(connection: AsyncConnection, queue_id: int) -> None:
+async def lock(connection: Reader, queue_id: int) -> None:
     """Until the transaction ends nothing enters this queue and nothing is claimed from it."""
-    await connection.execute(_LOCK, {"id": queue_id})
+    await locks.take(connection, Lock.QUEUE, queue_id)
 
 
-async def id_of(connection: AsyncConnection, tenant_id: int, name: str) -> int | None:
-    return await connection.scalar(
-        select(queues.c.id).where(queues.c.tenant_id == tenant_id, queues.c.name == name, queues.c.deleted_at.is_(None))
-    )
+async def id_of(reader: Reader, tenant_id: int, name: str) -> int | None:
+    queue_id: int | None = await _ID.fetchval(reader, tenant_id=tenant_id, name=name)
+    return queue_id
 
 
-async def read(connection: AsyncConnection, queue_id: int) -> StoredQueue | None:
+async def read(reader: Reader, queue_id: int) -> StoredQueue | None:
     """None when it has been deleted meanwhile."""
-    rows = await connection.execute(_alive().where(queues.c.id == queue_id))
-    row = rows.first()
+    row = await _READ.fetchrow(reader, queue_id=queue_id)
     return None if row is None else _stored(row)
 
 
-async def list_page(connection: AsyncConnection, tenant_id: int, after: str | None, limit: int) -> list[StoredQueue]:
+async def list_page(reader: Reader, tenant_id: int, after: str | None, limit: int) -> list[StoredQueue]:
     """By name, ascending in the order of bytes, as every list of names."""
-    name = queues.c.name.collate("C")
-    wanted = _alive().where(queues.c.tenant_id == tenant_id)
-    if after is not None:
-        wanted = wanted.where(name > after)
-    return [_stored(row) for row in await connection.execute(wanted.order_by(name).limit(limit))]
+    rows = await _PAGE.fetch(reader, tenant_id=tenant_id, after=after or "", most=limit)
+    return [_stored(row) for row in rows]
 
 
 async def insert_new(
-    connection: AsyncConnection,
+    connection: Reader,
     tenant_id: int,
     name: str,
     definition: QueueDefinition,
@@ -157,74 +234,60 @@ async def insert_new(
     owner: str | None,
 ) -> StoredQueue | None:
     """With its own lane. None when another transaction has made a queue of this name first."""
-    queue_id = await connection.scalar(
-        insert(queues)
-        .values(tenant_id=tenant_id, name=name, owner=owner, **_columns(definition, handler_id))
-        .on_conflict_do_nothing(index_elements=["tenant_id", "name"], index_where=queues.c.deleted_at.is_(None))
-        .returning(queues.c.id)
+    queue_id = await _INSERT.fetchval(
+        connection, tenant_id=tenant_id, name=name, owner=owner, **_columns(definition, handler_id)
     )
     if queue_id is None:
         return None
-    await connection.execute(insert(lanes).values(queue_id=queue_id, handler_id=0))
+    await add_lane(connection, queue_id, 0)
     return await read(connection, queue_id)
 
 
+async def add_lane(connection: Reader, queue_id: int, handler_id: int) -> None:
+    """A lane of the queue for tasks that name this handler for themselves; 0: its own lane."""
+    await _ADD_LANE.fetch(connection, queue_id=queue_id, handler_id=handler_id)
+
+
 async def replace_definition(
-    connection: AsyncConnection, queue_id: int, definition: QueueDefinition, handler_id: int | None
+    connection: Reader, queue_id: int, definition: QueueDefinition, handler_id: int | None
 ) -> None:
-    await connection.execute(
-        update(queues)
-        .where(queues.c.id == queue_id)
-        .values(version=queues.c.version + 1, updated_at=_NOW, **_columns(definition, handler_id))
-    )
+    await _REPLACE.fetch(connection, queue_id=queue_id, **_columns(definition, handler_id))
 
 
-async def set_owner(connection: AsyncConnection, queue_id: int, owner: str) -> None:
-    await connection.execute(update(queues).where(queues.c.id == queue_id).values(owner=owner))
+async def set_owner(connection: Reader, queue_id: int, owner: str) -> None:
+    await _SET_OWNER.fetch(connection, queue_id=queue_id, owner=owner)
 
 
-async def pause(connection: AsyncConnection, queue_id: int) -> None:
-    await connection.execute(update(queues).where(queues.c.id == queue_id).values(paused=True, paused_at=_NOW))
+async def pause(connection: Reader, queue_id: int) -> None:
+    await _PAUSE.fetch(connection, queue_id=queue_id)
 
 
-async def resume(connection: AsyncConnection, queue_id: int) -> None:
-    await connection.execute(update(queues).where(queues.c.id == queue_id).values(paused=False, paused_at=None))
+async def resume(connection: Reader, queue_id: int) -> None:
+    await _RESUME.fetch(connection, queue_id=queue_id)
 
 
-async def has_tasks(connection: AsyncConnection, queue_id: int) -> bool:
+async def has_tasks(reader: Reader, queue_id: int) -> bool:
     """Whether an unfinished task is in this queue, or will be: a schedule or the end of a batch enqueues there."""
-    return bool(await connection.scalar(_HAS_TASKS, {"id": queue_id}))
+    return bool(await reader.fetchval(_HAS_TASKS, queue_id))
 
 
-async def mark_deleted(connection: AsyncConnection, queue_id: int) -> None:
-    await connection.execute(
-        update(queues).where(queues.c.id == queue_id).values(version=queues.c.version + 1, deleted_at=_NOW)
-    )
-    await connection.execute(delete(lanes).where(lanes.c.queue_id == queue_id))
+async def mark_deleted(connection: Reader, queue_id: int) -> None:
+    await _DELETE.fetch(connection, queue_id=queue_id)
+    await _REMOVE_LANES.fetch(connection, queue_id=queue_id)
 
 
-async def outdate_of_tenant(connection: AsyncConnection, tenant_id: int) -> None:
-    await _outdate(connection, queues.c.tenant_id == tenant_id)
+async def outdate_of_tenant(connection: Reader, tenant_id: int) -> None:
+    await _outdate(connection, await _LOCK_OF_TENANT.fetch(connection, tenant_id=tenant_id))
 
 
-async def outdate_of_handler(connection: AsyncConnection, handler_id: int) -> None:
-    await _outdate(connection, queues.c.handler_id == handler_id)
+async def outdate_of_handler(connection: Reader, handler_id: int) -> None:
+    await _outdate(connection, await _LOCK_OF_HANDLER.fetch(connection, handler_id=handler_id))
 
 
-async def _outdate(connection: AsyncConnection, which: ColumnElement[bool]) -> None:
-    """Raise the versions: replicas shall read these queues anew, for what they keep of them says more than the queue's row
-    (`limited`, the handler's timeout). Locked in order of id, as enqueues lock them."""
-    locked = select(queues.c.id).where(which, queues.c.deleted_at.is_(None)).order_by(queues.c.id)
-    ids = list(await connection.scalars(locked.with_for_update(key_share=True)))
-    await connection.execute(update(queues).where(queues.c.id.in_(ids)).values(version=queues.c.version + 1))
-
-
-def _alive() -> Select[Any]:
-    return (
-        select(queues, handlers.c.name.label("handler"))
-        .outerjoin(handlers, handlers.c.id == queues.c.handler_id)
-        .where(queues.c.deleted_at.is_(None))
-    )
+async def _outdate(connection: Reader, locked: Iterable[Any]) -> None:
+    """Raise the versions: replicas read these queues anew, for what they keep of them says more than the queue's row (`limited`,
+    the handler's timeout)."""
+    await _OUTDATE.fetch(connection, ids=[row[0] for row in locked])
 
 
 def _columns(definition: QueueDefinition, handler_id: int | None) -> dict[str, Any]:
@@ -233,7 +296,7 @@ def _columns(definition: QueueDefinition, handler_id: int | None) -> dict[str, A
         "max_concurrency": definition.max_concurrency,
         "max_depth": definition.max_depth,
         "timeout_seconds": definition.timeout_seconds,
-        "retry": retry_to_dict(definition.retry),
+        "retry": json.dumps(retry_to_dict(definition.retry)),
         "max_attempts": definition.retry.max_attempts,
         "idempotency_seconds": definition.idempotency_seconds,
         "payload_schema": definition.payload_schema,
@@ -245,28 +308,28 @@ def _columns(definition: QueueDefinition, handler_id: int | None) -> dict[str, A
     }
 
 
-def _stored(row: Row[Any]) -> StoredQueue:
+def _stored(row: Any) -> StoredQueue:
     definition = QueueDefinition(
-        handler=row.handler,
-        max_concurrency=row.max_concurrency,
-        max_depth=row.max_depth,
-        timeout_seconds=row.timeout_seconds,
-        retry=merged(DEFAULT_RETRY, row.retry),
-        idempotency_seconds=row.idempotency_seconds,
-        payload_schema=row.payload_schema,
-        retention=Retention(int(row.succeeded_days), int(row.cancelled_days), int(row.dead_days)),
-        description=row.description,
+        handler=row["handler"],
+        max_concurrency=row["max_concurrency"],
+        max_depth=row["max_depth"],
+        timeout_seconds=row["timeout_seconds"],
+        retry=_policy(row["retry"]),
+        idempotency_seconds=row["idempotency_seconds"],
+        payload_schema=row["payload_schema"],
+        retention=Retention(int(row["succeeded_days"]), int(row["cancelled_days"]), int(row["dead_days"])),
+        description=row["description"],
     )
     view = QueueView(
-        name=row.name,
+        name=row["name"],
         definition=definition,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        paused=row.paused,
-        paused_at=row.paused_at,
-        owner=row.owner,
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        paused=row["paused"],
+        paused_at=row["paused_at"],
+        owner=row["owner"],
     )
-    return StoredQueue(row.id, row.etag, view)
+    return StoredQueue(row["id"], row["etag"], view)
 
 
 def _policy(stored: str) -> RetryPolicy:

@@ -1,15 +1,21 @@
 """Schedules and their ledger as rows: what a decision goes by is read here, and what was decided is written."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
 import msgspec
+from sqlalchemy import Select, Update, bindparam, func, null, select, update
+from sqlalchemy.dialects.postgresql import insert as insert_into
 
 from app.domain.schedules.firing import Runs
+from app.store import locks
 from app.store.db import Reader
 from app.store.numbers import Lock
+from app.store.queues import add_lane
+from app.store.statements import Query, sql
+from app.store.tables import schedules
 from app.store.views import PAGE_BYTES
 
 
@@ -50,47 +56,129 @@ class ScheduleState:
         return cls(0, tenant_id, tenant, name, 1, 0, False, False, None, 0, 0, 0, 0, now, Runs(), None, None, None)
 
 
-_STATES = """
-select s.id, s.tenant_id, n.name as tenant, s.name, s.version, s.seq, s.paused, s.deleted_at is not null as deleted,
-  s.next_nominal_at, s.runs as runs_made, s.failures, s.queue_id, s.handler_id, clock_timestamp() as now,
-  o.running, o.catching_up, o.waiting,
-  case when l.task_id is null and l.outcome <> 'waiting' and l.nominal_at > s.updated_at then l.id::text end as newest_id,
-  l.outcome as newest_outcome, l.nominal_until as newest_until
-from sluice.schedules s join sluice.tenants n on n.id = s.tenant_id
-cross join lateral (
-  select count(*) filter (where r.outcome = 'running') as running,
-         count(*) filter (where r.outcome = 'running' and r.cause = 'catch_up') as catching_up,
-         count(*) filter (where r.outcome = 'waiting') as waiting
-  from sluice.schedule_runs r where r.schedule_id = s.id and r.outcome in ('running', 'waiting')) o
-left join lateral (
-  select r.id, r.outcome, r.task_id, r.nominal_at, r.nominal_until from sluice.schedule_runs r
-  where r.schedule_id = s.id and not r.extra order by r.nominal_at desc, r.id desc limit 1) l on true
-where s.id = any($1::bigint[])
-"""
+@dataclass(frozen=True, slots=True)
+class ScheduleRow:
+    """A schedule as it is shown. `definition` is JSON without the payload."""
 
-# The first of each tenant, by one index probe each: tenants share a look, so that ten thousand due schedules of one hold up nobody
-# else's. Of each, a window wider than its part of the page, drawn from at random: replicas that look at once seldom take the same.
-# By the statement's instant: with one that moves, each look would go through all schedules, due or not.
-_FIRSTS = """
-with recursive firsts(tenant_id, look_at) as (
-  (select s.tenant_id, s.look_at from sluice.schedules s where s.look_at is not null order by s.tenant_id, s.look_at limit 1)
-  union all
-  select n.tenant_id, n.look_at from firsts f cross join lateral (
-    select s.tenant_id, s.look_at from sluice.schedules s where s.look_at is not null and s.tenant_id > f.tenant_id
-    order by s.tenant_id, s.look_at limit 1) n)
-"""
-_DUE = f"""
-{_FIRSTS},
-part as (select greatest(1, $1 / greatest(1, count(*))) as size from firsts where look_at <= statement_timestamp())
-select p.id from firsts f cross join lateral (
-  select w.id, row_number() over (order by random()) as turn from (
-    select s.id from sluice.schedules s
-    where s.look_at is not null and s.tenant_id = f.tenant_id and s.look_at <= statement_timestamp()
-    order by s.look_at limit 4 * (select size from part)) w) p
-where f.look_at <= statement_timestamp()
-order by p.turn, random() limit $1
-"""  # noqa: S608  # every part is ours
-_NEXT_LOOK = _FIRSTS + "select extract(epoch from min(f.look_at) - clock_timestamp())::float8 from firsts f"  # noqa: S608
+    id: int
+    name: str
+    definition: str
+    payload: bytes
+    etag: str
+    owner: str | None
+    paused: bool
+    paused_at: datetime | None
+    paused_reason: str | None
+    next_nominal_at: datetime | None
+    runs: int
+    """Starts that have counted against max_runs."""
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What a definition is written as."""
+
+    queue_id: int
+    handler_id: int
+    definition: str
+    payload: bytes
+    priority: int
+    type: str | None
+    headers: str | None
+    tags: list[str] | None
+    retry: str | None
+    max_attempts: int | None
+    timeout_seconds: float | None
+    then_queue_id: int | None
+    then_payload: bytes | None
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleHealth:
+    tenant: str
+    name: str
+    paused: bool
+    overdue_seconds: float
+    missed: int
+    next_nominal_at: datetime | None
+
+
+_NOW = func.clock_timestamp()
+_ALIVE = schedules.c.deleted_at.is_(None)
+_THIS = schedules.c.id == bindparam("schedule_id")
+_OF_TENANT = schedules.c.tenant_id == bindparam("tenant_id")
+_NAMED = schedules.c.name == bindparam("name")
+_BY_NAME = schedules.c.name.collate("C")
+_COLUMNS = tuple(field.name for field in fields(Columns))
+_SHOWN = schedules.c[*(field.name for field in fields(ScheduleRow))]
+
+
+def _set(*names: str) -> dict[str, Any]:
+    return {name: bindparam(name) for name in names}
+
+
+def _change() -> Update:
+    return update(schedules).where(_THIS).values(version=schedules.c.version + 1)
+
+
+def _page() -> Select[Any]:
+    """Rows until their payloads have PAGE_BYTES, the last above that included; `found` says how many there were."""
+    rows = (
+        select(*_SHOWN)
+        .where(_OF_TENANT, _ALIVE, bindparam("after") < _BY_NAME)
+        .order_by(_BY_NAME)
+        .limit(bindparam("most"))
+        .subquery("f")
+    )
+    sized = select(
+        rows,
+        func.count().over().label("found"),
+        func.sum(func.octet_length(rows.c.payload))
+        .over(order_by=rows.c.name.collate("C"), rows=(None, -1))
+        .label("bytes_before"),
+    ).subquery("s")
+    enough = func.coalesce(sized.c.bytes_before, 0) < PAGE_BYTES
+    return select(sized).where(enough).order_by(sized.c.name.collate("C"))
+
+
+_FIND = Query(select(*_SHOWN).where(_OF_TENANT, _NAMED, _ALIVE))
+_PAGE = Query(_page())
+_DEFINITIONS = Query(
+    select(*schedules.c["id", "version", "definition"]).where(schedules.c.id == func.any(bindparam("ids")))
+)
+_LOCK = Query(select(schedules.c.id).where(_OF_TENANT, _NAMED, _ALIVE).with_for_update(key_share=True))
+_LOCK_STATE = Query(
+    select(schedules.c.id)
+    .where(_THIS, schedules.c.version == bindparam("version"), schedules.c.seq == bindparam("seq"))
+    .with_for_update(key_share=True)
+)
+_INSERT = Query(
+    insert_into(schedules)
+    .values(
+        created_at=bindparam("at"),
+        updated_at=bindparam("at"),
+        **_set("tenant_id", "name", "next_nominal_at", "look_at", *_COLUMNS),
+    )
+    .on_conflict_do_nothing(index_elements=["tenant_id", "name"], index_where=_ALIVE)
+    .returning(schedules.c.id)
+)
+_REPLACE = Query(_change().values(updated_at=bindparam("at"), **_set(*_COLUMNS)))
+_SET_OWNER = Query(update(schedules).where(_OF_TENANT, _NAMED, _ALIVE).values(**_set("owner")))
+_PAUSE = Query(_change().values(paused=True, paused_at=_NOW, failures=0, **_set("paused_reason")))
+_RESUME = Query(_change().values(paused=False, paused_at=null(), failures=0, paused_reason=null()))
+_DELETE = Query(_change().values(deleted_at=_NOW, next_nominal_at=null(), look_at=null()))
+
+_STATES = sql("show_schedule_states")
+_DUE = sql("find_due_schedules")
+_NEXT_LOOK = sql("find_next_look")
+_APPLY = sql("apply_schedules")
+_CLOCK = sql("read_clock")
+_ARE_AS_READ = sql("compare_definitions")
+_HEALTH = sql("show_schedule_health")
+_TROUBLED = sql("show_troubled_schedules")
 
 
 async def due(db: Reader, limit: int) -> list[int]:
@@ -115,59 +203,24 @@ def _state(row: Any) -> ScheduleState:
 
 async def definitions(reader: Reader, ids: Sequence[int]) -> list[tuple[int, int, str]]:
     """(id, version, definition without its payload)."""
-    rows = await reader.fetch("select id, version, definition from sluice.schedules where id = any($1::bigint[])", ids)
+    rows = await _DEFINITIONS.fetch(reader, ids=ids)
     return [(row[0], row[1], row[2]) for row in rows]
 
 
 async def apply(reader: Reader, changes: Sequence[dict[str, Any]], replica: str, *, wait: bool) -> set[int]:
     """Write what was decided; the schedules for which it still held."""
     told = msgspec.json.encode(changes).decode()
-    return {row[0] for row in await reader.fetch("select sluice.apply_schedules_v1($1, $2, $3)", told, replica, wait)}
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduleRow:
-    """A schedule as it is shown. `definition` is JSON without the payload."""
-
-    id: int
-    name: str
-    definition: str
-    payload: bytes
-    etag: str
-    owner: str | None
-    paused: bool
-    paused_at: datetime | None
-    paused_reason: str | None
-    next_nominal_at: datetime | None
-    runs: int
-    """Starts that have counted against max_runs."""
-    created_at: datetime
-    updated_at: datetime
-
-
-_ROW = """
-select id, name, definition, payload, etag, owner, paused, paused_at, paused_reason, next_nominal_at, runs, created_at, updated_at
-from sluice.schedules
-"""
+    return {row[0] for row in await reader.fetch(_APPLY, told, replica, wait)}
 
 
 async def find(reader: Reader, tenant_id: int, name: str) -> ScheduleRow | None:
-    rows = await reader.fetch(_ROW + "where tenant_id = $1 and name = $2 and deleted_at is null", tenant_id, name)
-    return ScheduleRow(**dict(rows[0].items())) if rows else None
-
-
-_PAGE = f"""
-select s.* from (
-  select f.*, count(*) over () as found, sum(octet_length(f.payload)) over before_it as bytes_before
-  from ({_ROW} where tenant_id = $1 and deleted_at is null and name > $2 order by name collate "C" limit $3) f
-  window before_it as (order by f.name collate "C" rows between unbounded preceding and 1 preceding)) s
-where coalesce(s.bytes_before, 0) < {PAGE_BYTES} order by s.name collate "C"
-"""  # noqa: S608  # ours
+    row = await _FIND.fetchrow(reader, tenant_id=tenant_id, name=name)
+    return ScheduleRow(**row) if row else None
 
 
 async def list_page(db: Reader, tenant_id: int, after: str | None, limit: int) -> tuple[list[ScheduleRow], bool]:
     """By name, after the name `after`, until they have PAGE_BYTES; and whether there are more."""
-    rows = [dict(row.items()) for row in await db.fetch(_PAGE, tenant_id, after or "", limit + 1)]
+    rows = [dict(row.items()) for row in await _PAGE.fetch(db, tenant_id=tenant_id, after=after or "", most=limit + 1)]
     found = rows[0]["found"] if rows else 0
     for row in rows:
         del row["found"], row["bytes_before"]
@@ -175,89 +228,33 @@ async def list_page(db: Reader, tenant_id: int, after: str | None, limit: int) -
     return shown, found > len(shown)
 
 
-async def is_full(connection: Reader, tenant_id: int, most: int) -> bool:
-    """As tenants.is_full, for schedules."""
-    await connection.fetch("select pg_advisory_xact_lock($1, $2)", Lock.DEFINITIONS, tenant_id)
-    counted = await connection.fetchval(
-        "select count(*) from (select from sluice.schedules where tenant_id = $1 and deleted_at is null limit $2) d",
-        tenant_id,
-        most,
-    )
-    return int(counted) >= most
-
-
 async def lock(connection: Reader, tenant_id: int, name: str) -> int | None:
     """Held until the transaction ends; whatever is judged by is read in later statements."""
-    rows = await connection.fetch(
-        "select id from sluice.schedules where tenant_id = $1 and name = $2 and deleted_at is null for no key update",
-        tenant_id,
-        name,
-    )
-    return rows[0][0] if rows else None
+    schedule_id: int | None = await _LOCK.fetchval(connection, tenant_id=tenant_id, name=name)
+    return schedule_id
 
 
 async def lock_state(connection: Reader, state: ScheduleState) -> bool:
     """Whether the schedule is as it was read; it stays so until the transaction ends."""
-    return bool(
-        await connection.fetch(
-            "select 1 from sluice.schedules where id = $1 and version = $2 and seq = $3 for no key update",
-            state.id,
-            state.version,
-            state.seq,
-        )
-    )
+    found = await _LOCK_STATE.fetch(connection, schedule_id=state.id, version=state.version, seq=state.seq)
+    return bool(found)
 
 
 async def now(reader: Reader) -> datetime:
-    rows = await reader.fetch("select clock_timestamp()")
-    found: datetime = rows[0][0]
+    found: datetime = await reader.fetchval(_CLOCK)
     return found
 
 
 async def hold_named(connection: Reader, queues: Sequence[tuple[int, int]], handler_id: int) -> bool:
     """Whether queues, as (id, version), and handler (0: none) are what the caller has judged by; they stay so until the end."""
     if handler_id:
-        await connection.fetch("select pg_advisory_xact_lock_shared($1, $2)", Lock.HANDLER, handler_id)
+        await locks.share(connection, Lock.HANDLER, handler_id)
     for queue_id, _ in sorted(queues):
-        await connection.fetch("select pg_advisory_xact_lock_shared($1, $2)", Lock.QUEUE, queue_id)
-    held = await connection.fetch(
-        """
-        select not exists (
-            select from unnest($1::bigint[], $2::bigint[]) w(id, version)
-            where not exists (select from sluice.queues q where q.id = w.id and q.version = w.version and q.deleted_at is null))
-          and ($3 = 0 or exists (select from sluice.handlers h where h.id = $3 and h.deleted_at is null))
-        """,
-        [queue_id for queue_id, _ in queues],
-        [version for _, version in queues],
-        handler_id,
+        await locks.share(connection, Lock.QUEUE, queue_id)
+    held: bool = await connection.fetchval(
+        _ARE_AS_READ, [queue_id for queue_id, _ in queues], [version for _, version in queues], handler_id
     )
-    return bool(held[0][0])
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """What a definition is written as."""
-
-    queue_id: int
-    handler_id: int
-    definition: str
-    payload: bytes
-    priority: int
-    type: str | None
-    headers: str | None
-    tags: list[str] | None
-    retry: str | None
-    max_attempts: int | None
-    timeout_seconds: float | None
-    then_queue_id: int | None
-    then_payload: bytes | None
-    etag: str
-
-    def values(self) -> list[Any]:
-        return [getattr(self, name) for name in _COLUMNS]
-
-
-_COLUMNS = tuple(Columns.__dataclass_fields__)
+    return held
 
 
 async def insert(
@@ -270,108 +267,47 @@ async def insert(
     look_at: datetime | None,
 ) -> bool:
     """Whether it is new: one of this name was not there."""
-    places = ", ".join(f"${n}" for n in range(6, 6 + len(_COLUMNS)))
-    rows = await connection.fetch(
-        # the names are ours
-        "insert into sluice.schedules"  # noqa: S608
-        f" (tenant_id, name, created_at, updated_at, next_nominal_at, look_at, {', '.join(_COLUMNS)})"
-        f" values ($1, $2, $3, $3, $4, $5, {places})"
-        " on conflict (tenant_id, name) where deleted_at is null do nothing returning id",
-        tenant_id,
-        name,
-        at,
-        next_nominal_at,
-        look_at,
-        *columns.values(),
+    made = await _INSERT.fetchval(
+        connection,
+        tenant_id=tenant_id,
+        name=name,
+        at=at,
+        next_nominal_at=next_nominal_at,
+        look_at=look_at,
+        **asdict(columns),
     )
-    await _lane(connection, columns)
-    return bool(rows)
+    await _add_lane(connection, columns)
+    return made is not None
 
 
 async def replace(connection: Reader, schedule_id: int, columns: Columns, at: datetime) -> None:
-    sets = ", ".join(f"{name} = ${n}" for n, name in enumerate(_COLUMNS, 3))
-    await connection.fetch(
-        f"update sluice.schedules set {sets}, updated_at = $2, version = version + 1 where id = $1",  # noqa: S608  # ours
-        schedule_id,
-        at,
-        *columns.values(),
-    )
-    await _lane(connection, columns)
+    await _REPLACE.fetch(connection, schedule_id=schedule_id, at=at, **asdict(columns))
+    await _add_lane(connection, columns)
+
+
+async def _add_lane(connection: Reader, columns: Columns) -> None:
+    if columns.handler_id:
+        await add_lane(connection, columns.queue_id, columns.handler_id)
 
 
 async def set_owner(connection: Reader, tenant_id: int, name: str, owner: str) -> None:
-    await connection.fetch(
-        "update sluice.schedules set owner = $3 where tenant_id = $1 and name = $2 and deleted_at is null",
-        tenant_id,
-        name,
-        owner,
-    )
-
-
-async def _lane(connection: Reader, columns: Columns) -> None:
-    if columns.handler_id:
-        await connection.fetch(
-            "insert into sluice.lanes (queue_id, handler_id) values ($1, $2) on conflict do nothing",
-            columns.queue_id,
-            columns.handler_id,
-        )
+    await _SET_OWNER.fetch(connection, tenant_id=tenant_id, name=name, owner=owner)
 
 
 async def set_paused(connection: Reader, schedule_id: int, reason: str | None, *, paused: bool) -> None:
-    await connection.fetch(
-        """
-        update sluice.schedules set paused = $2, paused_at = case when $2 then clock_timestamp() end, paused_reason = $3,
-          failures = 0, version = version + 1 where id = $1
-        """,
-        schedule_id,
-        paused,
-        reason,
-    )
+    if paused:
+        await _PAUSE.fetch(connection, schedule_id=schedule_id, paused_reason=reason)
+    else:
+        await _RESUME.fetch(connection, schedule_id=schedule_id)
 
 
 async def mark_deleted(connection: Reader, schedule_id: int) -> None:
-    await connection.fetch(
-        """
-        update sluice.schedules set deleted_at = clock_timestamp(), next_nominal_at = null, look_at = null,
-          version = version + 1 where id = $1
-        """,
-        schedule_id,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduleHealth:
-    tenant: str
-    name: str
-    paused: bool
-    overdue_seconds: float
-    missed: int
-    next_nominal_at: datetime | None
-
-
-_HEALTH = """
-select n.name as tenant, s.name, s.paused, s.missed, s.next_nominal_at,
-  case when s.paused then 0 else greatest(0, coalesce(extract(epoch from clock_timestamp() - s.look_at), 0)) end::float8
-    as overdue_seconds
-from {source} s join sluice.tenants n on n.id = s.tenant_id
-"""
-_ALL = _HEALTH.format(source="sluice.schedules") + "where s.deleted_at is null order by s.tenant_id, s.name limit $1"
-_ATTENTION = _HEALTH.format(
-    source="""(
-  (select d.* from sluice.tenants n cross join lateral (
-     select s.* from sluice.schedules s
-     where s.tenant_id = n.id and s.look_at < statement_timestamp() - interval '1 second' and not s.paused
-     order by s.look_at limit $1) d
-   order by d.look_at limit $1)
-  union all
-  (select m.* from sluice.schedules m where m.missed > 0 and m.deleted_at is null
-     and (m.look_at is null or m.look_at >= statement_timestamp() - interval '1 second' or m.paused) order by m.id limit $1))"""
-)
+    await _DELETE.fetch(connection, schedule_id=schedule_id)
 
 
 async def health(db: Reader, limit: int) -> list[ScheduleHealth]:
     """All schedules; where there are more than `limit`, those that are overdue or have missed times, found by their indexes."""
-    rows = await db.fetch(_ALL, limit + 1)
+    rows = await db.fetch(_HEALTH, limit + 1)
     if len(rows) > limit:
-        rows = await db.fetch(_ATTENTION, limit)
-    return [ScheduleHealth(**dict(row.items())) for row in rows]
+        rows = await db.fetch(_TROUBLED, limit)
+    return [ScheduleHealth(**row) for row in rows]

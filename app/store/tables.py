@@ -1,5 +1,4 @@
-"""The tables of definitions and of what is written seldom, for SQLAlchemy. The schema itself is made by the migrations;
-a test holds the two together."""
+"""The tables of definitions, for SQLAlchemy Core. The schema itself is made by the migrations; a test holds the two together."""
 
 from sqlalchemy import (
     JSON,
@@ -15,10 +14,10 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    SmallInteger,
     Table,
     Text,
     UniqueConstraint,
-    Uuid,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -137,33 +136,42 @@ lanes = Table(
     Column("handler_id", BigInteger, primary_key=True, autoincrement=False),
 )
 
-queue_minutes = Table(
-    "queue_minutes",
+schedules = Table(
+    "schedules",
     metadata,
-    Column("queue_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("minute", DateTime(timezone=True), primary_key=True),
-    *(
-        Column(name, BigInteger, nullable=False, server_default=text("0"))
-        for name in ("enqueued", "started", "succeeded", "dead", "cancelled")
-    ),
-    *(Column(name, ARRAY(BigInteger), nullable=False, server_default=text("'{}'")) for name in ("wait", "run")),
-)
-
-replicas = Table(
-    "replicas",
-    metadata,
-    Column("id", Uuid(as_uuid=False), primary_key=True),
+    _id(),
+    _tenant(),
     Column("name", Text, nullable=False),
-    Column("roles", Text, nullable=False),
-    Column("version", Text, nullable=False),
-    _instant("started_at"),
-    _instant("seen_at"),
-    Column("draining", Boolean, nullable=False, server_default=text("false")),
-    Column("deaf", Boolean, nullable=False, server_default=text("false")),
-    Column("connections", Integer, nullable=False, server_default=text("0")),
-    Column("connections_wanted", Integer, nullable=False, server_default=text("0")),
-    Column("max_in_flight", Integer, nullable=False, server_default=text("0")),
-    Column("in_flight", Integer, nullable=False, server_default=text("0")),
-    Column("short_tenants", ARRAY(BigInteger), nullable=False, server_default=text("'{}'")),
-    Column("short_queues", ARRAY(BigInteger), nullable=False, server_default=text("'{}'")),
+    Column("queue_id", BigInteger, ForeignKey("sluice.queues.id"), nullable=False),
+    Column("handler_id", BigInteger, nullable=False, server_default=text("0")),
+    Column("definition", Text, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("type", Text),
+    Column("headers", JSON),
+    Column("tags", ARRAY(Text)),
+    Column("retry", JSON),
+    Column("max_attempts", Integer),
+    Column("timeout_seconds", Double),
+    Column("then_queue_id", BigInteger),
+    Column("then_payload", LargeBinary),
+    Column("etag", Text, nullable=False),
+    Column("owner", Text),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    _instant("paused_at", nullable=True),
+    Column("paused_reason", Text),
+    Column("version", BigInteger, nullable=False, server_default=text("1")),
+    Column("seq", BigInteger, nullable=False, server_default=text("0")),
+    _instant("next_nominal_at", nullable=True),
+    _instant("look_at", nullable=True),
+    Column("runs", BigInteger, nullable=False, server_default=text("0")),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("missed", BigInteger, nullable=False, server_default=text("0")),
+    _instant("created_at", default=True),
+    _instant("updated_at", default=True),
+    _instant("deleted_at", nullable=True),
+    Index("schedules_name_key", "tenant_id", "name", unique=True, postgresql_where=text("deleted_at is null")),
+    Index("schedules_look", "tenant_id", "look_at", postgresql_where=text("look_at is not null")),
+    Index("schedules_queue", "queue_id", postgresql_where=text("deleted_at is null")),
+    Index("schedules_missed", "id", postgresql_where=text("missed > 0 and deleted_at is null")),
 )

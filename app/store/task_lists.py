@@ -16,8 +16,8 @@ from datetime import datetime
 from typing import Any
 
 from app.domain.views import TaskView
+from app.store import queues
 from app.store.db import Reader, TooSlow
-from app.store.handlers import REMEMBERED_DAYS
 from app.store.views import RUNNING, show_tasks
 from app.store.windows import Windows
 
@@ -70,12 +70,8 @@ async def queues_to_look_in(db: Reader, tenant_id: int, name: str | None) -> lis
 
     Tasks of a queue that was deleted long ago are forgotten.
     """
-    remembered = "(deleted_at is null or deleted_at > clock_timestamp() - make_interval(days => $2))"
-    sql = f"select id from sluice.queues where tenant_id = $1 and {remembered}"  # noqa: S608  # ours
-    if name is not None:
-        return [row[0] for row in await db.fetch(f"{sql} and name = $3", tenant_id, REMEMBERED_DAYS, name)]
-    rows = await db.fetch(f"{sql} limit $3", tenant_id, REMEMBERED_DAYS, FEW_QUEUES + 1)
-    return None if len(rows) > FEW_QUEUES else [row[0] for row in rows]
+    found = await queues.remembered(db, tenant_id, name, FEW_QUEUES + 1)
+    return None if name is None and len(found) > FEW_QUEUES else found
 
 
 async def list_page(db: Reader, query: TaskQuery) -> TaskPage:

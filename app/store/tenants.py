@@ -3,52 +3,70 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import select, text, update
+from sqlalchemy import Table, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.store.db import Database
-from app.store.numbers import named
-from app.store.tables import tenants
-
-_LOCK_DEFINITIONS = text(named("select pg_advisory_xact_lock(:lock_definitions, (:id)::integer)"))
-_LOCK = text(named("select pg_advisory_xact_lock(:lock_tenant, (:id)::integer)"))
+from app.store import locks
+from app.store.db import Reader
+from app.store.numbers import Lock
+from app.store.statements import Query
+from app.store.tables import handlers, queues, schedules, tenants
 
 
-async def lock(connection: AsyncConnection, tenant_id: int) -> None:
+def _counted(definitions: Table) -> Query:
+    living = (
+        select(definitions.c.id)
+        .where(definitions.c.tenant_id == bindparam("tenant_id"), definitions.c.deleted_at.is_(None))
+        .limit(bindparam("most"))
+    )
+    return Query(select(func.count()).select_from(living.subquery()))
+
+
+_THIS = tenants.c.id == bindparam("tenant_id")
+_BY_NAME = Query(select(tenants.c.id).where(tenants.c.name == bindparam("name")))
+_INSERT = Query(insert(tenants).values(name=bindparam("name")).on_conflict_do_nothing(constraint="tenants_name_key"))
+_LOCK_ROW = Query(select(tenants.c.id).where(_THIS).with_for_update(key_share=True))
+_COUNTED = {"handlers": _counted(handlers), "queues": _counted(queues), "schedules": _counted(schedules)}
+_LIMITS = Query(select(tenants.c.max_concurrency, tenants.c.granted_max_concurrency).where(_THIS))
+_SET_LIMIT = Query(update(tenants).where(_THIS).values(max_concurrency=bindparam("most")))
+_SET_GRANTED = Query(update(tenants).where(_THIS).values(granted_max_concurrency=bindparam("most")))
+
+
+async def lock(connection: Reader, tenant_id: int) -> None:
     """Until the transaction ends no claim of this tenant is admitted; claims hold the same lock shared."""
-    await connection.execute(_LOCK, {"id": tenant_id})
+    await locks.take(connection, Lock.TENANT, tenant_id)
 
 
-async def lock_row(connection: AsyncConnection, tenant_id: int) -> None:
+async def lock_row(connection: Reader, tenant_id: int) -> None:
     """Until the transaction ends nobody else does this."""
-    await connection.execute(select(tenants.c.id).where(tenants.c.id == tenant_id).with_for_update(key_share=True))
+    await _LOCK_ROW.fetch(connection, tenant_id=tenant_id)
 
 
-async def is_full(connection: AsyncConnection, tenant_id: int, kind: Literal["handlers", "queues"], most: int) -> bool:
+async def is_full(
+    connection: Reader, tenant_id: int, kind: Literal["handlers", "queues", "schedules"], most: int
+) -> bool:
     """Whether the tenant has as many definitions of this kind as it may. Until the transaction ends nobody else adds one.
 
     Taken before the locks of handlers and queues, and counted in a later statement.
     """
-    await connection.execute(_LOCK_DEFINITIONS, {"id": tenant_id})
-    counted = f"select from sluice.{kind} where tenant_id = :id and deleted_at is null limit :most"
-    sql = text(f"select count(*) from ({counted}) d")  # noqa: S608  # ours
-    return int(await connection.scalar(sql, {"id": tenant_id, "most": most})) >= most
+    await locks.take(connection, Lock.DEFINITIONS, tenant_id)
+    return int(await _COUNTED[kind].fetchval(connection, tenant_id=tenant_id, most=most)) >= most
 
 
-async def id_of(db: Database, name: str) -> int:
+async def id_of(reader: Reader, name: str) -> int:
     """The id of a tenant known to be there."""
-    return int(await db.fetchval("select id from sluice.tenants where name = $1", name))
+    return int(await _BY_NAME.fetchval(reader, name=name))
 
 
-async def ensure(connection: AsyncConnection, name: str) -> int:
+async def ensure(connection: Reader, name: str) -> int:
     """The id of the tenant, made where it is new."""
-    await connection.execute(insert(tenants).values(name=name).on_conflict_do_nothing(constraint="tenants_name_key"))
-    return int(await connection.scalar(select(tenants.c.id).where(tenants.c.name == name)))  # type: ignore[arg-type]
+    await _INSERT.fetch(connection, name=name)
+    return await id_of(connection, name)
 
 
-async def find(connection: AsyncConnection, name: str) -> int | None:
-    return await connection.scalar(select(tenants.c.id).where(tenants.c.name == name))
+async def find(reader: Reader, name: str) -> int | None:
+    tenant_id: int | None = await _BY_NAME.fetchval(reader, name=name)
+    return tenant_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +83,15 @@ class TenantLimits:
         return self.max_concurrency is not None or self.granted_max_concurrency is not None
 
 
-async def read_limits(connection: AsyncConnection, tenant_id: int) -> TenantLimits:
+async def read_limits(reader: Reader, tenant_id: int) -> TenantLimits:
     """Of a tenant known to be there."""
-    wanted = select(tenants.c.max_concurrency, tenants.c.granted_max_concurrency).where(tenants.c.id == tenant_id)
-    return TenantLimits(*(await connection.execute(wanted)).one())
+    (limits,) = await _LIMITS.fetch(reader, tenant_id=tenant_id)
+    return TenantLimits(*limits)
 
 
-async def write_limit(connection: AsyncConnection, tenant_id: int, max_concurrency: int | None) -> None:
-    await connection.execute(update(tenants).where(tenants.c.id == tenant_id).values(max_concurrency=max_concurrency))
+async def write_limit(connection: Reader, tenant_id: int, max_concurrency: int | None) -> None:
+    await _SET_LIMIT.fetch(connection, tenant_id=tenant_id, most=max_concurrency)
 
 
-async def write_granted(connection: AsyncConnection, tenant_id: int, max_concurrency: int | None) -> None:
-    values = {"granted_max_concurrency": max_concurrency}
-    await connection.execute(update(tenants).where(tenants.c.id == tenant_id).values(values))
+async def write_granted(connection: Reader, tenant_id: int, max_concurrency: int | None) -> None:
+    await _SET_GRANTED.fetch(connection, tenant_id=tenant_id, most=max_concurrency)

@@ -137,7 +137,7 @@ async def test_no_connection_takes_a_setting_from_them(
         asked = "select " + ", ".join(f"current_setting('{name}') = {_as_shown(name)} as {name}" for name in ours)
         found = [dict((await own.fetchrow(asked)).items()), dict((await db.fetch(asked))[0].items())]
     async with db.begin("anyone") as connection:
-        found.append(dict((await connection.exec_driver_sql(asked)).mappings().one()))
+        found.append(dict((await connection.fetchrow(asked)).items()))
     (read,) = await db.reads("anyone").fetch(asked)
     found.append({name: is_ours for name, is_ours in read.items() if name not in {"statement_timeout", *READING}})
     for right in found:

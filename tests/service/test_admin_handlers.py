@@ -24,7 +24,7 @@ SECRET = "whsec_" + "A" * 44
 
 
 async def target_of(core: Core, caller: Caller, name: str) -> store.Target:
-    handler_id = await store.find_id(core.db, caller.tenant_id, name)
+    handler_id = await store.id_of(core.db, caller.tenant_id, name)
     assert handler_id is not None
     target = await store.load_target(core.db, core.vault, handler_id)
     assert target is not None
@@ -165,7 +165,7 @@ async def test_a_handler_that_an_unfinished_task_names_is_not_deleted(core: Core
     await handlers.put(core, caller, "mail", HOOK, None, ANY)
     await handlers.put(core, caller, "own", HOOK, None, ANY)
     await queues.put(core, caller, "letters", QueueDefinition(handler="mail"), ANY)
-    own = await store.find_id(core.db, caller.tenant_id, "own")
+    own = await store.id_of(core.db, caller.tenant_id, "own")
     assert own is not None
     await enqueue(core, caller, "letters", handler_id=own)
     await core.db.fetch("update sluice.tasks set state = $1", state)
@@ -177,12 +177,12 @@ async def test_a_handler_that_an_unfinished_task_names_is_not_deleted(core: Core
 
 async def test_a_name_can_be_used_again_and_is_another_handler(core: Core, caller: Caller) -> None:
     first = await handlers.put(core, caller, "mail", HOOK, None, ANY)
-    old = await store.find_id(core.db, caller.tenant_id, "mail")
+    old = await store.id_of(core.db, caller.tenant_id, "mail")
     await handlers.delete(core, caller, "mail", ANY)
     again = await handlers.put(core, caller, "mail", HOOK, None, ANY)
     assert again.created and again.secret != first.secret
     assert len(await store.ids(core.db, caller.tenant_id, "mail")) == 2
-    assert await store.find_id(core.db, caller.tenant_id, "mail") != old
+    assert await store.id_of(core.db, caller.tenant_id, "mail") != old
 
 
 async def test_enabling_and_disabling_keep_the_first_reason_and_stir(core: Core, caller: Caller) -> None:

@@ -86,7 +86,7 @@ async def test_each_transaction_behind_a_pooler_sets_itself_and_leaves_nothing_b
         async with db.transaction() as connection:
             assert tuple(await connection.fetchrow(asked)) == ours
         async with db.begin("anyone") as definitions:
-            assert tuple((await definitions.exec_driver_sql(asked)).one()) == ours
+            assert tuple(await definitions.fetchrow(asked)) == ours
         assert tuple(await stranger.fetchrow(asked)) == ("serializable", "on", "public", "off", "1s")
         assert await stranger.fetchval("select count(*) from pg_prepared_statements where name <> ''") == 0
     finally:

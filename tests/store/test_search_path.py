@@ -155,7 +155,7 @@ async def test_no_connection_looks_in_public(replica: Replica) -> None:
     assert await db.fetchval("show search_path") == session.SEARCH_PATH
     assert await db.reads(1).fetchval("show search_path") == session.SEARCH_PATH
     async with db.begin(1) as connection:
-        assert (await connection.exec_driver_sql("show search_path")).scalar_one() == session.SEARCH_PATH
+        assert await connection.fetchval("show search_path") == session.SEARCH_PATH
     async with connected(db.direct_dsn) as own:
         assert await own.fetchval("show search_path") == session.SEARCH_PATH
 

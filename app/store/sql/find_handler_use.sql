@@ -1,0 +1,8 @@
+-- Whether an unfinished task, or a schedule, has named handler $1 for itself. Lanes say in which queues to look. Each state is
+-- asked for apart, because each has an index of its own and no index has all of them.
+select exists (
+  select from sluice.lanes l where l.handler_id = $1 and (
+    exists (select from sluice.tasks t where t.queue_id = l.queue_id and t.handler_id = $1 and t.state = :state_ready)
+    or exists (select from sluice.tasks t where t.queue_id = l.queue_id and t.handler_id = $1 and t.state = :state_running)
+    or exists (select from sluice.tasks t where t.queue_id = l.queue_id and t.handler_id = $1 and t.state = :state_scheduled)
+    or exists (select from sluice.schedules s where s.queue_id = l.queue_id and s.handler_id = $1 and s.deleted_at is null)))

@@ -1,0 +1,2 @@
+-- The one clock that counts.
+select clock_timestamp()

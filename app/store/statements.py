@@ -1,0 +1,57 @@
+"""The two dialects of this room, one for each kind of noun.
+
+Definitions (tenants, keys, handlers, queues, schedules) are SQLAlchemy Core over the tables that tables.py describes: `Query`.
+Everything that moves (tasks, batches, the ledger, counts, replicas, days of history) is SQL in files, one statement per file, by
+name: `sql("list_attempts")` is sql/list_attempts.sql. Both are sent over the same connections.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ClauseElement
+from sqlalchemy.dialects.postgresql.asyncpg import dialect
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from app.store.db import Reader
+from app.store.numbers import named
+
+FILES = Path(__file__).parent / "sql"
+_DIALECT = dialect()  # type: ignore[no-untyped-call]
+
+
+def sql(name: str) -> str:
+    """The statement in sql/NAME.sql, with the numbers in place of their names."""
+    return named((FILES / f"{name}.sql").read_text())
+
+
+class Query:
+    """A statement of SQLAlchemy Core, compiled once, when it is first sent.
+
+    Its `bindparam`s are given by name. Values go to the driver as they are: JSON as text, instants as datetimes.
+    """
+
+    def __init__(self, statement: ClauseElement) -> None:
+        self._statement = statement
+
+    @cached_property
+    def _compiled(self) -> tuple[str, Callable[[dict[str, Any]], list[Any]]]:
+        compiled = self._statement.compile(dialect=_DIALECT)
+        assert isinstance(compiled, SQLCompiler)
+        names, constants = compiled.positiontup or [], compiled.params
+        return str(compiled), lambda values: [values[name] if name in values else constants[name] for name in names]
+
+    async def fetch(self, reader: Reader, **values: Any) -> list[Any]:
+        text, arguments = self._compiled
+        return await reader.fetch(text, *arguments(values))
+
+    async def fetchrow(self, reader: Reader, **values: Any) -> Any | None:
+        """The first row, if there is one."""
+        rows = await self.fetch(reader, **values)
+        return rows[0] if rows else None
+
+    async def fetchval(self, reader: Reader, **values: Any) -> Any:
+        """The first column of the first row; None where there is none."""
+        rows = await self.fetch(reader, **values)
+        return rows[0][0] if rows else None
