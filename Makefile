@@ -44,6 +44,12 @@ demo: setup ## run the main job end to end and show it
 up: setup ## serve on 127.0.0.1:8080 with a Postgres of its own in .sluice
 	$(BIN)/sluice up
 
+seed: setup ## fill a running service with believable data; without one, start it (ARGS="--json", SLUICE_URL, SLUICE_KEY)
+	$(BIN)/python -m app.cli.seed $(ARGS)
+
+psql: setup ## open psql on the database of the sluice that runs here (SLUICE_DATA_DIR), or on SLUICE_DATABASE_URL
+	@$(BIN)/python -m app.cli.psql $(ARGS)
+
 test: setup ## run the tests on the embedded Postgres
 	$(PYTEST)
 
@@ -74,4 +80,4 @@ openapi: setup ## write openapi/openapi.json from the code
 reference: setup ## write docs/reference from the code
 	$(BIN)/python -m app.cli.reference
 
-.PHONY: help setup lock demo up test test-fast fuzz check bench chaos-schedules openapi reference
+.PHONY: help setup lock demo up seed psql test test-fast fuzz check bench chaos-schedules openapi reference

@@ -43,7 +43,7 @@ class Client:
             base_url=self._url,
             headers={} if key is None else {"authorization": f"Bearer {key}"},
             timeout=TIMEOUT_SECONDS,
-            trust_env=not _is_here(self._url),  # a proxy's loopback is another machine's
+            trust_env=not is_here(self._url),  # a proxy's loopback is another machine's
         )
 
     def __enter__(self) -> Self:
@@ -64,12 +64,18 @@ class Client:
         return self._ask("PUT", path, json=body)
 
     def post(
-        self, path: str, body: dict[str, Any] | bytes | None = None, *, timeout_seconds: float = TIMEOUT_SECONDS
+        self,
+        path: str,
+        body: dict[str, Any] | bytes | None = None,
+        *,
+        lease_token: str | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> Any:
+        headers = {} if lease_token is None else {"sluice-lease-token": lease_token}
         if body is None:
-            return self._ask("POST", path, timeout=timeout_seconds)
+            return self._ask("POST", path, headers=headers, timeout=timeout_seconds)
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        headers = {"content-type": "application/json"}
+        headers["content-type"] = "application/json"
         return self._ask("POST", path, content=content, headers=headers, timeout=timeout_seconds)
 
     def pages(self, path: str, limit: int | None = None, **params: Any) -> Iterator[Any]:
@@ -129,7 +135,7 @@ class Client:
         return Failure("\n".join(lines + ([f"Next: {hint}."] if hint else [])), code, problem)
 
 
-def _is_here(url: str) -> bool:
+def is_here(url: str) -> bool:
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
