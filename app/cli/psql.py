@@ -9,8 +9,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from app.embedded.binaries import binaries
 from app.embedded.directory import EmbeddedError
-from app.embedded.postgres import binaries, running_url
+from app.embedded.postgres import running_url
 
 SEARCH_PATH = "-c search_path=sluice,public"
 
