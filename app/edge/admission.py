@@ -28,7 +28,7 @@ LITTLE = 64
 """A tenant that holds no more than one part in so many of all bytes holds little."""
 SAID_EVERY_SECONDS = 60.0
 
-log = get_logger("app.api")
+log = get_logger(__name__)
 
 
 class Connection(Protocol):

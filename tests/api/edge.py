@@ -9,10 +9,11 @@ import httpx2
 import msgspec
 import pytest
 
-from app.api.app import Edge, create_app
+from app.api.app import create_app
 from app.domain.errors import Refusal
 from app.domain.handlers import HandlerDefinition, HandlerView
 from app.domain.queues import QueueDefinition, QueueView
+from app.edge.asgi import Edge
 from app.edge.config import EdgeConfig
 from app.runtime.core import Caller, Core
 from app.service import handlers, limits, queues, tasks

@@ -9,7 +9,6 @@ import httpx2
 import msgspec
 import pytest
 
-from app.api.app import Edge
 from app.api.models.leases import CompleteIn, FollowUpIn, LeasedTaskOut
 from app.api.models.tasks import AttemptOut, TaskIn, TaskOut
 from app.domain.conditions import Conditions
@@ -17,6 +16,7 @@ from app.domain.errors import CODES, FieldError, Refusal
 from app.domain.followups import FollowUpBody, PageBody
 from app.domain.tasks import Enqueue, Reason, State, TaskBody, TaskFilters
 from app.domain.views import AttemptView, LeasedTaskView, TaskView
+from app.edge.asgi import Edge
 from app.edge.errors import REMEDIES, STATUS, TITLES
 from app.service.handlers import Saved as SavedHandler
 from app.service.queues import Saved as SavedQueue

@@ -65,7 +65,7 @@ def test_a_line_is_json_with_time_level_event_and_the_bound_ids(lines: Lines) ->
 
 def test_context_variables_stand_on_the_line(lines: Lines) -> None:
     with structlog.contextvars.bound_contextvars(correlation_id="c-1"):
-        logs.get_logger("app.api").info("request_failed")
+        logs.get_logger("app.edge.asgi").info("request_failed")
     assert lines.last()["correlation_id"] == "c-1"
 
 

@@ -1,0 +1,108 @@
+"""The ASGI shell around an application: what every request passes, whatever router is inside.
+
+It guards the host when authentication is off, answers what the application could not, and takes the hot route straight to
+its endpoint.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
+
+from app.domain.errors import Refusal
+from app.domain.names import is_name
+from app.edge import errors
+from app.edge.body import closing_unless_read, hold_of
+from app.edge.headers import read_headers
+from app.edge.hosts import require_loopback
+from app.telemetry.events import REQUEST_FAILED, emit
+from app.telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+
+Serve = Callable[[str, dict[bytes, bytes], Scope, Receive, Send], Awaitable[None]]
+
+
+class Shortcut:
+    """A POST that is served without the router, which would cost as much as the rest.
+
+    `path` is as the router has it, with one `{name}` inside; `serve` takes that name, and the headers as read_headers made
+    them.
+    """
+
+    def __init__(self, path: str, serve: Serve) -> None:
+        self.path = path
+        self.serve = serve
+        self._before, self._after = path.split("{name}")
+
+    def name_in(self, path: str) -> str | None:
+        """The name in this path; None if it is the path of another route, or what it holds is no name."""
+        if not (path.startswith(self._before) and path.endswith(self._after)):
+            return None
+        name = path[len(self._before) : -len(self._after)]
+        return name if is_name(name) else None
+
+
+class Edge:
+    """What a server is given. `application` is the FastAPI app inside, for instrumentation."""
+
+    def __init__(self, application: FastAPI, *, guarded: bool, shortcut: Shortcut | None) -> None:
+        self.application = application
+        self._guarded = guarded
+        self._shortcut = shortcut
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            raise RuntimeError(f"the edge serves HTTP, not {scope['type']}")
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def noting_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        hold = hold_of(scope)
+        if hold is not None and hold.expects:
+            receive, send = closing_unless_read(receive, send)
+        try:
+            await self._dispatch(scope, receive, noting_send)
+        except Refusal as refusal:
+            await errors.problem(refusal)(scope, receive, send)
+        except ClientDisconnect:
+            return
+        except Exception:
+            self._log_failure(scope)
+            if not started:
+                await errors.problem(errors.INTERNAL)(scope, receive, send)
+        finally:
+            if hold is not None:
+                hold.release()
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = read_headers(scope["headers"])
+        if self._guarded:
+            require_loopback(headers)
+        if b"host" not in headers and scope["http_version"] == "1.1":
+            raise Refusal("malformed", "the request has no Host header")
+        if scope["method"] == "POST" and self._shortcut is not None:
+            name = self._shortcut.name_in(scope["path"])
+            if name is not None:
+                await self._shortcut.serve(name, headers, scope, receive, send)
+                return
+        elif scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # the server leaves the body of the answer out
+        await self.application(scope, receive, send)
+
+    def _log_failure(self, scope: Scope) -> None:
+        route = getattr(scope.get("route"), "path", None)
+        if route is None and self._shortcut is not None and self._shortcut.name_in(scope["path"]) is not None:
+            route = self._shortcut.path
+        emit(log, REQUEST_FAILED, method=scope["method"], route=route or "", code="internal", exc_info=True)
