@@ -1,8 +1,8 @@
-"""Every knob: its unit in its name, its default, its bounds, and a line of why.
+"""Every setting: its unit in its name, its default, its bounds, and one line of why.
 
-A value comes from an option of the command line, else from the environment (`SLUICE_…`), else, for secrets, from the
-file that `SLUICE_…_FILE` names, else it is the default. An empty variable counts as not set. What contradicts itself
-refuses to start, and says what to do instead.
+The first of these that is given wins: a command-line option, an environment variable (`SLUICE_…`), for secrets the file
+that `SLUICE_…_FILE` names, the default. An empty variable counts as not set. If settings contradict each other, Sluice
+refuses to start and says what to do instead.
 """
 
 import base64
@@ -29,17 +29,17 @@ PREFIX = "SLUICE_"
 SECRETS = ("database_url", "database_direct_url", "bootstrap_key", "encryption_key")
 CLIENT_URL = "http://127.0.0.1:8080"
 CLIENT_VARIABLES = {
-    "SLUICE_URL": (CLIENT_URL, "Where the Sluice is that a command asks."),
-    "SLUICE_KEY": ("", "The key the command shows; none is needed on loopback without keys."),
+    "SLUICE_URL": (CLIENT_URL, "The address of the Sluice that a command talks to."),
+    "SLUICE_KEY": ("", "The API key that a command uses; not needed if Sluice requires none."),
 }
-"""Read by the commands that ask a running Sluice, and by nothing that serves."""
+"""Read only by the commands that talk to a running Sluice."""
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 Source = Literal["default", "env", "file", "option"]
 
 
 class SettingsError(Exception):
-    """Settings that cannot be used; each line says what to do."""
+    """Invalid settings; each line says what to do."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__("\n".join(lines))
@@ -48,7 +48,7 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Knob:
-    """A setting as people are shown it."""
+    """A setting as it is shown to people."""
 
     name: str
     variable: str
@@ -75,66 +75,72 @@ class Settings(BaseSettings):
     )
 
     host: str = Field(
-        "127.0.0.1", min_length=1, description="The address to listen on; loopback until keys are set up."
+        "127.0.0.1", min_length=1, description="The address to listen on; beyond loopback, API keys are required."
     )
     port: int = Field(8080, ge=0, le=65_535, description="The port to listen on; 0 takes a free one and logs it.")
     role: Literal["all", "api", "engine"] = Field(
         "all", description="What this replica does: serve the API, run the engine, or both."
     )
     database_url: SecretStr | None = Field(
-        None, description="The Postgres to use; without it one is run in the data directory."
+        None, description="The Postgres to use; if not set, Sluice runs its own in the data directory."
     )
     database_direct_url: SecretStr | None = Field(
         None,
-        description="The same database past the pooler, where SLUICE_DATABASE_URL leads through a transaction pooler.",
+        description="The same database without the pooler, if SLUICE_DATABASE_URL leads through a transaction pooler.",
     )
     database_connections: int = Field(
         DEFAULT_CONNECTIONS,
         ge=MIN_CONNECTIONS,
         le=MAX_CONNECTIONS,
-        description="Connections this replica takes at its start and keeps; those of all must fit.",
+        description="Connections this replica opens at startup and keeps; the database must have room for those of all replicas.",
     )
     data_dir: Path = Field(Path("./.sluice"), description="Where the embedded Postgres keeps its data.")
     auth: Literal["on", "off"] | None = Field(
-        None, description="Whether requests need a key; off only on loopback, where it is the default without a key."
+        None,
+        description="Whether requests need an API key; off only on loopback, the default there without a bootstrap key.",
     )
     bootstrap_key: SecretStr | None = Field(
         None,
-        description="The first key of tenant default, with scope operate; a new one given here revokes the one before.",
+        description="The first API key, for tenant default with scope operate; a new value revokes the previous key.",
     )
-    encryption_key: SecretStr | None = Field(
-        None, description="32 bytes in base64 under which secrets are encrypted in the database."
-    )
+    encryption_key: SecretStr | None = Field(None, description="32 bytes in base64; encrypts secrets in the database.")
     egress_allow: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = Field(
         None,
-        description="Networks and host names that handlers may have beyond public addresses, or none;"
-        " loopback while authentication is off.",
+        description="Networks and host names that handlers may have in addition to public addresses, or none.",
     )
-    public_url: str | None = Field(None, description="The base of the URLs handed out; the bound address if not given.")
-    metrics_open: bool = Field(False, description="Serve /metrics without a key, for a scraper that has none.")
+    public_url: str | None = Field(
+        None, description="The base of the URLs that Sluice hands out; the bound address if not set."
+    )
+    metrics_open: bool = Field(False, description="Serve /metrics without an API key, for a scraper that has none.")
     max_payload_bytes: int = Field(
-        1_048_576, ge=1_024, le=33_554_432, description="The largest payload of a task; larger ones get 413."
+        1_048_576, ge=1_024, le=33_554_432, description="The largest payload of a task; a larger one gets 413."
     )
     max_definitions: int = Field(
         10_000,
         ge=1,
         le=1_000_000,
-        description="How many queues a tenant may have; as many handlers, and as many schedules.",
+        description="How many queues a tenant can have, and how many handlers, and how many schedules.",
     )
     lease_seconds: float = Field(
-        30.0, ge=5, le=3_600, description="How soon a dead replica's tasks run again; renewed every third of it."
+        30.0,
+        ge=5,
+        le=3_600,
+        description="How soon the tasks of a dead replica run again; a live one renews its leases after each third.",
     )
     max_in_flight: int = Field(
-        1000, ge=1, le=10_000, description="Deliveries this replica has under way at most, over all queues."
+        1000, ge=1, le=10_000, description="How many calls this replica has in progress at most, across all queues."
     )
     drain_grace_seconds: float = Field(
-        30.0, ge=0, le=3_600, description="How long a stop waits for deliveries under way before it hands them back."
+        30.0,
+        ge=0,
+        le=3_600,
+        description="How long a stopping replica waits for calls in progress before it cuts them off.",
     )
     schedule_grace_seconds: float = Field(
-        60.0, ge=1, le=3_600, description="How late a nominal time of a schedule still fires as if it were on time."
+        60.0, ge=1, le=3_600, description="How late a nominal time of a schedule can fire and still count as on time."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="The least level that is logged."
+        "info", description="The lowest level that is logged."
     )
 
     _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
@@ -156,7 +162,7 @@ class Settings(BaseSettings):
 
     @property
     def egress(self) -> tuple[str, ...]:
-        """What is allowed beyond public addresses."""
+        """What is allowed in addition to public addresses."""
         if self.egress_allow is None:
             return () if self.auth_required else LOOPBACK
         return self.egress_allow
@@ -199,7 +205,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_key(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and chosen_api_key(value.get_secret_value()) is None:
-            raise ValueError(f"a key is {CHOSEN_KEY_RULE}: `echo slk_$(openssl rand -hex 24)`")
+            raise ValueError(f"a key must be {CHOSEN_KEY_RULE}: `echo slk_$(openssl rand -hex 24)`")
         return value
 
     @field_validator("encryption_key")
@@ -238,20 +244,20 @@ class Settings(BaseSettings):
         contradictions = []
         if self.auth == "off" and not self.on_loopback:
             contradictions.append(
-                f"SLUICE_AUTH=off on {self.host} would open every queue to the network: bind to 127.0.0.1,"
-                " or leave SLUICE_AUTH out and give SLUICE_BOOTSTRAP_KEY."
+                f"SLUICE_AUTH=off on {self.host} would open every queue to the network: listen on 127.0.0.1,"
+                " or leave SLUICE_AUTH out and set SLUICE_BOOTSTRAP_KEY."
             )
         if self.auth == "off" and self.bootstrap_key is not None:
             contradictions.append("SLUICE_AUTH=off would ignore SLUICE_BOOTSTRAP_KEY: leave one of the two out.")
         if self.database_direct_url is not None and self.database_url is None:
             contradictions.append(
-                "SLUICE_DATABASE_DIRECT_URL is the way past a pooler: give the pooler's address as SLUICE_DATABASE_URL, or this"
-                " one as SLUICE_DATABASE_URL."
+                "SLUICE_DATABASE_DIRECT_URL is set without SLUICE_DATABASE_URL: set SLUICE_DATABASE_URL to the pooler's address,"
+                " or to this one if there is no pooler."
             )
         if self.role == "engine" and self.database_url is None:
             contradictions.append(
-                "An engine alone delivers what others enqueue, and a Postgres of its own would stay empty:"
-                " give SLUICE_DATABASE_URL, or take role all."
+                "An engine delivers what other replicas enqueue, so a Postgres of its own would stay empty:"
+                " set SLUICE_DATABASE_URL, or use the role all."
             )
         if contradictions:
             raise ValueError("\n".join(contradictions))
@@ -267,7 +273,7 @@ class SecretFiles(PydanticBaseSettingsSource):
             return None, field_name, False
         if os.environ.get(PREFIX + field_name.upper()):
             raise SettingsError(
-                [f"{PREFIX}{field_name.upper()} and {_file_variable(field_name)}: give one of the two."]
+                [f"{PREFIX}{field_name.upper()} and {_file_variable(field_name)} are both set: set one of the two."]
             )
         try:
             return Path(path).read_text().strip(), field_name, False
@@ -281,7 +287,7 @@ class SecretFiles(PydanticBaseSettingsSource):
 
 
 def load(**options: Any) -> Settings:
-    """The settings of this process; options of the command line that are None count as not given."""
+    """The settings of this process. Command-line options that are None count as not given. Raises SettingsError."""
     given = {name: value for name, value in options.items() if value is not None}
     try:
         settings = Settings(**given)
@@ -293,10 +299,10 @@ def load(**options: Any) -> Settings:
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """A line for each SLUICE_ variable that is no setting: most likely a typing error."""
+    """One line for each SLUICE_ variable that is not a setting: most likely a typo."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | {_file_variable(name) for name in SECRETS}
     known |= set(CLIENT_VARIABLES)
-    # Kubernetes gives every pod the addresses of a service named sluice under these names.
+    # Kubernetes sets these in every pod, to the addresses of a service named sluice.
     foreign = (PREFIX + "SERVICE_", PREFIX + "PORT_", PREFIX + "TEST_")
     lines = []
     for variable in sorted(environment):
@@ -341,8 +347,8 @@ def _shown(name: str, value: Any) -> Any:
 
 def _default(name: str, field: FieldInfo) -> str:
     words = {
-        "auth": "off on loopback without a bootstrap key, else on",
-        "egress_allow": "loopback while authentication is off, else none",
+        "auth": "off on loopback without a bootstrap key, otherwise on",
+        "egress_allow": "loopback if SLUICE_AUTH is off, otherwise none",
     }
     if name in words:
         return words[name]
@@ -350,7 +356,7 @@ def _default(name: str, field: FieldInfo) -> str:
 
 
 def _words(value: Any) -> str:
-    """As one would write it into the environment."""
+    """As you would write it in the environment."""
     if value is None:
         return ""
     if isinstance(value, bool):

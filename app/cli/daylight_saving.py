@@ -1,4 +1,4 @@
-"""The page that shows what schedules do when clocks change: computed by the code that fires them."""
+"""The page that shows what schedules do when clocks change, computed by the code that fires them."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ _HOUR = timedelta(hours=1)
 
 
 class Change(NamedTuple):
-    """A change of the clocks, and an expression that names a local time it skips or repeats."""
+    """A change of the clocks, and an expression for a local time that the change skips or repeats."""
 
     zone: str
     at: datetime
@@ -44,11 +44,11 @@ CHANGES = (
 WILD = ("*/30 * * * *", "30 * * * *", "*/30 1-3 * * *")
 """Expressions that follow elapsed time."""
 AROUND = {"fixed": 20 * _HOUR, "wild": 2 * _HOUR}
-"""How far before and after a change its tables look."""
+"""How far the tables look before and after a change."""
 
 
 def times_around(change: Change, expression: str, dst: Dst, width: timedelta) -> list[datetime]:
-    """The instants, in the change's zone, less than `width` away from it."""
+    """The instants less than `width` away from the change, in its time zone."""
     definition = ScheduleDefinition("any", b"null", cron=expression, timezone=change.zone, dst=dst)
     times = takewhile(lambda time: time < change.at + width, times_after(definition, change.at - width))
     return [time.astimezone(zone_of(change.zone)) for time in times]
@@ -58,10 +58,10 @@ def daylight_saving_page() -> str:
     lines = [
         "# Daylight saving",
         "",
-        "Generated from `app/domain/schedules/cron.py` by `make reference`. A test compares every line with a search by minute.",
+        "Generated from `app/domain/schedules/cron.py`. A test checks every line against a search minute by minute.",
         "",
-        "A cron expression names local times of its `timezone`. When clocks change, `dst` decides about the local times that",
-        "are skipped or repeated, provided that neither the minute nor the hour of the expression begins with `*`:",
+        "A cron expression names local times in its `timezone`. When clocks change, some local times are skipped or repeated. If",
+        "neither the minute nor the hour of the expression begins with `*`, `dst` decides what happens to them:",
         "",
         "| `dst` | a skipped local time | a repeated local time |",
         "|---|---|---|",
@@ -69,12 +69,12 @@ def daylight_saving_page() -> str:
         "| `skip` | does not run | runs once, the first time |",
         "| `twice` | runs at the first instant after the gap | runs both times |",
         "",
-        "Times that meet on one instant are one time. It does not matter by how much the clocks change, nor why: Apia went",
-        "without a whole day. All other expressions follow elapsed time, whatever `dst` says: they run whenever the wall clock",
-        "shows a time that matches, so `*/30 * * * *` keeps its 30 minutes. Intervals (`every_seconds`, `every 15 minutes`)",
-        "count from 1970-01-01 00:00 UTC and know no clocks. Zones come from the package tzdata, never from the machine.",
+        "Times that fall on the same instant count as one. The size of the change and the reason for it make no difference: Apia",
+        "once skipped a whole day. All other expressions follow elapsed time, whatever `dst` says. They run whenever the clock",
+        "shows a matching time, so `*/30 * * * *` keeps its 30 minutes. Intervals (`every_seconds`, `every 15 minutes`) count from",
+        "1970-01-01 00:00 UTC and ignore clock changes. Time zones come from the package tzdata, never from the machine.",
         "",
-        "## Minute and hour are given",
+        "## Fixed minute and hour",
         "",
         f"All times within {AROUND['fixed'] // _HOUR} hours of the change.",
         "",

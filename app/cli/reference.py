@@ -1,4 +1,4 @@
-"""Writes docs/reference from the code, so that the two cannot differ: `python -m app.cli.reference [--check]`."""
+"""Writes docs/reference from the code: `python -m app.cli.reference [--check]`."""
 
 import logging
 import sys
@@ -18,10 +18,10 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Generated from `app/settings.py`. Each is an environment variable; an empty one counts as not set.",
-        "`sluice config` shows the values in force and where they come from. Contradictions refuse to start.",
+        "Generated from `app/settings.py`. Each setting is an environment variable; an empty one counts as not set.",
+        "`sluice config` shows the values in effect and where they come from. Sluice does not start with settings that conflict.",
         "",
-        "| variable | default | bounds | why |",
+        "| variable | default | values | meaning |",
         "|---|---|---|---|",
     ]
     for knob in Settings.model_construct().describe():
@@ -31,25 +31,25 @@ def settings_page() -> str:
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
-        "`SLUICE_…_FILE` names a file that holds the value, as orchestrators mount secrets.",
+        "`SLUICE_…_FILE` names a file with the value, for orchestrators that mount secrets as files.",
         "",
-        "The commands that ask a running Sluice (`sluice status`, `queues`, `tasks`, `pause`, `resume`, `purge`, `redrive`,",
-        "`plan`, `apply`) read these instead, which the options `--url` and `--key` override:",
+        "The commands that talk to a running Sluice (`sluice status`, `queues`, `tasks`, `pause`, `resume`, `purge`, `redrive`,",
+        "`limit`, `plan`, `apply`, `work`) read these instead. The options `--url` and `--key` override them:",
         "",
-        "| variable | default | why |",
+        "| variable | default | meaning |",
         "|---|---|---|",
         *(
             f"| `{name}` | {f'`{default}`' if default else ''} | {why} |"
             for name, (default, why) in CLIENT_VARIABLES.items()
         ),
         "",
-        "They exit with 0 when it is done, 1 when it was refused, 2 when the command line is wrong, 3 when nothing answers there.",
-        "`sluice plan --check` exits with 2 when something would change.",
+        "They exit with 0 on success, 1 if Sluice rejected the request, 2 if the command line is invalid, 3 if nothing responds",
+        "there (`work` keeps trying instead). `sluice plan --check` exits with 2 if something would change.",
         "",
-        "`sluice up`, `migrate` and `keys` exit with 2 when a setting cannot be used (a wrong password, database or encryption key",
-        "is one), with 3 when the database cannot be reached. `up` and `migrate` wait half a minute for it, `keys` does not.",
+        "`sluice up`, `migrate` and `keys` exit with 2 if a setting is invalid (including a wrong password, database or key)",
+        "and with 3 if the database cannot be reached. `up` and `migrate` wait half a minute for it, `keys` does not.",
         "",
-        "Traces are sent when `OTEL_EXPORTER_OTLP_ENDPOINT` is set, as OpenTelemetry defines it.",
+        "To export traces, set `OTEL_EXPORTER_OTLP_ENDPOINT`, as defined by OpenTelemetry.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -72,9 +72,9 @@ def metrics_page() -> str:
     lines = [
         "# Metrics",
         "",
-        "Generated from `app/telemetry/metrics.py`. `GET /metrics` answers in the Prometheus text format; it needs scope",
-        "`operate` unless `SLUICE_METRICS_OPEN` is set. Every replica reports the whole fleet's `sluice_tasks` and",
-        "`sluice_oldest_ready_age_seconds`, so charts take `max by (queue)`; the others are of one replica and add up.",
+        "Generated from `app/telemetry/metrics.py`. `GET /metrics` responds in the Prometheus text format. It requires the scope",
+        "`operate` unless `SLUICE_METRICS_OPEN` is set. `sluice_tasks` and `sluice_oldest_ready_age_seconds` cover all replicas,",
+        "and each replica reports them, so use `max by (queue)` in charts. The other metrics are per replica; add them up.",
         "",
         "| metric | kind | labels | meaning |",
         "|---|---|---|---|",
@@ -90,8 +90,8 @@ def events_page() -> str:
         "Generated from `app/telemetry/events.py`. The log is JSON, one line per event, on stderr. Besides the fields below,",
         "every line has `timestamp`, `level`, `event` and `logger`, and may have",
         ", ".join(f"`{name}`" for name in sorted(COMMON)) + ".",
-        "Names and fields do not change once released. A task or an attempt that went well is not logged: metrics count it,",
-        "and the attempt is on record. Payloads and secrets never appear.",
+        "Names and fields do not change once released. Tasks and attempts that succeed are not logged: metrics count them,",
+        "and the attempts are on record. Payloads and secrets never appear.",
         "",
         "| event | level | meaning | fields |",
         "|---|---|---|---|",

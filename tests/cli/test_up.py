@@ -80,7 +80,7 @@ async def test_a_killed_sluice_starts_again_on_its_directory(start_sluice: Start
 async def test_contradictions_refuse_to_start_and_say_what_to_do(start_sluice: Start) -> None:
     process = await start_sluice("--host", "0.0.0.0", ready=False, SLUICE_AUTH="off", SLUICE_PROT="1")
     assert await process.ended() == 2
-    assert "bind to 127.0.0.1, or leave SLUICE_AUTH out" in process.output
+    assert "listen on 127.0.0.1, or leave SLUICE_AUTH out" in process.output
     assert "SLUICE_PROT is not a setting, did you mean SLUICE_PORT?" in process.output
 
 
