@@ -18,6 +18,7 @@ from app.api.app import create_app
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.transport import Transport
 from app.delivery.webhook.webhooks import Webhooks
+from app.domain.callers import Caller
 from app.domain.connections import MIN_CONNECTIONS, NoRoom, fit, split, tightest
 from app.edge.admission import MAX_CONNECTIONS, Admission
 from app.edge.config import EdgeConfig
@@ -25,30 +26,20 @@ from app.edge.protocol import EdgeServerConfig
 from app.edge.server import LEAST_DESCRIPTORS, Descriptors, EdgeServer, raise_descriptor_limit, share_out
 from app.embedded.postgres import EmbeddedPostgres, running_url
 from app.engine.engine import Engine
-from app.runtime import settling
-from app.runtime.claiming import Claiming
-from app.runtime.core import Caller, Core, Replica
-from app.runtime.desk import LeaseDesk
-from app.runtime.groups import Lane
-from app.service import keys, status, tasks
-from app.service.firing import Definitions
+from app.runtime.core import Core, build_core
+from app.runtime.replica import Replica
+from app.service import keys, status
 from app.settings import Settings, SettingsError
 from app.store import examination, migrations, partitions, tenants
-from app.store.clock import Clock
 from app.store.db import Busy, Database, Refused, Unavailable, Unsuitable
 from app.store.outage import Outage
 from app.store.room import measured
 from app.store.vault import Vault, VaultError, open_vault
 from app.telemetry import events, logs
 from app.telemetry.logs import get_logger
-from app.telemetry.metrics import Metrics
 from app.telemetry.tracing import build_tracing, traces_endpoint
 from app.version import VERSION
 
-ENQUEUE_GROUP = 500
-ENQUEUE_FLIGHTS = 4
-SETTLE_GROUP = 500
-SETTLE_FLIGHTS = 4
 DATABASE_WAIT_SECONDS = 30.0
 SWITCH_SECONDS = 0.001
 NO_KEYS_HINT = (
@@ -167,15 +158,12 @@ async def build(settings: Settings, dsn: str, url: str, descriptors: Descriptors
     replica_id = str(uuid.uuid4())
     replica = Replica(replica_id, f"{socket.gethostname()}-{replica_id[:8]}")
     db = await open_database(dsn, _direct(settings), settings.database_connections)
-    metrics = Metrics()
     egress = EgressPolicy(settings.egress)
     public_url = (settings.public_url or url).rstrip("/")
-    core = Core(
-        db=db,
-        clock=Clock(),
+    core = build_core(
+        db,
         vault=await _open_vault(db, settings),
         webhooks=Webhooks(egress, Transport(egress, max_idle=descriptors.idle_calls)),
-        metrics=metrics,
         tracing=build_tracing(traces_endpoint(os.environ), version=VERSION, replica=replica.name),
         replica=replica,
         public_url=public_url,
@@ -183,18 +171,6 @@ async def build(settings: Settings, dsn: str, url: str, descriptors: Descriptors
         schedule_grace_seconds=settings.schedule_grace_seconds,
         max_definitions=settings.max_definitions,
     )
-    core.schedules = Definitions()
-    core.enqueueing = Lane(
-        tasks.writer(db), max_group=ENQUEUE_GROUP, max_flights=ENQUEUE_FLIGHTS, wrote=_counted(metrics, "enqueue")
-    )
-    core.settling = Lane(
-        settling.writer(db, core.waiters),
-        max_group=SETTLE_GROUP,
-        max_flights=SETTLE_FLIGHTS,
-        wrote=_counted(metrics, "settle"),
-    )
-    core.claiming = Claiming(core)
-    core.desk = LeaseDesk(core)
     engine = Engine(
         core,
         dispatching=settings.role != "api",
@@ -204,10 +180,6 @@ async def build(settings: Settings, dsn: str, url: str, descriptors: Descriptors
         version=VERSION,
     )
     return Sluice(settings, core, engine, url)
-
-
-def _counted(metrics: Metrics, statement: str) -> Callable[[int], None]:
-    return lambda size: metrics.group_written(statement, size)
 
 
 def _edge(sluice: Sluice) -> EdgeConfig:

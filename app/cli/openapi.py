@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from app.api.app import create_app
+from app.domain.callers import Caller
 from app.edge.config import EdgeConfig
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.version import VERSION
 
 FILE = Path(__file__).parents[2] / "openapi" / "openapi.json"

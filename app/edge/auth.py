@@ -7,10 +7,11 @@ from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPBearer
 from starlette.types import Scope
 
+from app.domain.callers import Caller
 from app.domain.errors import Refusal
 from app.edge.admission import Hold
 from app.edge.config import EdgeConfig
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 
 MAX_TOKEN = 200
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from app.runtime.core import Caller
+from app.domain.callers import Caller
 
 
 class Operations(Protocol):

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from app.runtime.core import Slot
+from app.runtime.signals import Slot
 from app.store.db import Database, Unavailable
 from app.store.notify import Hint, Listener, Silent, send
 from app.telemetry import events

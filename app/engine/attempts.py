@@ -13,13 +13,14 @@ from types import TracebackType
 from app.delivery.kinds import Call
 from app.domain.answers import Answer, NoAnswer
 from app.domain.backoff import RetryPolicy
+from app.domain.callers import Caller
 from app.domain.errors import Refusal
 from app.domain.followups import split_page
 from app.domain.handlers import SECRETS_LOST
 from app.domain.outcomes import Settlement, decide, decide_refused_followups
 from app.domain.retries import merged
 from app.engine.held import Held
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.runtime.settling import RETRY_SECONDS, outcome_of
 from app.service import followups
 from app.service import handlers as handler_service

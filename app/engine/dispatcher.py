@@ -18,7 +18,8 @@ from app.domain.places import Places, level, reserve
 from app.engine.held import Held
 from app.engine.holdings import Holdings
 from app.engine.lanes import Lane, LaneKey, Lanes, LimitKey
-from app.runtime.core import Core, Slot
+from app.runtime.core import Core
+from app.runtime.signals import Slot
 from app.store import queues, tasks
 from app.store.tasks import FIRST_LANE, Claim
 

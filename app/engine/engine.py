@@ -15,7 +15,9 @@ from app.engine.janitor import Janitor
 from app.engine.loop import Loop, log_death
 from app.engine.pulse import Pulse
 from app.engine.scheduler import Scheduler
-from app.runtime.core import Core, Slot
+from app.engine.snapshot import Snapshot
+from app.runtime.core import Core
+from app.runtime.signals import Slot
 from app.store.db import Unavailable
 from app.store.notify import Hint
 from app.store.replicas import Load
@@ -59,7 +61,9 @@ class Engine:
         self._desk = Loop("desk", core.desk.poll)
         self._beat = Loop("pulse", self._pulse.beat)
         self._lag = Loop("lag", self._measure_lag)
-        self._snapshot = Loop("snapshot", self._pulse.snapshot)
+        snapshot = Snapshot(core)
+        self._counted = snapshot.counted
+        self._snapshot = Loop("snapshot", snapshot.tick)
         self._dispatch = Loop("dispatcher", self._dispatcher.tick)
         self._reap = Loop("reaper", janitor.reap)
         self._renew = Loop("renewer", self._holdings.renew)
@@ -105,7 +109,7 @@ class Engine:
         self._snapshot.start()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_SNAPSHOT_SECONDS):
-                await self._pulse.counted.wait()
+                await self._counted.wait()
         self._desk.start()
         self._reap.start()
         self._run_forever("announcer", self._announcer.run())

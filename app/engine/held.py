@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from app.runtime.core import Slot
+from app.runtime.signals import Slot
 from app.store.handlers import Target
 from app.store.queues import Policy
 from app.store.tasks import Claimed, Outcome

@@ -10,7 +10,7 @@ from typing import Any
 
 from app.engine.attempts import Attempts
 from app.engine.held import Held, LaneKey, granted_seconds, refund, timeout_of
-from app.runtime.catalogue import Catalogue
+from app.runtime.catalogue import TargetCache
 from app.runtime.core import Core
 from app.store import tasks
 from app.store.tasks import Claim, Outcome
@@ -28,7 +28,7 @@ class Holdings:
         self._lease_seconds = lease_seconds
         self._ended = ended
         self._attempts = Attempts(core, lease_seconds=lease_seconds)
-        self._catalogue = Catalogue(core.db, core.vault)
+        self._targets = TargetCache(core.db, core.vault)
         self._held: dict[str, Held] = {}
         self._doubted = False
         self._background: set[asyncio.Task[None]] = set()
@@ -45,7 +45,7 @@ class Holdings:
     async def start(self, lane: LaneKey, claim: Claim, sent: float) -> None:
         """Begin an attempt for every task of a claim that was sent at `sent` (monotonic seconds)."""
         try:
-            policy, target = await self._catalogue.of(lane[0], claim)
+            policy, target = await self._targets.of(lane[0], claim)
         except Exception:
             self.spawn(self._give_back([refund(task) for task in claim.tasks]))
             raise

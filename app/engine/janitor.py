@@ -5,7 +5,6 @@ Every replica does all of it; SKIP LOCKED lets each row be moved once. Each swee
 sleeps until then, and never longer than its poll interval, which is the truth where a hint was lost. Tenants share every sweep.
 """
 
-from app.runtime import reaping
 from app.runtime.core import Core
 from app.service.batches import sweep_cancelled
 from app.store import batches, tasks
@@ -49,7 +48,7 @@ class Janitor:
         return _until(due.next_seconds, due.moved)
 
     async def reap(self) -> float:
-        found = await reaping.reap(self._core, REAP_LIMIT)
+        found = await self._core.reaping.reap(REAP_LIMIT)
         return _until(found.next_seconds, len(found.reaped))
 
     async def fold(self) -> float:

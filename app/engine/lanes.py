@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from app.runtime.core import Slot
+from app.runtime.signals import Slot
 
 LaneKey = tuple[int, int]
 LimitKey = tuple[str, int]

@@ -1,23 +1,15 @@
-"""The pulse: hears the database's clock, shows that this replica is alive and who waits for its places.
+"""The pulse: hears the database's clock, shows that this replica is alive and who waits for its places."""
 
-Beside it, the snapshot of all queues."""
-
-import asyncio
 import time
 from collections.abc import Callable
 
-from app.domain.errors import Refusal
 from app.engine.announcer import Announcer, Ear
 from app.runtime.core import Core
-from app.service import status
 from app.store import replicas
 from app.store.migrations import SCHEMA_VERSION
 from app.store.replicas import Load
 
 BEAT_SECONDS = 2.0
-SNAPSHOT_SECONDS = 10.0
-SNAPSHOT_SHARE = 0.05
-"""The part of its time that a replica may spend on counting: over a deep backlog it counts less often."""
 
 
 class Pulse:
@@ -33,8 +25,6 @@ class Pulse:
         self.draining = False
         self.outdated = False
         """A newer release has changed the schema beyond what this one can run on."""
-        self.counted = asyncio.Event()
-        """The first snapshot has been taken, or tried."""
 
     async def beat(self) -> float:
         core = self._core
@@ -57,17 +47,6 @@ class Pulse:
             core.engine_lives = await replicas.engine_lives(core.db)
         await core.stats.flush(core.db)
         return BEAT_SECONDS
-
-    async def snapshot(self) -> float:
-        """A loop of its own: counting millions takes seconds, and a heartbeat that waits for it looks like a dead replica."""
-        began = time.monotonic()
-        try:
-            self._core.metrics.set_queue_snapshot(await status.snapshot(self._core.db))
-            self._core.metrics.set_schedule_snapshot(await status.schedule_snapshot(self._core))
-        except Refusal:
-            pass  # the heartbeat tells of an outage; a count that took too long is not tried again at once
-        self.counted.set()
-        return max(SNAPSHOT_SECONDS, (time.monotonic() - began) / SNAPSHOT_SHARE)
 
     async def goodbye(self) -> None:
         await self._core.stats.flush(self._core.db)

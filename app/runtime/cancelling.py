@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from app.runtime.core import Core, Slot
+from app.runtime.core import Core
+from app.runtime.signals import Slot
 from app.store.tasks import Cancelled
 
 

@@ -1,21 +1,115 @@
-"""Queues and handlers by the versions a claim names: what is cached may be old, what is used never is."""
+"""Definitions that this replica has read: queues by name, schedules by id, and what a claim names by its version.
 
+What is kept may be old. What is written with it names its version, and the statement that writes refuses one that is no longer
+current; whoever meets that forgets the entry here and reads again.
+"""
+
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from app.store import handlers, queues
-from app.store.db import Database
+from app.domain.fair_cache import FairCache
+from app.domain.schedules.bodies import parse_schedule
+from app.domain.schedules.definitions import ScheduleDefinition
+from app.runtime.pieces import in_pieces
+from app.store import handlers, queues, schedules
+from app.store.db import Database, Reader
 from app.store.handlers import Target
-from app.store.queues import Policy
+from app.store.queues import Policy, QueueRow
+from app.store.schedules import ScheduleState
 from app.store.tasks import Claim
 from app.store.vault import Vault
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
+MAX_QUEUE_BYTES = 64 * 1024**2
+"""Of all tenants; their schemas are what weighs."""
+ROW_BYTES = 1_024
+"""About what is kept of a queue beside its schema."""
+MAX_SCHEDULES = 20_000
+REST_SECONDS = 5.0
+
 log = get_logger(__name__)
 
 
+class QueueCache:
+    """Queues by tenant and name, as many as there is room for."""
+
+    def __init__(self, db: Database, *, max_bytes: int = MAX_QUEUE_BYTES) -> None:
+        self._db = db
+        self._kept: FairCache[str, QueueRow] = FairCache(max_weight=max_bytes)
+
+    async def find(self, tenant_id: int, name: str) -> QueueRow | None:
+        row = self._kept.get(tenant_id, name)
+        if row is None:
+            row = await self._read(tenant_id, name)
+            if row is not None:
+                self._kept.put(tenant_id, name, row, ROW_BYTES + len(row.payload_schema or ""))
+        return row
+
+    async def is_current(self, row: QueueRow) -> bool:
+        """Whether the queue still is what this row says; if not, it is forgotten."""
+        fresh = await self._read(row.tenant_id, row.name)
+        current = fresh is not None and (fresh.id, fresh.version) == (row.id, row.version)
+        if not current:
+            self.forget(row.tenant_id, row.name)
+        return current
+
+    async def _read(self, tenant_id: int, name: str) -> QueueRow | None:
+        return await queues.find(self._db.lookups(tenant_id), tenant_id, name)
+
+    def forget(self, tenant_id: int, *names: str) -> None:
+        for name in names:
+            self._kept.forget(tenant_id, name)
+
+    def forget_all(self, tenant_id: int) -> None:
+        self._kept.forget_all(tenant_id)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
 @dataclass(slots=True)
-class Catalogue:
+class ScheduleCache:
+    """Schedules by id and version: what is kept can be old, what is used cannot."""
+
+    known: dict[int, tuple[int, ScheduleDefinition]] = field(default_factory=dict)
+    resting: dict[int, float] = field(default_factory=dict)
+    """Schedule -> until when, by the monotonic clock, this replica leaves it alone: an error of ours met it."""
+
+    async def load(self, reader: Reader, states: Sequence[ScheduleState]) -> None:
+        """Read in one statement what is not known of these."""
+        wanted = [state.id for state in states if self.known.get(state.id, (None,))[0] != state.version]
+        if not wanted:
+            return
+        if len(self.known) + len(wanted) > MAX_SCHEDULES:
+            self.known.clear()
+        async for schedule_id, version, text in in_pieces(await schedules.definitions(reader, wanted)):
+            try:
+                self.known[schedule_id] = (version, parse_schedule(text.encode(), 2**31))
+            except Exception:
+                self.rest(schedule_id)
+
+    def of(self, state: ScheduleState) -> ScheduleDefinition | None:
+        """After load; None when the state is no longer current, or the definition cannot be read here."""
+        version, definition = self.known.get(state.id, (None, None))
+        return definition if version == state.version else None
+
+    def rest(self, schedule_id: int) -> None:
+        """From within the handling of an error: one schedule that this replica cannot deal with is in no other's way."""
+        events.emit(log, events.SCHEDULE_FAILED, schedule_id=schedule_id, exc_info=True)
+        self.resting[schedule_id] = time.monotonic() + REST_SECONDS
+
+    def awake(self, ids: Sequence[int]) -> list[int]:
+        now = time.monotonic()
+        self.resting = {schedule_id: until for schedule_id, until in self.resting.items() if until > now}
+        return [schedule_id for schedule_id in ids if schedule_id not in self.resting]
+
+
+@dataclass(slots=True)
+class TargetCache:
+    """Queues and handlers by the versions that a claim names: what is kept can be old, what is used cannot."""
+
     db: Database
     vault: Vault
     policies: dict[int, Policy] = field(default_factory=dict)

@@ -11,14 +11,17 @@ import uuid
 from datetime import timedelta
 
 from app.domain.turns import Turns
-from app.runtime import reaping
-from app.runtime.core import Core
+from app.runtime.reaping import Reaping
+from app.runtime.replica import Replica
+from app.runtime.signals import Signals
 from app.store import tasks
-from app.store.db import MAX_WAITING, Busy, Unavailable
+from app.store.clock import Clock
+from app.store.db import MAX_WAITING, Busy, Database, Unavailable
 from app.store.session import COMMAND_SECONDS
 from app.store.tasks import Claim
 from app.telemetry import events
 from app.telemetry.logs import get_logger
+from app.telemetry.metrics import Metrics
 
 GRACE_SECONDS = 5.0
 """How long after sending a claim may still grant: a statement stuck in a queue takes nothing later than that."""
@@ -31,10 +34,17 @@ log = get_logger(__name__)
 
 
 class Claiming:
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(
+        self, db: Database, clock: Clock, replica: Replica, metrics: Metrics, signals: Signals, reaping: Reaping
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._replica = replica
+        self._metrics = metrics
+        self._signals = signals
+        self._reaping = reaping
         self._releases: set[asyncio.Task[None]] = set()
-        places = core.db.connections.pulls
+        places = db.connections.pulls
         self._pulls = Turns("pulling tasks", places=places, share=max(1, places - 1), max_waiting=MAX_WAITING)
 
     async def pull(self, tenant_id: int, queue_id: int, want: int, lease_seconds: float) -> Claim:
@@ -57,22 +67,22 @@ class Claiming:
     async def _reap(self, tenant_id: int) -> int:
         """How many; none where the database does not let it, which the reaper meets and tells."""
         try:
-            return len((await reaping.reap(self._core, REAP_LIMIT, tenant_id)).reaped)
+            return len((await self._reaping.reap(REAP_LIMIT, tenant_id)).reaped)
         except Exception:
             return 0
 
     async def _claim(self, queue_id: int, lane: int, want: int, lease_seconds: float, pull: bool) -> Claim:
-        core, claim_id = self._core, str(uuid.uuid4())
+        claim_id = str(uuid.uuid4())
         try:
             claim = await tasks.claim(
-                core.db,
+                self._db,
                 queue_id=queue_id,
                 lane=lane,
                 want=want,
-                owner=None if pull else core.replica.id,
-                replica=core.replica.name,
+                owner=None if pull else self._replica.id,
+                replica=self._replica.name,
                 claim_id=claim_id,
-                not_after=core.clock.now() + timedelta(seconds=GRACE_SECONDS),
+                not_after=self._clock.now() + timedelta(seconds=GRACE_SECONDS),
                 lease_seconds=lease_seconds,
                 pull=pull,
             )
@@ -83,7 +93,7 @@ class Claiming:
             elif isinstance(error, Exception) and not isinstance(error, Unavailable):
                 events.emit(log, events.CLAIM_FAILED, claim=claim_id, error=str(error), exc_info=error)
             raise
-        core.metrics.group_written("claim", len(claim.tasks))
+        self._metrics.group_written("claim", len(claim.tasks))
         return claim
 
     def _spawn_release(self, claim_id: str) -> None:
@@ -95,9 +105,9 @@ class Claiming:
         until = time.monotonic() + GRACE_SECONDS + COMMAND_SECONDS
         while time.monotonic() < until:
             try:
-                if queue_ids := await tasks.release_claim(self._core.db, claim_id):
+                if queue_ids := await tasks.release_claim(self._db, claim_id):
                     events.emit(log, events.CLAIM_RELEASED, claim=claim_id, tasks=len(queue_ids))
-                    self._core.signals.stir()
+                    self._signals.stir()
             except Unavailable:
                 pass
             await asyncio.sleep(RELEASE_EVERY_SECONDS)

@@ -14,8 +14,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import islice
 
-from app.runtime.core import Core, Slot
+from app.runtime.claiming import Claiming
+from app.runtime.groups import GroupWriter
+from app.runtime.signals import Signals, Slot
 from app.store import tasks
+from app.store.db import Database
 from app.store.tasks import Claimed, Outcome
 
 BUSY_SECONDS = 0.005
@@ -43,8 +46,11 @@ class Waiting:
 class LeaseDesk:
     """Those who wait, by queue, first come first served. One claim a queue is under way at a time."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, db: Database, claiming: Claiming, settling: GroupWriter[Outcome, str], signals: Signals) -> None:
+        self._db = db
+        self._claiming = claiming
+        self._settling = settling
+        self._signals = signals
         self._queues: defaultdict[int, deque[Waiting]] = defaultdict(deque)
         self._serving: dict[int, asyncio.Task[None]] = {}
         self._again: set[int] = set()
@@ -112,7 +118,7 @@ class LeaseDesk:
     async def poll(self) -> float:
         """A loop of the engine; the truth where a hint was lost."""
         if self._queues:
-            for queue_id in await tasks.ready_queues(self._core.db, list(self._queues)):
+            for queue_id in await tasks.ready_queues(self._db, list(self._queues)):
                 self.hint(queue_id)
             self._try_each()
         await self._note()
@@ -128,7 +134,7 @@ class LeaseDesk:
         self._noted = {queue_id: at for queue_id, at in self._noted.items() if now - at < NOTE_SECONDS}
         due = (self._asked | self._queues.keys()) - self._noted.keys()
         if due:
-            await tasks.note_workers(self._core.db, list(due))
+            await tasks.note_workers(self._db, list(due))
             self._asked -= due
             self._noted |= dict.fromkeys(due, now)
 
@@ -140,12 +146,12 @@ class LeaseDesk:
         try:
             await asyncio.wait((waiting.answer, leaving), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if leaving.done() and waiting.answer.done():
-                await give_back(self._core, waiting, waiting.answer.result())
+                await self._give_back(waiting, waiting.answer.result())
                 return []
             return waiting.answer.result() if waiting.answer.done() else []
         except asyncio.CancelledError:
             if waiting.answer.done() and not waiting.answer.cancelled():
-                await give_back(self._core, waiting, waiting.answer.result())
+                await self._give_back(waiting, waiting.answer.result())
             raise
         finally:
             leaving.cancel()
@@ -193,14 +199,12 @@ class LeaseDesk:
         """Claim for one after the other until the queue has no more to give; the limit that it has met, if any."""
         while not self.closed and (waiting := self._next(queue_id)) is not None:
             try:
-                claim = await self._core.claiming.pull(
-                    waiting.tenant_id, queue_id, waiting.max_tasks, waiting.lease_seconds
-                )
+                claim = await self._claiming.pull(waiting.tenant_id, queue_id, waiting.max_tasks, waiting.lease_seconds)
             except Exception:
                 return None  # said, and being released; the poll asks again
             if claim.tasks:
                 if waiting.answer.done():
-                    await give_back(self._core, waiting, claim.tasks)
+                    await self._give_back(waiting, claim.tasks)
                 else:
                     waiting.answer.set_result(claim.tasks)
             elif claim.verdict == "busy":
@@ -219,11 +223,10 @@ class LeaseDesk:
     def _next(self, queue_id: int) -> Waiting | None:
         return next((w for w in self._queues.get(queue_id, ()) if not w.answer.done()), None)
 
-
-async def give_back(core: Core, waiting: Waiting, claimed: list[Claimed]) -> None:
-    """Whoever waited is not there to take them: ready again, not counted."""
-    outcomes = [Outcome(task.task_id, task.token, "refund", "released") for task in claimed]
-    await asyncio.gather(*(core.settling.submit(outcome) for outcome in outcomes))
-    if outcomes:
-        core.signals.lane_ready(waiting.queue_id, 0)
-        core.signals.freed(Slot(waiting.tenant_id, 0, waiting.queue_id))
+    async def _give_back(self, waiting: Waiting, claimed: list[Claimed]) -> None:
+        """Whoever waited is not there to take them: ready again, not counted."""
+        outcomes = [Outcome(task.task_id, task.token, "refund", "released") for task in claimed]
+        await asyncio.gather(*(self._settling.submit(outcome) for outcome in outcomes))
+        if outcomes:
+            self._signals.lane_ready(waiting.queue_id, 0)
+            self._signals.freed(Slot(waiting.tenant_id, 0, waiting.queue_id))

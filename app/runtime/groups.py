@@ -1,7 +1,7 @@
 """The one coalescer behind grouped statements.
 
 Concurrent callers each submit an item and wait; what has gathered while a group is being written becomes the next group, so
-an idle system adds no wait and a busy one pays one commit for many items. Validation comes before the lane: nothing a caller
+an idle system adds no wait and a busy one pays one commit for many items. Validation comes before: nothing a caller
 can violate is left to a constraint. An unexpected error splits the group in two until the item at fault fails alone.
 """
 
@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 0.02
 """How long items wait behind a group under way before another departs beside it: one large group costs less than two."""
 
 
-class Lane(Generic[Item, Verdict]):
+class GroupWriter(Generic[Item, Verdict]):
     """write(items) answers one verdict an item, in order; it may raise, and is then given smaller groups."""
 
     def __init__(

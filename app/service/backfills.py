@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, islice, pairwise, takewhile
 
+from app.domain.callers import Caller
 from app.domain.errors import Refusal, invalid_field
 from app.domain.instants import format_instant
 from app.domain.schedules.definitions import ScheduleDefinition
 from app.domain.schedules.firing import Due, Overlap, Start, Without, judge
 from app.domain.schedules.times import times_after
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.service.firing import Change, announce, look_at
 from app.service.schedules import TICK, definition_of, find, write_held
 from app.service.tasks import LOOKUP_SECONDS, LOOKUPS

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from app.domain.batches import BatchRequest, BatchView
+from app.domain.callers import Caller
 from app.domain.errors import Refusal
 from app.domain.tasks import Enqueue
 from app.runtime.cancelling import tell_cancelled
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.service import bulk
 from app.service.bulk import Result
 from app.service.tasks import LOOKUPS, check, keeps_changing, named_queue
@@ -78,7 +79,7 @@ async def _create(core: Core, caller: Caller, batch_id: str, request: BatchReque
         ):
             return
         for name in (request.queue, *(() if then is None else (then.queue,))):
-            core.queue_cache.forget(caller.tenant_id, name)
+            core.queues.forget(caller.tenant_id, name)
     raise keeps_changing(request.queue)
 
 

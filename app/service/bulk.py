@@ -8,23 +8,21 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from app.domain.bulk import sunk
+from app.domain.callers import Caller
 from app.domain.errors import Refusal, pointer
 from app.domain.tasks import Enqueue
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
+from app.runtime.enqueueing import Admitted, GroupRefused, writer
 from app.runtime.pieces import in_pieces
 from app.runtime.schemas import CheckBudget
 from app.service.tasks import (
     LOOKUPS,
-    Admitted,
-    GroupRefused,
     announce,
     check,
     entry_of,
     find_queue,
-    is_current,
     keeps_changing,
     refusal_of,
-    writer,
 )
 from app.store import handlers
 from app.store.handlers import OwnHandler
@@ -107,7 +105,7 @@ async def _write(bulk: _Bulk, pending: list[int], write: Write) -> None:
     for _ in range(LOOKUPS):
         row = await find_queue(bulk.core, bulk.caller, bulk.queue)
         # asked once here, and not for each item that a schema refuses
-        fresh = row.payload_schema is not None and await is_current(bulk.core, row)
+        fresh = row.payload_schema is not None and await bulk.core.queues.is_current(row)
         entries = await _entries(bulk, row, fresh, pending)
         if bulk.atomic:
             _raise_sunk(bulk)
@@ -124,7 +122,7 @@ async def _write(bulk: _Bulk, pending: list[int], write: Write) -> None:
             pending = _note(bulk, entries, verdicts)
         if not pending:
             return
-        bulk.core.queue_cache.forget(bulk.caller.tenant_id, bulk.queue)
+        bulk.core.queues.forget(bulk.caller.tenant_id, bulk.queue)
     raise keeps_changing(bulk.queue)
 
 

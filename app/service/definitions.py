@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from app.domain.callers import Caller
 from app.domain.conditions import Conditions, etag_of
 from app.domain.definitions import (
     SECTIONS,
@@ -31,7 +32,7 @@ from app.domain.handlers import handler_etag
 from app.domain.queues import queue_etag
 from app.domain.schedules.bodies import parse_schedule
 from app.domain.schedules.definitions import ScheduleDefinition, schedule_etag
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.runtime.pieces import in_pieces
 from app.runtime.schemas import CheckBudget
 from app.service import handlers, limits, queues, schedules

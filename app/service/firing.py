@@ -14,63 +14,23 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from app.domain.instants import format_instant
-from app.domain.schedules.bodies import parse_schedule
 from app.domain.schedules.definitions import ScheduleDefinition
 from app.domain.schedules.firing import PAUSED_LOOK, Overlap, Runs, Start, Without, fires_at, judge, may_start, plan
 from app.runtime.core import Core
 from app.runtime.pieces import in_pieces
 from app.store import ledger, schedules
-from app.store.db import Reader, Unavailable
+from app.store.db import Unavailable
 from app.store.ledger import Finished, WaitingStart
 from app.store.schedules import ScheduleState
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
-MAX_DEFINITIONS = 20_000
 MANY_SECONDS = 200
 """A plan over a longer time than this is made in a thread."""
-REST_SECONDS = 5.0
 WRITE_SECONDS = 0.2
 """What is decided waits no longer than this for the rest of its group."""
 
 log = get_logger(__name__)
-
-
-@dataclass(slots=True)
-class Definitions:
-    """By schedule and version: what is cached can be old, what is used cannot."""
-
-    known: dict[int, tuple[int, ScheduleDefinition]] = field(default_factory=dict)
-    resting: dict[int, float] = field(default_factory=dict)
-    """Schedule -> until when, by the monotonic clock, this replica leaves it alone: an error of ours met it."""
-
-    async def load(self, reader: Reader, states: Sequence[ScheduleState]) -> None:
-        """Read in one statement what is not known of these."""
-        wanted = [state.id for state in states if self.known.get(state.id, (None,))[0] != state.version]
-        if not wanted:
-            return
-        if len(self.known) + len(wanted) > MAX_DEFINITIONS:
-            self.known.clear()
-        async for schedule_id, version, text in in_pieces(await schedules.definitions(reader, wanted)):
-            try:
-                self.known[schedule_id] = (version, parse_schedule(text.encode(), 2**31))
-            except Exception:
-                self.rest(schedule_id)
-
-    def of(self, state: ScheduleState) -> ScheduleDefinition | None:
-        """After load; None when the state is no longer current, or the definition cannot be read here."""
-        version, definition = self.known.get(state.id, (None, None))
-        return definition if version == state.version else None
-
-    def rest(self, schedule_id: int) -> None:
-        """From within the handling of an error: one schedule that this replica cannot deal with is in no other's way."""
-        events.emit(log, events.SCHEDULE_FAILED, schedule_id=schedule_id, exc_info=True)
-        self.resting[schedule_id] = time.monotonic() + REST_SECONDS
-
-    def awake(self, ids: Sequence[int]) -> list[int]:
-        now = time.monotonic()
-        self.resting = {schedule_id: until for schedule_id, until in self.resting.items() if until > now}
-        return [schedule_id for schedule_id in ids if schedule_id not in self.resting]
 
 
 @dataclass(slots=True)

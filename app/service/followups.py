@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from app.domain.callers import Caller
 from app.domain.errors import FieldError, Refusal, invalid, pointer
 from app.domain.followups import Page, parse_followup
 from app.domain.outcomes import FollowupsFault
 from app.domain.tasks import Enqueue
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.runtime.pieces import in_pieces
 from app.runtime.schemas import CheckBudget
 from app.service.tasks import LOOKUP_SECONDS, LOOKUPS, check, entry_of, named_queue
@@ -109,7 +110,7 @@ async def settle(
         followed = await _write(core, outcome, making.entries, page.next, completion)
         match followed.verdict:
             case "changed":
-                core.queue_cache.forget_all(caller.tenant_id)
+                core.queues.forget_all(caller.tenant_id)
             case "queue_full":
                 raise Refusal(
                     "queue_full",

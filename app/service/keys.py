@@ -10,10 +10,11 @@ import time
 from datetime import datetime
 from typing import Any
 
+from app.domain.callers import SCOPES, STRANGERS, Caller
 from app.domain.errors import FieldError, Refusal, invalid
 from app.domain.ids import CHOSEN_KEY_RULE, chosen_api_key, make_api_key
 from app.domain.names import NAME_RULE, is_name
-from app.runtime.core import SCOPES, STRANGERS, Caller, Core
+from app.runtime.core import Core
 from app.store import keys as store
 from app.store import tenants
 from app.store.db import Database

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 
 import msgspec
 
+from app.domain.callers import STRANGERS, Caller
 from app.domain.errors import Refusal
 from app.domain.followups import Page
 from app.domain.instants import format_instant
@@ -19,8 +20,9 @@ from app.domain.outcomes import Settlement, decide_failure
 from app.domain.retries import merged
 from app.domain.schedules.zones import local_time
 from app.domain.views import LeasedTaskView, TaskView
-from app.runtime.core import STRANGERS, Caller, Core, Slot
+from app.runtime.core import Core
 from app.runtime.desk import BUSY_SECONDS, Waiting
+from app.runtime.signals import Slot
 from app.service import followups
 from app.service.followups import MAX_RESULT_BYTES
 from app.store import queues, tasks, views

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+from app.domain.callers import Caller
 from app.domain.conditions import ANY, Conditions, etag_of
 from app.domain.errors import Refusal, invalid, invalid_field
 from app.domain.handlers import check_max_concurrency
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.store import queues, tenants
 from app.store.tenants import TenantLimits
 

@@ -2,12 +2,13 @@
 
 import msgspec
 
+from app.domain.callers import Caller
 from app.domain.errors import Refusal
 from app.domain.instants import parse_instant
 from app.domain.patches import TaskPatch
 from app.domain.tasks import UNFINISHED, State, check_instants
 from app.domain.views import TaskView
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.service import tasks as service
 from app.store import handlers, tasks
 
@@ -29,7 +30,7 @@ async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch, pay
                     "task_not_editable", "the task is running, so what its handler was sent can no longer change"
                 )
             case "changed":
-                core.queue_cache.forget(caller.tenant_id, view.queue)
+                core.queues.forget(caller.tenant_id, view.queue)
     raise Refusal("unavailable", "the task keeps changing; try again", retry_after_seconds=1)
 
 
@@ -43,7 +44,7 @@ async def _write(core: Core, caller: Caller, view: TaskView, patch: TaskPatch, p
         if payload is not None:
             await service.check_schema(core, row, payload)
     except Refusal as refusal:
-        if refusal.code == "unavailable" or await service.is_current(core, row):
+        if refusal.code == "unavailable" or await core.queues.is_current(row):
             raise
         return "changed"
     options = dict(patch.options)

@@ -8,12 +8,13 @@ against what was before.
 from dataclasses import dataclass
 from typing import Any
 
+from app.domain.callers import Caller
 from app.domain.conditions import Conditions
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field
 from app.domain.names import NAME_RULE, is_name
 from app.domain.queues import QueueDefinition, QueueView
 from app.runtime import counting as queue_stats
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.service.caps import too_many
 from app.store import handlers, partitions, queues, tenants
 from app.store.queues import StoredQueue
@@ -153,7 +154,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
                 f"queue {name} holds unfinished tasks, or a schedule or batch enqueues there; purge it or delete those first",
             )
         await queues.mark_deleted(connection, row.id)
-    core.queue_cache.forget(caller.tenant_id, name)
+    core.queues.forget(caller.tenant_id, name)
 
 
 async def _locked(connection: Any, caller: Caller, name: str) -> StoredQueue:

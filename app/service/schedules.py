@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from app.domain.callers import Caller
 from app.domain.conditions import Conditions
 from app.domain.errors import FieldError, Refusal, invalid
 from app.domain.instants import format_instant
@@ -25,7 +26,7 @@ from app.domain.schedules.readings import reading
 from app.domain.schedules.times import times_after
 from app.domain.schedules.zones import zone_of
 from app.domain.tasks import Enqueue
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.runtime.pieces import in_pieces
 from app.service.caps import too_many
 from app.service.firing import Change, announce, look_at, released
@@ -138,9 +139,9 @@ async def put(
         saved = await _put(core, caller, name, definition, named, conditions, owner)
         if saved is not None:
             return saved
-        core.queue_cache.forget(caller.tenant_id, definition.queue)
+        core.queues.forget(caller.tenant_id, definition.queue)
         if definition.on_complete is not None:
-            core.queue_cache.forget(caller.tenant_id, definition.on_complete.queue)
+            core.queues.forget(caller.tenant_id, definition.on_complete.queue)
     raise Refusal(
         "unavailable", f"the queues and handlers of schedule {name} keep changing; try again", retry_after_seconds=1
     )
@@ -335,7 +336,7 @@ async def trigger(core: Core, caller: Caller, name: str, payload: bytes | None, 
     caller.require("use")
     if payload is not None:
         definition = definition_of(await find(core.db.lookups(caller.tenant_id), caller, name))
-        core.queue_cache.forget(caller.tenant_id, definition.queue)  # nothing later says that its schema has changed
+        core.queues.forget(caller.tenant_id, definition.queue)  # nothing later says that its schema has changed
         queue = await named_queue(core, caller, definition.queue, "")
         await check(core, queue, None, Enqueue(payload))
     async with core.db.changes(caller.tenant_id).transaction() as connection:

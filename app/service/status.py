@@ -11,15 +11,12 @@ from app.domain.instants import format_instant
 from app.domain.plurals import are, counted
 from app.domain.tasks import NO_WORKER_SECONDS
 from app.runtime.core import Core
-from app.store import partitions, replicas, room, schedules, stats
-from app.store.db import Database
+from app.runtime.overview import all_queues, all_schedules, depths, reads_of_operators
+from app.store import partitions, replicas, room, stats
 from app.store.partitions import MARGIN_DAYS, Reach
 from app.store.replicas import ALIVE_SECONDS, ReplicaRow
 from app.store.schedules import ScheduleHealth
 from app.store.stats import DatabaseHealth, QueueOverview
-from app.telemetry import events
-from app.telemetry.logs import get_logger
-from app.telemetry.metrics import QueueSnapshot, ScheduleSnapshot
 from app.version import VERSION
 
 OLD_XMIN_SECONDS = 300.0
@@ -29,27 +26,17 @@ LATE_DAYS = 2
 """How long the hourly jobs of history may fail before that is an alarm."""
 MAX_QUEUES = 1000
 """Shown one by one; of more than these only those that hold tasks or are shut."""
-MAX_SCHEDULES = 1000
-"""Shown one by one; of more than these only those that need attention."""
-
-OPERATORS = "operators"
-"""Who reads over all tenants takes turns as one more of them."""
-COUNT_SECONDS = 15.0
-"""Counting millions of tasks takes longer than a tenant may read."""
-
-log = get_logger(__name__)
-
 Alarm = dict[str, Any]
 
 
 async def status(core: Core) -> dict[str, Any]:
     """What GET /status shows; the caller has been found to have scope operate. Raises Unavailable."""
     await core.stats.flush(core.db)
-    reads = core.db.reads(OPERATORS, COUNT_SECONDS)
-    queues = await stats.overview(reads)
+    reads = reads_of_operators(core.db)
+    queues = await all_queues(core.db)
     health = await stats.database_health(reads)
     alive = await replicas.list_recent(reads)
-    due = await schedules.health(reads, MAX_SCHEDULES)
+    due = await all_schedules(core.db)
     limits = await room.read_limits(reads)
     reach = await partitions.reach(reads)
     return {
@@ -66,32 +53,6 @@ async def status(core: Core) -> dict[str, Any]:
             *_schedule_alarms(due, core.schedule_grace_seconds),
         ],
     }
-
-
-async def snapshot(db: Database) -> list[QueueSnapshot]:
-    """The gauges of every queue, for Metrics.set_queue_snapshot."""
-    return [
-        QueueSnapshot(row.tenant, row.queue, _depths(row), row.oldest_ready_age_seconds)
-        for row in await stats.overview(db.reads(OPERATORS, COUNT_SECONDS))
-    ]
-
-
-async def schedule_snapshot(core: Core) -> list[ScheduleSnapshot]:
-    """For Metrics.set_schedule_snapshot; says which schedules have become overdue since the last one."""
-    rows = await schedules.health(core.db.reads(OPERATORS, COUNT_SECONDS), MAX_SCHEDULES)
-    late = {
-        (row.tenant, row.name): row.overdue_seconds for row in rows if row.overdue_seconds > core.schedule_grace_seconds
-    }
-    for tenant, name in late.keys() - core.overdue:
-        events.emit(
-            log,
-            events.SCHEDULE_OVERDUE,
-            tenant=tenant,
-            schedule=name,
-            overdue_seconds=round(late[tenant, name], 3),
-        )
-    core.overdue = set(late)
-    return [ScheduleSnapshot(row.tenant, row.name, row.overdue_seconds, row.missed) for row in rows]
 
 
 def _schedule(row: ScheduleHealth) -> dict[str, Any]:
@@ -117,10 +78,6 @@ def _schedule_alarms(due: Sequence[ScheduleHealth], grace_seconds: float) -> Ite
             }
 
 
-def _depths(row: QueueOverview) -> dict[str, int]:
-    return {"scheduled": row.scheduled, "ready": row.ready, "running": row.running, "dead": row.dead}
-
-
 def _replica(row: ReplicaRow) -> dict[str, Any]:
     return {
         "id": row.id,
@@ -138,7 +95,7 @@ def _replica(row: ReplicaRow) -> dict[str, Any]:
 
 
 def _stirs(row: QueueOverview) -> bool:
-    return any(_depths(row).values()) or row.paused or row.handler_enabled is False
+    return any(depths(row).values()) or row.paused or row.handler_enabled is False
 
 
 def _queue(row: QueueOverview) -> dict[str, Any]:
@@ -148,7 +105,7 @@ def _queue(row: QueueOverview) -> dict[str, Any]:
         "paused": row.paused,
         "handler": row.handler,
         "handler_enabled": row.handler_enabled,
-        "tasks": _depths(row),
+        "tasks": depths(row),
         "oldest_ready_age_seconds": row.oldest_ready_age_seconds,
     }
 

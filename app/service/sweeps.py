@@ -3,8 +3,9 @@
 What a chunk has done stays done if the request breaks off; the same request again goes on with the rest.
 """
 
+from app.domain.callers import Caller
 from app.domain.tasks import TaskFilters
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.service.tasks import find_queue
 from app.store import handlers, sweeps
 from app.store.db import Reader
@@ -20,7 +21,7 @@ log = get_logger(__name__)
 async def purge(core: Core, caller: Caller, queue: str) -> int:
     """Cancel what waits in the queue at the instant of the call; how many. Raises Refusal (queue_not_found)."""
     caller.require("manage")
-    core.queue_cache.forget(caller.tenant_id, queue)
+    core.queues.forget(caller.tenant_id, queue)
     row = await find_queue(core, caller, queue)
     changes = core.db.changes(caller.tenant_id)
     before = await sweeps.now(changes)
@@ -50,7 +51,7 @@ async def redrive(
     Tasks that die after the call has begun are not of it. Raises Refusal (queue_not_found).
     """
     caller.require("use")
-    core.queue_cache.forget(caller.tenant_id, queue)
+    core.queues.forget(caller.tenant_id, queue)
     row = await find_queue(core, caller, queue)
     changes = core.db.changes(caller.tenant_id)
     handler_ids = None

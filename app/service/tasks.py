@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,15 +10,17 @@ from typing import Any
 
 import msgspec
 
+from app.domain.callers import Caller
 from app.domain.errors import Refusal, invalid_field
 from app.domain.instants import format_instant, parse_instant
 from app.domain.tasks import UNFINISHED, Enqueue, State, TaskFilters, check_instants
 from app.domain.views import AttemptView, TaskView
 from app.runtime.cancelling import tell_cancelled
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
+from app.runtime.enqueueing import Admitted
 from app.runtime.schemas import CheckBudget
-from app.store import handlers, queues, task_lists, tasks, views
-from app.store.db import Reader, Unavailable
+from app.store import handlers, task_lists, tasks, views
+from app.store.db import Reader
 from app.store.handlers import OwnHandler
 from app.store.queues import QueueRow
 from app.store.task_lists import TaskPage, TaskQuery
@@ -29,21 +30,6 @@ from app.telemetry.tracing import TraceContext
 LOOKUPS = 5
 """How often an enqueue looks its queue up again when the definition changes under it, after a growing pause."""
 LOOKUP_SECONDS = 0.02
-ROW_BYTES = 1_024
-"""About what is kept of a queue beside its schema."""
-GROUP_TRIES = 3
-GROUP_RETRY_SECONDS = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """The verdict of the database on one entry."""
-
-    verdict: str
-    task_id: str
-    at: str
-    """The database's now, RFC 3339."""
-    waiting_for: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,56 +39,6 @@ class Enqueued:
     body: bytes
     held: bool = False
     """Not created because an unfinished task has its unique key: that one is answered, and nothing is replayed."""
-
-
-class GroupRefused(Exception):
-    """A group that was all or nothing came to nothing."""
-
-    def __init__(self, admitted: list[Admitted]) -> None:
-        super().__init__("nothing was enqueued")
-        self.admitted = admitted
-
-
-def writer(
-    db: Reader, *, atomic: bool = False, batch_id: str | None = None
-) -> Callable[[Sequence[Entry]], Awaitable[list[Admitted]]]:
-    """The write function of the enqueueing lane; `atomic` for groups that are all or nothing, which raises GroupRefused;
-    with a `batch_id` what is created joins that batch.
-
-    A group whose answer was lost is run again under its id: the receipt tells what the first run did, and only if there is
-    none does the second insert. So an enqueue that is acknowledged is there once, and one that is refused is not there.
-    """
-
-    async def write(entries: Sequence[Entry]) -> list[Admitted]:
-        group_id = str(uuid.uuid4())
-        ordered = tasks.lock_order(entries)
-        for tried in range(1, GROUP_TRIES + 1):
-            try:
-                receipt = await tasks.enqueue(db, group_id, ordered, atomic=atomic, batch_id=batch_id)
-                break
-            except Unavailable:
-                if tried == GROUP_TRIES:
-                    raise
-                await asyncio.sleep(GROUP_RETRY_SECONDS * tried)
-        at = _instant(receipt.at)
-        found: dict[str, Admitted] = {}
-        for ordinal, entry in enumerate(ordered, 1):
-            verdict = receipt.verdicts.get(ordinal, ["created"])
-            task_id = verdict[1] if len(verdict) == 2 else entry.task_id
-            found[entry.task_id] = Admitted(verdict[0], task_id, at, receipt.waiting.get(entry.queue_id))
-        admitted = [found[entry.task_id] for entry in entries]
-        if receipt.refused:
-            raise GroupRefused(admitted)
-        return admitted
-
-    return write
-
-
-def _instant(text: str) -> str:
-    """As every instant is written; the database leaves out the last zeros."""
-    at = parse_instant(text)
-    assert at is not None
-    return format_instant(at)
 
 
 async def enqueue(
@@ -144,7 +80,7 @@ async def enqueue(
                 case verdict:
                     if (refusal := refusal_of(verdict, queue, request)) is not None:
                         raise refusal
-                    core.queue_cache.forget(caller.tenant_id, queue)
+                    core.queues.forget(caller.tenant_id, queue)
     if held is not None:
         # a hot key is taken again by others each time: this one was unfinished when it stood in the way
         return held
@@ -193,7 +129,7 @@ async def check(
         check_handler(row, own, request, where)
         await _check_unless_replayed(core, row, request, where, budget)
     except Refusal as refusal:
-        if fresh or refusal.code == "unavailable" or await is_current(core, row):
+        if fresh or refusal.code == "unavailable" or await core.queues.is_current(row):
             raise
 
 
@@ -231,23 +167,11 @@ async def check_schema(
         await core.schemas.check(row.tenant_id, row.payload_schema, payload, where, budget)
 
 
-async def is_current(core: Core, row: QueueRow) -> bool:
-    """Whether the queue still is what this row of the cache says; if not, the cache forgets it."""
-    fresh = await queues.find(core.db.lookups(row.tenant_id), row.tenant_id, row.name)
-    current = fresh is not None and (fresh.id, fresh.version) == (row.id, row.version)
-    if not current:
-        core.queue_cache.forget(row.tenant_id, row.name)
-    return current
-
-
 async def find_queue(core: Core, caller: Caller, name: str) -> QueueRow:
-    """Cached as long as there is room: the enqueue statement refuses an entry made from a definition that is no longer current."""
-    row = core.queue_cache.get(caller.tenant_id, name)
+    """As the cache has it: the statement that stores refuses what was made from a definition that is no longer current."""
+    row = await core.queues.find(caller.tenant_id, name)
     if row is None:
-        row = await queues.find(core.db.lookups(caller.tenant_id), caller.tenant_id, name)
-        if row is None:
-            raise Refusal("queue_not_found", f"there is no queue {name}; PUT /queues/{name} creates it")
-        core.queue_cache.put(caller.tenant_id, name, row, ROW_BYTES + len(row.payload_schema or ""))
+        raise Refusal("queue_not_found", f"there is no queue {name}; PUT /queues/{name} creates it")
     return row
 
 

@@ -10,12 +10,13 @@ import msgspec
 import pytest
 
 from app.api.app import create_app
+from app.domain.callers import Caller
 from app.domain.errors import Refusal
 from app.domain.handlers import HandlerDefinition, HandlerView
 from app.domain.queues import QueueDefinition, QueueView
 from app.edge.asgi import Edge
 from app.edge.config import EdgeConfig
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.service import handlers, limits, queues, tasks
 from app.service.tasks import Enqueued
 

@@ -12,9 +12,9 @@ from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from app.api import bulk
+from app.domain.callers import Caller
 from app.domain.errors import Refusal
 from app.edge.admission import Admission, Hold
-from app.runtime.core import Caller
 from app.service import leases
 from app.service.bulk import Stored
 from tests.api.edge import KEYS, Services, created, edge

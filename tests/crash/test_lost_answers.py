@@ -6,7 +6,7 @@ import itertools
 import asyncpg
 import pytest
 
-from app.service import tasks
+from app.runtime import enqueueing
 from tests.crash.proxy import Proxy
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica
@@ -50,7 +50,7 @@ async def test_an_enqueue_whose_answer_was_lost_does_not_run_again_when_it_has_e
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its task has left for history, so its id alone could be inserted again."""
-    monkeypatch.setattr(tasks, "GROUP_RETRY_SECONDS", 1.5)
+    monkeypatch.setattr(enqueueing, "GROUP_RETRY_SECONDS", 1.5)
     queue = await api.queue_to(handler.url)
     proxy.lose_answer("marked")
     enqueuing = asyncio.create_task(api.enqueue(queue, "marked"))

@@ -1,7 +1,7 @@
 """What the dispatcher knows of lanes: turns, pauses, and those that are parked under a limit."""
 
 from app.engine.lanes import Lane, Lanes, LimitKey
-from app.runtime.core import Slot
+from app.runtime.signals import Slot
 
 A, B = 1, 2
 LIMIT: LimitKey = ("tenant", A)

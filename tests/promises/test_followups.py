@@ -11,10 +11,11 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.followups import Page, split_page
 from app.domain.queues import QueueDefinition
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.service import followups, queues
 from app.store import batches, pruning, tasks
 from app.store import queues as store

@@ -9,9 +9,10 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.service import queues
 from app.store import queues as store
 from app.store import tasks

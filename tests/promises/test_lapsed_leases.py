@@ -8,10 +8,10 @@ from statistics import median
 import asyncpg
 import pytest
 
+from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition
-from app.runtime.claiming import Claiming
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.service import queues
 from app.store import batches, stats, tasks, views
 from app.store import queues as store
@@ -41,7 +41,7 @@ async def test_a_pull_takes_a_task_whose_lease_has_run_out_in_the_same_instant(
 ) -> None:
     """No reaper runs here: the claim makes its own way."""
     (task_id,) = await enqueue(core, caller, "pull")
-    claiming = Claiming(core)
+    claiming = core.claiming
     (first,) = (await claiming.claim(pull, 0, 1, 30, pull=True)).tasks
     assert (await claiming.claim(pull, 0, 1, 30, pull=True)).tasks == []
     await lose_leases(core.db)
@@ -61,7 +61,7 @@ async def test_a_claim_ends_a_task_at_its_last_attempt_and_says_it_is_empty(core
     assert row is not None
     (task_id,) = await enqueue(core, caller, "pull")
     await core.db.fetch("update sluice.tasks set max_attempts = 1")
-    claiming = Claiming(core)
+    claiming = core.claiming
     assert len((await claiming.claim(row.id, 0, 1, 30, pull=True)).tasks) == 1
     await lose_leases(core.db)
     found = await claiming.claim(row.id, 0, 1, 30, pull=True)
@@ -78,7 +78,7 @@ async def test_a_lease_that_has_run_out_takes_no_slot_of_a_limit(
     await level(core, caller, 3)
     held, other = (lanes[0], lanes[0]) if level is limit_queue else (lanes[1], lanes[0])
     await enqueue(core, caller, "news" if held == lanes[1] else "mail", 3)
-    claiming = Claiming(core)
+    claiming = core.claiming
     assert len((await claiming.claim(held, 0, 3, 30, pull=False)).tasks) == 3
     await enqueue(core, caller, "mail", 9)
     assert (await claiming.claim(other, 0, 9, 30, pull=False)).verdict == "full"
@@ -95,7 +95,7 @@ async def test_a_lease_that_is_being_renewed_in_time_keeps_its_slot(
     await limit_queue(core, caller, 1)
     await enqueue(core, caller, "mail", 2)
     (holder,) = (await claim(core, lanes[0], 1)).tasks
-    claiming = Claiming(core)
+    claiming = core.claiming
     connection = await asyncpg.connect(database_url)
     try:
         async with connection.transaction():
@@ -145,7 +145,7 @@ async def test_every_count_takes_it_for_ready(core: Core, caller: Caller, pull: 
 
 
 async def claim_pull(core: Core, queue_id: int) -> tasks.Claim:
-    return await Claiming(core).claim(queue_id, 0, 1, 30, pull=True)
+    return await core.claiming.claim(queue_id, 0, 1, 30, pull=True)
 
 
 @pytest.mark.parametrize("role", ["all", "api"])

@@ -10,10 +10,11 @@ from functools import partial
 
 import pytest
 
+from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.handlers import HandlerDefinition
 from app.domain.queues import QueueDefinition
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.service import handlers, limits, queues
 from app.store import queues as store
 from app.store import tasks

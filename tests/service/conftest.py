@@ -10,13 +10,13 @@ import pytest
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.transport import Transport
 from app.delivery.webhook.webhooks import Webhooks
-from app.runtime.core import Caller, Core, Replica
+from app.domain.callers import Caller
+from app.runtime.core import Core, build_core
+from app.runtime.replica import Replica
 from app.store import queues, tasks, tenants
-from app.store.clock import Clock
 from app.store.db import Database
 from app.store.tasks import Claim, Entry
 from app.store.vault import open_vault
-from app.telemetry.metrics import Metrics
 from app.telemetry.tracing import build_tracing
 
 
@@ -29,12 +29,10 @@ async def core_on(url: str) -> AsyncIterator[Core]:
         stack.push_async_callback(db.close)
         webhooks = Webhooks(egress, Transport(egress))
         stack.push_async_callback(webhooks.aclose)
-        yield Core(
-            db=db,
-            clock=Clock(),
+        yield build_core(
+            db,
             vault=await open_vault(db, None),
             webhooks=webhooks,
-            metrics=Metrics(),
             tracing=build_tracing(None, version="0", replica="test"),
             replica=Replica(str(uuid4()), "test"),
             public_url="http://sluice.test",

@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 from standardwebhooks import Webhook
 
+from app.domain.callers import Caller
 from app.domain.conditions import ANY, Conditions
 from app.domain.errors import Refusal
 from app.domain.handlers import HandlerDefinition, is_secret
 from app.domain.queues import QueueDefinition
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.service import handlers, queues
 from app.store import handlers as store
 from tests.handlers import Handler, Reply

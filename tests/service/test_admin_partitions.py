@@ -7,9 +7,10 @@ from datetime import date, timedelta
 import asyncpg
 import pytest
 
+from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition, Retention
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.service import queues
 from app.store import partitions
 from app.store.db import PartitionMissing

@@ -7,11 +7,12 @@ import asyncpg
 import pytest
 
 from app.domain.backoff import Backoff, RetryPolicy
+from app.domain.callers import Caller
 from app.domain.conditions import ANY, Conditions
 from app.domain.errors import Refusal
 from app.domain.handlers import HandlerDefinition
 from app.domain.queues import QueueDefinition, Retention
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.service import handlers, limits, queues
 from app.store import queues as store
 from app.store.task_lists import queues_to_look_in

@@ -6,11 +6,12 @@ from datetime import datetime
 
 import pytest
 
+from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.instants import parse_instant
 from app.domain.queues import QueueDefinition
 from app.runtime import counting
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.service import queues
 from app.store.db import Unavailable
 from tests.service.conftest import enqueue

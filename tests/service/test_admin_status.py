@@ -7,15 +7,17 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.connections import Connections, split
 from app.domain.handlers import HandlerDefinition
 from app.domain.queues import QueueDefinition
-from app.runtime.core import Caller, Core
+from app.engine.snapshot import Snapshot
+from app.runtime import overview
+from app.runtime.core import Core
 from app.service import handlers, queues, status
 from app.store import replicas
 from app.store.replicas import Load
-from app.telemetry.metrics import QueueSnapshot
 from tests.service.conftest import enqueue
 from tests.service.test_admin_stats import end_tasks
 from tests.support import poll
@@ -170,9 +172,9 @@ async def test_the_snapshot_is_what_the_gauges_show(core: Core, caller: Caller) 
     await end_tasks(core, queue_id, 4, 2)
     await end_tasks(core, queue_id, 4, 3, kept="0")
     await end_tasks(core, queue_id, 3, 5)
-    mail, quiet = await status.snapshot(core.db)
-    assert mail.tasks == {"scheduled": 1, "ready": 3, "running": 0, "dead": 2}
+    mail, quiet = await overview.all_queues(core.db)
+    assert overview.depths(mail) == {"scheduled": 1, "ready": 3, "running": 0, "dead": 2}
     assert mail.oldest_ready_age_seconds is not None and 60 <= mail.oldest_ready_age_seconds < 90
-    assert quiet == QueueSnapshot("default", "quiet", dict.fromkeys(mail.tasks, 0), None)
-    core.metrics.set_queue_snapshot([mail, quiet])
+    assert not any(overview.depths(quiet).values()) and quiet.oldest_ready_age_seconds is None
+    await Snapshot(core).count_queues()
     assert b'sluice_tasks{queue="mail",state="dead",tenant="default"} 2.0' in core.metrics.render()[0]

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.definitions import Document
 from app.domain.errors import Refusal
 from app.domain.handlers import HandlerDefinition
 from app.domain.queues import QueueDefinition
 from app.domain.schedules.bodies import parse_schedule
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.service import definitions, handlers, queues, schedules
 
 pytestmark = pytest.mark.anyio

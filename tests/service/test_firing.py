@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition
 from app.domain.schedules.bodies import parse_schedule
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.service import firing, queues, schedules
 from app.store import batches, ledger
 from app.store import schedules as store
@@ -24,7 +25,6 @@ RAN = "select outcome, count(*) as count from sluice.schedule_runs group by 1"
 
 @pytest.fixture(autouse=True)
 async def _queue(core: Core, caller: Caller) -> None:
-    core.schedules = firing.Definitions()
     await queues.put(core, caller, "mail", QueueDefinition(handler=None), ANY)
 
 
@@ -77,7 +77,6 @@ async def test_a_finisher_that_comes_late_starts_no_second_run(
 ) -> None:
     """It has read that a run has ended; before it reads on, another writes that end and starts what waited."""
     other = await start_core()
-    other.schedules = firing.Definitions()
     await triggered(core, caller, 3)
     await end_runs(core)
     finished = ledger.finished
@@ -116,7 +115,6 @@ async def test_failures_are_counted_once_whoever_finishes(
     core: Core, caller: Caller, start_core: Callable[[], Awaitable[Core]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = await start_core()
-    other.schedules = firing.Definitions()
     await triggered(core, caller, 1, pause_after_failures=2)
     await end_runs(core)
     await core.db.fetch("update sluice.batches set dead = 1, succeeded = 0")

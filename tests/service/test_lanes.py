@@ -8,7 +8,7 @@ import pytest
 
 from app.domain.errors import Refusal
 from app.runtime import groups
-from app.runtime.groups import Lane
+from app.runtime.groups import GroupWriter
 from app.store.db import Unavailable
 from tests.support import poll
 
@@ -41,9 +41,9 @@ class Writer:
         return [f"verdict {item}" for item in items]
 
 
-def lane_over(write: Write, *, max_group: int = 500, max_flights: int = 2) -> tuple[Lane[int, str], list[int]]:
+def lane_over(write: Write, *, max_group: int = 500, max_flights: int = 2) -> tuple[GroupWriter[int, str], list[int]]:
     wrote: list[int] = []
-    return Lane(write, max_group=max_group, max_flights=max_flights, wrote=wrote.append), wrote
+    return GroupWriter(write, max_group=max_group, max_flights=max_flights, wrote=wrote.append), wrote
 
 
 async def turns(count: int = 10) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from app.service import status
+from app.engine.snapshot import Snapshot
 from tests.sluices import Replica
 from tests.support import poll
 
@@ -32,8 +32,9 @@ async def test_a_replica_that_fires_nothing_still_sees_what_is_overdue(
     [alarm] = [a for a in (await client.get("/status")).json()["alarms"] if a["code"] != "no_engine"]
     assert (alarm["code"], alarm["schedule"]) == ("schedule_overdue", "late")
 
-    core.metrics.set_schedule_snapshot(await status.schedule_snapshot(core))
-    await status.schedule_snapshot(core)
+    snapshot = Snapshot(core)
+    await snapshot.count_schedules()
+    await snapshot.count_schedules()
     metrics = (await client.get("/metrics")).text
     assert 'sluice_schedule_missed_total{schedule="late",tenant="default"} 3.0' in metrics
     [overdue] = [

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition
 from app.domain.schedules.bodies import parse_schedule
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.service import batches as service
 from app.service import firing, keys, queues, schedules
 from app.store import batches, ledger, tenants
@@ -21,7 +22,6 @@ CROWD = 3_000
 
 @pytest.fixture
 async def a(core: Core, caller: Caller) -> Caller:
-    core.schedules = firing.Definitions()
     await queues.put(core, caller, "mail", QueueDefinition(handler=None), ANY)
     return caller
 

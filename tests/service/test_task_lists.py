@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.service import queues
 from app.store import task_lists, windows
 from app.store.db import Reads, TooSlow

@@ -6,10 +6,11 @@ from uuid import uuid4
 
 import pytest
 
+from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition
 from app.domain.schedules.bodies import parse_schedule
-from app.runtime.core import Caller, Core
+from app.runtime.core import Core
 from app.service import batches as batch_service
 from app.service import firing, queues, schedules
 from app.store import batches, ledger, tasks, tenants
@@ -35,7 +36,6 @@ async def crowd(core: Core, caller: Caller) -> Caller:
 
 @pytest.fixture(autouse=True)
 async def _queues(core: Core, caller: Caller, crowd: Caller) -> None:
-    core.schedules = firing.Definitions()
     for one in (crowd, caller):
         await queues.put(core, one, "q", QueueDefinition(), ANY)
 

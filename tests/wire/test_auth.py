@@ -9,9 +9,9 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from app.domain.callers import STRANGERS
 from app.domain.ids import make_api_key
 from app.main import create_key, revoke_key
-from app.runtime.core import STRANGERS
 from app.service.keys import create
 from app.settings import Settings
 from app.telemetry import events

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.fair_cache import FairCache
+from app.runtime.catalogue import QueueCache
 from tests.sluices import Replica
 from tests.support import Holding, poll
 from tests.wire.api import Api, good, problem
@@ -94,10 +94,11 @@ async def test_the_items_of_a_bulk_share_a_budget_and_an_atomic_one_is_no_fault_
 
 async def test_what_a_replica_keeps_of_queues_is_bounded_by_its_bytes(two: tuple[Replica, Api, Api]) -> None:
     replica, a, b = two
-    kept = replica.sluice.core.queue_cache = FairCache(max_weight=10_000)
+    core = replica.sluice.core
+    kept = core.queues = QueueCache(core.db, max_bytes=10_000)
     mine = await b.queue()
     await b.enqueue(mine, 1)
     for _ in range(5):
         await a.enqueue(await a.queue(payload_schema={"description": "x" * 3_000}), 1)
     assert len(kept) == 3
-    assert kept.get(await replica.sluice.core.db.fetchval("select id from sluice.tenants where name = 'b'"), mine)
+    assert kept._kept.get(await core.db.fetchval("select id from sluice.tenants where name = 'b'"), mine)

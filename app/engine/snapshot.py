@@ -1,0 +1,65 @@
+"""The snapshot of all queues and schedules for /metrics, and word of schedules that have become overdue.
+
+A loop of its own: counting millions takes seconds, and a heartbeat that waits for it looks like a dead replica.
+"""
+
+import asyncio
+import time
+
+from app.domain.errors import Refusal
+from app.runtime import overview
+from app.runtime.core import Core
+from app.telemetry import events
+from app.telemetry.logs import get_logger
+from app.telemetry.metrics import QueueSnapshot, ScheduleSnapshot
+
+SNAPSHOT_SECONDS = 10.0
+SNAPSHOT_SHARE = 0.05
+"""The part of its time that a replica may spend on counting: over a deep backlog it counts less often."""
+
+log = get_logger(__name__)
+
+
+class Snapshot:
+    """`tick` is a loop of the engine."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._overdue: set[tuple[str, str]] = set()
+        """Schedules, by tenant and name, that were overdue when they were last looked at."""
+        self.counted = asyncio.Event()
+        """The first snapshot has been taken, or tried."""
+
+    async def tick(self) -> float:
+        began = time.monotonic()
+        try:
+            await self.count_queues()
+            await self.count_schedules()
+        except Refusal:
+            pass  # the heartbeat tells of an outage; a count that took too long is not tried again at once
+        self.counted.set()
+        return max(SNAPSHOT_SECONDS, (time.monotonic() - began) / SNAPSHOT_SHARE)
+
+    async def count_queues(self) -> None:
+        self._core.metrics.set_queue_snapshot(
+            [
+                QueueSnapshot(row.tenant, row.queue, overview.depths(row), row.oldest_ready_age_seconds)
+                for row in await overview.all_queues(self._core.db)
+            ]
+        )
+
+    async def count_schedules(self) -> None:
+        rows, grace = await overview.all_schedules(self._core.db), self._core.schedule_grace_seconds
+        late = {(row.tenant, row.name): row.overdue_seconds for row in rows if row.overdue_seconds > grace}
+        for tenant, name in late.keys() - self._overdue:
+            events.emit(
+                log,
+                events.SCHEDULE_OVERDUE,
+                tenant=tenant,
+                schedule=name,
+                overdue_seconds=round(late[tenant, name], 3),
+            )
+        self._overdue = set(late)
+        self._core.metrics.set_schedule_snapshot(
+            [ScheduleSnapshot(row.tenant, row.name, row.overdue_seconds, row.missed) for row in rows]
+        )

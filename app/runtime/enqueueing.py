@@ -1,0 +1,77 @@
+"""Where entries become tasks: the write function behind every enqueue.
+
+A group whose answer was lost is run again under its id: the receipt tells what the first run did, and only if there is none
+does the second insert. So an enqueue that is acknowledged is there once, and one that is refused is not there.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from app.domain.instants import format_instant, parse_instant
+from app.store import tasks
+from app.store.db import Reader, Unavailable
+from app.store.tasks import Entry
+
+GROUP_TRIES = 3
+GROUP_RETRY_SECONDS = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The verdict of the database on one entry."""
+
+    verdict: str
+    task_id: str
+    at: str
+    """The database's now, RFC 3339."""
+    waiting_for: str | None
+
+
+class GroupRefused(Exception):
+    """A group that was all or nothing came to nothing."""
+
+    def __init__(self, admitted: list[Admitted]) -> None:
+        super().__init__("nothing was enqueued")
+        self.admitted = admitted
+
+
+def writer(
+    db: Reader, *, atomic: bool = False, batch_id: str | None = None
+) -> Callable[[Sequence[Entry]], Awaitable[list[Admitted]]]:
+    """Writes a group of entries and answers a verdict for each, in their order.
+
+    `atomic` is for groups that are all or nothing, and raises GroupRefused; with a `batch_id` what is created joins that batch.
+    """
+
+    async def write(entries: Sequence[Entry]) -> list[Admitted]:
+        group_id = str(uuid.uuid4())
+        ordered = tasks.lock_order(entries)
+        for tried in range(1, GROUP_TRIES + 1):
+            try:
+                receipt = await tasks.enqueue(db, group_id, ordered, atomic=atomic, batch_id=batch_id)
+                break
+            except Unavailable:
+                if tried == GROUP_TRIES:
+                    raise
+                await asyncio.sleep(GROUP_RETRY_SECONDS * tried)
+        at = _instant(receipt.at)
+        found: dict[str, Admitted] = {}
+        for ordinal, entry in enumerate(ordered, 1):
+            verdict = receipt.verdicts.get(ordinal, ["created"])
+            task_id = verdict[1] if len(verdict) == 2 else entry.task_id
+            found[entry.task_id] = Admitted(verdict[0], task_id, at, receipt.waiting.get(entry.queue_id))
+        admitted = [found[entry.task_id] for entry in entries]
+        if receipt.refused:
+            raise GroupRefused(admitted)
+        return admitted
+
+    return write
+
+
+def _instant(text: str) -> str:
+    """As every instant is written; the database leaves out the last zeros."""
+    at = parse_instant(text)
+    assert at is not None
+    return format_instant(at)

@@ -1,0 +1,30 @@
+"""All tenants at once, as operators and the gauges of /metrics see them."""
+
+from app.store import schedules, stats
+from app.store.db import Database, Reader
+from app.store.schedules import ScheduleHealth
+from app.store.stats import QueueOverview
+
+OPERATORS = "operators"
+"""Who reads over all tenants takes turns as one more of them."""
+COUNT_SECONDS = 15.0
+"""Counting millions of tasks takes longer than a tenant may read."""
+MAX_SCHEDULES = 1000
+"""Shown one by one; of more than these only those that need attention."""
+
+
+def reads_of_operators(db: Database) -> Reader:
+    return db.reads(OPERATORS, COUNT_SECONDS)
+
+
+async def all_queues(db: Database) -> list[QueueOverview]:
+    return await stats.overview(reads_of_operators(db))
+
+
+async def all_schedules(db: Database) -> list[ScheduleHealth]:
+    return await schedules.health(reads_of_operators(db), MAX_SCHEDULES)
+
+
+def depths(row: QueueOverview) -> dict[str, int]:
+    """How many tasks a queue holds, by state."""
+    return {"scheduled": row.scheduled, "ready": row.ready, "running": row.running, "dead": row.dead}
