@@ -1,6 +1,7 @@
-"""Writes docs/reference from the code: `python -m app.cli.reference [--check]`."""
+"""Writes docs/reference from the code, and the index of decisions from the records: `python -m app.cli.reference [--check]`."""
 
 import logging
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,10 @@ from app.settings import CLIENT_VARIABLES, SECRETS, Settings
 from app.telemetry.events import CATALOGUE, COMMON
 from app.telemetry.metrics import DEFINITIONS
 
-FOLDER = Path(__file__).parents[2] / "docs" / "reference"
+FOLDER = Path(__file__).parents[2] / "docs"
+DECISIONS = FOLDER / "decisions"
+_TITLE = re.compile(r"# \d{4}[.:]? +(.+)")
+_SUPERSEDED = re.compile(r"\*\*Superseded by\*\* (\[\d{4}\]\([\w.-]+\))")
 
 
 def settings_page() -> str:
@@ -104,12 +108,35 @@ def events_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def decisions_page() -> str:
+    lines = [
+        "# Decisions",
+        "",
+        "Generated from the records by `make reference`. Each gives the context, the decision and its consequences as they were when it was",
+        "taken. Records are not rewritten: one that no longer holds names its successor. [CONTRIBUTING](../../CONTRIBUTING.md) says when to",
+        "write one.",
+        "",
+        "| number | decision | status |",
+        "|---|---|---|",
+    ]
+    for record in sorted(DECISIONS.glob("[0-9]*.md")):
+        text = record.read_text()
+        title = _TITLE.match(text)
+        if title is None:
+            raise ValueError(f"{record} does not begin with `# {record.name[:4]}. Title`")
+        successor = _SUPERSEDED.search(text)
+        status = "in force" if successor is None else f"superseded by {successor[1]}"
+        lines.append(f"| [{record.name[:4]}]({record.name}) | {title[1]} | {status} |")
+    return "\n".join(lines) + "\n"
+
+
 PAGES: dict[str, Callable[[], str]] = {
-    "settings.md": settings_page,
-    "errors.md": errors_page,
-    "metrics.md": metrics_page,
-    "events.md": events_page,
-    "daylight-saving.md": daylight_saving_page,
+    "reference/settings.md": settings_page,
+    "reference/errors.md": errors_page,
+    "reference/metrics.md": metrics_page,
+    "reference/events.md": events_page,
+    "reference/daylight-saving.md": daylight_saving_page,
+    "decisions/README.md": decisions_page,
 }
 
 
@@ -124,7 +151,7 @@ def main(arguments: list[str]) -> int:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text)
     if check and stale:
-        print(f"docs/reference differs from the code ({', '.join(stale)}): make reference", file=sys.stderr)
+        print(f"docs differ from what they are generated from ({', '.join(stale)}): make reference", file=sys.stderr)
         return 1
     return 0
 

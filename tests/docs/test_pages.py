@@ -7,7 +7,7 @@ import pytest
 
 from tests.docs.pages import PAGES, ROOT, anchors, links
 
-DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -31,7 +31,10 @@ def test_the_index_names_every_concept_guide_and_runbook() -> None:
 @pytest.mark.parametrize("record", DECISIONS, ids=lambda record: record.stem)
 def test_a_decision_record_is_numbered_and_short(record: Path) -> None:
     text = record.read_text()
-    assert re.match(rf"# {record.name[:4]}[.:]? \S", text)
+    assert re.match(rf"# {record.name[:4]}\. \S", text)
     assert len(text.splitlines()) <= 40
+    assert all(
+        re.match(r"\*\*Superseded by\*\* \[\d{4}\]\(", line) for line in text.splitlines() if "**Superseded" in line
+    )
     numbers = [other.name[:4] for other in DECISIONS]
     assert numbers.count(record.name[:4]) == 1
