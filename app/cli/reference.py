@@ -112,9 +112,9 @@ def decisions_page() -> str:
     lines = [
         "# Decisions",
         "",
-        "Generated from the records by `make reference`. Each gives the context, the decision and its consequences as they were when it was",
-        "taken. Records are not rewritten: one that no longer holds names its successor. [CONTRIBUTING](../../CONTRIBUTING.md) says when to",
-        "write one.",
+        "Generated from the records by `make reference`. Each gives the context, the decision and its consequences at the time.",
+        "Records are not rewritten: one that no longer holds names its successor.",
+        "[CONTRIBUTING](../../CONTRIBUTING.md) says when to write one.",
         "",
         "| number | decision | status |",
         "|---|---|---|",
