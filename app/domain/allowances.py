@@ -1,35 +1,35 @@
-"""Allowances: how much of something each tenant may use, a burst at once and a rate lastingly.
+"""Allowances: how much of a resource each tenant may use, as a burst and a sustained rate.
 
-What a use costs is known only when it is over, so it is taken then and may run into debt; whoever is in debt waits until the
-rate has paid for it (a token bucket with overdraft; Turner, New directions in communications, 1986).
+The cost of a use is known only afterwards, so it is charged then and may put the tenant in debt. A tenant in debt waits until
+the rate has paid it off (a token bucket with overdraft; Turner, New directions in communications, 1986).
 """
 
 from collections.abc import Hashable
 
 MAX_KNOWN = 10_000
-"""Tenants with less than their whole burst; beyond it those that are whole again are forgotten."""
+"""How many tenants with a partly used burst are remembered before those with a full one again are dropped."""
 
 
 class Allowance:
-    """In seconds of processor time. `now` is monotonic seconds."""
+    """An allowance per tenant, in seconds of processor time. `now` is monotonic seconds throughout."""
 
     def __init__(self, *, rate: float, burst: float) -> None:
-        """`rate` is what comes back per second."""
+        """Let each tenant use `burst` at once; `rate` of it comes back per second."""
         self._rate = rate
         self._burst = burst
         self._left: dict[Hashable, tuple[float, float]] = {}
-        """By tenant: what was left, and when."""
+        """Tenant -> (what was left, when)."""
 
     def __str__(self) -> str:
         return f"{self._burst:g} seconds in a burst, {self._rate:g} per second sustained"
 
     def left(self, tenant: Hashable, now: float) -> float:
-        """Negative when in debt."""
+        """Return what the tenant has left; negative when in debt."""
         left, at = self._left.get(tenant, (self._burst, now))
         return min(self._burst, left + (now - at) * self._rate)
 
     def wait_seconds(self, tenant: Hashable, now: float) -> float:
-        """Until something is left again; 0 if it is now."""
+        """Return the seconds until the tenant is out of debt; 0 if it is now."""
         return max(0.0, -self.left(tenant, now) / self._rate)
 
     def take(self, tenant: Hashable, amount: float, now: float) -> None:

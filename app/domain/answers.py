@@ -1,4 +1,4 @@
-"""What comes back from a handler: a full answer or none, and whether the answer names follow-up work."""
+"""What a handler returns: a complete answer or none, and whether the answer names follow-up work."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from typing import Literal
 NoAnswerOutcome = Literal["timeout", "unreachable", "too_large", "egress_denied", "failed"]
 
 FOLLOWUPS_TYPE = "application/vnd.sluice.tasks+json"
-"""The media type of an answer that names follow-up work."""
+"""The media type of answers that name follow-up work."""
 MAX_FOLLOWUP_BYTES = 4_194_304
-"""As much of such an answer as is kept."""
+"""How much of such an answer is kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A full answer of a handler: the body has ended, or as much of it as is kept has come (`truncated`)."""
+    """A complete answer from a handler. With `truncated`, the body was longer than what is kept."""
 
     status: int
     headers: Mapping[str, str]
@@ -34,7 +34,7 @@ def is_followups(answer: Answer) -> bool:
 
 
 def heads_followups(status: int, headers: Mapping[str, str]) -> bool:
-    """Whether this head, its names in lower case, stands above follow-up work; parameters of the type do not matter."""
+    """Return whether this head announces follow-up work. Header names are lower case; media type parameters are ignored."""
     if not 200 <= status <= 299:
         return False
     return headers.get("content-type", "").partition(";")[0].strip().lower() == FOLLOWUPS_TYPE

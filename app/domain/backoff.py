@@ -9,7 +9,7 @@ Jitter = Literal["full", "equal", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """`seconds` belongs to `fixed` (a number) and `list` (several), the other fields to `exponential`."""
+    """A backoff of one kind. `seconds` is for `fixed` (a number) and `list` (several); the other fields are for `exponential`."""
 
     kind: Kind = "exponential"
     min_seconds: float = 1.0
@@ -19,7 +19,7 @@ class Backoff:
     seconds: float | tuple[float, ...] = ()
 
     def delay_after(self, attempt: int, jitter: float) -> float:
-        """Seconds between attempt `attempt` (from 1) and the next; `jitter` is a draw from [0, 1)."""
+        """Return the seconds between attempt `attempt` (from 1) and the next; `jitter` is a draw from [0, 1)."""
         if self.kind == "fixed":
             return self.seconds if isinstance(self.seconds, int | float) else self.seconds[0]
         if self.kind == "list":

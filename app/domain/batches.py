@@ -1,6 +1,6 @@
-"""Batches: the requests that make and extend them, and how far one has come.
+"""Batches: the requests that create and extend them, and their progress.
 
-A request is judged as a bulk request is: the outer object without its tasks, and each task by itself.
+A request is validated like a bulk request: the outer object without its tasks, then each task by itself.
 """
 
 import math
@@ -19,15 +19,15 @@ from app.domain.instants import format_instant
 from app.domain.names import NAME_RULE, is_name
 
 RECENT_SECONDS = 30.0
-"""What ended so long ago counts 1/e of what ends now; fold_v1 has it too."""
+"""A task that ended this long ago weighs 1/e of one that ends now. fold_v1 uses the same number."""
 QUIET_SECONDS = 150.0
-"""After so long without an end the rate is the mean since the batch was made."""
+"""After this long without an ended task, the rate is the mean since the batch was created."""
 MAX_ETA_SECONDS = 10 * 365 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRequest:
-    """A batch to be made, its tasks not judged yet."""
+    """A batch to create, its tasks not validated yet."""
 
     queue: str
     spans: list[msgspec.Raw]
@@ -51,7 +51,7 @@ _TASKS_BODY = msgspec.json.Decoder(_TasksBody)
 
 
 def split_batch(body: bytes, max_payload_bytes: int) -> BatchRequest:
-    """A batch to be made, its tasks as spans; without any it may still be. Raises Refusal: malformed, invalid."""
+    """Parse a batch to create, with its tasks (possibly none) as spans. Raises Refusal: malformed, invalid."""
     batch, spans = _split(body, _BATCH_BODY)
     if spans is None:
         raise invalid_field("/tasks", f"has more than {MAX_BULK_TASKS} tasks")
@@ -67,7 +67,7 @@ def split_batch(body: bytes, max_payload_bytes: int) -> BatchRequest:
 
 
 def split_tasks(body: bytes) -> list[msgspec.Raw]:
-    """The spans of tasks to be added. Raises Refusal: malformed, invalid."""
+    """Return the spans of the tasks to add. Raises Refusal: malformed, invalid."""
     _, spans = _split(body, _TASKS_BODY)
     if not spans:
         raise invalid_field("/tasks", f"expected 1 to {MAX_BULK_TASKS} tasks")
@@ -75,21 +75,21 @@ def split_tasks(body: bytes) -> list[msgspec.Raw]:
 
 
 def _split(body: bytes, decoder: Any) -> tuple[Any, list[msgspec.Raw] | None]:
-    """The body, and its tasks as spans; None: there are too many."""
+    """Return the body, and its tasks as spans or None if there are too many."""
     try:
         found = decoder.decode(body)
         spans = [] if isinstance(found.tasks, msgspec.UnsetType) else task_spans(found.tasks, MAX_BULK_TASKS)
     except msgspec.ValidationError as error:
         raise invalid(outer_errors(str(error))) from None
     except (msgspec.DecodeError, RecursionError):
-        parse_ijson(body)  # says where and why
+        parse_ijson(body)  # its refusal says where and why
         raise Refusal("malformed", "the body is not JSON, or is nested too deeply") from None
     judge_around(body, found.tasks)
     return found, spans
 
 
 class CompletionView(msgspec.Struct):
-    """What is enqueued once the batch has completed; `task` is its id from then on."""
+    """What is enqueued when the batch completes; `task` is the task's id from then on."""
 
     queue: str
     task: str | None
@@ -115,7 +115,7 @@ class BatchView(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast tasks of a batch end, as the folder has noted it by `now`."""
+    """How fast a batch's tasks end, as the fold recorded it up to `now`."""
 
     now: datetime
     created_at: datetime
@@ -123,7 +123,7 @@ class Pace:
     recent_at: datetime
 
     def rate(self, ended: int) -> float:
-        """Tasks a second."""
+        """Return the rate in tasks per second."""
         age = max((self.now - self.created_at).total_seconds(), 0.001)
         quiet = max((self.now - self.recent_at).total_seconds(), 0.0)
         if quiet > QUIET_SECONDS:
@@ -132,7 +132,7 @@ class Pace:
 
 
 def progress(counts: Mapping[str, int], total: int, *, sealed: bool, pace: Pace) -> tuple[float, float, str | None]:
-    """(percent, rate, eta) as they are shown: 100 only when nothing is left, an eta only while it can be told."""
+    """Return (percent, rate, eta) as shown: 100 only when nothing is left, an eta only while it can be estimated."""
     ended = counts["succeeded"] + counts["dead"] + counts["cancelled"]
     percent = math.floor(10_000 * ended / total) / 100 if total else 100.0 if sealed else 0.0
     rate = round(pace.rate(ended), 3)

@@ -1,7 +1,7 @@
-"""A request with many tasks: its spans, and the verdict on each.
+"""Requests with many tasks: splitting them into spans, and validating each.
 
-The outer object is judged without its tasks, and each task by itself, so that one task that is no I-JSON sinks no other and
-nobody has to parse 32 MiB at a stretch.
+The outer object is validated without its tasks, and each task by itself. So a task that is not I-JSON does not affect the
+others, and 32 MiB are never parsed in one go.
 """
 
 from collections.abc import Sequence
@@ -40,14 +40,14 @@ _SPANS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def split_bulk(body: bytes) -> tuple[list[msgspec.Raw], bool]:
-    """The spans of the tasks, unjudged, and `atomic`. Raises Refusal: malformed, invalid."""
+    """Return the spans of the tasks, not validated yet, and `atomic`. Raises Refusal: malformed, invalid."""
     try:
         bulk = _BULK_BODY.decode(body)
         spans = task_spans(bulk.tasks, MAX_BULK_TASKS)
     except msgspec.ValidationError as error:
         raise invalid(outer_errors(str(error))) from None
     except (msgspec.DecodeError, RecursionError):
-        parse_ijson(body)  # says where and why
+        parse_ijson(body)  # its refusal says where and why
         raise Refusal("malformed", "the body is not JSON, or is nested too deeply") from None
     judge_outside(body, bytes(bulk.tasks))
     if not spans:
@@ -56,10 +56,10 @@ def split_bulk(body: bytes) -> tuple[list[msgspec.Raw], bool]:
 
 
 def task_spans(tasks: msgspec.Raw, most: int) -> list[msgspec.Raw] | None:
-    """None: there are more than `most`.
+    """Return the spans of the tasks, or None if there are more than `most`.
 
-    A span takes 70 bytes, however short it is, so a text that may have very many is counted first. There what is no object
-    is refused at once, for it cannot be counted. Raises Refusal (invalid), msgspec.DecodeError.
+    Even a short span takes 70 bytes, so a text that may hold very many is counted first. Items that are not objects are refused
+    there, because they cannot be counted. Raises Refusal (invalid), msgspec.DecodeError.
     """
     if bytes(tasks).count(b",") > MANY_COMMAS:
         _Counted.left = most
@@ -81,23 +81,23 @@ def outer_errors(message: str) -> list[FieldError]:
 
 
 def judge_outside(body: bytes, tasks: bytes) -> Any:
-    """The body's value, with 0 for these tasks of it.
+    """Return the body's value, with 0 in place of its tasks.
 
-    Refuses what the decoder lets through: a member that is there twice, text that is not UTF-8.
+    Refuses what the decoder accepts: duplicate members and text that is not UTF-8.
     """
     at = body.index(tasks)
     return parse_ijson(body[:at] + b"0" + body[at + len(tasks) :])
 
 
 def parse_item(span: msgspec.Raw, index: int, max_payload_bytes: int) -> Enqueue:
-    """One task of a bulk request. Raises Refusal (too_large, invalid) with pointers into the request."""
+    """Parse one task of a bulk request. Raises Refusal (too_large, invalid) with pointers into the request."""
     where = pointer("tasks", index)
     task, fields = decode_item(span, where, max_payload_bytes, TaskBody)
     return Enqueue(bytes(task.payload)) if fields == 1 else validate_task(task, where)
 
 
 def decode_item(span: msgspec.Raw, where: str, max_payload_bytes: int, kind: type[Body]) -> tuple[Body, int]:
-    """One task of a list, its types and payload judged, and how many fields it has. Raises Refusal as parse_item."""
+    """Return one task of a list, its types and payload checked, and its number of fields. Raises the same as parse_item."""
     try:
         value = parse_ijson(bytes(span))
         task = decode_task(span, value, kind)
@@ -108,14 +108,14 @@ def decode_item(span: msgspec.Raw, where: str, max_payload_bytes: int, kind: typ
 
 
 def _placed(refusal: Refusal, where: str) -> Refusal:
-    """As a refusal of this item: what would be a malformed request by itself is an item that breaks rules here."""
+    """Turn a refusal into one of this item: what alone would be a malformed request is an invalid item here."""
     code = "invalid" if refusal.code == "malformed" else refusal.code
     errors = [FieldError(where + error.pointer, error.detail) for error in refusal.errors]
     return Refusal(code, refusal.detail, errors or [FieldError(where, refusal.detail)])
 
 
 def sunk(refusals: Sequence[tuple[int, Refusal]]) -> Refusal:
-    """The refusal of a whole atomic request for these items of it."""
+    """Return the refusal of a whole atomic request because of these items."""
     errors = [
         error
         for index, refusal in refusals
@@ -125,4 +125,4 @@ def sunk(refusals: Sequence[tuple[int, Refusal]]) -> Refusal:
 
 
 MAX_ERRORS = 100
-"""As many pointers a refused atomic request names."""
+"""How many pointers the refusal of an atomic request lists at most."""

@@ -11,12 +11,12 @@ from app.domain.errors import Refusal
 @dataclass(frozen=True, slots=True)
 class Conditions:
     if_match: tuple[str, ...] | None = None
-    """The quoted ETags a caller accepts, `*` for any that exists; None without the header."""
+    """The quoted ETags the caller accepts, `*` for any existing one; None without the header."""
     if_none_match_any: bool = False
     """`If-None-Match: *`: create, never replace."""
 
     def check(self, current: str | None) -> None:
-        """Refuse unless what is stored now (None: nothing) is what the caller expects."""
+        """Raise Refusal (etag_mismatch) unless the stored ETag (None: nothing stored) is what the caller expects."""
         if self.if_match is not None and (
             current is None or ("*" not in self.if_match and current not in self.if_match)
         ):

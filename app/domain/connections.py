@@ -1,8 +1,8 @@
-"""How many connections a replica takes, what each of them is for, and whether the server has so many left.
+"""How many connections a replica takes, what each is for, and whether the server has that many left.
 
-A replica opens all of them when it starts and keeps them, so that what it was given then cannot be taken by others later. Each
-use has its own, so that none can take those of another. Where a replica finds less than it is set to take, it starts with what
-is left, and says so; with less than MIN_CONNECTIONS it does not start.
+A replica opens all of them at its start and keeps them, so that nobody else can take them later. Each use has its own, so that
+none can starve another. A replica that finds fewer than it is configured to take starts with what is left and logs that; with
+fewer than MIN_CONNECTIONS it does not start.
 """
 
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ DEFAULT_CONNECTIONS = 20
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """A replica's connections by use. Their sum is `total`."""
+    """A replica's connections by use; `total` is their sum."""
 
     work: int
-    """Enqueues, claims, settles, renewals, the loops; parts of it for what else callers need (`lookups`, `changes`)."""
+    """Enqueues, claims, settles, renewals and the loops; shares of it serve other requests (`lookups`, `changes`)."""
     reads: int
-    """Lists, look-ups, statistics."""
+    """Lists, lookups, statistics."""
     definitions: int
     """Queues, handlers and limits: reading and changing them."""
     listening: int = 1
     chores: int = 1
-    """Migrations at the start, afterwards dropping the days of history that have passed."""
+    """Migrations at the start; later, dropping history partitions past their retention."""
     wanted: int = 0
-    """What the setting asks for."""
+    """What the setting asks for; 0 when it is not known."""
 
     @property
     def total(self) -> int:
@@ -36,29 +36,30 @@ class Connections:
 
     @property
     def lookups(self) -> int:
-        """How many of `work` may be taken at once by look-ups for enqueues and pulls: a third, rounded down, never none."""
+        """Return how many of `work` lookups for enqueues and pulls may use at once: a third, rounded down, at least one."""
         return max(1, self.work // 3)
 
     @property
     def pulls(self) -> int:
-        """How many of `work` may be taken at once by claims for workers: half of them, rounded down. Claims are short, so one
-        tenant may have all of these but one."""
+        """Return how many of `work` claims for workers may use at once: half, rounded down. Claims are short, so one tenant may
+        have all but one of these."""
         return max(1, self.work // 2)
 
     @property
     def changes(self) -> int:
-        """How many of `work` may be taken at once by cancels, retries, purges and the like: another third."""
+        """Return how many of `work` cancels, retries, purges and the like may use at once: another third."""
         return max(1, self.work // 3)
 
 
 def split(total: int, wanted: int | None = None) -> Connections:
-    """
-    One connection listens, one is for chores. Of the rest a sixth is for definitions and a quarter for reads, both rounded down
-    and at least two, so that no tenant alone takes all of them; all else is for work:
+    """Divide `total` connections by use. Raises ValueError below MIN_CONNECTIONS.
 
-        20 = 1 + 1 + 3 definitions + 4 reads + 11 work (of these 3 for look-ups, 3 for changes, 5 for pulls)
-        10 = 1 + 1 + 2 definitions + 2 reads +  4 work (of these 1, 1 and 2)
-         8 = 1 + 1 + 2 definitions + 2 reads +  2 work (of these 1, 1 and 1)
+    One connection listens and one is for chores. Of the rest, a sixth is for definitions and a quarter for reads, both rounded
+    down and at least two, so that no single tenant takes all of them. Everything else is for work:
+
+        20 = 1 + 1 + 3 definitions + 4 reads + 11 work (3 of them for lookups, 3 for changes, 5 for pulls)
+        10 = 1 + 1 + 2 definitions + 2 reads +  4 work (1, 1 and 2 of them)
+         8 = 1 + 1 + 2 definitions + 2 reads +  2 work (1, 1 and 1 of them)
     """
     if total < MIN_CONNECTIONS:
         raise ValueError(f"{total} connections are too few; at least {MIN_CONNECTIONS} are needed")
@@ -68,22 +69,22 @@ def split(total: int, wanted: int | None = None) -> Connections:
 
 
 def share(places: int) -> int:
-    """How many of so many places one tenant may have at once: half of them, rounded up, and one less than all."""
+    """Return how many of `places` one tenant may have at once: half, rounded up, but never all."""
     return max(1, min((places + 1) // 2, places - 1))
 
 
 class NoRoom(Exception):
-    """The server has too few connections left for a replica; the message says what to change."""
+    """Raised when the server has too few connections left for a replica; the message says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One of the bounds on sessions, and how many there are under it now."""
+    """One of the limits on sessions, and how many count against it now."""
 
     max: int
     used: int
     words: str
-    """What it is, and how it is raised."""
+    """What the limit is, and how to raise it."""
 
     @property
     def left(self) -> int:
@@ -95,7 +96,7 @@ def tightest(limits: list[Limit]) -> Limit:
 
 
 def fit(wanted: int, limits: list[Limit]) -> Connections:
-    """What a replica that wants so many gets. Raises NoRoom."""
+    """Return the connections of a replica that wants this many. Raises NoRoom."""
     bound = tightest(limits)
     if bound.left >= wanted:
         return split(wanted)

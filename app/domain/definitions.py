@@ -1,6 +1,6 @@
-"""Definitions as code: a document of what shall be there, and how that differs from what is.
+"""Definitions as code: a document of what should exist, and how it differs from what does.
 
-A section that is absent is not managed by the document: nothing of its kind is compared, changed or pruned.
+A document does not manage the sections that it leaves out: nothing of their kind is compared, changed or pruned.
 """
 
 import json
@@ -19,7 +19,7 @@ from app.domain.schedules.definitions import ScheduleDefinition, schedule_to_dic
 Kind = Literal["handler", "queue", "schedule", "limits"]
 Action = Literal["create", "update", "delete", "unchanged"]
 SECTIONS: dict[str, Kind] = {"handlers": "handler", "queues": "queue", "schedules": "schedule", "limits": "limits"}
-"""In the order in which they are applied: what is named comes before what names it. Pruning goes the other way."""
+"""In the order in which they are applied: a definition comes after what it refers to. Pruning goes the other way."""
 MAX_DEFINITIONS = 5_000
 MAX_VERSION = 100
 
@@ -31,30 +31,30 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What shall be there. None: the section is absent."""
+    """What should exist. None: the section is absent."""
 
     handlers: Mapping[str, HandlerDefinition] | None = None
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Signing secrets by handler; one that is not here is made at creation and then kept."""
+    """Signing secrets by handler. A handler without one gets a generated secret when it is created, and keeps it."""
     queues: Mapping[str, QueueDefinition] | None = None
     schedules: Mapping[str, ScheduleDefinition] | None = None
     limits: Limits | None = None
     prune: bool = False
-    """Delete what is there under this owner and absent here, in the sections that are present."""
+    """Delete what this owner has and the document leaves out, in the sections that are present."""
     owner: str | None = None
-    """Who manages what the document names. None: those that are there keep the owner they have, new ones have none."""
+    """Who manages what the document defines. None: existing definitions keep their owner, new ones have none."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldChange:
-    """Nested fields are joined by dots. Values are as JSON shows them, payloads and schemas as their text."""
+    """One changed field; nested names are joined by dots. Values are as in JSON, payloads and schemas as text."""
 
     field: str
     before: Any
     after: Any
 
     def hidden(self) -> "FieldChange":
-        """That it differs, and not how."""
+        """Return the change without its values: that it differs, but not how."""
         return FieldChange(self.field, *(None if value is None else HIDDEN for value in (self.before, self.after)))
 
 
@@ -62,17 +62,17 @@ class FieldChange:
 class Change:
     kind: Kind
     name: str | None
-    """None: the limits, which have no name."""
+    """None for the limits, which have no name."""
     action: Action
     fields: tuple[FieldChange, ...] = ()
     etag: str | None = None
-    """Of what is there; None: nothing is."""
+    """ETag of what exists; None if nothing does."""
 
 
 def handler_changes(
     before: HandlerDefinition | None, old_secret: str | None, after: HandlerDefinition, secret: str | None
 ) -> tuple[FieldChange, ...]:
-    """Values of headers and secrets are compared and not shown. An old secret that is None could not be read."""
+    """Compare handlers. Values of headers and secrets are compared but not shown; an old secret of None could not be read."""
     default = HandlerDefinition(url="")
     shown = asdict(before or default), asdict(after)
     headers = [plain.pop("headers") for plain in shown]
@@ -105,7 +105,7 @@ def _queue(definition: QueueDefinition) -> dict[str, Any]:
 
 
 def _of_new(found: Iterable[FieldChange]) -> tuple[FieldChange, ...]:
-    """There is nothing yet that a field could be taken from."""
+    """Return the changes of a new definition, which have no old values."""
     return tuple(FieldChange(change.field, None, change.after) for change in found if change.after is not None)
 
 
@@ -125,7 +125,7 @@ def _equal(old: Any, new: Any) -> bool:
 
 
 def _value(text: msgspec.Raw) -> Any:
-    """For comparing: spaces and the order of members do not count, the way a number is written does, and true is not 1."""
+    """Return a value for comparing: spaces and member order do not count, the spelling of a number does, and true is not 1."""
 
     def number(written: str) -> tuple[str]:
         return (written,)
@@ -134,7 +134,7 @@ def _value(text: msgspec.Raw) -> Any:
 
 
 def version_of(changes: list[Change], wanted: Mapping[str, Any]) -> str:
-    """A strong ETag over what was found and what is wanted: it changes when either does."""
+    """Return a strong ETag over what was found and what is wanted: it changes when either does."""
     found = [
         [change.kind, change.name, change.action, change.etag, *(field.field for field in change.fields)]
         for change in changes
@@ -143,15 +143,15 @@ def version_of(changes: list[Change], wanted: Mapping[str, Any]) -> str:
 
 
 def owner_change(before: str | None, after: str | None) -> tuple[FieldChange, ...]:
-    """An owner takes over what another document has managed."""
+    """Return the change of owner, if another document managed this before."""
     return () if after is None or after == before else (FieldChange("owner", before, after),)
 
 
 def name_faults(
     document: Document, there: Mapping[str, set[str]], kept: Mapping[str, set[str]] | None = None
 ) -> Iterator[FieldError]:
-    """What names something that neither the document nor the service (`there`, by section) will have; `kept` is what a prune
-    leaves there, for it has another owner."""
+    """Yield references to what neither the document nor the service (`there`, by section) will have. `kept` is what a prune
+    leaves, because it has another owner."""
 
     def known(section: Literal["handlers", "queues"]) -> set[str]:
         given = getattr(document, section)

@@ -1,4 +1,4 @@
-"""A refusal is a code with words for people. Only the API knows which HTTP status a code becomes."""
+"""Refusals: a code for programs, a detail for people. Only the edge maps a code to an HTTP status."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class FieldError:
 
 
 class Refusal(Exception):
-    """A request Sluice refuses, or cannot serve now."""
+    """Raised for a request that Sluice refuses, or cannot serve now."""
 
     def __init__(
         self,
@@ -72,18 +72,18 @@ class Refusal(Exception):
         self.retry_after_seconds = retry_after_seconds
 
     def bare(self) -> Self:
-        """Without the frames it came through, for one that is kept: thousands of them would be so many cycles of garbage."""
+        """Drop traceback and context, for a refusal that is kept: thousands of them would be as many garbage cycles."""
         self.__traceback__ = self.__context__ = self.__cause__ = None
         return self
 
 
 def pointer(*parts: str | int) -> str:
-    """The RFC 6901 pointer of a path of keys and indexes."""
+    """Return the RFC 6901 pointer of a path of keys and indexes."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
 def invalid(errors: Iterable[FieldError]) -> Refusal:
-    """The refusal for a request that is well-formed and breaks rules; its detail is the first violation."""
+    """Return the refusal of a well-formed but invalid request; its detail is the first violation."""
     found = tuple(errors)
     first = found[0]
     detail = f"{first.pointer or 'the body'}: {first.detail}"

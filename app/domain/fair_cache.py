@@ -1,7 +1,7 @@
-"""A cache that tenants share: what one keeps never drives out what another keeps, unless that one keeps more.
+"""A cache shared by tenants: one tenant's entries never evict those of another, unless that one has more.
 
-When it is full, the tenant whose entries weigh the most loses the entry it has used least lately (max-min fairness, as in
-turns). So a crowd of keys of one tenant costs that tenant alone.
+When it is full, the tenant whose entries weigh most loses its least recently used entry (max-min fairness, as in turns). So a
+tenant with many keys evicts only its own.
 """
 
 from collections import OrderedDict
@@ -13,7 +13,7 @@ V = TypeVar("V")
 
 
 class FairCache(Generic[K, V]):
-    """`max_weight` bounds the sum of the weights of all entries."""
+    """A fair LRU cache; `max_weight` bounds the total weight of its entries."""
 
     def __init__(self, *, max_weight: int) -> None:
         self._max_weight = max_weight
@@ -25,7 +25,7 @@ class FairCache(Generic[K, V]):
         return sum(map(len, self._kept.values()))
 
     def get(self, tenant: Hashable, key: K) -> V | None:
-        """Counts as a use."""
+        """Return the value or None; this counts as a use."""
         kept = self._kept.get(tenant)
         if kept is None or key not in kept:
             return None

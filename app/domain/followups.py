@@ -1,7 +1,7 @@
-"""Follow-up work: the tasks an answer names, judged as bulk requests are.
+"""Follow-up work: the tasks an answer names, validated like bulk requests.
 
-The outer object is judged without its tasks and each task by itself, so payloads stay the bytes of their spans, and a
-fault is named by its pointer into the document.
+The outer object is validated without its tasks and each task by itself, so payloads stay the bytes they came in, and each
+fault has its pointer into the document.
 """
 
 import base64
@@ -25,7 +25,7 @@ MAX_CURSOR = 1024
 
 @dataclass(frozen=True, slots=True)
 class OnComplete:
-    """The task to be enqueued once all of the batch have ended."""
+    """The task to enqueue when all tasks of the batch have ended."""
 
     queue: str
     payload: bytes
@@ -33,7 +33,7 @@ class OnComplete:
 
 @dataclass(frozen=True, slots=True)
 class FollowUp:
-    """A task that an answer asks for; its idempotency key is always there."""
+    """A task named by an answer; it always has an idempotency key."""
 
     queue: str
     task: Enqueue
@@ -41,13 +41,13 @@ class FollowUp:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A document of follow-up work, its tasks not judged yet; what is absent is None."""
+    """A document of follow-up work, its tasks not validated yet; absent members are None."""
 
     result: bytes | None = None
-    """The bytes of its JSON, or those that its base64 stands for."""
+    """The bytes of its JSON, or the decoded base64."""
     result_format: Literal["json", "base64"] = "json"
     result_truncated: bool = False
-    """Whoever wrote the document has cut it."""
+    """The sender truncated the result."""
     spans: list[msgspec.Raw] = field(default_factory=list)
     next: str | None = None
     on_complete: OnComplete | None = None
@@ -78,7 +78,7 @@ _PAGE_BODY = msgspec.json.Decoder(PageBody)
 
 
 def split_page(body: bytes, max_payload_bytes: int) -> Page:
-    """The document, its tasks as spans. Raises Refusal: malformed, invalid; too_large for bytes or tasks above the limit."""
+    """Parse the document, with its tasks as spans. Raises Refusal: malformed, invalid, too_large (bytes or tasks)."""
     if len(body) > MAX_FOLLOWUP_BYTES:
         raise Refusal(
             "too_large", f"the follow-up work has {len(body)} bytes, at most {MAX_FOLLOWUP_BYTES} are allowed"
@@ -89,7 +89,7 @@ def split_page(body: bytes, max_payload_bytes: int) -> Page:
     except msgspec.ValidationError as error:
         raise invalid(outer_errors(str(error))) from None
     except (msgspec.DecodeError, RecursionError):
-        parse_ijson(body)  # says where and why
+        parse_ijson(body)  # its refusal says where and why
         raise Refusal("malformed", "the body is not JSON, or is nested too deeply") from None
     outside = judge_around(body, page.tasks)
     if spans is None:
@@ -107,7 +107,7 @@ def split_page(body: bytes, max_payload_bytes: int) -> Page:
 
 
 def _result(page: PageBody, outside: dict[str, object]) -> bytes | None:
-    """The bytes of the result. Raises Refusal (invalid)."""
+    """Return the bytes of the result. Raises Refusal (invalid)."""
     if page.result_encoding is not None:
         text = outside.get("result")
         try:
@@ -124,7 +124,7 @@ def _result(page: PageBody, outside: dict[str, object]) -> bytes | None:
 
 
 def judge_around(body: bytes, tasks: msgspec.Raw | msgspec.UnsetType) -> dict[str, object]:
-    """All but the tasks; with them where their bytes are there twice, for then it is not known which are to be left out."""
+    """Return everything but the tasks. If their bytes occur twice, keep them: it is unclear which occurrence to leave out."""
     span = b"" if isinstance(tasks, msgspec.UnsetType) else bytes(tasks)
     alone = span and body.find(span, body.index(span) + 1) < 0
     value: dict[str, object] = judge_outside(body, span) if alone else parse_ijson(body)
@@ -139,7 +139,7 @@ def _cursor(text: str | None) -> str | None:
 
 
 def judge_on_complete(body: OnCompleteBody, max_payload_bytes: int) -> OnComplete:
-    """Of a document that judge_around has taken. Raises Refusal (invalid)."""
+    """Validate the on_complete of a document that passed judge_around. Raises Refusal (invalid)."""
     if not is_name(body.queue):
         raise invalid_field("/on_complete/queue", f"is not a name ({NAME_RULE})")
     try:
@@ -150,7 +150,7 @@ def judge_on_complete(body: OnCompleteBody, max_payload_bytes: int) -> OnComplet
 
 
 def parse_followup(span: msgspec.Raw, index: int, max_payload_bytes: int) -> FollowUp:
-    """One task of a document. Raises Refusal (invalid) with pointers into the document."""
+    """Parse one task of a document. Raises Refusal (invalid) with pointers into the document."""
     where = pointer("tasks", index)
     try:
         body, _ = decode_item(span, where, max_payload_bytes, FollowUpBody)

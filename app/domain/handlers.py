@@ -22,8 +22,8 @@ _SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{32,88}={0,2}")
 HIDDEN = "***"
 """What is shown in the place of a value that can be written and not read."""
 SECRETS_LOST = "the handler's headers and signing secret cannot be read: PUT the handler again, with its headers"
-"""Why nothing is sent to a handler whose sealed parts do not open."""
-SECRET_RULE = "whsec_ and the base64 of 24 to 64 bytes"  # noqa: S105  # a rule for people, no secret
+"""Why nothing is sent to a handler whose encrypted parts cannot be decrypted."""
+SECRET_RULE = "whsec_ and the base64 of 24 to 64 bytes"  # noqa: S105  # a rule, not a secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class HandlerDefinition:
     description: str | None = None
 
     def check(self) -> list[FieldError]:
-        """Every rule a definition breaks. Whether its address may be called is the egress policy's to say."""
+        """Return every violation. Whether the address may be called is up to the egress policy."""
         errors = [FieldError("/url", problem)] if (problem := url_problem(self.url)) else []
         errors += check_timeout(self.timeout_seconds)
         errors += check_headers(self.headers)
@@ -55,7 +55,7 @@ class HandlerDefinition:
 
 @dataclass(frozen=True, slots=True)
 class HandlerView:
-    """A handler as it stands: its definition and what operating has made of it."""
+    """A handler: its definition and its present state."""
 
     name: str
     definition: HandlerDefinition
@@ -65,9 +65,9 @@ class HandlerView:
     disabled_at: datetime | None = None
     disabled_reason: str | None = None
     secrets_lost: bool = False
-    """Its headers and its signing secret do not open: nothing can be sent until it is defined again."""
+    """Its headers and signing secret cannot be decrypted: nothing is sent until the handler is PUT again."""
     owner: str | None = None
-    """Of the file of definitions that manages it."""
+    """The owner that the definitions document managing it names."""
 
 
 def url_problem(url: str) -> str | None:
@@ -98,7 +98,7 @@ def check_timeout(seconds: float, where: str = "/timeout_seconds") -> list[Field
 
 
 def check_max_concurrency(limit: int | None, where: str = "/max_concurrency") -> list[FieldError]:
-    """There is no limit of 0: a queue that shall admit nothing is paused, a handler disabled."""
+    """Check a concurrency limit. 0 is not allowed: to stop a queue, pause it; to stop a handler, disable it."""
     if limit is None or 1 <= limit <= MAX_CONCURRENCY:
         return []
     return [FieldError(where, f"expected 1 to {MAX_CONCURRENCY}, or null for no limit (to stop a queue, pause it)")]

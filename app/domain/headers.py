@@ -1,7 +1,7 @@
-"""Headers that callers add to deliveries: what may be named, what may be said, how much of it.
+"""Headers that callers add to deliveries: allowed names, values and sizes.
 
-Servers of the CGI family (WSGI, PHP, Rack) hand `webhook-signature` and `webhook_signature` to their program under one name.
-So two names are the same here when they differ only in case or in characters that are neither letters nor digits.
+Servers of the CGI family (WSGI, PHP, Rack) pass `webhook-signature` and `webhook_signature` to the program under one name. So
+names that differ only in case, or in characters other than letters and digits, count as the same name here.
 """
 
 import re
@@ -19,7 +19,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
 
 _RESERVED_PREFIXES = ("content-", "webhook-", "sluice-", "proxy-")
-# The contract's own, then what frames a message or hops (a second one would smuggle), then what Sluice itself sends.
+# The contract's own, then framing and hop-by-hop headers (a second one would allow request smuggling), then what Sluice sends.
 _RESERVED = frozenset(
     {"host", "connection", "transfer-encoding", "traceparent", "tracestate", "baggage"}
     | {"keep-alive", "te", "trailer", "upgrade", "expect", "http2-settings"}
@@ -33,7 +33,7 @@ _FOLD = str.maketrans(
 
 
 def folded(name: str) -> str:
-    """What a name has in common with all that a handler may take for it."""
+    """Return the form that all spellings share which a handler may confuse."""
     return name.translate(_FOLD)
 
 

@@ -1,7 +1,7 @@
-"""Durations in log-spaced buckets: three a doubling from 1 ms to ten days, so a percentile is off by at most an eighth.
+"""Durations in log-spaced buckets: three per doubling from 1 ms to ten days, so a percentile is off by at most an eighth.
 
-Bucket 0 holds all up to 1 ms, bucket b what is in (1 ms x 2^((b-1)/3), 1 ms x 2^(b/3)], the last one all beyond. Stored counts
-keep this meaning for as long as they are kept, so none of these numbers may change without a migration.
+Bucket 0 holds everything up to 1 ms, bucket b the range (1 ms x 2^((b-1)/3), 1 ms x 2^(b/3)], the last one everything above.
+Stored counts depend on these numbers, so none of them may change without a migration.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ def bucket_of(seconds: float) -> int:
 
 
 def merged(histograms: Iterable[Sequence[int]]) -> list[int]:
-    """The sum of histograms, of which any may be cut after its last count."""
+    """Return the sum of histograms; any of them may be trimmed."""
     total = [0] * BUCKETS
     for histogram in histograms:
         for bucket, count in enumerate(histogram):
@@ -30,7 +30,7 @@ def merged(histograms: Iterable[Sequence[int]]) -> list[int]:
 
 
 def trimmed(histogram: Sequence[int]) -> list[int]:
-    """Cut after the last count: most queues fill a third of the buckets."""
+    """Return the histogram without trailing zeros: most queues fill only a third of the buckets."""
     end = len(histogram)
     while end and not histogram[end - 1]:
         end -= 1
@@ -38,7 +38,7 @@ def trimmed(histogram: Sequence[int]) -> list[int]:
 
 
 def percentile(histogram: Sequence[int], share: float) -> float | None:
-    """The duration that `share` (0 to 1) of what was counted did not exceed; None when nothing was."""
+    """Return the duration in seconds that `share` (0 to 1) of the counts did not exceed; None without counts."""
     rank = share * sum(histogram)
     seen = 0
     for bucket, count in enumerate(histogram):

@@ -15,7 +15,7 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}
 
 
 class IdMaker:
-    """UUIDv7 texts that only rise within one process, also when the clock stands still or steps back."""
+    """UUIDv7 texts that always increase within one process, even when the clock stands still or steps back."""
 
     __slots__ = ("_last_ms", "_pool", "_rand", "_random", "_used")
 
@@ -27,7 +27,7 @@ class IdMaker:
         self._used = 0
 
     def _bits(self, count: int) -> int:
-        # One call for entropy serves hundreds of ids; a system call for each would be the greater part of their cost.
+        # One call for entropy serves hundreds of ids; a system call per id would be most of its cost.
         if self._used + count > len(self._pool):
             self._pool = self._random(4096)
             self._used = 0
@@ -37,7 +37,7 @@ class IdMaker:
     def uuid7(self, now_ms: int) -> str:
         if now_ms > self._last_ms:
             self._last_ms = now_ms
-            self._rand = self._bits(10) >> 7  # 73 bits: the top one is left for counting up
+            self._rand = self._bits(10) >> 7  # 73 bits: the top bit leaves room to count up
         else:
             self._rand += 1 + self._bits(4)
             if self._rand >> _RANDOM_BITS:
@@ -50,7 +50,7 @@ class IdMaker:
 
 
 def parse_uuid(text: str) -> str | None:
-    """The canonical (lower-case, hyphened) form of a UUID, or None for anything else."""
+    """Return the canonical (lower-case, hyphenated) form of a UUID, or None for anything else."""
     return text.lower() if _UUID.fullmatch(text) else None
 
 
@@ -61,7 +61,7 @@ _KEY = re.compile(rf"slk_([0-9a-zA-Z]{{{_ID_LENGTH}}})_([0-9a-zA-Z]{{{_SECRET_LE
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as its holder has it. Only `id` and `digest` are stored."""
+    """A key as its holder has it. Only `id` and `digest` are ever stored."""
 
     id: str
     text: str = field(repr=False)
@@ -84,7 +84,7 @@ def _checksum(stem: str) -> str:
 
 
 def make_api_key(random: Callable[[int], bytes] = secrets.token_bytes) -> ApiKey:
-    # More bits than the digits hold (256 for 238, 96 for 71), so that cutting them favours no digit.
+    # More bits than the digits hold (256 for 238, 96 for 71), so that truncation favours no digit.
     key_id = _base62(int.from_bytes(random(12), "big"), _ID_LENGTH)
     secret = _base62(int.from_bytes(random(32), "big"), _SECRET_LENGTH)
     stem = f"slk_{key_id}_{secret}"
@@ -92,7 +92,7 @@ def make_api_key(random: Callable[[int], bytes] = secrets.token_bytes) -> ApiKey
 
 
 def parse_api_key(text: str) -> ApiKey | None:
-    """The key, or None when it cannot be one: the checksum turns typing errors away without a look at the database."""
+    """Return the key, or None if it cannot be one: the checksum catches typing errors without asking the database."""
     match = _KEY.fullmatch(text)
     if match is None or _checksum(text[:-_CRC_LENGTH]) != match[3]:
         return None
@@ -104,7 +104,7 @@ CHOSEN_KEY_RULE = "slk_ and 24 to 196 letters, digits, _ or -"
 
 
 def chosen_api_key(text: str) -> ApiKey | None:
-    """A bootstrap key that a person made up: it has no id in it, so one is derived. None for what is no key at all."""
+    """Parse a bootstrap key that a person made up. It contains no id, so one is derived. None if it is not a key at all."""
     if _CHOSEN.fullmatch(text) is None:
         return None
     return parse_api_key(text) or ApiKey("b" + hashlib.sha256(text.encode()).hexdigest()[:11], text)

@@ -1,9 +1,8 @@
-"""The verdict on JSON from outside: I-JSON (RFC 7493), bounded in depth.
+"""Validate JSON from outside: I-JSON (RFC 7493), bounded in depth.
 
-jiter refuses what the parsers around it let through: invalid UTF-8 anywhere, lone surrogates, NaN and Infinity,
-duplicate keys (escaped spellings included), trailing text, integers of more than 4,300 digits. pydantic_core accepts
-duplicate keys; msgspec.Raw looks neither into UTF-8 nor at keys. jiter's own limit of depth is 201, so ours is
-counted here.
+jiter refuses what other parsers accept: invalid UTF-8 anywhere, lone surrogates, NaN and Infinity, duplicate keys (escaped
+spellings included), trailing text, integers of more than 4,300 digits. pydantic_core accepts duplicate keys; msgspec.Raw
+checks neither UTF-8 nor keys. jiter's own depth limit is 201, so our limit is checked here.
 """
 
 from itertools import accumulate
@@ -19,9 +18,9 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def parse_ijson(body: bytes) -> Any:
-    """The value, or the refusal `malformed`."""
+    """Return the value. Raises Refusal (malformed)."""
     try:
-        # Only keys are worth caching: strings of payloads rarely come again.
+        # Only keys are worth caching: strings in payloads rarely repeat.
         return jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
     except ValueError as error:
         raise Refusal("malformed", _why(body, str(error))) from None
@@ -40,17 +39,17 @@ def _why(body: bytes, error: str) -> str:
 
 
 def nests_deeper(text: bytes, limit: int = MAX_DEPTH) -> bool:
-    """As is_deeper, of a text that parse_ijson has taken; ten times faster than going through the value."""
+    """Do what is_deeper does on a text that parse_ijson accepted; ten times faster than walking the value."""
     if text.count(b"[") + text.count(b"{") <= limit:
         return False
     bare = text.replace(rb"\\", b"").replace(rb"\"", b"")
-    outside = b"".join(bare.split(b'"')[::2])  # of strings
+    outside = b"".join(bare.split(b'"')[::2])  # the parts outside strings
     steps = memoryview(outside.translate(_STEPS, _NO_BRACKETS)).cast("b")
     return max(accumulate(steps)) > limit
 
 
 def is_deeper(value: object, limit: int = MAX_DEPTH) -> bool:
-    """Whether containers are nested more than `limit` deep; a scalar has depth 0."""
+    """Return whether containers are nested more than `limit` deep; a scalar has depth 0."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(limit):
         if not level:

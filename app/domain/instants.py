@@ -10,7 +10,7 @@ _RFC3339 = re.compile(
 
 
 def format_instant(instant: datetime) -> str:
-    """`2026-11-21T22:44:00.123456Z`; the instant must carry a zone."""
+    """Return the instant as `2026-11-21T22:44:00.123456Z`. Raises ValueError if it has no time zone."""
     if instant.tzinfo is not UTC:
         if instant.utcoffset() is None:
             raise ValueError("an instant without a zone")
@@ -19,7 +19,7 @@ def format_instant(instant: datetime) -> str:
 
 
 def parse_instant(text: str) -> datetime | None:
-    """Strict RFC 3339 with an offset, as UTC; digits below a microsecond are cut. None for anything else."""
+    """Parse strict RFC 3339 with an offset, as UTC; digits below a microsecond are dropped. None for anything else."""
     match = _RFC3339.fullmatch(text)
     if match is None:
         return None

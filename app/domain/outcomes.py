@@ -1,17 +1,17 @@
 """What an answer means: the whole table of retries and dead letters, as one pure function.
 
-Rows are read in this order (contract, section 5), the first that fits decides:
+Rows are read in this order (contract, section 5), and the first that matches decides:
 
-1. no full answer             as row 8
+1. no complete answer         as row 8
 2. 2xx with `sluice-hold`     held: accepted, the lease lives that many seconds from now
-3. 2xx of follow-up work      succeeded once its tasks are enqueued with that; larger than allowed: dead, followup_too_large
+3. 2xx with follow-up work    succeeded if its tasks are enqueued in the same transaction; too large: dead, followup_too_large
 4. 2xx                        succeeded, the body is the result
 5. 410                        the attempt is refunded, the handler disabled
 6. `sluice-retry: no`         dead, stopped_by_handler
 7. a status in fatal_statuses dead, fatal_status
-8. all else                   retry after max(backoff, Retry-After clamped), or dead when attempts are exhausted
+8. anything else              retry after max(backoff, Retry-After clamped), or dead when attempts are exhausted
 
-Whether the tasks of row 3 can be enqueued is seen later only: what is wrong with them then is decide_refused_followups().
+Whether the tasks of row 3 can be enqueued is known only later; if they cannot, decide_refused_followups() decides.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from app.domain.backoff import RetryPolicy
 EXCERPT_BYTES = 1024
 
 MAX_ERROR = 2000
-"""Longest error that is kept of follow-up work, in characters."""
+"""Longest stored error of refused follow-up work, in characters."""
 
 MAX_HOLD_SECONDS = 43_200.0
 
@@ -39,7 +39,7 @@ class Settlement:
     outcome: str
     reason: str | None = None
     delay_seconds: float = 0.0
-    """Until the next attempt, or for as long as the lease is held."""
+    """Until the next attempt; for a hold, how long the lease lasts."""
     status: int | None = None
     error: str | None = None
     excerpt: str | None = None
@@ -47,7 +47,7 @@ class Settlement:
     result_truncated: bool = False
     disable_handler: bool = False
     followups: bool = False
-    """Succeeded only together with the tasks that the answer names: `result` is to be read from its document."""
+    """Succeeded only together with the tasks that the answer names; the result comes from its document."""
 
 
 def decide(
@@ -60,7 +60,7 @@ def decide(
     now: datetime,
     jitter: float,
 ) -> Settlement:
-    """`attempt` counts from 1 and includes the one that got this answer; `jitter` is a draw from [0, 1)."""
+    """Return what an answer means. `attempt` counts from 1 and includes this one; `jitter` is a draw from [0, 1)."""
     if isinstance(answer, NoAnswer):
         error = _stored_text(answer.error)
         if attempt >= max_attempts:
@@ -111,10 +111,10 @@ def decide_refused_followups(
     now: datetime,
     jitter: float,
 ) -> Settlement:
-    """What it means that nothing of an answer's follow-up work was enqueued; numbers as in decide().
+    """Return what it means that none of an answer's follow-up work was enqueued; numbers as in decide().
 
-    `invalid`: failed, as any failure. `too_large`: dead, for the same page would never fit. `queue_full`: pressure, so
-    the attempt does not count, and the task waits as after a first failure.
+    `invalid`: failed like any other. `too_large`: dead, because the same page would never fit. `queue_full`: backpressure, so the
+    attempt does not count, and the task waits as after a first failure.
     """
     error = _stored_text(error)[:MAX_ERROR]
     if code == "too_large":
@@ -173,7 +173,7 @@ def decide_failure(
     policy: RetryPolicy,
     jitter: float,
 ) -> Settlement:
-    """What a worker's own word of failure means; numbers as in decide()."""
+    """Return what a failure reported by a worker means; numbers as in decide()."""
     text = _stored_text(error)
     if not retryable:
         return Settlement("dead", "failed", "stopped_by_worker", error=text)
@@ -186,7 +186,7 @@ def decide_failure(
 
 
 def hold_seconds(value: str) -> float | None:
-    """The seconds of a `sluice-hold`, clamped; None when it is not a positive number."""
+    """Return the seconds of a `sluice-hold`, clamped; None if it is not a positive number."""
     try:
         seconds = float(value)
     except ValueError:
@@ -195,7 +195,7 @@ def hold_seconds(value: str) -> float | None:
 
 
 def excerpt(body: bytes) -> str | None:
-    """The first KiB as text that Postgres can store; None when there is no body."""
+    """Return the first KiB as text that Postgres can store; None without a body."""
     return _stored_text(body[:EXCERPT_BYTES].decode("utf-8", "replace")) if body else None
 
 
@@ -204,7 +204,7 @@ def _stored_text(text: str) -> str:
 
 
 def retry_after_seconds(value: str | None, now: datetime) -> float:
-    """A `Retry-After` in seconds or as an HTTP date; 0 for none, for garbage and for a date gone by."""
+    """Return the seconds of a `Retry-After` (a number or an HTTP date); 0 if absent, unreadable or in the past."""
     if value is None:
         return 0.0
     value = value.strip()

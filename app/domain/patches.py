@@ -1,7 +1,7 @@
-"""What a PATCH of a task may say: a merge patch (RFC 7396) of its options, with the payload replaced as a whole.
+"""PATCH of a task: a merge patch (RFC 7396) of its options, with the payload replaced as a whole.
 
-Headers and the fields of retry merge one by one; null takes a value back to its default. The payload is opaque: it is never
-merged into, and null is a payload.
+Headers and the fields of retry merge one by one; null resets a value to its default. The payload is opaque: it is never merged
+into, and null is a valid payload.
 """
 
 from collections.abc import Mapping
@@ -24,12 +24,12 @@ _MERGED = ("headers", "retry")
 @dataclass(frozen=True, slots=True)
 class TaskPatch:
     options: dict[str, Any]
-    """By field, as the store takes them; None for the default. Headers are those of the patch, nulls and all."""
+    """By field, as the store takes them; None resets to the default. Headers are the patch's own, nulls included."""
     asked: Enqueue
-    """What was given, as an enqueue of it would be judged."""
+    """The given options, validated as an enqueue with them would be."""
 
     def headers_over(self, present: Mapping[str, str]) -> dict[str, str] | None:
-        """Raises Refusal (invalid) where the merged headers are too many."""
+        """Return `present` with the patch merged in. Raises Refusal (invalid) if there are too many headers then."""
         if self.options["headers"] is None:
             return None
         merged = {**present, **self.options["headers"]}
@@ -40,7 +40,7 @@ class TaskPatch:
 
 
 def parse_patch(value: Mapping[str, Any]) -> TaskPatch:
-    """`value` is the body, judged as I-JSON; its payload is taken from the bytes elsewhere. Raises Refusal (invalid)."""
+    """Parse a patch from `value`, the I-JSON body; the payload is taken from its bytes elsewhere. Raises Refusal (invalid)."""
     errors = [
         FieldError(pointer(name), "can only be set when the task is enqueued" if name in _SET_ONCE else "unknown field")
         for name in value

@@ -1,43 +1,43 @@
-"""Places: how the calls a replica may have under way are shared, by tenants first and then by the lanes of each.
+"""Places: how a replica's concurrent calls are shared, first between tenants and then between the lanes of each tenant.
 
-A call cannot be taken back: a handler that hangs keeps its place until its timeout. So nobody may ever take the last of the
-places, whatever others do with theirs. The tenants of a replica share all of its places by these rules, and the lanes of a
-tenant those that the tenant holds and may take at the moment:
+A call cannot be taken back: a handler that hangs keeps its place until its timeout. So nobody may ever take the last places,
+whatever others do with theirs. The tenants of a replica share all of its places by these rules, and the lanes of a tenant share
+the places that the tenant holds or may take at the moment:
 
-- A part of the places is kept. What is free beyond it is open to all, and goes to those that hold the fewest, up to a common
-  level: max-min fairness (Bertsekas and Gallager, Data Networks, 1992, 6.5.2). A lane alone leaves a quarter to others.
-- Of what is kept, a holder may have at most a third of what it leaves free, and one place if it holds none: dynamic thresholds
-  (Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998) with factor 1/3. Whoever already holds more, as one who
-  took all that was open does, gets nothing of it, and the last six go only to those that hold none.
+- Some of the places are reserved. Free places beyond them are open to all and go to those that hold the fewest, up to a common
+level: max-min fairness (Bertsekas and Gallager, Data Networks, 1992, 6.5.2). A single lane leaves a quarter to others.
+- Of the reserved places, a holder may have at most a third of what it leaves free, and one place if it holds none: dynamic
+thresholds (Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998) with factor 1/3. A holder with more than that,
+such as one that took all open places, gets none of them, and the last six go only to those that hold none.
 
-Of 1,000 places a tenant alone takes 875. Those that come after it, should its calls never end, get 31, 23, 18, 13, 10 …
+Of 1,000 places, a tenant alone takes 875. If its calls never end, the tenants that come after it get 31, 23, 18, 13, 10 …
 """
 
 from collections import Counter
 from collections.abc import Hashable, Iterable
 
 TENANTS_KEPT = 8
-"""An eighth of a replica's places is kept, for tenants that hold few or none of them."""
+"""One in eight of a replica's places is reserved for tenants that hold few or none."""
 LANES_KEPT = 16
-"""A sixteenth of a tenant's, for its lanes."""
+"""One in sixteen of a tenant's places is reserved for its lanes that hold few or none."""
 LANE_MOST = 0.75
 THRESHOLD = 3
 
 
 def kept(places: int, part: int) -> int:
-    """How many of so many places are kept; of a single one, none."""
+    """Return how many of `places` are reserved: one in `part`, rounded up; none of a single place."""
     return -(-places // part) if places > 1 else 0
 
 
 def reserve(held: int, free: int) -> int:
-    """How many more a holder may take of what is free, whether it is kept or open."""
+    """Return how many more places a holder may take of those that are free, reserved ones included."""
     if held == 0 and free > 0:
         return max(1, free // (THRESHOLD + 1))
     return max(0, (free - THRESHOLD * held) // (THRESHOLD + 1))
 
 
 def level(free: int, held: Iterable[int]) -> int:
-    """The height to which so many more places raise those that hold the fewest; rounded up."""
+    """Return the level to which `free` more places raise those that hold the fewest; rounded up."""
     height, total = 0, free
     for count, each in enumerate(sorted(held)):
         if count and each * count >= total:
@@ -48,7 +48,7 @@ def level(free: int, held: Iterable[int]) -> int:
 
 
 class Places:
-    """What each tenant and each lane holds, claims under way included. Tenants and lanes are any values; a lane has one tenant."""
+    """What each tenant and each lane holds, including claims in progress. A lane belongs to one tenant."""
 
     def __init__(self, places: int) -> None:
         self.places = places
@@ -80,20 +80,20 @@ class Places:
 
     @property
     def open(self) -> int:
-        """How many are free beyond those that are kept; below nought where some of these are taken."""
+        """How many places are free beyond the reserved ones; negative when some of those are taken."""
         return self.free - kept(self.places, TENANTS_KEPT)
 
     def room(self, tenant: Hashable) -> int:
-        """How many more the tenant may take."""
+        """Return how many more places the tenant may take."""
         return max(self.open, reserve(self.held(tenant), self.free))
 
     def open_to_lanes(self, tenant: Hashable) -> int:
-        """How many of its room are open to all lanes of the tenant."""
+        """Return how many places of the tenant's room are open to all of its lanes."""
         room = self.room(tenant)
         return room - kept(self.held(tenant) + room, LANES_KEPT)
 
     def lane_room(self, tenant: Hashable, lane: Hashable) -> int:
-        """How many more the lane may take."""
+        """Return how many more places the lane may take."""
         room, held = self.room(tenant), self.lane_held(lane)
         most = int(LANE_MOST * (self.held(tenant) + room))
         return max(min(self.open_to_lanes(tenant), most - held), reserve(held, room))

@@ -2,7 +2,7 @@
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """`1 task`, `2 tasks`, `1,000 tasks`; `plural` where an s does not make it."""
+    """Return `1 task`, `2 tasks`, `1,000 tasks`; give `plural` if it is not formed with an s."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 

@@ -1,4 +1,4 @@
-"""Queues: where tasks wait, and the rules under which they leave."""
+"""Queues: where tasks wait, and the rules by which they leave."""
 
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -71,7 +71,7 @@ class QueueDefinition:
 
 @dataclass(frozen=True, slots=True)
 class QueueView:
-    """A queue as it stands: its definition and whether it is paused."""
+    """A queue: its definition, and whether it is paused."""
 
     name: str
     definition: QueueDefinition
@@ -80,11 +80,11 @@ class QueueView:
     paused: bool = False
     paused_at: datetime | None = None
     owner: str | None = None
-    """Of the file of definitions that manages it."""
+    """The owner that the definitions document managing it names."""
 
 
 def queue_to_dict(definition: QueueDefinition) -> dict[str, Any]:
-    """The complete definition as JSON shows it."""
+    """Return the complete definition as JSON values."""
     return asdict(definition) | {
         "retry": retry_to_dict(definition.retry),
         "payload_schema": schema_value(definition.payload_schema),

@@ -1,4 +1,4 @@
-"""Retry policies as callers write them: partial, merged over the queue's."""
+"""Partial retry policies from callers, merged over the queue's."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +18,7 @@ _EXPONENTIAL_FIELDS = ("min_seconds", "max_seconds", "factor", "jitter")
 
 
 def check_retry(partial: object, where: str = "/retry") -> list[FieldError]:
-    """Every violation of a partial policy; what is absent keeps the value it is merged over."""
+    """Return every violation in a partial policy. Absent fields keep the value they are merged over."""
     if not isinstance(partial, Mapping):
         return [FieldError(where, "expected an object")]
     errors = [
@@ -91,7 +91,7 @@ def _check_exponential(backoff: Mapping[str, Any], where: str) -> list[FieldErro
 
 
 def _kind_of(backoff: Mapping[str, Any]) -> object:
-    """The kind, told by the fields where it is not named."""
+    """Return the kind, inferred from the fields if it is not given."""
     if "kind" in backoff:
         return backoff["kind"]
     if "seconds" not in backoff:
@@ -100,7 +100,7 @@ def _kind_of(backoff: Mapping[str, Any]) -> object:
 
 
 def merged(policy: RetryPolicy, partial: Mapping[str, Any] | None) -> RetryPolicy:
-    """`partial`, which has passed check_retry, over `policy`; a backoff of another kind replaces the whole backoff."""
+    """Merge `partial`, which has passed check_retry, over `policy`. A backoff of a different kind replaces the whole backoff."""
     if not partial:
         return policy
     given: dict[str, Any] = dict(partial)
@@ -124,7 +124,7 @@ def _merged_backoff(backoff: Backoff, partial: Mapping[str, Any]) -> Backoff:
 
 
 def retry_to_dict(policy: RetryPolicy) -> dict[str, Any]:
-    """The complete policy as JSON shows it; check_retry accepts it and merged() reads it back."""
+    """Return the complete policy as JSON values; check_retry accepts it and merging it restores the policy."""
     backoff = policy.backoff
     shown: dict[str, Any] = {"kind": backoff.kind}
     if backoff.kind == "exponential":

@@ -1,7 +1,7 @@
-"""Tasks: their states, and what an enqueue may say.
+"""Tasks: their states, and what an enqueue may contain.
 
-Bytes become a `TaskBody` (decode), a `TaskBody` becomes an `Enqueue` (validate): bulk requests, batches and follow-ups
-share the second step. The payload stays the bytes of its span in the request throughout.
+Bytes are decoded to a `TaskBody`, and a `TaskBody` is validated to an `Enqueue`; bulk requests, batches and follow-ups share the
+second step. The payload stays the bytes it came in throughout.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ MIN_PRIORITY, MAX_PRIORITY = -100, 100
 MAX_TAGS = 10
 MAX_TAG = 100
 MAX_LABEL = 255
-"""Longest type, correlation id and key."""
+"""Longest type, correlation id and key, in characters."""
 
 
 class State(StrEnum):
@@ -84,12 +84,12 @@ class WaitingFor(StrEnum):
 
 
 NO_WORKER_SECONDS = 60.0
-"""A pull queue has no worker when none has asked for so long and none holds a lease."""
+"""A pull queue has no worker if none has asked for this long and none holds a lease."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskFilters:
-    """What a list of tasks is narrowed to; None leaves a field open."""
+    """Filters of a list of tasks; None matches everything."""
 
     queue: str | None = None
     state: State | None = None
@@ -105,7 +105,7 @@ class TaskFilters:
 
 
 class TaskBody(msgspec.Struct, forbid_unknown_fields=True):
-    """A task as its JSON has it: types hold, rules are not checked yet."""
+    """A task as in its JSON: types are checked, rules are not yet."""
 
     payload: msgspec.Raw
     type: str | None = None
@@ -129,7 +129,7 @@ class _OnlyPayload(msgspec.Struct):
 
 
 class Enqueue(msgspec.Struct, frozen=True):
-    """A task that may be enqueued. Absent is None; `headers` and `tags` are empty instead."""
+    """A valid task to enqueue. Absent options are None; `headers` and `tags` are empty instead."""
 
     payload: bytes
     type: str | None = None
@@ -151,16 +151,16 @@ class Enqueue(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, idempotency_key=key)
 
     def fingerprint(self) -> bytes:
-        """32 bytes that are equal exactly for the same payload bytes under the same options, the key itself aside."""
+        """Return 32 bytes that are equal exactly for equal payload bytes and options, the idempotency key aside."""
         digest = hashlib.sha256(self.payload)
         options = msgspec.structs.asdict(self)
         del options["payload"], options["idempotency_key"]
-        digest.update(b"\x00")  # no JSON text contains it, so the two parts cannot be mistaken for each other
+        digest.update(b"\x00")  # no JSON text contains a NUL, so the two parts stay distinct
         digest.update(_OPTIONS.encode({name: value for name, value in options.items() if value}))
         return digest.digest()
 
     def run_at_from(self, now: datetime) -> datetime:
-        """The first instant the task may start; one gone by is now."""
+        """Return the first instant at which the task may start; one in the past is now."""
         if self.delay_seconds:
             return now + timedelta(seconds=self.delay_seconds)
         return now if self.run_at is None else max(self.run_at, now)
@@ -176,7 +176,7 @@ _MEMBER = re.compile(r"Object (contains unknown|missing required) field `(.*)`",
 
 
 def parse_enqueue(body: bytes, *, max_payload_bytes: int) -> Enqueue:
-    """The body of `POST /queues/{name}/tasks`, judged in all that needs no present instant (check_instants does)."""
+    """Parse the body of `POST /queues/{name}/tasks`. Rules that need the present instant are left to check_instants."""
     value = parse_ijson(body)
     task = decode_task(body, value, TaskBody)
     check_payload(task.payload, max_payload_bytes)
@@ -186,7 +186,7 @@ def parse_enqueue(body: bytes, *, max_payload_bytes: int) -> Enqueue:
 
 
 def payload_of(body: bytes, *, max_bytes: int) -> bytes | None:
-    """The bytes of `payload` in a body that is judged already; None if it has none."""
+    """Return the bytes of `payload` in a body that is already validated; None if it has none."""
     payload = _ONLY_PAYLOAD.decode(body).payload
     if isinstance(payload, msgspec.UnsetType):
         return None
@@ -198,7 +198,7 @@ Body = TypeVar("Body", bound=TaskBody)
 
 
 def decode_task(body: bytes | msgspec.Raw, value: Any, kind: type[Body]) -> Body:
-    """`value` is what parse_ijson made of the same bytes; it serves to name every violation, not only the first."""
+    """Decode a task. `value` is the result of parse_ijson on the same bytes, used to report every violation, not only the first."""
     try:
         task: Body = _decoder(kind).decode(body)
     except msgspec.ValidationError as error:
@@ -239,10 +239,12 @@ def _fields(kind: type[TaskBody]) -> dict[str, msgspec.structs.FieldInfo]:
 
 
 def field_errors(message: str) -> list[FieldError]:
-    """msgspec says ``Expected `int`, got `str` - at `$.tags[2]` ``, of the first violation only."""
+    """Translate msgspec's ``Expected `int`, got `str` - at `$.tags[2]` ``, which covers the first violation only."""
     match = _PATH.fullmatch(message)
     assert match is not None, "it matches any text"
-    parts = re.findall(r"\[(\d+)\]|\.(\w+)", match["path"] or "")  # `[...]`, some key of an object, adds nothing
+    parts = re.findall(
+        r"\[(\d+)\]|\.(\w+)", match["path"] or ""
+    )  # `[...]`, an arbitrary key of an object, adds nothing
     where = pointer(*(index or name for index, name in parts))
     member = _MEMBER.fullmatch(match["what"])
     if member is not None:
@@ -252,7 +254,7 @@ def field_errors(message: str) -> list[FieldError]:
 
 
 def check_payload(payload: msgspec.Raw, max_bytes: int) -> None:
-    """Of a body that parse_ijson has taken. Raises Refusal: too_large, malformed."""
+    """Check the payload of a body that parse_ijson accepted. Raises Refusal: too_large, malformed."""
     size = len(memoryview(payload))
     if size > max_bytes:
         raise Refusal("too_large", f"the payload has {size} bytes, at most {max_bytes} are allowed")
@@ -261,7 +263,7 @@ def check_payload(payload: msgspec.Raw, max_bytes: int) -> None:
 
 
 def validate_task(task: TaskBody, where: str = "") -> Enqueue:
-    """`where` is the pointer of the task in its request, for tasks that come in lists."""
+    """Validate a task. `where` is its pointer in the request, for tasks in lists. Raises Refusal (invalid)."""
     errors = _text_errors(task, where)
     errors += _time_errors(task, where)
     if not MIN_PRIORITY <= task.priority <= MAX_PRIORITY:
@@ -312,7 +314,7 @@ def _text_errors(task: TaskBody, where: str) -> list[FieldError]:
 
 
 def label_problem(text: str, *, header: bool = True) -> str | None:
-    """Labels travel in headers of the delivery, where control characters would begin a header of their own."""
+    """Return what is wrong with a label. Labels travel in headers, where control characters could start a header of their own."""
     return header_text_problem(text, MAX_LABEL) if header else text_problem(text, MAX_LABEL)
 
 
@@ -354,7 +356,7 @@ def _time_errors(task: TaskBody, where: str) -> list[FieldError]:
 
 
 def check_instants(enqueue: Enqueue, now: datetime, where: str = "") -> None:
-    """The rules that need the present instant; a replay of an idempotent enqueue is answered before them."""
+    """Check the rules that need the present instant. A replay of an idempotent enqueue is answered before they apply."""
     errors: list[FieldError] = []
     if enqueue.run_at is not None and enqueue.run_at > now + timedelta(seconds=MAX_DELAY_SECONDS):
         errors.append(FieldError(where + "/run_at", f"is more than {MAX_DELAY_SECONDS // 86_400} days in the future"))

@@ -1,4 +1,4 @@
-"""Texts that callers give: bounded, and of a kind that Postgres can store."""
+"""Texts from callers: bounded, and storable in Postgres."""
 
 from app.domain.errors import FieldError
 

@@ -1,9 +1,9 @@
-"""Turns: how tenants share places of one kind, such as connections for reads or compilers of schemas.
+"""Turns: how tenants share places of one kind, such as connections for reads or schema compilers.
 
-At most `places` are taken at once, and at most `share` of them by one tenant, so that a tenant alone never takes what another
-may ask for next. Whoever finds no place waits. A place that comes free goes to the waiting tenant that holds the fewest, among
-equals to the one served longest ago (max-min fairness; Bertsekas and Gallager, Data Networks, 1992, 6.5.2); within a tenant the
-first to come is the first served. What waits is bounded for each tenant, so that a crowd of one keeps nobody else out.
+At most `places` are taken at once, and at most `share` of them by one tenant, so that no single tenant takes them all. Callers
+that find no place wait. A place that comes free goes to the waiting tenant that holds the fewest, and among equals to the one
+served longest ago (max-min fairness; Bertsekas and Gallager, Data Networks, 1992, 6.5.2). Within a tenant, callers are served
+first come, first served. The number of waiters is bounded per tenant, so that one tenant's crowd keeps nobody else out.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ from app.domain.errors import Refusal
 
 
 class Turns:
-    """Lives in one event loop. `what` names the places in the refusals that callers read."""
+    """Places in one event loop. `what` names them in refusals."""
 
     def __init__(self, what: str, *, places: int, share: int, max_waiting: int) -> None:
-        """`max_waiting` counts the callers of one tenant that may wait; with 0 nobody does, and `what` is a participle."""
+        """Let `max_waiting` callers of each tenant wait. With 0 nobody waits, and `what` is a participle."""
         self._what = what
         self._places = places
         self._share = share
@@ -26,11 +26,11 @@ class Turns:
         self._held: dict[Hashable, int] = {}
         self._taken = 0
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
-        """Only tenants that wait, the one served longest ago first."""
+        """Only tenants with waiting callers, the one served longest ago first."""
 
     @asynccontextmanager
     async def turn(self, tenant: Hashable, *, patience_seconds: float | None = None) -> AsyncIterator[None]:
-        """Hold a place, once there is one. Raises Refusal (unavailable): too many wait, or patience is over."""
+        """Wait for a place and hold it. Raises Refusal (unavailable) if too many wait, or after `patience_seconds`."""
         await self._enter(tenant, patience_seconds)
         try:
             yield
@@ -60,7 +60,7 @@ class Turns:
                 await place
         except BaseException as error:
             if place.done() and not place.cancelled():
-                self._leave(tenant)  # given in the same instant in which the wait ended
+                self._leave(tenant)  # the place was assigned just as the wait ended
             else:
                 self._forget(tenant, place)
             if isinstance(error, TimeoutError):

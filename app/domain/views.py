@@ -1,4 +1,4 @@
-"""What a task and an attempt look like from outside."""
+"""Tasks and attempts as the API shows them."""
 
 import base64
 from typing import Any
@@ -11,7 +11,7 @@ class Lease(msgspec.Struct):
 
 
 class TaskView(msgspec.Struct, omit_defaults=False):
-    """A task as every route shows it. `payload` is the stored bytes, spliced unchanged; instants are RFC 3339 text."""
+    """A task as every route shows it. `payload` is the stored bytes, inserted unchanged; instants are RFC 3339 text."""
 
     id: str
     queue: str
@@ -50,7 +50,7 @@ class TaskView(msgspec.Struct, omit_defaults=False):
 
 
 class LeasedTaskView(TaskView, kw_only=True):
-    """A task for whoever holds it now. `cursor` is where a continuation goes on."""
+    """A task for its present holder. `cursor` is where a continuation resumes."""
 
     cursor: str | None
     schedule_timezone: str | None
@@ -60,7 +60,7 @@ class LeasedTaskView(TaskView, kw_only=True):
 
 
 class AttemptView(msgspec.Struct):
-    """One claim of a task. `outcome` is null while it runs."""
+    """One claim of a task; `outcome` is null while it runs."""
 
     number: int
     counted: bool
@@ -75,7 +75,7 @@ class AttemptView(msgspec.Struct):
 
 
 def shown_result(result: bytes | None, result_format: str | None) -> tuple[Any, str | None]:
-    """(`result`, `result_encoding`) as JSON shows them."""
+    """Return (`result`, `result_encoding`) as JSON values."""
     match result_format:
         case None:
             return None, None

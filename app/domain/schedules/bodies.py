@@ -1,4 +1,4 @@
-"""What a schedule's definition may say: its JSON becomes a `ScheduleDefinition`, or a refusal that names every violation."""
+"""Bodies of schedules: JSON becomes a `ScheduleDefinition`, or a refusal that names every violation."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -36,7 +36,7 @@ class _CatchUpBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A definition as its JSON has it: types hold, rules are not checked yet. Payloads are taken from the bytes."""
+    """A definition as in its JSON: types are checked, rules are not yet. Payloads are taken from the bytes."""
 
     queue: str
     payload: Any
@@ -74,7 +74,7 @@ _FIELDS = {field.name: field for field in msgspec.structs.fields(_Body)}
 
 
 def parse_schedule(body: bytes, max_payload_bytes: int) -> ScheduleDefinition:
-    """Raises Refusal: malformed, invalid (with every violation), too_large (the payload)."""
+    """Parse a definition. Raises Refusal: malformed, invalid (with every violation), too_large (the payload)."""
     value = parse_ijson(body)
     if not isinstance(value, dict):
         raise invalid_field("", "expected an object")
@@ -137,7 +137,7 @@ def _decoded(value: Mapping[str, Any]) -> _Body:
 
 
 def _placed(error: FieldError, where: str) -> FieldError:
-    """As an error of the whole; words that may be chosen from are named."""
+    """Return the error with its pointer into the whole body; for an enumeration, list the choices."""
     choices = _CHOICES.get(where + error.pointer)
     detail = error.detail if choices is None else "expected one of " + ", ".join(choices)
     return FieldError(where + error.pointer, detail)
@@ -148,7 +148,7 @@ def _missing(name: str) -> str:
 
 
 def _task_of(body: _Body, payload: msgspec.Raw) -> tuple[Any, list[FieldError]]:
-    """The task that every run starts with, judged as an enqueue of it would be."""
+    """Return the task that each run starts with, validated as an enqueue of it would be."""
     errors = [] if is_name(body.queue) else [FieldError("/queue", f"is not a name ({NAME_RULE})")]
     task = TaskBody(
         payload=payload,

@@ -1,8 +1,8 @@
-"""Cron as Debian reads it: what an expression means (through cronsim), and when it fires under daylight saving (here).
+"""Cron as Debian reads it: cronsim parses the expression; when it fires around clock changes is decided here.
 
-An expression is a set of local wall-clock times. Where its minute and its hour both name times (neither begins with `*`),
-`dst` says what becomes of local times that a zone skips or repeats; others fire whenever the wall clock matches, so they
-follow elapsed time, as in Debian.
+An expression is a set of local wall-clock times. If neither its minute nor its hour begins with `*`, `dst` decides what happens
+to local times that a zone skips or repeats. Other expressions fire whenever the wall clock matches, so they follow elapsed time,
+as in Debian.
 """
 
 import re
@@ -34,7 +34,7 @@ MAX_EXPRESSION = 500
 UNIT_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": DAY, "week": 7 * DAY}
 MAX_INTERVAL_SECONDS = 3660 * DAY
 LONGEST_GAP_DAYS = 36_600
-"""A search gives up after a century: 29 February on one day of the week is 40 years apart at most."""
+"""A search gives up after a century: 29 February on a given weekday recurs within 40 years."""
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 _FIRST_DAY = date(2, 1, 1).toordinal() - _EPOCH_ORDINAL
 LAST_DAY = date(9998, 12, 31).toordinal() - _EPOCH_ORDINAL
@@ -43,20 +43,20 @@ _LAST_NAMED = re.compile(r"\b(" + "|".join(SYMBOLIC_DAYS) + r")L\b", re.IGNORECA
 _STEPPED_RANGE = re.compile(r"(\w+)-(\w+)/0*[1-9]\d*", re.ASCII)
 _NAMES = {"month": ["", *SYMBOLIC_MONTHS], "day-of-week": SYMBOLIC_DAYS}
 _KINDS_OF_YEAR = (*range(2001, 2012), *range(2012, 2037, 4))
-"""Of both lengths, beginning on each day of the week: what matches in none of them matches never."""
-_ANY_MOMENT = datetime(2000, 1, 1)  # cronsim wants one, only its fields are used
+"""Years of both lengths, starting on each day of the week: what matches in none of them never matches."""
+_ANY_MOMENT = datetime(2000, 1, 1)  # cronsim needs one, but only its fields are used
 
 
 class CronError(ValueError):
-    """An expression that is refused, with the words for its author."""
+    """Raised for an invalid expression; the message is for its author."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """What an expression matches in local time; the tuples ascend."""
+    """What an expression matches in local time; the tuples are ascending."""
 
     expression: str
-    """Five or six fields, aliases replaced."""
+    """Five or six fields, with aliases replaced."""
     seconds: tuple[int, ...]
     minutes: tuple[int, ...]
     hours: tuple[int, ...]
@@ -67,7 +67,7 @@ class Cron:
     _years: dict[tuple[int, bool], int] = field(default_factory=dict, compare=False, repr=False)
 
     def days_of(self, year: int) -> int:
-        """A bit for each day that matches, the lowest for 1 January. Years that begin and end alike are alike, so there are 14."""
+        """Return a bit per matching day, the lowest for 1 January. Only 14 kinds of year exist, by length and first weekday."""
         first = date(year, 1, 1)
         kind = first.weekday(), isleap(year)
         found = self._years.get(kind)
@@ -78,12 +78,12 @@ class Cron:
         return found
 
     def matches(self, day: int) -> bool:
-        """Counted from 1970-01-01, as all days here."""
+        """Return whether a day matches; days are counted from 1970-01-01, as everywhere here."""
         year, begin = _year_of(day)
         return bool(self.days_of(year) >> (day - begin) & 1)
 
     def next_day(self, day: int) -> int | None:
-        """The first matching day from `day` on; None when a century has none."""
+        """Return the first matching day from `day` on; None if a century has none."""
         end = min(day + LONGEST_GAP_DAYS, LAST_DAY)
         while day <= end:
             year, begin = _year_of(day)
@@ -95,7 +95,7 @@ class Cron:
         return None
 
     def local_times(self, low: int, high: int) -> Iterator[int]:
-        """Matching wall-clock times in [low, high), in seconds from the local 1970-01-01 00:00."""
+        """Yield matching wall-clock times in [low, high), in seconds from 1970-01-01 00:00 local time."""
         for day in range(low // DAY, (high - 1) // DAY + 1):
             if self.matches(day):
                 yield from self._times_of_day(day * DAY, low, high)
@@ -117,7 +117,7 @@ class Cron:
 
 
 def parse_interval(text: str) -> int | None:
-    """The seconds of `every 15 minutes`; None for what is no interval in words. Raises CronError for `every 0 hours`."""
+    """Return the seconds of `every 15 minutes`; None if the text is not an interval. Raises CronError for `every 0 hours`."""
     match = _INTERVAL.fullmatch(text.strip())
     if match is None:
         return None
@@ -164,11 +164,11 @@ def _parsed(fields: list[str]) -> CronSim:
         for name, text in zip(FIELDS[-len(fields) :], fields, strict=True):
             if not _is_sound(name, text):
                 raise CronError(wrong_field(name, text, _NAMES.get(name, []))) from None
-        raise CronError(NEVER) from None  # all fields are sound: it refuses the 30th of February and the like
+        raise CronError(NEVER) from None  # every field is valid, so it is a date that never occurs, such as 30 February
 
 
 def _without_step_of_one(term: str, names: list[str]) -> str:
-    """A range of one value has no steps; cronsim would read `5-5/10` as `5/10`, which goes on to the end."""
+    """Drop the step of a range of one value; cronsim would read `5-5/10` as `5/10`, which runs to the end of the field."""
     match = _STEPPED_RANGE.fullmatch(term)
     alone = match is not None and number_of(match[1], names) == number_of(match[2], names) is not None
     return match[1] if match is not None and alone else term
@@ -183,13 +183,13 @@ def _is_sound(name: str, text: str) -> bool:
 
 
 def _year_of(day: int) -> tuple[int, int]:
-    """The year of a day, and the year's first day."""
+    """Return the year of a day, and that year's first day."""
     year = date.fromordinal(day + _EPOCH_ORDINAL).year
     return year, date(year, 1, 1).toordinal() - _EPOCH_ORDINAL
 
 
 def explained(cron: Cron) -> str:
-    """In plain English, from cronsim; a step beyond its range, which matches the first value alone, is told as that."""
+    """Explain in plain English, using cronsim. A step larger than its range matches the first value only, and reads so."""
     fields = [
         ",".join(_without_wide_step(term, range_) for term in text.split(","))
         for text, range_ in zip(cron.expression.upper().split(), RANGES[-len(cron.expression.split()) :], strict=True)
@@ -203,10 +203,10 @@ def _without_wide_step(term: str, values: range) -> str:
 
 
 def cron_times(cron: Cron, zone: str, dst: Dst, first: int) -> Iterator[int]:
-    """When `cron` fires from the Unix second `first` on, ascending. Ends when a century brings no time."""
+    """Yield when `cron` fires from the Unix second `first` on, ascending. Ends if a century has no time."""
     day, last = max(first // DAY, _FIRST_DAY), first // DAY
     while day - last <= LONGEST_GAP_DAYS and day < LAST_DAY:
-        local = cron.next_day(day - 1)  # a UTC day touches the local days from the one before to the one after
+        local = cron.next_day(day - 1)  # a UTC day overlaps the local days from the one before to the one after
         if local is None:
             return
         if local > day + 1:
@@ -219,15 +219,15 @@ def cron_times(cron: Cron, zone: str, dst: Dst, first: int) -> Iterator[int]:
 
 
 def _times_in(cron: Cron, segments: tuple[Segment, ...], dst: Dst, low: int, high: int) -> Iterator[int]:
-    """Times in [low, high); the segments reach further back, to know which local times were there before."""
-    reached = segments[0].start + segments[0].offset  # by the wall clock, so far
+    """Yield times in [low, high); the segments reach further back, to know which local times have already occurred."""
+    reached = segments[0].start + segments[0].offset  # by the wall clock, up to here
     for start, end, offset in segments:
         begin = max(start, low) + offset
         if cron.fixed:
             resumed = start + offset
             if dst != "skip" and resumed > reached and low <= start < high and _any(cron, reached, resumed):
                 yield start
-                begin = max(begin, resumed + 1)  # a time that meets it on one instant merges
+                begin = max(begin, resumed + 1)  # a time at the same instant merges with it
             if dst != "twice":
                 begin = max(begin, reached)
         for local in cron.local_times(begin, min(end, high) + offset):

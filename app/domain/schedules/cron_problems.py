@@ -1,4 +1,4 @@
-"""What is wrong with a cron expression, in words for its author."""
+"""Messages about invalid cron expressions, for their authors."""
 
 import re
 
@@ -13,12 +13,12 @@ _EXPECTED = {
 }
 _BACKWARDS = re.compile(r"(\w+)-(\w+)(?:/\d+)?")
 _QUOTED = 60
-"""As many characters of an expression are repeated."""
+"""How many characters of an expression a message quotes."""
 NEVER = "never fires: no date has this day in these months"
 
 
 def wrong_count(fields: list[str], *, seconds: bool) -> str:
-    """For an expression that has not as many fields as it may."""
+    """Return the message for an expression with the wrong number of fields."""
     said = quoted(" ".join(fields))
     if not fields:
         return "must not be empty"
@@ -36,7 +36,7 @@ def wrong_count(fields: list[str], *, seconds: bool) -> str:
 
 
 def wrong_field(name: str, text: str, names: list[str]) -> str:
-    """For a field that does not parse; `names` are those it may hold."""
+    """Return the message for a field that does not parse; `names` are those allowed in it."""
     said = f"{name} {quoted(text)}"
     if "?" in text:
         return f"{said}: `?` is not supported; write `*`"
@@ -64,7 +64,7 @@ def _runs_backwards(text: str, names: list[str]) -> str | None:
 
 
 def number_of(text: str, names: list[str]) -> int | None:
-    """The value of a name or a short number of a field; None for anything else."""
+    """Return the value of a name or of a short number in a field; None for anything else."""
     if text.upper() in names:
         return names.index(text.upper())
     return int(text) if re.fullmatch(r"\d{1,2}", text, re.ASCII) else None

@@ -1,4 +1,4 @@
-"""The definition of a schedule, as it is stored and shown. It has exactly one of `cron`, `every_seconds` and `at`."""
+"""Schedule definitions as stored and shown. Each has exactly one of `cron`, `every_seconds` and `at`."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +17,7 @@ CatchUpMode = Literal["none", "latest", "all"]
 
 @dataclass(frozen=True, slots=True)
 class CatchUp:
-    """What becomes of times that are found late: older than the window they are missed; None: no window."""
+    """What happens to times that are found late. Those older than the window are missed; None: no window."""
 
     window_seconds: float | None = None
     mode: CatchUpMode = "latest"
@@ -27,13 +27,13 @@ class CatchUp:
 class ScheduleDefinition:
     queue: str
     payload: bytes
-    """The JSON text as its span stood in the request."""
+    """The JSON bytes exactly as in the request."""
     cron: str | None = None
     every_seconds: float | None = None
     phase_seconds: float = 0.0
     at: datetime | None = None
     seconds: bool = False
-    """Whether `cron` may have six fields, the first one seconds."""
+    """Whether `cron` may have six fields, the first for seconds."""
     timezone: str = "UTC"
     type: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class ScheduleDefinition:
 
 
 def schedule_to_dict(definition: ScheduleDefinition) -> dict[str, Any]:
-    """The complete definition as JSON shows it, payloads as raw JSON (msgspec encodes it, json does not)."""
+    """Return the complete definition as JSON values, payloads as raw JSON (for msgspec; the json module cannot encode it)."""
     shown = _shown(definition)
     shown["payload"] = msgspec.Raw(definition.payload)
     if definition.on_complete is not None:
@@ -68,7 +68,7 @@ def schedule_etag(definition: ScheduleDefinition) -> str:
 
 
 def _shown(definition: ScheduleDefinition) -> dict[str, Any]:
-    """As schedule_to_dict, payloads as their text."""
+    """Return the same as schedule_to_dict, but payloads as text."""
     complete = definition.on_complete
     return {
         "queue": definition.queue,

@@ -1,15 +1,15 @@
-"""What becomes of the nominal times of a schedule: pure decisions, from what is due to rows of the ledger.
+"""What happens to a schedule's nominal times: pure decisions, from what is due to rows of the ledger.
 
-Every nominal time becomes part of exactly one row. Times are taken in order from the first that is in no row yet:
+Every nominal time ends up in exactly one row. Times are processed in order from the first that is not in a row yet:
 
-1. While the schedule is paused, all that have come are `paused`.
-2. A time more than the grace late is catch-up's: older than the window it is `missed`; else by mode `none` it is `missed`,
-   `latest` takes the newest and leaves the others `superseded`, `all` takes the newest 1,000, one after another, and leaves the
-   others `missed`. A time that is not so late fires as `cron`.
-3. What fires is judged by overlap against the runs that have not ended: it starts, waits, or is skipped.
-4. After the last run that max_runs allows there are no nominal times any more.
+1. While the schedule is paused, times that have come are `paused`.
+2. A time later than the grace goes to catch-up. Older than the window, it is `missed`. Otherwise mode `none` makes it `missed`,
+`latest` runs the newest and makes the others `superseded`, and `all` runs the newest 1,000, one after another, and makes the
+others `missed`. A time within the grace fires with cause `cron`.
+3. The overlap policy compares a time that fires with the unfinished runs: it starts, waits, or is skipped.
+4. After the last run that max_runs allows there are no more nominal times.
 
-Jitter moves the instant of firing, never the nominal time, and never past the next one (as Temporal bounds it).
+Jitter moves the instant of firing but not the nominal time, and never past the next nominal time (the same bound as Temporal's).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,13 +22,13 @@ from app.domain.schedules.definitions import ScheduleDefinition
 from app.domain.schedules.times import grid_until, jitter_of, times_after
 
 CATCH_UP_ALL = 1000
-"""As many late times as mode `all` takes."""
+"""How many late times mode `all` runs."""
 BUFFER_ALL = 100
-"""As many starts as wait under buffer_all."""
+"""How many starts may wait under buffer_all."""
 MAX_TIMES = 20_000
-"""As many times as one decision goes through; the rest is the next one's."""
+"""How many times one decision covers; the next one continues."""
 PAUSED_LOOK = timedelta(seconds=30)
-"""How often the times of a paused schedule are written down."""
+"""How often the times of a paused schedule are recorded."""
 
 Cause = Literal["cron", "catch_up", "backfill", "trigger"]
 Overlap = Literal["skip", "buffer_one", "buffer_all", "cancel_other", "allow_all"]
@@ -36,11 +36,11 @@ Overlap = Literal["skip", "buffer_one", "buffer_all", "cancel_other", "allow_all
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """The runs of a schedule that have not ended, as they are when it is judged."""
+    """A schedule's unfinished runs at the moment of the decision."""
 
     running: int = 0
     catching_up: int = 0
-    """Those of `running` whose cause is catch-up."""
+    """How many of `running` were started by catch-up."""
     waiting: int = 0
 
 
@@ -52,9 +52,9 @@ class Due:
     cause: Cause
     jitter_seconds: float = 0.0
     queued: bool = False
-    """One after another, whatever the overlap: catch-up of mode `all`."""
+    """Run one after another whatever the overlap policy: catch-up with mode `all`."""
     extra: bool = False
-    """Beside the nominal line: a trigger, or a time that runs again."""
+    """Outside the sequence of nominal times: a trigger, or a rerun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +82,16 @@ class Plan:
     lines: list[Due | Without] = field(default_factory=list)
     next_nominal_at: datetime | None = None
     more: bool = False
-    """There is more to be gone through at once."""
+    """There is more to process right away."""
 
 
 @dataclass(slots=True)
 class Judged:
     lines: list[Start | Without] = field(default_factory=list)
     exhausted: bool = False
-    """max_runs is reached: what was due after it is no nominal time."""
+    """max_runs is reached, so nothing due later is a nominal time."""
     cancel: bool = False
-    """The runs that have not ended are to be cancelled first."""
+    """Unfinished runs must be cancelled first."""
 
     @property
     def runs(self) -> int:
@@ -99,7 +99,7 @@ class Judged:
 
 
 def bounded_jitter(definition: ScheduleDefinition, key: str, nominal: datetime, following: datetime | None) -> float:
-    """Seconds after the nominal time at which it fires."""
+    """Return how many seconds after its nominal time a run fires."""
     if definition.jitter_seconds <= 0:
         return 0.0
     jitter = jitter_of(definition, key, nominal)
@@ -109,7 +109,7 @@ def bounded_jitter(definition: ScheduleDefinition, key: str, nominal: datetime, 
 
 
 def _due(definition: ScheduleDefinition, key: str, first: datetime, now: datetime) -> Iterator[tuple[datetime, float]]:
-    """(nominal, jitter) of what is to fire by now, from `first` on; `first` is a nominal time of the definition."""
+    """Yield (nominal, jitter) of what is due by now, from `first` on, which is a nominal time of the definition."""
     times = chain((first,), times_after(definition, first))
     nominal: datetime | None = next(times)
     while nominal is not None:
@@ -131,13 +131,13 @@ def fires_at(definition: ScheduleDefinition, key: str, nominal: datetime) -> dat
 def plan(
     definition: ScheduleDefinition, key: str, first: datetime, now: datetime, *, grace_seconds: float, paused: bool
 ) -> Plan:
-    """Go through the times that have come; `first` is the first that is in no row, `key` names the schedule."""
+    """Decide about the times that have come. `first` is the first that is not in a row yet; `key` identifies the schedule."""
     if paused:
         return _plan_without(definition, first, now, "paused")
     due = list(islice(_due(definition, key, first, now), MAX_TIMES + 1))
     more = len(due) > MAX_TIMES
     if more:
-        # what catch-up would take may be among those that are not seen yet, and what is on time fires
+        # the times that catch-up would run may be among those not seen yet, and times within the grace fire
         kept = {"none": 0, "latest": 1, "all": CATCH_UP_ALL}[definition.catch_up.mode]
         late_before = now - timedelta(seconds=grace_seconds)
         late = sum(nominal + timedelta(seconds=jitter) < late_before for nominal, jitter in due)
@@ -192,7 +192,7 @@ def _plan_without(definition: ScheduleDefinition, first: datetime, now: datetime
 
 
 def left_over(definition: ScheduleDefinition, first: datetime | None, now: datetime, outcome: str) -> list[Without]:
-    """The times that have come and are in no row, when their definition ends: all of them, however many."""
+    """Return all times that have come but are not in a row when their definition ends, however many they are."""
     held: Without | None = None
     while first is not None:
         step = _plan_without(definition, first, now, outcome)
@@ -204,7 +204,7 @@ def left_over(definition: ScheduleDefinition, first: datetime | None, now: datet
 
 
 def judge(lines: Iterable[Due | Without], runs: Runs, overlap: Overlap, remaining: int | None = None) -> Judged:
-    """Overlap, in the order of the times. `remaining` is how many runs max_runs still allows."""
+    """Apply the overlap policy in the order of the times. `remaining` is how many runs max_runs still allows."""
     judged = Judged()
     listed = list(lines)
     running, catching_up, waiting = runs.running, runs.catching_up, runs.waiting
@@ -240,7 +240,7 @@ def judge(lines: Iterable[Due | Without], runs: Runs, overlap: Overlap, remainin
 
 
 def _verdict(due: Due, overlap: Overlap, running: int, waiting: int, ahead: int, *, is_last: bool) -> str:
-    """start | wait | the outcome of a time without a run."""
+    """Return `start`, `wait`, or the outcome of a time that does not run."""
     if due.queued:
         return "wait" if ahead else "start"
     if overlap == "allow_all":
@@ -254,12 +254,12 @@ def _verdict(due: Due, overlap: Overlap, running: int, waiting: int, ahead: int,
 
 
 def may_start(overlap: Overlap, runs: Runs) -> bool:
-    """Whether the oldest waiting start is judged free to go: one at a time, for it is in the way of the next."""
+    """Return whether the oldest waiting start may run now: one at a time, because it blocks the next."""
     return not (runs.catching_up if overlap == "allow_all" else runs.running)
 
 
 def merged(lines: Iterable[Start | Without]) -> Iterator[Start | Without]:
-    """Consecutive times without a run and with one outcome share a row."""
+    """Merge consecutive times without a run and with the same outcome into one row."""
     held: Without | None = None
     for line in lines:
         if isinstance(line, Without) and held is not None and held.outcome == line.outcome and not line.extra:

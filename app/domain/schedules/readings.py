@@ -1,4 +1,4 @@
-"""A schedule in plain English."""
+"""Schedules in plain English."""
 
 from datetime import datetime
 
@@ -15,7 +15,7 @@ _ELAPSED = "follows elapsed time when the clocks change"
 
 
 def reading(definition: ScheduleDefinition) -> str:
-    """One or more sentences, in the words of the zone's wall clock."""
+    """Return one or more sentences, in the zone's local time."""
     sentences = [_times(definition)]
     sentences += _bounds(definition)
     return " ".join(sentence[0].upper() + sentence[1:] + "." for sentence in sentences)
@@ -64,7 +64,7 @@ def _origin(phase: float) -> str:
 
 
 def _duration(seconds: float, *, one: bool = True) -> str:
-    """`90 minutes`; `one` says whether a single unit is `1 minute` or `minute`."""
+    """Return a text such as `90 minutes`; `one` decides between `1 minute` and `minute`."""
     for unit in ("day", "hour", "minute", "second"):
         count = seconds / UNIT_SECONDS[unit]
         if count == int(count) or unit == "second":

@@ -1,4 +1,4 @@
-"""The times a schedule names. They are nominal: what becomes of each (run, skipped, missed ...) is decided elsewhere."""
+"""A schedule's times. They are nominal: what happens to each (run, skipped, missed …) is decided in firing."""
 
 import hashlib
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from app.domain.schedules.definitions import ScheduleDefinition
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(9998, 12, 31, tzinfo=UTC)
-"""No schedule fires later: the calendar of Python ends with the year 9999."""
+"""No schedule fires later: Python's calendar ends with the year 9999."""
 _MICROSECOND = timedelta(microseconds=1)
 _SECOND = 1_000_000
 
 
 def times_after(definition: ScheduleDefinition, after: datetime) -> Iterator[datetime]:
-    """The nominal times strictly after `after`, in UTC, ascending and lazy; `start_at` and `end_at` are both included."""
+    """Yield the nominal times strictly after `after`, in UTC, ascending; `start_at` and `end_at` are included."""
     first = _micros(after) + 1
     if definition.start_at is not None:
         first = max(first, _micros(definition.start_at))
@@ -27,8 +27,8 @@ def times_after(definition: ScheduleDefinition, after: datetime) -> Iterator[dat
 
 
 def grid_until(definition: ScheduleDefinition, first: datetime, until: datetime) -> tuple[datetime, int] | None:
-    """The last nominal time of [first, until] and how many there are, without going through them: of an interval only, else
-    None. `first` is a nominal time, not after `until`."""
+    """Return the last nominal time in [first, until] and their number without iterating: for intervals only, else None. `first`
+    is a nominal time, not after `until`."""
     interval = _interval_seconds(definition) if definition.at is None else None
     if interval is None:
         return None
@@ -39,7 +39,7 @@ def grid_until(definition: ScheduleDefinition, first: datetime, until: datetime)
 
 
 def _times_from(definition: ScheduleDefinition, first: int) -> Iterator[datetime]:
-    """`first` in microseconds from the epoch, included."""
+    """Yield nominal times from `first` on, in microseconds since the epoch."""
     if definition.at is not None:
         return iter(() if _micros(definition.at) < first else (definition.at,))
     interval = _interval_seconds(definition)
@@ -56,7 +56,7 @@ def _interval_seconds(definition: ScheduleDefinition) -> float | None:
 
 
 def _grid(every: int, phase: int, first: int) -> Iterator[datetime]:
-    """Epoch + n x every + phase, all in microseconds."""
+    """Yield epoch + n x every + phase, all in microseconds."""
     last = _micros(LATEST)
     time = phase - (phase - first) // every * every
     while time <= last:
@@ -69,7 +69,7 @@ def _micros(instant: datetime) -> int:
 
 
 def jitter_of(definition: ScheduleDefinition, key: str, nominal: datetime) -> float:
-    """Seconds in [0, jitter_seconds) by which this time starts late; the same wherever it is computed."""
+    """Return the delay of this time in [0, jitter_seconds); every replica computes the same one."""
     if not definition.jitter_seconds:
         return 0.0
     digest = hashlib.sha256(f"{key}\x00{format_instant(nominal)}".encode()).digest()

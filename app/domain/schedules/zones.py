@@ -1,4 +1,4 @@
-"""IANA time zones from the package tzdata alone: replicas of one version agree, whatever their machines have installed."""
+"""IANA time zones, only from the tzdata package: replicas of one version agree, whatever their machines have installed."""
 
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -9,14 +9,14 @@ from zoneinfo import ZoneInfo
 
 DAY = 86_400
 LOOK_BACK_DAYS = 2
-"""Longer than any zone has ever put its clocks back: 24 hours, where it crossed the date line."""
+"""Longer than any zone has ever set its clocks back: 24 hours, by crossing the date line."""
 _HOUR = 3600
 _SAMPLE_YEAR = 2_114_380_800
 """2037-01-01"""
 
 
 class Segment(NamedTuple):
-    """A stretch of time under one offset. Unix seconds, `end` excluded; local time is instant + offset."""
+    """A span of time with one offset, in Unix seconds, `end` excluded; local time is instant + offset."""
 
     start: int
     end: int
@@ -30,18 +30,18 @@ def zone_names() -> frozenset[str]:
 
 @cache
 def zone_of(name: str) -> ZoneInfo:
-    """`name` must be one of zone_names()."""
+    """Return the zone; `name` must be one of zone_names()."""
     with (files("tzdata") / "zoneinfo").joinpath(*name.split("/")).open("rb") as compiled:
         return ZoneInfo.from_file(compiled, key=name)
 
 
 def local_time(instant: datetime, name: str) -> datetime | None:
-    """With the zone's offset; None for a zone that only a newer version knows."""
+    """Return the instant with the zone's offset; None for a zone that only a newer version knows."""
     return instant.astimezone(zone_of(name)) if name in zone_names() else None
 
 
 def zone_problem(name: str) -> str | None:
-    """Why this names no zone, or None."""
+    """Return why this is not a zone, or None if it is one."""
     if name in zone_names():
         return None
     folded = {known.casefold().rpartition("/")[2]: known for known in sorted(zone_names())}
@@ -52,7 +52,7 @@ def zone_problem(name: str) -> str | None:
 
 
 def offset_at(zone: ZoneInfo, instant: int) -> int:
-    """Seconds east of UTC at a Unix second."""
+    """Return the offset at a Unix second, in seconds east of UTC."""
     offset = datetime.fromtimestamp(instant, UTC).astimezone(zone).utcoffset()
     assert offset is not None, "a ZoneInfo always has one for an aware instant"
     return offset.days * DAY + offset.seconds
@@ -60,9 +60,9 @@ def offset_at(zone: ZoneInfo, instant: int) -> int:
 
 @lru_cache(maxsize=8192)
 def day_segments(name: str, day: int) -> tuple[Segment, ...]:
-    """The segments of a UTC day (counted from 1970-01-01) and of LOOK_BACK_DAYS before it, ascending and adjacent.
+    """Return the segments of a UTC day (counted from 1970-01-01) and of LOOK_BACK_DAYS before it, ascending and adjacent.
 
-    No zone has changed its offset and taken that back within a day, so equal offsets at midnights mean no change.
+    No zone has ever changed its offset and reverted within a day, so equal offsets at two midnights mean no change.
     """
     zone = zone_of(name)
     start, end = (day - LOOK_BACK_DAYS) * DAY, (day + 1) * DAY
@@ -80,7 +80,7 @@ def day_segments(name: str, day: int) -> tuple[Segment, ...]:
 
 
 def _change(zone: ZoneInfo, low: int, high: int) -> int:
-    """The first Unix second in (low, high] with another offset than `low` has."""
+    """Return the first Unix second in (low, high] whose offset differs from that of `low`."""
     before = offset_at(zone, low)
     while high - low > 1:
         middle = (low + high) // 2
@@ -93,7 +93,7 @@ def _change(zone: ZoneInfo, low: int, high: int) -> int:
 
 @cache
 def changes_clocks(name: str) -> bool:
-    """Whether this zone's rules go on changing its offset; a year ahead shows it, past changes do not count."""
+    """Return whether this zone still changes its clocks, judged by a year in the future; past changes do not count."""
     zone = zone_of(name)
     weeks = range(_SAMPLE_YEAR, _SAMPLE_YEAR + 366 * DAY, 7 * DAY)
     return len({offset_at(zone, week) for week in weeks}) > 1

@@ -1,8 +1,8 @@
-"""How much work a JSON Schema may make, said without running it.
+"""Estimate how much work a JSON Schema may cause, without running it.
 
-The schema is read as a graph: an edge from a subschema to each that it applies, either in place (to the same value, such as
-`allOf` or `$ref`) or to what is inside the value (such as `properties`). An in-place cycle never ends; in-place paths
-multiply where references double. A graph without a cycle bounds how often any value of a payload is looked at.
+The schema is read as a graph, with an edge from each subschema to every one that it applies, either in place (to the same value,
+such as `allOf` or `$ref`) or to what is inside the value (such as `properties`). An in-place cycle never ends, and in-place
+paths multiply where references double. A graph without cycles bounds how often any value of a payload is visited.
 """
 
 import re
@@ -15,21 +15,21 @@ from urllib.parse import unquote
 from app.domain.errors import pointer
 
 MAX_APPLICATIONS = 100_000
-"""How many subschemas may meet one value of a payload."""
+"""How many subschemas may apply to one value of a payload."""
 CHEAP_APPLICATIONS = 5_000
 CHEAP_HEIGHT = 100
 CHEAP_STATES = 10_000
 PLAIN_APPLICATIONS = 200
 PLAIN_STATES = 200
-"""What a schema may have that is compiled where others wait: a state or a subschema takes up to 2.5 microseconds."""
+"""Limit for compiling on the event loop: a state or a subschema takes up to 2.5 microseconds."""
 STATES_A_UNIT = 8
-"""A state of a pattern at one byte takes up to an 8th of what a subschema takes at one value (some 50 ns)."""
+"""One pattern state costs per byte up to an eighth of what a subschema costs per value (about 50 ns)."""
 ANY_STATES = 12
-"""Of a class of most characters, in UTF-8."""
+"""States of a class of most characters, in UTF-8."""
 PROPERTY_STATES = 600
-"""Of a class of a Unicode property: `\\pL` has about 500."""
+"""States of a Unicode property class: `\\pL` has about 500."""
 FOLDED_STATES = 2_000
-"""Of a class beyond ASCII whose case is folded."""
+"""States of a case-insensitive class beyond ASCII."""
 SATURATED = 10**12
 
 _IN_PLACE = {"not": "one", "if": "one", "then": "one", "else": "one", "allOf": "list", "anyOf": "list", "oneOf": "list",
@@ -58,27 +58,27 @@ class _Node:
     weight: int = 1
     states: int = 0
     again: bool = False
-    """Looks at its in-place subschemas a second time, for what they have evaluated."""
+    """It visits its in-place subschemas a second time, to find out what they evaluated."""
 
 
 @dataclass(slots=True)
 class Bounds:
     dialects: list[tuple[str, Any]]
-    """Every `$schema`, by the pointer of the subschema that has it."""
+    """Every `$schema`, with the pointer of its subschema."""
     problems: list[tuple[str, str]]
-    """Why it is refused, by pointers into the schema."""
+    """Why the schema is refused, as (pointer, problem)."""
     cheap: bool
-    """Fit to be compiled and run where others wait: no value is met too often, no recursion is deep."""
+    """May be compiled and run on the event loop: no value is visited too often, and no recursion is deep."""
     applications: int
     states: int
 
     @property
     def plain(self) -> bool:
-        """So little that it is compiled within a fraction of a millisecond."""
+        """Whether it compiles within a fraction of a millisecond."""
         return self.cheap and self.applications <= PLAIN_APPLICATIONS and self.states <= PLAIN_STATES
 
     def units(self, payload: bytes) -> int:
-        """A bound of the work at this payload, in units of some 50 ns, if the schema is cheap."""
+        """Return an upper bound of the work for this payload, in units of about 50 ns, if the schema is cheap."""
         values = 1 + sum(payload.count(mark) for mark in (b",", b"[", b"{", b":")) + len(payload) // 16
         return self.applications * values + self.states * len(payload) // STATES_A_UNIT
 
@@ -111,7 +111,7 @@ def _bound_whole(bounds: Bounds, nodes: dict[str, _Node]) -> None:
     try:
         order = _order({at: node.in_place + node.inside for at, node in nodes.items()})
     except CycleError:
-        return  # recursive: as deep as the payload, and perhaps multiplying on the way
+        return  # recursive: as deep as the payload, and possibly multiplying on the way
     totals: dict[str, tuple[int, int, int]] = {}
     for at in order:
         node = nodes[at]
@@ -136,7 +136,7 @@ def _order(edges: dict[str, list[str]]) -> list[str]:
 
 
 class _Reader:
-    """Reads a schema keyword by keyword: what stands in `const`, `enum` or `default` is data and no schema."""
+    """Reads a schema keyword by keyword, because `const`, `enum` and `default` contain data, not schemas."""
 
     def __init__(self, root: dict[str, Any] | bool) -> None:
         self._root = root
@@ -144,7 +144,7 @@ class _Reader:
         self.dialects: list[tuple[str, Any]] = []
         self.problems: list[tuple[str, str]] = []
         self.opaque = False
-        """Has schemas with an `$id` of their own, among which only the compiler knows what a reference means."""
+        """It has subschemas with an `$id`, so only the compiler can resolve its references."""
         self._pending: list[tuple[str, Any]] = [("", root)]
         self._anchors: dict[str, str] = {}
         self._references: list[tuple[str, str, str]] = []
@@ -212,7 +212,7 @@ class _Reader:
 
 
 def _members(shape: str, value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """Those of a wrong shape are left to the compiler, which refuses them."""
+    """Yield the subschemas. Values of the wrong shape are left to the compiler, which refuses them."""
     if shape == "one":
         yield (), value
     elif shape == "list" and isinstance(value, list):
@@ -235,7 +235,7 @@ def _look_up(root: Any, where: str) -> tuple[bool, Any]:
 
 
 def pattern_states(pattern: str) -> int:
-    """A bound of the states its automaton has, over the bytes of UTF-8; SATURATED where it cannot be told."""
+    """Return an upper bound of the states of its automaton over UTF-8 bytes; SATURATED if it cannot be determined."""
     groups, last, folded = [0], 0, False
     at = 0
     while at < len(pattern):
@@ -273,7 +273,7 @@ def _atom_states(token: re.Match[str], *, folded: bool) -> int:
 
 
 def _class_states(pattern: str, at: int, *, folded: bool) -> tuple[int, int]:
-    """Of the class that begins before `at`, and where it ends. SATURATED: it is of classes, or does not end."""
+    """Return the states of the class that begins before `at`, and where it ends. SATURATED for a nested or unterminated class."""
     negated = pattern.startswith("^", at)
     properties = wide = 0
     while token := _CLASS_TOKEN.match(pattern, at):

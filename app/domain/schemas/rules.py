@@ -1,8 +1,8 @@
-"""Schemas of payloads: JSON Schema 2020-12, from people who may be hostile.
+"""Payload schemas: JSON Schema 2020-12, from tenants who may be hostile.
 
-Nothing is ever fetched, patterns run on an engine of linear time, and `format` is an annotation, as the standard has it.
-How much work a schema may make is estimated in schema_bounds; what it cannot promise to be cheap runs where it can be cut
-off. The library holds the interpreter while it compiles and while it checks.
+Nothing is ever fetched, patterns run on a linear-time engine, and `format` is an annotation, as in the standard.
+bounds estimates how much work a schema may cause; whatever is not known to be cheap runs in a process that can be killed,
+because the library holds the GIL while it compiles and while it checks.
 """
 
 import json
@@ -27,9 +27,9 @@ SHORT_MARKS = 60
 MAX_ERRORS = 20
 MAX_DETAIL = 300
 MAX_POINTER = 1_000
-"""Longest text of a violation: names and values in it come from the payload."""
+"""Longest pointer of a violation: its names come from the payload."""
 ALL_ERRORS_UNITS = 20_000
-"""Up to so much work every violation is named, above it the first: each costs a thousand times what a check does."""
+"""Up to this much work, every violation is reported; above it only the first. Reporting one costs a thousand checks."""
 _FIELD = "/payload_schema"
 _MAY_BE_HUGE = re.compile(rb"[eE]\+?\d\d\d|\d{300}")
 _PATTERNS = jsonschema_rs.RegexOptions(size_limit=2_097_152, dfa_size_limit=1_048_576)
@@ -40,7 +40,7 @@ Checked = tuple[Validator, Bounds]
 
 
 def schema_text(schema: Any) -> str | None:
-    """As it is kept. Text, for equal means equal: as values 1, 1.0 and true are the same. None stays None."""
+    """Return the schema as stored: as text, because as Python values 1, 1.0 and True are equal. None stays None."""
     return None if schema is None else json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -49,7 +49,7 @@ def schema_value(text: str | None) -> Any:
 
 
 def example_of(text: str) -> bytes | None:
-    """The first of the `examples` that a stored schema gives of a payload, as its bytes."""
+    """Return the bytes of the first of a stored schema's `examples`; None without any."""
     try:
         return bytes(_EXAMPLES.decode(text).examples[0])
     except (msgspec.DecodeError, IndexError):
@@ -64,12 +64,12 @@ _EXAMPLES = msgspec.json.Decoder(_WithExamples)
 
 
 def is_short(text: str) -> bool:
-    """Whether a schema is read at once within a fraction of a millisecond, whatever it says."""
+    """Return whether reading a schema takes only a fraction of a millisecond, whatever it contains."""
     return len(text) <= SHORT_CHARS and sum(text.count(mark) for mark in ",{[") <= SHORT_MARKS
 
 
 def check_size(text: str) -> list[FieldError]:
-    """What is wrong with a schema at a glance."""
+    """Return what is wrong with a schema's type or size."""
     if not text.startswith("{") and text not in ("true", "false"):
         return [FieldError(_FIELD, "expected a JSON Schema: an object, true or false; or null for none")]
     size = len(text.encode())
@@ -79,7 +79,7 @@ def check_size(text: str) -> list[FieldError]:
 
 
 def examine(text: str) -> tuple[list[FieldError], Bounds]:
-    """What can be said of a schema, fit in size, without compiling it. Takes some 10 ms for 1,000 subschemas."""
+    """Examine a schema of acceptable size without compiling it. Takes about 10 ms for 1,000 subschemas."""
     schema = schema_value(text)
     if is_deeper(schema, MAX_SCHEMA_DEPTH):
         return [FieldError(_FIELD, f"is nested deeper than {MAX_SCHEMA_DEPTH} levels")], UNBOUNDED
@@ -95,7 +95,7 @@ def examine(text: str) -> tuple[list[FieldError], Bounds]:
 
 
 def compile_schema(schema: Schema) -> Validator:
-    """Raises ValueError: jsonschema_rs.ValidationError where it is no schema, or a reference leads nowhere."""
+    """Compile a schema. Raises ValueError or its subclass jsonschema_rs.ValidationError if it is invalid."""
     return jsonschema_rs.Draft202012Validator(
         schema, retriever=_refuse, pattern_options=_PATTERNS, validate_formats=False, mask="the value"
     )
@@ -106,7 +106,7 @@ def _refuse(uri: str) -> Any:
 
 
 def try_compile(schema: Schema) -> Validator | list[FieldError]:
-    """Or what the compiler says against it. May take long, use much memory or end the process."""
+    """Return the validator, or the compiler's errors. May take long, use much memory or crash the process."""
     try:
         return compile_schema(schema)
     except jsonschema_rs.ValidationError as error:
@@ -120,12 +120,12 @@ def payload_value(payload: bytes) -> Any:
 
 
 def may_hold_huge(payload: bytes) -> bool:
-    """Whether a number of the payload may be beyond every range, or so long that arithmetic with it takes its time."""
+    """Return whether a number in the payload may be out of range, or so long that arithmetic with it is slow."""
     return _MAY_BE_HUGE.search(payload) is not None
 
 
 def violations(validator: Validator, bounds: Bounds, payload: bytes) -> list[FieldError]:
-    """What is wrong with a payload, by pointers into it, MAX_ERRORS at most."""
+    """Return what is wrong with a payload, with pointers into it, at most MAX_ERRORS."""
     value = payload_value(payload)
     if may_hold_huge(payload) and _has_infinity(value):
         return [FieldError("", "contains a number too large for a double, which no schema can check")]
@@ -135,7 +135,7 @@ def violations(validator: Validator, bounds: Bounds, payload: bytes) -> list[Fie
 
 
 def name_violations(validator: Validator, value: Any, *, all_of_them: bool) -> list[FieldError]:
-    """Of a value that is not valid, MAX_ERRORS at most, or the first."""
+    """Return the violations of an invalid value: at most MAX_ERRORS, or only the first."""
     if all_of_them:
         return [
             FieldError(_pointer(error), _detail(error)) for error in islice(validator.iter_errors(value), MAX_ERRORS)
@@ -148,7 +148,7 @@ def name_violations(validator: Validator, value: Any, *, all_of_them: bool) -> l
 
 
 def _pointer(error: jsonschema_rs.ValidationError) -> str:
-    """Of the innermost place whose pointer is not too long."""
+    """Return the pointer of the innermost location that is short enough."""
     path = list(error.instance_path)
     while len(found := pointer(*path)) > MAX_POINTER:
         path.pop()
@@ -161,14 +161,14 @@ def _detail(error: jsonschema_rs.ValidationError) -> str:
 
 
 def mismatch(errors: list[FieldError], where: str) -> Refusal:
-    """`where` is the pointer of the task in its request."""
+    """Return the refusal for a payload; `where` is the task's pointer in the request."""
     placed = [FieldError(f"{where}/payload{error.pointer}", error.detail) for error in errors]
     more = f" (and {len(placed) - 1} more)" if len(placed) > 1 else ""
     return Refusal("payload_schema_mismatch", f"{placed[0].pointer}: {placed[0].detail}{more}", placed)
 
 
 def _has_infinity(value: Any) -> bool:
-    """Numbers such as 1e400, which JSON can say and not show again."""
+    """Return whether a value contains a number such as 1e400, which JSON can express but Python cannot write back."""
     if isinstance(value, float):
         return not math.isfinite(value)
     if isinstance(value, dict):
