@@ -1,11 +1,11 @@
 """The application: the routes of each noun, the documents that describe them, and the shell around both."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 from fastapi import FastAPI, Request, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from app.api import batches, bulk, definitions, handlers, leases, limits, openapi, operations, queues, schedules, tasks
 from app.api.docs import docs_page
@@ -53,14 +53,15 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
         )
     for router in routers:
         application.include_router(router)
-    _add_documents(application, edge, tasks=enqueue is not None)
-    routes = [*application.routes, *(route for router in routers for route in router.routes)]
+    declared = [route for router in routers for route in router.routes]
+    _add_documents(application, edge, declared, tasks=enqueue is not None)
+    routes = [*application.routes, *declared]
     errors.install(application, errors.AllowedMethods(route for route in routes if hasattr(route, "path_regex")))
     shortcut = None if enqueue is None or edge.tracing else Shortcut(PATH, enqueue.enqueue)
     return Edge(application, guarded=edge.anonymous is not None, shortcut=shortcut)
 
 
-def _add_documents(application: FastAPI, edge: EdgeConfig, *, tasks: bool) -> None:
+def _add_documents(application: FastAPI, edge: EdgeConfig, declared: Sequence[BaseRoute], *, tasks: bool) -> None:
     """Open to all, and in no schema: they are the schema."""
     made: dict[str, Any] = {}
     encoded: list[bytes] = []
@@ -68,7 +69,8 @@ def _add_documents(application: FastAPI, edge: EdgeConfig, *, tasks: bool) -> No
     def schema() -> Mapping[str, Any]:
         if not made:
             secured = edge.anonymous is None
-            made.update(openapi.document(application, tasks=tasks, secured=secured, url=edge.public_url or "/"))
+            url = edge.public_url or "/"
+            made.update(openapi.document(application, declared, tasks=tasks, secured=secured, url=url))
         return made
 
     async def openapi_json(_request: Request) -> Response:

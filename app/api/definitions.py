@@ -6,20 +6,19 @@ from typing import Any, ClassVar
 
 import msgspec
 from fastapi import APIRouter, Request, Response
-from pydantic import ValidationError
 
 from app.api.bulk import LargeRoute
 from app.api.models.definitions import AppliedOut, ApplyIn, DefinitionsIn, PlanOut
-from app.api.models.handlers import HandlerIn
-from app.api.models.limits import LimitsIn
-from app.api.models.queues import QueueIn
-from app.domain.definitions import MAX_DEFINITIONS, MAX_VERSION, SECTIONS, Change, Document, Limits
+from app.domain.bodies import read
+from app.domain.definitions import MAX_DEFINITIONS, MAX_VERSION, SECTIONS, Change, Document
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
+from app.domain.handlers import HandlerBody
 from app.domain.ijson import parse_ijson
+from app.domain.limits import Limits
 from app.domain.names import NAME_RULE, is_name
+from app.domain.queues import QueueBody
 from app.domain.schedules.bodies import parse_schedule
 from app.edge.auth import CoreDep, Manager
-from app.edge.errors import validation_refusal
 from app.edge.problems import problems
 from app.edge.replies import NO_STORE, json_reply
 from app.runtime.pieces import in_pieces
@@ -100,10 +99,10 @@ async def parse_document(body: bytes, max_payload_bytes: int, *, versioned: bool
     secrets: dict[str, str] = {}
 
     def handler(name: str, given: Any) -> Any:
-        read = HandlerIn.model_validate(given)
-        if read.secret is not None:
-            secrets[name] = read.secret
-        return read.definition()
+        body = read(given, HandlerBody)
+        if body.secret is not None:
+            secrets[name] = body.secret
+        return body.definition
 
     def schedule(name: str, _given: Any) -> Any:
         return parse_schedule(bytes(schedule_spans[name]), max_payload_bytes)
@@ -111,7 +110,7 @@ async def parse_document(body: bytes, max_payload_bytes: int, *, versioned: bool
     document = Document(
         handlers=await parse.section(value, "handlers", handler),
         secrets=secrets,
-        queues=await parse.section(value, "queues", lambda _, given: QueueIn.model_validate(given).definition()),
+        queues=await parse.section(value, "queues", lambda _, given: read(given, QueueBody).definition()),
         schedules=await parse.section(value, "schedules", schedule),
         limits=parse.limits(value.get("limits")),
         prune=value.get("prune", False),
@@ -174,15 +173,12 @@ class _Parser:
     def limits(self, given: Any) -> Limits | None:
         if given is not None:
             with self._noting("/limits"):
-                return Limits(LimitsIn.model_validate(given).max_concurrency)
+                return read(given, Limits)
         return None
 
     @contextmanager
     def _noting(self, where: str) -> Iterator[None]:
         try:
             yield
-        except ValidationError as error:
-            errors = [{**found, "loc": ("body", *found["loc"])} for found in error.errors()]
-            self.refusals.append(placed(validation_refusal(errors), where))
         except Refusal as refusal:
             self.refusals.append(placed(refusal, where))

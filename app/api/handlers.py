@@ -2,26 +2,27 @@
 
 from typing import Annotated
 
-import msgspec
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 
 from app.api.models.handlers import (
-    DEFAULT_OVERLAP_SECONDS,
-    HandlerIn,
     HandlerOut,
     HandlerSaved,
-    RotateSecretIn,
+    RotateSecretBody,
     SecretOut,
-    TestIn,
+    TestBody,
     TestOut,
+    handler_out,
+    handler_saved,
 )
+from app.domain.handlers import HandlerBody
 from app.domain.names import NAME_PATTERN, is_name
 from app.domain.tasks import payload_of
 from app.edge.auth import CoreDep, Manager, User
 from app.edge.conditions import ConditionsDep
-from app.edge.pages import Cursor, Limit, binding, next_cursor, position_of
+from app.edge.declared import Reads, Shown
+from app.edge.pages import Cursor, Limit, Page, binding, next_cursor, position_of
 from app.edge.problems import EMPTY, ETAG, problems
-from app.edge.replies import NO_STORE, Page, json_reply
+from app.edge.replies import NO_STORE, reply
 from app.edge.strict import StrictRoute
 from app.service import handlers
 
@@ -30,46 +31,46 @@ HandlerName = Annotated[str, Path(pattern=NAME_PATTERN)]
 LIST = binding("handlers")
 
 
-@router.get("", operation_id="list_handlers", response_model=Page[HandlerOut], responses=problems())
+@router.get("", operation_id="list_handlers", responses=problems(shows=Page[HandlerOut]))
 async def list_handlers(core: CoreDep, caller: User, limit: Limit = 50, cursor: Cursor = None) -> Response:
     """List handlers, by name."""
     views, more = await handlers.list_page(core, caller, position_of(cursor, LIST, is_name), limit)
-    return Page[HandlerOut](
-        items=[HandlerOut.of(view) for view in views],
-        next_cursor=next_cursor(LIST, views[-1].name) if more else None,
-    ).reply()
+    following = next_cursor(LIST, views[-1].name) if more else None
+    return reply(Page([handler_out(view) for view in views], following))
 
 
 @router.put(
     "/{name}",
     operation_id="put_handler",
-    response_model=HandlerSaved,
     responses=problems(
         "etag_mismatch",
         "egress_denied",
         body=True,
-        also={200: ETAG, 201: {"model": HandlerSaved, "description": "Created.", **ETAG}},
+        also={200: Shown(HandlerSaved, **ETAG), 201: Shown(HandlerSaved, description="Created.", **ETAG)},
     ),
 )
 async def put_handler(
-    core: CoreDep, caller: Manager, name: HandlerName, body: HandlerIn, conditions: ConditionsDep
+    core: CoreDep,
+    caller: Manager,
+    name: HandlerName,
+    body: Annotated[HandlerBody, Depends(Reads(HandlerBody))],
+    conditions: ConditionsDep,
 ) -> Response:
     """Create or replace a handler. Absent fields return to their defaults; the secret and enabledness survive."""
-    saved = await handlers.put(core, caller, name, body.definition(), body.secret, conditions)
-    out = HandlerSaved.of(saved.view, secret=saved.secret)
-    return out.reply(201 if saved.created else 200, {"etag": saved.etag, **NO_STORE})
+    saved = await handlers.put(core, caller, name, body.definition, body.secret, conditions)
+    out = handler_saved(saved.view, saved.secret)
+    return reply(out, 201 if saved.created else 200, {"etag": saved.etag, **NO_STORE})
 
 
 @router.get(
     "/{name}",
     operation_id="get_handler",
-    response_model=HandlerOut,
-    responses=problems("handler_not_found", also={200: ETAG}),
+    responses=problems("handler_not_found", also={200: Shown(HandlerOut, **ETAG)}),
 )
 async def get_handler(core: CoreDep, caller: User, name: HandlerName) -> Response:
     """Read a handler."""
     view, etag = await handlers.get(core, caller, name)
-    return HandlerOut.of(view).reply(headers={"etag": etag})
+    return reply(handler_out(view), headers={"etag": etag})
 
 
 @router.delete(
@@ -87,54 +88,52 @@ async def delete_handler(core: CoreDep, caller: Manager, name: HandlerName, cond
 @router.post(
     "/{name}/enable",
     operation_id="enable_handler",
-    response_model=HandlerOut,
-    responses=problems("handler_not_found", body=True),
+    responses=problems("handler_not_found", shows=HandlerOut, body=True),
 )
 async def enable_handler(core: CoreDep, caller: Manager, name: HandlerName) -> Response:
     """Deliver its tasks again."""
-    return HandlerOut.of(await handlers.enable(core, caller, name)).reply()
+    return reply(handler_out(await handlers.enable(core, caller, name)))
 
 
 @router.post(
     "/{name}/disable",
     operation_id="disable_handler",
-    response_model=HandlerOut,
-    responses=problems("handler_not_found", body=True),
+    responses=problems("handler_not_found", shows=HandlerOut, body=True),
 )
 async def disable_handler(core: CoreDep, caller: Manager, name: HandlerName) -> Response:
     """Accept its tasks and claim none."""
-    return HandlerOut.of(await handlers.disable(core, caller, name)).reply()
+    return reply(handler_out(await handlers.disable(core, caller, name)))
 
 
 @router.post(
     "/{name}/rotate-secret",
     operation_id="rotate_handler_secret",
-    response_model=SecretOut,
-    responses=problems("handler_not_found", body=True),
+    responses=problems("handler_not_found", shows=SecretOut, body=True),
 )
 async def rotate_secret(
-    core: CoreDep, caller: Manager, name: HandlerName, body: RotateSecretIn | None = None
+    core: CoreDep,
+    caller: Manager,
+    name: HandlerName,
+    body: Annotated[RotateSecretBody, Depends(Reads(RotateSecretBody, RotateSecretBody()))],
 ) -> Response:
     """Sign with a new secret, and with the old one too for a while."""
-    overlap = body.overlap_seconds if body else float(DEFAULT_OVERLAP_SECONDS)
-    secret = await handlers.rotate_secret(core, caller, name, overlap)
-    return SecretOut(secret=secret, overlap_seconds=overlap).reply(headers=NO_STORE)
+    secret = await handlers.rotate_secret(core, caller, name, body.overlap_seconds)
+    return reply(SecretOut(secret, body.overlap_seconds), headers=NO_STORE)
 
 
 @router.post(
     "/{name}/test",
     operation_id="test_handler",
-    response_model=TestOut,
-    responses=problems("handler_not_found", body=True),
+    responses=problems("handler_not_found", shows=TestOut, body=True),
 )
 async def test_handler(
     core: CoreDep,
     caller: Manager,
     name: HandlerName,
     request: Request,
-    body: TestIn | None = None,  # noqa: PT028
+    body: Annotated[TestBody | None, Depends(Reads(TestBody, None))],
 ) -> Response:
     """Send one signed request now, and show what was sent and what came back. It counts nowhere."""
     payload = payload_of(await request.body(), max_bytes=core.max_payload_bytes) if body else None
     tried = await handlers.test(core, caller, name, payload)
-    return json_reply(msgspec.json.encode(tried), headers=NO_STORE)
+    return reply(tried, headers=NO_STORE)

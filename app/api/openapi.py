@@ -1,10 +1,12 @@
 """The OpenAPI document: what FastAPI reads off the routes, with the operations of the bare ones added by hand."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
+from starlette.routing import BaseRoute
 
 from app.api import bulk, enqueue
 from app.api.models.batches import BatchIn, BatchTasksIn
@@ -13,6 +15,7 @@ from app.api.models.leases import CompleteIn
 from app.api.models.schedules import PreviewIn, ScheduleIn
 from app.api.models.tasks import BulkIn, BulkOut, TaskIn, TaskOut
 from app.domain.names import NAME_PATTERN
+from app.edge.declared import kinds_of, request_body, schemas_of
 from app.edge.problems import header, problems
 from app.edge.replies import FieldProblem, Problem
 
@@ -92,8 +95,12 @@ BULK: dict[str, Any] = {
 }
 
 
-def document(app: FastAPI, *, tasks: bool, secured: bool, url: str) -> dict[str, Any]:
-    """`tasks`: this application takes tasks. `secured`: it asks for keys. `url`: the base of its routes."""
+def document(app: FastAPI, declared: Iterable[BaseRoute], *, tasks: bool, secured: bool, url: str) -> dict[str, Any]:
+    """The document.
+
+    `declared`: the routes whose signatures name bodies. `tasks`: this application takes tasks. `secured`: it asks for keys.
+    `url`: the base of its routes.
+    """
     servers = [{"url": url}]
     found = get_openapi(title=TITLE, version=app.version, description=DESCRIPTION, routes=app.routes, servers=servers)
     schemas = found.setdefault("components", {}).setdefault("schemas", {})
@@ -117,6 +124,16 @@ def document(app: FastAPI, *, tasks: bool, secured: bool, url: str) -> dict[str,
         found["paths"].setdefault(bulk.PATH, {})["post"] = dict(BULK)
     _, more = models_json_schema(modes, ref_template=_REF)
     schemas |= more["$defs"]
+    taken, shown = [], []
+    for route, body, answers in kinds_of(declared):
+        shown += answers
+        if body is not None:
+            taken.append(body.kind)
+            for method in route.methods or ():
+                found["paths"][route.path][method.lower()]["requestBody"] = request_body(
+                    body.kind, required=body.required
+                )
+    schemas |= schemas_of(taken, shown)
     if not secured:
         found["components"].pop("securitySchemes", None)
         for methods in found["paths"].values():

@@ -2,16 +2,17 @@
 
 from typing import Annotated
 
-import msgspec
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Depends, Path, Response
 
-from app.api.models.queues import PurgedOut, QueueIn, QueueOut, QueueStatsOut, RedriveIn, RedrivenOut
+from app.api.models.queues import PurgedOut, QueueOut, QueueStatsOut, RedriveBody, RedrivenOut, queue_out
 from app.domain.names import NAME_PATTERN, is_name
+from app.domain.queues import QueueBody
 from app.edge.auth import CoreDep, Manager, User
 from app.edge.conditions import ConditionsDep
-from app.edge.pages import Cursor, Limit, binding, next_cursor, position_of
+from app.edge.declared import Reads, Shown
+from app.edge.pages import Cursor, Limit, Page, binding, next_cursor, position_of
 from app.edge.problems import EMPTY, ETAG, problems
-from app.edge.replies import Page, json_reply
+from app.edge.replies import reply
 from app.edge.strict import StrictRoute
 from app.runtime.pieces import in_pieces
 from app.service import queues, sweeps
@@ -21,42 +22,44 @@ QueueName = Annotated[str, Path(pattern=NAME_PATTERN)]
 LIST = binding("queues")
 
 
-@router.get("", operation_id="list_queues", response_model=Page[QueueOut], responses=problems())
+@router.get("", operation_id="list_queues", responses=problems(shows=Page[QueueOut]))
 async def list_queues(core: CoreDep, caller: User, limit: Limit = 50, cursor: Cursor = None) -> Response:
     """List queues, by name."""
     views, more = await queues.list_page(core, caller, position_of(cursor, LIST, is_name), limit)
-    return Page[QueueOut](
-        items=[QueueOut.of(view) async for view in in_pieces(views)],
-        next_cursor=next_cursor(LIST, views[-1].name) if more else None,
-    ).reply()
+    following = next_cursor(LIST, views[-1].name) if more else None
+    return reply(Page([queue_out(view) async for view in in_pieces(views)], following))
 
 
 @router.put(
     "/{name}",
     operation_id="put_queue",
-    response_model=QueueOut,
     responses=problems(
-        "etag_mismatch", body=True, also={200: ETAG, 201: {"model": QueueOut, "description": "Created.", **ETAG}}
+        "etag_mismatch",
+        body=True,
+        also={200: Shown(QueueOut, **ETAG), 201: Shown(QueueOut, description="Created.", **ETAG)},
     ),
 )
 async def put_queue(
-    core: CoreDep, caller: Manager, name: QueueName, body: QueueIn, conditions: ConditionsDep
+    core: CoreDep,
+    caller: Manager,
+    name: QueueName,
+    body: Annotated[QueueBody, Depends(Reads(QueueBody))],
+    conditions: ConditionsDep,
 ) -> Response:
     """Create or replace a queue. Absent fields return to their defaults; a pause survives."""
     saved = await queues.put(core, caller, name, body.definition(), conditions)
-    return QueueOut.of(saved.view).reply(201 if saved.created else 200, {"etag": saved.etag})
+    return reply(queue_out(saved.view), 201 if saved.created else 200, {"etag": saved.etag})
 
 
 @router.get(
     "/{name}",
     operation_id="get_queue",
-    response_model=QueueOut,
-    responses=problems("queue_not_found", also={200: ETAG}),
+    responses=problems("queue_not_found", also={200: Shown(QueueOut, **ETAG)}),
 )
 async def get_queue(core: CoreDep, caller: User, name: QueueName) -> Response:
     """Read a queue."""
     view, etag = await queues.get(core, caller, name)
-    return QueueOut.of(view).reply(headers={"etag": etag})
+    return reply(queue_out(view), headers={"etag": etag})
 
 
 @router.delete(
@@ -74,56 +77,54 @@ async def delete_queue(core: CoreDep, caller: Manager, name: QueueName, conditio
 @router.post(
     "/{name}/pause",
     operation_id="pause_queue",
-    response_model=QueueOut,
-    responses=problems("queue_not_found", body=True),
+    responses=problems("queue_not_found", shows=QueueOut, body=True),
 )
 async def pause_queue(core: CoreDep, caller: Manager, name: QueueName) -> Response:
     """Accept tasks and start none. From the answer on, nothing is claimed."""
-    return QueueOut.of(await queues.pause(core, caller, name)).reply()
+    return reply(queue_out(await queues.pause(core, caller, name)))
 
 
 @router.post(
     "/{name}/resume",
     operation_id="resume_queue",
-    response_model=QueueOut,
-    responses=problems("queue_not_found", body=True),
+    responses=problems("queue_not_found", shows=QueueOut, body=True),
 )
 async def resume_queue(core: CoreDep, caller: Manager, name: QueueName) -> Response:
     """Start its tasks again."""
-    return QueueOut.of(await queues.resume(core, caller, name)).reply()
+    return reply(queue_out(await queues.resume(core, caller, name)))
 
 
 @router.post(
     "/{name}/purge",
     operation_id="purge_queue",
     status_code=202,
-    response_model=PurgedOut,
-    responses=problems("queue_not_found", body=True),
+    responses=problems("queue_not_found", body=True, also={202: Shown(PurgedOut)}),
 )
 async def purge_queue(core: CoreDep, caller: Manager, name: QueueName) -> Response:
     """Cancel the scheduled and ready tasks it holds now, in chunks. Running ones go on; what is enqueued meanwhile stays."""
-    return PurgedOut(purged=await sweeps.purge(core, caller, name)).reply(202)
+    return reply(PurgedOut(await sweeps.purge(core, caller, name)), 202)
 
 
 @router.post(
     "/{name}/redrive",
     operation_id="redrive_queue",
-    response_model=RedrivenOut,
-    responses=problems("queue_not_found", body=True),
+    responses=problems("queue_not_found", shows=RedrivenOut, body=True),
 )
-async def redrive_queue(core: CoreDep, caller: User, name: QueueName, body: RedriveIn | None = None) -> Response:
+async def redrive_queue(
+    core: CoreDep,
+    caller: User,
+    name: QueueName,
+    body: Annotated[RedriveBody, Depends(Reads(RedriveBody, RedriveBody()))],
+) -> Response:
     """Make dead tasks ready with a fresh allowance of attempts, oldest first, up to `limit` of those that match."""
-    wanted = RedriveIn.model_validate({}) if body is None else body
-    matched, moved, remaining = await sweeps.redrive(core, caller, name, wanted.filters(), wanted.limit, wanted.dry_run)
-    return RedrivenOut(matched=matched, moved=moved, remaining=remaining).reply()
+    return reply(RedrivenOut(*await sweeps.redrive(core, caller, name, body.filters(), body.limit, body.dry_run)))
 
 
 @router.get(
     "/{name}/stats",
     operation_id="get_queue_stats",
-    response_model=QueueStatsOut,
-    responses=problems("queue_not_found"),
+    responses=problems("queue_not_found", shows=QueueStatsOut),
 )
 async def get_queue_stats(core: CoreDep, caller: User, name: QueueName) -> Response:
     """How many tasks it holds, how fast they come and go, how long they wait and run."""
-    return json_reply(msgspec.json.encode(await queues.stats(core, caller, name)))
+    return reply(await queues.stats(core, caller, name))

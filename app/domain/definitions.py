@@ -5,7 +5,7 @@ A document does not manage the sections that it leaves out: nothing of their kin
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
@@ -13,6 +13,7 @@ import msgspec
 from app.domain.conditions import etag_of
 from app.domain.errors import FieldError
 from app.domain.handlers import HIDDEN, HandlerDefinition
+from app.domain.limits import Limits
 from app.domain.queues import QueueDefinition, queue_to_dict
 from app.domain.schedules.definitions import ScheduleDefinition, schedule_to_dict
 
@@ -22,11 +23,6 @@ SECTIONS: dict[str, Kind] = {"handlers": "handler", "queues": "queue", "schedule
 """In the order in which they are applied: a definition comes after what it refers to. Pruning goes the other way."""
 MAX_DEFINITIONS = 5_000
 MAX_VERSION = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    max_concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +70,7 @@ def handler_changes(
 ) -> tuple[FieldChange, ...]:
     """Compare handlers. Values of headers and secrets are compared but not shown; an old secret of None could not be read."""
     default = HandlerDefinition(url="")
-    shown = asdict(before or default), asdict(after)
+    shown = msgspec.structs.asdict(before or default), msgspec.structs.asdict(after)
     headers = [plain.pop("headers") for plain in shown]
     found = list(_differences(shown[0], shown[1]))
     found += [change.hidden() for change in _differences(headers[0], headers[1], "headers.")]
@@ -96,7 +92,7 @@ def schedule_changes(before: ScheduleDefinition | None, after: ScheduleDefinitio
 
 
 def limits_changes(before: Limits, after: Limits) -> tuple[FieldChange, ...]:
-    return tuple(_differences(asdict(before), asdict(after)))
+    return tuple(_differences(msgspec.structs.asdict(before), msgspec.structs.asdict(after)))
 
 
 def _queue(definition: QueueDefinition) -> dict[str, Any]:

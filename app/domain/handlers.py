@@ -1,18 +1,23 @@
 """Handlers: where tasks are delivered."""
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated
 from urllib.parse import urlsplit
 
+import msgspec
+from msgspec import Meta, Struct
+
+from app.domain.bodies import faults, with_more
 from app.domain.conditions import etag_of
-from app.domain.errors import FieldError, pointer
+from app.domain.errors import FieldError
 from app.domain.headers import check_headers
+from app.domain.limits import MaxConcurrency
 from app.domain.texts import check_text
 
 MIN_TIMEOUT_SECONDS = 0.1
 MAX_TIMEOUT_SECONDS = 43_200.0
-MAX_CONCURRENCY = 100_000
 MAX_URL = 2048
 MAX_DESCRIPTION = 1000
 MAX_FATAL_STATUSES = 100
@@ -26,31 +31,39 @@ SECRETS_LOST = "the handler's headers and signing secret cannot be read: PUT the
 SECRET_RULE = "whsec_ and the base64 of 24 to 64 bytes"  # noqa: S105  # a rule, not a secret
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerDefinition:
-    url: str
-    timeout_seconds: float = 30.0
-    headers: dict[str, str] = field(default_factory=dict)
-    max_concurrency: int | None = None
-    fatal_statuses: tuple[int, ...] = ()
-    description: str | None = None
+TimeoutSeconds = Annotated[float, Meta(ge=MIN_TIMEOUT_SECONDS, le=MAX_TIMEOUT_SECONDS)]
+Description = Annotated[str, Meta(max_length=MAX_DESCRIPTION)]
+FatalStatus = Annotated[int, Meta(ge=100, le=599)]
+
+
+class HandlerDefinition(Struct, frozen=True, forbid_unknown_fields=True):
+    url: Annotated[str, Meta(max_length=MAX_URL, description="http or https, without user, password and fragment.")]
+    timeout_seconds: TimeoutSeconds = 30.0
+    headers: Annotated[dict[str, str], Meta(description="Sent with every delivery. Write-only.")] = {}
+    max_concurrency: MaxConcurrency | None = None
+    fatal_statuses: Annotated[tuple[FatalStatus, ...], Meta(max_length=MAX_FATAL_STATUSES)] = ()
+    description: Description | None = None
 
     def check(self) -> list[FieldError]:
         """Return every violation. Whether the address may be called is up to the egress policy."""
-        errors = [FieldError("/url", problem)] if (problem := url_problem(self.url)) else []
-        errors += check_timeout(self.timeout_seconds)
-        errors += check_headers(self.headers)
-        errors += check_max_concurrency(self.max_concurrency)
-        if len(self.fatal_statuses) > MAX_FATAL_STATUSES:
-            errors.append(FieldError("/fatal_statuses", f"has more than {MAX_FATAL_STATUSES} statuses"))
-        errors += [
-            FieldError(pointer("fatal_statuses", index), "expected a status from 100 to 599")
-            for index, status in enumerate(self.fatal_statuses)
-            if not 100 <= status <= 599
-        ]
+        more = [FieldError("/url", problem)] if (problem := url_problem(self.url)) else []
+        more += check_headers(self.headers)
         if self.description is not None:
-            errors += check_text(self.description, "/description", MAX_DESCRIPTION, empty=True)
-        return errors
+            more += check_text(self.description, "/description", MAX_DESCRIPTION, empty=True)
+        return with_more(faults(self), more)
+
+
+class HandlerBody(HandlerDefinition, frozen=True, forbid_unknown_fields=True):
+    """A definition as it is given, with the secret that no read shows."""
+
+    secret: Annotated[
+        Annotated[str, Meta(max_length=100)] | None,
+        Meta(description=f"The signing secret, {SECRET_RULE}; else one is made."),
+    ] = None
+
+    @property
+    def definition(self) -> HandlerDefinition:
+        return HandlerDefinition(*(getattr(self, name) for name in HandlerDefinition.__struct_fields__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +110,9 @@ def check_timeout(seconds: float, where: str = "/timeout_seconds") -> list[Field
     return [FieldError(where, f"expected seconds from {MIN_TIMEOUT_SECONDS} to {MAX_TIMEOUT_SECONDS:.0f}")]
 
 
-def check_max_concurrency(limit: int | None, where: str = "/max_concurrency") -> list[FieldError]:
-    """Check a concurrency limit. 0 is not allowed: to stop a queue, pause it; to stop a handler, disable it."""
-    if limit is None or 1 <= limit <= MAX_CONCURRENCY:
-        return []
-    return [FieldError(where, f"expected 1 to {MAX_CONCURRENCY}, or null for no limit (to stop a queue, pause it)")]
-
-
 def is_secret(text: str) -> bool:
     return _SECRET.fullmatch(text) is not None and (len(text) - len("whsec_")) % 4 == 0
 
 
 def handler_etag(definition: HandlerDefinition) -> str:
-    return etag_of(asdict(definition))
+    return etag_of(msgspec.structs.asdict(definition))

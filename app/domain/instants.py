@@ -1,7 +1,18 @@
 """Instants on the wire: RFC 3339 in UTC."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Annotated
+
+from msgspec import Meta
+
+from app.domain.errors import FieldError, pointer
+
+Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time", "examples": ["2026-11-21T22:44:00.123456Z"]})]
+"""In a body: text that parse_instant reads, or that format_instant has written."""
+
+NO_INSTANT = "expected an RFC 3339 instant with an offset"
 
 _RFC3339 = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt]([01]\d|2[0-3]):([0-5]\d):([0-5]\d)(?:\.(\d{1,30}))?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
@@ -18,6 +29,10 @@ def format_instant(instant: datetime) -> str:
     return instant.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
+def instant_text(instant: datetime | None) -> str | None:
+    return None if instant is None else format_instant(instant)
+
+
 def parse_instant(text: str) -> datetime | None:
     """Parse strict RFC 3339 with an offset, as UTC; digits below a microsecond are dropped. None for anything else."""
     match = _RFC3339.fullmatch(text)
@@ -30,3 +45,16 @@ def parse_instant(text: str) -> datetime | None:
         return datetime.fromisoformat(f"{date}T{hour}:{minute}:{second}.{micros}{offset}").astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def read_instants(
+    texts: Mapping[str, str | None], errors: list[FieldError], where: str = ""
+) -> dict[str, datetime | None]:
+    """The instants of a body by their fields; what is none is noted in `errors`."""
+    found = {name: None if text is None else parse_instant(text) for name, text in texts.items()}
+    errors += [
+        FieldError(where + pointer(name), NO_INSTANT)
+        for name, text in texts.items()
+        if text is not None and found[name] is None
+    ]
+    return found

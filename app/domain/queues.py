@@ -1,16 +1,20 @@
 """Queues: where tasks wait, and the rules by which they leave."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct, structs
 
 from app.domain.backoff import RetryPolicy
+from app.domain.bodies import faults, with_more
 from app.domain.conditions import etag_of
-from app.domain.errors import FieldError
-from app.domain.handlers import MAX_DESCRIPTION, check_max_concurrency, check_timeout
-from app.domain.names import NAME_RULE, is_name
-from app.domain.retries import DEFAULT_RETRY, check_retry, retry_to_dict
-from app.domain.schemas.rules import check_size, schema_value
+from app.domain.errors import FieldError, invalid
+from app.domain.handlers import MAX_DESCRIPTION, Description, TimeoutSeconds
+from app.domain.limits import MaxConcurrency
+from app.domain.names import Name
+from app.domain.retries import DEFAULT_RETRY, Retry, check_retry, merged, retry_to_dict
+from app.domain.schemas.rules import check_size, schema_text, schema_value
 from app.domain.texts import check_text
 
 MAX_DEPTH = 1_000_000_000
@@ -18,55 +22,72 @@ MAX_RETENTION_DAYS = 90
 MAX_IDEMPOTENCY_SECONDS = 90 * 86_400
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How long ended tasks stay readable."""
-
-    succeeded_days: int = 3
-    cancelled_days: int = 3
-    dead_days: int = 30
-
-    def check(self) -> list[FieldError]:
-        return [
-            FieldError(f"/retention/{name}", f"expected days from 0 to {MAX_RETENTION_DAYS}")
-            for name, days in asdict(self).items()
-            if not 0 <= days <= MAX_RETENTION_DAYS
-        ]
+Days = Annotated[int, Meta(ge=0, le=MAX_RETENTION_DAYS)]
+PayloadSchema = Annotated[
+    Any,
+    Meta(
+        description="What payloads must be, checked at enqueue; null: anything.",
+        extra_json_schema={
+            "anyOf": [{"type": "object", "title": "JSON Schema 2020-12"}, {"type": "boolean"}, {"type": "null"}]
+        },
+    ),
+]
 
 
-@dataclass(frozen=True, slots=True)
-class QueueDefinition:
-    handler: str | None = None
-    """None: a queue for pull workers."""
-    max_concurrency: int | None = None
-    max_depth: int | None = None
-    timeout_seconds: float | None = None
-    """None: the handler's."""
+class Retention(Struct, frozen=True, forbid_unknown_fields=True):
+    """How many days ended tasks stay readable."""
+
+    succeeded_days: Days = 3
+    cancelled_days: Days = 3
+    dead_days: Days = 30
+
+
+class QueueOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a definition says the same way on the wire and in here."""
+
+    handler: Annotated[
+        Name | None, Meta(description="Where its tasks are delivered; null: a queue for pull workers.")
+    ] = None
+    max_concurrency: MaxConcurrency | None = None
+    max_depth: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_DEPTH)] | None,
+        Meta(description="Bounds scheduled and ready tasks, exactly."),
+    ] = None
+    timeout_seconds: Annotated[TimeoutSeconds | None, Meta(description="null: the handler's.")] = None
+    idempotency_seconds: Annotated[float, Meta(ge=0, le=MAX_IDEMPOTENCY_SECONDS)] = 86_400.0
+    retention: Retention = Retention()
+    description: Description | None = None
+
+
+class QueueDefinition(QueueOptions, frozen=True, kw_only=True):
     retry: RetryPolicy = DEFAULT_RETRY
-    idempotency_seconds: float = 86_400.0
     payload_schema: str | None = None
     """Its JSON text; None: payloads may be anything."""
-    retention: Retention = field(default_factory=Retention)
-    description: str | None = None
 
     def check(self) -> list[FieldError]:
-        errors: list[FieldError] = []
-        if self.handler is not None and not is_name(self.handler):
-            errors.append(FieldError("/handler", f"is not a name ({NAME_RULE})"))
-        errors += check_max_concurrency(self.max_concurrency)
-        if self.max_depth is not None and not 1 <= self.max_depth <= MAX_DEPTH:
-            errors.append(FieldError("/max_depth", f"expected 1 to {MAX_DEPTH}, or null for no limit"))
-        if self.timeout_seconds is not None:
-            errors += check_timeout(self.timeout_seconds)
-        errors += check_retry(retry_to_dict(self.retry))
-        if not 0 <= self.idempotency_seconds <= MAX_IDEMPOTENCY_SECONDS:
-            errors.append(FieldError("/idempotency_seconds", f"expected seconds from 0 to {MAX_IDEMPOTENCY_SECONDS}"))
+        more = check_retry(retry_to_dict(self.retry))
         if self.payload_schema is not None:
-            errors += check_size(self.payload_schema)
-        errors += self.retention.check()
+            more += check_size(self.payload_schema)
         if self.description is not None:
-            errors += check_text(self.description, "/description", MAX_DESCRIPTION, empty=True)
-        return errors
+            more += check_text(self.description, "/description", MAX_DESCRIPTION, empty=True)
+        return with_more(faults(self), more)
+
+
+class QueueBody(QueueOptions, frozen=True, kw_only=True):
+    """A definition as it is given: its retry partial, its schema as JSON."""
+
+    retry: Retry = {}
+    payload_schema: PayloadSchema = None
+
+    def definition(self) -> QueueDefinition:
+        """Raises Refusal (invalid) where the retry cannot be merged over the defaults; the service judges the rest."""
+        if errors := check_retry(self.retry):
+            raise invalid(errors)
+        given = structs.asdict(self) | {
+            "retry": merged(DEFAULT_RETRY, self.retry),
+            "payload_schema": schema_text(self.payload_schema),
+        }
+        return QueueDefinition(**given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +106,8 @@ class QueueView:
 
 def queue_to_dict(definition: QueueDefinition) -> dict[str, Any]:
     """Return the complete definition as JSON values."""
-    return asdict(definition) | {
+    return structs.asdict(definition) | {
+        "retention": structs.asdict(definition.retention),
         "retry": retry_to_dict(definition.retry),
         "payload_schema": schema_value(definition.payload_schema),
     }

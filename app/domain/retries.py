@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
+
+from msgspec import Meta
 
 from app.domain.backoff import Backoff, Jitter, Kind, RetryPolicy
 from app.domain.errors import FieldError, pointer
@@ -15,6 +17,52 @@ MAX_BACKOFF_STEPS = 100
 
 _RETRY_FIELDS = ("max_attempts", "retry_after_max_seconds", "backoff")
 _EXPONENTIAL_FIELDS = ("min_seconds", "max_seconds", "factor", "jitter")
+
+_SECONDS = {"type": "number", "minimum": 0, "maximum": MAX_BACKOFF_SECONDS}
+# Without `kind` the fields tell it.
+_BACKOFFS: list[dict[str, Any]] = [
+    {
+        "title": "Exponential backoff",
+        "properties": {
+            "kind": {"const": "exponential"},
+            "min_seconds": _SECONDS | {"default": 1},
+            "max_seconds": _SECONDS | {"default": 3600},
+            "factor": {"type": "number", "minimum": 1, "maximum": MAX_FACTOR, "default": 2},
+            "jitter": {"enum": list(get_args(Jitter)), "default": "equal"},
+        },
+    },
+    {
+        "title": "Fixed backoff",
+        "properties": {"kind": {"const": "fixed"}, "seconds": _SECONDS},
+        "required": ["seconds"],
+    },
+    {
+        "title": "Backoff by a list",
+        "properties": {
+            "kind": {"const": "list"},
+            "seconds": {"type": "array", "items": _SECONDS, "minItems": 1, "maxItems": MAX_BACKOFF_STEPS},
+        },
+        "required": ["seconds"],
+    },
+]
+_RETRY: dict[str, Any] = {
+    "additionalProperties": False,
+    "properties": {
+        "max_attempts": {"type": "integer", "minimum": 1, "maximum": MAX_ATTEMPTS, "default": 25},
+        "retry_after_max_seconds": _SECONDS | {"default": 3600},
+        "backoff": {"oneOf": [{"type": "object", "additionalProperties": False} | kind for kind in _BACKOFFS]},
+    },
+}
+Retry = Annotated[
+    dict[str, Any],
+    Meta(
+        description="Partial: what is absent keeps its default (in a task: the queue's value).",
+        extra_json_schema=_RETRY,
+    ),
+]
+"""As it is given. check_retry judges it by the kind of its backoff, which no type can say."""
+CompleteRetry = Annotated[dict[str, Any], Meta(description="Complete.", extra_json_schema=_RETRY)]
+"""As it is shown."""
 
 
 def check_retry(partial: object, where: str = "/retry") -> list[FieldError]:

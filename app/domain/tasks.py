@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from app.domain.errors import FieldError, Refusal, invalid, pointer
 from app.domain.handlers import check_timeout
@@ -30,6 +31,8 @@ MAX_TAGS = 10
 MAX_TAG = 100
 MAX_LABEL = 255
 """Longest type, correlation id and key, in characters."""
+Label = Annotated[str, Meta(min_length=1, max_length=MAX_LABEL)]
+Tag = Annotated[str, Meta(min_length=1, max_length=MAX_TAG)]
 
 
 class State(StrEnum):

@@ -4,9 +4,10 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Generic, TypeVar
 
 from fastapi import Query
+from msgspec import Meta, Struct, UnsetType
 
 from app.domain.errors import Refusal, invalid_field
 
@@ -14,6 +15,15 @@ DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
 MAX_CURSOR = 1000
 _BINDING_BYTES = 8
+
+Item = TypeVar("Item")
+Owner = Annotated[str | UnsetType, Meta(description="Of the file of definitions that manages it, if it has one.")]
+
+
+class Page(Struct, Generic[Item]):
+    items: list[Item]
+    next_cursor: Annotated[str | None, Meta(description="The `cursor` of the next page; null on the last.")]
+
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="How many items a page holds at most.")]
 Cursor = Annotated[

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from app.edge.declared import Shown
 from app.edge.errors import MEDIA_TYPE, STATUS, TITLES
 from app.edge.replies import Problem
 
@@ -15,15 +16,19 @@ PROBLEM_REF = {"$ref": f"#/components/schemas/{Problem.__name__}"}
 Responses = dict[int | str, dict[str, Any]]
 
 
-def problems(*codes: str, body: bool = False, key: bool = True, also: Responses | None = None) -> Responses:
+def problems(
+    *codes: str, shows: Any = None, body: bool = False, key: bool = True, also: Responses | None = None
+) -> Responses:
     """What a route may answer.
 
-    `body`: it reads one. `key`: it asks for one. `also`: its good answers, where there is more to say than their model.
+    `shows`: the struct of its one good answer, which is a 200. `also`: its good answers, where there is more to say.
+    `body`: it reads one. `key`: it asks for one.
     """
+    good = also or ({} if shows is None else {200: Shown(shows)})
     by_status: dict[int, list[str]] = {}
     for code in (*(WITH_KEY if key else ()), *ALWAYS, *(BODY if body else ()), *codes, *ALWAYS_LAST):
         by_status.setdefault(STATUS[code], []).append(code)
-    return (also or {}) | {status: _response(status, found) for status, found in sorted(by_status.items())}
+    return good | {status: _response(status, found) for status, found in sorted(by_status.items())}
 
 
 def _response(status: int, codes: list[str]) -> dict[str, Any]:

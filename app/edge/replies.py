@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from starlette.responses import Response
 
@@ -52,6 +53,11 @@ def json_reply(
     body: bytes, status: int = 200, headers: dict[str, str] | None = None, media_type: str = "application/json"
 ) -> Response:
     return Response(body + LINE_END, status, headers, media_type)
+
+
+def reply(shown: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A struct, or what is made of structs, as JSON."""
+    return json_reply(msgspec.json.encode(shown), status, headers)
 
 
 class FieldProblem(BaseModel):

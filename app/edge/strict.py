@@ -17,6 +17,7 @@ from app.domain.ijson import parse_ijson
 from app.edge.auth import caller_of, scope_of
 from app.edge.body import read_body, require_json, require_size
 from app.edge.config import EdgeConfig
+from app.edge.declared import body_of
 
 MAX_QUERY_FIELDS = 50
 NO_PARAMETERS: frozenset[str] = frozenset()
@@ -74,8 +75,9 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Handle:
         handle = self.serving(super().get_route_handler())
         known = frozenset(_query_names(self.dependant))
-        field = self.body_field
-        body_required = field is not None and field.field_info.is_required()
+        field, taken = self.body_field, body_of(self.dependant)
+        takes_body = field is not None or taken is not None
+        body_required = taken.required if taken else field is not None and field.field_info.is_required()
 
         async def strict(request: Request) -> Response:
             await self.enter(request)
@@ -94,7 +96,7 @@ class StrictRoute(APIRoute):
             if not self.judges:
                 return await handle(JudgedRequest(request, body, None))
             value = parse_ijson(body)
-            if field is None and value != {}:
+            if not takes_body and value != {}:
                 raise Refusal("invalid", "this route takes no body", [FieldError("", "expected no body")])
             return await handle(JudgedRequest(request, body, value))
 

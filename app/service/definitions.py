@@ -18,7 +18,6 @@ from app.domain.definitions import (
     Document,
     FieldChange,
     Kind,
-    Limits,
     handler_changes,
     limits_changes,
     name_faults,
@@ -29,6 +28,7 @@ from app.domain.definitions import (
 )
 from app.domain.errors import FieldError, Refusal, pointer
 from app.domain.handlers import handler_etag
+from app.domain.limits import Limits
 from app.domain.queues import queue_etag
 from app.domain.schedules.bodies import parse_schedule
 from app.domain.schedules.definitions import ScheduleDefinition, schedule_etag

@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from msgspec import structs
+
 from app.delivery.kinds import Call
 from app.delivery.webhook.signing import new_secret
 from app.domain.answers import Answer, NoAnswer
@@ -141,7 +143,8 @@ def check(core: Core, name: str, definition: HandlerDefinition, secret: str | No
 
 def _shown(row: HandlerRow) -> HandlerView:
     definition = row.view.definition
-    return replace(row.view, definition=replace(definition, headers=dict.fromkeys(definition.headers, HIDDEN)))
+    hidden = structs.replace(definition, headers=dict.fromkeys(definition.headers, HIDDEN))
+    return replace(row.view, definition=hidden)
 
 
 def _not_found(name: str) -> Refusal:

@@ -1,11 +1,10 @@
 """The limit of a tenant over all its queues: its own, and the one that an operator grants it. The lesser counts."""
 
-from dataclasses import dataclass
-
+from app.domain.bodies import faults
 from app.domain.callers import Caller
 from app.domain.conditions import ANY, Conditions, etag_of
 from app.domain.errors import Refusal, invalid, invalid_field
-from app.domain.handlers import check_max_concurrency
+from app.domain.limits import MaxConcurrency
 from app.runtime.core import Core
 from app.store import queues, tenants
 from app.store.tenants import TenantLimits
@@ -23,7 +22,7 @@ def limits_etag(max_concurrency: int | None) -> str:
 
 def check(max_concurrency: int | None, limits: TenantLimits) -> None:
     """Whether a tenant may set this limit. Raises Refusal (invalid)."""
-    if errors := check_max_concurrency(max_concurrency):
+    if errors := faults(max_concurrency, MaxConcurrency | None, "/max_concurrency"):
         raise invalid(errors)
     granted = limits.granted_max_concurrency
     if max_concurrency is not None and granted is not None and max_concurrency > granted:
@@ -48,25 +47,19 @@ async def put(core: Core, caller: Caller, max_concurrency: int | None, condition
     return after
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
-    tenant: str
-    max_concurrency: int | None
-
-
-async def get_grant(core: Core, caller: Caller, tenant: str) -> Grant:
+async def get_grant(core: Core, caller: Caller, tenant: str) -> int | None:
     """What a tenant may run at most, whatever its own limit is. Raises Refusal: forbidden, tenant_not_found."""
     caller.require("operate")
     async with core.db.begin(caller.tenant_id) as connection:
         tenant_id = _known(tenant, await tenants.find(connection, tenant))
         limits = await tenants.read_limits(connection, tenant_id)
-        return Grant(tenant, limits.granted_max_concurrency)
+        return limits.granted_max_concurrency
 
 
-async def put_grant(core: Core, caller: Caller, tenant: str, max_concurrency: int | None) -> Grant:
+async def put_grant(core: Core, caller: Caller, tenant: str, max_concurrency: int | None) -> int | None:
     """From the return on nothing is admitted above it. Raises Refusal: forbidden, tenant_not_found, invalid."""
     caller.require("operate")
-    if errors := check_max_concurrency(max_concurrency):
+    if errors := faults(max_concurrency, MaxConcurrency | None, "/max_concurrency"):
         raise invalid(errors)
     async with core.db.begin(caller.tenant_id) as connection:
         tenant_id = _known(tenant, await tenants.find(connection, tenant))
@@ -76,7 +69,7 @@ async def put_grant(core: Core, caller: Caller, tenant: str, max_concurrency: in
         if before.limited != TenantLimits(before.max_concurrency, max_concurrency).limited:
             await queues.outdate_of_tenant(connection, tenant_id)
     core.signals.stir()
-    return Grant(tenant, max_concurrency)
+    return max_concurrency
 
 
 def _known(tenant: str, tenant_id: int | None) -> int:

@@ -1,16 +1,19 @@
 """Definitions of queues and handlers: their rules and their ETags."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
+from msgspec.structs import replace
 
 from app.domain.backoff import Backoff, RetryPolicy
+from app.domain.bodies import read
 from app.domain.conditions import Conditions
 from app.domain.errors import CODES, FieldError, Refusal, invalid, pointer
 from app.domain.handlers import (
+    HandlerBody,
     HandlerDefinition,
     handler_etag,
     is_secret,
@@ -18,7 +21,13 @@ from app.domain.handlers import (
 )
 from app.domain.headers import check_headers, reserved_header
 from app.domain.names import is_name
-from app.domain.queues import QueueDefinition, Retention, queue_etag, queue_to_dict
+from app.domain.queues import (
+    QueueBody,
+    QueueDefinition,
+    Retention,
+    queue_etag,
+    queue_to_dict,
+)
 from app.domain.retries import DEFAULT_RETRY, check_retry, merged, retry_to_dict
 
 HANDLER = HandlerDefinition("https://example.com/hook")
@@ -154,6 +163,8 @@ def test_handlers_that_break_none() -> None:
     assert HANDLER.check() == []
     full = HandlerDefinition("http://a/", 0.1, {"x-a": "", "authorization": "Bearer a b"}, 1, (400, 404), "")
     assert full.check() == []
+    assert read(structs.asdict(full), HandlerBody).definition == full
+    assert read({"url": "http://a/"}, HandlerBody).definition == HandlerDefinition("http://a/")
 
 
 def test_secrets() -> None:
@@ -275,8 +286,9 @@ POLICIES = st.builds(RetryPolicy, st.integers(1, 1000), SECONDS, BACKOFFS)
         description=st.none() | st.just("é"),
     )
 )
-def test_a_queue_that_breaks_no_rule(definition: QueueDefinition) -> None:
+def test_a_queue_as_it_is_shown_can_be_put_again(definition: QueueDefinition) -> None:
     assert definition.check() == []
+    assert read(queue_to_dict(definition), QueueBody).definition() == definition
     assert check_retry(retry_to_dict(definition.retry)) == []
 
 
@@ -302,7 +314,7 @@ def test_an_etag_is_of_the_definition() -> None:
     assert handler_etag(HANDLER) == handler_etag(HandlerDefinition("https://example.com/hook"))
     assert handler_etag(HANDLER) != handler_etag(replace(HANDLER, headers={"a": "1"}))
     assert handler_etag(replace(HANDLER, headers={"a": "1"})) != handler_etag(replace(HANDLER, headers={"a": "2"}))
-    assert queue_etag(QueueDefinition()) == queue_etag(QueueDefinition(max_depth=None))
+    assert queue_etag(QueueDefinition()) == queue_etag(read({}, QueueBody).definition())
     assert queue_etag(QueueDefinition(max_depth=5)) != queue_etag(QueueDefinition())
     assert queue_etag(QueueDefinition()).strip('"').isalnum()
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from app.domain.backoff import Backoff, RetryPolicy
 from app.domain.definitions import (
     Change,
     Document,
     FieldChange,
-    Limits,
     handler_changes,
     limits_changes,
     name_faults,
@@ -23,6 +23,7 @@ from app.domain.definitions import (
 )
 from app.domain.followups import OnComplete
 from app.domain.handlers import HandlerDefinition
+from app.domain.limits import Limits
 from app.domain.queues import QueueDefinition
 from app.domain.schedules.bodies import parse_schedule
 from app.domain.schedules.definitions import ScheduleDefinition
@@ -36,7 +37,7 @@ def shown(changes: tuple[FieldChange, ...]) -> list[tuple[str, Any, Any]]:
 
 
 def test_equal_definitions_do_not_differ() -> None:
-    assert handler_changes(HANDLER, "s", replace(HANDLER), "s") == ()
+    assert handler_changes(HANDLER, "s", structs.replace(HANDLER), "s") == ()
     assert queue_changes(QueueDefinition(), QueueDefinition()) == ()
     assert schedule_changes(SCHEDULE, replace(SCHEDULE)) == ()
     assert limits_changes(Limits(3), Limits(3)) == ()
@@ -52,8 +53,8 @@ def test_of_a_new_definition_only_what_is_not_the_default_is_told() -> None:
 
 
 def test_values_of_headers_and_secrets_are_told_of_and_not_shown() -> None:
-    before = replace(HANDLER, headers={"x-a": "1", "x-b": "2"})
-    after = replace(HANDLER, headers={"x-b": "3", "x-c": "4"})
+    before = structs.replace(HANDLER, headers={"x-a": "1", "x-b": "2"})
+    after = structs.replace(HANDLER, headers={"x-b": "3", "x-c": "4"})
     assert shown(handler_changes(before, "old", after, "new")) == [
         ("headers.x-a", "***", None),
         ("headers.x-b", "***", "***"),

@@ -1,10 +1,9 @@
 """Definitions as code, on the wire."""
 
-from pydantic import Field
+from typing import Annotated, Any
 
-from app.api.models.handlers import HandlerIn
-from app.api.models.limits import LimitsIn
-from app.api.models.queues import QueueIn
+from pydantic import Field, WithJsonSchema
+
 from app.api.models.schedules import ScheduleIn
 from app.api.models.tasks import AnyJson
 from app.domain.definitions import MAX_VERSION, Action, Kind
@@ -14,10 +13,10 @@ from app.edge.replies import Name, RequestBody, ResponseBody
 class DefinitionsIn(RequestBody):
     """What shall be there. A section that is absent or null is left as it is."""
 
-    handlers: dict[Name, HandlerIn] | None = None
-    queues: dict[Name, QueueIn] | None = None
+    handlers: dict[Name, Annotated[Any, WithJsonSchema({"$ref": "#/components/schemas/HandlerBody"})]] | None = None
+    queues: dict[Name, Annotated[Any, WithJsonSchema({"$ref": "#/components/schemas/QueueBody"})]] | None = None
     schedules: dict[Name, ScheduleIn] | None = None
-    limits: LimitsIn | None = None
+    limits: Annotated[Any, WithJsonSchema({"$ref": "#/components/schemas/Limits"})] | None = None
     owner: Name | None = Field(
         None,
         description="Who manages what is here. Without one, what is there keeps its owner, and what is new has none.",

@@ -1,138 +1,99 @@
-"""Handlers on the wire."""
+"""Handlers as they are shown, and what may be done with one. domain.handlers declares what defines one."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import Field
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
-from app.domain.handlers import (
-    HIDDEN,
-    MAX_CONCURRENCY,
-    MAX_DESCRIPTION,
-    MAX_FATAL_STATUSES,
-    MAX_TIMEOUT_SECONDS,
-    MAX_URL,
-    MIN_TIMEOUT_SECONDS,
-    SECRET_RULE,
-    HandlerDefinition,
-    HandlerView,
-)
-from app.edge.replies import Instant, Name, Owner, RequestBody, ResponseBody
+from app.domain.handlers import HIDDEN, HandlerDefinition, HandlerView
+from app.domain.instants import Instant, format_instant, instant_text
+from app.domain.names import Name
+from app.edge.pages import Owner
 
-DEFAULT_OVERLAP_SECONDS = 86_400
+DEFAULT_OVERLAP_SECONDS = 86_400.0
 MAX_OVERLAP_SECONDS = 90 * 86_400
 
-TimeoutSeconds = Annotated[float, Field(ge=MIN_TIMEOUT_SECONDS, le=MAX_TIMEOUT_SECONDS, allow_inf_nan=False)]
-MaxConcurrency = Annotated[int, Field(ge=1, le=MAX_CONCURRENCY)]
-Description = Annotated[str, Field(max_length=MAX_DESCRIPTION)]
-FatalStatus = Annotated[int, Field(ge=100, le=599)]
 
-
-class HandlerIn(RequestBody):
-    url: str = Field(max_length=MAX_URL, description="http or https, without user, password and fragment.")
-    timeout_seconds: TimeoutSeconds = 30.0
-    headers: dict[str, str] = Field({}, description="Sent with every delivery. Write-only.")
-    max_concurrency: MaxConcurrency | None = None
-    fatal_statuses: list[FatalStatus] = Field([], max_length=MAX_FATAL_STATUSES)
-    secret: str | None = Field(
-        None, max_length=100, description=f"The signing secret, {SECRET_RULE}; else one is made."
-    )
-    description: Description | None = None
-
-    def definition(self) -> HandlerDefinition:
-        """As asked for; the service judges it."""
-        return HandlerDefinition(
-            url=self.url,
-            timeout_seconds=self.timeout_seconds,
-            headers=self.headers,
-            max_concurrency=self.max_concurrency,
-            fatal_statuses=tuple(self.fatal_statuses),
-            description=self.description,
-        )
-
-
-class HandlerOut(ResponseBody):
+class HandlerOut(HandlerDefinition, frozen=True, kw_only=True):
+    headers: Annotated[dict[str, str], Meta(description="The names; each value is shown as `***`.")]
     name: Name
-    url: str
-    timeout_seconds: float
-    headers: dict[str, str] = Field(description="The names; each value is shown as `***`.")
-    max_concurrency: int | None
-    fatal_statuses: list[int]
-    description: str | None
     enabled: bool
     disabled_at: Instant | None
     disabled_reason: str | None
-    secrets_lost: bool = Field(
-        False,
-        exclude_if=lambda lost: not lost,
-        description="Its headers and signing secret cannot be read: deliveries fail until it is PUT again, with its headers.",
-    )
+    secrets_lost: Annotated[
+        bool | UnsetType,
+        Meta(
+            description="Its headers and signing secret cannot be read: deliveries fail until it is PUT again, with its headers."
+        ),
+    ] = UNSET
     created_at: Instant
     updated_at: Instant
-    owner: Owner = None
-
-    @classmethod
-    def of(cls, view: HandlerView, **more: Any) -> Self:
-        definition = view.definition
-        return cls(
-            name=view.name,
-            url=definition.url,
-            timeout_seconds=definition.timeout_seconds,
-            headers=dict.fromkeys(definition.headers, HIDDEN),
-            max_concurrency=definition.max_concurrency,
-            fatal_statuses=list(definition.fatal_statuses),
-            description=definition.description,
-            enabled=view.enabled,
-            disabled_at=view.disabled_at,
-            disabled_reason=view.disabled_reason,
-            secrets_lost=view.secrets_lost,
-            created_at=view.created_at,
-            updated_at=view.updated_at,
-            owner=view.owner,
-            **more,
-        )
+    owner: Owner = UNSET
 
 
-class HandlerSaved(HandlerOut):
-    secret: str | None = Field(description="The signing secret when it is new, null otherwise: it is shown once.")
+class HandlerSaved(HandlerOut, frozen=True, kw_only=True):
+    secret: Annotated[
+        str | None, Meta(description="The signing secret when it is new, null otherwise: it is shown once.")
+    ]
 
 
-class RotateSecretIn(RequestBody):
-    overlap_seconds: float = Field(
-        DEFAULT_OVERLAP_SECONDS,
-        ge=0,
-        le=MAX_OVERLAP_SECONDS,
-        allow_inf_nan=False,
-        description="How long deliveries carry a signature of the old secret too.",
-    )
+def handler_out(view: HandlerView) -> HandlerOut:
+    return HandlerOut(**_fields(view))
 
 
-class SecretOut(ResponseBody):
-    secret: str = Field(description="The new signing secret. It is not shown again.")
+def handler_saved(view: HandlerView, secret: str | None) -> HandlerSaved:
+    return HandlerSaved(**_fields(view), secret=secret)
+
+
+def _fields(view: HandlerView) -> dict[str, Any]:
+    return structs.asdict(view.definition) | {
+        "headers": dict.fromkeys(view.definition.headers, HIDDEN),
+        "name": view.name,
+        "enabled": view.enabled,
+        "disabled_at": instant_text(view.disabled_at),
+        "disabled_reason": view.disabled_reason,
+        "secrets_lost": view.secrets_lost or UNSET,
+        "created_at": format_instant(view.created_at),
+        "updated_at": format_instant(view.updated_at),
+        "owner": UNSET if view.owner is None else view.owner,
+    }
+
+
+class RotateSecretBody(Struct, forbid_unknown_fields=True):
+    overlap_seconds: Annotated[
+        float,
+        Meta(ge=0, le=MAX_OVERLAP_SECONDS, description="How long deliveries carry a signature of the old secret too."),
+    ] = DEFAULT_OVERLAP_SECONDS
+
+
+class SecretOut(Struct):
+    secret: Annotated[str, Meta(description="The new signing secret. It is not shown again.")]
     overlap_seconds: float
 
 
-class TestIn(RequestBody):
-    payload: Any = Field(
-        None,
-        description="Sent byte for byte. Without it: the first of the `examples` in the schema of a queue that delivers here, else"
-        ' `{"test": true}`.',
-    )
+class TestBody(Struct, forbid_unknown_fields=True):
+    payload: Annotated[
+        Any,
+        Meta(
+            description="Sent byte for byte. Without it: the first of the `examples` in the schema of a queue that delivers here,"
+            ' else `{"test": true}`.'
+        ),
+    ] = UNSET
 
 
-class TestSent(ResponseBody):
+class TestSent(Struct):
     url: str
     headers: dict[str, str]
     body: str
 
 
-class TestReceived(ResponseBody):
+class TestReceived(Struct):
     status: int
     headers: dict[str, str]
     body: str
     truncated: bool
 
 
-class TestOut(ResponseBody):
+class TestOut(Struct):
     """What a signed request sent now met. It counts nowhere."""
 
     sent: TestSent

@@ -1,28 +1,18 @@
-"""The limits over all queues of a tenant, on the wire."""
+"""The limits over all queues of a tenant, as they are shown."""
 
-from pydantic import Field
+from typing import Annotated
 
-from app.api.models.handlers import MaxConcurrency
-from app.edge.replies import RequestBody, ResponseBody
-
-
-class LimitsIn(RequestBody):
-    max_concurrency: MaxConcurrency | None = Field(None, description="null: no limit over all queues.")
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 
-class LimitsOut(ResponseBody):
+class LimitsOut(Struct):
     max_concurrency: int | None
-    granted_max_concurrency: int | None = Field(
-        None,
-        exclude_if=lambda granted: granted is None,
-        description="What an operator grants this tenant at most, if that is limited. The lesser counts.",
-    )
+    granted_max_concurrency: Annotated[
+        int | UnsetType,
+        Meta(description="What an operator grants this tenant at most, if that is limited. The lesser counts."),
+    ] = UNSET
 
 
-class GrantIn(RequestBody):
-    max_concurrency: MaxConcurrency | None = Field(None, description="null: as many as the tenant's own limit says.")
-
-
-class GrantOut(ResponseBody):
+class GrantOut(Struct):
     tenant: str
     max_concurrency: int | None

@@ -6,11 +6,11 @@ leave as the bytes it came in. Tests hold both to each other.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
-from app.api.models.handlers import TimeoutSeconds
-from app.api.models.queues import RetryIn
 from app.domain.bulk import MAX_BULK_TASKS
+from app.domain.handlers import MAX_TIMEOUT_SECONDS, MIN_TIMEOUT_SECONDS
+from app.domain.retries import _RETRY
 from app.domain.tasks import (
     MAX_DELAY_SECONDS,
     MAX_LABEL,
@@ -26,6 +26,8 @@ from app.domain.tasks import (
 )
 from app.edge.replies import Instant, Name, Problem, RequestBody, ResponseBody
 
+TimeoutSeconds = Annotated[float, Field(ge=MIN_TIMEOUT_SECONDS, le=MAX_TIMEOUT_SECONDS)]
+RetryIn = Annotated[dict[str, Any], WithJsonSchema(_RETRY)]
 Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL)]
 Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG)]
 AnyJson = Annotated[Any, Field(description="Any JSON (I-JSON, at most 128 levels deep).")]

@@ -1,0 +1,171 @@
+"""How a body is declared, read and refused.
+
+A body is declared once, as a msgspec struct. Its bounds stand beside its types (`Meta`), so what is read, what is checked
+and what the OpenAPI document says cannot differ. msgspec stops at the first violation; `faults` then goes through the whole
+value by the same declaration and names every one. It runs on refused bodies only.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+from app.domain.errors import FieldError, invalid, pointer
+
+RULE = "rule"
+"""Key of `Meta(extra=...)`: what a caller is told in place of the words for a type."""
+AnyJson = Annotated[Any, msgspec.Meta(description="Any JSON (I-JSON, at most 128 levels deep).")]
+
+Declared = TypeVar("Declared")
+_PATH = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
+_MEMBER = re.compile(r"Object (contains unknown|missing required) field `(.*)`", re.DOTALL)
+
+
+def read(value: Any, kind: type[Declared], where: str = "") -> Declared:
+    """The value of a JSON text as the struct that declares it. Raises Refusal (invalid) with every violation."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise invalid(faults(value, kind, where) or field_errors(str(error))) from None
+
+
+def faults(value: Any, kind: Any = None, where: str = "") -> list[FieldError]:
+    """Every way in which a value, or a struct that was put together in code, is not as its type declares it."""
+    return list(_faults(value, _node(type(value) if kind is None else kind), where))
+
+
+def with_more(found: Sequence[FieldError], more: Sequence[FieldError]) -> list[FieldError]:
+    """`more` are rules that no type can say; they count where a field is otherwise as declared."""
+    named = {error.pointer for error in found}
+    return [*found, *(error for error in more if error.pointer not in named)]
+
+
+def field_errors(message: str) -> list[FieldError]:
+    """msgspec says ``Expected `int`, got `str` - at `$.tags[2]` ``, of the first violation only."""
+    match = _PATH.fullmatch(message)
+    assert match is not None, "it matches any text"
+    parts = re.findall(r"\[(\d+)\]|\.(\w+)", match["path"] or "")  # `[...]`, some key of an object, adds nothing
+    where = pointer(*(index or name for index, name in parts))
+    member = _MEMBER.fullmatch(match["what"])
+    if member is not None:
+        detail = "is required" if member[1] == "missing required" else "unknown field"
+        return [FieldError(where + pointer(member[2]), detail)]
+    return [FieldError(where, match["what"].replace("`", ""))]
+
+
+_node: Callable[[Any], inspect.Type] = cache(inspect.type_info)
+
+
+def _faults(value: Any, node: inspect.Type, where: str) -> Iterator[FieldError]:
+    match node:
+        case inspect.Metadata(type=inner, extra=extra):
+            found = list(_faults(value, inner, where))
+            yield from [FieldError(where, extra[RULE])] if found and extra and RULE in extra else found
+        case inspect.UnionType(types=types):
+            yield from _union_faults(value, types, where)
+        case inspect.StructType():
+            yield from _struct_faults(value, node, where)
+        case inspect.DictType(key_type=key_type, value_type=value_type):
+            if not isinstance(value, Mapping):
+                yield FieldError(where, "expected an object")
+                return
+            for name, member in value.items():
+                yield from _faults(name, key_type, where + pointer(name))
+                yield from _faults(member, value_type, where + pointer(name))
+        case inspect.ListType(item_type=item_type) | inspect.VarTupleType(item_type=item_type):
+            if not isinstance(value, list | tuple):
+                yield FieldError(where, "expected an array")
+                return
+            yield from _length_faults(len(value), node, where, "items")
+            for index, item in enumerate(value):
+                yield from _faults(item, item_type, where + pointer(index))
+        case _:
+            yield from _scalar_faults(value, node, where)
+
+
+def _union_faults(value: Any, types: Sequence[inspect.Type], where: str) -> Iterator[FieldError]:
+    """Only null and one more kind of value are ever meant."""
+    others = [kind for kind in types if not isinstance(kind, inspect.NoneType)]
+    if value is msgspec.UNSET or (value is None and any(isinstance(kind, inspect.NoneType) for kind in types)):
+        return
+    found = [list(_faults(value, kind, where)) for kind in others]
+    if all(found):
+        yield from found[0]
+
+
+def _struct_faults(value: Any, node: inspect.StructType, where: str) -> Iterator[FieldError]:
+    if isinstance(value, node.cls):
+        for field in node.fields:
+            yield from _faults(getattr(value, field.name), field.type, where + pointer(field.encode_name))
+        return
+    if not isinstance(value, Mapping):
+        yield FieldError(where, "expected an object")
+        return
+    known = {field.encode_name for field in node.fields}
+    if node.forbid_unknown_fields:
+        yield from (FieldError(where + pointer(name), "unknown field") for name in value if name not in known)
+    for field in node.fields:
+        at = where + pointer(field.encode_name)
+        if field.encode_name in value:
+            yield from _faults(value[field.encode_name], field.type, at)
+        elif field.required:
+            yield FieldError(at, "is required (null is a payload)" if field.encode_name == "payload" else "is required")
+
+
+def _scalar_faults(value: Any, node: inspect.Type, where: str) -> Iterator[FieldError]:
+    match node:
+        case inspect.StrType():
+            if not isinstance(value, str):
+                yield FieldError(where, "expected a string")
+            else:
+                yield from _length_faults(len(value), node, where, "characters")
+                if node.pattern is not None and re.search(node.pattern, value) is None:
+                    yield FieldError(where, f"does not match {node.pattern}")
+        case inspect.IntType():
+            if type(value) is not int or not _within(value, node):
+                yield FieldError(where, f"expected an integer{_range(node)}")
+        case inspect.FloatType():
+            if type(value) not in (int, float) or not _within(value, node):
+                yield FieldError(where, f"expected a number{_range(node)}")
+        case inspect.BoolType():
+            if not isinstance(value, bool):
+                yield FieldError(where, "expected true or false")
+        case inspect.LiteralType(values=values):
+            if value not in values:
+                yield FieldError(where, "expected one of " + ", ".join(map(str, values)))
+        case inspect.EnumType(cls=cls):
+            if value not in {member.value for member in cls}:
+                yield FieldError(where, "expected one of " + ", ".join(str(member.value) for member in cls))
+        case inspect.NoneType():
+            if value is not None:
+                yield FieldError(where, "expected null")
+
+
+def _within(number: float, node: inspect.IntType | inspect.FloatType) -> bool:
+    """Written so that NaN lies within no bounds."""
+    return (
+        (node.ge is None or number >= node.ge)
+        and (node.gt is None or number > node.gt)
+        and (node.le is None or number <= node.le)
+    )
+
+
+def _range(node: inspect.IntType | inspect.FloatType) -> str:
+    low = "" if node.ge is None else f"from {node.ge:g}" if node.le is not None else f"of at least {node.ge:g}"
+    low = f"above {node.gt:g}" if node.gt is not None else low
+    high = "" if node.le is None else f"to {node.le}" if node.ge is not None else f"of at most {node.le}"
+    return "".join(f" {part}" for part in (low, high) if part)
+
+
+def _length_faults(
+    length: int, node: inspect.StrType | inspect.ListType | inspect.VarTupleType, where: str, unit: str
+) -> Iterator[FieldError]:
+    """Least lengths are never more than one."""
+    if node.min_length and length < node.min_length:
+        yield FieldError(where, "must not be empty")
+    if node.max_length is not None and length > node.max_length:
+        comparison = "is longer than" if unit == "characters" else "has more than"
+        yield FieldError(where, f"{comparison} {node.max_length} {unit}")

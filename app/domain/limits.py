@@ -1,0 +1,30 @@
+"""The limits over all queues of a tenant: its own, and the one that an operator grants it."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+MAX_CONCURRENCY = 100_000
+# There is no limit of 0: a queue that should admit nothing is paused, a handler disabled.
+MaxConcurrency = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=MAX_CONCURRENCY,
+        extra={"rule": f"expected 1 to {MAX_CONCURRENCY}, or null for no limit (to stop a queue, pause it)"},
+    ),
+]
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a tenant sets for itself."""
+
+    max_concurrency: Annotated[MaxConcurrency | None, Meta(description="null: no limit over all queues.")] = None
+
+
+class Grant(Struct, frozen=True, forbid_unknown_fields=True):
+    """What an operator grants a tenant."""
+
+    max_concurrency: Annotated[
+        MaxConcurrency | None, Meta(description="null: as many as the tenant's own limit says.")
+    ] = None
