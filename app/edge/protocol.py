@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.domain.errors import Refusal
 from app.edge.admission import Admission, Hold, Share, unavailable
+from app.edge.corked import Corked
 from app.edge.errors import MEDIA_TYPE, STATUS, problem_dict, problem_headers
 from app.edge.replies import LINE_END
 
@@ -33,7 +34,6 @@ MAX_HEAD_BYTES = 65_536
 MAX_PIPELINED = 16
 MAX_DRAINED_BYTES = 41_943_040
 """Of a body that nobody wants any more, so that the client can read why: more than the largest body there is."""
-LINGER_SECONDS = 5.0
 ON_ALL = [("x-content-type-options", "nosniff")]
 """On every answer: a browser must not take what a tenant has stored for a page or a script."""
 _WATCHED = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
@@ -65,49 +65,6 @@ class EdgeServerConfig(Config):
         self.least_bytes_per_second = least_bytes_per_second
         self.max_headers = max_headers
         self.max_head_bytes = max_head_bytes
-
-
-class Corked:
-    """A transport that sends what is written in one turn of the loop as one: uvicorn writes head and body apart, and each
-    write is a system call. Closed, it lets a client finish that still sends, and waits only so long for one that does not
-    read."""
-
-    __slots__ = ("_loop", "_parts", "_protocol", "_transport", "is_closing")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, protocol: "EdgeProtocol") -> None:
-        self._transport = transport
-        self._protocol = protocol
-        self.is_closing = transport.is_closing
-        self._loop = loop
-        self._parts: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        if not self._parts:
-            self._loop.call_soon(self._flush)
-        self._parts.append(data)
-
-    def _flush(self) -> None:
-        if self._parts:
-            data = b"".join(self._parts)
-            self._parts.clear()
-            if not self.is_closing():
-                self._transport.write(data)
-
-    def resume_reading(self) -> None:
-        self._protocol.start_clock()
-        self._transport.resume_reading()
-
-    def close(self) -> None:
-        self._flush()
-        if not self.is_closing() and self._protocol.lingers():
-            self._transport.write_eof()
-            return
-        if not self.is_closing() and self._transport.get_write_buffer_size():
-            self._loop.call_later(LINGER_SECONDS, self._transport.abort)
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
 
 class _Phase(Enum):
@@ -146,7 +103,9 @@ class EdgeProtocol(HttpToolsProtocol):
         self._refusal: Refusal | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast(asyncio.Transport, Corked(transport, self.loop, self)))
+        super().connection_made(
+            cast(asyncio.Transport, Corked(transport, self.loop, reading=self.start_clock, lingers=self.lingers))
+        )
         limit = self._admission.max_connections
         if len(self.connections) > limit and not self._admission.make_room():
             self._refuse(unavailable(f"the service already has {limit} connections; try again later"))

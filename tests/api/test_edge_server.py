@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from app.edge import protocol
+from app.edge import corked, protocol
 from app.edge.protocol import MAX_PIPELINED, EdgeServerConfig
 from app.edge.server import EdgeServer
 from tests.api.edge import edge
@@ -355,7 +355,7 @@ async def test_a_client_that_reads_slowly_but_at_a_rate_gets_its_whole_answer() 
 
 
 async def test_a_closed_connection_does_not_wait_for_ever_for_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(corked, "LINGER_SECONDS", 0.1)
 
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
         headers = [(b"content-length", b"30000"), (b"connection", b"close")]
