@@ -1,15 +1,15 @@
-"""What callers hold of a replica: connections, requests under way, and the bytes of requests and of answers.
+"""Admission: what callers hold of a replica, in connections, requests in progress, and bytes of requests and answers.
 
-What arrives belongs to strangers until a key, or a lease token, is known to be good; from then on it is its tenant's.
+What arrives counts against unknown callers until a key or a lease token has been verified, then against its tenant.
 
-1. A connection beyond the most there may be takes the place of one on which nothing is being served: of those whose caller
-   was never known, then of the others, the one that has been waited for longest. Where all are being served it is refused.
-2. Strangers' bytes have a room of their own. Where it is full, the connection whose unfinished request has been waited for
-   longest makes way: an honest request is there for milliseconds, so it is hardly ever the oldest.
-3. The bytes of a tenant are at most a quarter of all. The last quarter of all is left to tenants that hold little.
-4. The requests under way of a tenant, long polls among them, are at most half as many as there may be connections.
+1. At the connection limit, a new connection replaces an idle one: first of those whose caller was never known, then of the
+others, the one that has been idle longest. If every connection is serving a request, the new one is refused.
+2. Bytes of unknown callers have a limit of their own. When it is reached, the connection with the oldest unfinished request is
+closed: an honest request is unfinished for milliseconds, so it is hardly ever the oldest.
+3. A tenant may hold at most a quarter of all bytes. The last quarter is left to tenants that hold little.
+4. A tenant may have at most half as many requests in progress, long polls included, as connections are allowed.
 
-Bytes count from when they have arrived, not when they are announced, until the request is done with them.
+Bytes count from their arrival, not their announcement, until the request is done with them.
 """
 
 import time
@@ -22,10 +22,10 @@ from app.telemetry.logs import get_logger
 
 MAX_CONNECTIONS = 10_000
 MAX_BYTES = 268_435_456
-"""Of all tenants together; a quarter of it is more than the largest body there is."""
+"""For all tenants together; a quarter of it exceeds the largest body allowed."""
 STRANGERS_BYTES = 33_554_432
 LITTLE = 64
-"""A tenant that holds no more than one part in so many of all bytes holds little."""
+"""A tenant holds little if it holds at most one part in this many of all bytes."""
 SAID_EVERY_SECONDS = 60.0
 
 log = get_logger(__name__)
@@ -33,14 +33,14 @@ log = get_logger(__name__)
 
 class Connection(Protocol):
     def give_way(self) -> None:
-        """Close at once; what it held is free when this returns."""
+        """Close at once; what the connection held is free when this returns."""
 
     def belongs_to(self, share: "Share") -> None:
-        """The caller of a request on it is known."""
+        """Note that the caller of a request on this connection is known."""
 
 
 class Share:
-    """What one tenant holds, or all strangers together."""
+    """What one tenant holds, or all unknown callers together."""
 
     __slots__ = ("requests", "size")
 
@@ -50,7 +50,7 @@ class Share:
 
 
 class Admission:
-    """Of one server, in one event loop."""
+    """The admission of one server, in one event loop."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Admission:
     ) -> None:
         self.max_connections = max_connections
         self.max_requests = max_connections // 2
-        """Of a tenant."""
+        """Per tenant."""
         self.strangers = Share()
         self.strangers_bytes = strangers_bytes
         self._max_bytes = max_bytes
@@ -71,33 +71,33 @@ class Admission:
         self._bytes = 0
         self._shares: dict[Hashable, Share] = {}
         self._silent: dict[Connection, None] = {}
-        """Those on which nothing is being served and whose caller was never known, the one waited for longest first."""
+        """Idle connections whose caller was never known, the longest idle first."""
         self._idle: dict[Connection, None] = {}
-        """The same, of callers that were known once."""
+        """Idle connections whose caller has been known, the longest idle first."""
         self._unfinished: dict[Connection, None] = {}
-        """Those that hold a part of a stranger's request, the one waited for longest first."""
+        """Connections with part of an unknown caller's request, the oldest first."""
         self._said_at = -SAID_EVERY_SECONDS
         self._closed = self._refused = 0
-        """Connections, since it was said last."""
+        """Connections since the last log line."""
 
     # Connections
 
     def waits(self, connection: Connection, *, known: bool) -> None:
-        """Nothing is being served on it from here on."""
+        """Note that the connection is idle."""
         (self._idle if known else self._silent)[connection] = None
 
     def serves(self, connection: Connection) -> None:
-        """A request of it has arrived, or its caller is known."""
+        """Note that a request has arrived, or that its caller is known."""
         self._silent.pop(connection, None)
         self._idle.pop(connection, None)
         self._unfinished.pop(connection, None)
 
     def holds_part(self, connection: Connection) -> None:
-        """A part of a stranger's request has arrived on it."""
+        """Note that part of an unknown caller's request has arrived."""
         self._unfinished.setdefault(connection)
 
     def make_room(self) -> bool:
-        """For one more connection; False where all are being served."""
+        """Make room for one more connection; return False if all are serving requests."""
         oldest = next(iter(self._silent or self._idle), None)
         if oldest is None:
             self._refused += 1
@@ -120,7 +120,7 @@ class Admission:
         return share
 
     def take(self, share: Share, size: int, connection: Connection | None = None) -> bool:
-        """So many bytes more for a request that has come by this connection; False where they do not fit."""
+        """Add `size` bytes of a request on this connection; return False if they do not fit."""
         after = share.size + size
         if share is self.strangers:
             if after > self.strangers_bytes and not self._make_way(size, connection):
@@ -135,7 +135,7 @@ class Admission:
         return True
 
     def take_answer(self, share: Share, size: int) -> bool:
-        """An answer of whichever size that waits for its reader; False for one that holds its share already."""
+        """Add an answer of any size that waits for its client; return False if the share is used up already."""
         if share.size >= (self.strangers_bytes if share is self.strangers else self._share_bytes):
             return False
         share.size += size
@@ -159,7 +159,7 @@ class Admission:
 
 
 class Hold:
-    """What one request holds: its place among those of its tenant, and its bytes."""
+    """What one request holds: a place among its tenant's requests, and its bytes."""
 
     __slots__ = ("_admission", "_connection", "expects", "over", "share", "size")
 
@@ -167,16 +167,16 @@ class Hold:
         self._admission = admission
         self._connection = connection
         self.share: Share | None = admission.strangers
-        """None once it is released."""
+        """None once released."""
         self.size = 0
         self.over = False
-        """More has arrived than there was room for: the request is refused."""
+        """More arrived than there was room for, so the request is refused."""
         self.expects = False
-        """It came with `Expect: 100-continue`."""
+        """The request has `Expect: 100-continue`."""
 
     def add(self, size: int) -> bool:
-        """So many bytes have arrived. False where there is no room for them: those that had come before are given up too, so
-        that of many that come at once some find room."""
+        """Count bytes that have arrived. Return False if there is no room for them: the earlier ones are given up too, so that some
+        of many simultaneous requests fit."""
         if self.over or self.share is None:
             return False
         if self._admission.take(self.share, size, self._connection):
@@ -188,7 +188,7 @@ class Hold:
         return False
 
     def enter(self, tenant: Hashable) -> None:
-        """Its caller is known. Raises Refusal (unavailable) where the tenant holds its share already."""
+        """Charge the request to its tenant. Raises Refusal (unavailable) if the tenant's share is used up."""
         admission, stranger = self._admission, self.share
         if stranger is None:
             return
@@ -204,7 +204,7 @@ class Hold:
         self._connection.belongs_to(share)
 
     def release(self) -> None:
-        """The request is done with its bytes, or was never begun. Again, it does nothing."""
+        """Release everything the request holds. Calling it again does nothing."""
         share, self.share = self.share, None
         if share is None:
             return

@@ -1,4 +1,4 @@
-"""Who is asking: a bearer key's caller, or the one caller there is when authentication is off."""
+"""Authentication: the caller of a bearer key, or the only caller when authentication is off."""
 
 from typing import Annotated
 
@@ -17,7 +17,7 @@ MAX_TOKEN = 200
 
 
 async def caller_of(edge: EdgeConfig, scope: Scope, authorization: str | None) -> Caller:
-    """Who asks; what the request holds of the process is his from here on. Raises Refusal: unauthenticated, unavailable."""
+    """Return the caller, whose share pays for the request from now on. Raises Refusal: unauthenticated, unavailable."""
     if edge.anonymous is not None:
         caller = await edge.anonymous()
     else:
@@ -43,26 +43,26 @@ async def core_of(request: Request) -> Core:
     return core
 
 
-# Only for the OpenAPI document: the header itself is read by caller_of, which has better words for its faults.
+# Only for the OpenAPI document: caller_of reads the header itself and has better messages.
 _BEARER = HTTPBearer(
-    auto_error=False, bearerFormat="slk_<id>_<secret>", description="A key made by `sluice keys create`."
+    auto_error=False, bearerFormat="slk_<id>_<secret>", description="An API key from `sluice keys create`."
 )
 
 
 class Asks:
-    """A dependency on the caller that says which scope the route needs."""
+    """A dependency on the caller that requires a scope."""
 
     def __init__(self, scope: str) -> None:
         self.scope = scope
 
     async def __call__(self, request: Request, _bearer: Annotated[object, Security(_BEARER)]) -> Caller:
-        found: Caller = request.state.caller  # StrictRoute has asked before it read the body
+        found: Caller = request.state.caller  # StrictRoute authenticated it before reading the body
         found.require(self.scope)
         return found
 
 
 def scope_of(dependant: Dependant) -> str:
-    """The scope that a route asks for."""
+    """Return the scope that a route requires."""
     return next((part.call.scope for part in dependant.dependencies if isinstance(part.call, Asks)), "use")
 
 

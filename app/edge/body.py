@@ -1,4 +1,4 @@
-"""The bodies of requests: refused by their heads where that can be, then read, as far as there is room for them."""
+"""Request bodies: refused by their heads if possible, then read while there is room for them."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,7 +11,7 @@ from app.edge.admission import Hold, no_room
 
 
 def hold_of(scope: Scope) -> Hold | None:
-    """What the request holds of the process; None without a server that counts it."""
+    """Return what the request holds of the process; None if the server does not count it."""
     hold: Hold | None = scope.get("hold")
     return hold
 
@@ -27,7 +27,7 @@ def require_json(content_type: str | None) -> None:
 
 
 def require_size(content_length: str | None, max_bytes: int) -> None:
-    """Refuses a body that says itself that it is too large."""
+    """Refuse a body whose Content-Length is too large."""
     if content_length is not None and content_length.isdigit() and int(content_length[:18]) > max_bytes:
         raise _too_large(max_bytes)
 
@@ -40,9 +40,9 @@ async def read_body(
     free_bytes: int | None = None,
     beyond: Callable[[], Awaitable[object]] | None = None,
 ) -> bytes:
-    """The whole body, or the refusal as soon as it is known to be too large, or that there is no room for it.
+    """Return the whole body. Raises Refusal as soon as it is known to be too large, or there is no room for it.
 
-    A body of more than `free_bytes` is read on and used only after `beyond` has had nothing against it.
+    Beyond `free_bytes`, reading continues only after `beyond` has returned; it raises to refuse.
     """
     hold = hold_of(scope)
     message = await receive()
@@ -71,8 +71,8 @@ def _too_large(max_bytes: int) -> Refusal:
 
 
 def closing_unless_read(receive: Receive, send: Send) -> tuple[Receive, Send]:
-    """For a request with `Expect: 100-continue`: answered before its body is asked for, the client may leave that out or
-    send it all the same, so nothing that follows on the connection could be told apart from it."""
+    """Close the connection of an `Expect: 100-continue` request that is answered before its body was requested: the client may or
+    may not send the body, so whatever follows on the connection would be ambiguous."""
     asked = False
 
     async def noting_receive() -> Message:

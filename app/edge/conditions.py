@@ -16,13 +16,13 @@ async def parse_conditions(
         str | None,
         Header(
             alias="If-Match",
-            description="Replace or delete only what still has one of these ETags (`*`: any).",
+            description="Replace or delete only if the current ETag is one of these (`*`: any).",
             pattern=_IF_MATCH,
             max_length=4096,
         ),
     ] = None,
     if_none_match: Annotated[
-        str | None, Header(alias="If-None-Match", description="`*`: create, never replace.", pattern=r"^\*$")
+        str | None, Header(alias="If-None-Match", description="`*`: create only, never replace.", pattern=r"^\*$")
     ] = None,
 ) -> Conditions:
     accepted = None

@@ -1,4 +1,4 @@
-"""What the edge is told by whoever builds it: who may enter, how much they may send, whom to ask about the process."""
+"""Configuration of the edge: authentication, size limits, and access to the process's state."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -8,37 +8,37 @@ from app.domain.callers import Caller
 
 
 class Operations(Protocol):
-    """The process as an operator sees it; main knows its parts."""
+    """The process as an operator sees it; main implements it."""
 
     def why_not_live(self) -> str | None:
-        """Never touches the database."""
+        """Return why the process should be restarted, or None. Never touches the database."""
 
     def why_not_ready(self) -> str | None: ...
 
     async def status(self) -> dict[str, Any]:
-        """What `GET /status` shows, ready for JSON."""
+        """Return what `GET /status` shows, as JSON values."""
 
     async def metrics(self) -> bytes:
-        """The Prometheus text."""
+        """Return the metrics as Prometheus text."""
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeConfig:
     operations: Operations
     authenticate: Callable[[str], Awaitable[Caller]]
-    """A bearer token's caller; raises Refusal (unauthenticated)."""
+    """Returns the caller of a bearer token; raises Refusal (unauthenticated)."""
     anonymous: Callable[[], Awaitable[Caller]] | None = None
-    """Given when authentication is off: whom every request acts for. The service is then bound to loopback."""
+    """Set when authentication is off: returns the caller of every request. The service then listens on loopback only."""
     max_payload_bytes: int = 1_048_576
     metrics_open: bool = False
     public_url: str = ""
     version: str = "0"
     tracing: bool = False
-    """Every request passes the instrumented application; without it the enqueue takes a shortcut around the router."""
+    """Whether every request passes through the instrumented application. Otherwise the enqueue bypasses the router."""
     operations_only: bool = False
-    """An engine without an API still answers health, status and metrics."""
+    """Whether only health, status and metrics are served: an engine without an API."""
 
     @property
     def max_body_bytes(self) -> int:
-        """A payload and its options, which have caps of their own; escapes make text up to six times as long."""
+        """Room for a payload and its options, which have limits of their own; escapes make text up to six times as long."""
         return self.max_payload_bytes + 262_144

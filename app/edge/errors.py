@@ -1,4 +1,4 @@
-"""Codes become HTTP here and nowhere else: one table, and problem details (RFC 9457) for every refusal."""
+"""Map error codes to HTTP, here and nowhere else: one table, and problem details (RFC 9457) for every refusal."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -160,14 +160,14 @@ def problem(refusal: Refusal, headers: dict[str, str] | None = None) -> Response
 
 
 def validation_refusal(errors: Sequence[Any]) -> Refusal:
-    """What FastAPI found wrong in a body, a query or a path, with pointers; the place itself is left out of them."""
+    """Turn FastAPI's validation errors into a refusal. Pointers leave out the part of the request (body, query, path)."""
     return invalid(FieldError(pointer(*error["loc"][1:]), _detail(error)) for error in errors)
 
 
 _DETAILS = {
     "extra_forbidden": "unknown field",
     "missing": "is required",
-    # the framework's own words name the classes and types of this program
+    # the framework's own messages mention classes and types of this program
     "model_type": "expected an object",
     "model_attributes_type": "expected an object",
     "dict_type": "expected an object",
@@ -183,7 +183,7 @@ def _detail(error: Any) -> str:
 
 
 def install(app: FastAPI, allowed_methods: "AllowedMethods") -> None:
-    """Every way an application can fail to answer, as a problem."""
+    """Make the application answer every failure with a problem document."""
 
     async def refused(_request: Request, error: Exception) -> Response:
         assert isinstance(error, Refusal)
@@ -213,7 +213,7 @@ def install(app: FastAPI, allowed_methods: "AllowedMethods") -> None:
 
 
 class AllowedMethods:
-    """The methods of a path over all its routes; the framework names those of the first route only."""
+    """The methods of a path over all its routes; the framework reports only those of the first route."""
 
     def __init__(self, routes: Iterable[Any]) -> None:
         self._routes = [(route.path_regex, frozenset(route.methods or ())) for route in routes]

@@ -1,6 +1,6 @@
-"""Headers of a request, read once.
+"""Request headers, read once.
 
-A header that means one thing must come once: of two, proxies and servers take different ones.
+A single-valued header must occur once: of two, proxies and servers may pick different ones.
 """
 
 from collections.abc import Iterable

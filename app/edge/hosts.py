@@ -1,8 +1,8 @@
-"""Without authentication only this machine may ask, and no web page it happens to show.
+"""Without authentication, only this machine may send requests, and no web page open on it.
 
-A page of any site can send requests to 127.0.0.1, and by rebinding its name to that address it can read the answers.
-Both betray themselves: the first by Origin or Sec-Fetch-Site, the second by Host. A proxy on this machine brings strangers in,
-under a Host that is loopback; it betrays itself by what it adds.
+A page of any site can send requests to 127.0.0.1, and by rebinding its name to that address it can read the answers. Origin or
+Sec-Fetch-Site reveals the first, Host the second. A proxy on this machine forwards requests from elsewhere with a loopback Host;
+the headers it adds reveal it.
 """
 
 import ipaddress
@@ -19,7 +19,7 @@ _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^:/?#@\[\]\\\s]+)(?::\d{1,5})?
 _PROXIED = frozenset((b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"cf-connecting-ip"))
 _PROXIED_PREFIX = b"x-forwarded-"
 _OWN_PAGES = (b"same-origin", b"none")
-"""Sec-Fetch-Site of a page that Sluice serves, and of an address that somebody typed."""
+"""Sec-Fetch-Site of Sluice's own pages, and of an address typed by the user."""
 
 
 def require_loopback(headers: Mapping[bytes, bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Keyset pages: a cursor is the position after the last item, opaque and bound to the list it came from."""
+"""Keyset pagination: a cursor is the position after the last item, opaque and bound to its list and filters."""
 
 import base64
 import binascii
@@ -17,27 +17,27 @@ MAX_CURSOR = 1000
 _BINDING_BYTES = 8
 
 Item = TypeVar("Item")
-Owner = Annotated[str | UnsetType, Meta(description="Of the file of definitions that manages it, if it has one.")]
+Owner = Annotated[str | UnsetType, Meta(description="Owner named by the definitions document that manages it, if any.")]
 
 
 class Page(Struct, Generic[Item]):
     items: list[Item]
-    next_cursor: Annotated[str | None, Meta(description="The `cursor` of the next page; null on the last.")]
+    next_cursor: Annotated[str | None, Meta(description="The `cursor` of the next page; null on the last page.")]
 
 
-Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="How many items a page holds at most.")]
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Maximum number of items per page.")]
 Cursor = Annotated[
     str | None,
     Query(
         pattern=r"^[A-Za-z0-9_-]+$",
         max_length=MAX_CURSOR,
-        description="The `next_cursor` of the page before, with the same filters.",
+        description="The `next_cursor` of the previous page, with the same filters.",
     ),
 ]
 
 
 def binding(*filters: object) -> bytes:
-    """What a cursor belongs to: the list and its filters, in an order that never changes."""
+    """Return what a cursor is bound to: the list and its filters, in a fixed order."""
     return hashlib.sha256(repr(filters).encode()).digest()[:_BINDING_BYTES]
 
 
@@ -46,7 +46,7 @@ def next_cursor(bound_to: bytes, position: str) -> str:
 
 
 def position_of(cursor: str | None, bound_to: bytes, is_position: Callable[[str], object]) -> str | None:
-    """The position a cursor stands for; `is_position` tells those that such a list can have."""
+    """Return the position in a cursor. `is_position` accepts the positions of this list. Raises Refusal (invalid)."""
     if cursor is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Problems as the OpenAPI document lists them: the codes a route can answer with, by status."""
+"""Problems in the OpenAPI document: the codes a route can answer with, by status."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ Responses = dict[int | str, dict[str, Any]]
 def problems(
     *codes: str, shows: Any = None, body: bool = False, key: bool = True, also: Responses | None = None
 ) -> Responses:
-    """What a route may answer.
+    """Return the responses of a route.
 
     `shows`: the struct of its one good answer, which is a 200. `also`: its good answers, where there is more to say.
     `body`: it reads one. `key`: it asks for one.
@@ -37,7 +37,7 @@ def _response(status: int, codes: list[str]) -> dict[str, Any]:
         "content": {MEDIA_TYPE: {"schema": PROBLEM_REF}},
     }
     if status in (429, 503):
-        response["headers"] = {"Retry-After": header("Seconds until it is worth trying again.", "integer")}
+        response["headers"] = {"Retry-After": header("Seconds to wait before trying again.", "integer")}
     if status == 401:
         response["headers"] = {"WWW-Authenticate": header("`Bearer`.")}
     return response
@@ -48,4 +48,4 @@ def header(description: str, kind: str = "string") -> dict[str, Any]:
 
 
 ETAG = {"headers": {"ETag": header("A strong ETag over the definition.")}}
-EMPTY = {"description": "Done; nothing to show."}
+EMPTY = {"description": "Done; no content."}

@@ -1,10 +1,10 @@
-"""HTTP/1.1 with limits that uvicorn lacks: how long a request may take to arrive and an answer to be read, how large a head
-may be, and how much all connections together may hold.
+"""HTTP/1.1 with limits that uvicorn lacks: on the time in which a request must arrive and an answer be read, on the size of a
+head, and on the memory of all connections together.
 
-A connection is in one of three phases: between requests (uvicorn's keep-alive time-out), in a head, in a body. A head has one
-total deadline: bytes that trickle in do not move it. A body has one too, and bytes move it, at a least rate. While the
-application itself does not read, the clock stands still. Past a deadline a request that has had no answer gets 408 and the
-connection is closed. A client that does not read its answers is cut off.
+A connection is in one of three phases: between requests (uvicorn's keep-alive timeout), in a head, or in a body. A head has one
+total deadline, which trickling bytes do not extend. A body's deadline is extended by the bytes that arrive, at a minimum rate.
+The clock stops while the application is not reading. Past the deadline, an unanswered request gets 408 and the connection is
+closed. A client that does not read its answers is disconnected.
 """
 
 import asyncio
@@ -28,14 +28,14 @@ HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
 READ_SECONDS = 30.0
 LEAST_BYTES_PER_SECOND = 65_536
-"""Of a body beyond its first seconds, and of an answer while its client reads it."""
+"""Minimum rate of a body after its first seconds, and of a client reading an answer."""
 MAX_HEADERS = 100
 MAX_HEAD_BYTES = 65_536
 MAX_PIPELINED = 16
 MAX_DRAINED_BYTES = 41_943_040
-"""Of a body that nobody wants any more, so that the client can read why: more than the largest body there is."""
+"""How much of a refused body is read and dropped, so that the client can read why: more than the largest body allowed."""
 ON_ALL = [("x-content-type-options", "nosniff")]
-"""On every answer: a browser must not take what a tenant has stored for a page or a script."""
+"""On every answer: browsers must not interpret what a tenant stored as a page or a script."""
 _WATCHED = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
 
 
@@ -80,11 +80,11 @@ class EdgeProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._admission = self.config.admission
         self._share: Share = self._admission.strangers
-        """Whose answers are written here."""
+        """The share that pays for the answers on this connection."""
         self._hold = Hold(self._admission, self)
-        """Of the request that is arriving."""
+        """The hold of the request that is arriving."""
         self._unread: tuple[Share, int] | None = None
-        """Bytes of answers that wait for the client, and whose they are."""
+        """The share and the number of answer bytes that wait for the client."""
         self._unread_timer: asyncio.TimerHandle | None = None
         self._phase = _Phase.BETWEEN
         self._request = 0
@@ -95,11 +95,11 @@ class EdgeProtocol(HttpToolsProtocol):
         self._header_count = 0
         self._unaccounted = 0
         self._upgrading = False
-        """Its head asks for another protocol."""
+        """The head asks to switch protocols."""
         self._deaf = False
         """Whatever else comes is not read: what is under way is answered, then the connection closed."""
         self._lingering = False
-        """A close is not put off, or no longer: its last answer is out."""
+        """The last answer has been written, so a close is not delayed again."""
         self._refusal: Refusal | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -118,13 +118,13 @@ class EdgeProtocol(HttpToolsProtocol):
         self._admission.serves(self)
         self._forget_unread()
         if self.cycle is None or self.cycle.scope["hold"] is not self._hold:  # type: ignore[typeddict-item]
-            self._hold.release()  # no application will
+            self._hold.release()  # no application will do it
         for cycle, _ in self.pipeline:
             cycle.scope["hold"].release()  # type: ignore[typeddict-item]
         super().connection_lost(exc)
 
     def give_way(self) -> None:
-        """Close at once; what it held is free when this returns."""
+        """Close at once; what the connection held is free when this returns."""
         self._hold.release()
         if self.cycle is not None:
             self.cycle.body.clear()
@@ -139,7 +139,7 @@ class EdgeProtocol(HttpToolsProtocol):
         super().shutdown()
 
     def _close(self) -> None:
-        """Without waiting for a client that still sends."""
+        """Close without waiting for a client that is still sending."""
         self._lingering = True
         self.transport.close()
 
@@ -170,13 +170,13 @@ class EdgeProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._unaccounted > self.config.max_head_bytes:
-            # The parser holds a piece of a header or of chunk framing that never ends.
+            # The parser is buffering a header or chunk framing that never ends.
             self._refuse(Refusal("headers_too_large", f"the head is larger than {self.config.max_head_bytes} bytes"))
         elif self._timed != (self._request, self._phase) or self._timer is None:
             self._arm()
 
     def _note_part(self, size: int) -> None:
-        """A request has not arrived whole."""
+        """Note that a request has arrived only in part."""
         if self._phase is _Phase.HEAD:
             self._hold.add(size)
         elif self.cycle.response_complete:
@@ -206,7 +206,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self._fail("headers_too_large", f"the request has more than {self.config.max_headers} headers")
         self._account(len(name) + len(value))
         if self._phase is _Phase.BODY:
-            return  # a trailer: it must not pass for a header
+            return  # a trailer, which must not be taken for a header
         name = name.lower()
         if name in _WATCHED:
             self._note_header(name, value)
@@ -223,7 +223,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if len(self.pipeline) >= MAX_PIPELINED:
             self._deaf = True
-            self.pipeline[0][0].keep_alive = False  # the last that is answered; the client sends the others again
+            self.pipeline[0][0].keep_alive = False  # the last one to be answered; the client resends the others
             self._hold.release()
             raise _Enough
         super().on_headers_complete()
@@ -245,7 +245,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._unaccounted = 0
-        if not (self._upgrading and self.parser.should_upgrade()):  # there the parser stops before the body
+        if not (self._upgrading and self.parser.should_upgrade()):  # otherwise the parser stops before the body
             self._complete()
 
     def _complete(self) -> None:
@@ -263,8 +263,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self._complete()
 
     def lingers(self) -> bool:
-        """Whether a close is put off, once: under a client that still sends its body it would reset the connection, and with it
-        would go the answer that says why. It is closed when the body has come, or its deadline."""
+        """Return whether to delay a close, once. Closing on a client that is still sending its body would reset the connection and
+        lose the answer that says why, so it is closed when the body has arrived or its deadline has passed."""
         if self._lingering or self._phase is not _Phase.BODY or not self.cycle.response_complete:
             return False
         self._lingering = True
@@ -284,13 +284,13 @@ class EdgeProtocol(HttpToolsProtocol):
             self._fail("headers_too_large", f"the head is larger than {self.config.max_head_bytes} bytes")
 
     def _fail(self, code: str, detail: str) -> None:
-        """Raising is how a callback stops the parser."""
+        """Raise, which is how a callback stops the parser."""
         self._refusal = Refusal(code, detail)
         raise self._refusal
 
     def _serve_without_upgrade(self, rest: bytes) -> None:
-        """A server may take no notice of an upgrade, and then the body is what it says it is. The parser takes the bytes after
-        the head for another protocol; here they are read on as what they are, and it is the last request of its connection."""
+        """Ignore an upgrade, as a server may. The parser takes the bytes after the head for another protocol; here they are read as
+        the body that they are, and this is the connection's last request."""
         cycle = self.cycle
         cycle.keep_alive = False
         framing = [
@@ -315,12 +315,12 @@ class EdgeProtocol(HttpToolsProtocol):
             self._timer = self.loop.call_later(self.config.head_seconds, self._on_deadline)
 
     def start_clock(self) -> None:
-        """A body is waited for from now on: before, nobody did, or there was none."""
+        """Start the deadline of a body that the application begins to read."""
         self._armed_at = self.loop.time()
         self._body_bytes = 0
 
     def _is_idle(self) -> bool:
-        """No answer is due and no keep-alive watches: a new connection, or blank lines between requests."""
+        """No answer is due and no keep-alive timer runs: a new connection, or blank lines between requests."""
         return self.timeout_keep_alive_task is None and (self.cycle is None or self.cycle.response_complete)
 
     def _disarm(self) -> None:
@@ -384,7 +384,7 @@ class EdgeProtocol(HttpToolsProtocol):
     # Answers without an application
 
     def _may_answer(self) -> bool:
-        """Whether what is written now would be read as the answer to the request at fault, not to one before it."""
+        """Return whether a client would read what is written now as the answer to the faulty request, not to an earlier one."""
         if self._phase is _Phase.BODY and self.cycle is not None:
             return not self.cycle.response_started and not self.pipeline
         return self.cycle is None or self.cycle.response_complete
@@ -406,4 +406,4 @@ class EdgeProtocol(HttpToolsProtocol):
 
 
 class _Enough(Exception):
-    """Stops the parser: more requests than may wait have come at once."""
+    """Stops the parser: more pipelined requests have arrived than may wait."""

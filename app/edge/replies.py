@@ -1,4 +1,4 @@
-"""What all bodies share: strict reading, and instants written one way."""
+"""What all bodies share: strict parsing, and one format for instants."""
 
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
@@ -13,7 +13,7 @@ from app.domain.names import NAME_PATTERN, NAME_RULE
 Item = TypeVar("Item")
 
 NO_STORE = {"cache-control": "no-store"}
-"""On every answer that holds a secret: whatever lies between must not keep it."""
+"""For every answer that contains a secret: no cache may keep it."""
 
 Instant = Annotated[
     datetime,
@@ -24,13 +24,14 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN, description=NAME_RULE)]
 Owner = Annotated[
     str | None,
     Field(
-        exclude_if=lambda owner: owner is None, description="Of the file of definitions that manages it, if it has one."
+        exclude_if=lambda owner: owner is None,
+        description="Owner named by the definitions document that manages it, if any.",
     ),
 ]
 
 
 class RequestBody(BaseModel):
-    """Unknown fields are refused, and no type is made to fit: neither "5" for 5 nor true for 1."""
+    """A body that refuses unknown fields and does not coerce types: neither "5" to 5 nor true to 1."""
 
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
@@ -42,11 +43,11 @@ class ResponseBody(BaseModel):
 
 class Page(ResponseBody, Generic[Item]):
     items: list[Item]
-    next_cursor: str | None = Field(description="The `cursor` of the next page; null on the last.")
+    next_cursor: str | None = Field(description="The `cursor` of the next page; null on the last page.")
 
 
 LINE_END = b"\n"
-"""After every answer in JSON, problems too: on a terminal the prompt stands below it. Whitespace to whoever parses it."""
+"""Ends every JSON answer, problems included, so that a terminal's prompt is on a new line. Parsers ignore it."""
 
 
 def json_reply(
@@ -61,7 +62,9 @@ def reply(shown: Any, status: int = 200, headers: dict[str, str] | None = None) 
 
 
 class FieldProblem(BaseModel):
-    pointer: str = Field(description="RFC 6901 pointer into the body, or the name of a parameter; empty for the whole.")
+    pointer: str = Field(
+        description="RFC 6901 pointer into the body, or a parameter's name; empty for the whole request."
+    )
     detail: str
 
 
@@ -71,8 +74,8 @@ class Problem(BaseModel):
     type: str
     title: str
     status: int
-    code: str = Field(description="Stable, for programs.")
-    detail: str = Field(description="For people.")
+    code: str = Field(description="Stable error code, for programs.")
+    detail: str = Field(description="Explanation, for people.")
     errors: list[FieldProblem]
 
 

@@ -1,8 +1,8 @@
-"""uvicorn under our own idea of an end: the first signal asks for a drain, the second skips it.
+"""uvicorn with a graceful end: the first signal starts a drain, the second skips it.
 
-uvicorn alone would stop accepting at once and then wait for every open response. Here the first signal only sets
-`draining`: readiness turns 503, long polls are answered, calls in flight end, while requests are still served. Whoever
-drains calls `stop` when it is done.
+uvicorn alone would stop accepting at once and then wait for every open response. Here the first signal only sets `draining`:
+readiness turns 503, long polls are answered, and calls in flight end, while requests are still served. Whoever drains calls
+`stop` afterwards.
 """
 
 import asyncio
@@ -19,33 +19,33 @@ from app.edge.admission import MAX_CONNECTIONS
 from app.edge.protocol import EdgeServerConfig
 
 RESERVED = 128
-"""Descriptors for all else: the database, the listener, pipes, files, look-ups of names."""
+"""Descriptors for everything else: the database, the listener, pipes, files, DNS lookups."""
 MAX_BACKLOG = 2048
 LEAST_DESCRIPTORS = 256
 OPEN_MAX = 10_240
-"""What macOS grants."""
+"""The most that macOS grants."""
 UNLIMITED = 1_048_576
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptors:
-    """How the descriptors that the process may open are shared out."""
+    """How the process's file descriptors are divided."""
 
     limit: int
     connections: int
-    """Of the server."""
+    """Connections of the server."""
     backlog: int
-    """Connections that may be accepted in one turn of the loop, before those that are too many are closed."""
+    """Connections that may be accepted in one loop iteration, before the surplus is closed."""
     calls: int
-    """Deliveries at once."""
+    """Concurrent deliveries."""
     idle_calls: int
-    """Connections that are kept for the next delivery."""
+    """Idle connections kept for later deliveries."""
 
 
 def raise_descriptor_limit() -> int:
-    """To as many as the system grants this process; how many these are."""
+    """Raise the limit to what the system grants this process; return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for wanted in (hard, OPEN_MAX):  # a hard limit may be unlimited, and more than the system grants
+    for wanted in (hard, OPEN_MAX):  # a hard limit may be unlimited, which is more than the system grants
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (OSError, ValueError):
@@ -55,9 +55,9 @@ def raise_descriptor_limit() -> int:
 
 
 def share_out(limit: int, wanted_calls: int) -> Descriptors:
-    """`limit` descriptors: what is reserved, a backlog, then deliveries up to a half of the rest, then connections.
+    """Divide `limit` descriptors: the reserve, the backlog, then deliveries up to half of the rest, then connections.
 
-    So neither callers nor handlers can take what the others, or the database, need.
+    So neither callers nor handlers can take what the others or the database need.
     """
     left = limit - RESERVED
     backlog = min(MAX_BACKLOG, left // 8)
@@ -71,9 +71,9 @@ class EdgeServer(uvicorn.Server):
     def __init__(self, config: EdgeServerConfig, *, catch_signals: bool = True) -> None:
         super().__init__(config)
         self.draining = asyncio.Event()
-        """Set by the first signal."""
+        """Set by the first signal: start to drain."""
         self.hurried = asyncio.Event()
-        """Set by the second: whoever waits stops waiting."""
+        """Set by the second signal: stop waiting."""
         self._catch_signals = catch_signals
         self._signals = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -91,9 +91,9 @@ class EdgeServer(uvicorn.Server):
             yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Signals are not kept for uvicorn to raise again: an orderly end is exit code 0."""
+        """Handle a signal without leaving it for uvicorn to raise again, so that a clean end has exit code 0."""
         self._signals += 1
-        # A handler of signals runs between two bytecodes of anything; the loop wakes the waiters in its own time.
+        # A signal handler runs between any two bytecodes, so let the loop wake the waiters.
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self.draining.set)
         if self._signals > 1:
@@ -103,5 +103,5 @@ class EdgeServer(uvicorn.Server):
                 self._loop.call_soon_threadsafe(self.hurried.set)
 
     def stop(self) -> None:
-        """Close the listener and the idle connections, let answers in flight go out, end `serve`."""
+        """Close the listener and idle connections, let answers in progress finish, and end `serve`."""
         self.should_exit = True

@@ -1,7 +1,7 @@
-"""Requests as they must be: JSON by content type, I-JSON by content, bounded, and without a name that means nothing.
+"""Strict requests: JSON by content type, I-JSON by content, bounded, and without unknown names.
 
-FastAPI's own reading turns NaN into null and answers a lone surrogate with 500, so a body is read and judged here first
-and handed on as a value.
+FastAPI's own parsing turns NaN into null and answers a lone surrogate with 500, so a body is read and validated here first and
+passed on as a value.
 """
 
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -24,7 +24,7 @@ NO_PARAMETERS: frozenset[str] = frozenset()
 
 
 def check_query(query_string: bytes, known: frozenset[str]) -> None:
-    """Unknown and repeated parameters are refused: each is a wish that would not be met."""
+    """Refuse unknown and repeated parameters: ignoring them would hide a mistake."""
     if not query_string:
         return
     try:
@@ -47,7 +47,7 @@ def check_query(query_string: bytes, known: frozenset[str]) -> None:
 
 
 class JudgedRequest(Request):
-    """A request whose body has been read and judged."""
+    """A request whose body has been read and validated."""
 
     def __init__(self, request: Request, body: bytes, value: Any) -> None:
         super().__init__(request.scope, request.receive)
@@ -65,12 +65,12 @@ Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class StrictRoute(APIRoute):
-    """A route that refuses by the head of a request what it can, before it reads a body."""
+    """A route that refuses what it can by a request's head, before reading the body."""
 
     max_body_bytes: ClassVar[int | None] = None
-    """None: as much as a payload may need."""
+    """None: as much as the largest payload needs."""
     judges: ClassVar[bool] = True
-    """False: the operation takes the body as bytes and judges it itself."""
+    """False: the operation takes the body as bytes and validates it itself."""
 
     def get_route_handler(self) -> Handle:
         handle = self.serving(super().get_route_handler())
@@ -103,7 +103,7 @@ class StrictRoute(APIRoute):
         return strict
 
     async def enter(self, request: Request) -> None:
-        """Whether the caller may ask this, by the head alone. Raises Refusal."""
+        """Authorize the caller, by the head alone. Raises Refusal."""
         edge: EdgeConfig = request.app.state.edge
         caller = await caller_of(edge, request.scope, request.headers.get("authorization"))
         caller.require(scope_of(self.dependant))
@@ -113,7 +113,7 @@ class StrictRoute(APIRoute):
         return await read_body(request.scope, request.receive, max_bytes)
 
     def serving(self, handle: Handle) -> Handle:
-        """What is done with a request whose body has arrived."""
+        """Return the handler for a request whose body has arrived."""
         return handle
 
 
@@ -128,7 +128,7 @@ def _query_names(dependant: Dependant) -> Iterator[str]:
 
 
 class OpenRoute(StrictRoute):
-    """A route for anyone who can reach the service."""
+    """A route that needs no key."""
 
     async def enter(self, request: Request) -> None:
         return
