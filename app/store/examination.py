@@ -14,6 +14,7 @@ import asyncpg
 from app.store.db import Unsuitable, connected, translated
 from app.store.migrations import GRANT
 from app.store.session import SEARCH_PATH, BorrowedConnection
+from app.store.statements import sql
 
 OLDEST_MAJOR = 15
 LOOKS = 3
@@ -31,19 +32,8 @@ DECISIVE = {
 """Without these, promises break."""
 
 _PROCESS = "select pg_catalog.pg_backend_pid()"
-_LACKING = """
-select string_agg(name, ', ' order by name) as names, current_user as role
-from (
-  select c.relname as name from pg_class c
-  where c.relnamespace = 'sluice'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition
-    and c.relname <> 'alembic_version'
-    and not (has_schema_privilege(c.relnamespace, 'usage')
-             and has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
-             and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete'))
-  union all
-  select p.proname from pg_proc p
-  where p.pronamespace = 'sluice'::regnamespace and not has_function_privilege(p.oid, 'execute')) lacking
-"""
+_LACKING = sql("find_lacking_rights")
+_NOTIFY = sql("send_notification")
 
 
 async def examine_sessions(dsn: str, *, given_as: str) -> None:
@@ -139,7 +129,7 @@ async def examine_pooler(dsn: str, direct_dsn: str) -> None:
             borrower.transaction(),
         ):
             await _examine_settings(borrower, "SLUICE_DATABASE_URL")
-            await borrower.fetch("select pg_notify($1, $2)", PROBE_CHANNEL, token)
+            await borrower.fetch(_NOTIFY, PROBE_CHANNEL, token)
         try:
             async with asyncio.timeout(HEARD_SECONDS):
                 await heard.wait()

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from app.store.db import Reader
+from app.store.statements import fill, part, sql
 from app.store.windows import Windows
 
 
@@ -21,39 +22,14 @@ class Finished:
     outcome: str
 
 
-_FINISHED = """
--- Tenants share the limit, by one index probe each: thousands of runs of one that end at once hold up nobody else's.
-with recursive owners(id) as (
-  (select b.tenant_id from sluice.batches b where b.run_open and b.completed_at is not null order by b.tenant_id limit 1)
-  union all
-  select n.tenant_id from owners o cross join lateral (
-    select b.tenant_id from sluice.batches b
-    where b.run_open and b.completed_at is not null and b.tenant_id > o.id order by b.tenant_id limit 1) n)
-select r.schedule_id, r.id as run_id, b.id as task_id, r.cause,
-  case when b.dead > 0 then 'ran_failed' when b.cancelled > 0 or b.cancelled_at is not null then 'cancelled'
-       else 'ran_ok' end as outcome
-from (select p.* from owners o cross join lateral (
-        select w.*, row_number() over (order by w.id) as turn from (
-          select b.* from sluice.batches b
-          where b.run_open and b.completed_at is not null and b.tenant_id = o.id and b.succeeded + b.dead + b.cancelled >= b.total
-          order by b.id limit 4 * greatest(1, $1 / (select count(*) from owners))) w) p
-      order by p.turn limit $1) b
-join sluice.schedule_runs r on r.task_id = b.id
-order by r.schedule_id, b.completed_at
-"""
-_WAITING = """
-select w.id as schedule_id, r.id::text, coalesce(r.overlap, '') as overlap
-from unnest($1::bigint[]) w(id)
-cross join lateral (
-  select r.id, r.overlap from sluice.schedule_runs r
-  where r.schedule_id = w.id and r.outcome = 'waiting' order by r.nominal_at, r.id limit 1) r
-"""
+_FINISHED = sql("find_finished_runs")
+_WAITING = sql("find_waiting_starts")
+_RUNNING = sql("find_running_runs")
 
 
 async def running(db: Reader, run_ids: Sequence[str]) -> set[str]:
     """Those of them whose end is not written."""
-    sql = "select id::text from sluice.schedule_runs where id = any($1::uuid[]) and outcome = 'running'"
-    return {row[0] for row in await db.fetch(sql, run_ids)}
+    return {row[0] for row in await db.fetch(_RUNNING, run_ids)}
 
 
 async def finished(db: Reader, limit: int) -> list[Finished]:
@@ -95,14 +71,19 @@ class LedgerRow:
     replica: str | None
 
 
-_LEDGER = """
-select r.id::text, r.nominal_at, r.nominal_until, r.count, r.cause, r.extra, r.outcome, r.jitter_seconds, r.fired_at,
-  case when r.outcome <> 'running' then r.started_at else coalesce(
-    (select t.last_started_at from sluice.tasks t where t.id = r.task_id),
-    (select t.last_started_at from sluice.task_history t where t.id = r.task_id limit 1)) end as started_at,
-  r.completed_at, r.task_id::text, r.replica
-from sluice.schedule_runs r
-"""
+_FOUND = sql(
+    "show_runs",
+    where="r.id = any($1::uuid[]) and ($2::text is null or r.outcome = $2) order by r.nominal_at desc, r.id desc",
+)
+_OVERLAPPING = sql(
+    "show_runs",
+    where="not r.extra and int8range(r.schedule_id, r.schedule_id, '[]') && int8range($1, $1, '[]')"
+    " and tstzrange(r.nominal_at, r.nominal_until, '[]') && tstzrange($2, $3) order by r.nominal_at limit $4",
+)
+"""By the index of the exclusion that keeps the nominal line whole."""
+_WINDOW = sql("look_through_runs")
+_REACHING = part("newest_run_before")
+_REMOVE = sql("remove_runs")
 
 
 Position = tuple[datetime, str]
@@ -136,12 +117,7 @@ async def history(
     if len(found) > limit:
         del found[limit:]
         position = found[-1]
-    shown = await reader.fetch(
-        _LEDGER
-        + "where r.id = any($1::uuid[]) and ($2::text is null or r.outcome = $2) order by r.nominal_at desc, r.id desc",
-        [row_id for _, row_id in found],
-        outcome,
-    )
+    shown = await reader.fetch(_FOUND, [row_id for _, row_id in found], outcome)
     return [LedgerRow(**dict(row.items())) for row in shown], position
 
 
@@ -166,46 +142,24 @@ async def _look(
         within.append(f"(r.nominal_at, r.id) < ({given(before[0], 'timestamptz')}, {given(before[1], 'uuid')})")
     if span[0] is not None:
         from_ = given(span[0], "timestamptz")
-        # one row of times without a run can reach into the span: the newest that begins before it
-        begins = f"not l.extra and l.nominal_at <= {from_} order by l.nominal_at desc limit 1"
-        begins = f"select l.nominal_at from sluice.schedule_runs l where l.schedule_id = $1 and {begins}"  # noqa: S608
-        within.append(f"r.nominal_until >= {from_} and r.nominal_at >= coalesce(({begins}), {from_})")
+        within.append(
+            f"r.nominal_until >= {from_} and r.nominal_at >= coalesce(({fill(_REACHING, instant=from_)}), {from_})"
+        )
     if span[1] is not None:
         within.append(f"r.nominal_at < {given(span[1], 'timestamptz')}")
     fits = "true" if outcome is None else f"r.outcome = {given(outcome, 'text')}"
-    # every part is a text or a number of ours
-    sql = f"""
-with seen as materialized (
-  select r.id, r.nominal_at, {fits} as fits from sluice.schedule_runs r where {" and ".join(within)}
-  order by r.nominal_at desc, r.id desc limit {rows}),
-fitting as (select s.id, s.nominal_at from seen s where s.fits order by s.nominal_at desc, s.id desc limit {limit})
-select (select count(*) from seen) as looked_at, l.nominal_at, l.id::text,
-       array(select f.nominal_at from fitting f order by f.nominal_at desc, f.id desc) as instants,
-       array(select f.id::text from fitting f order by f.nominal_at desc, f.id desc) as ids
-from (values (true)) v left join lateral (select s.nominal_at, s.id from seen s order by s.nominal_at, s.id limit 1) l on true
-"""  # noqa: S608
-    [row] = await reader.fetch(sql, *args)
+    window = fill(_WINDOW, within=" and ".join(within), fits=fits, rows=str(rows), limit=str(limit))
+    [row] = await reader.fetch(window, *args)
     last = (row["nominal_at"], row["id"]) if row["looked_at"] >= rows else None
     return list(zip(row["instants"], row["ids"], strict=True)), last
 
 
 async def overlapping(reader: Reader, schedule_id: int, from_: datetime, to: datetime, limit: int) -> list[LedgerRow]:
     """The rows of the nominal line that have a time in [from, to), oldest first."""
-    rows = await reader.fetch(
-        _LEDGER
-        + """
-        where not r.extra and int8range(r.schedule_id, r.schedule_id, '[]') && int8range($1, $1, '[]')
-          and tstzrange(r.nominal_at, r.nominal_until, '[]') && tstzrange($2, $3)
-        order by r.nominal_at limit $4
-        """,
-        schedule_id,
-        from_,
-        to,
-        limit,
-    )
+    rows = await reader.fetch(_OVERLAPPING, schedule_id, from_, to, limit)
     return [LedgerRow(**dict(row.items())) for row in rows]
 
 
 async def take_out(connection: Reader, row_ids: Sequence[str]) -> None:
     """Rows that are written anew in the same transaction, in pieces."""
-    await connection.fetch("delete from sluice.schedule_runs where id = any($1::uuid[]) and task_id is null", row_ids)
+    await connection.fetch(_REMOVE, row_ids)

@@ -11,6 +11,7 @@ import asyncpg
 import msgspec
 
 from app.store.db import Database, Unavailable, connect, translated
+from app.store.statements import sql
 
 CHANNEL = "sluice"
 MAX_PAYLOAD_BYTES = 7500
@@ -35,6 +36,7 @@ class Hint(msgspec.Struct, omit_defaults=True):
 
 
 _HINT = msgspec.json.Decoder(Hint)
+_NOTIFY = sql("send_notification")
 
 
 async def send(db: Database, hint: Hint) -> None:
@@ -42,7 +44,7 @@ async def send(db: Database, hint: Hint) -> None:
     text = msgspec.json.encode(hint).decode()
     if len(text) > MAX_PAYLOAD_BYTES:
         text = msgspec.json.encode(Hint(hint.replica, stir=True)).decode()
-    await db.fetch("select pg_notify($1, $2)", CHANNEL, text)
+    await db.fetch(_NOTIFY, CHANNEL, text)
 
 
 class Silent(Unavailable):

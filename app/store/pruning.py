@@ -1,70 +1,16 @@
-"""Chunked deletion of what has served its time. By the statement's instant: an index cannot be searched for one that moves."""
+"""Chunked deletion of what has served its time."""
 
 from app.store.db import Database
+from app.store.statements import sql
 
 CHUNK = 2000
 RECEIPT_HOURS = 1
 
-_KEYS = """
-with gone as (
-  delete from sluice.idempotency_keys k using (
-    select queue_id, key from sluice.idempotency_keys where expires_at <= statement_timestamp()
-    order by expires_at limit $1 for update skip locked) x
-  where k.queue_id = x.queue_id and k.key = x.key and k.expires_at <= statement_timestamp()
-  returning 1)
-select count(*) from gone
-"""
-
-_RECEIPTS = """
-with gone as (
-  delete from sluice.receipts where group_id = any(array(
-    select group_id from sluice.receipts where created_at < statement_timestamp() - make_interval(hours => $2)
-    order by created_at limit $1))
-  returning 1)
-select count(*) from gone
-"""
-
-# a batch that a redrive has reopened keeps its keys until all of it has ended again
-_FOLLOWUP_KEYS = """
-with due as (
-  select id from sluice.batches
-  where keys_until <= statement_timestamp() and succeeded + dead + cancelled >= total
-  order by keys_until limit 100 for update skip locked),
-gone as (
-  delete from sluice.followup_keys where ctid = any(array(
-    select k.ctid
-    from due
-    cross join lateral (select f.ctid from sluice.followup_keys f where f.batch_id = due.id order by f.root_id limit $1) k
-    limit $1))
-  returning batch_id),
-emptied as (
-  update sluice.batches b set keys_until = null
-  where b.id = any(array(select id from due)) and (select count(*) from gone) < $1
-  returning 1)
-select (select count(*) from gone) + (select count(*) from emptied)
-"""
-
-_BATCHES = """
-with gone as (
-  delete from sluice.batches where id = any(array(
-    select b.id from sluice.batches b
-    where b.kept_until <= statement_timestamp() and b.keys_until is null and b.succeeded + b.dead + b.cancelled >= b.total
-      and not b.run_open and not exists (select from sluice.batch_deltas d where d.tenant_id = b.tenant_id and d.batch_id = b.id)
-    order by b.kept_until limit $1))
-  returning id),
-completions as (delete from sluice.batch_completions c using gone g where c.batch_id = g.id)
-select count(*) from gone
-"""
-
-
-_RUNS = """
-with gone as (
-  delete from sluice.schedule_runs where id = any(array(
-    select id from sluice.schedule_runs where kept_until <= statement_timestamp() and outcome not in ('running', 'waiting')
-    order by kept_until limit $1))
-  returning 1)
-select count(*) from gone
-"""
+_KEYS = sql("prune_idempotency_keys")
+_RECEIPTS = sql("prune_receipts")
+_FOLLOWUP_KEYS = sql("prune_followup_keys")
+_BATCHES = sql("prune_batches")
+_RUNS = sql("prune_runs")
 
 
 async def idempotency_keys(db: Database) -> int:

@@ -6,15 +6,20 @@ from datetime import datetime
 
 from app.domain.connections import Connections
 from app.store.db import Reader
+from app.store.statements import part, sql
 
 ALIVE_SECONDS = 10.0
 """A replica heard of within this time counts as alive."""
 SHOWN_SECONDS = 3600
 """How long a replica that went silent without saying goodbye is remembered."""
-ENGINES = f"""from sluice.replicas e where e.roles <> 'api' and not e.draining
-                                and e.seen_at > clock_timestamp() - make_interval(secs => {ALIVE_SECONDS})"""
+ENGINES = part("living_engines", alive_seconds=str(ALIVE_SECONDS))
+"""A FROM clause: the replicas that promote, claim and deliver."""
 ENGINE_LIVES = f"exists (select {ENGINES})"
-"""A condition: somebody promotes, claims and delivers."""
+_BEAT = sql("beat_replica")
+_ENGINE_LIVES = sql("check_engines", engines=ENGINES)
+_REMOVE = sql("remove_replica")
+_LIST = sql("list_replicas")
+_PRUNE = sql("prune_replicas")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +68,7 @@ async def beat(
     """The heartbeat, whose first makes the row; the database's now, how many other replicas are alive, and the oldest
     release, by its schema, that may still run."""
     (row,) = await db.fetch(
-        """
-        with me as (
-          insert into sluice.replicas (id, name, roles, version, started_at, seen_at, draining, deaf, max_in_flight, in_flight,
-                                       short_tenants, short_queues, connections, connections_wanted)
-          values ($1, $2, $3, $4, clock_timestamp(), clock_timestamp(), $5, $6, $8, $9, $10, $11, $12, $13)
-          on conflict (id) do update set seen_at = excluded.seen_at, draining = excluded.draining, deaf = excluded.deaf,
-            max_in_flight = excluded.max_in_flight, in_flight = excluded.in_flight,
-            short_tenants = excluded.short_tenants, short_queues = excluded.short_queues)
-        select clock_timestamp() as now, (select count(*) from sluice.replicas
-          where id <> $1 and seen_at > clock_timestamp() - make_interval(secs => $7)) as others,
-          (select min_compatible from sluice.meta) as min_compatible
-        """,
+        _BEAT,
         replica_id,
         name,
         roles,
@@ -93,28 +87,19 @@ async def beat(
 
 
 async def engine_lives(db: Reader) -> bool:
-    lives: bool = await db.fetchval(f"select {ENGINE_LIVES}")
+    lives: bool = await db.fetchval(_ENGINE_LIVES)
     return lives
 
 
 async def gone(db: Reader, replica_id: str) -> None:
     """This replica has stopped in order."""
-    await db.fetch("delete from sluice.replicas where id = $1", replica_id)
+    await db.fetch(_REMOVE, replica_id)
 
 
 async def list_recent(db: Reader) -> list[ReplicaRow]:
-    rows = await db.fetch(
-        """
-        select id::text, name, roles, version, started_at, seen_at, draining, deaf, connections, connections_wanted, max_in_flight,
-               in_flight, extract(epoch from clock_timestamp() - seen_at)::double precision as silent_seconds
-        from sluice.replicas where seen_at > clock_timestamp() - make_interval(secs => $1) order by name, id
-        """,
-        SHOWN_SECONDS,
-    )
+    rows = await db.fetch(_LIST, SHOWN_SECONDS)
     return [ReplicaRow(**row) for row in rows]
 
 
 async def forget_silent(db: Reader) -> None:
-    await db.fetch(
-        "delete from sluice.replicas where seen_at < clock_timestamp() - make_interval(secs => $1)", SHOWN_SECONDS
-    )
+    await db.fetch(_PRUNE, SHOWN_SECONDS)

@@ -6,7 +6,8 @@ name: `sql("list_attempts")` is sql/list_attempts.sql. Both are sent over the sa
 """
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,28 @@ FILES = Path(__file__).parent / "sql"
 _DIALECT = dialect()  # type: ignore[no-untyped-call]
 
 
-def sql(name: str) -> str:
-    """The statement in sql/NAME.sql, with the numbers in place of their names."""
-    return named((FILES / f"{name}.sql").read_text())
+def sql(name: str, **parts: str) -> str:
+    """The statement in sql/NAME.sql, under its name, with the numbers in place of their names and `parts` in place of {theirs}."""
+    return f"-- {name}\n" + fill(_read(FILES / f"{name}.sql"), **parts)
+
+
+def part(name: str, **parts: str) -> str:
+    """What several statements have in common, from sql/parts/NAME.sql."""
+    return fill(_read(FILES / "parts" / f"{name}.sql"), **parts)
+
+
+def fill(statement: str, **parts: str) -> str:
+    """`statement` with `parts`, which are texts of ours, in place of {theirs}. What a caller gave is a parameter, never a part."""
+    for name, text in parts.items():
+        statement = statement.replace(f"{{{name}}}", text)
+    return statement
+
+
+@cache
+def _read(path: Path) -> str:
+    """Without the comment that opens the file: the server need not parse it."""
+    lines = path.read_text().splitlines()
+    return named("\n".join(dropwhile(lambda line: line.startswith("--"), lines)))
 
 
 class Query:

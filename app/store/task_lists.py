@@ -18,6 +18,8 @@ from typing import Any
 from app.domain.views import TaskView
 from app.store import queues
 from app.store.db import Reader, TooSlow
+from app.store.numbers import TaskState, named
+from app.store.statements import fill, part, sql
 from app.store.views import RUNNING, show_tasks
 from app.store.windows import Windows
 
@@ -27,14 +29,21 @@ LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 """Before the first page."""
 
 LIVE_STATES = {
-    "ready": "(t.state = 0 or t.state = 2 and t.run_at <= clock_timestamp()"
-    " or t.state = 1 and t.lease_expires_at <= clock_timestamp())",
+    "ready": named(
+        "(t.state = :state_ready or t.state = :state_scheduled and t.run_at <= clock_timestamp()"
+        " or t.state = :state_running and t.lease_expires_at <= clock_timestamp())"
+    ),
     "running": RUNNING,
-    "scheduled": "t.state = 2 and t.run_at > clock_timestamp()",
+    "scheduled": named("t.state = :state_scheduled and t.run_at > clock_timestamp()"),
 }
-ENDED_STATES = {"succeeded": 3, "dead": 4, "cancelled": 5}
-UNSUCCESSFUL = "t.state > 3"
+ENDED_STATES = {state.name.lower(): state for state in (TaskState.SUCCEEDED, TaskState.DEAD, TaskState.CANCELLED)}
+UNSUCCESSFUL = named("t.state > :state_succeeded")
 """As the index says it that holds dead and cancelled tasks of a tenant."""
+OF_INDEX = {"scheduled": named(" and t.state = :state_scheduled"), "dead": named(" and t.state = :state_dead")}
+"""States that have an index of their own for each queue."""
+_WINDOW = sql("look_through_tasks")
+_BY_QUEUE, _BY_BATCH = part("newest_by_queue"), part("newest_of_batch")
+_RUNNING, _NEWEST = part("newest_running"), part("newest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +154,7 @@ class _Look:
                 f"coalesce(nullif(t.handler_id, 0), t.lease_handler_id, {of_queue}) = {handlers}",
             )
         if query.state is not None:
-            self._add(LIVE_STATES.get(query.state, ""), f"t.state = {ENDED_STATES.get(query.state)}")
+            self._add(LIVE_STATES.get(query.state, ""), f"t.state = {ENDED_STATES.get(query.state, -1):d}")
         if self.ended:
             self._add_ends()
 
@@ -176,18 +185,8 @@ class _Look:
             for table, conditions in (("tasks", self.live), ("task_history", self.ended))
             if conditions
         ]
-        # reached: the end of windows that were filled; below the highest of them not every source has been looked at
-        sql = f"""
-with seen as materialized ({" union all ".join(sides)}),
-reached as (
-  select p.id from (
-    select (array_agg(s.id order by s.id))[1] as id from seen s group by s.side, s.part having count(*) >= {each}) p
-  order by p.id desc limit 1)
-select (select id from reached) as reached,
-       array(select s.id from seen s where s.fits and s.id >= coalesce((select id from reached), s.id)
-             order by s.id desc limit {limit}) as ids
-"""  # noqa: S608  # every part is a text or a number of ours; what callers gave is in the parameters
-        [row] = await db.fetch(sql, self.args[0], before, *self.args[2:])
+        window = fill(_WINDOW, sides=" union all ".join(sides), each=str(each), limit=str(limit))
+        [row] = await db.fetch(window, self.args[0], before, *self.args[2:])
         reached = row["reached"]
         return [str(task_id) for task_id in row["ids"]], None if reached is None else str(reached)
 
@@ -198,22 +197,22 @@ select (select id from reached) as reached,
 
     def _source(self, table: str, conditions: Sequence[str], rows: int) -> str:
         """So many of the newest rows, each with whether it fits; `part` tells windows of the same side apart."""
-        fits = f"t.id, '{table}' as side, ({' and '.join(conditions)}) as fits"
-        newest = f"order by t.id desc limit {rows}"
-        query, within = self.query, "t.id < $2::uuid"
+        query = self.query
+        parts = {
+            "table": table,
+            "fits": " and ".join(conditions),
+            "rows": str(rows),
+            "queues": self.queues,
+            "batch": self.batch,
+            "state": OF_INDEX.get(query.state or "", ""),
+            "within": "",
+        }
         if self._by_queue:
-            state = {"scheduled": " and t.state = 2", "dead": " and t.state = 4"}.get(query.state or "", "")
-            return f"""(
-  select t.* from unnest({self.queues}) w(queue_id) cross join lateral (
-    select {fits}, t.queue_id as part from sluice.{table} t
-    where t.queue_id = w.queue_id and {within}{state} {newest}) t)"""  # noqa: S608  # ours, as above
-        source = f"sluice.{table} t"
-        # `offset 0`: these rows first, whatever else is asked. With a limit in sight, or a bound of ids, the planner may prefer
-        # to walk through all tasks for them.
+            return fill(_BY_QUEUE, **parts)
         if query.batch is not None:
-            source = f"(select t.* from {source} where {self.batch} and {within} order by t.id desc offset 0) t"  # noqa: S608
-        elif query.state == "running":
-            source = f"(select t.* from {source} where t.state = 1 and t.tenant_id = $1 offset 0) t"  # noqa: S608
-        elif query.state in ("dead", "cancelled") or query.reason is not None:
-            within = f"t.tenant_id = $1 and {UNSUCCESSFUL} and {within}"
-        return f"(select {fits}, 0::bigint as part from {source} where {within} {newest})"  # noqa: S608  # ours, as above
+            return fill(_BY_BATCH, **parts)
+        if query.state == "running":
+            return fill(_RUNNING, **parts)
+        if query.state in ("dead", "cancelled") or query.reason is not None:
+            parts["within"] = f" and t.tenant_id = $1 and {UNSUCCESSFUL}"
+        return fill(_NEWEST, **parts)

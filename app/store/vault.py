@@ -11,8 +11,12 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from app.store.db import Database
+from app.store.statements import sql
 
 NONCE_BYTES = 12
+_ADD_KEY = sql("add_data_key")
+_READ_KEY = sql("read_data_key")
+_WRAP_KEY = sql("wrap_data_key")
 
 
 class VaultError(Exception):
@@ -40,16 +44,16 @@ async def open_vault(db: Database, encryption_key: bytes | None) -> Vault:
     """Make or read the data key. Raises VaultError, Unavailable."""
     made = os.urandom(32)
     await db.fetch(
-        "insert into sluice.keyring (data_key, wrapped) values ($1, $2) on conflict do nothing",
+        _ADD_KEY,
         _wrap(made, encryption_key) if encryption_key else made,
         encryption_key is not None,
     )
-    (row,) = await db.fetch("select data_key, wrapped from sluice.keyring")
+    (row,) = await db.fetch(_READ_KEY)
     if row["wrapped"]:
         return Vault(_unwrap(row["data_key"], encryption_key))
     if encryption_key is not None:
         await db.fetch(
-            "update sluice.keyring set data_key = $1, wrapped = true where not wrapped",
+            _WRAP_KEY,
             _wrap(row["data_key"], encryption_key),
         )
     return Vault(row["data_key"])

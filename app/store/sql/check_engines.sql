@@ -1,0 +1,2 @@
+-- Whether anybody promotes, claims and delivers.
+select exists (select {engines})

@@ -1,0 +1,8 @@
+-- Rows of a page until they have so many bytes, the one that passes the bound included. The size of what is stored out of line is
+-- known without reading it.
+select * from (
+  select f.*, sum(coalesce(octet_length(f.payload), 0) + coalesce(octet_length(f.result), 0)
+                  + coalesce(octet_length(f.progress::text), 0))
+                over (order by f.id desc rows between unbounded preceding and 1 preceding) as bytes_before
+  from ({found}) f) s
+where coalesce(s.bytes_before, 0) < {bytes} order by s.id desc

@@ -1,0 +1,10 @@
+-- A window of the ledger of one schedule: so many of its newest rows that lie within, those that fit among them, and the last one
+-- looked at, from where the next window goes on.
+with seen as materialized (
+  select r.id, r.nominal_at, {fits} as fits from sluice.schedule_runs r where {within}
+  order by r.nominal_at desc, r.id desc limit {rows}),
+fitting as (select s.id, s.nominal_at from seen s where s.fits order by s.nominal_at desc, s.id desc limit {limit})
+select (select count(*) from seen) as looked_at, l.nominal_at, l.id::text,
+       array(select f.nominal_at from fitting f order by f.nominal_at desc, f.id desc) as instants,
+       array(select f.id::text from fitting f order by f.nominal_at desc, f.id desc) as ids
+from (values (true)) v left join lateral (select s.nominal_at, s.id from seen s order by s.nominal_at, s.id limit 1) l on true

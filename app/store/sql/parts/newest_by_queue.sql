@@ -1,0 +1,5 @@
+-- So many of the newest rows of each of a few queues, each with whether it fits; `part` tells windows of the same side apart.
+(
+  select t.* from unnest({queues}) w(queue_id) cross join lateral (
+    select t.id, '{table}' as side, ({fits}) as fits, t.queue_id as part from sluice.{table} t
+    where t.queue_id = w.queue_id and t.id < $2::uuid{state} order by t.id desc limit {rows}) t)

@@ -1,0 +1,9 @@
+-- Forgets a chunk of idempotency keys past their time. By the statement's instant: an index cannot be searched for one that moves.
+-- SKIP LOCKED: an enqueue may hold the key it is replacing.
+with gone as (
+  delete from sluice.idempotency_keys k using (
+    select queue_id, key from sluice.idempotency_keys where expires_at <= statement_timestamp()
+    order by expires_at limit $1 for update skip locked) x
+  where k.queue_id = x.queue_id and k.key = x.key and k.expires_at <= statement_timestamp()
+  returning 1)
+select count(*) from gone

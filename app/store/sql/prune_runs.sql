@@ -1,0 +1,7 @@
+-- Forgets a chunk of what the ledger has kept long enough; a run that has not ended stays.
+with gone as (
+  delete from sluice.schedule_runs where id = any(array(
+    select id from sluice.schedule_runs where kept_until <= statement_timestamp() and outcome not in ('running', 'waiting')
+    order by kept_until limit $1))
+  returning 1)
+select count(*) from gone

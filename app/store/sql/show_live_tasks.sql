@@ -1,0 +1,46 @@
+-- Live tasks as they are shown.
+-- state: what is stored, except that a scheduled task reads as ready from its run_at on, a running one from the end of its lease on.
+-- waiting_for names the first of the things a claim would stop at, in the claim's order: what is shut, who would make the claim,
+-- what is full, whether anybody has a place for it. What runs is counted only where there is a limit: it would else be read again
+-- for each row of a page.
+select t.id, q.name as queue, h.name as handler, t.type,
+  case when {running} then 'running' when t.state = :state_scheduled and t.run_at > clock_timestamp() then 'scheduled'
+    else 'ready' end as state,
+  null::text as reason, t.priority, {payload} as payload, t.headers, t.tags, t.correlation_id, t.idempotency_key, t.unique_key,
+  t.created_at, t.run_at, t.last_started_at as started_at, null::timestamptz as ended_at, t.expires_at, t.attempt,
+  coalesce(t.max_attempts, q.max_attempts) as max_attempts,
+  coalesce(t.timeout_seconds, q.timeout_seconds, h.timeout_seconds) as timeout_seconds,
+  t.last_error, null::bytea as result, null::text as result_format, false as result_truncated, t.progress,
+  case when {running} then t.lease_expires_at end as lease_expires_at, t.last_replica as replica, t.schedule,
+  t.scheduled_for, t.batch_id, t.parent_id,
+  case
+    when {running} then null
+    when t.state = :state_scheduled and t.run_at > clock_timestamp() then 'run_at'
+    when q.paused then 'queue_paused'
+    when h.id is null then case
+      when t.state = :state_scheduled and not exists (select {engines}) then 'no_engine'
+      when greatest(q.updated_at, (select w.asked_at from sluice.queue_workers w where w.queue_id = q.id))
+             > clock_timestamp() - make_interval(secs => {no_worker_seconds})
+           or (select true from sluice.tasks r
+               where {others_running} and r.tenant_id = t.tenant_id and r.queue_id = q.id limit 1)
+        then 'worker'
+      else 'no_worker' end
+    when not h.enabled then 'handler_disabled'
+    when not exists (select {engines}) then 'no_engine'
+    when least(n.max_concurrency, n.granted_max_concurrency) is not null
+         and least(n.max_concurrency, n.granted_max_concurrency) <= (select count(*) from sluice.tasks r
+                                                                     where {others_running} and r.tenant_id = t.tenant_id)
+      then 'global_limit'
+    when h.max_concurrency is not null and h.max_concurrency <= (select count(*) from sluice.tasks r
+                               where {others_running} and r.tenant_id = t.tenant_id and r.lease_handler_id = h.id)
+      then 'handler_limit'
+    when q.max_concurrency is not null and q.max_concurrency <= (select count(*) from sluice.tasks r
+                               where {others_running} and r.tenant_id = t.tenant_id and r.queue_id = q.id)
+      then 'queue_limit'
+    when (select bool_and(t.tenant_id = any(e.short_tenants) or q.id = any(e.short_queues)) {engines}) then 'replicas_busy'
+  end as waiting_for
+from {source} t
+join sluice.queues q on q.id = t.queue_id
+join sluice.tenants n on n.id = t.tenant_id
+left join sluice.handlers h on h.id = coalesce(nullif(t.handler_id, 0), q.handler_id)
+where {where}
