@@ -485,6 +485,6 @@ def _told(error: Any) -> str:
 
 
 def _name_of(statement: str) -> str:
-    """The function that a statement calls, or how it begins: for the log."""
-    called = re.search(r"sluice\.(\w+)\(", statement)
+    """The function that a statement calls, or the file it is from, or how it begins: for the log."""
+    called = re.search(r"sluice\.(\w+_v\d+)\(", statement) or re.match(r"-- (\w+)\n", statement)
     return called[1] if called else " ".join(statement.split())[:80]

@@ -42,6 +42,7 @@ UNSUCCESSFUL = named("t.state > :state_succeeded")
 OF_INDEX = {"scheduled": named(" and t.state = :state_scheduled"), "dead": named(" and t.state = :state_dead")}
 """States that have an index of their own for each queue."""
 _WINDOW = sql("look_through_tasks")
+_OF_QUEUE = part("handler_of_queue")
 _BY_QUEUE, _BY_BATCH = part("newest_by_queue"), part("newest_of_batch")
 _RUNNING, _NEWEST = part("newest_running"), part("newest")
 
@@ -148,10 +149,9 @@ class _Look:
                 self._add(condition.format(self._arg(value, "text")))
         if query.handler_ids is not None:
             handlers = f"any({self._arg(list(query.handler_ids), 'bigint[]')})"
-            of_queue = "(select o.handler_id from sluice.queues o where o.id = t.queue_id)"
             self._add(
-                f"coalesce(nullif(t.handler_id, 0), {of_queue}) = {handlers}",
-                f"coalesce(nullif(t.handler_id, 0), t.lease_handler_id, {of_queue}) = {handlers}",
+                f"coalesce(nullif(t.handler_id, 0), {_OF_QUEUE}) = {handlers}",
+                f"coalesce(nullif(t.handler_id, 0), t.lease_handler_id, {_OF_QUEUE}) = {handlers}",
             )
         if query.state is not None:
             self._add(LIVE_STATES.get(query.state, ""), f"t.state = {ENDED_STATES.get(query.state, -1):d}")

@@ -196,7 +196,7 @@ async def test_a_database_that_cannot_hold_every_text_is_refused_in_one_sentence
             await wait_for_database(with_database(server_url, name))
         (line,) = caught.value.lines
         assert line.startswith(
-            "The database's encoding is LATIN1, which cannot hold every text: give Sluice a database of its own"
+            "The database's encoding is LATIN1, which cannot store every text: give Sluice a database of its own"
         )
     finally:
         await owner.execute(f"drop database {name} with (force)")
