@@ -20,10 +20,10 @@ from app.domain.handlers import SECRETS_LOST
 from app.domain.outcomes import Settlement, decide, decide_refused_followups
 from app.domain.retries import merged
 from app.engine.held import Held
+from app.runtime import followups
 from app.runtime.core import Core
 from app.runtime.settling import RETRY_SECONDS, outcome_of
-from app.service import followups
-from app.service import handlers as handler_service
+from app.store import handlers
 from app.store.db import Unavailable
 from app.store.tasks import Outcome
 from app.telemetry import events
@@ -115,8 +115,10 @@ class Attempts:
 
     async def _disable_handler(self, held: Held) -> None:
         """In a transaction of its own, before the settle: nothing is claimed for the handler from here on."""
-        tenant, handler = held.policy.tenant, held.target.id
-        await handler_service.disable_gone(self._core, tenant, handler, "the handler answered 410 Gone")
+        reason = "the handler answered 410 Gone"
+        name = await handlers.disable_gone(self._core.db, held.target.id, reason)
+        if name is not None:
+            events.emit(log, events.HANDLER_DISABLED, tenant=held.policy.tenant, handler=name, reason=reason)
 
     async def _write(
         self, held: Held, settlement: Settlement, answer: Answer | NoAnswer, retry: RetryPolicy, span: AttemptSpan

@@ -8,6 +8,7 @@ from typing import Any
 
 from app.engine.announcer import Announcer, Ear
 from app.engine.dispatcher import Dispatcher
+from app.engine.finisher import Finisher
 from app.engine.held import Held
 from app.engine.holdings import Holdings
 from app.engine.housekeeping import Housekeeping
@@ -71,9 +72,8 @@ class Engine:
         self._expire = Loop("expirer", janitor.expire)
         self._fold = Loop("folder", janitor.fold)
         self._sweep = Loop("sweeper", janitor.sweep)
-        scheduler = Scheduler(core)
-        self._fire = Loop("scheduler", scheduler.fire)
-        self._finish = Loop("finisher", scheduler.finish)
+        self._fire = Loop("scheduler", Scheduler(core).tick)
+        self._finish = Loop("finisher", Finisher(core).tick)
         self._working = [
             self._fire,
             self._finish,

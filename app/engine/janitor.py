@@ -5,8 +5,10 @@ Every replica does all of it; SKIP LOCKED lets each row be moved once. Each swee
 sleeps until then, and never longer than its poll interval, which is the truth where a hint was lost. Tenants share every sweep.
 """
 
+import time
+
+from app.runtime.cancelling import sweep_batch
 from app.runtime.core import Core
-from app.service.batches import sweep_cancelled
 from app.store import batches, tasks
 from app.telemetry import events
 from app.telemetry.logs import get_logger
@@ -15,6 +17,10 @@ PROMOTE_LIMIT = 1000
 EXPIRE_LIMIT = 500
 REAP_LIMIT = 500
 FOLD_LIMIT = 200
+SWEEP_SECONDS = 0.2
+"""How long the sweeper stays with one batch before it looks at the next."""
+ROUND_SECONDS = 2.0
+"""How long it goes on before it looks again which batches there are; a round begins with one of each tenant."""
 POLL_SECONDS = 1.0
 LOST_SECONDS = 0.02
 """How soon a look is repeated when others have all that is due."""
@@ -65,8 +71,16 @@ class Janitor:
         return 0 if folded.more else POLL_SECONDS
 
     async def sweep(self) -> float:
-        """What a replica that died, or the start of a schedule's run, has left to be cancelled."""
-        return 0 if await sweep_cancelled(self._core) else POLL_SECONDS
+        """Cancel some of what is unfinished of batches that are marked as cancelled, whoever marked them, in turns by tenant.
+
+        What a replica that died, or the start of a schedule's run, has left to be cancelled is among it.
+        """
+        until, more = time.monotonic() + ROUND_SECONDS, False
+        for batch_id in await batches.unswept(self._core.db):
+            more = not await sweep_batch(self._core, self._core.db, batch_id, SWEEP_SECONDS) or more
+            if more and time.monotonic() > until:
+                break
+        return 0 if more else POLL_SECONDS
 
 
 def _until(next_seconds: float | None, moved: int) -> float:

@@ -1,31 +1,101 @@
-"""What time does to schedules: fire what is due, and write the end of runs.
+"""Firing: what is due is read, decided and written, in groups, by whichever replica comes first.
 
-Every replica does both; compare-and-set decides who was first. The scheduler sleeps until the next schedule is due, and never
-longer than its poll interval, which is the truth where a hint was lost: its cost does not grow with the schedules there are.
+Every replica does it; compare-and-set decides who was first (runtime/schedule_changes.py). The scheduler sleeps until the next
+schedule is due, and never longer than its poll interval, which is the truth where a hint was lost: its cost does not grow with
+the schedules there are.
 """
 
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from app.domain.schedules.definitions import ScheduleDefinition
+from app.domain.schedules.firing import judge, plan
 from app.runtime.core import Core
-from app.service import firing
+from app.runtime.pieces import in_pieces
+from app.runtime.schedule_changes import Change, key_of, look_at, write
+from app.store import schedules
+from app.store.schedules import ScheduleState
 
 FIRE_LIMIT = 500
-FINISH_LIMIT = 200
 POLL_SECONDS = 1.0
 LOST_SECONDS = 0.02
 """How soon a look is repeated when others were faster with all that was due."""
+MANY_SECONDS = 200
+"""A plan over a longer time than this is made in a thread."""
+WRITE_SECONDS = 0.2
+"""What is decided waits no longer than this for the rest of its group."""
 
 
 class Scheduler:
-    """A tick for each of two loops."""
+    """`tick` is a loop of the engine."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def fire(self) -> float:
-        _, written, next_seconds = await firing.fire(self._core, FIRE_LIMIT)
+    async def tick(self) -> float:
+        _, written, next_seconds = await fire(self._core, FIRE_LIMIT)
         if next_seconds is not None and next_seconds <= 0:
             return 0 if written else LOST_SECONDS
         return POLL_SECONDS if next_seconds is None else min(POLL_SECONDS, next_seconds)
 
-    async def finish(self) -> float:
-        found = await firing.finish(self._core, FINISH_LIMIT)
-        return LOST_SECONDS if found else POLL_SECONDS
+
+class Fired(NamedTuple):
+    found: int
+    """Schedules that were due."""
+    written: int
+    """Those of them for which this replica was the first."""
+    next_seconds: float | None
+    """Until the next is due; None: none will be."""
+
+
+async def fire(core: Core, limit: int) -> Fired:
+    """Do what is due for up to about `limit` schedules."""
+    ids = core.schedules.awake(await schedules.due(core.db, limit))
+    written = 0
+    if ids:
+        written = await _fire(core, ids)
+    return Fired(len(ids), written, await schedules.next_look_seconds(core.db))
+
+
+async def _fire(core: Core, ids: Sequence[int]) -> int:
+    """In this order; how many were written. What is decided is written before the next takes long: one with many times is in
+    nobody's way."""
+    states = {state.id: state for state in await schedules.states(core.db, ids)}
+    await core.schedules.load(core.db, list(states.values()))
+    changes: list[Change] = []
+    until, written = time.monotonic() + WRITE_SECONDS, 0
+    async for state in in_pieces(states[schedule_id] for schedule_id in ids if schedule_id in states):
+        if (change := await _look(core, state)) is not None:
+            changes.append(change)
+        if time.monotonic() > until:
+            written += await write(core, changes)
+            changes, until = [], time.monotonic() + WRITE_SECONDS
+    return written + await write(core, changes)
+
+
+async def _look(core: Core, state: ScheduleState) -> Change | None:
+    definition = core.schedules.of(state)
+    if definition is None:
+        return None
+    if state.next_nominal_at is None or state.deleted:
+        return Change.of(state, None)
+    try:
+        if (state.now - state.next_nominal_at).total_seconds() > MANY_SECONDS:
+            return await asyncio.to_thread(_planned, core, definition, state, state.next_nominal_at)
+        return _planned(core, definition, state, state.next_nominal_at)
+    except Exception:
+        core.schedules.rest(state.id)
+        return None
+
+
+def _planned(core: Core, definition: ScheduleDefinition, state: ScheduleState, first: datetime) -> Change:
+    grace = core.schedule_grace_seconds
+    found = plan(definition, key_of(state), first, state.now, grace_seconds=grace, paused=state.paused)
+    left = None if definition.max_runs is None else definition.max_runs - state.runs_made
+    judged = judge(found.lines, state.runs, definition.overlap, left)
+    following = None if judged.exhausted else found.next_nominal_at
+    looking = state.now if found.more and following else look_at(definition, state, following, state.now)
+    return Change(state, following, looking, state.failures, lines=judged.lines, cancel=judged.cancel)

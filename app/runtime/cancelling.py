@@ -1,10 +1,17 @@
 """What follows when tasks have been cancelled: they are counted, their holders are told, and those who wait for them."""
 
+import time
 from collections.abc import Sequence
 
 from app.runtime.core import Core
 from app.runtime.signals import Slot
+from app.store import batches, partitions
+from app.store.batches import Swept
+from app.store.db import PartitionMissing, Reader
 from app.store.tasks import Cancelled
+
+CHUNK = 500
+"""Tasks of a batch that are cancelled in one transaction."""
 
 
 def tell_cancelled(core: Core, cancelled: Sequence[Cancelled]) -> None:
@@ -23,3 +30,22 @@ def tell_cancelled(core: Core, cancelled: Sequence[Cancelled]) -> None:
         Slot(task.tenant_id, task.handler_id, task.queue_id) for task in cancelled if task.outcome is not None
     }:
         core.signals.freed(slot)
+
+
+async def sweep_batch(core: Core, db: Reader, batch_id: str, seconds: float) -> bool:
+    """Cancel chunk by chunk until nothing is left, or the time is over; whether nothing is left."""
+    until, wait = time.monotonic() + seconds, False
+    while True:
+        swept = await _swept(core, db, batch_id, wait)
+        wait = not swept.tasks
+        tell_cancelled(core, swept.tasks)
+        if swept.done or time.monotonic() > until:
+            return swept.done
+
+
+async def _swept(core: Core, db: Reader, batch_id: str, wait: bool) -> Swept:
+    try:
+        return await batches.sweep(db, batch_id, CHUNK, wait=wait)
+    except PartitionMissing:
+        await partitions.ensure_ahead(core.db)
+        return await batches.sweep(db, batch_id, CHUNK, wait=wait)

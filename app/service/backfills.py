@@ -13,9 +13,9 @@ from app.domain.schedules.definitions import ScheduleDefinition
 from app.domain.schedules.firing import Due, Overlap, Start, Without, judge
 from app.domain.schedules.times import times_after
 from app.runtime.core import Core
-from app.service.firing import Change, announce, look_at
-from app.service.schedules import TICK, definition_of, find, write_held
-from app.service.tasks import LOOKUP_SECONDS, LOOKUPS
+from app.runtime.entries import LOOKUP_SECONDS, LOOKUPS
+from app.runtime.schedule_changes import Change, announce, look_at, write_held
+from app.service.schedules import TICK, definition_of, find
 from app.store import ledger, schedules
 from app.store.ledger import LedgerRow
 from app.store.schedules import ScheduleState

@@ -4,7 +4,6 @@ Tasks are added by groups, each with its delta in one transaction. A batch is cl
 from the answer on nothing joins it. What is added and what ends is counted by the folder (engine/janitor.py).
 """
 
-import time
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -12,22 +11,18 @@ from app.domain.batches import BatchRequest, BatchView
 from app.domain.callers import Caller
 from app.domain.errors import Refusal
 from app.domain.tasks import Enqueue
-from app.runtime.cancelling import tell_cancelled
+from app.runtime.cancelling import sweep_batch
 from app.runtime.core import Core
+from app.runtime.entries import LOOKUPS, check, keeps_changing, named_queue
 from app.service import bulk
 from app.service.bulk import Result
-from app.service.tasks import LOOKUPS, check, keeps_changing, named_queue
-from app.store import batches, partitions, sweeps
-from app.store.batches import Completion, Swept
-from app.store.db import PartitionMissing, Reader
+from app.store import batches, sweeps
+from app.store.batches import Completion
+from app.store.db import Reader
 
 CHUNK = 500
 CANCEL_SECONDS = 10.0
 """How long a cancel is answered late for the sake of its sweep; the sweeper goes on with what is left."""
-SWEEP_SECONDS = 0.2
-"""How long the sweeper stays with one batch before it looks at the next."""
-ROUND_SECONDS = 2.0
-"""How long it goes on before it looks again which batches there are; a round begins with one of each tenant."""
 Trace = tuple[str | None, str | None] | None
 
 
@@ -115,7 +110,7 @@ async def cancel(core: Core, caller: Caller, batch_id: str) -> BatchView:
     """
     caller.require("use")
     await _close(core, caller, batch_id, "requested")
-    if not await _sweep(core, core.db.changes(caller.tenant_id), batch_id, CANCEL_SECONDS):
+    if not await sweep_batch(core, core.db.changes(caller.tenant_id), batch_id, CANCEL_SECONDS):
         core.signals.batch_cancelled()
     return await _found(core.db.changes(caller.tenant_id), caller, batch_id)
 
@@ -124,38 +119,6 @@ async def _close(core: Core, caller: Caller, batch_id: str, cancel_reason: str |
     if not await batches.close(core.db.changes(caller.tenant_id), caller.tenant_id, batch_id, cancel_reason):
         _raise_not_found(batch_id)
     core.signals.batch_moved()
-
-
-async def sweep_cancelled(core: Core) -> bool:
-    """Cancel some of what is unfinished of batches that are marked as cancelled, whoever marked them, in turns by tenant.
-
-    Whether anything was cancelled that may not be all.
-    """
-    until, more = time.monotonic() + ROUND_SECONDS, False
-    for batch_id in await batches.unswept(core.db):
-        more = not await _sweep(core, core.db, batch_id, SWEEP_SECONDS) or more
-        if more and time.monotonic() > until:
-            break
-    return more
-
-
-async def _sweep(core: Core, db: Reader, batch_id: str, seconds: float) -> bool:
-    """Cancel chunk by chunk until nothing is left, or the time is over; whether nothing is left."""
-    until, wait = time.monotonic() + seconds, False
-    while True:
-        swept = await _swept(core, db, batch_id, wait)
-        wait = not swept.tasks
-        tell_cancelled(core, swept.tasks)
-        if swept.done or time.monotonic() > until:
-            return swept.done
-
-
-async def _swept(core: Core, db: Reader, batch_id: str, wait: bool) -> Swept:
-    try:
-        return await batches.sweep(db, batch_id, CHUNK, wait=wait)
-    except PartitionMissing:
-        await partitions.ensure_ahead(core.db)
-        return await batches.sweep(db, batch_id, CHUNK, wait=wait)
 
 
 async def retry(core: Core, caller: Caller, batch_id: str) -> tuple[BatchView, int, int]:

@@ -13,9 +13,7 @@ from app.domain.errors import Refusal, pointer
 from app.domain.tasks import Enqueue
 from app.runtime.core import Core
 from app.runtime.enqueueing import Admitted, GroupRefused, writer
-from app.runtime.pieces import in_pieces
-from app.runtime.schemas import CheckBudget
-from app.service.tasks import (
+from app.runtime.entries import (
     LOOKUPS,
     announce,
     check,
@@ -24,6 +22,8 @@ from app.service.tasks import (
     keeps_changing,
     refusal_of,
 )
+from app.runtime.pieces import in_pieces
+from app.runtime.schemas import CheckBudget
 from app.store import handlers
 from app.store.handlers import OwnHandler
 from app.store.queues import QueueRow

@@ -235,13 +235,6 @@ async def disable(core: Core, caller: Caller, name: str) -> HandlerView:
     return _shown(row)
 
 
-async def disable_gone(core: Core, tenant: str, handler_id: int, reason: str) -> None:
-    """Its own answer says that it wants no more calls: before that attempt is settled, in a transaction of its own."""
-    name = await handlers.disable_gone(core.db, handler_id, reason)
-    if name is not None:
-        events.emit(log, events.HANDLER_DISABLED, tenant=tenant, handler=name, reason=reason)
-
-
 async def rotate_secret(core: Core, caller: Caller, name: str, overlap_seconds: float) -> str:
     """A new signing secret, shown this once; the one it replaces signs too for `overlap_seconds`.
 

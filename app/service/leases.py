@@ -20,11 +20,11 @@ from app.domain.outcomes import Settlement, decide_failure
 from app.domain.retries import merged
 from app.domain.schedules.zones import local_time
 from app.domain.views import LeasedTaskView, TaskView
+from app.runtime import followups
 from app.runtime.core import Core
 from app.runtime.desk import BUSY_SECONDS, Waiting
+from app.runtime.followups import MAX_RESULT_BYTES
 from app.runtime.signals import Slot
-from app.service import followups
-from app.service.followups import MAX_RESULT_BYTES
 from app.store import queues, tasks, views
 from app.store.tasks import Claimed, Outcome
 from app.telemetry.tracing import TraceContext

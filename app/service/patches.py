@@ -9,6 +9,7 @@ from app.domain.patches import TaskPatch
 from app.domain.tasks import UNFINISHED, State, check_instants
 from app.domain.views import TaskView
 from app.runtime.core import Core
+from app.runtime.entries import check_handler, check_schema, find_queue
 from app.service import tasks as service
 from app.store import handlers, tasks
 
@@ -35,14 +36,14 @@ async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch, pay
 
 
 async def _write(core: Core, caller: Caller, view: TaskView, patch: TaskPatch, payload: bytes | None) -> str:
-    row = await service.find_queue(core, caller, view.queue)
+    row = await find_queue(core, caller, view.queue)
     name = patch.asked.handler
     own = None if name is None else await handlers.find_own(core.db.lookups(caller.tenant_id), caller.tenant_id, name)
     try:
-        service.check_handler(row, own, patch.asked)
+        check_handler(row, own, patch.asked)
         check_instants(patch.asked, core.clock.now())
         if payload is not None:
-            await service.check_schema(core, row, payload)
+            await check_schema(core, row, payload)
     except Refusal as refusal:
         if refusal.code == "unavailable" or await core.queues.is_current(row):
             raise

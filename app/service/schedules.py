@@ -27,10 +27,10 @@ from app.domain.schedules.times import times_after
 from app.domain.schedules.zones import zone_of
 from app.domain.tasks import Enqueue
 from app.runtime.core import Core
+from app.runtime.entries import LOOKUP_SECONDS, LOOKUPS, check, named_queue
 from app.runtime.pieces import in_pieces
+from app.runtime.schedule_changes import Change, announce, look_at, released, write_held
 from app.service.caps import too_many
-from app.service.firing import Change, announce, look_at, released
-from app.service.tasks import LOOKUP_SECONDS, LOOKUPS, check, named_queue
 from app.store import handlers, ledger, schedules, tenants
 from app.store.db import Reader
 from app.store.ledger import LedgerRow
@@ -241,12 +241,6 @@ async def _replaced(connection: Reader, core: Core, before: ScheduleRow, definit
     change.look_at = look_at(definition, state, change.next_nominal_at, state.now)
     await write_held(connection, core, change)
     return change
-
-
-async def write_held(connection: Reader, core: Core, change: Change) -> None:
-    """Under the lock of the schedule's row, so that what was judged by still holds."""
-    written = await schedules.apply(connection, [change.told(core)], core.replica.name, wait=True)
-    assert written, "its row is locked"
 
 
 async def get(core: Core, caller: Caller, name: str) -> tuple[dict[str, Any], str]:

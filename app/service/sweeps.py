@@ -6,7 +6,7 @@ What a chunk has done stays done if the request breaks off; the same request aga
 from app.domain.callers import Caller
 from app.domain.tasks import TaskFilters
 from app.runtime.core import Core
-from app.service.tasks import find_queue
+from app.runtime.entries import find_queue
 from app.store import handlers, sweeps
 from app.store.db import Reader
 from app.store.sweeps import FIRST, DeadTasks

@@ -15,8 +15,9 @@ from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.followups import Page, split_page
 from app.domain.queues import QueueDefinition
+from app.runtime import followups
 from app.runtime.core import Core
-from app.service import followups, queues
+from app.service import queues
 from app.store import batches, pruning, tasks
 from app.store import queues as store
 from app.store.batches import Folded

@@ -11,8 +11,10 @@ from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition
 from app.domain.schedules.bodies import parse_schedule
+from app.engine.finisher import finish
+from app.engine.scheduler import fire
 from app.runtime.core import Core
-from app.service import firing, queues, schedules
+from app.service import queues, schedules
 from app.store import batches, ledger
 from app.store import schedules as store
 
@@ -84,11 +86,11 @@ async def test_a_finisher_that_comes_late_starts_no_second_run(
     async def finished_and_overtaken(db: Any, limit: int) -> list[ledger.Finished]:
         found = await finished(db, limit)
         monkeypatch.setattr(ledger, "finished", finished)
-        assert await firing.finish(other, limit) == 1
+        assert await finish(other, limit) == 1
         return found
 
     monkeypatch.setattr(ledger, "finished", finished_and_overtaken)
-    await firing.finish(core, 100)
+    await finish(core, 100)
     assert await outcomes(core) == {"ran_ok": 1, "running": 1, "waiting": 1}
 
 
@@ -106,7 +108,7 @@ async def test_a_start_that_begins_to_wait_while_a_run_ends_is_not_forgotten(
         return found
 
     monkeypatch.setattr(ledger, "first_waiting", read_and_overtaken)
-    while await firing.finish(core, 100):
+    while await finish(core, 100):
         pass
     assert await outcomes(core) == {"ran_ok": 1, "running": 1}
 
@@ -123,11 +125,11 @@ async def test_failures_are_counted_once_whoever_finishes(
     async def finished_and_overtaken(db: Any, limit: int) -> list[ledger.Finished]:
         found = await finished(db, limit)
         monkeypatch.setattr(ledger, "finished", finished)
-        await firing.finish(other, limit)
+        await finish(other, limit)
         return found
 
     monkeypatch.setattr(ledger, "finished", finished_and_overtaken)
-    await firing.finish(core, 100)
+    await finish(core, 100)
     [row] = await core.db.fetch("select failures, paused from sluice.schedules")
     assert (row["failures"], row["paused"]) == (1, False)
 
@@ -146,7 +148,7 @@ async def test_what_failed_often_enough_pauses_though_a_success_is_written_with_
     await core.db.fetch(
         "update sluice.batches set completed_at = completed_at + case when dead = 0 then interval '1 hour' else '0' end"
     )
-    await firing.finish(core, 100)
+    await finish(core, 100)
     assert await core.db.fetchval("select paused from sluice.schedules")
 
 
@@ -162,9 +164,9 @@ async def test_a_schedule_that_cannot_be_written_or_read_stops_no_other(core: Co
         from sluice.schedules where name = 'clashes'
         """
     )
-    await firing.fire(core, 500)
+    await fire(core, 500)
     assert await outcomes(core) == {"missed": 1, "running": 2}
-    found, *_ = await firing.fire(core, 500)
+    found, *_ = await fire(core, 500)
     assert found == 0  # this replica leaves them alone for a while
     assert len(core.schedules.resting) == 2
 
@@ -194,7 +196,7 @@ async def test_two_thousand_schedules_that_are_due_in_one_second_are_fired_in_mo
     await make_due(core)
     begun, fired = time.monotonic(), 0
     while fired < MANY:
-        found, *_ = await firing.fire(core, 500)
+        found, *_ = await fire(core, 500)
         assert found
         fired += found
     took = time.monotonic() - begun

@@ -9,9 +9,12 @@ from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition
 from app.domain.schedules.bodies import parse_schedule
+from app.engine import scheduler
+from app.engine.janitor import Janitor
+from app.engine.scheduler import fire
+from app.runtime import schedule_changes
 from app.runtime.core import Core
-from app.service import batches as service
-from app.service import firing, keys, queues, schedules
+from app.service import keys, queues, schedules
 from app.store import batches, ledger, tenants
 from app.store import schedules as store
 
@@ -77,7 +80,7 @@ async def test_a_schedule_is_among_the_first_however_many_of_another_tenant_were
     await overdue(core, alone, 60)
     assert alone in (await store.due(core.db, 500))[:2]
     assert len(set(await store.due(core.db, 500))) == 500
-    await firing.fire(core, 500)
+    await fire(core, 500)
     runs = "select count(*) from sluice.schedule_runs where schedule_id = $1"
     assert await core.db.fetchval(runs, alone) >= 1
 
@@ -85,19 +88,19 @@ async def test_a_schedule_is_among_the_first_however_many_of_another_tenant_were
 async def test_what_is_decided_does_not_wait_for_schedules_with_many_times(
     core: Core, a: Caller, b: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(firing, "WRITE_SECONDS", 0)
+    monkeypatch.setattr(scheduler, "WRITE_SECONDS", 0)
     ids = [await put(core, a, "s"), await put(core, b, "s"), await put(core, a, "t")]
     for schedule_id in ids:
         await overdue(core, schedule_id, 60)
     groups: list[list[int]] = []
-    write = firing.write
+    write = schedule_changes.write
 
     async def noted(core: Core, changes: Any) -> int:
         groups.append([change.state.id for change in changes])
         return await write(core, changes)
 
-    monkeypatch.setattr(firing, "write", noted)
-    await firing._fire(core, ids)
+    monkeypatch.setattr(scheduler, "write", noted)
+    await scheduler._fire(core, ids)
     assert groups[:3] == [[schedule_id] for schedule_id in ids]
 
 
@@ -156,6 +159,6 @@ async def test_batches_are_swept_in_turns_by_tenant_and_for_a_moment_each(
         return batches.Swept(False, [])
 
     monkeypatch.setattr(batches, "sweep", never_done)
-    monkeypatch.setattr(service, "SWEEP_SECONDS", 0)
-    assert await service.sweep_cancelled(core)
+    monkeypatch.setattr("app.engine.janitor.SWEEP_SECONDS", 0)
+    assert await Janitor(core).sweep() == 0
     assert alone in swept[:2] and len(swept) == 100

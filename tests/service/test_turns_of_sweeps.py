@@ -10,9 +10,10 @@ from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition
 from app.domain.schedules.bodies import parse_schedule
+from app.engine.janitor import Janitor
+from app.engine.scheduler import fire
 from app.runtime.core import Core
-from app.service import batches as batch_service
-from app.service import firing, queues, schedules
+from app.service import queues, schedules
 from app.store import batches, ledger, tasks, tenants
 from app.store import queues as store
 from app.store import schedules as schedule_store
@@ -144,7 +145,7 @@ async def make_schedules(core: Core, caller: Caller, crowd: Caller) -> None:
 async def make_runs(core: Core, caller: Caller, crowd: Caller) -> None:
     await make_schedules(core, caller, crowd)
     while (await schedule_store.next_look_seconds(core.db) or 0) <= 0:
-        assert (await firing.fire(core, 500)).written
+        assert (await fire(core, 500)).written
 
 
 async def make_batches(core: Core, caller: Caller, crowd: Caller) -> str:
@@ -176,8 +177,8 @@ async def test_batches_to_be_folded_of_one_tenant_hold_up_nobody_elses(
 async def test_a_large_batch_that_is_cancelled_holds_up_nobody_elses(
     core: Core, caller: Caller, crowd: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_service, "CHUNK", LIMIT)
-    monkeypatch.setattr(batch_service, "SWEEP_SECONDS", 0)
+    monkeypatch.setattr("app.runtime.cancelling.CHUNK", LIMIT)
+    monkeypatch.setattr("app.engine.janitor.SWEEP_SECONDS", 0)
     large, mine = str(uuid4()), str(uuid4())
     for one, batch_id, count in ((crowd, large, MANY), (caller, mine, 1)):
         row = await store.find(core.db, one.tenant_id, "q")
@@ -186,11 +187,11 @@ async def test_a_large_batch_that_is_cancelled_holds_up_nobody_elses(
         ids = await enqueue(core, one, "q", count)
         await core.db.fetch("update sluice.tasks set batch_id = $1 where id = any($2)", batch_id, ids)
         await batches.close(core.db, one.tenant_id, batch_id, "requested")
-    left = "select count(*) from sluice.tasks where batch_id = $1"
-    assert await batch_service.sweep_cancelled(core)
+    left, janitor = "select count(*) from sluice.tasks where batch_id = $1", Janitor(core)
+    assert await janitor.sweep() == 0
     assert await core.db.fetchval(left, mine) == 0
     assert await core.db.fetchval(left, large) == MANY - LIMIT
-    while await batch_service.sweep_cancelled(core):
+    while await janitor.sweep() == 0:
         pass
     assert await core.db.fetchval(left, large) == 0
     assert await batches.unswept(core.db) == []

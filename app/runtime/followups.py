@@ -16,9 +16,9 @@ from app.domain.followups import Page, parse_followup
 from app.domain.outcomes import FollowupsFault
 from app.domain.tasks import Enqueue
 from app.runtime.core import Core
+from app.runtime.entries import LOOKUP_SECONDS, LOOKUPS, check, entry_of, named_queue
 from app.runtime.pieces import in_pieces
 from app.runtime.schemas import CheckBudget
-from app.service.tasks import LOOKUP_SECONDS, LOOKUPS, check, entry_of, named_queue
 from app.store import batches, handlers, partitions
 from app.store.batches import Completion, Followed
 from app.store.db import PartitionMissing

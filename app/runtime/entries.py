@@ -1,0 +1,175 @@
+"""From a request to the entry that is written: its queue is found, the rules of that queue are checked, and what is created is
+announced. Enqueues, batches, schedules and follow-up work share it.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from app.domain.callers import Caller
+from app.domain.errors import Refusal, invalid_field
+from app.domain.instants import format_instant, parse_instant
+from app.domain.tasks import Enqueue, check_instants
+from app.runtime.core import Core
+from app.runtime.schemas import CheckBudget
+from app.store import tasks
+from app.store.handlers import OwnHandler
+from app.store.queues import QueueRow
+from app.store.tasks import Entry
+from app.telemetry.tracing import TraceContext
+
+LOOKUPS = 5
+"""How often an enqueue looks its queue up again when the definition changes under it, after a growing pause."""
+LOOKUP_SECONDS = 0.02
+
+
+def refusal_of(verdict: str, queue: str, request: Enqueue) -> Refusal | None:
+    """None for changed, handler_gone and again: the entry is to be made anew."""
+    if verdict == "mismatch":
+        return Refusal(
+            "idempotency_mismatch",
+            f"idempotency key {request.idempotency_key!r} was already used with a different payload or options; use a new key",
+        )
+    if verdict == "batch_sealed":
+        return Refusal("batch_sealed", "the batch is sealed or cancelled and takes no more tasks; create a new one")
+    if verdict == "queue_full":
+        return Refusal(
+            "queue_full",
+            f"queue {queue} is full: it holds max_depth tasks; try again when some have ended",
+            retry_after_seconds=1,
+        )
+    return None
+
+
+def keeps_changing(queue: str) -> Refusal:
+    return Refusal("unavailable", f"the definition of queue {queue} keeps changing; try again", retry_after_seconds=1)
+
+
+async def check(
+    core: Core,
+    row: QueueRow,
+    own: OwnHandler | None,
+    request: Enqueue,
+    where: str = "",
+    *,
+    fresh: bool = False,
+    budget: CheckBudget | None = None,
+) -> None:
+    """The rules that need the queue, the handler the task names, or the present instant. `where` is the task's pointer.
+
+    Where the queue is no longer what `row` says it passes: the statement that stores refuses an entry made from such a row.
+    A `fresh` row has been compared during this request already. Checks of one request share a `budget`.
+    Raises Refusal: invalid, payload_schema_mismatch, unavailable.
+    """
+    try:
+        check_handler(row, own, request, where)
+        await _check_unless_replayed(core, row, request, where, budget)
+    except Refusal as refusal:
+        if fresh or refusal.code == "unavailable" or await core.queues.is_current(row):
+            raise
+
+
+async def _check_unless_replayed(
+    core: Core, row: QueueRow, request: Enqueue, where: str, budget: CheckBudget | None
+) -> None:
+    try:
+        check_instants(request, core.clock.now(), where)
+        if row.payload_schema is not None:
+            await check_schema(core, row, request.payload, where, budget)
+    except Refusal as refusal:
+        # a replay is answered as its first was, also when its instants have passed or the schema has changed meanwhile
+        if refusal.code == "unavailable" or request.idempotency_key is None:
+            raise
+        if not await tasks.knows_key(core.db.lookups(row.tenant_id), row.id, request.idempotency_key):
+            raise
+
+
+def check_handler(row: QueueRow, own: OwnHandler | None, request: Enqueue, where: str = "") -> None:
+    if request.handler is not None and row.handler_id is None:
+        raise invalid_field(
+            where + "/handler", f"queue {row.name} is for pull workers, so its tasks cannot name a handler"
+        )
+    if request.handler is not None and own is None:
+        raise invalid_field(
+            where + "/handler", f"there is no handler {request.handler}; PUT /handlers/{request.handler} creates it"
+        )
+
+
+async def check_schema(
+    core: Core, row: QueueRow, payload: bytes, where: str = "", budget: CheckBudget | None = None
+) -> None:
+    """Raises Refusal: payload_schema_mismatch, unavailable."""
+    if row.payload_schema is not None:
+        await core.schemas.check(row.tenant_id, row.payload_schema, payload, where, budget)
+
+
+async def find_queue(core: Core, caller: Caller, name: str) -> QueueRow:
+    """As the cache has it: the statement that stores refuses what was made from a definition that is no longer current."""
+    row = await core.queues.find(caller.tenant_id, name)
+    if row is None:
+        raise Refusal("queue_not_found", f"there is no queue {name}; PUT /queues/{name} creates it")
+    return row
+
+
+async def named_queue(core: Core, caller: Caller, name: str, where: str) -> QueueRow:
+    """The queue that a document names at the pointer `where`. Raises Refusal: invalid where there is none, unavailable."""
+    try:
+        return await find_queue(core, caller, name)
+    except Refusal as refusal:
+        if refusal.code != "queue_not_found":
+            raise
+        raise invalid_field(where, refusal.detail) from None
+
+
+def entry_of(core: Core, row: QueueRow, handler_id: int, request: Enqueue, context: TraceContext | None) -> Entry:
+    options: dict[str, Any] = {
+        "type": request.type,
+        "delay_seconds": request.delay_seconds,
+        "run_at": request.run_at and format_instant(request.run_at),
+        "ttl_seconds": request.ttl_seconds,
+        "expires_at": request.expires_at and format_instant(request.expires_at),
+        "priority": request.priority or None,
+        "retry": request.retry,
+        "timeout_seconds": request.timeout_seconds,
+        "correlation_id": request.correlation_id,
+        "headers": request.headers or None,
+        "tags": request.tags or None,
+        "unique_key": request.unique_key,
+    }
+    if context is not None:
+        options["traceparent"], options["tracestate"] = context.traceparent, context.tracestate
+    given = {name: value for name, value in options.items() if value is not None}
+    key = request.idempotency_key
+    return Entry(
+        task_id=core.ids.uuid7(int(core.clock.seconds() * 1000)),
+        queue_id=row.id,
+        queue_version=row.version,
+        handler_id=handler_id,
+        payload=request.payload,
+        key=key,
+        fingerprint=request.fingerprint() if key is not None else None,
+        options=msgspec.json.encode(given).decode() if given else None,
+        unique_key=request.unique_key,
+    )
+
+
+def announce(
+    core: Core, queue_id: int, handler_id: int, request: Enqueue, at: str
+) -> tuple[datetime | None, datetime | None]:
+    """Count a created task and wake what is to deal with it; its run_at, if that is ahead, and its expires_at."""
+    run_at = expires_at = None
+    if request.delay_seconds or request.run_at is not None or request.ttl_seconds or request.expires_at:
+        now = parse_instant(at)
+        assert now is not None
+        run_at, expires_at = request.run_at_from(now), request.expires_at_from(now)
+        if run_at <= now:
+            run_at = None
+    core.stats.enqueued(queue_id, 1)
+    if expires_at is not None:
+        core.signals.due_at(expires_at.timestamp())
+    if run_at is None:
+        core.signals.lane_ready(queue_id, handler_id)
+    else:
+        core.signals.due_at(run_at.timestamp())
+    return run_at, expires_at
