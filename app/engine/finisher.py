@@ -33,13 +33,13 @@ class Finisher:
 
 
 async def finish(core: Core, limit: int) -> int:
-    """Write the end of up to `limit` runs, and start what waited for it; how many were found."""
+    """Record the end of up to `limit` runs and start what waited for them; return how many were found."""
     found = await ledger.finished(core.db, limit)
     if not found:
         return 0
     states = await schedules.states(core.db, core.schedules.awake(sorted({end.schedule_id for end in found})))
     await core.schedules.load(core.db, states)
-    # read after the states: if another replica has written any of it since, the state is no longer current
+    # read after the states: if another replica has recorded any of it since, the state is no longer current
     ends = await _still_open(core, found)
     waiting = await ledger.first_waiting(core.db, list(ends))
     changes = []
@@ -52,7 +52,7 @@ async def finish(core: Core, limit: int) -> int:
 
 
 async def _still_open(core: Core, found: Sequence[Finished]) -> dict[int, list[Finished]]:
-    """By schedule, those that nobody has written the end of."""
+    """Return, by schedule, the runs whose end is not recorded yet."""
     running = await ledger.running(core.db, [end.run_id for end in found])
     ends: defaultdict[int, list[Finished]] = defaultdict(list)
     for end in found:

@@ -18,9 +18,9 @@ EXPIRE_LIMIT = 500
 REAP_LIMIT = 500
 FOLD_LIMIT = 200
 SWEEP_SECONDS = 0.2
-"""How long the sweeper stays with one batch before it looks at the next."""
+"""How long the sweeper stays with one batch before it moves to the next."""
 ROUND_SECONDS = 2.0
-"""How long it goes on before it looks again which batches there are; a round begins with one of each tenant."""
+"""How long a round takes before the sweeper lists batches again; each round starts with one per tenant."""
 POLL_SECONDS = 1.0
 LOST_SECONDS = 0.02
 """How soon a look is repeated when others have all that is due."""
@@ -71,7 +71,7 @@ class Janitor:
         return 0 if folded.more else POLL_SECONDS
 
     async def sweep(self) -> float:
-        """Cancel some of what is unfinished of batches that are marked as cancelled, whoever marked them, in turns by tenant.
+        """Cancel some unfinished tasks of cancelled batches, whoever cancelled them, with tenants taking turns.
 
         What a replica that died, or the start of a schedule's run, has left to be cancelled is among it.
         """

@@ -1,4 +1,4 @@
-"""Firing: what is due is read, decided and written, in groups, by whichever replica comes first.
+"""Firing: due schedules are read, decided and written, in groups, by whichever replica comes first.
 
 Every replica does it; compare-and-set decides who was first (runtime/schedule_changes.py). The scheduler sleeps until the next
 schedule is due, and never longer than its poll interval, which is the truth where a hint was lost: its cost does not grow with
@@ -24,9 +24,9 @@ POLL_SECONDS = 1.0
 LOST_SECONDS = 0.02
 """How soon a look is repeated when others were faster with all that was due."""
 MANY_SECONDS = 200
-"""A plan over a longer time than this is made in a thread."""
+"""Decisions that span a longer time than this run in a thread."""
 WRITE_SECONDS = 0.2
-"""What is decided waits no longer than this for the rest of its group."""
+"""How long a decision waits at most for the rest of its group."""
 
 
 class Scheduler:
@@ -44,15 +44,15 @@ class Scheduler:
 
 class Fired(NamedTuple):
     found: int
-    """Schedules that were due."""
+    """How many schedules were due."""
     written: int
-    """Those of them for which this replica was the first."""
+    """How many of them this replica was the first to process."""
     next_seconds: float | None
-    """Until the next is due; None: none will be."""
+    """Seconds until the next is due; None if none will be."""
 
 
 async def fire(core: Core, limit: int) -> Fired:
-    """Do what is due for up to about `limit` schedules."""
+    """Fire up to about `limit` due schedules."""
     ids = core.schedules.awake(await schedules.due(core.db, limit))
     written = 0
     if ids:
@@ -61,8 +61,8 @@ async def fire(core: Core, limit: int) -> Fired:
 
 
 async def _fire(core: Core, ids: Sequence[int]) -> int:
-    """In this order; how many were written. What is decided is written before the next takes long: one with many times is in
-    nobody's way."""
+    """Fire these schedules in order; return how many were written. Decisions are written before the next one takes long, so that a
+    schedule with many times does not delay the others."""
     states = {state.id: state for state in await schedules.states(core.db, ids)}
     await core.schedules.load(core.db, list(states.values()))
     changes: list[Change] = []

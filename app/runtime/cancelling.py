@@ -33,7 +33,7 @@ def tell_cancelled(core: Core, cancelled: Sequence[Cancelled]) -> None:
 
 
 async def sweep_batch(core: Core, db: Reader, batch_id: str, seconds: float) -> bool:
-    """Cancel chunk by chunk until nothing is left, or the time is over; whether nothing is left."""
+    """Cancel in chunks until nothing is left or the time is up; return whether nothing is left."""
     until, wait = time.monotonic() + seconds, False
     while True:
         swept = await _swept(core, db, batch_id, wait)

@@ -25,7 +25,7 @@ from app.telemetry.logs import get_logger
 MAX_QUEUE_BYTES = 64 * 1024**2
 """Of all tenants; their schemas are what weighs."""
 ROW_BYTES = 1_024
-"""About what is kept of a queue beside its schema."""
+"""Approximate size of a cached queue without its schema."""
 MAX_SCHEDULES = 20_000
 REST_SECONDS = 5.0
 
@@ -75,10 +75,10 @@ class ScheduleCache:
 
     known: dict[int, tuple[int, ScheduleDefinition]] = field(default_factory=dict)
     resting: dict[int, float] = field(default_factory=dict)
-    """Schedule -> until when, by the monotonic clock, this replica leaves it alone: an error of ours met it."""
+    """Schedule -> until when, in monotonic seconds, this replica skips it after an internal error."""
 
     async def load(self, reader: Reader, states: Sequence[ScheduleState]) -> None:
-        """Read in one statement what is not known of these."""
+        """Read the missing definitions in one statement."""
         wanted = [state.id for state in states if self.known.get(state.id, (None,))[0] != state.version]
         if not wanted:
             return
@@ -91,12 +91,12 @@ class ScheduleCache:
                 self.rest(schedule_id)
 
     def of(self, state: ScheduleState) -> ScheduleDefinition | None:
-        """After load; None when the state is no longer current, or the definition cannot be read here."""
+        """Return the definition after `load`; None if the state is no longer current, or this version cannot read it."""
         version, definition = self.known.get(state.id, (None, None))
         return definition if version == state.version else None
 
     def rest(self, schedule_id: int) -> None:
-        """From within the handling of an error: one schedule that this replica cannot deal with is in no other's way."""
+        """Skip a schedule for a while, from an except block: one that this replica cannot process must not block the others."""
         events.emit(log, events.SCHEDULE_FAILED, schedule_id=schedule_id, exc_info=True)
         self.resting[schedule_id] = time.monotonic() + REST_SECONDS
 

@@ -20,17 +20,17 @@ GROUP_RETRY_SECONDS = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The verdict of the database on one entry."""
+    """The database's verdict on one entry."""
 
     verdict: str
     task_id: str
     at: str
-    """The database's now, RFC 3339."""
+    """The database's current time, RFC 3339."""
     waiting_for: str | None
 
 
 class GroupRefused(Exception):
-    """A group that was all or nothing came to nothing."""
+    """Raised when an all-or-nothing group stored nothing."""
 
     def __init__(self, admitted: list[Admitted]) -> None:
         super().__init__("nothing was enqueued")
@@ -71,7 +71,7 @@ def writer(
 
 
 def _instant(text: str) -> str:
-    """As every instant is written; the database leaves out the last zeros."""
+    """Return an instant in the common format; the database omits trailing zeros."""
     at = parse_instant(text)
     assert at is not None
     return format_instant(at)

@@ -20,12 +20,12 @@ from app.store.tasks import Entry
 from app.telemetry.tracing import TraceContext
 
 LOOKUPS = 5
-"""How often an enqueue looks its queue up again when the definition changes under it, after a growing pause."""
+"""How often an enqueue looks up its queue again when the definition changes in the meantime, after growing pauses."""
 LOOKUP_SECONDS = 0.02
 
 
 def refusal_of(verdict: str, queue: str, request: Enqueue) -> Refusal | None:
-    """None for changed, handler_gone and again: the entry is to be made anew."""
+    """Return the refusal; None for changed, handler_gone and again, after which the entry must be rebuilt."""
     if verdict == "mismatch":
         return Refusal(
             "idempotency_mismatch",
@@ -56,10 +56,10 @@ async def check(
     fresh: bool = False,
     budget: CheckBudget | None = None,
 ) -> None:
-    """The rules that need the queue, the handler the task names, or the present instant. `where` is the task's pointer.
+    """Check the rules that need the queue, the task's own handler, or the present instant. `where` is the task's pointer.
 
-    Where the queue is no longer what `row` says it passes: the statement that stores refuses an entry made from such a row.
-    A `fresh` row has been compared during this request already. Checks of one request share a `budget`.
+    If `row` is outdated, the check passes: the statement that stores refuses an entry made from such a row. A `fresh` row has been
+    compared during this request already. Checks of one request share a `budget`.
     Raises Refusal: invalid, payload_schema_mismatch, unavailable.
     """
     try:
@@ -78,7 +78,7 @@ async def _check_unless_replayed(
         if row.payload_schema is not None:
             await check_schema(core, row, request.payload, where, budget)
     except Refusal as refusal:
-        # a replay is answered as its first was, also when its instants have passed or the schema has changed meanwhile
+        # a replay gets the first answer, even if its instants have passed or the schema has changed in the meantime
         if refusal.code == "unavailable" or request.idempotency_key is None:
             raise
         if not await tasks.knows_key(core.db.lookups(row.tenant_id), row.id, request.idempotency_key):
@@ -99,7 +99,7 @@ def check_handler(row: QueueRow, own: OwnHandler | None, request: Enqueue, where
 async def check_schema(
     core: Core, row: QueueRow, payload: bytes, where: str = "", budget: CheckBudget | None = None
 ) -> None:
-    """Raises Refusal: payload_schema_mismatch, unavailable."""
+    """Check a payload against its queue's schema. Raises Refusal: payload_schema_mismatch, unavailable."""
     if row.payload_schema is not None:
         await core.schemas.check(row.tenant_id, row.payload_schema, payload, where, budget)
 
@@ -113,7 +113,7 @@ async def find_queue(core: Core, caller: Caller, name: str) -> QueueRow:
 
 
 async def named_queue(core: Core, caller: Caller, name: str, where: str) -> QueueRow:
-    """The queue that a document names at the pointer `where`. Raises Refusal: invalid where there is none, unavailable."""
+    """Return the queue that a document names at the pointer `where`. Raises Refusal: invalid if it does not exist, unavailable."""
     try:
         return await find_queue(core, caller, name)
     except Refusal as refusal:
@@ -157,7 +157,7 @@ def entry_of(core: Core, row: QueueRow, handler_id: int, request: Enqueue, conte
 def announce(
     core: Core, queue_id: int, handler_id: int, request: Enqueue, at: str
 ) -> tuple[datetime | None, datetime | None]:
-    """Count a created task and wake what is to deal with it; its run_at, if that is ahead, and its expires_at."""
+    """Count a created task and wake whoever must act on it; return its run_at, if in the future, and its expires_at."""
     run_at = expires_at = None
     if request.delay_seconds or request.run_at is not None or request.ttl_seconds or request.expires_at:
         now = parse_instant(at)

@@ -1,7 +1,7 @@
-"""Completing a task with follow-up work: what its answer names is enqueued in the transaction that completes it.
+"""Complete a task with follow-up work: the tasks that its answer names are enqueued in the same transaction.
 
-Either all of it happens or nothing: a page that is not valid, or does not fit, completes nothing and enqueues nothing. A
-completion whose answer was lost is sent again under its token, and then answers `repeat`.
+It is all or nothing: a page that is invalid or does not fit completes nothing and enqueues nothing. A completion whose answer was
+lost is sent again under its token, and then answers `repeat`.
 """
 
 import asyncio
@@ -27,15 +27,16 @@ from app.store.tasks import Entry, Outcome
 from app.telemetry.tracing import TraceContext
 
 MAX_ERRORS = 20
-"""As many pointers a refused page names."""
+"""How many pointers the refusal of a page lists at most."""
 MAX_RESULT_BYTES = 65_536
 
 
 @dataclass(slots=True)
 class _Making:
-    """The entries of a page in the making; a task that breaks a rule leaves its pointers instead.
+    """Collects the entries of a page, or the pointers of tasks that break a rule.
 
-    What cannot be judged now, with the database or the schemas away, is no fault of the page: Refusal (unavailable).
+    If validation is impossible now, because the database or the schema checks are unavailable, it raises Refusal (unavailable):
+    that is not the page's fault.
     """
 
     core: Core
@@ -45,7 +46,7 @@ class _Making:
     errors: list[FieldError] = field(default_factory=list)
     own: dict[str, OwnHandler | None] = field(default_factory=dict)
     due: list[float] = field(default_factory=list)
-    """Unix seconds at which tasks of the page become due or expire."""
+    """When tasks of the page become due or expire, in Unix seconds."""
     budget: CheckBudget = field(default_factory=CheckBudget)
 
     async def add(self, queue: str, task: Enqueue, where: str) -> None:
@@ -57,7 +58,7 @@ class _Making:
             own = self.own[task.handler]
         try:
             row = await named_queue(core, caller, queue, where + "/queue")
-            # their keys are the batch's: none of them replays what an enqueue made under the same key
+            # their keys belong to the batch, so they never replay an ordinary enqueue with the same key
             await check(core, row, own, msgspec.structs.replace(task, idempotency_key=None), where, budget=self.budget)
         except Refusal as refusal:
             if refusal.code == "unavailable":
@@ -71,7 +72,7 @@ class _Making:
 
 
 def result_of(page: Page) -> tuple[bytes | None, str | None, bool]:
-    """(bytes, format, truncated) as a task keeps them: one that is too long is cut, and then no JSON any more."""
+    """Return (bytes, format, truncated) as a task stores them. A result that is too long is cut and then no longer JSON."""
     if page.result is None:
         return None, None, False
     if len(page.result) > MAX_RESULT_BYTES:
@@ -84,7 +85,7 @@ def follows(page: Page) -> bool:
 
 
 def fault(refusal: Refusal) -> tuple[FollowupsFault, str]:
-    """What a refusal of a page is to the task that answered it, and what its last_error says."""
+    """Return what a refused page means for the task that answered it, and the text for its last_error."""
     pointers = "; ".join(f"{error.pointer}: {error.detail}".removeprefix(": ") for error in refusal.errors)
     error = f"the follow-up work was refused: {pointers or refusal.detail}"
     if refusal.code == "too_large":
@@ -95,10 +96,11 @@ def fault(refusal: Refusal) -> tuple[FollowupsFault, str]:
 async def settle(
     core: Core, caller: Caller, outcome: Outcome, page: Page, lane: tuple[int, int], context: TraceContext | None
 ) -> str:
-    """Complete the task with what follows: applied, repeat, stale or unknown. `lane` is the task's own, for its continuation.
+    """Complete the task and enqueue its follow-up work; return applied, repeat, stale or unknown. `lane` is the task's own, for its
+    continuation.
 
-    Raises Refusal, and then nothing has happened: invalid (with pointers into the page), queue_full (no room now), too_large
-    (more tasks for a queue than its max_depth), unavailable.
+    Raises Refusal, and then nothing has changed: invalid (with pointers into the page), queue_full (no room now), too_large (more
+    tasks for a queue than its max_depth), unavailable.
     """
     result, result_format, truncated = result_of(page)
     outcome = replace(outcome, result=result, result_format=result_format, result_truncated=truncated)
@@ -166,7 +168,7 @@ async def _write(
 
 
 def _announce(core: Core, making: _Making, followed: Followed, continued: tuple[int, int] | None) -> None:
-    """Count what was enqueued, and wake what is to deal with it."""
+    """Count what was enqueued, and wake whoever must act on it."""
     core.metrics.group_written("settle_followups", len(making.entries))
     created = Counter(followed.created)
     lanes = {(entry.queue_id, entry.handler_id) for entry in making.entries}

@@ -6,11 +6,11 @@ from app.store.schedules import ScheduleHealth
 from app.store.stats import QueueOverview
 
 OPERATORS = "operators"
-"""Who reads over all tenants takes turns as one more of them."""
+"""Readers over all tenants take turns like one more tenant."""
 COUNT_SECONDS = 15.0
-"""Counting millions of tasks takes longer than a tenant may read."""
+"""Counting millions of tasks takes longer than a tenant's reads may."""
 MAX_SCHEDULES = 1000
-"""Shown one by one; of more than these only those that need attention."""
+"""Listed individually; above this number, only schedules that need attention."""
 
 
 def reads_of_operators(db: Database) -> Reader:

@@ -26,7 +26,7 @@ log = get_logger(__name__)
 
 @dataclass(slots=True)
 class Change:
-    """What is to be written for one schedule."""
+    """What to write for one schedule."""
 
     state: ScheduleState
     next_nominal_at: datetime | None
@@ -35,12 +35,12 @@ class Change:
     pause: str | None = None
     lines: list[Start | Without] = field(default_factory=list)
     starts: list[str] = field(default_factory=list)
-    """Waiting rows that start now."""
+    """Ids of waiting rows that start now."""
     ends: list[Finished] = field(default_factory=list)
     drop: bool = False
     cancel: bool = False
     counted: bool = True
-    """Whether its starts count against max_runs."""
+    """Whether the starts count against max_runs."""
     overlap: str | None = None
     payload: bytes | None = None
 
@@ -50,7 +50,7 @@ class Change:
 
     @property
     def begun(self) -> int:
-        """How many runs start now."""
+        """Return how many runs start now."""
         return len(self.starts) + sum(isinstance(line, Start) and not line.waiting for line in self.lines)
 
     @property
@@ -58,7 +58,7 @@ class Change:
         return sum(line.count for line in self.lines if isinstance(line, Without) and line.outcome == "missed")
 
     def told(self, core: Core) -> dict[str, Any]:
-        """As apply_schedules_v1 takes it."""
+        """Return the change as apply_schedules_v1 takes it."""
         state, lines = self.state, list(self.lines)
         told: dict[str, Any] = {
             "id": state.id,
@@ -102,7 +102,7 @@ class Change:
 
 
 def _goes_on(state: ScheduleState, outcome: str) -> bool:
-    """Whether the newest row of the ledger is of times without a run that ended alike."""
+    """Return whether the ledger's newest row holds times without a run and with the same outcome, so that it can be extended."""
     return state.newest_id is not None and state.newest_outcome == outcome
 
 
@@ -117,7 +117,7 @@ def _id(core: Core) -> str:
 def look_at(
     definition: ScheduleDefinition, state: ScheduleState, nominal: datetime | None, now: datetime
 ) -> datetime | None:
-    """When a replica has something to do for a schedule whose next nominal time this is."""
+    """Return when a replica must next act on a schedule with this next nominal time."""
     if nominal is None or state.deleted:
         return None
     return max(nominal, now + PAUSED_LOOK) if state.paused else fires_at(definition, key_of(state), nominal)
@@ -128,15 +128,15 @@ def key_of(state: ScheduleState) -> str:
 
 
 def released(definition: ScheduleDefinition, waiting: WaitingStart | None, runs: Runs) -> list[str]:
-    """The oldest waiting start, if nothing is in its way any more: one at a time, for it is in the way of the next."""
+    """Return the oldest waiting start if nothing blocks it any longer: one at a time, because it blocks the next."""
     if waiting is None:
         return []
-    overlap: Overlap = waiting.overlap or definition.overlap  # type: ignore[assignment]  # stored as it was judged
+    overlap: Overlap = waiting.overlap or definition.overlap  # type: ignore[assignment]  # validated before it was stored
     return [waiting.run_id] if may_start(overlap, runs) else []
 
 
 async def write(core: Core, changes: Sequence[Change]) -> int:
-    """Write a group of changes, and tell what it came to; how many were written."""
+    """Write a group of changes and publish the results; return how many were written."""
     written = await _apply(core, changes) if changes else set()
     done = [change for change in changes if change.state.id in written]
     for change in done:
@@ -145,7 +145,7 @@ async def write(core: Core, changes: Sequence[Change]) -> int:
 
 
 async def _apply(core: Core, changes: Sequence[Change]) -> set[int]:
-    """The schedules for which it was written. A group that fails is written in parts, so that no schedule fails for another."""
+    """Return the schedules that were written. A failing group is written in parts, so that no schedule fails because of another."""
     try:
         told = [change.told(core) for change in changes]
         written = await schedules.apply(core.db, told, core.replica.name, wait=False)
@@ -163,13 +163,13 @@ async def _apply(core: Core, changes: Sequence[Change]) -> set[int]:
 
 
 async def write_held(connection: Reader, core: Core, change: Change) -> None:
-    """Under the lock of the schedule's row, so that what was judged by still holds."""
+    """Write a change under the lock of the schedule's row, so that what it was decided by still holds."""
     written = await schedules.apply(connection, [change.told(core)], core.replica.name, wait=True)
     assert written, "its row is locked"
 
 
 def announce(core: Core, change: Change) -> None:
-    """Wake what is to deal with a change that is written, and say what nobody must overlook."""
+    """Wake whoever must act on a written change, and log what operators must not miss."""
     state = change.state
     if change.begun:
         core.stats.enqueued(state.queue_id, change.begun)

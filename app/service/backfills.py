@@ -1,4 +1,4 @@
-"""Backfill: the nominal times of a window that have no run get one, and are taken out of the rows that said why not."""
+"""Backfill: nominal times of a window without a run get one, and leave the ledger rows that said why they had none."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ from app.store.schedules import ScheduleState
 
 MAX_BACKFILL = 10_000
 MAX_ROWS = 20_000
-"""Rows of the ledger; those of an earlier definition may be many more than the times of the one now."""
+"""Limit on ledger rows, because an earlier definition may have left many more than the present one has times."""
 MAX_EXACT = 200_000
-"""A row of more times than this is divided as if they were spread evenly."""
+"""A row with more times than this is divided as if they were evenly spaced."""
 FIRST = datetime(1970, 1, 1, tzinfo=UTC)
-"""No time before this is looked for."""
+"""No earlier times are considered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +36,15 @@ class Backfilled:
     started: int
     waiting: int
     passed_over: int
-    """Times that have a run already, or are about to be fired."""
+    """Times that already have a run, or are about to fire."""
     skipped: int
-    """Times that overlap kept from running; they stay as they were."""
+    """Times that the overlap policy kept from running; they stay as they were."""
 
 
 async def backfill(
     core: Core, caller: Caller, name: str, from_: datetime, to: datetime, overlap: Overlap | None, rerun: bool
 ) -> Backfilled:
-    """Run the nominal times in [from_, to) that have none. Raises Refusal: schedule_not_found, invalid, unavailable."""
+    """Run the nominal times in [from_, to) without a run. Raises Refusal: schedule_not_found, invalid, unavailable."""
     caller.require("manage")
     if to <= from_:
         raise invalid_field("/to", "must be after from")
@@ -74,7 +74,7 @@ async def backfill(
 
 
 def _times_between(definition: ScheduleDefinition, from_: datetime, to: datetime) -> list[datetime]:
-    """Of [from_, to), at most one more than a backfill may take."""
+    """Return the nominal times in [from_, to), at most one more than a backfill allows."""
     times = takewhile(lambda time: time < to, times_after(definition, max(from_, FIRST) - TICK))
     return list(islice(times, MAX_BACKFILL + 1))
 
@@ -120,7 +120,7 @@ def _backfill(
 
 
 def _pieces(definition: ScheduleDefinition, row: LedgerRow, out: Sequence[datetime]) -> list[Without]:
-    """What stays of a row without these times of it."""
+    """Return what remains of a row without these times."""
     if row.count == 1:
         return []
     if row.count > MAX_EXACT:
@@ -137,8 +137,8 @@ def _pieces(definition: ScheduleDefinition, row: LedgerRow, out: Sequence[dateti
 
 
 def _parts(row: LedgerRow, out: Sequence[datetime], gone: int) -> list[Without]:
-    """As _pieces, of a row whose times are not known any more, for an earlier definition had them, or are too many to go through:
-    what stays of them is spread evenly over what stays of its range. `gone` of them are among those that are taken out."""
+    """Do the same as _pieces for a row whose times belong to an earlier definition, or are too many to iterate: the remaining
+    times are spread evenly over the remaining range. `gone` is how many are removed."""
     edges = [row.nominal_at - TICK, *out, row.nominal_until + TICK]
     gaps = [(a + TICK, b - TICK) for a, b in pairwise(edges) if b - a > TICK]
     left = row.count - gone

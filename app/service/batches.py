@@ -1,7 +1,7 @@
-"""What a caller may do with batches: make, extend, seal, cancel, retry, read.
+"""Verbs on batches: create, extend, seal, cancel, retry, read.
 
-Tasks are added by groups, each with its delta in one transaction. A batch is closed under a lock that adders share, so that
-from the answer on nothing joins it. What is added and what ends is counted by the folder (engine/janitor.py).
+Tasks are added in groups, each in one transaction with its delta. A batch is closed under a lock that adders share, so that
+nothing joins it once the caller has the answer. Added and ended tasks are counted by the fold (engine/janitor.py).
 """
 
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ from app.store.db import Reader
 
 CHUNK = 500
 CANCEL_SECONDS = 10.0
-"""How long a cancel is answered late for the sake of its sweep; the sweeper goes on with what is left."""
+"""How long a cancel sweeps before it answers; the sweeper continues with what is left."""
 Trace = tuple[str | None, str | None] | None
 
 
 async def create(
     core: Core, caller: Caller, request: BatchRequest, items: Sequence[Enqueue | Refusal], trace: Trace
 ) -> tuple[BatchView, list[Result]]:
-    """A new batch with these tasks, and what became of each. Acknowledged after commit.
+    """Create a batch with these tasks; return it with a result per task. Acknowledged after commit.
 
-    It stays open, whatever was asked, where tasks could not be stored because the database went away.
-    Raises Refusal: invalid, payload_schema_mismatch, unavailable (which names the batch once that is there).
+    It stays open, even if it was to be sealed, when tasks could not be stored because the database became unavailable.
+    Raises Refusal: invalid, payload_schema_mismatch, unavailable (naming the batch if it exists by then).
     """
     caller.require("use")
     batch_id = core.ids.uuid7(int(core.clock.seconds() * 1000))
@@ -81,9 +81,9 @@ async def _create(core: Core, caller: Caller, batch_id: str, request: BatchReque
 async def add(
     core: Core, caller: Caller, batch_id: str, items: Sequence[Enqueue | Refusal], trace: Trace
 ) -> tuple[BatchView, list[Result]]:
-    """Add tasks to an open batch; what became of each.
+    """Add tasks to an open batch; return it with a result per task.
 
-    Raises Refusal: batch_not_found, batch_sealed (nothing was added), invalid (its queue is gone), unavailable.
+    Raises Refusal: batch_not_found, batch_sealed (nothing was added), invalid (its queue was deleted), unavailable.
     """
     caller.require("use")
     batch = await _found(core.db.changes(caller.tenant_id), caller, batch_id)
@@ -97,14 +97,14 @@ async def add(
 
 
 async def seal(core: Core, caller: Caller, batch_id: str) -> BatchView:
-    """From the answer on nothing is added to it. Raises Refusal (batch_not_found)."""
+    """Seal a batch. Once this returns, nothing is added to it. Raises Refusal (batch_not_found)."""
     caller.require("use")
     await _close(core, caller, batch_id, None)
     return await _found(core.db.changes(caller.tenant_id), caller, batch_id)
 
 
 async def cancel(core: Core, caller: Caller, batch_id: str) -> BatchView:
-    """Mark it, then cancel what is unfinished. What is left by a break, or after a while, is the sweeper's.
+    """Mark a batch as cancelled, then cancel its unfinished tasks. Whatever an interruption leaves, the sweeper cancels.
 
     Raises Refusal (batch_not_found).
     """
@@ -122,9 +122,9 @@ async def _close(core: Core, caller: Caller, batch_id: str, cancel_reason: str |
 
 
 async def retry(core: Core, caller: Caller, batch_id: str) -> tuple[BatchView, int, int]:
-    """Bring its dead tasks back with a fresh allowance: the batch then, how many were dead and how many moved.
+    """Make a batch's dead tasks ready with all attempts again; return the batch, how many were dead, and how many were revived.
 
-    Tasks that die after the call has begun are not of it. Raises Refusal (batch_not_found).
+    Tasks that die after the call began are not included. Raises Refusal (batch_not_found).
     """
     caller.require("use")
     changes = core.db.changes(caller.tenant_id)
@@ -145,13 +145,13 @@ async def retry(core: Core, caller: Caller, batch_id: str) -> tuple[BatchView, i
 
 
 async def get(core: Core, caller: Caller, batch_id: str) -> BatchView:
-    """Raises Refusal (batch_not_found)."""
+    """Return a batch. Raises Refusal (batch_not_found)."""
     caller.require("use")
     return await _found(core.db.reads(caller.tenant_id), caller, batch_id)
 
 
 async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[BatchView], bool]:
-    """Newest first, after the batch id `after`; and whether there are more."""
+    """Return a page, newest first, after the batch id `after`, and whether there are more."""
     caller.require("use")
     found = await batches.list_page(core.db.reads(caller.tenant_id), caller.tenant_id, after, limit + 1)
     return found[:limit], len(found) > limit

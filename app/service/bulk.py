@@ -1,7 +1,7 @@
-"""Many tasks in one request: what becomes of each.
+"""Verbs on many tasks in one request, with a result per task.
 
-Tasks go through the enqueueing lane in groups, beside those of other requests, one group after another, so that a large
-request takes turns with small ones. An atomic request is one group of its own, in one transaction.
+Tasks go through the group writer in groups, together with those of other requests, one group after another, so that a large
+request takes turns with small ones. An atomic request is a single group of its own, in one transaction.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -40,7 +40,7 @@ class Stored:
     created: bool
     task_id: str
     unique_held: bool = False
-    """Not created because an unfinished task has its unique key: this is that one."""
+    """Not created, because an unfinished task has its unique key: this is that task."""
 
 
 Result = Stored | Refusal
@@ -67,10 +67,10 @@ async def enqueue(
     trace: tuple[str | None, str | None] | None,
     batch_id: str | None = None,
 ) -> list[Result]:
-    """One result an item, in order; those that are refusals already stay so. Acknowledged after commit.
+    """Return one result per item, in order; items that are refusals already stay so. Acknowledged after commit.
 
-    What is created joins the batch, by groups that are its alone: no other request waits for those who close it.
-    Raises Refusal: queue_not_found, unavailable; if atomic also invalid, and then nothing is stored; batch_sealed likewise.
+    Created tasks join the batch, in groups of its own, so that no other request waits for whoever closes the batch.
+    Raises Refusal: queue_not_found, unavailable; batch_sealed and, if atomic, invalid, and then nothing is stored.
     """
     caller.require("use")
     incoming = TraceContext.parse(*trace) if trace is not None else None
@@ -89,7 +89,7 @@ async def enqueue(
 
 
 async def _write_in_groups(bulk: _Bulk, sound: list[int], write: Write) -> None:
-    """What fails after something was stored fails by itself: the caller must learn the ids of what is there."""
+    """Write in groups. After something is stored, a failure affects only its own items: the caller must learn the stored ids."""
     for start in range(0, len(sound), GROUP):
         try:
             await _write(bulk, sound[start : start + GROUP], write)
@@ -101,10 +101,10 @@ async def _write_in_groups(bulk: _Bulk, sound: list[int], write: Write) -> None:
 
 
 async def _write(bulk: _Bulk, pending: list[int], write: Write) -> None:
-    """Give every pending item its result, making entries anew where a definition has changed under them."""
+    """Give every pending item its result, rebuilding entries whose definition has changed."""
     for _ in range(LOOKUPS):
         row = await find_queue(bulk.core, bulk.caller, bulk.queue)
-        # asked once here, and not for each item that a schema refuses
+        # checked once here, not for each item that a schema refuses
         fresh = row.payload_schema is not None and await bulk.core.queues.is_current(row)
         entries = await _entries(bulk, row, fresh, pending)
         if bulk.atomic:
@@ -127,7 +127,7 @@ async def _write(bulk: _Bulk, pending: list[int], write: Write) -> None:
 
 
 async def _entries(bulk: _Bulk, row: QueueRow, fresh: bool, pending: list[int]) -> dict[int, Entry]:
-    """By item; an item that breaks a rule of its queue is noted as refused instead."""
+    """Return entries by item. An item that breaks a rule of its queue is recorded as refused instead."""
     lookups = bulk.core.db.lookups(bulk.caller.tenant_id)
     own: dict[str | None, OwnHandler | None] = {None: None}
     entries: dict[int, Entry] = {}
@@ -147,7 +147,7 @@ async def _entries(bulk: _Bulk, row: QueueRow, fresh: bool, pending: list[int]) 
 
 
 def _note(bulk: _Bulk, entries: dict[int, Entry], verdicts: Sequence[Admitted | BaseException]) -> list[int]:
-    """Write down what became of a group; the items that are to be tried again."""
+    """Record the results of a group; return the items to try again."""
     again: list[int] = []
     failed: BaseException | None = None
     for (n, entry), admitted in zip(entries.items(), verdicts, strict=True):
@@ -181,7 +181,7 @@ def _note_refusal(bulk: _Bulk, n: int, admitted: Admitted) -> bool:
 def _raise_sunk(bulk: _Bulk) -> None:
     refused = [(n, result) for n, result in sorted(bulk.results.items()) if isinstance(result, Refusal)]
     for _, refusal in refused:
-        if refusal.code == "unavailable":  # that is no fault of the tasks: the same request may pass a moment later
+        if refusal.code == "unavailable":  # not the fault of the tasks: the same request may succeed a moment later
             raise refusal
     if refused:
         raise sunk(refused)

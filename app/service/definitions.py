@@ -1,8 +1,8 @@
-"""Definitions as code: what a document would change, and changing it.
+"""Definitions as code: plan what a document would change, and apply it.
 
-A plan judges the whole document first, so that a fault changes nothing. An apply then goes through the same verbs as single
-requests do, each under the ETag that the plan has read, and stops at the first that is refused: somebody else has changed
-something meanwhile, or what is to be deleted is in use. What was done before stays; the next apply goes on from there.
+A plan validates the whole document first, so that a fault changes nothing. An apply then uses the same verbs as single requests,
+each under the ETag that the plan read, and stops at the first refusal: someone else has changed something in the meantime, or
+what is to be deleted is in use. Changes made before stay; the next apply continues from there.
 """
 
 import hashlib
@@ -56,11 +56,11 @@ SECTION_OF: dict[Kind, str] = {kind: section for section, kind in SECTIONS.items
 @dataclass(frozen=True, slots=True)
 class Plan:
     changes: list[Change]
-    """In the order in which they are carried out."""
+    """In the order in which they are applied."""
     version: str
-    """An ETag over the document and all it was compared with."""
+    """An ETag over the document and everything it was compared with."""
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
-    """After an apply: what was made for new handlers, by name; shown this once."""
+    """After an apply: the secrets generated for new handlers, by name; shown only once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class _There:
 
 
 async def plan(core: Core, caller: Caller, document: Document) -> Plan:
-    """What an apply would do. Raises Refusal: invalid, egress_denied, payload_schema_mismatch, unavailable."""
+    """Return what an apply would do. Raises Refusal: invalid, egress_denied, payload_schema_mismatch, unavailable."""
     caller.require("manage")
     there = await _read(core, caller)
     await _judge(core, caller, document, there)
@@ -81,9 +81,9 @@ async def plan(core: Core, caller: Caller, document: Document) -> Plan:
 
 
 async def apply(core: Core, caller: Caller, document: Document, version: str | None) -> Plan:
-    """Do it; with `version`, only if it is still what a plan of that version has said.
+    """Apply a document; with `version`, only if the plan is still the one with that version.
 
-    Raises Refusal: as plan, etag_mismatch, and those of the single verbs, which say how far it has come.
+    Raises Refusal: as plan, etag_mismatch, and those of the single verbs, whose details say how far it got.
     """
     made = await plan(core, caller, document)
     if version is not None and version != made.version:
@@ -130,7 +130,7 @@ async def _all(page: Callable[[str | None], Awaitable[list[Row]]], name_of: Call
 
 
 async def _judge(core: Core, caller: Caller, document: Document, there: _There) -> None:
-    """Every rule that can be judged before anything is changed."""
+    """Check every rule that can be checked before anything changes."""
     refusals: list[Refusal] = []
 
     def note(where: str, refusal: Refusal) -> None:
@@ -155,7 +155,7 @@ async def _judge(core: Core, caller: Caller, document: Document, there: _There) 
             note(pointer("limits"), refusal)
     for section in ("handlers", "queues", "schedules"):
         rows, wanted = getattr(there, section), getattr(document, section) or {}
-        # what is pruned goes at the end
+        # pruning comes last
         if wanted.keys() - rows.keys() and len(wanted.keys() | rows.keys()) > core.max_definitions:
             refusals.append(too_many(section, core.max_definitions, pointer(section)))
     names = {"handlers": set(there.handlers), "queues": set(there.queues)}
@@ -164,7 +164,7 @@ async def _judge(core: Core, caller: Caller, document: Document, there: _There) 
         for section in names
     }
     refusals += [Refusal("invalid", fault.detail, [fault]) for fault in name_faults(document, names, kept)]
-    if not refusals:  # else a queue's schema may itself be at fault
+    if not refusals:  # otherwise a queue's schema may itself be at fault
         budget = CheckBudget()
         async for name, schedule in in_pieces((document.schedules or {}).items()):
             try:
@@ -178,7 +178,7 @@ async def _judge(core: Core, caller: Caller, document: Document, there: _There) 
 async def _judge_schedule(
     core: Core, caller: Caller, document: Document, there: _There, schedule: ScheduleDefinition, budget: CheckBudget
 ) -> None:
-    """As each of its tasks will be judged by the queues as they will be."""
+    """Validate a schedule as its tasks will be validated, against the queues as they will be."""
 
     def queue_of(name: str) -> Any:
         return (document.queues or {}).get(name) or there.queues[name].view.definition
@@ -195,13 +195,13 @@ async def _judge_schedule(
 
 
 def placed(refusal: Refusal, where: str) -> Refusal:
-    """The refusal of one definition as one of the document."""
+    """Return the refusal of one definition with pointers into the document."""
     errors = [FieldError(where + error.pointer, error.detail) for error in refusal.errors]
     return Refusal(refusal.code, refusal.detail, errors or [FieldError(where, refusal.detail)])
 
 
 def joined(refusals: Sequence[Refusal]) -> Refusal:
-    """One refusal with the pointers of all; with their code if they agree on it."""
+    """Merge refusals into one with all their pointers, and with their code if they agree on it."""
     codes = {refusal.code for refusal in refusals}
     errors = [error for refusal in refusals for error in refusal.errors]
     first = errors[0]
@@ -259,7 +259,7 @@ def _definition(row: ScheduleRow) -> ScheduleDefinition:
 
 
 async def _wanted(document: Document) -> dict[str, Any]:
-    """What the version of a plan covers of the document; of secrets a digest."""
+    """Return the part of the document that a plan's version covers; secrets as a digest."""
     secrets = "\n".join(f"{name} {secret}" for name, secret in sorted(document.secrets.items()))
     return {
         "handlers": await _etags(document.handlers, handler_etag),
@@ -277,7 +277,7 @@ async def _etags(definitions: Mapping[str, Row] | None, etag: Callable[[Row], st
 
 
 async def _carry_out(core: Core, caller: Caller, document: Document, change: Change) -> str | None:
-    """The signing secret, when one was made for a new handler."""
+    """Apply one change; return the signing secret if one was generated."""
     conditions = Conditions(if_none_match_any=True) if change.etag is None else Conditions(if_match=(change.etag,))
     name = change.name or ""
     if change.action == "delete":

@@ -1,7 +1,7 @@
-"""Handlers: who may define, operate and try out where tasks are delivered.
+"""Verbs on handlers: define, operate and test the places where tasks are delivered.
 
-A change is one transaction: the handler's lock first, then read, then write (PROTOCOL, section 2 item 7). Claims hold that
-lock shared, so once a verb here has returned nothing is admitted against what was before.
+A change is one transaction: take the handler's lock, then read, then write (PROTOCOL, section 2 item 7). Claims hold that lock
+shared, so once a verb here has returned, nothing is admitted under the old definition.
 """
 
 import secrets
@@ -29,10 +29,10 @@ from app.telemetry.logs import get_logger
 
 BY_REQUEST = "disabled by request"
 TEST_PAYLOAD = b'{"test": true}'
-"""Where no queue that delivers to the handler has an example: few handlers are written for a payload that is no object."""
+"""Used if no queue that delivers to the handler has an example. An object, because few handlers expect anything else."""
 TEST_TURN_SECONDS = 10.0
 MAX_TEST_SECONDS = 60.0
-"""A caller waits for the answer of a test, whatever timeout the handler's tasks have."""
+"""The caller waits for a test's answer, so it ends by then whatever the handler's timeout."""
 
 log = get_logger(__name__)
 
@@ -43,7 +43,7 @@ class Saved:
     etag: str
     created: bool
     secret: str | None = field(repr=False)
-    """The signing secret that was made for a new handler, shown this once."""
+    """The signing secret generated for a new handler; it is shown only once."""
 
 
 async def put(
@@ -56,8 +56,8 @@ async def put(
     *,
     owner: str | None = None,
 ) -> Saved:
-    """Create or replace. Absent fields return to their defaults; secret and owner (unless given) and enabledness survive. A secret
-    that cannot be read is replaced by a new one.
+    """Create or replace a handler. Absent fields get their defaults; secret and owner (unless given) and the enabled state are
+    kept. A secret that cannot be decrypted is replaced by a new one.
 
     Raises Refusal: invalid, egress_denied, etag_mismatch.
     """
@@ -83,7 +83,7 @@ async def _put(
     conditions: Conditions,
     owner: str | None,
 ) -> Saved | None:
-    """None: to be tried again, for somebody else has created or deleted it meanwhile."""
+    """Return None to be tried again, if someone else has created or deleted it in the meantime."""
     handler_id = await handlers.id_of(connection, caller.tenant_id, name)
     if handler_id is None:
         conditions.check(None)
@@ -118,16 +118,16 @@ async def _put(
 
 
 def _queues_see(definition: HandlerDefinition) -> tuple[object, ...]:
-    """What replicas keep of a handler with the queues that name it."""
+    """Return what replicas cache of a handler together with its queues."""
     return definition.max_concurrency is None, definition.timeout_seconds
 
 
 def check(core: Core, name: str, definition: HandlerDefinition, secret: str | None) -> None:
-    """Whether it may be stored. Raises Refusal: invalid, egress_denied."""
+    """Check that a definition may be stored. Raises Refusal: invalid, egress_denied."""
     errors = [] if is_name(name) else [FieldError("", f"{name} is not a name ({NAME_RULE})")]
     errors += definition.check()
     errors += [
-        # What a read has shown came back: stored, it would replace a credential by three asterisks.
+        # The placeholder from a read came back: storing it would replace a credential with three asterisks.
         FieldError(
             "/headers" + pointer(header), f"is {HIDDEN}, the placeholder for a hidden value; send the real value"
         )
@@ -152,7 +152,7 @@ def _not_found(name: str) -> Refusal:
 
 
 async def get(core: Core, caller: Caller, name: str) -> tuple[HandlerView, str]:
-    """The handler and its ETag. Raises Refusal (handler_not_found)."""
+    """Return the handler and its ETag. Raises Refusal (handler_not_found)."""
     caller.require("use")
     row = await _read(core, caller, name)
     _say_lost(caller, row)
@@ -174,7 +174,7 @@ async def _read(core: Core, caller: Caller, name: str) -> HandlerRow:
 
 
 async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[HandlerView], bool]:
-    """By name, after the name `after`; and whether there are more."""
+    """Return a page by name, after the name `after`, and whether there are more."""
     caller.require("use")
     async with core.db.begin(caller.tenant_id) as connection:
         rows = await handlers.list_page(connection, core.vault, caller.tenant_id, after, limit + 1)
@@ -184,7 +184,7 @@ async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -
 
 
 async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) -> None:
-    """Raises Refusal: handler_not_found, etag_mismatch, handler_in_use."""
+    """Delete a handler. Raises Refusal: handler_not_found, etag_mismatch, handler_in_use."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
         row = await _locked(core, connection, caller, name)
@@ -203,7 +203,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
 
 
 async def _locked(core: Core, connection: Any, caller: Caller, name: str) -> HandlerRow:
-    """The handler of this name as it stands under its lock, held until the transaction ends."""
+    """Return the handler of this name under its lock, which is held until the transaction ends."""
     while (handler_id := await handlers.id_of(connection, caller.tenant_id, name)) is not None:
         await handlers.lock(connection, handler_id)
         row = await handlers.read(connection, core.vault, handler_id)
@@ -213,7 +213,7 @@ async def _locked(core: Core, connection: Any, caller: Caller, name: str) -> Han
 
 
 async def enable(core: Core, caller: Caller, name: str) -> HandlerView:
-    """Raises Refusal (handler_not_found)."""
+    """Enable a handler. Raises Refusal (handler_not_found)."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
         row = await _locked(core, connection, caller, name)
@@ -225,7 +225,7 @@ async def enable(core: Core, caller: Caller, name: str) -> HandlerView:
 
 
 async def disable(core: Core, caller: Caller, name: str) -> HandlerView:
-    """Keeps the reason of a handler that is disabled already. Raises Refusal (handler_not_found)."""
+    """Disable a handler; one that is already disabled keeps its reason. Raises Refusal (handler_not_found)."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
         row = await _locked(core, connection, caller, name)
@@ -236,7 +236,7 @@ async def disable(core: Core, caller: Caller, name: str) -> HandlerView:
 
 
 async def rotate_secret(core: Core, caller: Caller, name: str, overlap_seconds: float) -> str:
-    """A new signing secret, shown this once; the one it replaces signs too for `overlap_seconds`.
+    """Return a new signing secret, shown only once. The old one keeps signing too for `overlap_seconds`.
 
     Raises Refusal (handler_not_found).
     """
@@ -244,16 +244,16 @@ async def rotate_secret(core: Core, caller: Caller, name: str, overlap_seconds: 
     secret = new_secret()
     async with core.db.begin(caller.tenant_id) as connection:
         row = await _locked(core, connection, caller, name)
-        if row.view.secrets_lost:  # a new secret would not bring back the headers
+        if row.view.secrets_lost:  # a new secret would not restore the headers
             raise Refusal("invalid", SECRETS_LOST)
         await handlers.replace_secret(connection, core.vault, row.id, secret, overlap_seconds)
     return secret
 
 
 async def test(core: Core, caller: Caller, name: str, payload: bytes | None) -> dict[str, Any]:
-    """Send one signed request now, as an attempt would, and show it with its answer. It is recorded and counted nowhere.
+    """Send one signed request now, as an attempt would, and return it with its answer. It is neither recorded nor counted.
 
-    payload None: an example of what its queues hold. Raises Refusal: handler_not_found, unavailable (too many at once).
+    Without a payload, one of its queues' examples is sent. Raises Refusal: handler_not_found, unavailable (too many at once).
     """
     caller.require("manage")
     reads = core.db.reads(caller.tenant_id)

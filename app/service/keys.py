@@ -1,7 +1,7 @@
-"""API keys: who is calling, and which keys there are.
+"""API keys: authentication and management.
 
-A key found good is taken as good for a second without asking again, counted from before it was asked about: so a
-revocation holds everywhere a second after it is committed.
+A verified key is trusted for a second, counted from before the check, without asking again. So a revocation holds everywhere one
+second after its commit.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ log = get_logger(__name__)
 
 
 async def authenticate(core: Core, token: str) -> Caller:
-    """Raises Refusal (unauthenticated), Unavailable."""
+    """Return the caller of a token. Raises Refusal (unauthenticated), Unavailable."""
     known = core.keys.callers.get(token)
     if known is not None and time.monotonic() < known[0]:
         return known[1]
@@ -37,20 +37,20 @@ async def authenticate(core: Core, token: str) -> Caller:
         question = asyncio.ensure_future(_ask(core, token))
         core.keys.questions[token] = question
         question.add_done_callback(lambda done: _answered(core, token, done))
-    # Shielded: others wait for the same answer.
+    # Shielded, because others wait for the same answer.
     return await asyncio.shield(question)
 
 
 def _answered(core: Core, token: str, question: "asyncio.Task[Caller]") -> None:
     core.keys.questions.pop(token, None)
     if not question.cancelled():
-        question.exception()  # everybody who asked may have gone: nobody else would look at it
+        question.exception()  # everyone who asked may have gone, so nobody else would retrieve it
 
 
 async def _ask(core: Core, token: str) -> Caller:
     asked = time.monotonic()
     key = chosen_api_key(token)
-    # a key that was good a second ago does not wait in a crowd of those that are none
+    # a key that was valid a second ago must not queue behind invalid ones
     db = core.db if token in core.keys.callers else core.db.lookups(STRANGERS)
     row = None if key is None else await store.find(db, key.id)
     if key is None or row is None or row.revoked_at is not None or not hmac.compare_digest(row.digest, key.digest):
@@ -62,7 +62,7 @@ async def _ask(core: Core, token: str) -> Caller:
 
 
 async def create(db: Database, tenant: str, scope: str) -> str:
-    """A new key, shown this once; the tenant is made where it is new. Raises Refusal (invalid)."""
+    """Return a new key, shown only once; a new tenant is created. Raises Refusal (invalid)."""
     errors = [] if is_name(tenant) else [FieldError("/tenant", f"is not a name ({NAME_RULE})")]
     if scope not in SCOPES:
         errors.append(FieldError("/scope", "expected one of " + ", ".join(SCOPES)))
@@ -76,7 +76,7 @@ async def create(db: Database, tenant: str, scope: str) -> str:
 
 
 async def list_keys(db: Database) -> list[dict[str, Any]]:
-    """By tenant, oldest first: id, tenant, scope, created_at, revoked_at."""
+    """Return all keys by tenant, oldest first: id, tenant, scope, created_at, revoked_at."""
     return [_shown(row.id, row.tenant, row.scope, row.created_at, row.revoked_at) for row in await store.list_all(db)]
 
 
@@ -85,7 +85,7 @@ def _shown(key_id: str, tenant: str, scope: str, created_at: datetime, revoked_a
 
 
 async def revoke(db: Database, key_id: str) -> bool:
-    """Once it returns no replica accepts the key any more. False when there is no key of this id in force."""
+    """Revoke a key. Once this returns, no replica accepts it. Return False if no valid key has this id."""
     revoked = await store.revoke(db, key_id)
     if revoked:
         await asyncio.sleep(CACHE_SECONDS)
@@ -93,12 +93,12 @@ async def revoke(db: Database, key_id: str) -> bool:
 
 
 async def seed_bootstrap(db: Database, token: str) -> bool:
-    """Make this the one bootstrap key, with scope operate for tenant default. Another that was it so far is revoked in the
-    same transaction. False when this one has been revoked and none has taken its place.
+    """Make this the only bootstrap key, with scope operate for tenant default. The previous one is revoked in the same transaction.
+    Return False if this one has been revoked and none has replaced it.
 
-    A key that was replaced never comes back, and whoever brings it is not stopped: while a new key is rolled out, a replica that
-    is started again with the old one neither locks out those who have the new one, nor fails to start.
-    Raises ValueError for a text that is no key, or is the key of somebody else.
+    A replaced key never becomes valid again, but a replica that starts with it still starts: while a new key is rolled out, a
+    replica restarted with the old one neither locks out callers with the new one nor fails to start.
+    Raises ValueError if the text is not a key, or is another key.
     """
     key = chosen_api_key(token)
     if key is None:
@@ -125,5 +125,5 @@ async def seed_bootstrap(db: Database, token: str) -> bool:
 
 
 async def any_keys(db: Database) -> bool:
-    """Whether anybody can enter: a key that is not revoked."""
+    """Return whether any key is valid."""
     return await store.any_usable(db)

@@ -1,8 +1,8 @@
-"""Pull workers, and handlers that hold: one lease protocol for both.
+"""Leases of pull workers and of handlers that hold: one protocol for both.
 
-A worker asks for tasks and may wait for them at the desk (desk.py). Afterwards the lease token alone authorises what its holder
-does: renew, complete, fail, release. A token settles once; the same word again is answered as the first and writes nothing. A
-lease that ran out, reaped or not, is lost.
+A worker asks for tasks and may wait for them at the desk. Afterwards the lease token alone authorises its holder to renew,
+complete, fail or release. A token settles once; a repeated call is answered like the first and writes nothing. A lease that has
+expired is lost, whether or not it has been reaped.
 """
 
 import random
@@ -45,7 +45,7 @@ async def acquire(
     lease_seconds: float,
     gone: Callable[[], Awaitable[object]],
 ) -> list[LeasedTaskView]:
-    """Leased tasks, each the task with `lease_token` and `lease_expires_at`; empty when none came in time.
+    """Return leased tasks, each with `lease_token` and `lease_expires_at`; none if none came in time.
 
     Raises Refusal: queue_not_found, queue_is_push, unavailable (too many wait).
     """
@@ -95,7 +95,7 @@ def _local(task: Claimed) -> str | None:
 
 
 async def renew(core: Core, task_id: str, token: str, seconds: float, progress: bytes | None) -> TaskView:
-    """Raises Refusal: lease_lost, task_cancelled, too_large."""
+    """Extend a lease. Raises Refusal: lease_lost, task_cancelled, too_large."""
     if progress is not None and len(progress) > MAX_PROGRESS_BYTES:
         raise Refusal("too_large", f"the progress has {len(progress)} bytes, at most {MAX_PROGRESS_BYTES} are allowed")
     told = None if progress is None else progress.decode()
@@ -105,7 +105,7 @@ async def renew(core: Core, task_id: str, token: str, seconds: float, progress: 
 
 
 async def complete(core: Core, task_id: str, token: str, page: Page) -> TaskView:
-    """With follow-up work, if the page names any; what is refused leaves the lease as it is.
+    """Complete a task, with its follow-up work if the page names any. A refusal leaves the lease as it is.
 
     Raises Refusal: lease_lost, task_cancelled, invalid, too_large, queue_full.
     """
@@ -134,7 +134,7 @@ async def complete(core: Core, task_id: str, token: str, page: Page) -> TaskView
 async def fail(
     core: Core, task_id: str, token: str, error: str, *, retryable: bool, retry_after_seconds: float
 ) -> TaskView:
-    """Raises Refusal: lease_lost, task_cancelled."""
+    """End an attempt as failed. Raises Refusal: lease_lost, task_cancelled."""
     held = await _held(core, task_id, token)
     settlement = Settlement("retry", "failed", error=error)
     if held is not None:
@@ -163,15 +163,15 @@ async def fail(
 
 
 async def release(core: Core, task_id: str, token: str) -> TaskView:
-    """Ready now, and the attempt does not count. Raises Refusal: lease_lost, task_cancelled."""
+    """Make the task ready now, without counting the attempt. Raises Refusal: lease_lost, task_cancelled."""
     held = await _held(core, task_id, token)
     return await _settle(core, Outcome(task_id, token, "refund", "released"), held)
 
 
 async def _held(core: Core, task_id: str, token: str) -> tasks.HeldLease | None:
-    """None where the token has held a lease on the task: its word is a repeat, or comes late and is put on record.
+    """Return the lease, or None if the token once held it: its call is then a repeat, or is late and only recorded.
 
-    Raises Refusal (lease_lost) where it never did, before anything is written.
+    Raises Refusal (lease_lost) if the token never held it, before anything is written.
     """
     held = await tasks.held_lease(core.db, task_id, token)
     if held is None and await _fate(core, task_id, token) == "unknown":
@@ -180,7 +180,7 @@ async def _held(core: Core, task_id: str, token: str) -> tasks.HeldLease | None:
 
 
 async def _fate(core: Core, task_id: str, token: str) -> str:
-    """Of a token that holds nothing, and may be anybody's: strangers take turns among themselves."""
+    """Return what happened to the lease of a token that holds nothing. Such callers share one set of turns: they may be anyone."""
     return await tasks.fate_of_lease(core.db.lookups(STRANGERS), task_id, token)
 
 
@@ -205,7 +205,7 @@ async def _settled(core: Core, outcome: Outcome, held: tasks.HeldLease | None, v
 
 
 def _count(core: Core, outcome: Outcome, held: tasks.HeldLease) -> None:
-    """The attempt, by whoever ends it; under a call that still runs, the replica that makes it counts its answer."""
+    """Count the attempt. If a replica's call is still running, that replica counts it when the answer comes."""
     if held.called:
         return
     seconds = max(0.0, core.clock.seconds() - held.started_at.timestamp())
@@ -215,7 +215,7 @@ def _count(core: Core, outcome: Outcome, held: tasks.HeldLease) -> None:
 
 
 async def tenant_of_lease(core: Core, task_id: str, token: str) -> int:
-    """For whom a holder's word is read: one that holds the lease, or has settled it. Raises Refusal: lease_lost, task_cancelled."""
+    """Return the tenant of a token that holds the lease, or has settled it. Raises Refusal: lease_lost, task_cancelled."""
     if await _fate(core, task_id, token) not in ("held", "settled"):
         raise await _refusal(core, task_id, token)
     tenant_id = await tasks.tenant_of(core.db.lookups(STRANGERS), task_id)
@@ -231,7 +231,7 @@ async def _refusal(core: Core, task_id: str, token: str) -> Refusal:
 
 
 def lease_lost() -> Refusal:
-    """The same whether there is such a task or not: whoever holds no token of it is told nothing about it."""
+    """Return the same refusal whether or not the task exists, so that it tells nothing to callers without its token."""
     return Refusal(
         "lease_lost",
         "this token holds no lease on the task; the lease expired, was settled, or never existed. Stop working on it",
@@ -241,5 +241,5 @@ def lease_lost() -> Refusal:
 async def _view(core: Core, task_id: str) -> TaskView:
     view = await views.find_any(core.db, task_id)
     if view is None:
-        raise lease_lost()  # settled just now, and past its retention already
+        raise lease_lost()  # settled just now, but its retention has already passed
     return view

@@ -1,4 +1,4 @@
-"""The limit of a tenant over all its queues: its own, and the one that an operator grants it. The lesser counts."""
+"""A tenant's limit over all its queues: its own, and the one that an operator grants. The lower one applies."""
 
 from app.domain.bodies import faults
 from app.domain.callers import Caller
@@ -21,7 +21,7 @@ def limits_etag(max_concurrency: int | None) -> str:
 
 
 def check(max_concurrency: int | None, limits: TenantLimits) -> None:
-    """Whether a tenant may set this limit. Raises Refusal (invalid)."""
+    """Check that a tenant may set this limit. Raises Refusal (invalid)."""
     if errors := faults(max_concurrency, MaxConcurrency | None, "/max_concurrency"):
         raise invalid(errors)
     granted = limits.granted_max_concurrency
@@ -32,7 +32,7 @@ def check(max_concurrency: int | None, limits: TenantLimits) -> None:
 
 
 async def put(core: Core, caller: Caller, max_concurrency: int | None, conditions: Conditions = ANY) -> TenantLimits:
-    """From the return on nothing is admitted above the new limit. Raises Refusal: invalid, etag_mismatch."""
+    """Set the limit. Once this returns, nothing is admitted above it. Raises Refusal: invalid, etag_mismatch."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
         await tenants.lock(connection, caller.tenant_id)
@@ -48,7 +48,7 @@ async def put(core: Core, caller: Caller, max_concurrency: int | None, condition
 
 
 async def get_grant(core: Core, caller: Caller, tenant: str) -> int | None:
-    """What a tenant may run at most, whatever its own limit is. Raises Refusal: forbidden, tenant_not_found."""
+    """Return the operator's limit for a tenant. Raises Refusal: forbidden, tenant_not_found."""
     caller.require("operate")
     async with core.db.begin(caller.tenant_id) as connection:
         tenant_id = _known(tenant, await tenants.find(connection, tenant))
@@ -57,7 +57,8 @@ async def get_grant(core: Core, caller: Caller, tenant: str) -> int | None:
 
 
 async def put_grant(core: Core, caller: Caller, tenant: str, max_concurrency: int | None) -> int | None:
-    """From the return on nothing is admitted above it. Raises Refusal: forbidden, tenant_not_found, invalid."""
+    """Set the operator's limit. Once this returns, nothing is admitted above it. Raises Refusal: forbidden, tenant_not_found,
+    invalid."""
     caller.require("operate")
     if errors := faults(max_concurrency, MaxConcurrency | None, "/max_concurrency"):
         raise invalid(errors)

@@ -1,4 +1,4 @@
-"""Changing a task that waits."""
+"""Updating a waiting task."""
 
 import msgspec
 
@@ -17,7 +17,7 @@ TRIES = 5
 
 
 async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch, payload: bytes | None) -> TaskView:
-    """Raises Refusal: task_not_found, invalid, payload_schema_mismatch, task_not_editable (it is running), task_ended."""
+    """Update a task. Raises Refusal: task_not_found, invalid, payload_schema_mismatch, task_not_editable (running), task_ended."""
     caller.require("use")
     for _ in range(TRIES):
         view = await service.find(core.db.changes(caller.tenant_id), caller, task_id)
@@ -68,7 +68,7 @@ async def _write(core: Core, caller: Caller, view: TaskView, patch: TaskPatch, p
 
 
 async def _announced(core: Core, caller: Caller, task_id: str) -> TaskView:
-    """The task as it is now; whoever is to deal with it is woken."""
+    """Return the task as it is now, and wake whoever must act on it."""
     view = await service.find(core.db.changes(caller.tenant_id), caller, task_id)
     due = parse_instant(view.run_at) if view.state == State.SCHEDULED else None
     for instant in (due, None if view.expires_at is None else parse_instant(view.expires_at)):

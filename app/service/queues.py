@@ -1,8 +1,8 @@
-"""Queues: who may define and operate where tasks wait.
+"""Verbs on queues: define and operate them.
 
-A change is one transaction: the locks first (the handler's, shared, before the queue's), then read, then write (PROTOCOL,
-section 2 item 7). Claims and enqueues hold the queue's lock shared, so once a verb here has returned nothing is admitted
-against what was before.
+A change is one transaction: take the locks (the handler's, shared, before the queue's), then read, then write (PROTOCOL, section
+2 item 7). Claims and enqueues hold the queue's lock shared, so once a verb here has returned, nothing is admitted under the old
+definition.
 """
 
 from dataclasses import dataclass
@@ -36,13 +36,13 @@ async def put(
     *,
     owner: str | None = None,
 ) -> Saved:
-    """Create or replace. Absent fields return to their defaults; a pause survives, and its owner if none is given.
+    """Create or replace a queue. Absent fields get their defaults; a pause is kept, and the owner if none is given.
 
     Raises Refusal: invalid, etag_mismatch.
     """
     caller.require("manage")
     await check(core, caller, name, definition)
-    # A task may end under the new retention as soon as it is written: its day must be there before.
+    # A task may end under the new retention as soon as it is written, so its partition must exist by then.
     await partitions.ensure_for(core.db.changes(caller.tenant_id), definition)
     while True:
         async with core.db.begin(caller.tenant_id) as connection:
@@ -63,7 +63,7 @@ async def _put(
     conditions: Conditions,
     owner: str | None,
 ) -> Saved | None:
-    """None: to be tried again, for somebody else has created or deleted it meanwhile."""
+    """Return None to be tried again, if someone else has created or deleted it in the meantime."""
     queue_id = await queues.id_of(connection, caller.tenant_id, name)
     if queue_id is None:
         conditions.check(None)
@@ -91,7 +91,7 @@ async def _put(
 
 
 async def check(core: Core, caller: Caller, name: str, definition: QueueDefinition) -> None:
-    """Whether it may be stored, if the handler it names is there. Raises Refusal: invalid, unavailable."""
+    """Check that a definition may be stored, given that its handler exists. Raises Refusal: invalid, unavailable."""
     errors = [] if is_name(name) else [FieldError("", f"{name} is not a name ({NAME_RULE})")]
     if errors := errors + definition.check():
         raise invalid(errors)
@@ -101,7 +101,7 @@ async def check(core: Core, caller: Caller, name: str, definition: QueueDefiniti
 
 
 async def _held_handler(connection: Any, caller: Caller, definition: QueueDefinition) -> int | None:
-    """The id of the handler the queue names, which is not deleted before this transaction ends."""
+    """Return the id of the queue's handler, which cannot be deleted before this transaction ends."""
     if definition.handler is None:
         return None
     handler_id = await handlers.id_of(connection, caller.tenant_id, definition.handler)
@@ -119,7 +119,7 @@ def _not_found(name: str) -> Refusal:
 
 
 async def get(core: Core, caller: Caller, name: str) -> tuple[QueueView, str]:
-    """The queue and its ETag. Raises Refusal (queue_not_found)."""
+    """Return the queue and its ETag. Raises Refusal (queue_not_found)."""
     caller.require("use")
     row = await _read(core, caller, name)
     return row.view, row.etag
@@ -135,7 +135,7 @@ async def _read(core: Core, caller: Caller, name: str) -> StoredQueue:
 
 
 async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[QueueView], bool]:
-    """By name, after the name `after`; and whether there are more."""
+    """Return a page by name, after the name `after`, and whether there are more."""
     caller.require("use")
     async with core.db.begin(caller.tenant_id) as connection:
         rows = await queues.list_page(connection, caller.tenant_id, after, limit + 1)
@@ -143,7 +143,8 @@ async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -
 
 
 async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) -> None:
-    """Its ended tasks stay readable as long as they are kept. Raises Refusal: queue_not_found, etag_mismatch, queue_in_use."""
+    """Delete a queue. Its ended tasks stay readable for their retention. Raises Refusal: queue_not_found, etag_mismatch,
+    queue_in_use."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
         row = await _locked(connection, caller, name)
@@ -158,7 +159,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
 
 
 async def _locked(connection: Any, caller: Caller, name: str) -> StoredQueue:
-    """The queue of this name as it stands under its lock, held until the transaction ends."""
+    """Return the queue of this name under its lock, which is held until the transaction ends."""
     while (queue_id := await queues.id_of(connection, caller.tenant_id, name)) is not None:
         await queues.lock(connection, queue_id)
         row = await queues.read(connection, queue_id)
@@ -168,7 +169,7 @@ async def _locked(connection: Any, caller: Caller, name: str) -> StoredQueue:
 
 
 async def pause(core: Core, caller: Caller, name: str) -> QueueView:
-    """From the return on nothing is claimed from it. Raises Refusal (queue_not_found)."""
+    """Pause a queue. Once this returns, nothing is claimed from it. Raises Refusal (queue_not_found)."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
         row = await _locked(connection, caller, name)
@@ -179,7 +180,7 @@ async def pause(core: Core, caller: Caller, name: str) -> QueueView:
 
 
 async def resume(core: Core, caller: Caller, name: str) -> QueueView:
-    """Raises Refusal (queue_not_found)."""
+    """Resume a queue. Raises Refusal (queue_not_found)."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
         row = await _locked(connection, caller, name)
@@ -191,7 +192,7 @@ async def resume(core: Core, caller: Caller, name: str) -> QueueView:
 
 
 async def stats(core: Core, caller: Caller, name: str) -> dict[str, Any]:
-    """What runtime.counting knows of it. Raises Refusal (queue_not_found)."""
+    """Return a queue's statistics. Raises Refusal (queue_not_found)."""
     caller.require("use")
     row = await _read(core, caller, name)
     return await queue_stats.of_queue(core.db, core.stats, caller.tenant_id, row.id, name)

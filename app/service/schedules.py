@@ -1,8 +1,8 @@
-"""Schedules: who may define and operate what fires by itself.
+"""Verbs on schedules: define and operate them.
 
-A change is one transaction: the schedule's row is locked, its state is read in a later statement, what becomes of it is
-decided (app.domain.schedules.firing) and written. Once the change is answered the former definition never fires again: those
-of its times that have come without a run are in the ledger, and its waiting starts are dropped.
+A change is one transaction: the schedule's row is locked, its state is read in a later statement, and the consequences are
+decided (app.domain.schedules.firing) and written. Once the change is answered, the old definition never fires again: its times
+that have come without a run are in the ledger, and its waiting starts are dropped.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """What a definition names, as it is now."""
+    """The queues and handlers that a definition refers to, as they are now."""
 
     queue: QueueRow
     then_queue: QueueRow | None
@@ -67,7 +67,7 @@ def _not_found(name: str) -> Refusal:
 
 
 def shown(row: ScheduleRow, now: datetime) -> dict[str, Any]:
-    """As the wire has it. The times are those that will fire: of a paused schedule, those it would have."""
+    """Return a schedule as the API shows it. Its times are those that will fire or, while paused, would."""
     definition = definition_of(row)
     view: dict[str, Any] = {"id": row.name, **schedule_to_dict(definition)}
     view["payload"] = msgspec.Raw(row.payload)
@@ -86,8 +86,8 @@ def shown(row: ScheduleRow, now: datetime) -> dict[str, Any]:
 
 
 def _coming(row: ScheduleRow, definition: ScheduleDefinition, now: datetime, count: int) -> Iterator[datetime]:
-    """The next nominal times that may fire. Where the database's clock went back, those up to `next_nominal_at` are in the
-    ledger already; beyond max_runs there are none."""
+    """Yield the next nominal times that may fire. If the database's clock went back, times before `next_nominal_at` are already in
+    the ledger; beyond max_runs there are none."""
     if row.next_nominal_at is None:
         return iter(())
     left = count if definition.max_runs is None else min(count, definition.max_runs - row.runs)
@@ -108,7 +108,7 @@ def _times(definition: ScheduleDefinition, times: Iterable[datetime]) -> list[di
 
 
 async def preview(definition: ScheduleDefinition, count: int, after: datetime) -> dict[str, Any]:
-    """The next `count` nominal times strictly after an instant, and what the definition says in words."""
+    """Return the next `count` nominal times strictly after an instant, and the definition in plain English."""
     return await _previewed(definition, islice(times_after(definition, after), count))
 
 
@@ -126,7 +126,7 @@ async def put(
     *,
     owner: str | None = None,
 ) -> Saved:
-    """Create or replace; a pause survives, and its owner if none is given.
+    """Create or replace a schedule; a pause is kept, and the owner if none is given.
 
     Raises Refusal: invalid, payload_schema_mismatch, etag_mismatch, unavailable.
     """
@@ -169,7 +169,7 @@ async def _put(
     conditions: Conditions,
     owner: str | None,
 ) -> Saved | None:
-    """None: to be tried again, for something has changed meanwhile."""
+    """Return None to be tried again, if something changed in the meantime."""
     columns = _columns(definition, named)
     change: Change | None = None
     async with core.db.changes(caller.tenant_id).transaction() as connection:
@@ -227,7 +227,7 @@ def _columns(definition: ScheduleDefinition, named: _Named) -> Columns:
 
 
 async def _replaced(connection: Reader, core: Core, before: ScheduleRow, definition: ScheduleDefinition) -> Change:
-    """Write what the definition before leaves behind, and when the new one begins."""
+    """Write what the old definition leaves behind, and when the new one begins."""
     [state] = await schedules.states(connection, [before.id])
     outcome = "paused" if state.paused else "superseded"
     change = Change.of(state, None)
@@ -244,7 +244,7 @@ async def _replaced(connection: Reader, core: Core, before: ScheduleRow, definit
 
 
 async def get(core: Core, caller: Caller, name: str) -> tuple[dict[str, Any], str]:
-    """(view, etag). Raises Refusal (schedule_not_found)."""
+    """Return (view, etag). Raises Refusal (schedule_not_found)."""
     row = await find(core.db.reads(caller.tenant_id), caller, name)
     return shown(row, core.clock.now()), row.etag
 
@@ -258,7 +258,7 @@ async def find(db: Reader, caller: Caller, name: str) -> ScheduleRow:
 
 
 async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[dict[str, Any]], bool]:
-    """By name, after the name `after`; and whether there are more."""
+    """Return a page by name, after the name `after`, and whether there are more."""
     caller.require("use")
     rows, more = await schedules.list_page(core.db.reads(caller.tenant_id), caller.tenant_id, after, limit)
     now = core.clock.now()
@@ -266,7 +266,7 @@ async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -
 
 
 async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) -> None:
-    """Its runs go on, its waiting starts are dropped. Raises Refusal: schedule_not_found, etag_mismatch."""
+    """Delete a schedule. Its runs continue, its waiting starts are dropped. Raises Refusal: schedule_not_found, etag_mismatch."""
     caller.require("manage")
     async with core.db.changes(caller.tenant_id).transaction() as connection:
         row = await _locked(connection, caller, name)
@@ -279,7 +279,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
 
 
 async def _locked(connection: Reader, caller: Caller, name: str) -> ScheduleRow:
-    """The schedule of this name under its row's lock, held until the transaction ends."""
+    """Return the schedule of this name under its row's lock, which is held until the transaction ends."""
     if await schedules.lock(connection, caller.tenant_id, name) is not None:
         row = await schedules.find(connection, caller.tenant_id, name)
         if row is not None:
@@ -288,13 +288,13 @@ async def _locked(connection: Reader, caller: Caller, name: str) -> ScheduleRow:
 
 
 async def pause(core: Core, caller: Caller, name: str) -> dict[str, Any]:
-    """From the return on nothing of it starts. Raises Refusal (schedule_not_found)."""
+    """Pause a schedule. Once this returns, it starts nothing. Raises Refusal (schedule_not_found)."""
     caller.require("manage")
     return await _set_paused(core, caller, name, paused=True)
 
 
 async def resume(core: Core, caller: Caller, name: str) -> dict[str, Any]:
-    """The times that came while it was paused stay without a run. Raises Refusal (schedule_not_found)."""
+    """Resume a schedule. Times that passed while it was paused do not run. Raises Refusal (schedule_not_found)."""
     caller.require("manage")
     return await _set_paused(core, caller, name, paused=False)
 
@@ -308,7 +308,7 @@ async def _set_paused(core: Core, caller: Caller, name: str, *, paused: bool) ->
             [state] = await schedules.states(connection, [row.id])
             change = Change.of(state, None)
             first = state.next_nominal_at
-            # what has come until now and did not fire was paused, whichever way the pause changes
+            # times up to now that did not fire count as paused, whether this pauses or resumes
             change.lines = list(await asyncio.to_thread(left_over, definition, first, state.now, "paused"))
             if first is not None and first <= state.now:
                 change.next_nominal_at = next(times_after(definition, state.settled_until), None)
@@ -325,12 +325,12 @@ async def _set_paused(core: Core, caller: Caller, name: str, *, paused: bool) ->
 
 
 async def trigger(core: Core, caller: Caller, name: str, payload: bytes | None, overlap: Overlap | None) -> LedgerRow:
-    """Start a run now, also while paused; judged by overlap like any other. Raises Refusal: schedule_not_found, invalid,
+    """Start a run now, even while paused; the overlap policy applies. Raises Refusal: schedule_not_found, invalid,
     payload_schema_mismatch."""
     caller.require("use")
     if payload is not None:
         definition = definition_of(await find(core.db.lookups(caller.tenant_id), caller, name))
-        core.queues.forget(caller.tenant_id, definition.queue)  # nothing later says that its schema has changed
+        core.queues.forget(caller.tenant_id, definition.queue)  # nothing later would detect that its schema has changed
         queue = await named_queue(core, caller, definition.queue, "")
         await check(core, queue, None, Enqueue(payload))
     async with core.db.changes(caller.tenant_id).transaction() as connection:
@@ -360,14 +360,14 @@ async def history(
     before: ledger.Position | None,
     limit: int,
 ) -> tuple[list[LedgerRow], ledger.Position | None]:
-    """Newest first; and where to go on, None after the last. Raises Refusal (schedule_not_found)."""
+    """Return rows, newest first, and the next position, None after the last. Raises Refusal (schedule_not_found)."""
     reads = core.db.reads(caller.tenant_id)
     row = await find(reads, caller, name)
     return await ledger.history(reads, row.id, outcome=outcome, from_=from_, to=to, before=before, limit=limit)
 
 
 async def preview_saved(core: Core, caller: Caller, name: str, count: int, after: datetime | None) -> dict[str, Any]:
-    """What its definition comes to after an instant; None: what it will do from now on. Raises Refusal (schedule_not_found)."""
+    """Return the times after an instant; with None, those it will fire from now on. Raises Refusal (schedule_not_found)."""
     row = await find(core.db.reads(caller.tenant_id), caller, name)
     definition = definition_of(row)
     if after is not None:

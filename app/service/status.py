@@ -1,4 +1,4 @@
-"""What an operator sees of the whole fleet, over all tenants."""
+"""The status of the whole fleet, over all tenants, for operators."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -20,17 +20,17 @@ from app.store.stats import DatabaseHealth, QueueOverview
 from app.version import VERSION
 
 OLD_XMIN_SECONDS = 300.0
-"""A transaction this old keeps vacuum from cleaning up after every task since."""
+"""A transaction this old keeps vacuum from cleaning up after every task since then."""
 FULL_CONNECTIONS_SHARE = 0.9
 LATE_DAYS = 2
-"""How long the hourly jobs of history may fail before that is an alarm."""
+"""How many days the hourly history jobs may fail before that raises an alarm."""
 MAX_QUEUES = 1000
-"""Shown one by one; of more than these only those that hold tasks or are shut."""
+"""Listed individually; above this number, only queues that hold tasks, or are paused or disabled."""
 Alarm = dict[str, Any]
 
 
 async def status(core: Core) -> dict[str, Any]:
-    """What GET /status shows; the caller has been found to have scope operate. Raises Unavailable."""
+    """Return what GET /status shows; the caller must have been checked for scope operate. Raises Unavailable."""
     await core.stats.flush(core.db)
     reads = reads_of_operators(core.db)
     queues = await all_queues(core.db)
@@ -111,7 +111,7 @@ def _queue(row: QueueOverview) -> dict[str, Any]:
 
 
 def _alarms(queues: Sequence[QueueOverview], alive: Sequence[ReplicaRow]) -> Iterator[Alarm]:
-    """The gravest first: what threatens every queue, then what stops one, then what is being lost."""
+    """Yield alarms by severity: what threatens every queue, then what stops one, then what is being lost."""
     yield from _engine_alarms(queues, alive)
     for replica in alive:
         if replica.silent_seconds > ALIVE_SECONDS:
@@ -164,7 +164,7 @@ def _engine_alarms(queues: Sequence[QueueOverview], alive: Sequence[ReplicaRow])
 
 
 def _limit_alarms(queues: Sequence[QueueOverview]) -> Iterator[Alarm]:
-    """Of tenants that run all they may while more is ready. The rows come tenant by tenant."""
+    """Yield an alarm per tenant that is at its limit while more tasks are ready. The rows are grouped by tenant."""
     for tenant, rows in groupby(queues, attrgetter("tenant")):
         own = list(rows)
         limit, running = own[0].tenant_limit, sum(row.running for row in own)

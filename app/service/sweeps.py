@@ -1,6 +1,6 @@
-"""Purge and redrive: one verb over many tasks of a queue, in chunks, each a transaction of its own.
+"""Purge and redrive: verbs over many tasks of a queue, in chunks, each in its own transaction.
 
-What a chunk has done stays done if the request breaks off; the same request again goes on with the rest.
+If the request is interrupted, finished chunks stay done; repeating the request continues with the rest.
 """
 
 from app.domain.callers import Caller
@@ -19,7 +19,7 @@ log = get_logger(__name__)
 
 
 async def purge(core: Core, caller: Caller, queue: str) -> int:
-    """Cancel what waits in the queue at the instant of the call; how many. Raises Refusal (queue_not_found)."""
+    """Cancel the tasks waiting in the queue at the time of the call; return how many. Raises Refusal (queue_not_found)."""
     caller.require("manage")
     core.queues.forget(caller.tenant_id, queue)
     row = await find_queue(core, caller, queue)
@@ -46,9 +46,9 @@ async def purge(core: Core, caller: Caller, queue: str) -> int:
 async def redrive(
     core: Core, caller: Caller, queue: str, filters: TaskFilters, limit: int, dry_run: bool
 ) -> tuple[int, int, int]:
-    """Bring back up to `limit` of the dead tasks that match, oldest first: how many matched, moved, remain dead.
+    """Revive up to `limit` matching dead tasks, oldest first; return how many matched, were revived, and remain dead.
 
-    Tasks that die after the call has begun are not of it. Raises Refusal (queue_not_found).
+    Tasks that die after the call began are not included. Raises Refusal (queue_not_found).
     """
     caller.require("use")
     core.queues.forget(caller.tenant_id, queue)

@@ -1,4 +1,4 @@
-"""What a caller may do with tasks: enqueue, read, list, cancel, retry."""
+"""Verbs on tasks: enqueue, read, list, cancel, retry."""
 
 import asyncio
 import time
@@ -40,13 +40,13 @@ class Enqueued:
     task_id: str
     body: bytes
     held: bool = False
-    """Not created because an unfinished task has its unique key: that one is answered, and nothing is replayed."""
+    """Not created, because an unfinished task has its unique key: the answer is that task, not a replay."""
 
 
 async def enqueue(
     core: Core, caller: Caller, queue: str, request: Enqueue, trace: tuple[str | None, str | None] | None
 ) -> Enqueued:
-    """Acknowledged after commit.
+    """Enqueue a task. Acknowledged after commit.
 
     Raises Refusal: queue_not_found, invalid, payload_schema_mismatch, idempotency_mismatch, queue_full, unavailable.
     """
@@ -78,13 +78,13 @@ async def enqueue(
                         held = Enqueued(False, admitted.task_id, msgspec.json.encode(view), held=True)
                         if view.state in UNFINISHED:
                             return held
-                    # it has ended since: there may be room for this one
+                    # it has ended since, so there may be room for this one
                 case verdict:
                     if (refusal := refusal_of(verdict, queue, request)) is not None:
                         raise refusal
                     core.queues.forget(caller.tenant_id, queue)
     if held is not None:
-        # a hot key is taken again by others each time: this one was unfinished when it stood in the way
+        # others keep taking a hot key: the task found was unfinished when it blocked this one
         return held
     raise keeps_changing(queue)
 
@@ -123,7 +123,7 @@ def _created(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue
 
 
 def _waiting_for(core: Core, own: OwnHandler | None, admitted: Admitted) -> str | None:
-    """The receipt speaks of the queue's handler; a task with its own waits for that one."""
+    """Return waiting_for. The receipt considers the queue's handler; a task with its own handler waits for that one."""
     code = admitted.waiting_for
     if own is not None and code != "queue_paused":
         code = None if own.enabled else "handler_disabled"
@@ -140,7 +140,7 @@ async def get(core: Core, caller: Caller, task_id: str) -> TaskView:
 
 
 async def find(db: Reader, caller: Caller, task_id: str) -> TaskView:
-    """Raises Refusal (task_not_found)."""
+    """Return a task. Raises Refusal (task_not_found)."""
     view = await views.find_task(db, caller.tenant_id, task_id)
     if view is None:
         raise _not_found(task_id)
@@ -150,7 +150,7 @@ async def find(db: Reader, caller: Caller, task_id: str) -> TaskView:
 async def get_ended(
     core: Core, caller: Caller, task_id: str, wait_seconds: float, gone: Callable[[], Awaitable[object]]
 ) -> TaskView:
-    """The task once it has ended, or as it is when the time is over; `gone` returns when nobody wants to know any more.
+    """Return the task once it has ended, or as it is when the time is up. `gone` returns when the caller has disconnected.
 
     Raises Refusal: task_not_found, unavailable (too many wait).
     """
@@ -178,7 +178,8 @@ async def get_ended(
 async def list_page(
     core: Core, caller: Caller, filters: TaskFilters, after: str | None, limit: int, include_payload: bool
 ) -> TaskPage:
-    """Newest first, after the task id `after`. It may hold less than `limit` although there are more: see its position."""
+    """Return a page, newest first, after the task id `after`. It may hold fewer than `limit` although there are more: its position
+    says so."""
     caller.require("use")
     reads = core.db.reads(caller.tenant_id)
     handler_ids = None
@@ -207,7 +208,7 @@ async def list_page(
 async def attempts(
     core: Core, caller: Caller, task_id: str, after: int | None, limit: int
 ) -> tuple[list[AttemptView], bool]:
-    """Newest first, after attempt number `after`; and whether there are more."""
+    """Return attempts, newest first, after attempt number `after`, and whether there are more."""
     caller.require("use")
     reads = core.db.reads(caller.tenant_id)
     found = await views.list_attempts(reads, caller.tenant_id, task_id, after or 2**31 - 1, limit + 1)
@@ -217,10 +218,10 @@ async def attempts(
 
 
 async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
-    """Raises Refusal: task_not_found, task_ended (it has succeeded or is dead)."""
+    """Cancel a task. Raises Refusal: task_not_found, task_ended (succeeded or dead)."""
     caller.require("use")
     changes = core.db.changes(caller.tenant_id)
-    for _ in range(LOOKUPS):  # a retry may bring it back between the cancel and the look into history
+    for _ in range(LOOKUPS):  # a retry may revive it between the cancel and the lookup in history
         tell_cancelled(core, await tasks.cancel(changes, caller.tenant_id, [task_id], "requested"))
         view = await views.find_task(changes, caller.tenant_id, task_id, even_past=True)
         if view is None:
@@ -235,7 +236,8 @@ async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
 
 
 async def retry(core: Core, caller: Caller, task_id: str) -> TaskView:
-    """Raises Refusal: task_not_found, task_not_editable (running, orphaned, unique_key taken), task_ended (succeeded)."""
+    """Make a task ready. Raises Refusal: task_not_found, task_not_editable (running, orphaned, unique_key taken), task_ended
+    (succeeded)."""
     caller.require("use")
     changes = core.db.changes(caller.tenant_id)
     match await tasks.retry(changes, caller.tenant_id, task_id):
