@@ -445,3 +445,34 @@ create table sluice.replicas (
   short_tenants bigint[] not null default '{}',
   short_queues bigint[] not null default '{}'
 );
+
+-- What statements take many of: one array of these, whose fields have names, instead of one array for each field. A type is part of
+-- the signature of the functions that take it, so it has a version like theirs. The driver's tuples (Entry, Outcome) have the same
+-- fields in the same order.
+create type sluice.entry_v1 as (
+  task_id uuid,
+  queue_id bigint,
+  queue_version bigint,
+  handler_id bigint,
+  payload bytea,
+  key text,
+  fingerprint bytea,
+  options jsonb,
+  unique_key text
+);
+
+create type sluice.outcome_v1 as (
+  task_id uuid,
+  token uuid,
+  kind text,
+  outcome text,
+  reason text,
+  delay_seconds double precision,
+  status integer,
+  message text,
+  excerpt text,
+  result bytea,
+  result_format text,
+  result_truncated boolean,
+  trace_id text
+);

@@ -6,7 +6,7 @@ lost is sent again under its token, and then answers `repeat`.
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -103,7 +103,7 @@ async def settle(
     tasks for a queue than its max_depth), unavailable.
     """
     result, result_format, truncated = result_of(page)
-    outcome = replace(outcome, result=result, result_format=result_format, result_truncated=truncated)
+    outcome = outcome._replace(result=result, result_format=result_format, result_truncated=truncated)
     if not follows(page):
         return await core.settling.submit(outcome)
     for tried in range(LOOKUPS):

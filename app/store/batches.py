@@ -12,7 +12,7 @@ import msgspec
 from app.domain.batches import BatchView, CompletionView, Pace, progress
 from app.domain.instants import format_instant
 from app.store.db import Reader
-from app.store.tasks import COLLISIONS, Cancelled, Entry, Outcome, unless_bare
+from app.store.tasks import COLLISIONS, Cancelled, Entry, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +57,10 @@ async def _settle_followups(
     db: Reader, outcome: Outcome, entries: Sequence[Entry], next_cursor: str | None, completion: Completion | None
 ) -> Followed:
     told = await db.fetchval(
-        "select sluice.settle_followups_v1"
-        "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
-        outcome.task_id,
-        outcome.token,
-        outcome.status,
-        outcome.excerpt,
-        outcome.result,
-        outcome.result_format,
-        outcome.result_truncated,
-        outcome.trace_id,
+        "select sluice.settle_followups_v1($1, $2, $3, $4, $5, $6)",
+        outcome,
+        entries,
         next_cursor,
-        [e.task_id for e in entries],
-        [e.queue_id for e in entries],
-        [e.queue_version for e in entries],
-        unless_bare([e.handler_id for e in entries]),
-        [e.payload for e in entries],
-        [e.key for e in entries],
-        unless_bare([e.options for e in entries]),
-        unless_bare([e.unique_key for e in entries]),
         completion and completion.queue_id,
         completion and completion.queue_version,
         completion and completion.payload,

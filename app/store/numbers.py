@@ -1,6 +1,6 @@
-"""The numbers that SQL goes by, each with one name: states of tasks, kinds of outcomes, classes of advisory locks.
+"""The numbers that SQL goes by, each with one name: states of tasks, classes of advisory locks.
 
-SQL files write `:state_ready`, `:kind_retry` and `:lock_queue`. `named` puts the numbers in when a file is loaded, because partial
+SQL files write `:state_ready` and `:lock_queue`. `named` puts the numbers in when a file is loaded, because partial
 indexes and plans need literals. A number that has been released never changes its meaning.
 
 Advisory locks
@@ -43,18 +43,6 @@ class TaskState(IntEnum):
     CANCELLED = 5
 
 
-class OutcomeKind(IntEnum):
-    """What a settle does with the task."""
-
-    SUCCEEDED = 0
-    RETRY = 1
-    DEAD = 2
-    REFUND = 3
-    """Ready again, or after a delay; the attempt does not count."""
-    HOLD = 4
-    """The handler has accepted and still works: the lease lives on."""
-
-
 class Lock(IntEnum):
     MIGRATION = 5157000
     TENANT = 5157001
@@ -71,10 +59,10 @@ class Lock(IntEnum):
 
 _NUMBERS = {
     f"{prefix}_{number.name.lower()}": str(int(number))
-    for prefix, kind in (("state", TaskState), ("kind", OutcomeKind), ("lock", Lock))
+    for prefix, kind in (("state", TaskState), ("lock", Lock))
     for number in kind
 }
-_NAME = re.compile(r"(?<![:\w]):((?:state|kind|lock)_\w+)")
+_NAME = re.compile(r"(?<![:\w]):((?:state|lock)_\w+)")
 
 
 def named(sql: str) -> str:

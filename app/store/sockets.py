@@ -25,6 +25,9 @@ class AnsweringConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.answered_at = time.monotonic()
+        # The driver would turn jit off for the session before it looks up a type, behind a pooler for whoever has it next.
+        # Ours have it off already (session.SETTINGS).
+        self._server_caps = self._server_caps._replace(jit=False)  # type: ignore[has-type]  # asyncpg has no types
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Say goodbye, and do not wait long for a server that does not close its side."""

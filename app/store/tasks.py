@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 import msgspec
 
 from app.domain.errors import Refusal
 from app.store.db import Reader
-from app.store.numbers import OutcomeKind
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A task on its way into the database. `options` is JSON of everything beyond the payload, None when there is nothing."""
+class Entry(NamedTuple):
+    """A task on its way into the database: the fields of sluice.entry_v1, in its order."""
 
     task_id: str
     queue_id: int
@@ -26,6 +24,7 @@ class Entry:
     key: str | None
     fingerprint: bytes | None
     options: str | None
+    """JSON of everything beyond the payload, None when there is nothing."""
     unique_key: str | None = None
 
 
@@ -46,10 +45,10 @@ _RECEIPT = msgspec.json.Decoder(Receipt)
 COLLISIONS = 5
 """How often a group is run again at once because another was faster with a unique key."""
 _ENQUEUE = {
-    atomic: f"select sluice.{function}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"  # the names are ours
+    atomic: f"select sluice.{function}($1, $2)"  # the names are ours
     for atomic, function in ((False, "enqueue_v1"), (True, "enqueue_atomic_v1"))
 }
-_ENQUEUE_BATCH = "select sluice.enqueue_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+_ENQUEUE_BATCH = "select sluice.enqueue_v1($1, $2, $3)"
 
 
 async def enqueue(
@@ -87,23 +86,10 @@ async def _enqueue(db: Reader, group_id: str, entries: Sequence[Entry], atomic: 
     receipt = await db.fetchval(
         _ENQUEUE[atomic] if batch_id is None else _ENQUEUE_BATCH,
         group_id,
-        [e.task_id for e in entries],
-        [e.queue_id for e in entries],
-        [e.queue_version for e in entries],
-        unless_bare([e.handler_id for e in entries]),
-        [e.payload for e in entries],
-        unless_bare([e.key for e in entries]),
-        unless_bare([e.fingerprint for e in entries]),
-        unless_bare([e.options for e in entries]),
-        unless_bare([e.unique_key for e in entries]),
+        entries,
         *(() if batch_id is None else (batch_id,)),
     )
     return _RECEIPT.decode(receipt)
-
-
-def unless_bare(column: list[Any]) -> list[Any] | None:
-    """Null for a column that no entry uses, so that the statement skips what it would be for."""
-    return column if any(column) else None
 
 
 async def knows_key(db: Reader, queue_id: int, key: str) -> bool:
@@ -210,16 +196,13 @@ async def release_claim(db: Reader, claim_id: str) -> list[int]:
     return [row[0] for row in await db.fetch("select sluice.release_claim_v1($1)", claim_id)]
 
 
-KINDS = {kind.name.lower(): kind for kind in OutcomeKind}
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What an attempt came to, under the token that alone may write it."""
+class Outcome(NamedTuple):
+    """What an attempt came to, under the token that alone may write it: the fields of sluice.outcome_v1, in its order."""
 
     task_id: str
     token: str
     kind: str
+    """succeeded | retry | dead | refund | hold"""
     outcome: str
     reason: str | None = None
     delay_seconds: float = 0.0
@@ -235,20 +218,8 @@ class Outcome:
 async def settle(db: Reader, outcomes: Sequence[Outcome]) -> dict[str, str]:
     """token -> applied | repeat | stale | unknown. Each token at most once in a group."""
     rows = await db.fetch(
-        "select token, verdict from sluice.settle_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
-        [o.task_id for o in outcomes],
-        [o.token for o in outcomes],
-        [KINDS[o.kind] for o in outcomes],
-        [o.outcome for o in outcomes],
-        [o.reason for o in outcomes],
-        [o.delay_seconds for o in outcomes],
-        [o.status for o in outcomes],
-        [o.message for o in outcomes],
-        [o.excerpt for o in outcomes],
-        [o.result for o in outcomes],
-        [o.result_format for o in outcomes],
-        [o.result_truncated for o in outcomes],
-        [o.trace_id for o in outcomes],
+        "select token, verdict from sluice.settle_v1($1)",
+        outcomes,
     )
     return {str(token): verdict for token, verdict in rows}
 

@@ -7,7 +7,7 @@ statement inside the functions is looked at. One test, since one load of the tab
 import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -135,7 +135,7 @@ class Replica:
         group, entries = str(uuid4()), self.entries()
         for _ in range(2):
             assert (await tasks.enqueue(self.db, group, entries)).verdicts == {}
-        again = [replace(entry, task_id=str(uuid4())) for entry in entries if entry.key]
+        again = [entry._replace(task_id=str(uuid4())) for entry in entries if entry.key]
         replayed = (await tasks.enqueue(self.db, str(uuid4()), again)).verdicts
         assert {verdict[0] for verdict in replayed.values()} == {"replayed"}
 
@@ -204,7 +204,7 @@ class Replica:
     async def settle_followups(self) -> None:
         task = (await self._claim(self.queues[11][0], str(uuid4())))[0]
         outcome = Outcome(task.task_id, task.token, "succeeded", "succeeded")
-        entries = [replace(entry, key=f"key {uuid4()}") for entry in self.entries(True)]
+        entries = [entry._replace(key=f"key {uuid4()}") for entry in self.entries(True)]
         completion = batches.Completion(*self.queues[5], b"null")
         followed = await batches.settle_followups(self.db, outcome, entries, "more", completion)
         assert (followed.verdict, followed.created) == ("applied", {self.queues[5][0]: GROUP})

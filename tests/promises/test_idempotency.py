@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections import defaultdict
-from dataclasses import replace
 from uuid import uuid4
 
 import httpx2
@@ -170,7 +169,7 @@ async def test_a_depth_is_exact_whoever_races_for_its_last_places(
     row = await queue_row(core, caller, QueueDefinition(max_depth=25))
 
     async def group(core: Core) -> int:
-        entries = [replace(entry(core, row, ""), key=None, fingerprint=None) for _ in range(7)]
+        entries = [entry(core, row, "")._replace(key=None, fingerprint=None) for _ in range(7)]
         return 7 - len((await tasks.enqueue(core.db, str(uuid4()), entries)).verdicts)
 
     async with shut(database_url, "tasks"):

@@ -1,4 +1,4 @@
-"""States, kinds and locks have names: SQL files write no number for them, and every function is planned as its table says."""
+"""States and locks have names: SQL files write no number for them, and every function is planned as its table says."""
 
 import re
 
@@ -6,18 +6,17 @@ import asyncpg
 import pytest
 
 from app.store import functions
-from app.store.numbers import Lock, OutcomeKind, TaskState, named
+from app.store.numbers import Lock, TaskState, named
 from tests.sluices import ROOT
 
 SQL = [*sorted((ROOT / "app/store/sql").rglob("*.sql")), *sorted((ROOT / "alembic/versions").glob("*.sql"))]
 BARE = (
     re.compile(r"515\d{4}"),
     re.compile(r"\bpg_(?:try_)?advisory_\w+\(\s*\d"),
-    re.compile(r"\b(?:\w+[._])?(?:state|kind)\s*(?:=|<>|<|>|<=|>=)\s*\d"),
-    re.compile(r"\b(?:state|kind)\s+(?:not\s+)?in\s*\(\s*\d"),
-    re.compile(r"\b(?:state|kind)\s+between\s+\d"),
-    re.compile(r"\bcase\s+(?:\w+[._])?(?:state|x_kind|kind)\s+when\s+\d"),
-    re.compile(r"\d\s*=\s*any\(p_kinds\)"),
+    re.compile(r"\b(?:\w+[._])?state\s*(?:=|<>|<|>|<=|>=)\s*\d"),
+    re.compile(r"\bstate\s+(?:not\s+)?in\s*\(\s*\d"),
+    re.compile(r"\bstate\s+between\s+\d"),
+    re.compile(r"\bcase\s+(?:\w+[._])?state\s+when\s+\d"),
     re.compile(r"\d::smallint"),
 )
 
@@ -42,13 +41,13 @@ def test_no_python_of_the_store_writes_the_number_of_a_lock() -> None:
 
 
 def test_names_become_numbers_and_nothing_else_is_touched() -> None:
-    assert named("state = :state_dead and x::text = ':id' and k = :kind_refund::smallint") == (
+    assert named("state = :state_dead and x::text = ':id' and k = :state_succeeded::smallint") == (
         "state = 4 and x::text = ':id' and k = 3::smallint"
     )
     assert named("(:lock_queue, :id)") == "(5157003, :id)"
     with pytest.raises(KeyError):
         named(":state_asleep")
-    for numbers in (TaskState, OutcomeKind, Lock):
+    for numbers in (TaskState, Lock):
         assert len({int(number) for number in numbers}) == len(numbers)
 
 

@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from app.main import wait_for_database
 from app.settings import SettingsError
-from app.store import session
+from app.store import session, tasks
 from app.store.db import Database, Unsuitable
 from app.store.examination import examine_pooler
+from app.store.sockets import AnsweringConnection
+from app.store.tasks import Outcome
 from tests.databases import with_database
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica, start_process
@@ -71,7 +74,7 @@ async def test_each_transaction_behind_a_pooler_sets_itself_and_leaves_nothing_b
         # what another client of the pool leaves in the one session that all of them use
         await stranger.execute(
             "set default_transaction_isolation = 'serializable'; set default_transaction_read_only = on;"
-            " set search_path = public; set synchronous_commit = off; set statement_timeout = '1s'"
+            " set search_path = public; set synchronous_commit = off; set statement_timeout = '1s'; set jit = on"
         )
         names = (
             "transaction_isolation",
@@ -87,10 +90,35 @@ async def test_each_transaction_behind_a_pooler_sets_itself_and_leaves_nothing_b
             assert tuple(await connection.fetchrow(asked)) == ours
         async with db.begin("anyone") as definitions:
             assert tuple(await definitions.fetchrow(asked)) == ours
+        # the driver looks up the type of what it sends here, which it has not met before
+        assert await tasks.settle(db, [Outcome(str(uuid4()), str(uuid4()), "succeeded", "succeeded")])
+        assert await stranger.fetchval("show jit") == "on"
         assert tuple(await stranger.fetchrow(asked)) == ("serializable", "on", "public", "off", "1s")
         assert await stranger.fetchval("select count(*) from pg_prepared_statements where name <> ''") == 0
     finally:
         await stranger.close()
+        await db.close()
+
+
+async def test_the_driver_looks_up_a_type_once_for_each_connection(
+    start_pooler: StartPooler, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a transaction pooler, too, where each statement is prepared anew."""
+    looks: list[object] = []
+    look = AnsweringConnection._introspect_types
+
+    async def counted(connection: AnsweringConnection, *args: object) -> object:
+        looks.append(connection)
+        return await look(connection, *args)
+
+    monkeypatch.setattr(AnsweringConnection, "_introspect_types", counted)
+    db = Database(await start_pooler("transaction"), database_url)
+    await db.open()
+    try:
+        for _ in range(5):
+            await tasks.settle(db, [Outcome(str(uuid4()), str(uuid4()), "succeeded", "succeeded")])
+        assert len(looks) == 1
+    finally:
         await db.close()
 
 

@@ -1,30 +1,26 @@
 -- Write the outcomes of a group of attempts, each by compare-and-set on its lease token; answers one row a token:
 --   applied · repeat (this token has settled before: the first answer stands, nothing is written) · stale (the lease was
 --   lost: the late outcome is recorded with its attempt, the task is untouched) · unknown (the task is past its retention).
--- What each kind does: numbers.py. A refund waits p_delays seconds where it has any; a hold lives p_delays seconds from now, and its
--- token settles it later.
+-- kind: succeeded, retry, dead, refund (the attempt does not count, the task is ready again, or after its delay), hold (the
+-- handler has accepted and still works: the lease lives delay_seconds from now, and the token settles it later).
 -- The token is the only fence in the predicates: `state = :state_running` beside it makes the planner trust the statistics of a partial
 -- index it believes empty. Whether the lease has run out is compared after the row lock.
-create function sluice.settle_v1(
-  p_ids uuid[], p_tokens uuid[], p_kinds smallint[], p_outcomes text[], p_reasons text[], p_delays double precision[],
-  p_statuses integer[], p_messages text[], p_excerpts text[], p_results bytea[], p_formats text[], p_truncated boolean[],
-  p_traces text[])
+create function sluice.settle_v1(p_outcomes sluice.outcome_v1[])
 returns table (token uuid, verdict text) language plpgsql volatile
 as $$
 #variable_conflict use_column
-declare v_now timestamptz; v_ended uuid[]; v_waiting uuid[]; v_n integer;
+declare v_now timestamptz; v_kinds text[]; v_ended uuid[]; v_waiting uuid[]; v_outcome sluice.outcome_v1;
 begin
-  perform 1 from (select t.id from sluice.tasks t where t.id = any(p_ids) order by t.id for update) l;
+  perform 1 from (select t.id from sluice.tasks t where t.id = any(array(select o.task_id from unnest(p_outcomes) o))
+                  order by t.id for update) l;
   v_now := clock_timestamp();
+  v_kinds := array(select distinct o.kind from unnest(p_outcomes) o);
 
   with gone as (
-    delete from sluice.tasks t
-    using unnest(p_ids, p_tokens, p_kinds, p_outcomes, p_reasons, p_statuses, p_messages, p_excerpts, p_results, p_formats,
-                 p_truncated, p_traces)
-      x(x_id, x_token, x_kind, x_outcome, x_reason, x_status, x_message, x_excerpt, x_result, x_format, x_truncated, x_trace)
-    where t.id = x.x_id and t.lease_token = x.x_token and x.x_kind in (:kind_succeeded, :kind_dead)
-      and t.lease_expires_at > v_now
-    returning t.*, x.*),
+    delete from sluice.tasks t using unnest(p_outcomes) o
+    where t.id = o.task_id and t.lease_token = o.token and o.kind in ('succeeded', 'dead') and t.lease_expires_at > v_now
+    returning t.*, o.kind, o.outcome, o.reason, o.status, o.message, o.excerpt, o.result, o.result_format, o.result_truncated,
+              o.trace_id),
   kept as (
     insert into sluice.task_history (
       id, kept_until, tenant_id, queue_id, handler_id, state, reason, ended_at, priority, run_at, created_at, expires_at,
@@ -34,15 +30,15 @@ begin
       last_token, last_counted, last_replica, last_started_at, last_ended_at, last_outcome, last_status, last_message, last_excerpt,
       last_trace_id)
     select
-      t.id, greatest(v_now + make_interval(secs => 86400 * case t.x_kind
-        when :kind_succeeded then q.succeeded_days else q.dead_days end), t.idempotency_until),
-      t.tenant_id, t.queue_id, t.handler_id, case t.x_kind when :kind_succeeded then :state_succeeded else :state_dead end,
-      t.x_reason, v_now, t.priority, t.run_at, t.created_at, t.expires_at, t.payload, t.type, t.headers, t.tags,
-      t.correlation_id, t.idempotency_key, t.idempotency_until, t.unique_key, t.retry, t.max_attempts, t.timeout_seconds, t.traceparent, t.tracestate, t.root_id,
+      t.id, greatest(v_now + make_interval(secs => 86400 * case t.kind when 'succeeded' then q.succeeded_days else q.dead_days end),
+        t.idempotency_until),
+      t.tenant_id, t.queue_id, t.handler_id, case t.kind when 'succeeded' then :state_succeeded else :state_dead end, t.reason, v_now,
+      t.priority, t.run_at, t.created_at, t.expires_at, t.payload, t.type, t.headers, t.tags, t.correlation_id, t.idempotency_key,
+      t.idempotency_until, t.unique_key, t.retry, t.max_attempts, t.timeout_seconds, t.traceparent, t.tracestate, t.root_id,
       t.parent_id, t.batch_id, t.completes, t.cursor, t.schedule, t.scheduled_for, t.schedule_timezone, t.progress,
       t.attempt, t.claims,
-      coalesce(t.x_message, t.last_error), t.x_result, t.x_format, coalesce(t.x_truncated, false), t.lease_handler_id,
-      t.last_token, true, t.last_replica, t.last_started_at, v_now, t.x_outcome, t.x_status, t.x_message, t.x_excerpt, t.x_trace
+      coalesce(t.message, t.last_error), t.result, t.result_format, coalesce(t.result_truncated, false), t.lease_handler_id,
+      t.last_token, true, t.last_replica, t.last_started_at, v_now, t.outcome, t.status, t.message, t.excerpt, t.trace_id
     from gone t join sluice.queues q on q.id = t.queue_id
     returning id, kept_until, claims, last_token, tenant_id, batch_id, state),
   counted as (
@@ -60,42 +56,41 @@ begin
     from earlier)
   select array_agg(k.last_token) into v_ended from kept k;
 
-  if :kind_retry = any(p_kinds) or :kind_refund = any(p_kinds) then
+  if v_kinds && '{retry,refund}' then
     with back as (
       update sluice.tasks t set
-        state = case when x.delay > 0 then :state_scheduled else :state_ready end,
-        run_at = case when x.kind = :kind_retry or x.delay > 0 then v_now + make_interval(secs => greatest(x.delay, 0)) else t.run_at end,
-        attempt = case when x.kind = :kind_refund then t.attempt - 1 else t.attempt end,
-        last_error = coalesce(x.message, t.last_error),
+        state = case when o.delay_seconds > 0 then :state_scheduled else :state_ready end,
+        run_at = case when o.kind = 'retry' or o.delay_seconds > 0 then v_now + make_interval(secs => greatest(o.delay_seconds, 0))
+                 else t.run_at end,
+        attempt = case when o.kind = 'refund' then t.attempt - 1 else t.attempt end,
+        last_error = coalesce(o.message, t.last_error),
         lease_token = null, lease_owner = null, lease_claim = null, lease_expires_at = null,
-        last_counted = x.kind <> :kind_refund, last_ended_at = v_now, last_outcome = x.outcome, last_status = x.status,
-        last_message = x.message, last_excerpt = x.excerpt, last_trace_id = x.trace
-      from unnest(p_ids, p_tokens, p_kinds, p_outcomes, p_delays, p_statuses, p_messages, p_excerpts, p_traces)
-        x(id, token, kind, outcome, delay, status, message, excerpt, trace)
-      where t.id = x.id and t.lease_token = x.token and x.kind in (:kind_retry, :kind_refund) and t.lease_expires_at > v_now
+        last_counted = o.kind <> 'refund', last_ended_at = v_now, last_outcome = o.outcome, last_status = o.status,
+        last_message = o.message, last_excerpt = o.excerpt, last_trace_id = o.trace_id
+      from unnest(p_outcomes) o
+      where t.id = o.task_id and t.lease_token = o.token and o.kind in ('retry', 'refund') and t.lease_expires_at > v_now
       returning t.last_token)
     select array_agg(b.last_token) into v_waiting from back b;
   end if;
 
-  if :kind_hold = any(p_kinds) then
+  if 'hold' = any(v_kinds) then
     with held as (
       update sluice.tasks t set
-        lease_expires_at = least(v_now + make_interval(secs => x.delay), t.last_started_at + interval '7 days'),
-        lease_owner = null, last_outcome = 'held', last_status = x.status, last_excerpt = x.excerpt, last_trace_id = x.trace
-      from unnest(p_ids, p_tokens, p_kinds, p_delays, p_statuses, p_excerpts, p_traces)
-        x(id, token, kind, delay, status, excerpt, trace)
-      where t.id = x.id and t.lease_token = x.token and x.kind = :kind_hold and t.last_outcome is distinct from 'held'
+        lease_expires_at = least(v_now + make_interval(secs => o.delay_seconds), t.last_started_at + interval '7 days'),
+        lease_owner = null, last_outcome = 'held', last_status = o.status, last_excerpt = o.excerpt, last_trace_id = o.trace_id
+      from unnest(p_outcomes) o
+      where t.id = o.task_id and t.lease_token = o.token and o.kind = 'hold' and t.last_outcome is distinct from 'held'
         and t.lease_expires_at > v_now
       returning t.last_token)
     select v_waiting || array_agg(h.last_token) into v_waiting from held h;
   end if;
 
   return query select a.token, 'applied' from unnest(v_ended || v_waiting) a(token);
-  if coalesce(cardinality(v_ended), 0) + coalesce(cardinality(v_waiting), 0) < cardinality(p_tokens) then
-    for v_n in select n from unnest(p_ids, p_tokens) with ordinality u(id, token, n)
-                where u.token <> all(coalesce(v_ended || v_waiting, '{}')) order by u.id, u.n loop
-      token := p_tokens[v_n];
-      verdict := sluice.record_late_v1(p_ids[v_n], p_tokens[v_n], p_statuses[v_n], p_messages[v_n], p_excerpts[v_n]);
+  if coalesce(cardinality(v_ended), 0) + coalesce(cardinality(v_waiting), 0) < cardinality(p_outcomes) then
+    for v_outcome in select o.* from unnest(p_outcomes) o
+                     where o.token <> all(coalesce(v_ended || v_waiting, '{}')) order by o.task_id loop
+      token := v_outcome.token;
+      verdict := sluice.record_late_v1(v_outcome);
       return next;
     end loop;
   end if;
