@@ -1,6 +1,7 @@
 """Databases that can be taken away, and replicas on them."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -22,15 +23,24 @@ async def behind_proxy(proxy: Proxy, start_replica: Callable[..., Awaitable[Repl
     return await start_replica(database_url=proxy.url)
 
 
+NOTED: ContextVar[list[str] | None] = ContextVar("noted", default=None)
+
+
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the events that are said, in order."""
+async def said(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[str]]:
+    """The names of the events that the test and what it starts say, in order.
+
+    Not those of a replica in this process that other tests share: its tasks were started elsewhere.
+    """
     names: list[str] = []
     emit = events.emit
 
     def noting(log: Any, event: events.Event, **fields: object) -> None:
-        names.append(event.name)
+        if NOTED.get() is names:
+            names.append(event.name)
         emit(log, event, **fields)
 
     monkeypatch.setattr(events, "emit", noting)
-    return names
+    token = NOTED.set(names)
+    yield names
+    NOTED.reset(token)
