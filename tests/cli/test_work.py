@@ -251,7 +251,7 @@ async def test_so_many_run_at_a_time_and_no_more(api: Api, work: Start, gate: Ga
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_lets_what_runs_finish_and_takes_no_more(
-    api: Api, work: Start, gate: Gate, number: signal.Signals
+    replica: Replica, api: Api, work: Start, gate: Gate, number: signal.Signals
 ) -> None:
     queue = await api.queue()
     process = await work(queue, gate.command, "--concurrency", "2")
@@ -259,6 +259,8 @@ async def test_a_signal_lets_what_runs_finish_and_takes_no_more(
     (pid,) = await gate.reached()
     process.signal(number)
     await process.printed(lambda line: "stopping: 1 to finish" in line)
+    # it says so before its request is broken off: what is enqueued in between is still given to it
+    await poll(lambda: not replica.sluice.core.desk._queues, 20)
     second = await api.enqueue(queue)
     await gate.open(pid)
     assert await process.ended(20) == 0, process.output

@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from app.telemetry import otlp
 from app.telemetry.tracing import LATE_SECONDS, TraceContext, Tracing, TracingOff, build_tracing, traces_endpoint
+from tests.support import times_as_long
 from tests.telemetry.collector import Collector, attributes, collecting
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -135,17 +135,39 @@ def test_without_an_endpoint_no_opentelemetry_code_is_imported() -> None:
 
 
 def test_being_off_costs_next_to_nothing() -> None:
+    """1.3 times what empty functions cost, and 2.1 times under coverage; OpenTelemetry costs a hundred times as much."""
     tracing = TracingOff()
     incoming = TraceContext.parse(PARENT)
-    best = 1.0
-    for _ in range(5):
-        begun = time.perf_counter()
+
+    class Nothing:
+        """The same calls, of functions that are empty."""
+
+        def enqueue(self, queue: str, tenant: str, incoming: object) -> "Nothing":
+            return Nothing()
+
+        def attempt(self, queue: str, tenant: str, task: str, number: int, stored: object, age: float) -> "Nothing":
+            return Nothing()
+
+        def __enter__(self) -> "Nothing":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def end(self, outcome: str) -> None: ...
+
+    def off() -> None:
         for _ in range(1_000):
             with tracing.enqueue("mail", "default", incoming) as span:
                 pass
             tracing.attempt("mail", "default", "t", 1, span.context, 0).end("succeeded")
-        best = min(best, (time.perf_counter() - begun) / 1_000)
-    assert best < 10e-6
+
+    def nothing() -> None:
+        for _ in range(1_000):
+            with Nothing().enqueue("mail", "default", incoming) as span:
+                pass
+            span.attempt("mail", "default", "t", 1, None, 0).end("succeeded")
+
+    assert times_as_long(off, nothing) < 6
 
 
 def test_the_first_attempt_is_the_child_of_the_enqueue(collector: Collector) -> None:
