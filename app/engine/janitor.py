@@ -6,10 +6,11 @@ sleeps until then, and never longer than its poll interval, which is the truth w
 """
 
 import time
+from functools import partial
 
 from app.runtime.cancelling import sweep_batch
 from app.runtime.core import Core
-from app.store import batches, tasks
+from app.store import batches, partitions, tasks
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
@@ -43,7 +44,7 @@ class Janitor:
         return _until(due.next_seconds, due.moved)
 
     async def expire(self) -> float:
-        due, ended = await tasks.expire(self._core.db, EXPIRE_LIMIT)
+        due, ended = await partitions.with_days(self._core.db, partial(tasks.expire, self._core.db, EXPIRE_LIMIT))
         for queue_id, count in ended.items():
             for _ in range(count):
                 self._core.stats.ended(queue_id, "dead", None)

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from app.runtime.core import Core
 from app.runtime.signals import Slot
 from app.store import batches, partitions
-from app.store.batches import Swept
-from app.store.db import PartitionMissing, Reader
+from app.store.db import Reader
 from app.store.tasks import Cancelled
 
 CHUNK = 500
@@ -36,16 +36,8 @@ async def sweep_batch(core: Core, db: Reader, batch_id: str, seconds: float) -> 
     """Cancel in chunks until nothing is left or the time is up; return whether nothing is left."""
     until, wait = time.monotonic() + seconds, False
     while True:
-        swept = await _swept(core, db, batch_id, wait)
+        swept = await partitions.with_days(core.db, partial(batches.sweep, db, batch_id, CHUNK, wait=wait))
         wait = not swept.tasks
         tell_cancelled(core, swept.tasks)
         if swept.done or time.monotonic() > until:
             return swept.done
-
-
-async def _swept(core: Core, db: Reader, batch_id: str, wait: bool) -> Swept:
-    try:
-        return await batches.sweep(db, batch_id, CHUNK, wait=wait)
-    except PartitionMissing:
-        await partitions.ensure_ahead(core.db)
-        return await batches.sweep(db, batch_id, CHUNK, wait=wait)

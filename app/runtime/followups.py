@@ -7,6 +7,7 @@ lost is sent again under its token, and then answers `repeat`.
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
@@ -21,7 +22,6 @@ from app.runtime.pieces import in_pieces
 from app.runtime.schemas import CheckBudget
 from app.store import batches, handlers, partitions
 from app.store.batches import Completion, Followed
-from app.store.db import PartitionMissing
 from app.store.handlers import OwnHandler
 from app.store.tasks import Entry, Outcome
 from app.telemetry.tracing import TraceContext
@@ -109,7 +109,9 @@ async def settle(
     for tried in range(LOOKUPS):
         await asyncio.sleep(LOOKUP_SECONDS * tried)
         making, completion = await _make(core, caller, page, context)
-        followed = await _write(core, outcome, making.entries, page.next, completion)
+        followed = await partitions.with_days(
+            core.db, partial(batches.settle_followups, core.db, outcome, making.entries, page.next, completion)
+        )
         match followed.verdict:
             case "changed":
                 core.queues.forget_all(caller.tenant_id)
@@ -155,16 +157,6 @@ async def _make(
     if making.errors:
         raise invalid(making.errors[:MAX_ERRORS])
     return making, completion
-
-
-async def _write(
-    core: Core, outcome: Outcome, entries: list[Entry], next_cursor: str | None, completion: Completion | None
-) -> Followed:
-    try:
-        return await batches.settle_followups(core.db, outcome, entries, next_cursor, completion)
-    except PartitionMissing:
-        await partitions.ensure_ahead(core.db)
-        return await batches.settle_followups(core.db, outcome, entries, next_cursor, completion)
 
 
 def _announce(core: Core, making: _Making, followed: Followed, continued: tuple[int, int] | None) -> None:

@@ -1,11 +1,13 @@
 """Leases that ran out: their attempts are ended by whoever comes first, the reaper of any replica or a claim that finds them in
 its way, and what follows is the same."""
 
+from functools import partial
+
 from app.runtime.counting import StatsBuffer
 from app.runtime.signals import Signals, Slot
 from app.runtime.waiters import TaskWaiters
 from app.store import partitions, tasks
-from app.store.db import Database, PartitionMissing
+from app.store.db import Database
 from app.store.tasks import Reap
 from app.telemetry import events
 from app.telemetry.logs import get_logger
@@ -26,7 +28,7 @@ class Reaping:
 
     async def reap(self, limit: int, tenant_id: int | None = None) -> Reap:
         """End attempts whose lease ran out, of one tenant or, with tenants in turns, of all."""
-        found = await self._reap(limit, tenant_id)
+        found = await partitions.with_days(self._db, partial(tasks.reap, self._db, limit, tenant_id))
         if not found.reaped:
             return found
         dead = sum(r.dead for r in found.reaped)
@@ -44,10 +46,3 @@ class Reaping:
         if dead:
             self._signals.batch_moved()
         return found
-
-    async def _reap(self, limit: int, tenant_id: int | None) -> Reap:
-        try:
-            return await tasks.reap(self._db, limit, tenant_id)
-        except PartitionMissing:
-            await partitions.ensure_ahead(self._db)
-            return await tasks.reap(self._db, limit, tenant_id)

@@ -7,6 +7,7 @@ for as long as its leases could be held by anyone; after that the reap has the w
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from app.domain.answers import Answer, NoAnswer
@@ -14,7 +15,7 @@ from app.domain.ijson import parse_ijson
 from app.domain.outcomes import Settlement
 from app.runtime.waiters import TaskWaiters
 from app.store import partitions, tasks
-from app.store.db import Database, PartitionMissing, Unavailable
+from app.store.db import Database, Unavailable
 from app.store.tasks import Outcome
 
 RETRY_SECONDS = 0.5
@@ -85,7 +86,7 @@ def writer(db: Database, waiters: TaskWaiters) -> Any:
         given_up = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
         while True:
             try:
-                verdicts = await _settle(db, outcomes)
+                verdicts = await partitions.with_days(db, partial(tasks.settle, db, outcomes))
             except Unavailable:
                 if asyncio.get_running_loop().time() > given_up:
                     raise
@@ -96,12 +97,3 @@ def writer(db: Database, waiters: TaskWaiters) -> Any:
                 return [verdicts[outcome.token] for outcome in outcomes]
 
     return write
-
-
-async def _settle(db: Database, outcomes: Sequence[Outcome]) -> dict[str, str]:
-    try:
-        return await tasks.settle(db, outcomes)
-    except PartitionMissing:
-        # days are made a week ahead; a database restored from an old copy has none of them
-        await partitions.ensure_ahead(db)
-        return await tasks.settle(db, outcomes)

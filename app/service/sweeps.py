@@ -3,11 +3,13 @@
 If the request is interrupted, finished chunks stay done; repeating the request continues with the rest.
 """
 
+from functools import partial
+
 from app.domain.callers import Caller
 from app.domain.tasks import TaskFilters
 from app.runtime.core import Core
 from app.runtime.entries import find_queue
-from app.store import handlers, sweeps
+from app.store import handlers, partitions, sweeps
 from app.store.db import Reader
 from app.store.sweeps import FIRST, DeadTasks
 from app.telemetry import events
@@ -30,7 +32,8 @@ async def purge(core: Core, caller: Caller, queue: str) -> int:
         for wait in (False, True):
             after = FIRST
             while True:
-                purged, after = await sweeps.purge(changes, row.id, before, after, CHUNK, wait=wait)
+                purge_chunk = partial(sweeps.purge, changes, row.id, before, after, CHUNK, wait=wait)
+                purged, after = await partitions.with_days(core.db, purge_chunk)
                 if purged == 0:
                     break
                 total += purged

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -26,7 +27,7 @@ from app.runtime.entries import (
     keeps_changing,
     refusal_of,
 )
-from app.store import handlers, task_lists, tasks, views
+from app.store import handlers, partitions, task_lists, tasks, views
 from app.store.db import Reader
 from app.store.handlers import OwnHandler
 from app.store.queues import QueueRow
@@ -222,7 +223,12 @@ async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
     caller.require("use")
     changes = core.db.changes(caller.tenant_id)
     for _ in range(LOOKUPS):  # a retry may revive it between the cancel and the lookup in history
-        tell_cancelled(core, await tasks.cancel(changes, caller.tenant_id, [task_id], "requested"))
+        tell_cancelled(
+            core,
+            await partitions.with_days(
+                core.db, partial(tasks.cancel, changes, caller.tenant_id, [task_id], "requested")
+            ),
+        )
         view = await views.find_task(changes, caller.tenant_id, task_id, even_past=True)
         if view is None:
             raise _not_found(task_id)

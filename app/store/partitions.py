@@ -14,14 +14,18 @@ in no function (where replicas serve with less, `sluice migrate` drops):
 5. Whatever waits longer than lock_timeout is left for the next run. A table detached and not dropped is found by its name.
 """
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 import asyncpg
 
 from app.domain.queues import QueueDefinition
-from app.store.db import Database, Reader, connected, translated
+from app.store.db import Database, PartitionMissing, Reader, connected, translated
 from app.store.numbers import Lock
+
+Written = TypeVar("Written")
 
 MARGIN_DAYS = 7
 CHUNK_DAYS = 14
@@ -73,6 +77,16 @@ async def ensure_for(db: Reader, definition: QueueDefinition) -> None:
 async def ensure_ahead(db: Reader) -> int:
     """The daily job: room for what any queue keeps; how many partitions were made."""
     return await ensure(db, _horizon(float(await db.fetchval(_LONGEST))))
+
+
+async def with_days(db: Reader, write: Callable[[], Awaitable[Written]]) -> Written:
+    """The answer of `write`, which moves tasks to history. Where history lacks the day (days are made a week ahead, but a database
+    restored from an old copy has none of them) nothing was written: the days are made, and it is called once more."""
+    try:
+        return await write()
+    except PartitionMissing:
+        await ensure_ahead(db)
+        return await write()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,14 @@ import pytest
 from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition, Retention
+from app.engine.janitor import Janitor
 from app.runtime.core import Core
-from app.service import queues
-from app.store import partitions
+from app.service import queues, sweeps, tasks
+from app.store import partitions, views
 from app.store.db import PartitionMissing
 from app.store.migrations import migrate
 from app.store.numbers import Lock
-from tests.service.conftest import core_on
+from tests.service.conftest import core_on, enqueue
 from tests.support import poll
 
 pytestmark = pytest.mark.anyio
@@ -169,3 +170,35 @@ async def test_one_replica_drops_at_a_time(core: Core, reader: asyncpg.Connectio
     assert await partitions.drop_expired(core.db) == 0
     await reader.fetch("select pg_advisory_unlock($1)", Lock.DROP_PARTITIONS)
     assert await partitions.drop_expired(core.db) == 2
+
+
+async def forget_days(core: Core) -> None:
+    """As in a database restored from a copy so old that all its days have passed."""
+    for parent in PARENTS:
+        for day in await days(core, parent):
+            await core.db.fetch(f"drop table sluice.{parent}_{day}")
+
+
+async def test_a_task_ends_though_history_has_none_of_its_days(core: Core) -> None:
+    caller = Caller(1, "default", "manage")
+    await queues.put(core, caller, "mail", QueueDefinition(), ANY)
+
+    async def cancel() -> bool:
+        (task_id,) = await enqueue(core, caller, "mail")
+        await tasks.cancel(core, caller, task_id)
+        return (await views.find_task(core.db, 1, task_id)).state == "cancelled"  # type: ignore[union-attr]
+
+    async def purge() -> bool:
+        await enqueue(core, caller, "mail", 2)
+        return await sweeps.purge(core, caller, "mail") == 2
+
+    async def expire() -> bool:
+        (task_id,) = await enqueue(core, caller, "mail")
+        await core.db.fetch("update sluice.tasks set expires_at = clock_timestamp() where id = $1", task_id)
+        await Janitor(core).expire()
+        return (await views.find_task(core.db, 1, task_id)).reason == "expired"  # type: ignore[union-attr]
+
+    for end in (cancel, purge, expire):
+        await forget_days(core)
+        assert await end(), end.__name__
+        assert await days(core, "task_history")
