@@ -1,6 +1,6 @@
-"""Tells other replicas what they might otherwise learn a poll later, and hears what they tell.
+"""Exchange hints with other replicas, which would otherwise learn of changes a poll later.
 
-Hints gather while one is on its way, at least 50 ms apart, and none are sent while no other replica is alive.
+Hints are collected while one is being sent, are sent at least 50 ms apart, and not at all while no other replica is alive.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ INTERVAL_SECONDS = 0.05
 FIRST_RETRY_SECONDS = 0.2
 MAX_RETRY_SECONDS = 2.0
 PROMPT_SECONDS = 2.0
-"""A database that lets one in sooner than this is not overloaded: what has not answered on an older socket never will."""
+"""A database that accepts a connection within this time is not overloaded, so older sockets without an answer are dead."""
 
 log = get_logger(__name__)
 
@@ -29,7 +29,7 @@ class Announcer:
         self._next = Hint(replica)
         self._pending = asyncio.Event()
         self.alone = False
-        """Kept by the pulse: no other replica has been seen lately."""
+        """Set by the pulse: no other replica has been seen lately."""
 
     def lane(self, queue_id: int, handler_id: int) -> None:
         if not self.alone:
@@ -62,13 +62,13 @@ class Announcer:
 
 
 class Ear:
-    """Keeps listening for ever, across outages of the database and connections that lead nowhere."""
+    """Listens forever, across database outages and dead connections."""
 
     def __init__(self, db: Database, replica: str, heard: Callable[[Hint], None], missed: Callable[[], None]) -> None:
         self._db = db
         self._listener = Listener(db.direct_dsn, replica, heard)
         self._missed = missed
-        """Called when it hears again: what was said meanwhile, nobody here has heard."""
+        """Called when listening works again: hints sent in the meantime are lost."""
         self._wait = FIRST_RETRY_SECONDS
         self._tried_at = 0.0
         self._lost_at: float | None = None
@@ -97,7 +97,7 @@ class Ear:
     def _connected(self) -> None:
         now = time.monotonic()
         if self._silent_since is not None and now - self._tried_at < PROMPT_SECONDS:
-            # the database is well, so it was the socket; those of the pools went the same way and are no better
+            # the database is fine, so the socket was dead; those of the pools took the same route and are likely dead too
             self._db.end_silent(self._silent_since)
         if self._lost_at is not None:
             events.emit(log, events.LISTENER_BACK, outage_seconds=round(now - self._lost_at, 3))

@@ -1,8 +1,8 @@
-"""The life of an attempt: send, decide, settle, report.
+"""An attempt's lifecycle: send, decide, settle, report.
 
-Two things cut it short, and neither writes an outcome: its lease was revoked (the task was cancelled), or lost (a renewal was
-refused, or did not come through before this replica's own clock says the lease is over). Whatever the handler still does, the
-next holder's token is the only one that can settle.
+Two things end it early without writing an outcome: its lease was revoked (the task was cancelled), or lost (a renewal was
+refused, or did not succeed before the lease expired by this replica's clock). Whatever the handler still does, only the next
+holder's token can settle.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ from app.telemetry.logs import get_logger
 from app.telemetry.tracing import AttemptSpan, TraceContext
 
 OUTCOME_OF_CUT = {"revoked": "cancelled", "drained": "failed"}
-"""What an attempt ended as, by what cut it short; else its lease was lost."""
+"""The outcome of an attempt that was cut short, by cause; otherwise its lease was lost."""
 
 log = get_logger(__name__)
 
 
 class _Record:
-    """Counts an attempt from its start to its end, whichever way it ends, and holds the span that goes out with the call."""
+    """Counts an attempt from start to end, however it ends, and holds the span that is sent with the call."""
 
     __slots__ = ("_began", "_core", "_held", "outcome", "span", "status")
 
@@ -69,7 +69,7 @@ class _Record:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if isinstance(error, asyncio.CancelledError):
             self.outcome = OUTCOME_OF_CUT.get(self._held.cut or "", self.outcome)
-        if self.outcome != "held":  # that attempt goes on, and is counted when its holder or the reap ends it
+        if self.outcome != "held":  # a held attempt continues, and is counted when its holder or the reaper ends it
             policy = self._held.policy
             self._core.metrics.attempt_ended(policy.tenant, policy.name, self.outcome, self.seconds())
         self.span.end(self.outcome, self.status)
@@ -81,7 +81,7 @@ class Attempts:
         self._lease_seconds = lease_seconds
 
     async def run(self, held: Held) -> None:
-        """One attempt, from the claim's answer to the settled outcome. Cancelling it cuts the call."""
+        """Run one attempt, from the claim's answer to the settled outcome. Cancelling it aborts the call."""
         if held.too_late:
             await self._settle(held, held.refund())
             return
@@ -114,7 +114,7 @@ class Attempts:
         )
 
     async def _disable_handler(self, held: Held) -> None:
-        """In a transaction of its own, before the settle: nothing is claimed for the handler from here on."""
+        """Disable the handler in a transaction of its own, before the settle, so that nothing more is claimed for it."""
         reason = "the handler answered 410 Gone"
         name = await handlers.disable_gone(self._core.db, held.target.id, reason)
         if name is not None:
@@ -123,7 +123,7 @@ class Attempts:
     async def _write(
         self, held: Held, settlement: Settlement, answer: Answer | NoAnswer, retry: RetryPolicy, span: AttemptSpan
     ) -> tuple[Settlement, str]:
-        """Write what the answer means. Follow-up work that is refused makes it mean something else."""
+        """Write what the answer means. Refused follow-up work changes that meaning."""
         if settlement.followups and isinstance(answer, Answer):
             held.answered = True
             try:
@@ -151,9 +151,9 @@ class Attempts:
         return await self._core.settling.submit(outcome)
 
     async def _follow(self, held: Held, settlement: Settlement, answer: Answer, span: AttemptSpan) -> str:
-        """Raises Refusal when nothing of it was written, or, with the database away for a lease's time, nothing is known.
+        """Write follow-up work. Raises Refusal if nothing was written, or if the database was unavailable for a whole lease.
 
-        As any other outcome it is written again while the database is away: what had been committed answers `repeat`.
+        Like any other outcome, it is written again while the database is unavailable: what was already committed answers `repeat`.
         """
         core, task, policy = self._core, held.task, held.policy
         page = split_page(answer.body, core.max_payload_bytes)
@@ -169,7 +169,7 @@ class Attempts:
                 await asyncio.sleep(RETRY_SECONDS)
 
     def _report(self, held: Held, settlement: Settlement, verdict: str, seconds: float) -> None:
-        """Wake whoever waits for what has happened, count it, and log what an operator looks for."""
+        """Wake whoever waits for the outcome, count it, and log what operators need."""
         core = self._core
         if verdict in ("stale", "unknown"):
             core.metrics.leases_lost()

@@ -1,11 +1,10 @@
 """The dispatcher: claims ready tasks lane by lane and calls their handlers.
 
-For each lane the dispatcher knows only hints: tasks became ready, a slot came free, the last claim found more. A hint leads to
-a claim, the claim's verdict says what is true, and about once a second every lane with ready tasks is hinted anyway, so a lost
-hint costs a second and nothing more; where there are so many lanes that looking at them costs a share of the time, it costs as
-much longer.
+For each lane the dispatcher has only hints: tasks became ready, a slot came free, the last claim found more. A hint leads to a
+claim, whose verdict is authoritative. About once per second every lane with ready tasks gets a hint anyway, so a lost hint costs
+only a second, or longer with so many lanes that checking them takes a noticeable share of the time.
 
-Tenants take turns, and so do the lanes of each (engine/lanes.py). How many calls each may have under way is domain/places.py.
+Tenants take turns, and so do the lanes of each tenant (engine/lanes.py). domain/places.py limits the concurrent calls of each.
 """
 
 import asyncio
@@ -25,29 +24,29 @@ from app.store.tasks import FIRST_LANE, Claim
 
 POLL_SECONDS = 1.0
 POLL_LANES = 500
-"""Looked at in one statement."""
+"""How many lanes one statement checks."""
 POLL_SHARE = 0.2
-"""The part of its time that a replica may spend on looking: with very many lanes a round takes longer than POLL_SECONDS."""
+"""The share of its time that a replica may spend on polling: with very many lanes a round takes longer than POLL_SECONDS."""
 TRIED_LIMITS = 100
-"""Of the limits that lanes are parked under, how many are tried without a hint after each round."""
+"""How many limits with parked lanes are tried without a hint after each round."""
 MAX_CLAIM = 200
 MAX_CLAIMS_IN_FLIGHT = 5
 MAX_CLAIMS_OF_TENANT = 4
-"""One claim that waits for a lock of its tenant holds up no other tenant."""
+"""So that claims waiting for a tenant's lock do not delay other tenants."""
 LOOKED_AT = 100
-"""How far down the line of a tenant is looked for a lane that may go on."""
+"""How many lanes of a tenant are considered to find one that may continue."""
 GATHER_SECONDS = 0.01
-"""How long a lane that has more than its room waits for an eighth of all before the next claim: fewer, larger claims."""
+"""How long a lane with more tasks than room waits for an eighth of all places, for fewer but larger claims."""
 GATHER_PART = 8
 BUSY_SECONDS = 0.004
 SHUT = ("paused", "disabled", "worker", "gone")
 """Verdicts that enqueues do not change: whatever does change them stirs, so hints alone need not be followed at once."""
 MAX_SHORT = 1000
-"""How many queues are named that wait for places."""
+"""How many queues that wait for places are reported."""
 
 
 class Dispatcher:
-    """`tick` is a loop of the engine; what it starts is in `holdings`."""
+    """A loop of the engine (`tick`); `holdings` has the attempts it starts."""
 
     def __init__(self, core: Core, holdings: Holdings, *, capacity: int, lease_seconds: float) -> None:
         self._core = core
@@ -56,17 +55,17 @@ class Dispatcher:
         self._places = Places(capacity)
         self._lanes = Lanes()
         self._poll_at = self._round_at = 0.0
-        """When the next look at lanes is due, and when the next round of looks, in monotonic seconds."""
+        """When the next poll of lanes and the next round of polls are due, in monotonic seconds."""
         self._polled: LaneKey = FIRST_LANE
-        """The last lane that was looked at in this round."""
+        """The last lane polled in this round."""
         self._stirred = True
         self._claims: set[asyncio.Task[None]] = set()
         self._claims_of: Counter[int] = Counter()
         self._hungry = False
-        """Lanes wait for places, or gather them."""
+        """Whether lanes wait for places, or gather them."""
         self.wake: Callable[[], None] = lambda: None
         self.wake_in: Callable[[float], None] = lambda seconds: None
-        """Main connects the loop that ticks this."""
+        """Wakes the loop that ticks this; connected by the engine."""
         self.stopping = False
 
     @property
@@ -74,7 +73,7 @@ class Dispatcher:
         return self._places.places
 
     def short(self) -> tuple[list[int], list[int]]:
-        """Who waits for places now: tenants that may take none at all, and queues of others with a lane that may not."""
+        """Return who is waiting for places: tenants that may take none at all, and queues of others with such a lane."""
         tenants: list[int] = []
         found: set[int] = set()
         for tenant in self._lanes.tenants():
@@ -92,18 +91,18 @@ class Dispatcher:
             self.wake()
 
     def hint_all(self) -> None:
-        """Something opened that may have been shut for any lane."""
+        """Try every lane: something that may have blocked any of them has changed."""
         self._stirred = True
         self._lanes.hint_all()
         self.wake()
 
     def freed(self, slot: Slot) -> None:
-        """A slot of some limit came free."""
+        """Note that a slot of a limit came free."""
         self._lanes.freed(slot)
         self.wake()
 
     def ended(self, held: Held) -> None:
-        """A call has ended. Lanes that were left waiting are looked at once there is room for a large claim, or soon."""
+        """Note that a call has ended. Waiting lanes are tried once there is room for a large claim, or soon."""
         self._places.leave(held.policy.tenant_id, held.lane, 1)
         if self._hungry:
             if self._places.open >= self.capacity // GATHER_PART:
@@ -125,7 +124,7 @@ class Dispatcher:
         return max(self._poll_at, self._round_at) if between_rounds else self._poll_at
 
     async def _poll(self) -> None:
-        """Look at some lanes; a round ends with the last of them."""
+        """Poll some lanes; a round ends with the last lane."""
         began = time.monotonic()
         if self._polled == FIRST_LANE:
             self._round_at, self._stirred = began + POLL_SECONDS, False
@@ -146,7 +145,7 @@ class Dispatcher:
         self._poll_at = ended + min(POLL_SECONDS, (ended - began) * (1 / POLL_SHARE - 1))
 
     def _start_claims(self) -> float:
-        """Start a claim for every tenant in turn that has a lane with room, and again; seconds until the next look."""
+        """Start claims, in turns by tenant, for lanes with room; return the seconds until the next attempt."""
         now = time.monotonic()
         wait = self._poll_due() - now
         self._hungry = False
@@ -164,9 +163,9 @@ class Dispatcher:
         return max(0.001, wait)
 
     def _serve(self, tenant: int, height: int, now: float) -> tuple[bool, float]:
-        """Start a claim for the first in a tenant's line that may go on; whether there was one, and seconds until there may be.
+        """Start a claim for a tenant's first lane that may continue; return whether there was one, and seconds until there may be.
 
-        `height` is how many places tenants come to if those that wait share what is open.
+        `height` is the number of places that tenants reach if the waiting ones share the open places.
         """
         places, wait = self._places, POLL_SECONDS
         held = places.held(tenant)
@@ -191,7 +190,7 @@ class Dispatcher:
         return False, wait
 
     def _lane_share(self, lane: Lane, height: int) -> int:
-        """As much as takes it to the height of the lanes that wait, and no more than it has room for."""
+        """Return how many places lift the lane to the level of the waiting lanes, at most its room."""
         places, held = self._places, self._places.lane_held(lane.key)
         share = max(height - held, reserve(held, places.room(lane.tenant)))
         return min(share, places.lane_room(lane.tenant, lane.key))
@@ -213,7 +212,7 @@ class Dispatcher:
                 got = len(claim.tasks)
             full_at = self._heed(lane, claim)
         except Exception:
-            # said, and what it may have taken is being released; the lane is asked again later
+            # logged, and whatever it took is being released; the lane is tried again later
             lane.hinted = True
             self._lanes.pause(lane, time.monotonic() + POLL_SECONDS)
         finally:
@@ -223,7 +222,7 @@ class Dispatcher:
             self.wake()
 
     def _heed(self, lane: Lane, claim: Claim) -> LimitKey | None:
-        """What a verdict means for the lane, and for those that are parked under the same limit; the limit it has met."""
+        """Apply a claim's verdict to the lane and to those parked under the same limit; return the limit it met, if any."""
         now, full_at = time.monotonic(), None
         if claim.verdict == "ok":
             lane.hinted, lane.gathering = True, True
@@ -243,7 +242,7 @@ class Dispatcher:
         return full_at
 
     async def stop(self) -> None:
-        """Claim nothing more, and let the claims in flight come home."""
+        """Stop claiming, and wait for the claims in flight."""
         self.stopping = True
         while self._claims:
             await asyncio.wait(self._claims)

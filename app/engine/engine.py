@@ -1,4 +1,4 @@
-"""What happens by itself, put together: the loops, the calls they start, and the order in which all of it ends."""
+"""The engine: the loops, the calls they start, and the order in which everything stops."""
 
 import asyncio
 import contextlib
@@ -27,19 +27,20 @@ from app.telemetry.logs import get_logger
 
 LAG_SECONDS = 0.5
 FOLD_SECONDS = 0.05
-"""How long the deltas of batches gather before they are folded."""
+"""How long batch deltas accumulate before they are folded."""
 FIRST_SNAPSHOT_SECONDS = 1.0
-"""How long a start waits, so that the first scrape finds every queue; over a deep backlog it goes on without."""
+"""How long a start waits for the first snapshot, so that the first scrape has every queue; with a deep backlog it goes on
+without."""
 FLUSH_SECONDS = 10.0
-"""What a drain has beyond its grace, for outcomes on their way."""
+"""Extra time of a drain beyond its grace, for outcomes being written."""
 HURRIED_FLUSH_SECONDS = 3.0
-"""What it has from the second signal on."""
+"""The same after the second signal."""
 
 log = get_logger(__name__)
 
 
 class Engine:
-    """With `dispatching` off (an API replica) only the pulse, the announcements and the reaper run: workers lease there too."""
+    """All loops. Without `dispatching` (an API replica) only pulse, announcements and reaper run: workers lease there too."""
 
     def __init__(
         self,
@@ -137,7 +138,7 @@ class Engine:
         return self._holdings.count
 
     def why_not_live(self) -> str | None:
-        """A loop that has ended by itself."""
+        """Return which loop has ended unexpectedly, or None."""
         dead = [loop.name for loop in self._loops if loop.died]
         dead += [task.get_name() for task in self._forever if task.done()]
         return f"{', '.join(dead)} died" if dead else None
@@ -147,14 +148,14 @@ class Engine:
         return self._pulse.outdated
 
     def begin_drain(self) -> None:
-        """Claim nothing more from here on, and let nobody wait."""
+        """Stop claiming, and let nobody wait any longer."""
         self._core.waiters.close()
         self._pulse.draining = True
         self._dispatcher.stopping = True
         self._core.desk.close()
 
     async def stop(self, grace_seconds: float, hurried: asyncio.Event) -> None:
-        """Drain, and give up on a database that is away: what is not settled then is left to the reap of another replica."""
+        """Drain. If the database is unavailable, give up: what is not settled is left to another replica's reaper."""
         self.begin_drain()
         began, in_flight = time.monotonic(), self._holdings.count
         events.emit(log, events.DRAIN_STARTED, in_flight=in_flight, grace_seconds=grace_seconds)
@@ -185,7 +186,7 @@ class Engine:
         )
 
     async def _wind_down(self, grace_seconds: float, hurried: asyncio.Event) -> int:
-        """Stop claiming, wait for the calls in flight up to the grace, flush outcomes, give back the rest; how many that was."""
+        """Stop claiming, wait for calls in flight up to the grace, flush outcomes, release the rest; return how many that was."""
         await self._dispatcher.stop()
         await self._core.desk.drained()
         cut = await self._holdings.drain(grace_seconds, hurried)
@@ -258,7 +259,7 @@ class Engine:
             self._holdings.revoke(task_id)
 
     def _missed_hints(self) -> None:
-        """Lanes may have filled and opened, and leases may have been revoked, without a word of it arriving here."""
+        """Assume that hints were lost: lanes may have ready tasks, and leases may have been revoked."""
         self._look_at_all()
         self._holdings.doubt()
         self._renew.wake()

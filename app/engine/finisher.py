@@ -22,7 +22,7 @@ LOST_SECONDS = 0.02
 
 
 class Finisher:
-    """`tick` is a loop of the engine."""
+    """A loop of the engine (`tick`)."""
 
     def __init__(self, core: Core) -> None:
         self._core = core

@@ -1,4 +1,4 @@
-"""A lease that this replica holds for a call of its own."""
+"""Leases that this replica holds for its own calls."""
 
 import asyncio
 import time
@@ -11,10 +11,10 @@ from app.store.queues import Policy
 from app.store.tasks import Claimed, Outcome
 
 TIMEOUT_MARGIN_SECONDS = 5.0
-"""What a lease has beyond the timeout of its call, for settling; the claim grants it."""
+"""How much longer a lease lasts than its call's timeout, for settling; granted by the claim."""
 MIN_LEASE_SECONDS = 5.0
 SEND_SLACK = 0.2
-"""The part of a lease that may be gone before the call is sent."""
+"""The share of a lease that may have passed before the call is sent."""
 
 LaneKey = tuple[int, int]
 
@@ -28,9 +28,9 @@ class Held:
     policy: Policy
     target: Target
     lease_seconds: float
-    """What the claim granted."""
+    """What the claim granted, in seconds."""
     lease_until: float
-    """Counted from before the statement that granted or renewed it was sent."""
+    """Measured from before the statement that granted or renewed it was sent."""
     renewed: float
     runner: asyncio.Task[None] | None = None
     cut: str | None = None
@@ -38,11 +38,11 @@ class Held:
     max_attempts: int = 0
     """Set when the call is sent; 0 before."""
     answered: bool = False
-    """The outcome is on its way to the database."""
+    """The outcome is being written to the database."""
 
     @property
     def slot(self) -> Slot | None:
-        """None where nothing limits it."""
+        """Return the slot it occupies; None if nothing limits it."""
         limited = self.policy.limited or self.target.limited
         return Slot(self.policy.tenant_id, self.target.id, self.policy.id) if limited else None
 
@@ -52,15 +52,15 @@ class Held:
 
     @property
     def too_late(self) -> bool:
-        """So much of the lease is gone that a call sent now might outlive it."""
+        """Return whether so much of the lease has passed that a call sent now might outlive it."""
         return self.lease_until - time.monotonic() < self.lease_seconds * (1 - SEND_SLACK)
 
     def refund(self) -> Outcome:
-        """It was never sent: ready again, and the attempt does not count."""
+        """Return the outcome of a call that was never sent: ready again, and the attempt does not count."""
         return refund(self.task)
 
     def abandoned(self) -> Outcome:
-        """It was sent, and a drain cut it: the handler may have done its work, so the attempt counts."""
+        """Return the outcome of a call that a drain cut: the handler may have done its work, so the attempt counts."""
         last = self.task.attempt >= self.max_attempts
         return Outcome(
             self.task.task_id,
@@ -72,7 +72,7 @@ class Held:
         )
 
     def log_fields(self) -> dict[str, Any]:
-        """What every log line about an attempt carries."""
+        """Return the fields of every log line about an attempt."""
         trace = self.task.traceparent
         return {
             "tenant": self.policy.tenant,
@@ -85,12 +85,12 @@ class Held:
 
 
 def timeout_of(task: Claimed, policy: Policy, target: Target) -> float:
-    """How long a call may take, in seconds: the task's own timeout, else the queue's, else the handler's."""
+    """Return a call's timeout in seconds: the task's own, else the queue's, else the handler's."""
     return task.timeout_seconds or policy.timeout_seconds or target.timeout_seconds
 
 
 def granted_seconds(longest: float, timeout_seconds: float) -> float:
-    """How long a claim leases a task: as long as its call may take and a margin, within the replica's longest lease."""
+    """Return how long a claim leases a task, in seconds: its timeout and a margin, at most the replica's longest lease."""
     return max(MIN_LEASE_SECONDS, min(longest, timeout_seconds + TIMEOUT_MARGIN_SECONDS))
 
 

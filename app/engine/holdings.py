@@ -1,6 +1,6 @@
-"""What this replica holds: the leases of its calls in flight, from the claim's answer until each has been settled.
+"""The leases that this replica holds for its calls in flight, from the claim's answer until each is settled.
 
-A lease is renewed while its call lasts. The call is cut when the lease was revoked or lost, and at the end of a drain.
+A lease is renewed while its call lasts. The call is cut if the lease is revoked or lost, and at the end of a drain.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ log = get_logger(__name__)
 
 
 class Holdings:
-    """`ended` is called with every call that has ended, once for each that was started."""
+    """Held leases. `ended` is called once for each call that was started, when it has ended."""
 
     def __init__(self, core: Core, *, lease_seconds: float, ended: Callable[[Held], None]) -> None:
         self._core = core
@@ -43,7 +43,7 @@ class Holdings:
         task.add_done_callback(self._background.discard)
 
     async def start(self, lane: LaneKey, claim: Claim, sent: float) -> None:
-        """Begin an attempt for every task of a claim that was sent at `sent` (monotonic seconds)."""
+        """Start an attempt for every task of a claim that was sent at `sent` (monotonic seconds)."""
         try:
             policy, target = await self._targets.of(lane[0], claim)
         except Exception:
@@ -72,7 +72,7 @@ class Holdings:
         await asyncio.gather(*(self._core.settling.submit(outcome) for outcome in outcomes), return_exceptions=True)
 
     async def renew(self) -> float:
-        """A loop of the engine: renews, in one statement, what has been held past a third of a lease, and cuts what is lost."""
+        """Renew, in one statement, what has been held past a third of its lease, and cut what is lost. A loop of the engine."""
         now = time.monotonic()
         third = self._lease_seconds / 3
         due = [held for held in self._held.values() if self._doubted or now - held.renewed >= third]
@@ -92,11 +92,11 @@ class Holdings:
         return third / 4
 
     def doubt(self) -> None:
-        """Leases may have been revoked without a word of it arriving: the next renewal asks about all of them."""
+        """Make the next renewal check all leases, because some may have been revoked without a hint arriving."""
         self._doubted = True
 
     def revoke(self, task_id: str) -> None:
-        """The task was cancelled: end its call now."""
+        """End the task's call now, because it was cancelled."""
         for held in list(self._held.values()):
             if held.task.task_id == task_id:
                 self._cut(held, "revoked")
@@ -117,10 +117,9 @@ class Holdings:
                 events.emit(log, events.LEASE_LOST, late_seconds=late, reason="not renewed", **held.log_fields())
 
     async def drain(self, grace_seconds: float, hurried: asyncio.Event) -> int:
-        """Wait for the calls in flight up to the grace, or until `hurried`; cut what is left and give its tasks back.
+        """Wait for the calls in flight up to the grace, or until `hurried`; then cut the rest and release their tasks.
 
-        Returns how many were cut. An outcome on its way to the database is waited for: it must not be contradicted under
-        the same token.
+        Returns how many were cut. Outcomes being written are waited for, because nothing else may be written under the same token.
         """
         runners = [held.runner for held in self._held.values() if held.runner is not None]
         if runners:

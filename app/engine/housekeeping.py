@@ -1,4 +1,4 @@
-"""Daily and hourly chores, each one short idempotent statement or a bounded run of them, on every replica."""
+"""Periodic chores on every replica, each a short idempotent statement or a bounded series of them."""
 
 from collections.abc import Awaitable, Callable
 
@@ -20,7 +20,7 @@ class Housekeeping:
         self._scheduler = AsyncIOScheduler(timezone="UTC")
 
     async def start(self) -> None:
-        """Room in history is made before anything can end, if it can be; the rest waits for its hour."""
+        """Create history partitions before any task can end, if possible; the other chores wait for their time."""
         await self._try("partitions", _make_partitions)
         self._every(3600, "partitions", _make_partitions)
         self._every(3600, "expired partitions", _drop_partitions)
@@ -51,7 +51,7 @@ class Housekeeping:
         except Busy as error:
             events.emit(log, events.JOB_FAILED, job=name, error=str(error))
         except Unavailable:
-            pass  # the database says so itself, once an outage
+            pass  # the database layer logs outages itself, once each
         except Exception as error:
             events.emit(log, events.JOB_FAILED, job=name, exc_info=error)
 

@@ -1,8 +1,8 @@
-"""What time does to tasks: promote what is due, expire what is too late, reap what nobody holds any more, fold
-what happened to batches, and cancel what is left of those that are cancelled.
+"""Time-driven changes of tasks: promote due tasks, expire late ones, reap expired leases, fold changes of batches, and sweep
+cancelled batches.
 
-Every replica does all of it; SKIP LOCKED lets each row be moved once. Each sweep answers when the next row is due, so a loop
-sleeps until then, and never longer than its poll interval, which is the truth where a hint was lost. Tenants share every sweep.
+Every replica does all of it; SKIP LOCKED makes sure that each row is moved once. Each statement returns when the next row is due,
+so a loop sleeps until then, but at most its poll interval, in case a hint was lost. Tenants share every statement's limit.
 """
 
 import time
@@ -24,7 +24,7 @@ ROUND_SECONDS = 2.0
 """How long a round takes before the sweeper lists batches again; each round starts with one per tenant."""
 POLL_SECONDS = 1.0
 LOST_SECONDS = 0.02
-"""How soon a look is repeated when others have all that is due."""
+"""How soon a check is repeated if other replicas hold everything that is due."""
 
 log = get_logger(__name__)
 
@@ -74,7 +74,7 @@ class Janitor:
     async def sweep(self) -> float:
         """Cancel some unfinished tasks of cancelled batches, whoever cancelled them, with tenants taking turns.
 
-        What a replica that died, or the start of a schedule's run, has left to be cancelled is among it.
+        This includes what a crashed replica, or the start of a schedule's run, has left.
         """
         until, more = time.monotonic() + ROUND_SECONDS, False
         for batch_id in await batches.unswept(self._core.db):
@@ -85,7 +85,7 @@ class Janitor:
 
 
 def _until(next_seconds: float | None, moved: int) -> float:
-    """Seconds until the next row is due; a moment where one is and nothing was moved, for then others have what is due."""
+    """Return the seconds until the next row is due, or a moment if one is due but was not moved, because others hold it."""
     if next_seconds is None:
         return POLL_SECONDS
     if next_seconds <= 0 and not moved:

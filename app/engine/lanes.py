@@ -1,9 +1,9 @@
-"""Lanes: what the dispatcher knows of each, and whose turn it is.
+"""Lanes: what the dispatcher knows about each, and whose turn it is.
 
-A lane is a queue and the handler its tasks named for themselves (0: the queue's). One that was hinted waits in the line of its
-tenant until a claim for it starts; tenants take turns, and so do the lanes of a tenant. One whose claim met a limit is parked
-under that limit: a slot that comes free lets one lane out, and only a lane that finds room lets the next one out, so that
-neither costs a claim for each lane that waits.
+A lane is a queue and the handler that its tasks name themselves (0: the queue's). A lane with a hint waits in its tenant's line
+until a claim for it starts; tenants take turns, and so do a tenant's lanes. A lane whose claim met a limit is parked under that
+limit: a slot that comes free lets one lane out, and only a lane that finds room lets the next one out, so that a free slot does
+not cost a claim per waiting lane.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -14,7 +14,7 @@ from app.runtime.signals import Slot
 
 LaneKey = tuple[int, int]
 LimitKey = tuple[str, int]
-"""The level of a limit (tenant, handler, queue) and the id of what has it."""
+"""The level of a limit (tenant, handler, queue), and the id of the object that has it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -22,36 +22,36 @@ class Lane:
     key: LaneKey
     tenant: int
     hinted: bool = False
-    """Another claim may find something. While one is under way: something has happened that it may not have seen."""
+    """Another claim may find something. During a claim: something has happened that it may have missed."""
     claiming: bool = False
     gathering: bool = False
     paused_until: float = 0.0
     """Monotonic seconds."""
     age: int = 0
-    """Of the pause: one from before the last hint_all is over."""
+    """The generation of the pause: one from before the last hint_all has ended."""
     parked: LimitKey | None = None
     let_out: LimitKey | None = None
-    """It was parked under this limit, and the next one may follow if it finds room."""
+    """It was parked under this limit; the next lane may follow if it finds room."""
 
 
 class Lanes:
     def __init__(self) -> None:
         self._known: dict[LaneKey, Lane] = {}
         self._tenants: dict[int, int] = {}
-        """By queue: a queue has the same tenant for ever."""
+        """Queue -> tenant, which never changes."""
         self._strangers: set[LaneKey] = set()
-        """Hinted, and it is not known whose they are."""
+        """Lanes with a hint whose tenant is not known yet."""
         self._waiting: dict[int, dict[LaneKey, Lane]] = {}
-        """By tenant, the one served longest ago first; and so the lanes of each."""
+        """By tenant, the one served longest ago first; the lanes of each likewise."""
         self._parked: dict[LimitKey, dict[LaneKey, Lane]] = {}
-        """By limit, the one tried longest ago first; and so the lanes under each."""
+        """By limit, the one tried longest ago first; the lanes under each likewise."""
         self._claiming: set[Lane] = set()
         self._age = 0
 
     # hints
 
     def hint(self, key: LaneKey) -> bool:
-        """Something may be claimed in this lane; whether that is news."""
+        """Note that something may be claimed in this lane; return whether that is new."""
         lane = self._known.get(key)
         if lane is None:
             tenant = self._tenants.get(key[0])
@@ -66,7 +66,7 @@ class Lanes:
         return True
 
     def hint_all(self) -> None:
-        """Whatever a lane has met may be gone: its pause is over, and under each limit one may try."""
+        """End every pause, and let one lane per limit try: whatever blocked them may be gone."""
         self._age += 1
         for lane in self._claiming:
             lane.hinted = True
@@ -74,7 +74,7 @@ class Lanes:
             self.let_out(limit)
 
     def freed(self, slot: Slot) -> None:
-        """A slot came free: of each limit that it counted against one lane may try, and whoever is trying may try again."""
+        """Let one lane per limit of this slot try; lanes that are trying may try again."""
         for lane in self._claiming:
             if lane.tenant == slot.tenant_id:
                 lane.hinted = True
@@ -82,7 +82,7 @@ class Lanes:
             self.let_out(limit)
 
     def let_out(self, limit: LimitKey) -> bool:
-        """Let the lane that is parked longest under this limit try again; whether there was one."""
+        """Let the lane parked longest under this limit try again; return whether there was one."""
         parked = self._parked.pop(limit, None)
         if parked is None:
             return False
@@ -94,14 +94,14 @@ class Lanes:
         return True
 
     def full(self, count: int) -> list[LimitKey]:
-        """Up to so many of the limits that lanes are parked under."""
+        """Return up to `count` limits with parked lanes."""
         return list(islice(self._parked, count))
 
     def pause(self, lane: Lane, until: float) -> None:
         lane.paused_until, lane.age = until, self._age
 
     def paused_until(self, lane: Lane) -> float:
-        """Monotonic seconds; none before."""
+        """Return until when the lane is paused, in monotonic seconds."""
         return lane.paused_until if lane.age == self._age else 0.0
 
     # whose they are
@@ -111,7 +111,7 @@ class Lanes:
         return {queue_id for queue_id, _ in self._strangers}
 
     def introduce(self, queue_ids: Collection[int], tenants: Mapping[int, int]) -> None:
-        """The tenants of these queues; one that has none is gone."""
+        """Record the tenants of these queues; a queue without one has been deleted."""
         self._tenants.update(tenants)
         for key in [key for key in self._strangers if key[0] in queue_ids]:
             self._strangers.discard(key)
@@ -121,15 +121,15 @@ class Lanes:
     # turns
 
     def tenants(self) -> list[int]:
-        """Those that have lanes that wait."""
+        """Return the tenants with waiting lanes."""
         return list(self._waiting)
 
     def waiting(self, tenant: int, limit: int) -> list[Lane]:
-        """The first in the tenant's line."""
+        """Return the first `limit` lanes in the tenant's line."""
         return list(islice(self._waiting.get(tenant, {}).values(), limit))
 
     def begin(self, lane: Lane) -> None:
-        """A claim for it starts: it leaves the line, and its tenant goes to the end of theirs."""
+        """Start a claim: the lane leaves the line, and its tenant goes to the end of the tenants' line."""
         lane.hinted, lane.claiming, lane.gathering = False, True, False
         self._claiming.add(lane)
         line = self._waiting.pop(lane.tenant)
@@ -138,13 +138,13 @@ class Lanes:
             self._waiting[lane.tenant] = line
 
     def pass_over(self, lanes: Iterable[Lane]) -> None:
-        """Those behind them in the line are looked at first the next time."""
+        """Move these lanes behind the others in the line."""
         for lane in lanes:
             line = self._waiting[lane.tenant]
             line[lane.key] = line.pop(lane.key)
 
     def end(self, lane: Lane, full_at: LimitKey | None) -> None:
-        """Its claim has ended, at this limit if there is one; whether it goes on is in `hinted`."""
+        """End a claim, which met the limit `full_at` if it is not None; `hinted` says whether the lane continues."""
         lane.claiming = False
         self._claiming.discard(lane)
         if lane.hinted:
@@ -154,7 +154,7 @@ class Lanes:
             self._parked.setdefault(full_at, {})[lane.key] = lane
 
     def forget(self) -> None:
-        """Drop what is known of lanes at rest."""
+        """Drop idle lanes."""
         for key, lane in list(self._known.items()):
             if not (lane.hinted or lane.claiming or lane.parked):
                 del self._known[key]

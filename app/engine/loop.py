@@ -1,7 +1,7 @@
-"""The one frame of every loop: a name and a tick that returns the seconds to the next.
+"""The frame of every loop: a name, and a tick that returns the seconds until the next.
 
-A loop stops by a flag and finishes the tick in hand; a tick is never cancelled. An error is logged and tried again with a
-growing wait. A loop that ends by itself fails liveness.
+A loop stops by a flag after finishing the current tick; a tick is never cancelled. An error is logged, and the tick is retried
+with growing delays. A loop that ends unexpectedly fails liveness.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ class Loop:
         self._stopping = False
         self._timer: asyncio.Handle | None = None
         self._timer_at = 0.0
-        """uvloop's handle of what is due at once has no when()."""
+        """When the timer fires; kept because uvloop's handle of an immediate call has no when()."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -33,11 +33,11 @@ class Loop:
         self._task.add_done_callback(self._ended)
 
     def wake(self) -> None:
-        """Tick now; during a tick: once more right after it."""
+        """Tick now, or once more right after the current tick."""
         self._woken.set()
 
     def wake_in(self, seconds: float) -> None:
-        """Tick no later than that; of many calls only the earliest is kept."""
+        """Tick in `seconds` at the latest; of several calls, the earliest counts."""
         loop = asyncio.get_running_loop()
         at = loop.time() + max(0.0, seconds)
         if self._timer is not None:
@@ -55,7 +55,7 @@ class Loop:
         self._stopping = True
 
     async def stop(self) -> None:
-        """Returns when the tick in hand is done."""
+        """Stop the loop; return when the current tick is done."""
         self.give_up()
         self._woken.set()
         if self._timer is not None:
@@ -97,7 +97,7 @@ def log_death(name: str, task: asyncio.Task[None]) -> None:
 
 
 def _say_failed(name: str, error: Exception, delay: float) -> None:
-    """Of a database that is away the database itself speaks, once an outage."""
+    """Log a failed tick, except for an unavailable database: the database layer logs each outage once."""
     if isinstance(error, Busy):
         events.emit(log, events.LOOP_FAILED, loop=name, retry_in_seconds=delay, error=str(error))
     elif not isinstance(error, Unavailable):

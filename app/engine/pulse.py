@@ -1,4 +1,4 @@
-"""The pulse: hears the database's clock, shows that this replica is alive and who waits for its places."""
+"""The pulse: reads the database's clock, and records that this replica is alive and who waits for its places."""
 
 import time
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class Pulse:
         self._version = version
         self.draining = False
         self.outdated = False
-        """A newer release has changed the schema beyond what this one can run on."""
+        """A newer release has changed the schema so that this one can no longer run on it."""
 
     async def beat(self) -> float:
         core = self._core

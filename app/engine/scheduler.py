@@ -1,8 +1,7 @@
 """Firing: due schedules are read, decided and written, in groups, by whichever replica comes first.
 
 Every replica does it; compare-and-set decides who was first (runtime/schedule_changes.py). The scheduler sleeps until the next
-schedule is due, and never longer than its poll interval, which is the truth where a hint was lost: its cost does not grow with
-the schedules there are.
+schedule is due, but at most its poll interval, in case a hint was lost. Its cost does not grow with the number of schedules.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ from app.store.schedules import ScheduleState
 FIRE_LIMIT = 500
 POLL_SECONDS = 1.0
 LOST_SECONDS = 0.02
-"""How soon a look is repeated when others were faster with all that was due."""
+"""How soon a check is repeated if other replicas were faster with everything that was due."""
 MANY_SECONDS = 200
 """Decisions that span a longer time than this run in a thread."""
 WRITE_SECONDS = 0.2
@@ -30,7 +29,7 @@ WRITE_SECONDS = 0.2
 
 
 class Scheduler:
-    """`tick` is a loop of the engine."""
+    """A loop of the engine (`tick`)."""
 
     def __init__(self, core: Core) -> None:
         self._core = core

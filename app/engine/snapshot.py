@@ -1,6 +1,6 @@
-"""The snapshot of all queues and schedules for /metrics, and word of schedules that have become overdue.
+"""The snapshot of all queues and schedules for /metrics, and log lines about schedules that have become overdue.
 
-A loop of its own: counting millions takes seconds, and a heartbeat that waits for it looks like a dead replica.
+It is a separate loop because counting millions of tasks takes seconds, and a heartbeat that waits looks like a dead replica.
 """
 
 import asyncio
@@ -15,20 +15,20 @@ from app.telemetry.metrics import QueueSnapshot, ScheduleSnapshot
 
 SNAPSHOT_SECONDS = 10.0
 SNAPSHOT_SHARE = 0.05
-"""The part of its time that a replica may spend on counting: over a deep backlog it counts less often."""
+"""The share of its time that a replica may spend on counting: with a deep backlog it counts less often."""
 
 log = get_logger(__name__)
 
 
 class Snapshot:
-    """`tick` is a loop of the engine."""
+    """A loop of the engine (`tick`)."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._overdue: set[tuple[str, str]] = set()
-        """Schedules, by tenant and name, that were overdue when they were last looked at."""
+        """Schedules, as (tenant, name), that were overdue at the last check."""
         self.counted = asyncio.Event()
-        """The first snapshot has been taken, or tried."""
+        """Set when the first snapshot has been taken, or has failed."""
 
     async def tick(self) -> float:
         began = time.monotonic()
@@ -36,7 +36,7 @@ class Snapshot:
             await self.count_queues()
             await self.count_schedules()
         except Refusal:
-            pass  # the heartbeat tells of an outage; a count that took too long is not tried again at once
+            pass  # the heartbeat reports outages; a count that took too long is not repeated at once
         self.counted.set()
         return max(SNAPSHOT_SECONDS, (time.monotonic() - began) / SNAPSHOT_SHARE)
 

@@ -1,4 +1,4 @@
-"""What follows when tasks have been cancelled: they are counted, their holders are told, and those who wait for them."""
+"""After a cancellation: count the tasks, and notify their holders and those who wait for them."""
 
 import time
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from app.store.db import Reader
 from app.store.tasks import Cancelled
 
 CHUNK = 500
-"""Tasks of a batch that are cancelled in one transaction."""
+"""How many tasks of a batch are cancelled per transaction."""
 
 
 def tell_cancelled(core: Core, cancelled: Sequence[Cancelled]) -> None:
-    """A replica that was calling a handler counts the attempt itself; one that nobody called is counted here."""
+    """Count cancelled tasks and notify. A replica that was calling a handler counts the attempt itself; others are counted here."""
     if not cancelled:
         return
     for task in cancelled:

@@ -1,7 +1,7 @@
-"""Definitions that this replica has read: queues by name, schedules by id, and what a claim names by its version.
+"""Caches of definitions: queues by name, schedules by id, and the targets of claims by version.
 
-What is kept may be old. What is written with it names its version, and the statement that writes refuses one that is no longer
-current; whoever meets that forgets the entry here and reads again.
+A cached definition may be outdated. Everything written with it includes its version, and the statement refuses an outdated one;
+the caller then drops the entry here and reads again.
 """
 
 import time
@@ -23,7 +23,7 @@ from app.telemetry import events
 from app.telemetry.logs import get_logger
 
 MAX_QUEUE_BYTES = 64 * 1024**2
-"""Of all tenants; their schemas are what weighs."""
+"""For all tenants; most of it is schemas."""
 ROW_BYTES = 1_024
 """Approximate size of a cached queue without its schema."""
 MAX_SCHEDULES = 20_000
@@ -33,7 +33,7 @@ log = get_logger(__name__)
 
 
 class QueueCache:
-    """Queues by tenant and name, as many as there is room for."""
+    """Queues by tenant and name, as many as fit."""
 
     def __init__(self, db: Database, *, max_bytes: int = MAX_QUEUE_BYTES) -> None:
         self._db = db
@@ -48,7 +48,7 @@ class QueueCache:
         return row
 
     async def is_current(self, row: QueueRow) -> bool:
-        """Whether the queue still is what this row says; if not, it is forgotten."""
+        """Return whether this row is still current; if not, drop it."""
         fresh = await self._read(row.tenant_id, row.name)
         current = fresh is not None and (fresh.id, fresh.version) == (row.id, row.version)
         if not current:
@@ -71,7 +71,7 @@ class QueueCache:
 
 @dataclass(slots=True)
 class ScheduleCache:
-    """Schedules by id and version: what is kept can be old, what is used cannot."""
+    """Schedules by id and version: a cached one may be outdated, but an outdated one is never used."""
 
     known: dict[int, tuple[int, ScheduleDefinition]] = field(default_factory=dict)
     resting: dict[int, float] = field(default_factory=dict)
@@ -108,7 +108,7 @@ class ScheduleCache:
 
 @dataclass(slots=True)
 class TargetCache:
-    """Queues and handlers by the versions that a claim names: what is kept can be old, what is used cannot."""
+    """Queues and handlers by the versions in a claim: a cached one may be outdated, but an outdated one is never used."""
 
     db: Database
     vault: Vault

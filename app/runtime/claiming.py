@@ -1,8 +1,8 @@
-"""Claims that lose nothing: one whose answer never came is given back, whoever made it.
+"""Claims that lose nothing: a claim whose answer never came is released.
 
-A claim carries an id made before it is sent and an instant after which it grants nothing. If no answer comes, it may still
-commit until that instant and the end of its statement, so what it took is released by its id, repeatedly, until then. What a
-dead replica took is the reap's.
+A claim has an id, created before it is sent, and an instant after which it grants nothing. Without an answer it may still commit
+until that instant and the end of its statement, so whatever it took is released by its id, repeatedly, until then. What a dead
+replica took is left to the reaper.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from app.telemetry.logs import get_logger
 from app.telemetry.metrics import Metrics
 
 GRACE_SECONDS = 5.0
-"""How long after sending a claim may still grant: a statement stuck in a queue takes nothing later than that."""
+"""How long after it is sent a claim may still grant, so that a statement stuck on its way takes nothing later."""
 RELEASE_EVERY_SECONDS = 1.0
 REAP_LIMIT = 100
 REAPS = 3
-"""How often at most one claim makes way for itself."""
+"""How often one claim may reap expired leases that block it."""
 
 log = get_logger(__name__)
 
@@ -48,14 +48,14 @@ class Claiming:
         self._pulls = Turns("pulling tasks", places=places, share=max(1, places - 1), max_waiting=MAX_WAITING)
 
     async def pull(self, tenant_id: int, queue_id: int, want: int, lease_seconds: float) -> Claim:
-        """A claim for a worker, in its tenant's turn: thousands of workers of one are in no other's way."""
+        """Claim for a worker, in its tenant's turn, so that one tenant's thousands of workers do not block the others."""
         async with self._pulls.turn(tenant_id):
             return await self.claim(queue_id, 0, want, lease_seconds, pull=True)
 
     async def claim(self, queue_id: int, lane: int, want: int, lease_seconds: float, *, pull: bool = False) -> Claim:
-        """Where leases that ran out are in the way they are reaped first, and the claim is made again.
+        """Claim tasks. If expired leases block the claim, they are reaped first and it is repeated.
 
-        Raises what the statement raises, after it has seen to the release.
+        Raises what the statement raises, after arranging the release.
         """
         claim = await self._claim(queue_id, lane, want, lease_seconds, pull)
         for _ in range(REAPS):
@@ -65,7 +65,7 @@ class Claiming:
         return claim
 
     async def _reap(self, tenant_id: int) -> int:
-        """How many; none where the database does not let it, which the reaper meets and tells."""
+        """Return how many were reaped; 0 on a database error, which the reaper will meet and log."""
         try:
             return len((await self._reaping.reap(REAP_LIMIT, tenant_id)).reaped)
         except Exception:

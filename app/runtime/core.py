@@ -1,4 +1,4 @@
-"""The parts of a replica that verbs and loops share, put together from the bottom up."""
+"""The parts of a replica that verbs and loops share, assembled bottom up."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ from app.telemetry.metrics import Metrics
 from app.telemetry.tracing import Tracing
 
 MAX_WAITS = 2000
-"""Requests at this replica that wait, each for up to a minute, for tasks to pull or for the end of a task."""
+"""How many requests may wait at this replica, each for up to a minute, for tasks to pull or for a task to end."""
 MAX_WAITS_OF_TENANT = 1000
 ENQUEUE_GROUP = 500
 ENQUEUE_FLIGHTS = 4
@@ -51,7 +51,7 @@ class Core:
     max_payload_bytes: int
     schedule_grace_seconds: float
     max_definitions: int
-    """Of each kind, for each tenant."""
+    """Per kind and tenant."""
     signals: Signals
     stats: StatsBuffer
     waiters: TaskWaiters
@@ -75,7 +75,7 @@ class Core:
         default_factory=lambda: Turns("tests of handlers", places=64, share=16, max_waiting=16)
     )
     engine_lives: bool = True
-    """Whether this replica, or one that it has last seen, promotes, claims and delivers."""
+    """Whether this replica, or another seen lately, promotes, claims and delivers."""
 
 
 def build_core(
@@ -90,7 +90,7 @@ def build_core(
     schedule_grace_seconds: float = 60.0,
     max_definitions: int = 10_000,
 ) -> Core:
-    """Each part is given the parts it needs, so none of them knows the whole."""
+    """Build the core. Each part gets only the parts it needs, so none knows the whole."""
     clock, metrics, signals = Clock(), Metrics(), Signals()
     stats, waiters = StatsBuffer(), TaskWaiters()
     enqueueing_groups = GroupWriter(

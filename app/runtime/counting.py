@@ -1,11 +1,11 @@
 """Queue statistics: counts by state, rates and percentiles.
 
-Each replica counts in its own memory and about once a second adds what it has counted to the present minute of each queue
-(`flush`), so a task costs no statement of its own. Counts are for people: what a dying replica had not flushed is lost, and
-a flush whose answer was lost may be added twice.
+Each replica counts in memory and about once per second adds its counts to each queue's current minute (`flush`), so a task costs
+no statement of its own. Counts are for people: those that a crashed replica had not flushed are lost, and a flush whose answer
+was lost may be added twice.
 
-Rates are over the last five full minutes and the present one so far; the success share and the percentiles over the last
-hour and the present minute, so that quiet queues have some.
+Rates cover the last five full minutes and the current one; the success share and the percentiles cover the last hour and the
+current minute, so that quiet queues have data.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class StatsBuffer:
         minute.wait[bucket_of(wait_seconds)] += 1
 
     def ended(self, queue_id: int, state: str, run_seconds: float | None) -> None:
-        """run_seconds: of the last attempt; None for a task that ended without one."""
+        """Count an ended task. `run_seconds` is the duration of its last attempt; None if it had none."""
         minute = self._minutes.get(queue_id) or self._of(queue_id)
         if state == "succeeded":
             minute.succeeded += 1
@@ -57,7 +57,7 @@ class StatsBuffer:
         return minute
 
     async def flush(self, db: Database) -> None:
-        """Once it returns, all that was counted before the call is written. Raises Unavailable, and then keeps it."""
+        """Write everything counted before the call. Raises Unavailable, and then keeps the counts."""
         async with self._flushing:
             if not self._minutes:
                 return
@@ -81,7 +81,7 @@ class StatsBuffer:
 
 
 async def of_queue(db: Database, buffer: StatsBuffer, tenant_id: int, queue_id: int, name: str) -> dict[str, Any]:
-    """What GET /queues/{name}/stats shows."""
+    """Return what GET /queues/{name}/stats shows."""
     await buffer.flush(db)
     reads = db.reads(tenant_id)
     counts = await store.count(reads, queue_id)
@@ -114,5 +114,5 @@ def _percentiles(histogram: list[int]) -> dict[str, float | None]:
 
 
 async def prune(db: Database) -> None:
-    """Forget minutes that nothing shows any more."""
+    """Delete minutes that are no longer shown."""
     await store.prune(db)

@@ -1,9 +1,9 @@
-"""The desk: workers that wait for tasks of a queue, without a database connection.
+"""The desk: pull workers waiting for tasks of a queue, without a database connection.
 
-A hint says which queue to look at, and once a second one statement looks at all queues somebody waits at. What is claimed goes to
-those who came first. A queue whose claim met a limit is parked under it: a slot that comes free lets one out, and only one that
-finds nothing to take lets out the next. That somebody asks for tasks of a queue is noted in the database every NOTE_SECONDS, for
-those who look for a queue's workers.
+A hint says which queue to check, and once per second one statement checks all queues with waiting workers. Claimed tasks go to
+the workers that came first. A queue whose claim met a limit is parked under it: a slot that comes free lets one queue try again,
+and only one that finds nothing to claim lets out the next. That workers ask for a queue's tasks is recorded in the database every
+NOTE_SECONDS, for those who look for a queue's workers.
 """
 
 import asyncio
@@ -24,17 +24,17 @@ from app.store.tasks import Claimed, Outcome
 BUSY_SECONDS = 0.005
 POLL_SECONDS = 1.0
 TRIED_LIMITS = 100
-"""How many limits that queues wait for are tried without a hint in each poll."""
+"""How many limits with parked queues each poll tries without a hint."""
 NOTE_SECONDS = 15.0
-"""How old the note may be that a queue has workers: a quarter of what makes a queue one without."""
+"""Maximum age of the record that a queue has workers: a quarter of the time after which it counts as having none."""
 
 LimitKey = tuple[str, int]
-"""The level of a limit and the id of what has it."""
+"""The level of a limit, and the id of the object that has it."""
 
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """A worker that waits at a queue."""
+    """A worker that waits for tasks of a queue."""
 
     tenant_id: int
     queue_id: int
@@ -44,7 +44,7 @@ class Waiting:
 
 
 class LeaseDesk:
-    """Those who wait, by queue, first come first served. One claim a queue is under way at a time."""
+    """Waiting workers by queue, first come, first served. At most one claim per queue is in progress."""
 
     def __init__(self, db: Database, claiming: Claiming, settling: GroupWriter[Outcome, str], signals: Signals) -> None:
         self._db = db
@@ -55,19 +55,19 @@ class LeaseDesk:
         self._serving: dict[int, asyncio.Task[None]] = {}
         self._again: set[int] = set()
         self._parked: dict[LimitKey, dict[int, None]] = {}
-        """Queues whose last claim met a limit, by whose limit that is; the one that waits longest first."""
+        """Queues whose last claim met a limit, by limit, the longest waiting first."""
         self._limits: dict[int, LimitKey] = {}
-        """The same by queue."""
+        """Queue -> the limit it is parked under."""
         self._let_out: dict[int, LimitKey] = {}
-        """Queues that were parked under this limit, and try again."""
+        """Queue -> the limit it was parked under before it tried again."""
         self._asked: set[int] = set()
-        """Queues that a worker has asked at, and that is not noted yet."""
+        """Queues that workers have asked for, not recorded yet."""
         self._noted: dict[int, float] = {}
-        """When it was last noted that a queue has workers, in monotonic seconds."""
+        """Queue -> when it was last recorded that it has workers, in monotonic seconds."""
         self.closed = False
 
     def hint(self, queue_id: int) -> None:
-        """Tasks of this queue became ready, or may be claimed again; what waits for a limit does so all the same."""
+        """Try this queue: tasks became ready, or may be claimed again. A queue parked under a limit stays parked."""
         if queue_id not in self._queues or queue_id in self._limits:
             return
         if queue_id in self._serving:
@@ -78,7 +78,7 @@ class LeaseDesk:
         serving.add_done_callback(lambda _: self._served(queue_id))
 
     def freed(self, slot: Slot) -> None:
-        """A slot of a limit came free: one that waits for it may try, and if it finds nothing to take, the next."""
+        """Let one queue parked under the slot's limits try; if it finds nothing to claim, the next one may."""
         for queue_id in self._serving:
             if (line := self._queues.get(queue_id)) and line[0].tenant_id == slot.tenant_id:
                 self._again.add(queue_id)
@@ -116,7 +116,7 @@ class LeaseDesk:
         return limit
 
     async def poll(self) -> float:
-        """A loop of the engine; the truth where a hint was lost."""
+        """Check all queues with waiting workers, in case hints were lost. A loop of the engine; returns the seconds to the next."""
         if self._queues:
             for queue_id in await tasks.ready_queues(self._db, list(self._queues)):
                 self.hint(queue_id)
@@ -125,11 +125,11 @@ class LeaseDesk:
         return POLL_SECONDS
 
     def asked(self, queue_id: int) -> None:
-        """A worker asks for tasks of this queue."""
+        """Note that a worker asks for tasks of this queue."""
         self._asked.add(queue_id)
 
     async def _note(self) -> None:
-        """Write which queues workers ask at, each no more often than every NOTE_SECONDS."""
+        """Record which queues workers ask for, each at most once per NOTE_SECONDS."""
         now = time.monotonic()
         self._noted = {queue_id: at for queue_id, at in self._noted.items() if now - at < NOTE_SECONDS}
         due = (self._asked | self._queues.keys()) - self._noted.keys()
@@ -139,7 +139,7 @@ class LeaseDesk:
             self._noted |= dict.fromkeys(due, now)
 
     async def wait(self, waiting: Waiting, seconds: float, gone: Callable[[], Awaitable[object]]) -> list[Claimed]:
-        """Tasks for one worker, none when the time is over or the desk closes; a worker that is gone gets nothing."""
+        """Wait for tasks for one worker; return none when the time is up or the desk closes. A disconnected worker gets none."""
         self._queues[waiting.queue_id].append(waiting)
         self.hint(waiting.queue_id)
         leaving = asyncio.ensure_future(gone())
@@ -159,7 +159,7 @@ class LeaseDesk:
             self._forget(waiting)
 
     def close(self) -> None:
-        """Answer everybody now: the replica drains."""
+        """Answer all waiting workers now, because the replica is draining."""
         self.closed = True
         for line in self._queues.values():
             for waiting in line:
@@ -187,7 +187,7 @@ class LeaseDesk:
             self.hint(queue_id)
 
     async def _serve(self, queue_id: int) -> None:
-        """Serve who waits; whoever has met a limit is parked under it, and one that has not lets the next one out."""
+        """Serve a queue's workers. If its claim meets a limit, park it there; otherwise let out the next parked queue."""
         limit = await self._claim(queue_id)
         tried = self._let_out.pop(queue_id, None)
         if limit is not None and queue_id in self._queues and queue_id not in self._again:
@@ -196,12 +196,12 @@ class LeaseDesk:
             self._try_next(tried)
 
     async def _claim(self, queue_id: int) -> LimitKey | None:
-        """Claim for one after the other until the queue has no more to give; the limit that it has met, if any."""
+        """Claim for one worker after the other until the queue has no more; return the limit it met, if any."""
         while not self.closed and (waiting := self._next(queue_id)) is not None:
             try:
                 claim = await self._claiming.pull(waiting.tenant_id, queue_id, waiting.max_tasks, waiting.lease_seconds)
             except Exception:
-                return None  # said, and being released; the poll asks again
+                return None  # logged, and being released; the poll tries again
             if claim.tasks:
                 if waiting.answer.done():
                     await self._give_back(waiting, claim.tasks)
@@ -224,7 +224,7 @@ class LeaseDesk:
         return next((w for w in self._queues.get(queue_id, ()) if not w.answer.done()), None)
 
     async def _give_back(self, waiting: Waiting, claimed: list[Claimed]) -> None:
-        """Whoever waited is not there to take them: ready again, not counted."""
+        """Release tasks whose worker has disconnected: they are ready again, and the attempt does not count."""
         outcomes = [Outcome(task.task_id, task.token, "refund", "released") for task in claimed]
         await asyncio.gather(*(self._settling.submit(outcome) for outcome in outcomes))
         if outcomes:

@@ -1,7 +1,7 @@
-"""Where entries become tasks: the write function behind every enqueue.
+"""Enqueueing: the write function behind every enqueue.
 
-A group whose answer was lost is run again under its id: the receipt tells what the first run did, and only if there is none
-does the second insert. So an enqueue that is acknowledged is there once, and one that is refused is not there.
+A group whose answer was lost is run again under its id: the receipt tells what the first run did, and only without one does the
+second run insert. So an acknowledged enqueue exists exactly once, and a refused one does not exist.
 """
 
 import asyncio
@@ -40,9 +40,9 @@ class GroupRefused(Exception):
 def writer(
     db: Reader, *, atomic: bool = False, batch_id: str | None = None
 ) -> Callable[[Sequence[Entry]], Awaitable[list[Admitted]]]:
-    """Writes a group of entries and answers a verdict for each, in their order.
+    """Return a function that writes a group of entries and returns a verdict for each, in order.
 
-    `atomic` is for groups that are all or nothing, and raises GroupRefused; with a `batch_id` what is created joins that batch.
+    With `atomic`, a group is all or nothing and may raise GroupRefused; with a `batch_id`, created tasks join that batch.
     """
 
     async def write(entries: Sequence[Entry]) -> list[Admitted]:

@@ -1,5 +1,5 @@
-"""From a request to the entry that is written: its queue is found, the rules of that queue are checked, and what is created is
-announced. Enqueues, batches, schedules and follow-up work share it.
+"""From a request to an entry: find its queue, check the queue's rules, and publish what was created. Shared by enqueues,
+batches, schedules and follow-up work.
 """
 
 from datetime import datetime
@@ -105,7 +105,7 @@ async def check_schema(
 
 
 async def find_queue(core: Core, caller: Caller, name: str) -> QueueRow:
-    """As the cache has it: the statement that stores refuses what was made from a definition that is no longer current."""
+    """Return the queue, from the cache if possible: the statement that stores refuses entries made from an outdated definition."""
     row = await core.queues.find(caller.tenant_id, name)
     if row is None:
         raise Refusal("queue_not_found", f"there is no queue {name}; PUT /queues/{name} creates it")

@@ -1,8 +1,8 @@
-"""The one coalescer behind grouped statements.
+"""The group writer: one coalescer behind all grouped statements.
 
-Concurrent callers each submit an item and wait; what has gathered while a group is being written becomes the next group, so
-an idle system adds no wait and a busy one pays one commit for many items. Validation comes before: nothing a caller
-can violate is left to a constraint. An unexpected error splits the group in two until the item at fault fails alone.
+Concurrent callers each submit an item and wait. What gathers while one group is being written becomes the next group, so an idle
+system adds no delay and a busy one pays one commit for many items. Validation comes first: nothing a caller can violate is left
+to a constraint. An unexpected error splits the group in two until the faulty item fails alone.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ Verdict = TypeVar("Verdict")
 
 MAX_WAITING = 20_000
 PATIENCE_SECONDS = 0.02
-"""How long items wait behind a group under way before another departs beside it: one large group costs less than two."""
+"""How long items wait behind a group in flight before another starts beside it: one large group costs less than two."""
 
 
 class GroupWriter(Generic[Item, Verdict]):
-    """write(items) answers one verdict an item, in order; it may raise, and is then given smaller groups."""
+    """Groups items for `write`, which returns one verdict per item, in order. If it raises, it is called with smaller groups."""
 
     def __init__(
         self,
@@ -41,19 +41,19 @@ class GroupWriter(Generic[Item, Verdict]):
         self._patience: asyncio.TimerHandle | None = None
 
     async def submit(self, item: Item) -> Verdict:
-        """Raises what `write` raises for this item; Refusal (unavailable) when too many are waiting."""
+        """Return the item's verdict. Raises what `write` raises for it; Refusal (unavailable) if too many are waiting."""
         [future] = self._join((item,))
         return await future
 
     async def submit_all(self, items: Sequence[Item]) -> list[Verdict | BaseException]:
-        """One verdict an item, in order, or what submit would raise for it. Meant for no more than a group or two."""
+        """Return one verdict per item, in order, or the exception that submit would raise. Meant for at most a group or two."""
         return await asyncio.gather(*self._join(items), return_exceptions=True)
 
     def _join(self, items: Sequence[Item]) -> list[asyncio.Future[Verdict]]:
         if len(self._waiting) >= MAX_WAITING:
             raise Refusal(
                 "unavailable",
-                "too many requests are waiting for the database; try again later; try again later",
+                "too many requests are waiting for the database; try again later",
                 retry_after_seconds=1,
             )
         loop = asyncio.get_running_loop()
@@ -66,12 +66,12 @@ class GroupWriter(Generic[Item, Verdict]):
         return futures
 
     async def drained(self) -> None:
-        """Returns once everything submitted so far has its verdict."""
+        """Return once everything submitted before has its verdict."""
         while self._flights:
             await asyncio.wait(self._flights)
 
     def _depart(self) -> None:
-        # from the look at the waiting items to the flight's registration nothing awaits: no wake-up can fall between
+        # nothing awaits between reading the waiting items and registering the flight, so no wake-up can be lost
         if self._waiting and len(self._flights) < self._max_flights:
             group = [self._waiting.popleft() for _ in range(min(self._max_group, len(self._waiting)))]
             flight = asyncio.get_running_loop().create_task(self._fly(group))
@@ -83,7 +83,7 @@ class GroupWriter(Generic[Item, Verdict]):
         self._depart()
 
     def _impatient(self) -> None:
-        """The flight ahead takes long: it may wait for a lock that concerns nobody here."""
+        """Start another group: the one in flight is slow, and may wait for a lock that does not concern these items."""
         self._patience = None
         self._depart()
         if self._waiting:
@@ -93,7 +93,7 @@ class GroupWriter(Generic[Item, Verdict]):
         try:
             verdicts = await self._write([item for item, _ in group])
         except Unavailable as error:
-            # what waits behind would wait as long and hear the same
+            # items waiting behind would wait as long and fail the same way
             group += self._waiting
             self._waiting.clear()
             for _, future in group:

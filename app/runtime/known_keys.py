@@ -1,4 +1,4 @@
-"""API keys that this replica has asked the database about."""
+"""API keys that this replica has verified recently."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -8,8 +8,8 @@ from app.domain.callers import Caller
 
 @dataclass(slots=True)
 class KnownKeys:
-    """Keys found good a moment ago, and those being asked about: each is asked about once at a time."""
+    """Keys verified a moment ago, and those being verified: each is checked once at a time."""
 
     callers: dict[str, tuple[float, Caller]] = field(default_factory=dict, repr=False)
-    """By token: until when (monotonic seconds) it is taken as good without asking, and for whom."""
+    """Token -> (until when it is trusted without a check, in monotonic seconds, and its caller)."""
     questions: dict[str, "asyncio.Task[Caller]"] = field(default_factory=dict, repr=False)

@@ -1,4 +1,4 @@
-"""All tenants at once, as operators and the gauges of /metrics see them."""
+"""Overviews of all tenants, for operators and the gauges of /metrics."""
 
 from app.store import schedules, stats
 from app.store.db import Database, Reader
@@ -26,5 +26,5 @@ async def all_schedules(db: Database) -> list[ScheduleHealth]:
 
 
 def depths(row: QueueOverview) -> dict[str, int]:
-    """How many tasks a queue holds, by state."""
+    """Return how many tasks a queue holds, by state."""
     return {"scheduled": row.scheduled, "ready": row.ready, "running": row.running, "dead": row.dead}

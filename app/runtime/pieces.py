@@ -1,4 +1,4 @@
-"""Long work in the event loop, done in pieces: between them whatever else there is to do gets its turn."""
+"""Long work on the event loop, done in pieces, so that other work runs in between."""
 
 import asyncio
 import time
@@ -8,11 +8,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 PIECE_SECONDS = 0.005
-"""What all others wait for one request at a time; a request that is served takes a few pieces of its own."""
+"""How long one request may block the others at a time."""
 
 
 async def in_pieces(items: Iterable[T]) -> AsyncIterator[T]:
-    """The items. Whenever what is done with them has taken PIECE_SECONDS, the loop goes round before the next."""
+    """Yield the items, and yield to the event loop whenever their processing has taken PIECE_SECONDS."""
     until = time.monotonic() + PIECE_SECONDS
     for item in items:
         yield item

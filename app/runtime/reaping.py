@@ -1,5 +1,5 @@
-"""Leases that ran out: their attempts are ended by whoever comes first, the reaper of any replica or a claim that finds them in
-its way, and what follows is the same."""
+"""Reaping: attempts whose lease has expired are ended by whoever comes first, any replica's reaper or a claim that they block,
+with the same consequences."""
 
 from functools import partial
 
@@ -27,7 +27,7 @@ class Reaping:
         self._signals = signals
 
     async def reap(self, limit: int, tenant_id: int | None = None) -> Reap:
-        """End attempts whose lease ran out, of one tenant or, with tenants in turns, of all."""
+        """End attempts whose lease has expired, of one tenant or of all, with tenants taking turns."""
         found = await partitions.with_days(self._db, partial(tasks.reap, self._db, limit, tenant_id))
         if not found.reaped:
             return found

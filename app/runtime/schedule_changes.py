@@ -1,7 +1,7 @@
-"""Changes of a schedule: how they are written, and what follows.
+"""Changes of a schedule: writing them, and their consequences.
 
-Every change goes the same way: read the schedule's state, decide (app.domain.schedules.firing, pure), write by compare-and-set on
-what was read (apply_schedules_v1). Who loses the race has written nothing, and what is still due is read again.
+Every change works the same way: read the schedule's state, decide (app.domain.schedules.firing, pure), and write by
+compare-and-set on what was read (apply_schedules_v1). The loser of a race writes nothing, and reads what is still due again.
 """
 
 import base64

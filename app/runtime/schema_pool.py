@@ -1,6 +1,6 @@
-"""Processes beside that compile or check: shared by tenants in turns, each request ended when its processor time is up.
+"""Child processes that compile or check schemas: tenants share them in turns, and each request has a limit of processor time.
 
-What a request takes is charged to its tenant; while more was taken than the tenant may have, its requests are refused.
+A request's time is charged to its tenant. While a tenant has used more than its allowance, its requests are refused.
 """
 
 import asyncio
@@ -22,16 +22,16 @@ from app.runtime import schema_process
 from app.runtime.schema_process import ENCODER, Reply, Request
 
 PATIENCE_SECONDS = 30.0
-"""Of the clock: a process that has not answered by then is stopped."""
+"""Wall-clock limit: a process that has not answered by then is killed."""
 TURN_SECONDS = 10.0
 """How long a request waits for its turn."""
 MAX_WAITING = 100
-"""Requests of one tenant that wait for their turn."""
+"""How many requests of one tenant may wait for their turn."""
 START_SECONDS = 0.2
-"""About the processor time that a process takes to begin; whoever ended the one before is charged for it."""
+"""Approximate processor time to start a process, charged to whoever ended the previous one."""
 
 OVERDONE = frozenset({signal.SIGPROF, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS})
-"""What ends the process for a request's sake: its time, its memory, its stack."""
+"""Signals that end the process because of a request's time, memory or stack."""
 
 _REPLY = msgspec.msgpack.Decoder(Reply)
 
@@ -40,11 +40,11 @@ _REPLY = msgspec.msgpack.Decoder(Reply)
 class _Beside:
     process: Process
     tenant: int
-    """Served last: it may have a schema of that tenant compiled."""
+    """The tenant served last, whose schema may still be compiled there."""
 
 
 class SchemaPool:
-    """At most `places` processes, each started when it is first needed; a tenant has one of them at a time."""
+    """At most `places` processes, each started when first needed. A tenant uses one at a time."""
 
     def __init__(self, what: str, allowance: Allowance, *, places: int) -> None:
         self._turns = Turns(what, places=places, share=1, max_waiting=MAX_WAITING)
@@ -58,13 +58,14 @@ class SchemaPool:
         return [beside.process for beside in (*self._idle, *self._busy)]
 
     async def ask(self, request: Request) -> tuple[Reply | None, float]:
-        """The reply, and the processor time it took. None: it took too long, or too much memory or stack, and was ended.
+        """Return the reply and the processor time it took, in seconds. The reply is None if the request exceeded its time, memory
+        or stack.
 
         Raises Refusal (unavailable).
         """
         self._require_open(request.tenant)
         async with self._turns.turn(request.tenant, patience_seconds=TURN_SECONDS):
-            self._require_open(request.tenant)  # those before it may have used up what the tenant may have
+            self._require_open(request.tenant)  # earlier requests may have used up the allowance
             beside = await self._take(request.tenant)
             self._busy.append(beside)
             reply, began = None, time.monotonic()
@@ -72,7 +73,7 @@ class SchemaPool:
                 reply = await _talk(beside.process, request)
             finally:
                 self._busy.remove(beside)
-                if reply is None:  # also when nobody waits for it any more: the next would take it for its own
+                if reply is None:  # also if nobody waits any longer: the next request would read this reply as its own
                     _stop(beside.process)
                     used = min(request.seconds, time.monotonic() - began) + START_SECONDS
                 else:
@@ -101,7 +102,7 @@ class SchemaPool:
         return _Beside(await _started(), tenant)
 
     async def close(self) -> None:
-        """Whoever waits, or asks later, is refused."""
+        """End the processes. Waiting and later requests are refused."""
         self._closed = True
         for process in self.processes:
             _stop(process)
@@ -129,10 +130,10 @@ async def _talk(process: Process, request: Request) -> Reply | None:
                 await process.stdin.drain()
                 size = int.from_bytes(await process.stdout.readexactly(4), "big")
                 return _REPLY.decode(await process.stdout.readexactly(size))
-            except (OSError, RuntimeError, asyncio.IncompleteReadError):  # uvloop has RuntimeError for a closed pipe
+            except (OSError, RuntimeError, asyncio.IncompleteReadError):  # uvloop raises RuntimeError for a closed pipe
                 code = await process.wait()
                 if -code not in OVERDONE:
-                    raise _unavailable(f"it ended with {code}") from None
+                    raise _unavailable(f"it exited with {code}") from None
                 return None
     except TimeoutError:
         raise _unavailable("it does not answer") from None

@@ -1,8 +1,8 @@
-"""A process beside a replica that compiles and applies schemas which may be costly.
+"""The child process that compiles and applies schemas that may be expensive.
 
-Compiling and checking hold the interpreter until they are over, so neither can be waited for in a thread, nor stopped there.
-Here they are ended by the kernel when their time is up; the replica then starts another process. Requests come on standard
-input, answers go to standard output, each after its length (4 bytes, big-endian).
+Compiling and checking hold the GIL until they finish, so they can neither run nor be stopped in a thread. Here the kernel ends
+them when their time is up, and the replica starts another process. Requests arrive on standard input and replies go to standard
+output, each preceded by its length (4 bytes, big-endian).
 """
 
 import os
@@ -30,28 +30,28 @@ from app.domain.schemas.rules import (
 MAX_KEPT = 32
 MAX_MEMORY_BYTES = 2 * 1024**3
 TIMED_AGAIN_SECONDS = 0.01
-"""A compile up to so long is timed once more: what disturbed the first is no property of the schema."""
+"""A compilation of up to this length is timed twice, because a disturbance of the first says nothing about the schema."""
 
 
 class Request(msgspec.Struct):
-    """A schema to judge, or a payload to check against one that has been judged."""
+    """A schema to examine, or a payload to check against one already examined."""
 
     tenant: int
     schema: str
     payload: bytes | None
     seconds: float
-    """Of processor time: a busy machine is nobody's fault."""
+    """Limit of processor time, which does not depend on how busy the machine is."""
 
 
 class Reply(msgspec.Struct):
     errors: list[FieldError]
     used_seconds: float = 0.0
-    """Of processor time."""
+    """Processor time used."""
     compile_seconds: float = 0.0
     cheap: bool = False
     applications: int = 0
     states: int = 0
-    """Of a schema that was judged and has no errors: its bounds."""
+    """The bounds of a schema that was examined without errors."""
 
 
 ENCODER = msgspec.msgpack.Encoder()
@@ -60,11 +60,11 @@ _Kept = FairCache[str, Checked]
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the replica drains first; its end closes standard input
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the replica drains first, and its exit closes standard input
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try_compile({"pattern": "a"})  # what the library sets up once is not counted against the first schema
+    try_compile({"pattern": "a"})  # the library's one-time setup must not count against the first schema
     kept = _Kept(max_weight=MAX_KEPT)
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     while (request := _read(source)) is not None:
@@ -74,7 +74,7 @@ def main() -> None:
             reply = _judge(request.schema) if request.payload is None else _check(request, request.payload, kept)
             reply.used_seconds = time.thread_time() - began
             answer = ENCODER.encode(reply)
-        except BaseException:  # no memory left, or a panic of the library's: ended as by the kernel
+        except BaseException:  # out of memory, or a panic in the library: end as if killed by the kernel
             os.abort()
         signal.setitimer(signal.ITIMER_PROF, 0)
         sink.write(len(answer).to_bytes(4, "big") + answer)
@@ -102,7 +102,7 @@ def _judge(text: str) -> Reply:
 
 
 def _timed(schema: Schema) -> float:
-    """By the thread's clock: that of the process goes by ticks while the timer runs."""
+    """Time a compilation by the thread's clock: the process's clock only advances in ticks while the timer runs."""
     began = time.thread_time()
     compile_schema(schema)
     return time.thread_time() - began

@@ -1,8 +1,8 @@
-"""Checking payloads against the schemas of queues, without holding up whoever else is served.
+"""Check payloads against their queues' schemas without delaying other requests.
 
-A schema is judged once: at a glance where it is short and plain, else by a process beside, which compiles it and says how long
-that took. What compiles within a fraction of a millisecond is kept compiled here, and small payloads are checked at once. All
-else is checked by processes beside. Tenants take turns at both kinds of process, and each has an allowance of their time.
+A schema is examined once: here if it is short and simple, otherwise in a child process, which compiles it and reports how long
+that took. Schemas that compile within a fraction of a millisecond are kept compiled here, and check small payloads inline.
+Everything else is checked in child processes. Tenants take turns at both kinds of process, each with an allowance of their time.
 """
 
 import asyncio
@@ -30,41 +30,41 @@ from app.runtime.schema_process import Reply, Request
 INLINE_UNITS = 10_000
 """About half a millisecond."""
 INLINE_ERROR_UNITS = 1_000
-"""Naming an error costs more than finding that there is one."""
+"""Describing an error costs more than detecting it."""
 INLINE_COMPILE_SECONDS = 0.0005
 INLINE_CHARS = 16_384
 COMPILE_SECONDS = 0.5
 CHECK_SECONDS = 2.0
-"""Of processor time; more than compiling, which may have to be done again."""
+"""Processor time for a check; more than for compiling, which may have to be repeated."""
 REQUEST_SECONDS = 5.0
-"""For all checks of one request, however many tasks it has."""
+"""Processor time for all checks of one request, however many tasks it has."""
 TENANT_BURST_SECONDS = 30.0
 TENANT_RATE = 0.5
-"""What a tenant may have of processor time beside, at once and per second."""
+"""A tenant's allowance of child processor time per second, beside its burst."""
 CHECK_PROCESSES = 2
-"""A tenant has one at a time, so that there is one for another."""
+"""A tenant uses one at a time, so that one is left for others."""
 MAX_KEPT_BYTES = 64 * 1024**2
 COMPILED_BYTES = 128 * 1024
-"""About the most that is kept of a schema compiled here."""
+"""Approximate maximum size of a schema kept compiled here."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
     errors: list[FieldError]
     checked: Checked | None
-    """None: it has errors, or is for a process beside."""
+    """None: it has errors, or is checked in a child process."""
     overdue: bool = False
-    """It was not compiled in time."""
+    """It could not be compiled in time."""
 
 
 @dataclass(slots=True)
 class CheckBudget:
-    """Seconds of processor time that the checks of one request may still take beside."""
+    """Seconds of processor time that the checks of one request may still use in child processes."""
 
     left: float = field(default_factory=lambda: REQUEST_SECONDS)
 
     def require(self) -> None:
-        """Raises Refusal (unavailable): there is none left."""
+        """Raise Refusal (unavailable) if nothing is left."""
         if self.left <= 0:
             raise Refusal(
                 "unavailable",
@@ -77,25 +77,25 @@ class CheckBudget:
 class SchemaChecker:
     def __init__(self) -> None:
         self._kept: FairCache[str, _Judged] = FairCache(max_weight=MAX_KEPT_BYTES)
-        """By the schema's text: other changes of a queue leave it, and queues share it."""
+        """By the schema's text, so that it outlives other changes of a queue, and queues share it."""
         self._judging: dict[tuple[int, str], asyncio.Task[_Judged]] = {}
         allowance = Allowance(rate=TENANT_RATE, burst=TENANT_BURST_SECONDS)
         self._compilers = SchemaPool("the process that compiles schemas", allowance, places=1)
         self._checkers = SchemaPool("the processes that check payloads", allowance, places=CHECK_PROCESSES)
 
     async def compile(self, tenant: int, schema: str) -> list[FieldError]:
-        """What is wrong with a schema. Raises Refusal (unavailable)."""
+        """Return what is wrong with a schema. Raises Refusal (unavailable)."""
         if errors := check_size(schema):
             return errors
         known = self._kept.get(tenant, schema)
         if known is not None and known.overdue:
-            self._kept.forget(tenant, schema)  # asked for once more, it gets another chance
+            self._kept.forget(tenant, schema)  # a new request gets another chance
         return (await self._judged(tenant, schema)).errors
 
     async def check(
         self, tenant: int, schema: str, payload: bytes, where: str, budget: CheckBudget | None = None
     ) -> None:
-        """Raises Refusal: payload_schema_mismatch with pointers below `where`, unavailable."""
+        """Check a payload. Raises Refusal: payload_schema_mismatch with pointers below `where`, unavailable."""
         judged = self._kept.get(tenant, schema) or await self._judged(tenant, schema)
         errors = None
         if judged.checked is not None and not may_hold_huge(payload):
@@ -108,7 +108,7 @@ class SchemaChecker:
                 elif units <= INLINE_ERROR_UNITS:
                     errors = name_violations(validator, value, all_of_them=True)
                 if units > INLINE_ERROR_UNITS:
-                    await asyncio.sleep(0)  # many in one request take turns with others
+                    await asyncio.sleep(0)  # many tasks in one request take turns with other requests
         if errors is None:
             errors = await self._checked_beside(tenant, schema, payload, budget or CheckBudget())
         if errors:
@@ -122,7 +122,7 @@ class SchemaChecker:
                 judging = asyncio.create_task(self._judge_beside(tenant, schema))
                 self._judging[tenant, schema] = judging
                 judging.add_done_callback(lambda task: self._judging_ended(task, tenant, schema))
-            # Shielded: all who want to know wait for one answer, and one of them may go away.
+            # Shielded, because several callers wait for one answer and any of them may be cancelled.
             return await asyncio.shield(judging)
         self._keep(tenant, schema, judged)
         return judged
@@ -142,7 +142,7 @@ class SchemaChecker:
     def _judging_ended(self, task: asyncio.Task[_Judged], tenant: int, schema: str) -> None:
         del self._judging[tenant, schema]
         if not task.cancelled():
-            task.exception()  # read here, for those who asked may all have gone away
+            task.exception()  # retrieved here, because everyone who asked may have gone
 
     def _keep(self, tenant: int, schema: str, judged: _Judged) -> None:
         weight = len(schema) if judged.checked is None else COMPILED_BYTES
@@ -165,7 +165,7 @@ class SchemaChecker:
         ]
 
     async def close(self) -> None:
-        """End the processes; what still needs them is refused as unavailable."""
+        """End the processes; requests that still need them are refused as unavailable."""
         for judging in list(self._judging.values()):
             judging.cancel()
         await self._compilers.close()
@@ -173,7 +173,7 @@ class SchemaChecker:
 
 
 def _judged_here(schema: str) -> _Judged | None:
-    """None: that might take long."""
+    """Examine a schema on the event loop; return None if that might take long."""
     if not is_short(schema):
         return None
     errors, bounds = examine(schema)
@@ -186,7 +186,7 @@ def _judged_here(schema: str) -> _Judged | None:
 
 
 def _compiled(schema: str, reply: Reply) -> Checked | None:
-    """Compiled here too, if it is known to be done at once."""
+    """Compile a schema here too, if it is known to take no time."""
     if not reply.cheap or reply.compile_seconds > INLINE_COMPILE_SECONDS or len(schema) > INLINE_CHARS:
         return None
     compiled = try_compile(schema_value(schema))

@@ -1,8 +1,8 @@
-"""Where an attempt's outcome becomes a fact: the dispatcher and the pull API both end here.
+"""Settling: where an attempt's outcome is committed, for the dispatcher and the pull API alike.
 
-Outcomes are written in groups, by compare-and-set on the lease token, and a group whose answer was lost is simply written
-again: what it had applied answers `repeat`, and nothing is written twice. While the database is away the group waits for it,
-for as long as its leases could be held by anyone; after that the reap has the word.
+Outcomes are written in groups, by compare-and-set on the lease token. A group whose answer was lost is simply written again:
+what was already applied answers `repeat`, and nothing is written twice. While the database is unavailable the group waits, as
+long as its leases can still be valid; after that the reaper decides.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ def outcome_of(
 
 
 def format_of(answer: Answer) -> str | None:
-    """How a result is shown: json, text, base64; None for an empty body. A JSON body that was cut is text."""
+    """Return how a result is shown: json, text or base64; None for an empty body. A truncated JSON body is text."""
     if not answer.body:
         return None
     media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -67,7 +67,7 @@ def format_of(answer: Answer) -> str | None:
 
 
 def _cut_character(body: bytes) -> bool:
-    """Whether only the last character is not UTF-8, because the cut went through it."""
+    """Return whether only the last character is invalid UTF-8, because truncation split it."""
     return any(_is_text(body[:-cut]) for cut in (1, 2, 3))
 
 
@@ -80,7 +80,7 @@ def _is_text(body: bytes) -> bool:
 
 
 def writer(db: Database, waiters: TaskWaiters) -> Any:
-    """The write function of the settling lane: verdicts `applied`, `repeat`, `stale` or `unknown`, in the items' order."""
+    """Return the write function of the settling group writer: verdicts applied, repeat, stale or unknown, in the items' order."""
 
     async def write(outcomes: Sequence[Outcome]) -> list[str]:
         given_up = asyncio.get_running_loop().time() + GIVE_UP_SECONDS

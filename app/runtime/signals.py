@@ -1,4 +1,4 @@
-"""Hints from whatever changes tasks to the loops that deal with them."""
+"""Hints from whatever changes tasks to the loops that act on them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,21 +6,21 @@ from typing import NamedTuple
 
 
 def _ignore(*_: object) -> None:
-    """Nobody listens: an API replica without an engine, or a service used by itself in a test."""
+    """Do nothing: an API replica has no engine to notify, nor has a service on its own in a test."""
 
 
 class Slot(NamedTuple):
-    """Whose limits a lease counts against."""
+    """The limits that a lease counts against."""
 
     tenant_id: int
     handler_id: int
-    """0 for a task that a worker pulled."""
+    """0 for a pulled task."""
     queue_id: int
 
 
 @dataclass(slots=True)
 class Signals:
-    """Hints that travel up to the engine, which connects them. Losing one costs at most a poll interval."""
+    """Hints to the engine, which connects them. A lost one costs at most a poll interval."""
 
     lane_ready: Callable[[int, int], None] = _ignore
     """(queue id, lane's handler id): tasks became ready, or a slot came free."""
@@ -29,16 +29,16 @@ class Signals:
     stir: Callable[[], None] = _ignore
     """A change (resume, enable, a higher limit) may have opened any lane."""
     due_at: Callable[[float], None] = _ignore
-    """Unix seconds by the database's clock at which a task becomes due or expires."""
+    """(Unix seconds by the database's clock): a task becomes due or expires then."""
     batch_moved: Callable[[], None] = _ignore
-    """A task of a batch has ended, or was added: there is something to fold."""
+    """A batch's task has ended or was added, so there is something to fold."""
     lease_ends: Callable[[float], None] = _ignore
-    """Unix seconds by the database's clock at which a lease runs out before the reaper would look again."""
+    """(Unix seconds by the database's clock): a lease expires then, before the reaper's next regular run."""
     look_at: Callable[[float], None] = _ignore
-    """Unix seconds by the database's clock at which a schedule is due."""
+    """(Unix seconds by the database's clock): a schedule is due then."""
     batch_completed: Callable[[], None] = _ignore
-    """A batch has completed: if it is the run of a schedule, its end is to be written."""
+    """A batch has completed; if it is a schedule's run, its end must be recorded."""
     batch_cancelled: Callable[[], None] = _ignore
-    """A batch was marked as cancelled: its unfinished tasks are to be swept."""
+    """A batch was marked as cancelled; its unfinished tasks must be swept."""
     revoked: Callable[[str, str], None] = _ignore
-    """(task id, id of the replica that holds it): the lease is gone, the call must end."""
+    """(task id, id of the replica that holds it): the lease was revoked, so the call must end."""

@@ -1,7 +1,7 @@
-"""Those who wait for tasks to end: none of them holds a database connection.
+"""Requests that wait for tasks to end, without holding a database connection.
 
-What this replica ends itself it tells them at once. For what others end, one statement asks about all watched tasks
-together, a few times a second and only while somebody waits; a hint that is lost costs that long.
+They learn at once of tasks that this replica ends. For tasks that others end, one statement checks all watched tasks together, a
+few times per second and only while someone waits; a lost hint costs that long.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ AWAY_SECONDS = 1.0
 class TaskWaiters:
     def __init__(self) -> None:
         self.watched: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        """By task id; empty while nobody waits, which is all that a settling group looks at."""
+        """By task id; empty while nobody waits, which is all that a settling group checks."""
         self._somebody = asyncio.Event()
         self._look = asyncio.Event()
         self.closed = False
 
     @contextmanager
     def watching(self, task_id: str) -> Iterator[asyncio.Event]:
-        """The event is set when the task may have ended, and when the replica drains."""
+        """Yield an event that is set when the task may have ended, and when the replica drains."""
         event = asyncio.Event()
         self.watched[task_id].add(event)
         self._somebody.set()
@@ -45,24 +45,24 @@ class TaskWaiters:
                 event.set()
 
     def look(self) -> None:
-        """Tasks have ended, it is not known which: ask now."""
+        """Check now: tasks have ended, but it is not known which."""
         self._look.set()
 
     def close(self) -> None:
-        """Everybody is answered now, and whoever comes from here on does not wait: the replica drains."""
+        """Answer everyone now, and let nobody wait from here on, because the replica is draining."""
         self.closed = True
         self.ended(self.watched)
 
     async def run(self, db: Database) -> None:
-        """For ever: wake those whose tasks have ended anywhere."""
+        """Run forever, waking those whose tasks have ended on any replica."""
         while True:
             await self._somebody.wait()
-            self._look.clear()  # before the question: an end that is told during it may be too late for its snapshot
+            self._look.clear()  # before the query: a task that ends during it may be missing from its snapshot
             try:
                 self.ended(await views.not_live(db, list(self.watched)))
                 pause = POLL_SECONDS
             except Unavailable:
-                pause = AWAY_SECONDS  # those who wait hear of it when they read their task
+                pause = AWAY_SECONDS  # those who wait notice the outage when they read their task
             try:
                 async with asyncio.timeout(pause):
                     await self._look.wait()
