@@ -1,13 +1,16 @@
 """Caches of definitions: queues by name, schedules by id, and the targets of claims by version.
 
 A cached definition may be outdated. Everything written with it includes its version, and the statement refuses an outdated one;
-the caller then drops the entry here and reads again.
+the caller then drops the entry here and reads again (`until_current`).
 """
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+from app.domain.errors import Refusal
 from app.domain.fair_cache import FairCache
 from app.domain.schedules.bodies import parse_schedule
 from app.domain.schedules.definitions import ScheduleDefinition
@@ -29,7 +32,33 @@ ROW_BYTES = 1_024
 MAX_SCHEDULES = 20_000
 REST_SECONDS = 5.0
 
+TRIES = 5
+PAUSE_SECONDS = 0.02
+
 log = get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class KeepsChanging(Refusal):
+    """Each time it had been read it was changed again, before what was decided by it was written."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__("unavailable", f"{what} keeps changing; try again", retry_after_seconds=1)
+
+
+async def until_current(attempt: Callable[[], Awaitable[T | None]], what: str) -> T:
+    """Return the result of `attempt`, which reads definitions, decides by them and writes.
+
+    None from it means that one of them has changed since it was read. It is then called again, after a growing pause.
+    Raises KeepsChanging, which names `what`, and what `attempt` raises.
+    """
+    for tried in range(TRIES):
+        if tried:
+            await asyncio.sleep(PAUSE_SECONDS * tried)
+        if (result := await attempt()) is not None:
+            return result
+    raise KeepsChanging(what)
 
 
 class QueueCache:

@@ -19,10 +19,6 @@ from app.store.queues import QueueRow
 from app.store.tasks import Entry
 from app.telemetry.tracing import TraceContext
 
-LOOKUPS = 5
-"""How often an enqueue looks up its queue again when the definition changes in the meantime, after growing pauses."""
-LOOKUP_SECONDS = 0.02
-
 
 def refusal_of(verdict: str, queue: str, request: Enqueue) -> Refusal | None:
     """Return the refusal; None for changed, handler_gone and again, after which the entry must be rebuilt."""
@@ -40,10 +36,6 @@ def refusal_of(verdict: str, queue: str, request: Enqueue) -> Refusal | None:
             retry_after_seconds=1,
         )
     return None
-
-
-def keeps_changing(queue: str) -> Refusal:
-    return Refusal("unavailable", f"the definition of queue {queue} keeps changing; try again", retry_after_seconds=1)
 
 
 async def check(

@@ -4,7 +4,6 @@ It is all or nothing: a page that is invalid or does not fit completes nothing a
 lost is sent again under its token, and then answers `repeat`.
 """
 
-import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,8 +15,9 @@ from app.domain.errors import FieldError, Refusal, invalid, pointer
 from app.domain.followups import Page, parse_followup
 from app.domain.outcomes import FollowupsFault
 from app.domain.tasks import Enqueue
+from app.runtime.catalogue import until_current
 from app.runtime.core import Core
-from app.runtime.entries import LOOKUP_SECONDS, LOOKUPS, check, entry_of, named_queue
+from app.runtime.entries import check, entry_of, named_queue
 from app.runtime.pieces import in_pieces
 from app.runtime.schemas import CheckBudget
 from app.store import batches, handlers, partitions
@@ -106,8 +106,8 @@ async def settle(
     outcome = outcome._replace(result=result, result_format=result_format, result_truncated=truncated)
     if not follows(page):
         return await core.settling.submit(outcome)
-    for tried in range(LOOKUPS):
-        await asyncio.sleep(LOOKUP_SECONDS * tried)
+
+    async def attempt() -> str | None:
         making, completion = await _make(core, caller, page, context)
         followed = await partitions.with_days(
             core.db, partial(batches.settle_followups, core.db, outcome, making.entries, page.next, completion)
@@ -131,7 +131,9 @@ async def settle(
                     core.waiters.ended((outcome.task_id,))
                     _announce(core, making, followed, lane if page.next is not None else None)
                 return verdict
-    raise Refusal("unavailable", "the queues of the follow-up work keep changing; try again", retry_after_seconds=1)
+        return None
+
+    return await until_current(attempt, "a queue of the page")
 
 
 async def _make(

@@ -1,19 +1,18 @@
 """Backfill: nominal times of a window without a run get one, and leave the ledger rows that said why they had none."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, islice, pairwise, takewhile
 
 from app.domain.callers import Caller
-from app.domain.errors import Refusal, invalid_field
+from app.domain.errors import invalid_field
 from app.domain.instants import format_instant
 from app.domain.schedules.definitions import ScheduleDefinition
 from app.domain.schedules.firing import Due, Overlap, Start, Without, judge
 from app.domain.schedules.times import times_after
+from app.runtime.catalogue import until_current
 from app.runtime.core import Core
-from app.runtime.entries import LOOKUP_SECONDS, LOOKUPS
 from app.runtime.schedule_changes import Change, announce, look_at, write_held
 from app.service.schedules import TICK, definition_of, find
 from app.store import ledger, schedules
@@ -49,8 +48,8 @@ async def backfill(
     if to <= from_:
         raise invalid_field("/to", "must be after from")
     changes = core.db.changes(caller.tenant_id)
-    for tried in range(LOOKUPS):
-        await asyncio.sleep(LOOKUP_SECONDS * tried)
+
+    async def attempt() -> Backfilled | None:
         row = await find(changes, caller, name)
         definition = definition_of(row)
         [state] = await schedules.states(changes, [row.id])
@@ -65,12 +64,13 @@ async def backfill(
         made = await core.reckoning.work(caller.tenant_id, _backfill, definition, state, times, rows, overlap, rerun)
         async with changes.transaction() as connection:
             if not await schedules.lock_state(connection, state):
-                continue
+                return None
             await ledger.take_out(connection, made.taken)
             await write_held(connection, core, made.change)
         announce(core, made.change)
         return made.result
-    raise Refusal("unavailable", f"schedule {name} keeps changing; try again", retry_after_seconds=1)
+
+    return await until_current(attempt, f"schedule {name}")
 
 
 def _times_between(definition: ScheduleDefinition, from_: datetime, to: datetime) -> list[datetime]:

@@ -12,8 +12,9 @@ from app.domain.callers import Caller
 from app.domain.errors import Refusal
 from app.domain.tasks import Enqueue
 from app.runtime.cancelling import sweep_batch
+from app.runtime.catalogue import until_current
 from app.runtime.core import Core
-from app.runtime.entries import LOOKUPS, check, keeps_changing, named_queue
+from app.runtime.entries import check, named_queue
 from app.service import bulk
 from app.service.bulk import Result
 from app.store import batches, sweeps
@@ -57,7 +58,8 @@ async def create(
 
 async def _create(core: Core, caller: Caller, batch_id: str, request: BatchRequest, *, sealed: bool) -> None:
     then = request.on_complete
-    for _ in range(LOOKUPS):
+
+    async def attempt() -> bool | None:
         row = await named_queue(core, caller, request.queue, "/queue")
         completion = None
         if then is not None:
@@ -72,10 +74,11 @@ async def _create(core: Core, caller: Caller, batch_id: str, request: BatchReque
             sealed=sealed,
             completion=completion,
         ):
-            return
-        for name in (request.queue, *(() if then is None else (then.queue,))):
-            core.queues.forget(caller.tenant_id, name)
-    raise keeps_changing(request.queue)
+            return True
+        core.queues.forget(caller.tenant_id, request.queue, *([] if then is None else [then.queue]))
+        return None
+
+    await until_current(attempt, f"the definition of queue {request.queue}")
 
 
 async def add(

@@ -11,15 +11,14 @@ from app.domain.bulk import sunk
 from app.domain.callers import Caller
 from app.domain.errors import Refusal, pointer
 from app.domain.tasks import Enqueue
+from app.runtime.catalogue import until_current
 from app.runtime.core import Core
 from app.runtime.enqueueing import Admitted, GroupRefused, writer
 from app.runtime.entries import (
-    LOOKUPS,
     announce,
     check,
     entry_of,
     find_queue,
-    keeps_changing,
     refusal_of,
 )
 from app.runtime.pieces import in_pieces
@@ -102,7 +101,9 @@ async def _write_in_groups(bulk: _Bulk, sound: list[int], write: Write) -> None:
 
 async def _write(bulk: _Bulk, pending: list[int], write: Write) -> None:
     """Give every pending item its result, rebuilding entries whose definition has changed."""
-    for _ in range(LOOKUPS):
+
+    async def attempt() -> bool | None:
+        nonlocal pending
         row = await find_queue(bulk.core, bulk.caller, bulk.queue)
         # checked once here, not for each item that a schema refuses
         fresh = row.payload_schema is not None and await bulk.core.queues.is_current(row)
@@ -110,7 +111,7 @@ async def _write(bulk: _Bulk, pending: list[int], write: Write) -> None:
         if bulk.atomic:
             _raise_sunk(bulk)
         if not entries:
-            return
+            return True
         try:
             verdicts = await write(list(entries.values()))
         except GroupRefused as refused:
@@ -121,9 +122,11 @@ async def _write(bulk: _Bulk, pending: list[int], write: Write) -> None:
         else:
             pending = _note(bulk, entries, verdicts)
         if not pending:
-            return
+            return True
         bulk.core.queues.forget(bulk.caller.tenant_id, bulk.queue)
-    raise keeps_changing(bulk.queue)
+        return None
+
+    await until_current(attempt, f"the definition of queue {bulk.queue}")
 
 
 async def _entries(bulk: _Bulk, row: QueueRow, fresh: bool, pending: list[int]) -> dict[int, Entry]:

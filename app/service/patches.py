@@ -8,18 +8,18 @@ from app.domain.instants import parse_instant
 from app.domain.patches import TaskPatch
 from app.domain.tasks import UNFINISHED, State, check_instants
 from app.domain.views import TaskView
+from app.runtime.catalogue import until_current
 from app.runtime.core import Core
 from app.runtime.entries import check_handler, check_schema, find_queue
 from app.service import tasks as service
 from app.store import handlers, tasks
 
-TRIES = 5
-
 
 async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch, payload: bytes | None) -> TaskView:
     """Update a task. Raises Refusal: task_not_found, invalid, payload_schema_mismatch, task_not_editable (running), task_ended."""
     caller.require("use")
-    for _ in range(TRIES):
+
+    async def attempt() -> TaskView | None:
         view = await service.find(core.db.changes(caller.tenant_id), caller, task_id)
         if view.state not in UNFINISHED:
             raise Refusal("task_ended", f"the task has already ended; its state is {view.state}")
@@ -32,7 +32,9 @@ async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch, pay
                 )
             case "changed":
                 core.queues.forget(caller.tenant_id, view.queue)
-    raise Refusal("unavailable", "the task keeps changing; try again", retry_after_seconds=1)
+        return None
+
+    return await until_current(attempt, "the task")
 
 
 async def _write(core: Core, caller: Caller, view: TaskView, patch: TaskPatch, payload: bytes | None) -> str:

@@ -26,8 +26,9 @@ from app.domain.schedules.readings import reading
 from app.domain.schedules.times import times_after
 from app.domain.schedules.zones import zone_of
 from app.domain.tasks import Enqueue
+from app.runtime.catalogue import until_current
 from app.runtime.core import Core
-from app.runtime.entries import LOOKUP_SECONDS, LOOKUPS, check, named_queue
+from app.runtime.entries import check, named_queue
 from app.runtime.pieces import in_pieces
 from app.runtime.schedule_changes import Change, announce, look_at, released, write_held
 from app.service.caps import too_many
@@ -133,18 +134,16 @@ async def put(
     caller.require("manage")
     if not is_name(name):
         raise invalid([FieldError("", f"{name} is not a name ({NAME_RULE})")])
-    for tried in range(LOOKUPS):
-        await asyncio.sleep(LOOKUP_SECONDS * tried)
+
+    async def attempt() -> Saved | None:
         named = await _named(core, caller, definition)
         saved = await _put(core, caller, name, definition, named, conditions, owner)
-        if saved is not None:
-            return saved
-        core.queues.forget(caller.tenant_id, definition.queue)
-        if definition.on_complete is not None:
-            core.queues.forget(caller.tenant_id, definition.on_complete.queue)
-    raise Refusal(
-        "unavailable", f"the queues and handlers of schedule {name} keep changing; try again", retry_after_seconds=1
-    )
+        if saved is None:
+            then = [] if definition.on_complete is None else [definition.on_complete.queue]
+            core.queues.forget(caller.tenant_id, definition.queue, *then)
+        return saved
+
+    return await until_current(attempt, f"a queue or handler of schedule {name}")
 
 
 async def _named(core: Core, caller: Caller, definition: ScheduleDefinition) -> _Named:

@@ -15,16 +15,14 @@ from app.domain.instants import format_instant
 from app.domain.tasks import UNFINISHED, Enqueue, State, TaskFilters
 from app.domain.views import AttemptView, TaskView
 from app.runtime.cancelling import tell_cancelled
+from app.runtime.catalogue import KeepsChanging, until_current
 from app.runtime.core import Core
 from app.runtime.enqueueing import Admitted
 from app.runtime.entries import (
-    LOOKUP_SECONDS,
-    LOOKUPS,
     announce,
     check,
     entry_of,
     find_queue,
-    keeps_changing,
     refusal_of,
 )
 from app.store import handlers, partitions, task_lists, tasks, views
@@ -54,11 +52,11 @@ async def enqueue(
     caller.require("use")
     incoming = TraceContext.parse(*trace) if trace is not None else None
     lookups = core.db.lookups(caller.tenant_id)
-    held = None
+    held: Enqueued | None = None
     with core.tracing.enqueue(queue, caller.tenant, incoming) as span:
-        for tried in range(LOOKUPS):
-            if tried:
-                await asyncio.sleep(LOOKUP_SECONDS * tried)
+
+        async def attempt() -> Enqueued | None:
+            nonlocal held
             row = await find_queue(core, caller, queue)
             own = None
             if request.handler is not None:
@@ -84,10 +82,15 @@ async def enqueue(
                     if (refusal := refusal_of(verdict, queue, request)) is not None:
                         raise refusal
                     core.queues.forget(caller.tenant_id, queue)
-    if held is not None:
-        # others keep taking a hot key: the task found was unfinished when it blocked this one
-        return held
-    raise keeps_changing(queue)
+            return None
+
+        try:
+            return await until_current(attempt, f"the definition of queue {queue}")
+        except KeepsChanging:
+            if held is None:
+                raise
+    # others keep taking a hot key: the task found was unfinished when it blocked this one
+    return held
 
 
 def _created(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue, admitted: Admitted) -> Enqueued:
@@ -222,13 +225,11 @@ async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
     """Cancel a task. Raises Refusal: task_not_found, task_ended (succeeded or dead)."""
     caller.require("use")
     changes = core.db.changes(caller.tenant_id)
-    for _ in range(LOOKUPS):  # a retry may revive it between the cancel and the lookup in history
-        tell_cancelled(
-            core,
-            await partitions.with_days(
-                core.db, partial(tasks.cancel, changes, caller.tenant_id, [task_id], "requested")
-            ),
-        )
+
+    async def attempt() -> TaskView | None:
+        """None: a retry has revived it between the cancel and the lookup in history."""
+        cancel = partial(tasks.cancel, changes, caller.tenant_id, [task_id], "requested")
+        tell_cancelled(core, await partitions.with_days(core.db, cancel))
         view = await views.find_task(changes, caller.tenant_id, task_id, even_past=True)
         if view is None:
             raise _not_found(task_id)
@@ -236,9 +237,9 @@ async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
             return view
         if view.state not in UNFINISHED:
             raise Refusal("task_ended", f"the task has already ended; its state is {view.state}")
-    raise Refusal(
-        "unavailable", "the task keeps being retried and cancelled; try again; try again", retry_after_seconds=1
-    )
+        return None
+
+    return await until_current(attempt, "the task")
 
 
 async def retry(core: Core, caller: Caller, task_id: str) -> TaskView:
