@@ -1,8 +1,8 @@
-"""What Sluice says in its log: every event's name, level and fields, in one place.
+"""The log events of Sluice: every name, level and set of fields, in one place.
 
-Names are verbs of the house in the past tense and never change once released: alerts hang on them. There is no line a
-task or an attempt that went well; metrics count those, and the attempts are on record in the database. `replica`,
-`tenant`, `trace_id` and `correlation_id` may stand on any line.
+Names are past-tense verbs and never change once released, because alerts depend on them. Tasks and attempts that succeed are not
+logged: metrics count them, and attempts are recorded in the database. `replica`, `tenant`, `trace_id` and `correlation_id` may
+appear on any line.
 """
 
 import logging
@@ -23,7 +23,7 @@ class Event:
 
 
 def emit(log: FilteringBoundLogger, event: Event, **fields: object) -> None:
-    """Say the event; a test over the source holds every call to the fields declared here."""
+    """Log the event. A test of the source checks that every call uses only the fields declared here."""
     log.log(event.level, event.name, **fields)
 
 
@@ -51,7 +51,7 @@ DRAIN_FINISHED = _event(
     "drain_finished", INFO, "Nothing is in flight any longer.", "seconds", "settled", "released", "abandoned"
 )
 
-# Who may enter
+# Authentication
 BOOTSTRAP_KEY_REPLACED = _event(
     "bootstrap_key_replaced", WARNING, "A new bootstrap key is in force; earlier ones are revoked.", "key", "revoked"
 )

@@ -1,10 +1,9 @@
-"""JSON lines for people and machines: structlog in front, stdlib's formatter behind, libraries through the same.
+"""JSON log lines: structlog in front, the stdlib's formatter behind, libraries through the same handler.
 
-The process entry calls `configure` once; nothing else here is global. A logger is taken with `get_logger` and bound
-with the fields it keeps saying (`replica`, `queue`, `task`, `attempt`, `trace_id`, `correlation_id`); a filtered level
-costs one empty call. How much one tenant, or a stranger, can have said is bounded by the handler. Every line passes
-`redact` last, after exceptions have become fields, so that a secret inside a message, a URL, a nested value or a
-traceback is hidden by one rule.
+The process's entry point calls `configure` once; nothing else here is global. `get_logger` returns a logger bound to its constant
+fields (`replica`, `queue`, `task`, `attempt`, `trace_id`, `correlation_id`); a filtered level costs one empty call. The handler
+limits how many lines one tenant or an unknown caller can cause. Every line passes through `redact` last, after exceptions have
+become fields, so that one rule hides secrets in messages, URLs, nested values and tracebacks.
 """
 
 import asyncio
@@ -35,10 +34,10 @@ MAX_FRAMES: Final = 20
 LINES_A_MINUTE: Final = 100
 MINUTE_SECONDS: Final = 60.0
 
-# Libraries that narrate at info what is no news to an operator.
+# Libraries whose info lines are of no interest to operators.
 QUIET: Final = ("alembic", "apscheduler", "asyncio", "httpx", "httpcore", "opentelemetry", "urllib3")
 
-# Keys of our own that are never said, whatever they hold. A task's payload and a handler's headers are a user's data.
+# Fields that are never logged, whatever they contain. A task's payload and a handler's headers are user data.
 SECRET_KEYS: Final = frozenset(
     {"authorization", "body", "cookie", "headers", "lease_token", "password", "payload", "secret", "set-cookie"}
     | {"sluice-lease-token", "webhook-signature"}
@@ -53,23 +52,23 @@ SECRET_TEXT: Final = (
         rf"\1\2{HIDDEN}",
     ),
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {HIDDEN}"),
-    # Greedy up to the last @ before the path: a password may hold an @ of its own.
+    # Greedy up to the last @ before the path, because a password may contain an @.
     (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s/]*@"), rf"\1:{HIDDEN}@"),
     (re.compile(r"""(?i)\b(password|sslpassword)(["']?\s*[=:]\s*)('[^']*'|"[^"]*"|[^\s&'",;]+)"""), rf"\1\2{HIDDEN}"),
-    # asyncpg repeats the argument it could not encode, and that argument may be a payload.
+    # asyncpg quotes the argument it could not encode, which may be a payload.
     (re.compile(r"(?s)(invalid input for query argument \$\d+: ).*"), rf"\1{HIDDEN}"),
 )
-# One cheap look says whether any of the rules can match; most strings hold none of these.
+# One cheap search tells whether any rule can match; most strings match none.
 SUSPECT: Final = re.compile(r"(?i)whsec_|slk_|authorization|lease-token|bearer|basic|://|password|query argument")
 
 
 def get_logger(name: str, **fields: object) -> FilteringBoundLogger:
-    """A logger that says its name and the given fields on every line."""
+    """Return a logger that adds its name and the given fields to every line."""
     return cast(FilteringBoundLogger, structlog.stdlib.get_logger(name, **fields))
 
 
 def configure(level: str = "info", stream: TextIO | None = None) -> None:
-    """Send the log lines of this process to `stream` (stderr by default) as JSON; called once, by the process entry."""
+    """Send this process's log lines to `stream` (stderr by default) as JSON. Called once, by the entry point."""
     number = LEVELS[level]
     handler = LineHandler(stream or sys.stderr)
     handler.setFormatter(formatter())
@@ -91,7 +90,7 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
 
 
 def name_replica(name: str) -> None:
-    """Whatever is said from here on, and in tasks started from here on, says which replica said it."""
+    """Add the replica's name to every line from here on, including those of tasks started later."""
     structlog.contextvars.bind_contextvars(replica=name)
 
 
@@ -106,10 +105,10 @@ class LineHandler(logging.StreamHandler[TextIO]):
         super().__init__(stream)
         self._clock = clock
         self._minutes: dict[Kind, Minute] = {}
-        """The one that began first comes first."""
+        """The oldest first."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno < logging.INFO:  # whoever asks for these wants them all
+        if record.levelno < logging.INFO:  # whoever enables debug lines wants all of them
             super().emit(record)
             return
         self.say_left_out()
@@ -121,13 +120,13 @@ class LineHandler(logging.StreamHandler[TextIO]):
             return
         minute.left_out += 1
         if minute.left_out == 1:
-            # without a loop the next line of any kind says it, or the end of the process
+            # without a loop, the next line of any kind reports it, or the end of the process
             with suppress(RuntimeError):
                 loop = asyncio.get_running_loop()
                 loop.call_later(minute.began + MINUTE_SECONDS - now, self.say_left_out)
 
     def say_left_out(self, *, ending: bool = False) -> None:
-        """For each kind of which lines were left out in the minute that is over, or is `ending` now: how many."""
+        """Log how many lines of each kind were dropped in the minute that has passed, or is `ending` now."""
         self.acquire()
         try:
             until = math.inf if ending else self._clock() - MINUTE_SECONDS
@@ -148,7 +147,7 @@ class LineHandler(logging.StreamHandler[TextIO]):
 
 
 class Kind(NamedTuple):
-    """What lines have in common that are counted together: one of our events, or the place in a library that speaks."""
+    """What lines counted together have in common: the event, or the place in a library that logs."""
 
     event: str
     tenant: str | None
@@ -172,12 +171,12 @@ def _left_out(kind: Kind, lines: int) -> logging.LogRecord:
     said: dict[str, Any] = {"event": LINES_LEFT_OUT.name, "of": kind.event, "tenant": kind.tenant, "lines": lines}
     said = {**structlog.contextvars.get_contextvars(), **said, "level": name}
     record = logging.LogRecord(__name__, level, __file__, 0, said, None, None)
-    record.__dict__.update(_logger=None, _name=name)  # as ProcessorFormatter knows what structlog has made
+    record.__dict__.update(_logger=None, _name=name)  # this is how ProcessorFormatter recognises structlog's records
     return record
 
 
 def formatter() -> ProcessorFormatter:
-    """The one way a line is made, for our events and for library records alike."""
+    """Return the formatter of all lines, for Sluice's events and library records alike."""
     return ProcessorFormatter(
         foreign_pre_chain=[structlog.contextvars.merge_contextvars, add_level],
         processors=[
@@ -201,14 +200,14 @@ def add_logger_name(_logger: Any, _method: str, event: MutableMapping[str, Any])
     return event
 
 
-# Locals stay out: a frame of ours holds payloads, headers and keys.
+# Without locals, because frames hold payloads, headers and keys.
 _exceptions = ExceptionDictTransformer(show_locals=False, max_frames=MAX_FRAMES)
 
 
 def describe_exception(exc_info: ExcInfo) -> list[dict[str, Any]]:
-    """The chain of an exception: type, first line of its message, frames.
+    """Return an exception's chain: type, first line of the message, frames.
 
-    Only the first line: Postgres puts whole rows, payload and all, into the DETAIL that follows.
+    Only the first line, because Postgres puts whole rows, payloads included, into the DETAIL that follows.
     """
     return [
         {
@@ -221,7 +220,7 @@ def describe_exception(exc_info: ExcInfo) -> list[dict[str, Any]]:
 
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Hide secrets wherever a string stands, and cut what is too long to be a log line."""
+    """Hide secrets in any string, and cut what is too long for a log line."""
     return {key: clean_field(key, value, 0) for key, value in event.items()}
 
 
@@ -230,7 +229,7 @@ def clean_field(key: str, value: Any, depth: int) -> Any:
 
 
 def clean(value: Any, depth: int) -> Any:
-    """A JSON value without secrets; what JSON does not know is said as text, and bytes only by their length."""
+    """Return a JSON value without secrets. Other types become text, and bytes only their length."""
     if isinstance(value, str):
         return clean_text(value)
     if value is None or isinstance(value, (bool, int)):
@@ -259,6 +258,6 @@ def clean_text(text: str) -> str:
 
 
 def render(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
-    """One line, the three fields everyone looks for first. ASCII: a lone surrogate in a name must not lose the line."""
+    """Return one line that begins with the three most important fields. ASCII, so that a lone surrogate does not lose the line."""
     head = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
     return json.dumps({**head, **event})

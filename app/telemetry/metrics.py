@@ -1,4 +1,4 @@
-"""What Sluice counts, and how it is scraped.
+"""What Sluice measures, and how Prometheus scrapes it.
 
 Numbers live in plain integers and bucket lists of one `Metrics` for each Sluice instance, and become Prometheus
 families only when scraped, by a collector in a registry of its own. The OpenTelemetry SDK's instruments were measured
@@ -32,12 +32,12 @@ SECONDS: Final = (
 SIZES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0)
 LAG_WINDOW_SECONDS: Final = 30.0
 QUIET_SECONDS: Final = 3600.0
-"""How long the gauges of a queue that has become empty are still shown."""
+"""How long the gauges of an empty queue are still shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """One metric as the reference page and the golden file have it."""
+    """One metric, as in the reference page and the golden file."""
 
     name: str
     kind: str
@@ -46,7 +46,7 @@ class Definition:
 
     @property
     def family(self) -> str:
-        """The name without the suffix that the exposition adds to counters."""
+        """The name without the suffix that the exposition format adds to counters."""
         return self.name.removesuffix("_total")
 
 
@@ -113,7 +113,7 @@ DEFINITIONS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class QueueSnapshot:
-    """A queue as the pulse loop last saw it."""
+    """A queue in the latest snapshot."""
 
     tenant: str
     queue: str
@@ -130,7 +130,7 @@ class ScheduleSnapshot:
 
 
 class Histogram:
-    """Buckets as plain integers; the bound is the upper edge, as in Prometheus."""
+    """Buckets as plain integers; a bound is the upper edge, as in Prometheus."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -140,7 +140,7 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, value: float) -> None:
-        # Two clocks may disagree by a hair; a negative sum would break every average.
+        # Two clocks may differ slightly; a negative sum would break every average.
         value = max(value, 0.0)
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
@@ -155,7 +155,7 @@ class Histogram:
 
 
 class QueueMeter:
-    """The counts of one queue. A hot caller may keep it as long as it holds tasks of that queue."""
+    """The counts of one queue. A hot caller may keep it while it holds tasks of that queue."""
 
     __slots__ = ("attempt", "outcomes", "quiet_at", "wait")
 
@@ -177,13 +177,13 @@ class QueueMeter:
 
 
 class Metrics:
-    """All numbers of one Sluice instance."""
+    """All metrics of one Sluice instance."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._queues: dict[tuple[str, str], QueueMeter] = {}
         self._snapshot: Sequence[QueueSnapshot] = ()
         self._held_at: dict[tuple[str, str], float] = {}
-        """When a queue was last seen to hold tasks."""
+        """When each queue last held tasks."""
         self._clock = clock
         self._schedules: Sequence[ScheduleSnapshot] = ()
         self._groups: dict[str, Histogram] = {}
@@ -222,10 +222,10 @@ class Metrics:
         self._lag.observe(late_seconds)
 
     def set_queue_snapshot(self, rows: Sequence[QueueSnapshot]) -> None:
-        """Take the pulse loop's view, and forget the counts of queues that are gone.
+        """Take a snapshot, and drop the counts of deleted queues.
 
-        A queue may be younger than the snapshot, so one that is missing is dropped only if nothing has happened to it
-        since a snapshot that lacked it too.
+        A queue may be newer than the snapshot, so a missing one is dropped only if nothing has happened to it since an earlier
+        snapshot that lacked it too.
         """
         now = self._clock()
         alive = {(row.tenant, row.queue) for row in rows}
@@ -243,7 +243,7 @@ class Metrics:
         self._schedules = rows
 
     def render(self) -> tuple[bytes, str]:
-        """The scrape: the exposition and its content type."""
+        """Return the exposition text and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 
     def families(self) -> Iterator[Metric]:
@@ -271,7 +271,7 @@ class Metrics:
 
 
 class RecentPeak:
-    """The greatest value of this window and the one before: a scrape between two peaks still sees the last."""
+    """The greatest value of the current and the previous window, so that a scrape between two peaks still sees the last."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -288,7 +288,7 @@ class RecentPeak:
         self._now = max(self._now, value)
 
     def value(self) -> float:
-        """Read only, for the scrape may be in another thread."""
+        """Return the peak without changing anything, because the scrape may run in another thread."""
         age = self._present() - self._window
         return max(self._now, self._before) if age == 0 else self._now if age == 1 else 0.0
 

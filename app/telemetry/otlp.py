@@ -1,6 +1,6 @@
-"""Tracing that is on: OpenTelemetry's SDK with a provider of our own, never the global one, sent by OTLP over HTTP.
+"""Tracing with OpenTelemetry's SDK: a provider of its own, never the global one, exporting OTLP over HTTP.
 
-Headers, sampling, timeouts and resource attributes follow OpenTelemetry's own variables, which the SDK reads.
+Headers, sampling, timeouts and resource attributes follow OpenTelemetry's environment variables, which the SDK reads.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from app.telemetry.tracing import LATE_SECONDS, AttemptSpan, EnqueueSpan, TraceContext
 
 CLOSE_SECONDS: Final = 5.0
-# Probes and scrapes are nobody's trace. Anchored: a queue may be named metrics.
+# Probes and scrapes are not traced. Anchored, because a queue may be named metrics.
 UNTRACED: Final = r"^https?://[^/]+/health/,^https?://[^/]+/metrics$"
 
 _propagator = TraceContextTextMapPropagator()
@@ -50,7 +50,7 @@ class OtlpTracing:
         )
 
     def enqueue(self, queue: str, tenant: str, incoming: TraceContext | None, tasks: int = 1) -> EnqueueSpan:
-        # The server span, if the route is instrumented, already has the incoming context as its parent.
+        # If the route is instrumented, the server span already has the incoming context as its parent.
         parent = None if trace.get_current_span().get_span_context().is_valid else _remote(incoming)
         span = self._tracer.start_span(
             f"enqueue {queue}",
@@ -71,7 +71,7 @@ class OtlpTracing:
         follows = number == 1 and age_seconds < LATE_SECONDS
         span = self._tracer.start_span(
             f"attempt {queue}",
-            # An empty context, and not None: an attempt must not become the child of whatever happens to run here.
+            # An empty context, not None: an attempt must not become the child of whatever span is current.
             context=enqueued if enqueued is not None and follows else otel_context.Context(),
             links=[] if enqueued is None or follows else [Link(trace.get_current_span(enqueued).get_span_context())],
             kind=SpanKind.CONSUMER,
@@ -85,7 +85,7 @@ class OtlpTracing:
         return _AttemptSpan(span)
 
     async def aclose(self) -> None:
-        # In a daemon thread: a collector that hangs must neither hold up the end of the process nor outlast it.
+        # In a daemon thread, so that a collector that hangs neither delays the process's exit nor outlives it.
         sent = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -111,7 +111,7 @@ class _EnqueueSpan:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
-        # The type alone: a message may quote the payload.
+        # Only the type, because a message may quote the payload.
         if kind is not None:
             self._span.set_status(Status(StatusCode.ERROR, kind.__name__))
         self._span.end()

@@ -1,12 +1,12 @@
-"""Traces: W3C context in, stored with the task, and out to the handler; spans of our own when OTLP is configured.
+"""Traces: W3C context comes in, is stored with the task and goes out to the handler; with OTLP configured, Sluice adds spans.
 
-1. An enqueue carries `traceparent` and `tracestate`, or does not. What is not W3C's is ignored, never refused.
-2. Tracing off (no OTLP endpoint): what came is stored and goes out unchanged, its trace id into the attempt's record.
-   No OpenTelemetry code is even imported.
-3. Tracing on: the request's server span is the parent of a producer span `enqueue <queue>`, whose context is stored.
-   The first attempt, if it starts soon, is its child: a consumer span `attempt <queue>`. A retry and a late attempt
-   begin a trace of their own, linked to the enqueue, for a trace that stays open for hours is of use to nobody. The
-   handler gets the context of the attempt.
+1. An enqueue may have `traceparent` and `tracestate`. Values that are not valid W3C are ignored, never refused.
+2. Tracing off (no OTLP endpoint): the context is stored and sent on unchanged, and its trace id is in the attempt's record.
+No OpenTelemetry code is imported.
+3. Tracing on: the request's server span is the parent of a producer span `enqueue <queue>`, whose context is stored. The
+first attempt, if it starts soon, is its child: a consumer span `attempt <queue>`. Retries and late attempts start a trace of
+their own, linked to the enqueue, because a trace that stays open for hours is useless. The handler gets the attempt's
+context.
 """
 
 import re
@@ -48,7 +48,7 @@ class TraceContext:
 
     @classmethod
     def parse(cls, traceparent: str | None, tracestate: str | None = None) -> Self | None:
-        """The context these headers carry; None if there is none, or none that is valid."""
+        """Return the context in these headers; None if it is absent or invalid."""
         if traceparent is None:
             return None
         match = TRACEPARENT.fullmatch(traceparent)
@@ -73,7 +73,7 @@ def _is_tracestate(text: str) -> bool:
 
 
 class EnqueueSpan(Protocol):
-    """Around one enqueue request; `context` is what its tasks store."""
+    """The span of one enqueue request; `context` is what its tasks store."""
 
     context: TraceContext | None
 
@@ -85,7 +85,7 @@ class EnqueueSpan(Protocol):
 
 
 class AttemptSpan(Protocol):
-    """Around one call of a handler; `context` goes out with it, `trace_id` into the attempt's record."""
+    """The span of one call; `context` is sent with it, and `trace_id` is in the attempt's record."""
 
     context: TraceContext | None
 
@@ -96,26 +96,26 @@ class AttemptSpan(Protocol):
 
 
 class Tracing(Protocol):
-    """One for each Sluice instance."""
+    """Tracing of one Sluice instance."""
 
     enabled: bool
 
     def instrument(self, app: Any) -> None:
-        """Give the FastAPI application server spans; before its first request."""
+        """Add server spans to the FastAPI application. Call it before the first request."""
 
     def enqueue(self, queue: str, tenant: str, incoming: TraceContext | None, tasks: int = 1) -> EnqueueSpan: ...
 
     def attempt(
         self, queue: str, tenant: str, task: str, number: int, stored: TraceContext | None, age_seconds: float
     ) -> AttemptSpan:
-        """`number` counts claims from 1; `age_seconds` is the time since the enqueue."""
+        """Start the span of an attempt. `number` counts claims from 1; `age_seconds` is the time since the enqueue."""
 
     async def aclose(self) -> None:
-        """Send what is left; waits a few seconds at most."""
+        """Send the remaining spans; waits a few seconds at most."""
 
 
 class _Passage:
-    """The span of a service that does not trace: what came in goes out."""
+    """Stands in for a span when tracing is off: passes the context through."""
 
     __slots__ = ("context",)
 
@@ -155,7 +155,7 @@ class TracingOff:
 
 
 def traces_endpoint(environ: Mapping[str, str]) -> str | None:
-    """Where OTLP traces go by OpenTelemetry's own variables; None if nobody asked for traces."""
+    """Return the OTLP endpoint from OpenTelemetry's own variables; None if tracing is not configured."""
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none":
         return None
     own = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -164,9 +164,9 @@ def traces_endpoint(environ: Mapping[str, str]) -> str | None:
 
 
 def build_tracing(endpoint: str | None, *, version: str, replica: str) -> Tracing:
-    """Tracing to this endpoint, or none at all."""
+    """Build tracing to this endpoint, or TracingOff for None."""
     if endpoint is None:
         return TracingOff()
-    # Imported by need: 330 ms and 6 MB that most installations never use.
+    # Imported on demand: 330 ms and 6 MB that most installations never use.
     otlp = import_module("app.telemetry.otlp")
     return cast(Tracing, otlp.OtlpTracing(endpoint, version=version, replica=replica))
