@@ -1,4 +1,4 @@
-"""The composition root: every role is `build` with parts left out, and two of them may run in one process."""
+"""The composition root: every role is `build` without some parts, and two replicas may run in one process."""
 
 import asyncio
 import base64
@@ -47,14 +47,14 @@ NO_KEYS_HINT = (
     "or set SLUICE_BOOTSTRAP_KEY and restart"
 )
 KEEP_ALIVE_SECONDS = 75
-"""Longer than clients keep an idle connection: whoever closes first must not be the one that is about to be asked."""
+"""Longer than clients keep idle connections, so that the server does not close one just as a request arrives."""
 
 log = get_logger(__name__)
 
 
 @dataclass
 class Sluice:
-    """One replica: the core, what works on it, and what answers for it."""
+    """One replica: the core, the engine, and the edge."""
 
     settings: Settings
     core: Core
@@ -67,7 +67,8 @@ class Sluice:
         return self.engine.why_not_live()
 
     def why_not_ready(self) -> str | None:
-        """A database that is away is answered with 503 by the routes, not here: it would turn every replica away at once."""
+        """Return why the replica should get no requests, or None. An unavailable database is no reason: it would take all replicas
+        out of rotation at once, so the routes answer 503 themselves."""
         if self.draining:
             return "draining"
         if self.engine.outdated:
@@ -78,15 +79,15 @@ class Sluice:
         return await status.status(self.core)
 
     async def metrics(self) -> bytes:
-        # in a thread: a fleet of many queues takes a while to render
+        # in a thread, because many queues take a while to render
         rendered, _ = await asyncio.to_thread(self.core.metrics.render)
         return rendered
 
 
 async def wait_for_database(dsn: str, direct_dsn: str | None = None, *, patient: bool = True) -> None:
-    """Examine the database and migrate it, waiting a while for one that is still starting unless it is not `patient`.
+    """Check the database and migrate it. If `patient`, wait a while for one that is still starting.
 
-    Raises Unavailable, SchemaMismatch, and SettingsError where what is given cannot work.
+    Raises Unavailable, SchemaMismatch, and SettingsError if the settings cannot work.
     """
     until, outage = time.monotonic() + DATABASE_WAIT_SECONDS, Outage()
     while True:
@@ -125,9 +126,9 @@ async def _prepare(dsn: str, direct_dsn: str | None) -> None:
 
 
 async def open_database(dsn: str, direct_dsn: str | None, wanted: int) -> Database:
-    """Take a replica's connections, as many as the server has left, waiting a while for others to go where those are too few.
+    """Open a replica's connections, as many as the server has left; if those are too few, wait a while for others to be closed.
 
-    Behind a transaction pooler they are the pooler's, which has limits of its own. Raises Unavailable, NoRoom.
+    Behind a transaction pooler, the pooler's own limits apply. Raises Unavailable, NoRoom.
     """
     if direct_dsn is not None:
         db = Database(dsn, direct_dsn, split(wanted))
@@ -154,7 +155,7 @@ async def open_database(dsn: str, direct_dsn: str | None, wanted: int) -> Databa
 
 
 async def build(settings: Settings, dsn: str, url: str, descriptors: Descriptors) -> Sluice:
-    """Wire one replica up against a migrated database. `url` is where it listens."""
+    """Build a replica on a migrated database. `url` is where it listens."""
     replica_id = str(uuid.uuid4())
     replica = Replica(replica_id, f"{socket.gethostname()}-{replica_id[:8]}")
     db = await open_database(dsn, _direct(settings), settings.database_connections)
@@ -214,7 +215,7 @@ def _anonymous(core: Core) -> Callable[[], Any]:
 
 @asynccontextmanager
 async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIterator[tuple[Sluice, EdgeServer]]:
-    """A whole replica, listening and dispatching; leaving the context drains it."""
+    """Run a whole replica, listening and dispatching; leaving the context drains it."""
     async with AsyncExitStack() as stack:
         descriptors = _share_out_descriptors(settings.max_in_flight)
         dsn = await _database(settings, stack)
@@ -252,18 +253,18 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
             events.emit(log, events.READY, url=sluice.url, replica=sluice.core.replica.name)
             yield sluice, server
         finally:
-            logs.name_replica(sluice.core.replica.name)  # another may have started in this process meanwhile
+            logs.name_replica(sluice.core.replica.name)  # another may have started in this process in the meantime
             sluice.draining = True
             await sluice.engine.stop(settings.drain_grace_seconds, server.hurried)
             await sluice.core.enqueueing.drained()
-            await sluice.core.schemas.close()  # whoever waits for a costly check shall not keep the server from its end
+            await sluice.core.schemas.close()  # requests waiting for an expensive check must not delay the shutdown
             server.stop()
             await serving
             events.emit(log, events.REPLICA_STOPPED, uptime_seconds=round(time.monotonic() - began, 3))
 
 
 async def _let_in(settings: Settings, db: Database) -> None:
-    """See to it that somebody can enter, or say that nobody can."""
+    """Install the bootstrap key, or log that no key exists."""
     if settings.bootstrap_key is not None:
         await _seed(db, settings.bootstrap_key.get_secret_value())
     elif settings.auth_required and not await keys.any_keys(db):
@@ -271,7 +272,7 @@ async def _let_in(settings: Settings, db: Database) -> None:
 
 
 def _share_out_descriptors(max_in_flight: int) -> Descriptors:
-    """Raises SettingsError where the process may open too few."""
+    """Divide the file descriptors. Raises SettingsError if the process may open too few."""
     found = share_out(raise_descriptor_limit(), max_in_flight)
     if found.limit < LEAST_DESCRIPTORS:
         raise SettingsError(
@@ -311,7 +312,7 @@ def _encryption_key(settings: Settings) -> bytes | None:
 
 
 async def _database(settings: Settings, stack: AsyncExitStack) -> str:
-    """The address of the database given, or of one brought along, which then stops with the stack."""
+    """Return the address of the configured database, or of the embedded one, which stops with the stack."""
     if settings.database_url is not None:
         return settings.database_url.get_secret_value()
     postgres = EmbeddedPostgres(settings.data_dir)
@@ -338,12 +339,12 @@ async def _stop(postgres: EmbeddedPostgres) -> None:
 
 
 def _direct(settings: Settings) -> str | None:
-    """The way past a transaction pooler, where one is given."""
+    """Return the direct address beside a transaction pooler, if configured."""
     return None if settings.database_direct_url is None else settings.database_direct_url.get_secret_value()
 
 
 def _running_here(settings: Settings) -> str | None:
-    """The embedded Postgres of a `sluice up` that runs on the data directory."""
+    """Return the address of the embedded Postgres that another `sluice up` runs in the data directory, if any."""
     return None if settings.database_url is not None else running_url(settings.data_dir)
 
 
@@ -358,7 +359,7 @@ def _bind(host: str, port: int, backlog: int) -> socket.socket:
 
 
 async def serve(settings: Settings) -> int:
-    """Run until a signal asks for the end; the exit code."""
+    """Run until a signal ends it; return the exit code."""
     logs.configure(settings.log_level)
     async with running(settings, catch_signals=True) as (_, server):
         _settle_down()
@@ -367,11 +368,11 @@ async def serve(settings: Settings) -> int:
 
 
 def _settle_down() -> None:
-    """What a process that serves does once it has begun.
+    """Tune a process that has started to serve.
 
-    What was made until now stays for good, and is no longer gone through when garbage is looked for: with it each full look holds
-    the event loop for a tenth of a second, and large bodies cause one after another. Threads that compute let the loop go on
-    sooner than after the usual 5 milliseconds.
+    Objects that exist now live for good, so they are excluded from garbage collection: with them, each full collection blocks the
+    event loop for a tenth of a second, and large bodies trigger one after another. Computing threads yield to the loop sooner than
+    after the default 5 milliseconds.
     """
     gc.collect()
     gc.freeze()
@@ -379,7 +380,7 @@ def _settle_down() -> None:
 
 
 async def migrate(settings: Settings) -> None:
-    """Bring the schema up to date, and the days of history, which replicas of a lesser role cannot drop."""
+    """Migrate the schema, and drop expired history partitions, which replicas with a lesser database role cannot."""
     async with database(settings, patient=True) as db:
         await partitions.ensure_ahead(db)
         await partitions.drop_expired(db)
@@ -387,7 +388,7 @@ async def migrate(settings: Settings) -> None:
 
 @asynccontextmanager
 async def database(settings: Settings, *, patient: bool = False) -> AsyncIterator[Database]:
-    """The migrated database by itself, for commands that need no service. Somebody sits before them: they do not wait."""
+    """Open the migrated database without a service, for commands. They are interactive, so by default they do not wait."""
     async with AsyncExitStack() as stack:
         dsn = _running_here(settings) or await _database(settings, stack)
         await wait_for_database(dsn, _direct(settings), patient=patient)
@@ -408,6 +409,6 @@ async def list_keys(settings: Settings) -> list[dict[str, Any]]:
 
 
 async def revoke_key(settings: Settings, key_id: str) -> bool:
-    """Returns once no replica accepts the key any more."""
+    """Revoke a key; return once no replica accepts it any longer."""
     async with database(settings) as db:
         return await keys.revoke(db, key_id)

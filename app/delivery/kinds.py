@@ -1,7 +1,7 @@
-"""What every kind of delivery offers the rest of the house.
+"""The interface of every kind of delivery.
 
-A kind is a folder beside this file: webhook is the first. It knows no database and no queue. It judges a definition when that
-is saved, and delivers one attempt at a time; what an answer means is decided elsewhere (domain/outcomes.py).
+A kind is a folder beside this file; webhook is the first. It knows nothing of the database or of queues. It checks a target when
+a definition is saved, and delivers one attempt at a time; domain/outcomes.py decides what an answer means.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from app.domain.answers import Answer, NoAnswer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """Everything one attempt sends. What must not reach a log is left out of its repr."""
+    """Everything one attempt sends. Fields that must not be logged are left out of its repr."""
 
     tenant: str
     url: str
@@ -42,19 +42,19 @@ class Call:
 
 
 class Delivery(Protocol):
-    """One kind of delivery. For one event loop."""
+    """One kind of delivery, in one event loop."""
 
     def check(self, url: str) -> None:
-        """Judge a target before it is saved. Raises Refusal: invalid, egress_denied."""
+        """Check a target before it is saved. Raises Refusal: invalid, egress_denied."""
 
     async def deliver(self, call: Call, now: datetime) -> Answer | NoAnswer:
-        """Send it once, within call.timeout_seconds. Never raises for what the network or the target does.
+        """Send the call once, within call.timeout_seconds. Never raises for failures of the network or the target.
 
         Cancelling it closes the connection.
         """
 
     def preview(self, call: Call, now: datetime) -> dict[str, Any]:
-        """What `deliver` would send, for people: the values of the handler's own headers are left out."""
+        """Return what `deliver` would send, for people: the values of the handler's own headers are hidden."""
 
     async def aclose(self) -> None:
-        """Close what is open."""
+        """Close all connections."""

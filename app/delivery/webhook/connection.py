@@ -1,15 +1,14 @@
-"""One HTTP/1.1 connection: a request out, a reply in, under caps.
+"""One HTTP/1.1 connection: a request out, a reply in, within limits.
 
-`exchange` puts one request on the wire and waits for one reply. What ends the wait is, whichever comes first: the end
-of the reply; as much of its body as is kept; a cap on its head, interim replies or framing; garbage; the end of the
-connection; the deadline; the caller's cancellation. All but the first leave the connection closed. As much as is kept is
-`max_reply_bytes`; once the head has announced follow-up work, it is what a document of it may have and one byte, by
-which one that is too large is known.
+`exchange` sends one request and waits for one reply. The first of these ends the wait: the end of the reply; as much of its body
+as is kept; a limit on its head, interim replies or framing; invalid bytes; the end of the connection; the deadline; cancellation.
+All but the first leave the connection closed. `max_reply_bytes` of the body are kept. If the head announces follow-up work, the
+limit is that of its document plus one byte, which reveals one that is too large.
 
-A connection may be used again only when the reply ended by its own framing, both sides keep it alive, the request was
-taken whole, and not a byte has come since: a byte that nobody asked for would be read as the next call's answer.
-Nothing is ever sent twice. That a peer has closed an idle connection is known from the event loop or, when the loop has
-not looked yet, by asking the kernel right before the next request is written.
+A connection is reused only if the reply ended by its own framing, both sides keep it alive, the request was sent completely, and
+not a byte has arrived since: an unexpected byte would be read as the next call's answer. Nothing is ever sent twice. Whether the
+peer has closed an idle connection is known from the event loop or, if the loop has not polled yet, from asking the kernel right
+before the next request is written.
 """
 
 import asyncio
@@ -30,7 +29,7 @@ MAX_INTERIM = 16
 ONE_WRITE_BYTES = 65_536
 KEPT_OF_FOLLOWUPS = MAX_FOLLOWUP_BYTES + 1
 FRAMING_FACTOR = 8
-"""Raw bytes allowed for each byte of body that is kept: a chunk of one byte takes six."""
+"""Raw bytes allowed per byte of body that is kept: a chunk of one byte takes six."""
 
 
 class Connection(asyncio.Protocol):
@@ -71,7 +70,7 @@ class Connection(asyncio.Protocol):
         )
 
     def fresh(self, now: float, idle_seconds: float) -> bool:
-        """Idle for a short time only, still open, and nothing to read: neither an end nor stray bytes."""
+        """Return whether it has been idle briefly, is still open, and has nothing to read: neither an end nor stray bytes."""
         if now - self.idle_since >= min(idle_seconds, self._keep_seconds) or not self.reusable():
             return False
         return not self._poll.poll(0)
@@ -100,7 +99,7 @@ class Connection(asyncio.Protocol):
             reply = await waiter
         finally:
             timer.cancel()
-            if self._waiter is not None:  # cancelled: whatever comes now belongs to nobody
+            if self._waiter is not None:  # cancelled: nobody waits for what arrives now
                 self._waiter = None
                 self.abort()
         if isinstance(reply, DeliveryError):
@@ -147,7 +146,7 @@ class Connection(asyncio.Protocol):
                 self._fail("unreachable", f"the connection was closed {where}{why}")
         self._spoiled = True
         self._transport = None
-        del self._parser  # it holds this object, and this object it
+        del self._parser  # the parser and this object refer to each other
 
     # what the parser says
 
@@ -163,7 +162,7 @@ class Connection(asyncio.Protocol):
         if self._head_bytes > MAX_HEAD_BYTES:
             self._stop("too_large", f"the head of the answer is larger than {MAX_HEAD_BYTES} bytes")
         if self._status:
-            return  # a trailer: counted, not kept
+            return  # a trailer: counted, but not kept
         key = name.decode("latin-1").lower()
         text = value.decode("latin-1").strip(" \t")
         earlier = self._headers.get(key)
@@ -220,19 +219,19 @@ class Connection(asyncio.Protocol):
         self.abort()
 
     def _stop(self, outcome: NoAnswerOutcome, detail: str) -> None:
-        """Fail from inside the parser, and make it read no further."""
+        """Fail from inside the parser, and stop it."""
         self._fail(outcome, detail)
         raise DeliveryError(outcome, detail)
 
     def _settle(self, reply: Answer | DeliveryError) -> None:
-        # An error is a result here: as the exception of a future whose waiter was just cancelled, it would be logged.
+        # An error is a result here: as a future's exception it would be logged if the waiter has just been cancelled.
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(reply)
 
 
 def _announced_seconds(keep_alive: str) -> float:
-    """How long the peer says it waits (`Keep-Alive: timeout=5`), less a second for the way there."""
+    """Return how long the peer keeps idle connections (`Keep-Alive: timeout=5`), less a second for the way there."""
     for part in keep_alive.split(","):
         name, _, seconds = part.strip().partition("=")
         if name.lower() == "timeout":
@@ -242,7 +241,7 @@ def _announced_seconds(keep_alive: str) -> float:
 
 
 def reason(error: BaseException) -> str:
-    """One line for people about why a connection failed."""
+    """Return one line on why a connection failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate was rejected: {error.verify_message}"
     if isinstance(error, ssl.SSLError):

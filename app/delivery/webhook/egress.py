@@ -1,15 +1,15 @@
-"""Where calls may go: the guard between tenants' URLs and the networks this process can reach.
+"""Egress policy: the guard between tenants' URLs and the networks that this process can reach.
 
-1. A literal address, in whatever spelling, is judged when it is saved and again at each call; a name when called.
-2. Public addresses are allowed. Special ones (private, loopback, shared, reserved, multicast, ...) only when the allow
-   list names their network, or the host that resolved to them. Link-local addresses and cloud metadata never.
-3. An IPv6 address that carries an IPv4 one (mapped, compatible, NAT64, 6to4, Teredo) is judged by what it carries.
-4. One address that may not be called refuses the whole name: a mixed answer is an attack or a mistake.
-5. The transport connects to the addresses of the verdict and nowhere else, so a name that resolves differently a
-   moment later changes nothing. Verdicts are kept for a few seconds, so that a busy name is not resolved for each call.
-6. While a name is looked up anew, its last addresses stay in use for at most STALE_SECONDS, if the answer does not come
-   soon, or never. They were judged as any others; an answer that says otherwise replaces them at once.
-7. What an address was refused for is told to the operator, in the log; a tenant learns that it may not be called.
+1. A literal address, in any spelling, is checked when it is saved and again at each call; a name is checked at each call.
+2. Public addresses are allowed. Special ones (private, loopback, shared, reserved, multicast, …) are allowed only if the allow
+list contains their network, or the host that resolved to them. Link-local and cloud metadata addresses are never allowed.
+3. An IPv6 address that embeds an IPv4 address (mapped, compatible, NAT64, 6to4, Teredo) is checked by what it embeds.
+4. One forbidden address refuses the whole name: a mixed answer is an attack or a mistake.
+5. The transport connects only to the addresses of the verdict, so a name that resolves differently a moment later changes
+nothing. Verdicts are cached for a few seconds, so that a busy name is not resolved for each call.
+6. While a name is being resolved again, its last addresses stay in use for at most STALE_SECONDS if the answer is late or never
+comes. They were checked like any others, and a different answer replaces them at once.
+7. The log tells the operator why an address was refused; the tenant learns only that it is not allowed.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ Address = IPv4Address | IPv6Address
 KEPT_SECONDS = 2.0
 STALE_SECONDS = 300.0
 STALE_AFTER_SECONDS = 0.5
-"""How long a fresh answer is waited for before the last one is used, in the manner of RFC 8767."""
+"""How long to wait for a fresh answer before using the last one, in the manner of RFC 8767."""
 MAX_KEPT = 4_096
 MAX_ADDRESSES = 64
-"""More answers than this to one name are not read."""
+"""How many addresses of one name are considered."""
 
 
 log = get_logger(__name__)
@@ -86,7 +86,7 @@ _TEREDO = ipaddress.IPv6Network("2001::/32")
 
 
 def faces(address: Address) -> list[Address]:
-    """What a packet to this address may reach: what is inside it, or itself."""
+    """Return the addresses that a packet to this one may reach: those it embeds, or itself."""
     if isinstance(address, IPv4Address):
         return [address]
     bits = int(address)
@@ -100,7 +100,7 @@ def faces(address: Address) -> list[Address]:
     if address in _TEREDO:
         return [IPv4Address(bits >> 64 & 0xFFFFFFFF), IPv4Address(~bits & 0xFFFFFFFF)]
     if address in _NAT64_LOCAL:
-        # The translator may use any prefix length of RFC 6052 from 48 up; bits 64 to 71 are then left out.
+        # The translator may use any prefix length of RFC 6052 from 48 up; bits 64 to 71 are skipped then.
         squeezed = (bits >> 64 << 56) | (bits & (1 << 56) - 1)
         readings = (squeezed >> 40 & 0xFFFFFFFF, squeezed >> 32 & 0xFFFFFFFF, squeezed >> 24 & 0xFFFFFFFF)
         return [address, last, *(IPv4Address(reading) for reading in readings)]
@@ -124,7 +124,7 @@ def _is_public_face(face: Address) -> bool:
 @dataclass(frozen=True, slots=True)
 class _Verdict:
     at: float
-    """When the answer came."""
+    """When the answer came, in monotonic seconds."""
     addresses: tuple[str, ...] = ()
     denied: str | None = None
     unknown: str | None = None
@@ -138,7 +138,7 @@ class _Verdict:
 
 
 class EgressPolicy:
-    """For one event loop. `allow` holds networks, addresses and host names; anything else raises ValueError."""
+    """The policy in one event loop. `allow` contains networks, addresses and host names; anything else raises ValueError."""
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class EgressPolicy:
                 raise ValueError(f"{entry!r} is neither a network nor a host name") from None
 
     def refuse_literal(self, url: ParsedUrl) -> str | None:
-        """Why this URL can be refused as it stands, without asking the network; None when it cannot."""
+        """Return why this URL is refused without a lookup; None if it is not."""
         if url.host in NEVER_HOSTS:
             return f"{url.host} is a cloud metadata address, which is never called"
         return None if url.address is None else self._refuse_address(url.address, by_name=False)
@@ -188,7 +188,7 @@ class EgressPolicy:
         return any(address in network for network in self._networks)
 
     def known(self, url: ParsedUrl, tenant: str) -> tuple[str, ...] | None:
-        """The addresses of a verdict still fresh, without waiting; None when there is none; raises as `vet` does."""
+        """Return the addresses of a fresh verdict without waiting; None if there is none. Raises the same as `vet`."""
         verdict = self._kept.get(tenant, url.host)
         return None if verdict is None or self._age(verdict) >= self._kept_seconds else verdict.read()
 
@@ -196,7 +196,7 @@ class EgressPolicy:
         return self._clock() - verdict.at
 
     async def vet(self, url: ParsedUrl, tenant: str) -> tuple[str, ...]:
-        """The addresses to connect to, in order; DeliveryError `egress_denied`, or `unreachable` without any."""
+        """Return the addresses to connect to, in order. Raises DeliveryError: egress_denied, unreachable (without any)."""
         known = self.known(url, tenant)
         if known is not None:
             return known
@@ -212,7 +212,7 @@ class EgressPolicy:
         return await self._refreshed(url, tenant, last)
 
     async def _refreshed(self, url: ParsedUrl, tenant: str, last: _Verdict) -> tuple[str, ...]:
-        """By a fresh verdict if it comes soon, else by the last one, while the look-up goes on."""
+        """Use a fresh verdict if it comes soon, otherwise the last one while the lookup continues."""
         refreshing = self._refreshing.get((tenant, url.host))
         if refreshing is None:
             refreshing = asyncio.create_task(self._look_up(url, tenant))
@@ -226,7 +226,7 @@ class EgressPolicy:
     def _refresh_ended(self, task: "asyncio.Task[_Verdict]", tenant: str, host: str) -> None:
         del self._refreshing[tenant, host]
         if not task.cancelled():
-            task.exception()  # read here, for all who asked may have gone on
+            task.exception()  # retrieved here, because everyone who asked may have moved on
 
     async def _look_up(self, url: ParsedUrl, tenant: str) -> _Verdict:
         """Raises NoAnswer."""

@@ -1,4 +1,4 @@
-"""The one error of this kind: a call that brought no full answer."""
+"""The only error of this kind: a call without a complete answer."""
 
 from app.domain.answers import NoAnswerOutcome
 

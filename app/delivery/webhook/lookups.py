@@ -1,13 +1,13 @@
-"""Looking names up: in turns by tenant, and without waiting again for name servers that do not answer.
+"""DNS lookups: in turns by tenant, and without waiting again for name servers that do not answer.
 
-1. The resolver of the C library blocks and cannot be stopped, for half a minute where the servers of a name are silent. It runs on
-   a daemon thread of its own for each look-up, so that it holds up neither the loop nor the end of the process.
-2. Threads are places that tenants share (app.domain.turns). A place is held until its thread has ended, however long nobody waits.
-3. A name of a tenant is looked up once at a time, and all who ask wait for that answer. A look-up whose turn has not come is
-   dropped when nobody waits for it any more.
-4. Callers wait for ANSWER_SECONDS. A name without an answer by then, or with a temporary failure, has stalled: it is not looked up
-   again before a pause is over that doubles from one failure to the next, and then among places for stalled names alone. So names
-   that work never wait behind names that have stalled before.
+1. The C library's resolver blocks and cannot be stopped, for half a minute if a name's servers are silent. Each lookup runs on a
+daemon thread of its own, so that it blocks neither the loop nor the process's exit.
+2. Threads are places that tenants share (app.domain.turns). A place is held until its thread has ended, even if nobody waits.
+3. A tenant's name is looked up once at a time, and everyone who asks waits for that answer. A lookup that is still waiting for
+its turn is dropped when nobody waits for it any longer.
+4. Callers wait for ANSWER_SECONDS. A name without an answer by then, or with a temporary failure, has stalled: it is looked up
+again only after a pause, which doubles with each failure, and then with places reserved for stalled names. So names that work
+never wait behind names that have stalled before.
 """
 
 import asyncio
@@ -32,15 +32,15 @@ TENANT_STALLED_PLACES = 4
 TENANT_STALLED_WAITING = 64
 TURN_SECONDS = 10.0
 ANSWER_SECONDS = 15.0
-"""Long enough where two of three name servers are away: the C library goes on to the next after 5 seconds."""
+"""Long enough if two of three name servers are down: the C library tries the next one after 5 seconds."""
 FIRST_PAUSE_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 60.0
 MAX_STALLED = 8_192
-"""Names that are remembered, of all tenants."""
+"""How many stalled names of all tenants are remembered."""
 
 
 class NoAnswer(OSError):
-    """Nobody knows what the name is now: its servers are silent or fail for the moment, or there is no place to ask."""
+    """Raised if a name cannot be resolved now: its servers are silent or fail temporarily, or no place is free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class _Flight:
 
 
 class Lookups:
-    """For one event loop."""
+    """Lookups of one event loop."""
 
     def __init__(self, resolver: Resolver | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._resolver = resolver or resolve
@@ -77,7 +77,7 @@ class Lookups:
         )
 
     async def addresses(self, tenant: str, host: str, port: int) -> list[str]:
-        """As the resolver has them, unjudged. Raises NoAnswer, or what the resolver raises of a name that is not there."""
+        """Return a name's addresses, unchecked. Raises NoAnswer, or what the resolver raises for a name that does not exist."""
         flight = self._flights.get((tenant, host))
         if flight is None:
             self._require_rest(tenant, host)
@@ -91,7 +91,7 @@ class Lookups:
         finally:
             flight.waiting -= 1
             if not flight.waiting and not flight.begun and flight.task is not None:
-                self._ended(flight)  # at once: nobody may join what is being cancelled
+                self._ended(flight)  # at once, so that nobody joins a lookup that is being cancelled
                 flight.task.cancel()
 
     def _ended(self, flight: _Flight) -> None:
@@ -140,11 +140,11 @@ class Lookups:
 def _fail(flight: _Flight, error: BaseException) -> None:
     if not flight.answer.done():
         flight.answer.set_exception(error)
-        flight.answer.exception()  # read here, for all who asked may have gone away
+        flight.answer.exception()  # retrieved here, because everyone who asked may have gone
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a name as the system resolves it, in its order of preference."""
+    """Return a name's addresses in the system's order of preference."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[list[str]] = loop.create_future()
 
@@ -160,7 +160,7 @@ async def resolve(host: str, port: int) -> list[str]:
             addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         except Exception as error:
             problem = error
-        with suppress(RuntimeError):  # the loop has ended meanwhile
+        with suppress(RuntimeError):  # the loop has been closed in the meantime
             loop.call_soon_threadsafe(settle, addresses, problem)
 
     threading.Thread(target=run, name=f"resolve {host}", daemon=True).start()

@@ -1,11 +1,11 @@
-"""The headers of the request that a handler receives (contract, section 5).
+"""Headers of the request that a handler receives (contract, section 5).
 
-Header names are sent in lower case and once each. Where several sources name the same header, the later one wins: the
-task's own, then the handler's (an operator's credential is not for a caller to replace), then those that Sluice sets.
-Reserved names from tasks and handlers are refused when saved; one that is there all the same is left out here.
+Header names are sent in lower case, once each. If several sources set the same header, the later one wins: first the task's, then
+the handler's (callers must not replace an operator's credential), then Sluice's own. Reserved names from tasks and handlers are
+refused when saved; any that exist all the same are left out here.
 
-A type, cursor, schedule or correlation id that is printable ASCII is sent as it stands; any other is sent
-percent-encoded as UTF-8, so that no text a caller may store can break the head of the request.
+A type, cursor, schedule or correlation id in printable ASCII is sent as it is, and any other is sent percent-encoded as UTF-8, so
+that no stored text can break the head of the request.
 """
 
 import re
@@ -21,7 +21,7 @@ _AS_IT_STANDS = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
 
 def build_headers(call: Call, now: datetime) -> dict[str, str]:
-    """All headers but those that frame the message, which are the transport's."""
+    """Return all headers except those that frame the message, which the transport adds."""
     headers = {"user-agent": "Sluice"}
     operators = {folded(name) for name in call.handler_headers}
     for name, value in call.task_headers.items():

@@ -17,7 +17,8 @@ def new_secret() -> str:
 
 @lru_cache(maxsize=1024)
 def parse_secret(secret: str) -> bytes:
-    """The key of a secret, or ValueError. Padding may be missing, as other signers allow it. Remembered: each call asks."""
+    """Return the key of a secret. Raises ValueError. Padding may be missing, as with other signers. Cached, because every call
+    needs it."""
     text = secret.removeprefix(PREFIX)
     if text == secret:
         raise ValueError(f"a signing secret must begin with {PREFIX}")
@@ -31,7 +32,7 @@ def parse_secret(secret: str) -> bytes:
 
 
 def sign(secrets: Sequence[str], message_id: str, timestamp: int, body: bytes) -> str:
-    """The value of `webhook-signature`: one signature for each secret, the newest first as given."""
+    """Return the value of `webhook-signature`: one signature per secret, in the given order, the newest first."""
     message = f"{message_id}.{timestamp}.".encode() + body
     return " ".join(
         "v1," + b64encode(hmac.digest(parse_secret(secret), message, "sha256")).decode() for secret in secrets

@@ -1,11 +1,11 @@
-"""A thin HTTP/1.1 client for deliveries: POST, one deadline, raw byte caps, pinned addresses, and nothing else.
+"""A minimal HTTP/1.1 client for deliveries: POST, one deadline, limits on raw bytes, pinned addresses, and nothing else.
 
-No redirects, proxies, cookies, decompression or repeats: an attempt is one request, and the queue decides whether there
-is another. A call goes: read the URL, build and check the head, ask the guard for addresses, take an idle connection to
-one of them or open a new one, exchange. The deadline covers all of it.
+No redirects, proxies, cookies, decompression or retries: an attempt is one request, and the queue decides whether there is another.
+A call parses the URL, builds and checks the head, asks the egress policy for addresses, takes an idle connection to one of them or
+opens a new one, and exchanges request and answer. The deadline covers all of it.
 
-Idle connections are kept for each (scheme, host, port, address), last in first out, for less time than servers
-commonly wait before they close; those too old are closed when the pool is next touched, so there is no task behind it.
+Idle connections are kept per (scheme, host, port, address), last in, first out, for less time than servers commonly wait before
+they close. Expired ones are closed at the next use of the pool, so no background task is needed.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from app.domain.answers import Answer
 MAX_REPLY_BYTES = 65_536
 MAX_TRIED_ADDRESSES = 6
 CONNECT_SHARE_SECONDS = 3.0
-"""The most that an address may cost while there is another to try."""
+"""How long to try one address at most while there is another."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FRAMING = frozenset(
@@ -34,7 +34,7 @@ _CONTROLS = bytes(code for code in (*range(32), 127) if code != ord("\t"))
 
 
 class Transport:
-    """For one event loop. `ssl_context` replaces the default one (system authorities, host name verified)."""
+    """A client for one event loop. `ssl_context` replaces the default one (system CAs, host name verified)."""
 
     def __init__(
         self,
@@ -64,9 +64,9 @@ class Transport:
         timeout_seconds: float,
         max_reply_bytes: int = MAX_REPLY_BYTES,
     ) -> Answer:
-        """The full answer to one POST, or DeliveryError. Cancelled, it closes the connection it was using.
+        """Return the complete answer to one POST. Raises DeliveryError. Cancelling it closes the connection.
 
-        `tenant` is whose share of the look-ups it takes.
+        `tenant` is charged for the DNS lookup.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
@@ -93,7 +93,7 @@ class Transport:
         self._idle_count = 0
         for connection in (*idle, *self._busy):
             connection.abort()
-        await asyncio.sleep(0)  # the loop closes the sockets in its next round
+        await asyncio.sleep(0)  # the loop closes the sockets in its next iteration
 
     async def _acquire(
         self, url: ParsedUrl, tenant: str, loop: asyncio.AbstractEventLoop, deadline: float, timeout_seconds: float
@@ -152,7 +152,7 @@ class Transport:
     async def _open(
         self, url: ParsedUrl, addresses: Sequence[str], loop: asyncio.AbstractEventLoop, deadline: float
     ) -> Connection:
-        """Try the vetted addresses in order. Nothing has been sent yet, so going on to the next is no repeat."""
+        """Try the vetted addresses in order. Nothing has been sent yet, so trying the next one repeats nothing."""
         problem = "no address"
         tried = addresses[:MAX_TRIED_ADDRESSES]
         for place, address in enumerate(tried, 1):
@@ -164,7 +164,7 @@ class Transport:
                 problem = "it did not answer in time"
             except OSError as error:
                 problem = reason(error)
-        # Not where the name leads: the address may be one of the operator's own, and the answer is the tenant's to read.
+        # Without the address: it may be one of the operator's, and the tenant can read this message.
         raise DeliveryError("unreachable", f"could not connect to {url.authority}: {problem}")
 
     async def _connect(self, url: ParsedUrl, address: str, loop: asyncio.AbstractEventLoop) -> Connection:
@@ -195,7 +195,7 @@ def _request_head(url: ParsedUrl, headers: Sequence[tuple[str, str]], body_bytes
         head = "".join(lines).encode("latin-1")
     except UnicodeEncodeError:
         raise DeliveryError("unreachable", "a header contains characters that cannot be sent") from None
-    # All controls but tabs, CR and LF among them, are counted in one pass: no more of them than those put in above.
+    # Counts all control characters except tabs in one pass: there must be no more than those added above.
     if len(head) - len(head.translate(None, _CONTROLS)) != 2 * (len(headers) + 5):
         raise DeliveryError("unreachable", "a header contains control characters")
     return head

@@ -1,9 +1,8 @@
-"""One strict reading of a handler's URL.
+"""Strict parsing of handlers' URLs.
 
-The guard judges and the transport connects by the same `ParsedUrl`, so there are no two parsers to disagree about where
-a URL leads. What browsers and libraries read in different ways (user info, backslashes, escapes in the host, several
-colons) is refused; the old spellings of an IPv4 address (one number, hex, octal, fewer parts), which resolvers
-understand, are brought to the usual one before anything is judged.
+The egress policy and the transport use the same `ParsedUrl`, so there are no two parsers to disagree about where a URL leads.
+Whatever browsers and libraries parse differently (user info, backslashes, escapes in the host, several colons) is refused. Old
+spellings of IPv4 addresses (one number, hex, octal, fewer parts), which resolvers accept, are normalised before any check.
 """
 
 import re
@@ -24,26 +23,26 @@ _PATH_SAFE = "/?%:@!$&'()*+,;=-._~[]|^`{}\"<>"
 
 
 class UrlError(ValueError):
-    """The text is no URL that can be called; the message says why."""
+    """Raised for a URL that cannot be called; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedUrl:
     scheme: str
     host: str
-    """Lower case ASCII: a name without its closing dot, or an address in its usual form, without brackets."""
+    """Lower-case ASCII: a name without its trailing dot, or an address in its usual form, without brackets."""
     port: int
     target: str
-    """Path and query, as they stand in the request line."""
+    """Path and query, as in the request line."""
     address: IPv4Address | IPv6Address | None
-    """Set when the host is a literal address."""
+    """Set if the host is a literal address."""
     authority: str
-    """The `host` header: brackets where needed, the port unless it is the scheme's own."""
+    """The `host` header: brackets where needed, and the port unless it is the scheme's default."""
 
 
 @lru_cache(maxsize=4096)
 def check_url(url: str) -> ParsedUrl:
-    """Read `url`, or raise UrlError. Pure, and remembered, because each delivery asks again."""
+    """Parse `url`. Raises UrlError. Cached, because every delivery needs it."""
     if len(url) > MAX_URL:
         raise UrlError(f"is longer than {MAX_URL} characters")
     if any(char <= " " or char == "\\" or "\x7f" <= char <= "\xa0" or "\ud800" <= char <= "\udfff" for char in url):
@@ -77,7 +76,7 @@ def check_url(url: str) -> ParsedUrl:
 
 
 def check_host(text: str) -> str:
-    """A host name as it is compared and resolved: ASCII (IDNA), lower case, without its closing dot."""
+    """Return a host name as it is compared and resolved: ASCII (IDNA), lower case, without its trailing dot. Raises UrlError."""
     host = text
     if not text.isascii():
         try:
@@ -100,7 +99,7 @@ def _ipv6(text: str) -> IPv6Address:
 
 
 def _ipv4_or_none(host: str) -> IPv4Address | None:
-    """The address when the last label is a number, as inet_aton and the URL standard read it; None for a name."""
+    """Return the address if the last label is a number, as inet_aton and the URL standard do; None for a name."""
     labels = host.split(".")
     if not _NUMBER.fullmatch(labels[-1]):
         return None

@@ -1,4 +1,4 @@
-"""Deliveries by webhook: one signed POST for each attempt."""
+"""Delivery by webhook: one signed POST per attempt."""
 
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ from app.domain.handlers import HIDDEN
 
 
 class Webhooks:
-    """The kind `webhook`. It closes the transport."""
+    """The delivery kind `webhook`. It owns the transport and closes it."""
 
     def __init__(self, egress: EgressPolicy, transport: Transport) -> None:
         self._egress = egress
