@@ -12,6 +12,7 @@ import msgspec
 from app.domain.batches import BatchView, CompletionView, Pace, progress
 from app.domain.instants import format_instant
 from app.store.db import Reader
+from app.store.statements import call, part, sql
 from app.store.tasks import COLLISIONS, Cancelled, Entry, Outcome
 
 
@@ -34,6 +35,12 @@ class Followed(msgspec.Struct):
     """The one whose max_depth refused the page."""
 
 
+_SETTLE_FOLLOWUPS = call("settle_followups_v1", 6)
+_FOLD = call("fold_v1", 1)
+_CREATE_BATCH = call("create_batch_v1", 8)
+_CLOSE_BATCH = call("close_batch_v1", 3)
+_SWEEP_BATCH = call("sweep_batch_v1", 3)
+_RETRY_BATCH = call("retry_batch_v1", 5)
 _FOLLOWED = msgspec.json.Decoder(Followed)
 
 
@@ -57,7 +64,7 @@ async def _settle_followups(
     db: Reader, outcome: Outcome, entries: Sequence[Entry], next_cursor: str | None, completion: Completion | None
 ) -> Followed:
     told = await db.fetchval(
-        "select sluice.settle_followups_v1($1, $2, $3, $4, $5, $6)",
+        _SETTLE_FOLLOWUPS,
         outcome,
         entries,
         next_cursor,
@@ -79,7 +86,7 @@ class Folded:
 
 
 async def fold(db: Reader, limit: int) -> Folded:
-    rows: list[Any] = await db.fetch("select * from sluice.fold_v1($1)", limit)
+    rows: list[Any] = await db.fetch(_FOLD, limit)
     if not rows:
         return Folded(0)
     *rows, last = rows
@@ -102,7 +109,7 @@ async def create(
 ) -> bool:
     """Make an empty batch of a queue (id, version); False when a queue is no longer as it was read. Again, it does nothing."""
     made: bool = await db.fetchval(
-        "select sluice.create_batch_v1($1, $2, $3, $4, $5, $6, $7, $8)",
+        _CREATE_BATCH,
         batch_id,
         tenant_id,
         *queue,
@@ -116,25 +123,11 @@ async def create(
 
 async def close(db: Reader, tenant_id: int, batch_id: str, cancel_reason: str | None) -> bool:
     """Seal a batch, and mark it as cancelled if there is a reason to; False when the tenant has none of this id."""
-    found: bool = await db.fetchval("select sluice.close_batch_v1($1, $2, $3)", tenant_id, batch_id, cancel_reason)
+    found: bool = await db.fetchval(_CLOSE_BATCH, tenant_id, batch_id, cancel_reason)
     return found
 
 
-_UNSWEPT = """
-with recursive firsts(tenant_id, id) as (
-  (select b.tenant_id, b.id from sluice.batches b where b.cancelled_at is not null and not b.swept
-   order by b.tenant_id, b.id limit 1)
-  union all
-  select n.tenant_id, n.id from firsts f cross join lateral (
-    select b.tenant_id, b.id from sluice.batches b
-    where b.cancelled_at is not null and not b.swept and b.tenant_id > f.tenant_id order by b.tenant_id, b.id limit 1) n)
-select p.id from firsts f cross join lateral (
-  select w.id, row_number() over (order by w.id) as turn from (
-    select b.id from sluice.batches b
-    where b.cancelled_at is not null and not b.swept and b.tenant_id = f.tenant_id
-    order by b.id limit 4 * greatest(1, $1 / (select count(*) from firsts))) w) p
-order by p.turn, p.id limit $1
-"""
+_UNSWEPT = sql("find_unswept_batches")
 UNSWEPT = 100
 
 
@@ -153,7 +146,7 @@ _SWEPT = msgspec.json.Decoder(Swept)
 
 async def sweep(db: Reader, batch_id: str, limit: int, *, wait: bool) -> Swept:
     """Cancel unfinished tasks of a batch marked as cancelled; those that others hold only with `wait`."""
-    return _SWEPT.decode(await db.fetchval("select sluice.sweep_batch_v1($1, $2, $3)", batch_id, limit, wait))
+    return _SWEPT.decode(await db.fetchval(_SWEEP_BATCH, batch_id, limit, wait))
 
 
 class Retried(msgspec.Struct):
@@ -168,40 +161,15 @@ _RETRIED = msgspec.json.Decoder(Retried)
 
 async def retry(db: Reader, tenant_id: int, batch_id: str, before: datetime, after: str, limit: int) -> Retried:
     """Bring dead tasks of a batch back that ended `before`, in the order of ids `after`."""
-    return _RETRIED.decode(
-        await db.fetchval("select sluice.retry_batch_v1($1, $2, $3, $4, $5)", tenant_id, batch_id, before, after, limit)
-    )
+    return _RETRIED.decode(await db.fetchval(_RETRY_BATCH, tenant_id, batch_id, before, after, limit))
 
 
-# The folded counts and what is not folded yet are read in one snapshot, so they agree with the live tasks. What is ready is what is
-# left: of a batch only its scheduled tasks are looked at, and once what the tenant has running, which is never many.
-_BATCH = """
-with running as materialized (
-  select t.batch_id, count(*) as n from sluice.tasks t where t.state = 1 and t.tenant_id = $1
-    and (t.lease_expires_at > clock_timestamp()) is not false group by 1)
-select b.id, q.name as queue, b.sealed, b.created_at, b.cancelled_at, b.cancel_reason, b.completed_at, b.recent, b.recent_at,
-  b.total + d.total as total, b.succeeded + d.succeeded as succeeded, b.dead + d.dead as dead,
-  b.cancelled + d.cancelled as cancelled, coalesce((select r.n from running r where r.batch_id = b.id), 0) as running,
-  w.scheduled, c.on_complete, clock_timestamp() as now
-from {source} b
-join sluice.queues q on q.id = b.queue_id
-cross join lateral (
-  select coalesce(sum(d.total), 0)::bigint as total, coalesce(sum(d.succeeded), 0)::bigint as succeeded,
-         coalesce(sum(d.dead), 0)::bigint as dead, coalesce(sum(d.cancelled), 0)::bigint as cancelled
-  from sluice.batch_deltas d where d.tenant_id = b.tenant_id and d.batch_id = b.id) d
-cross join lateral (
-  select count(*) filter (where t.run_at > clock_timestamp()) as scheduled
-  from (select t.run_at from sluice.tasks t where t.batch_id = b.id and t.state = 2 limit {looked_at}) t) w
-cross join lateral (
-  select coalesce(json_agg(json_build_object('queue', n.name, 'task', c.task_id)), '[]') as on_complete
-  from (select c.queue_id, c.task_id from sluice.batch_completions c where c.batch_id = b.id order by c.digest limit 100) c
-  join sluice.queues n on n.id = c.queue_id) c
-"""
 ONE_LOOKED_AT = 100_000
 LIST_LOOKED_AT = 1_000
-ONE_BATCH = _BATCH.format(source="sluice.batches", looked_at=ONE_LOOKED_AT) + "where b.tenant_id = $1 and b.id = $2"
-_PAGE = "(select * from sluice.batches where tenant_id = $1 and id < $2 order by id desc limit $3)"
-BATCHES = _BATCH.format(source=_PAGE, looked_at=LIST_LOOKED_AT) + "order by b.id desc"
+ONE_BATCH = sql(
+    "show_batches", source="sluice.batches", looked_at=str(ONE_LOOKED_AT), which="where b.tenant_id = $1 and b.id = $2"
+)
+BATCHES = sql("show_batches", source=part("newest_batches"), looked_at=str(LIST_LOOKED_AT), which="order by b.id desc")
 LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 """After every id."""
 

@@ -24,6 +24,7 @@ import asyncpg
 from app.domain.queues import QueueDefinition
 from app.store.db import Database, PartitionMissing, Reader, connected, translated
 from app.store.numbers import Lock
+from app.store.statements import call, sql
 
 Written = TypeVar("Written")
 
@@ -32,38 +33,19 @@ CHUNK_DAYS = 14
 """Days made in one transaction, which holds a lock for each index of each partition it makes."""
 LOCK_TIMEOUT_MS = 2000
 
-_LONGEST = """
-select coalesce(max(greatest(succeeded_days, cancelled_days, dead_days, idempotency_seconds / 86400)), 0)
-from sluice.queues where deleted_at is null
-"""
-# Days from today on that both histories have without a gap, and days that have passed and are still there.
-_REACH = """
-select coalesce(min(d) - 1, $1) as ahead,
-       (select count(distinct right(c.relname, 8)) from pg_class c
-        where c.relnamespace = 'sluice'::regnamespace and c.relkind = 'r' and c.relname ~ '^(task|attempt)_history_\\d{8}$'
-          and right(c.relname, 8) < to_char(t.today, 'YYYYMMDD')) as left_over
-from (select (clock_timestamp() at time zone 'UTC')::date as today) t
-left join generate_series(0, $1::integer) d
-  on to_regclass('sluice.task_history_' || to_char(t.today + d, 'YYYYMMDD')) is null
-  or to_regclass('sluice.attempt_history_' || to_char(t.today + d, 'YYYYMMDD')) is null
-group by t.today
-"""
-_MAY_DROP = "select pg_has_role(relowner, 'usage') from pg_class where oid = 'sluice.task_history'::regclass"
-_PASSED = """
-select p.parent, c.relname as name, i.inhrelid is not null as attached, coalesce(i.inhdetachpending, false) as pending
-from (values ('task_history'), ('attempt_history')) p(parent)
-join pg_class c on c.relnamespace = 'sluice'::regnamespace and c.relkind = 'r' and c.relname ~ ('^' || p.parent || '_\\d{8}$')
-left join pg_inherits i on i.inhrelid = c.oid
-where right(c.relname, 8) < to_char((clock_timestamp() - interval '1 hour') at time zone 'UTC', 'YYYYMMDD')
-order by coalesce(i.inhdetachpending, false) desc, c.relname
-"""
+_LONGEST = sql("find_longest_retention")
+_REACH = sql("count_days_ahead")
+_MAY_DROP = sql("check_ownership")
+_ENSURE = call("ensure_partitions_v1", 1)
+_TRY_LOCK = sql("try_session_lock")
+_PASSED = sql("find_passed_days")
 
 
 async def ensure(db: Reader, days: int) -> int:
     """Partitions for today and each of the next `days` days; how many were made."""
     made = 0
     for upto in [*range(CHUNK_DAYS, days, CHUNK_DAYS), days]:
-        made += int(await db.fetchval("select sluice.ensure_partitions_v1($1)", upto))
+        made += int(await db.fetchval(_ENSURE, upto))
     return made
 
 
@@ -111,7 +93,7 @@ async def drop_expired(db: Database) -> int:
     async with translated(), connected(db.direct_dsn, lock_timeout=str(LOCK_TIMEOUT_MS)) as connection:
         if not await connection.fetchval(_MAY_DROP):
             return 0
-        if not await connection.fetchval("select pg_try_advisory_lock($1)", Lock.DROP_PARTITIONS):
+        if not await connection.fetchval(_TRY_LOCK, Lock.DROP_PARTITIONS):
             return 0
         dropped = 0
         for row in await connection.fetch(_PASSED):

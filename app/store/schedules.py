@@ -14,7 +14,7 @@ from app.store import locks
 from app.store.db import Reader
 from app.store.numbers import Lock
 from app.store.queues import add_lane
-from app.store.statements import Query, sql
+from app.store.statements import Query, call, sql
 from app.store.tables import schedules
 from app.store.views import PAGE_BYTES
 
@@ -174,7 +174,7 @@ _DELETE = Query(_change().values(deleted_at=_NOW, next_nominal_at=null(), look_a
 _STATES = sql("show_schedule_states")
 _DUE = sql("find_due_schedules")
 _NEXT_LOOK = sql("find_next_look")
-_APPLY = sql("apply_schedules")
+_APPLY = call("apply_schedules_v1", 3)
 _CLOCK = sql("read_clock")
 _ARE_AS_READ = sql("compare_definitions")
 _HEALTH = sql("show_schedule_health")

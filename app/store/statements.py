@@ -2,7 +2,8 @@
 
 Definitions (tenants, keys, handlers, queues, schedules) are SQLAlchemy Core over the tables that tables.py describes: `Query`.
 Everything that moves (tasks, batches, the ledger, counts, replicas, days of history) is SQL in files, one statement per file, by
-name: `sql("list_attempts")` is sql/list_attempts.sql. Both are sent over the same connections.
+name: `sql("list_attempts")` is sql/list_attempts.sql. What takes several statements is a function in the database, from
+sql/functions: `call`. All are sent over the same connections.
 """
 
 from collections.abc import Callable
@@ -25,6 +26,11 @@ _DIALECT = dialect()  # type: ignore[no-untyped-call]
 def sql(name: str, **parts: str) -> str:
     """The statement in sql/NAME.sql, under its name, with the numbers in place of their names and `parts` in place of {theirs}."""
     return f"-- {name}\n" + fill(_read(FILES / f"{name}.sql"), **parts)
+
+
+def call(function: str, arguments: int) -> str:
+    """The statement that calls a function of sql/functions."""
+    return f"select * from sluice.{function}({', '.join(f'${n}' for n in range(1, arguments + 1))})"  # noqa: S608  # ours
 
 
 def part(name: str, **parts: str) -> str:

@@ -5,9 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.store.db import Reader
+from app.store.statements import call, sql
 
 FIRST = "00000000-0000-0000-0000-000000000000"
 """Before every id."""
+_PURGE = call("purge_v1", 5)
+_REDRIVE = call("redrive_v1", 11)
+_COUNT_DEAD = sql("count_dead_tasks")
+_CLOCK = sql("read_clock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +39,19 @@ class Redriven:
 
 
 async def now(db: Reader) -> datetime:
-    found: datetime = await db.fetchval("select clock_timestamp()")
+    found: datetime = await db.fetchval(_CLOCK)
     return found
 
 
 async def purge(db: Reader, queue_id: int, before: datetime, after: str, limit: int, *, wait: bool) -> tuple[int, str]:
     """How many were cancelled, and the last id looked at."""
-    [row] = await db.fetch("select * from sluice.purge_v1($1, $2, $3, $4, $5)", queue_id, before, after, limit, wait)
+    [row] = await db.fetch(_PURGE, queue_id, before, after, limit, wait)
     return row["purged"], str(row["last_id"])
 
 
 async def redrive(db: Reader, dead: DeadTasks, after: str, limit: int) -> Redriven:
     [row] = await db.fetch(
-        "select * from sluice.redrive_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        _REDRIVE,
         dead.queue_id,
         dead.reason,
         dead.type,
@@ -64,14 +69,7 @@ async def redrive(db: Reader, dead: DeadTasks, after: str, limit: int) -> Redriv
 
 async def count_dead(db: Reader, dead: DeadTasks) -> int:
     count: int = await db.fetchval(
-        """
-        select count(*) from sluice.task_history t join sluice.queues q on q.id = t.queue_id
-        where t.queue_id = $1 and t.state = 4 and t.kept_until > statement_timestamp() and t.ended_at < $9
-          and ($2::text is null or t.reason = $2) and ($3::text is null or t.type = $3)
-          and ($4::text is null or $4 = any(t.tags)) and ($6::text is null or t.correlation_id = $6)
-          and ($5::bigint[] is null or coalesce(nullif(t.handler_id, 0), t.lease_handler_id, q.handler_id) = any($5))
-          and ($7::timestamptz is null or t.ended_at >= $7) and ($8::timestamptz is null or t.ended_at < $8)
-        """,
+        _COUNT_DEAD,
         dead.queue_id,
         dead.reason,
         dead.type,

@@ -10,6 +10,7 @@ import msgspec
 
 from app.domain.errors import Refusal
 from app.store.db import Reader
+from app.store.statements import call, sql
 
 
 class Entry(NamedTuple):
@@ -44,11 +45,27 @@ _RECEIPT = msgspec.json.Decoder(Receipt)
 
 COLLISIONS = 5
 """How often a group is run again at once because another was faster with a unique key."""
-_ENQUEUE = {
-    atomic: f"select sluice.{function}($1, $2)"  # the names are ours
-    for atomic, function in ((False, "enqueue_v1"), (True, "enqueue_atomic_v1"))
-}
-_ENQUEUE_BATCH = "select sluice.enqueue_v1($1, $2, $3)"
+_ENQUEUE = {False: call("enqueue_v1", 2), True: call("enqueue_atomic_v1", 2)}
+_ENQUEUE_BATCH = call("enqueue_v1", 3)
+_FIND_KEY = sql("find_idempotency_key")
+_TENANT = sql("find_tenant_of_task")
+_HELD_LEASE = sql("read_lease")
+_READY_QUEUES = sql("find_ready_queues")
+_NOTE_WORKERS = sql("note_workers")
+_LANE = sql("find_lane_of_task")
+_LANES = sql("list_lanes")
+_CLAIM = call("claim_v1", 9)
+_RELEASE_CLAIM = call("release_claim_v1", 1)
+_SETTLE = call("settle_v1", 1)
+_RENEW = call("renew_v1", 3)
+_EXTEND_LEASE = call("extend_lease_v1", 4)
+_FATE_OF_LEASE = call("fate_of_lease_v1", 2)
+_REAP = call("reap_v1", 2)
+_PROMOTE = call("promote_v1", 1)
+_EXPIRE = call("expire_v1", 1)
+_CANCEL = call("cancel_v1", 3)
+_RETRY = call("retry_v1", 2)
+_UPDATE_TASK = call("update_task_v1", 7)
 
 
 async def enqueue(
@@ -95,7 +112,7 @@ async def _enqueue(db: Reader, group_id: str, entries: Sequence[Entry], atomic: 
 async def knows_key(db: Reader, queue_id: int, key: str) -> bool:
     """Whether an idempotency key of the queue is in force."""
     rows = await db.fetch(
-        "select 1 from sluice.idempotency_keys where queue_id = $1 and key = $2 and expires_at > clock_timestamp()",
+        _FIND_KEY,
         queue_id,
         key,
     )
@@ -160,7 +177,7 @@ async def claim(
 ) -> Claim:
     """Lease up to `want` ready tasks of a lane. The tasks come highest priority first, then oldest."""
     rows = await db.fetch(
-        "select * from sluice.claim_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        _CLAIM,
         queue_id,
         lane,
         want,
@@ -193,7 +210,7 @@ def _json(text: str | None) -> Any:
 
 async def release_claim(db: Reader, claim_id: str) -> list[int]:
     """Give back everything a claim took whose answer never came; the queues that got tasks back."""
-    return [row[0] for row in await db.fetch("select sluice.release_claim_v1($1)", claim_id)]
+    return [row[0] for row in await db.fetch(_RELEASE_CLAIM, claim_id)]
 
 
 class Outcome(NamedTuple):
@@ -218,7 +235,7 @@ class Outcome(NamedTuple):
 async def settle(db: Reader, outcomes: Sequence[Outcome]) -> dict[str, str]:
     """token -> applied | repeat | stale | unknown. Each token at most once in a group."""
     rows = await db.fetch(
-        "select token, verdict from sluice.settle_v1($1)",
+        _SETTLE,
         outcomes,
     )
     return {str(token): verdict for token, verdict in rows}
@@ -226,31 +243,26 @@ async def settle(db: Reader, outcomes: Sequence[Outcome]) -> dict[str, str]:
 
 async def renew(db: Reader, held: Sequence[tuple[str, str]], lease_seconds: float) -> set[str]:
     """Extend leases given as (task id, token); the tokens that still hold."""
-    rows = await db.fetch(
-        "select sluice.renew_v1($1, $2, $3)", [t for t, _ in held], [k for _, k in held], lease_seconds
-    )
+    rows = await db.fetch(_RENEW, [t for t, _ in held], [k for _, k in held], lease_seconds)
     return {str(row[0]) for row in rows}
 
 
 async def extend_lease(db: Reader, task_id: str, token: str, seconds: float, progress: str | None) -> datetime | None:
     """The lease's new end; None when the token holds it no longer."""
-    ends: datetime | None = await db.fetchval(
-        "select sluice.extend_lease_v1($1, $2, $3, $4)", task_id, token, seconds, progress
-    )
+    ends: datetime | None = await db.fetchval(_EXTEND_LEASE, task_id, token, seconds, progress)
     return ends
 
 
 async def fate_of_lease(db: Reader, task_id: str, token: str) -> str:
     """held | settled | cancelled | lost | unknown."""
-    fate: str = await db.fetchval("select sluice.fate_of_lease_v1($1, $2)", task_id, token)
+    fate: str = await db.fetchval(_FATE_OF_LEASE, task_id, token)
     return fate
 
 
 async def tenant_of(db: Reader, task_id: str) -> int | None:
     """Of a task wherever it is; None where there is none."""
     tenant_id: int | None = await db.fetchval(
-        "select tenant_id from sluice.tasks where id = $1 union all"
-        " select tenant_id from sluice.task_history where id = $1 limit 1",
+        _TENANT,
         task_id,
     )
     return tenant_id
@@ -279,13 +291,7 @@ class HeldLease:
 
 async def held_lease(db: Reader, task_id: str, token: str) -> HeldLease | None:
     rows = await db.fetch(
-        """
-        select t.tenant_id, t.queue_id, t.handler_id as lane, coalesce(t.lease_handler_id, 0) as handler_id, t.attempt,
-               t.last_started_at as started_at, t.lease_owner is not null as called, t.retry, t.batch_id, t.traceparent,
-               t.tracestate, n.name as tenant, q.name as queue
-        from sluice.tasks t join sluice.tenants n on n.id = t.tenant_id join sluice.queues q on q.id = t.queue_id
-        where t.id = $1 and t.lease_token = $2
-        """,
+        _HELD_LEASE,
         task_id,
         token,
     )
@@ -296,25 +302,14 @@ async def held_lease(db: Reader, task_id: str, token: str) -> HeldLease | None:
     return HeldLease(**{**given, "retry": _json(given["retry"]), "batch_id": batch_id and str(batch_id)})
 
 
-READY_QUEUES = """
--- Which of these pull queues have something to claim.
-select q from unnest($1::bigint[]) q
-where (select true from sluice.tasks t where t.queue_id = q and t.handler_id = 0 and t.state = 0 limit 1)
-"""
-
-
 async def ready_queues(db: Reader, queue_ids: Sequence[int]) -> list[int]:
-    return [row[0] for row in await db.fetch(READY_QUEUES, list(queue_ids))]
+    return [row[0] for row in await db.fetch(_READY_QUEUES, list(queue_ids))]
 
 
 async def note_workers(db: Reader, queue_ids: Sequence[int]) -> None:
     """Workers ask for tasks of these queues now."""
     await db.fetch(
-        """
-        insert into sluice.queue_workers (queue_id, asked_at)
-        select q, clock_timestamp() from unnest($1::bigint[]) q order by q
-        on conflict (queue_id) do update set asked_at = excluded.asked_at
-        """,
+        _NOTE_WORKERS,
         list(queue_ids),
     )
 
@@ -346,7 +341,7 @@ class Reap:
 
 async def reap(db: Reader, limit: int, tenant_id: int | None = None) -> Reap:
     """End attempts whose lease ran out, of one tenant or of all."""
-    *rows, last = await db.fetch("select * from sluice.reap_v1($1, $2)", limit, tenant_id)
+    *rows, last = await db.fetch(_REAP, limit, tenant_id)
     return Reap([Reaped(str(r[0]), *tuple(r)[1:-2]) for r in rows], _until(last))
 
 
@@ -360,13 +355,13 @@ class Due:
 
 
 async def promote(db: Reader, limit: int) -> Due:
-    *lanes, last = await db.fetch("select * from sluice.promote_v1($1)", limit)
+    *lanes, last = await db.fetch(_PROMOTE, limit)
     return Due(last["moved"], [(r["queue_id"], r["lane"]) for r in lanes], _until(last))
 
 
 async def expire(db: Reader, limit: int) -> tuple[Due, dict[int, int]]:
     """Also: queue id -> how many of it ended."""
-    *queues, last = await db.fetch("select * from sluice.expire_v1($1)", limit)
+    *queues, last = await db.fetch(_EXPIRE, limit)
     return Due(last["ended"], [], _until(last)), {r["queue_id"]: r["ended"] for r in queues}
 
 
@@ -391,13 +386,13 @@ class Cancelled(msgspec.Struct):
 
 async def cancel(db: Reader, tenant_id: int, task_ids: Sequence[str], reason: str) -> list[Cancelled]:
     """Cancel what is live of these; ids that are not answered were not live."""
-    rows = await db.fetch("select * from sluice.cancel_v1($1, $2, $3)", tenant_id, list(task_ids), reason)
+    rows = await db.fetch(_CANCEL, tenant_id, list(task_ids), reason)
     return [Cancelled(str(r[0]), r[1], None if r[2] is None else str(r[2]), *r[3:]) for r in rows]
 
 
 async def retry(db: Reader, tenant_id: int, task_id: str) -> str:
     """moved | unchanged | running | ended | gone | orphaned | held."""
-    verdict: str = await db.fetchval("select sluice.retry_v1($1, $2)", tenant_id, task_id)
+    verdict: str = await db.fetchval(_RETRY, tenant_id, task_id)
     return verdict
 
 
@@ -413,7 +408,7 @@ async def update(
 ) -> str:
     """done | running | ended | gone | again | changed. `options` is JSON of what changes."""
     verdict: str = await db.fetchval(
-        "select sluice.update_task_v1($1, $2, $3, $4, $5, $6, $7)",
+        _UPDATE_TASK,
         tenant_id,
         task_id,
         queue_version,
@@ -426,22 +421,10 @@ async def update(
 
 
 async def lane_of(db: Reader, task_id: str) -> tuple[int, int] | None:
-    rows = await db.fetch("select queue_id, handler_id from sluice.tasks where id = $1", task_id)
+    rows = await db.fetch(_LANE, task_id)
     return (rows[0][0], rows[0][1]) if rows else None
 
 
-LOOK_AT_LANES = """
--- The lanes after one, and which of them have something to claim and are not shut: one index probe a lane, whatever their depth.
--- A scalar subquery, and not `exists`: that may be planned as a join over the whole backlog.
-select l.queue_id, l.handler_id, q.tenant_id,
-  not q.paused and coalesce(h.enabled and h.deleted_at is null, false) and coalesce((
-    select true from sluice.tasks t
-    where t.queue_id = l.queue_id and t.handler_id = l.handler_id and t.state = 0 limit 1), false) as ready
-from (select k.* from sluice.lanes k where (k.queue_id, k.handler_id) > ($1, $2) order by k.queue_id, k.handler_id limit $3) l
-join sluice.queues q on q.id = l.queue_id
-left join sluice.handlers h on h.id = coalesce(nullif(l.handler_id, 0), q.handler_id)
-order by l.queue_id, l.handler_id
-"""
 FIRST_LANE = (0, -1)
 """Before every lane."""
 
@@ -456,4 +439,4 @@ class LaneFound:
 
 async def look_at_lanes(db: Reader, after: tuple[int, int], limit: int) -> list[LaneFound]:
     """Up to so many lanes, in the order of their keys."""
-    return [LaneFound(*row) for row in await db.fetch(LOOK_AT_LANES, *after, limit)]
+    return [LaneFound(*row) for row in await db.fetch(_LANES, *after, limit)]
