@@ -1,4 +1,4 @@
-"""The API as the commands ask it: an answer, or a Failure that says what to do next."""
+"""The API as the commands use it: a response, or a Failure that says what to do next."""
 
 import ipaddress
 import json
@@ -15,23 +15,23 @@ TIMEOUT_SECONDS = 30.0
 PAGE = 200
 
 NAMED = {"queue": "queues", "handler": "handlers", "schedule": "schedules", "batch": "batches"}
-"""Filters that name something of its own, and where that is found."""
+"""Filters that name another resource, and the path of that resource."""
 NEXT = {
-    "unauthenticated": "give a key with SLUICE_KEY or --key; `sluice keys create --tenant NAME` makes one",
-    "forbidden": "use a key of a wider scope: `sluice keys create --tenant NAME --scope manage|operate`",
-    "host_refused": "ask it from its own machine under 127.0.0.1 or localhost",
+    "unauthenticated": "pass an API key with SLUICE_KEY or --key; `sluice keys create --tenant NAME` creates one",
+    "forbidden": "use a key with a higher scope: `sluice keys create --tenant NAME --scope manage|operate`",
+    "host_refused": "run the command on the same machine, with 127.0.0.1 or localhost as the address",
     "queue_not_found": "`sluice queues` lists the queues",
     "tenant_not_found": "`sluice keys list` shows the tenants that have keys",
     "task_not_found": "`sluice tasks list` lists the tasks",
     "task_ended": "`sluice tasks show ID` shows how it ended",
-    "task_not_editable": "`sluice tasks show ID` shows where it stands",
+    "task_not_editable": "`sluice tasks show ID` shows its state",
     "queue_full": "try again later, or raise the queue's max_depth",
     "rate_limited": "try again later",
-    "etag_mismatch": "see what has changed meanwhile with `sluice plan`",
+    "etag_mismatch": "see what has changed with `sluice plan`",
     "unavailable": "try again; `sluice status` shows what is wrong",
-    "not_found": "the service may be older than this command, or an engine without an API: check SLUICE_URL",
-    "method_not_allowed": "the service may be older than this command: compare `sluice version` with `sluice status`",
-    "idempotency_mismatch": "take another --idempotency-key, or send what was sent under it first",
+    "not_found": "the service may be older than this command, or an engine without an API; check SLUICE_URL",
+    "method_not_allowed": "the service may be older than this command; compare `sluice version` with `sluice status`",
+    "idempotency_mismatch": "use another --idempotency-key, or send the same request as the first time",
 }
 
 
@@ -43,7 +43,7 @@ class Client:
             base_url=self._url,
             headers={} if key is None else {"authorization": f"Bearer {key}"},
             timeout=TIMEOUT_SECONDS,
-            trust_env=not is_here(self._url),  # a proxy's loopback is another machine's
+            trust_env=not is_here(self._url),  # through a proxy, loopback would be the proxy's
         )
 
     def __enter__(self) -> Self:
@@ -91,7 +91,7 @@ class Client:
                 limit -= len(page["items"])
 
     def check_named(self, filters: dict[str, Any]) -> None:
-        """Nothing has matched these filters: raises Failure if one of them names what is not there."""
+        """Called when nothing matched: raises Failure if a filter names a resource that does not exist."""
         for noun, collection in NAMED.items():
             if filters.get(noun) is not None:
                 self.get(f"/{collection}/{filters[noun]}")
@@ -106,7 +106,7 @@ class Client:
             raise self._refused(reply)
         if not reply.is_success or (reply.content and media_type != "application/json"):
             raise self._fail(
-                {"code": "not_sluice", "detail": f"{self._url} answered {reply.status_code} and is no Sluice"},
+                {"code": "not_sluice", "detail": f"{self._url} responded {reply.status_code} and is not Sluice"},
                 "check SLUICE_URL or --url",
                 UNREACHABLE,
             )
@@ -115,8 +115,8 @@ class Client:
     def _unreachable(self, error: Exception) -> Failure:
         reason = str(error) or type(error).__name__
         return self._fail(
-            {"code": "unreachable", "detail": f"no answer from {self._url} ({reason})"},
-            "start it with `sluice up`, or say where it is with SLUICE_URL or --url",
+            {"code": "unreachable", "detail": f"no response from {self._url} ({reason})"},
+            "start Sluice with `sluice up`, or set its address with SLUICE_URL or --url",
             UNREACHABLE,
         )
 

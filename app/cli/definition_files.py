@@ -1,7 +1,7 @@
-"""A YAML file of definitions, read: overlays merged, variables put in, and the line of every value known.
+"""Reads a definitions file: merges overlays, substitutes variables, and keeps the line of every value.
 
-Scalars are read as YAML 1.2's core schema has them, so that `no` is a word and an instant stays text. A file holds no secrets:
-where one belongs stands a reference to the environment.
+Scalars follow YAML 1.2's core schema, so `no` is a string and an instant stays text. A file contains no secrets, only
+references to environment variables.
 """
 
 import re
@@ -19,7 +19,7 @@ from app.settings import PREFIX
 OVERLAYS = "overlays"
 OWNER = "owner"
 REPLACED = frozenset({"payload", "payload_schema", "backoff"})
-"""Fields whose mappings an overlay replaces as a whole: half of one and half of the other would mean nothing."""
+"""Fields that an overlay replaces as a whole: half of one and half of the other would make no sense."""
 MAX_VALUES = 200_000
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
@@ -36,7 +36,7 @@ Path = tuple[str | int, ...]
 class Scalar:
     text: str
     plain: bool
-    """Without quotes: a number, true, false and null are what they look like."""
+    """Not quoted: numbers, true, false and null are what they look like."""
     line: int
 
 
@@ -59,7 +59,7 @@ Tree = Scalar | Members | Items
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """The sections as JSON has them, for the service to judge."""
+    """The sections as JSON, for the service to check."""
 
     document: dict[str, Any]
     lines: dict[str, int] = field(repr=False)
@@ -98,7 +98,7 @@ def read(text: str, overlay: str | None, environment: Mapping[str, str]) -> Read
 
 
 class _Trees:
-    """Nodes as trees; duplicate keys, tags and keys that are no text are faults."""
+    """Nodes as trees; duplicate keys, tags and keys that are not text are faults."""
 
     def __init__(self) -> None:
         self.faults: list[Fault] = []
@@ -110,7 +110,7 @@ class _Trees:
         line = node.start_mark.line + 1
         self._count += 1
         if self._count > MAX_VALUES:
-            raise Faults([Fault(line, "", f"the file has more than {MAX_VALUES} values, its aliases counted")])
+            raise Faults([Fault(line, "", f"the file has more than {MAX_VALUES} values, including aliases")])
         if isinstance(node, yaml.ScalarNode):
             self._check_tag(node, self._resolver.resolve(yaml.ScalarNode, node.value, (not node.style, True)), path)
             return Scalar(node.value, node.style is None, line)
@@ -129,7 +129,7 @@ class _Trees:
 
     def _check_tag(self, node: Any, natural: str, path: Path) -> None:
         if node.tag != natural:
-            detail = f"the tag {node.tag} is not read: write the value, in quotes if it is text"
+            detail = f"the tag {node.tag} is not supported: write the value, quoted if it is text"
             self.faults.append(Fault(node.start_mark.line + 1, pointer(*path), detail))
 
     def _members(self, node: Any, path: Path) -> dict[str, tuple[int, Tree]]:
@@ -141,38 +141,40 @@ class _Trees:
                 merged = self._merged(value, path) | merged
             elif not isinstance(key, yaml.ScalarNode) or (key.style is None and not isinstance(_plain(key.value), str)):
                 shown = key.value if isinstance(key, yaml.ScalarNode) else "this"
-                self.faults.append(Fault(line, pointer(*path), f"the key {shown} is no text: put it in quotes"))
+                self.faults.append(Fault(line, pointer(*path), f"the key {shown} is not text: quote it"))
             elif key.value in own:
-                detail = f"is there twice, first in line {own[key.value][0]}"
+                detail = f"is a duplicate, first given in line {own[key.value][0]}"
                 self.faults.append(Fault(line, pointer(*path, key.value), detail))
             else:
                 own[key.value] = line, self.of(value, (*path, key.value))
         return merged | own
 
     def _merged(self, node: Any, path: Path) -> dict[str, tuple[int, Tree]]:
-        """What `<<` brings in; of several the first counts."""
+        """What `<<` merges in; the first of several wins."""
         found: dict[str, tuple[int, Tree]] = {}
         for part in reversed(node.value if isinstance(node, yaml.SequenceNode) else [node]):
             tree = self.of(part, path)
             if isinstance(tree, Members):
                 found |= tree.by_key
             else:
-                self.faults.append(Fault(part.start_mark.line + 1, pointer(*path), "<< takes mappings only"))
+                self.faults.append(Fault(part.start_mark.line + 1, pointer(*path), "<< takes only mappings"))
         return found
 
 
 def _outline_faults(tree: Members) -> Iterator[Fault]:
-    """Of the file and all its overlays, chosen or not."""
+    """Faults in the structure of the file and of all its overlays, selected or not."""
     line, owner = tree.by_key.get(OWNER, (1, Scalar("", False, 1)))
     if not isinstance(owner, Scalar) or _is_null(owner):
-        yield Fault(line, pointer(OWNER), "expected a name: of the team, or of the file")
+        yield Fault(line, pointer(OWNER), "expected a name, of the team or of the file")
     sections = Members(tree.line, {name: part for name, part in tree.by_key.items() if name != OWNER})
     yield from _section_faults(sections, (), {*SECTIONS, OVERLAYS})
     for section, (_, part) in sections.by_key.items():
         if section in SECTIONS and section != "limits" and isinstance(part, Members):
             for name, (at, definition) in part.by_key.items():
-                if _is_null(definition):  # an overlay would leave it out without a word
-                    yield Fault(at, pointer(section, name), "is empty: write {} where every field has its default")
+                if _is_null(definition):  # in an overlay, null would silently leave it out
+                    yield Fault(
+                        at, pointer(section, name), "is empty: for a definition with default values only, write {}"
+                    )
     line, overlays = tree.by_key.get(OVERLAYS, (1, Members(1, {})))
     if not isinstance(overlays, Members):
         yield Fault(line, "/overlays", "expected a mapping of overlays by name, such as dev, staging, prod")
@@ -188,7 +190,7 @@ def _section_faults(tree: Members, path: Path, known: set[str]) -> Iterator[Faul
     for name, (line, section) in tree.by_key.items():
         where = pointer(*path, name)
         if name not in known:
-            yield Fault(line, where, f"is no section: there are {', '.join(sorted(known))}")
+            yield Fault(line, where, f"is not a section: the sections are {', '.join(sorted(known))}")
         elif not isinstance(section, Members) and name != OVERLAYS:
             yield Fault(
                 line,
@@ -206,24 +208,24 @@ def _overlaid(tree: Members, overlay: str | None) -> Members:
     if overlay is None:
         return Members(tree.line, base)
     line, overlays = tree.by_key.get(OVERLAYS, (1, Members(1, {})))
-    assert isinstance(overlays, Members), "its outline was judged"
+    assert isinstance(overlays, Members), "its structure was checked"
     if overlay not in overlays.by_key:
         names = ", ".join(overlays.by_key) or "none"
-        raise Faults([Fault(line, "/overlays", f"there is no overlay {overlay}; there are: {names}")])
+        raise Faults([Fault(line, "/overlays", f"there is no overlay {overlay}; the overlays are: {names}")])
     _, over = overlays.by_key[overlay]
-    assert isinstance(over, Members), "its outline was judged"
+    assert isinstance(over, Members), "its structure was checked"
     merged = _merge(Members(tree.line, base), over, 0)
     for section_name, (_, section) in merged.by_key.items():
         if section_name == OWNER:
             continue
-        assert isinstance(section, Members), "its outline was judged"
+        assert isinstance(section, Members), "its structure was checked"
         for name in [name for name, (_, one) in section.by_key.items() if _is_null(one)]:
             del section.by_key[name]  # an overlay leaves out what the file defines
     return merged
 
 
 def _merge(base: Members, over: Members, depth: int) -> Members:
-    """Mappings are merged, all else is replaced. Depth 2 is the fields of a definition."""
+    """Merges mappings and replaces everything else. Depth 2 is the fields of a definition."""
     merged = dict(base.by_key)
     for name, (line, part) in over.by_key.items():
         _, before = merged.get(name, (line, part))
@@ -235,7 +237,7 @@ def _merge(base: Members, over: Members, depth: int) -> Members:
 
 
 class _Values:
-    """Trees as values, with variables from the environment put in."""
+    """Trees as values, with variables substituted from the environment."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.faults: list[Fault] = []
@@ -264,13 +266,17 @@ class _Values:
             return "${"
         name = found[1]
         if not found[0].endswith("}") or _VARIABLE_NAME.fullmatch(name) is None:
-            self.faults.append(Fault(line, where, "expected ${NAME}; write $${ for a ${ that is meant as it stands"))
+            self.faults.append(Fault(line, where, "expected ${NAME}; for a literal ${, write $${"))
         elif name.startswith(PREFIX):
             self.faults.append(
-                Fault(line, where, f"{name} is a setting of Sluice, a key or a password among them: take another name")
+                Fault(
+                    line,
+                    where,
+                    f"variables that begin with {PREFIX} are settings of Sluice, some of them secret: use a name other than {name}",
+                )
             )
         elif not self._environment.get(name):
-            self.faults.append(Fault(line, where, f"the environment variable {name} is not set, or empty"))
+            self.faults.append(Fault(line, where, f"the environment variable {name} is empty or not set"))
         else:
             return self._environment[name]
         return ""
@@ -279,9 +285,9 @@ class _Values:
         references = [found for found in _VARIABLE.finditer(scalar.text) if found[1] is not None]
         whole = len(references) == 1 and references[0][0] == scalar.text
         if not references or (what == "secret" and not whole):
-            detail = "a secret does not belong into a file: name an environment variable that holds it, secret: ${NAME}"
+            detail = "a file must not contain secrets: name an environment variable, as in secret: ${NAME}"
             if what == "header":
-                detail = "values of headers are never shown, nor written into a file: take them from the environment, ${NAME}"
+                detail = "a file must not contain header values, which are never shown: use an environment variable, as in ${NAME}"
             self.faults.append(Fault(scalar.line, where, detail))
 
 
@@ -294,7 +300,7 @@ def _is_confidential(path: Path) -> str | None:
 
 
 def _plain(text: str) -> Any:
-    """A scalar without quotes, in the core schema of YAML 1.2; a number that JSON cannot have stays text."""
+    """An unquoted scalar, by the core schema of YAML 1.2; a number that JSON cannot express stays text."""
     if text in _NULLS:
         return None
     if text in _BOOLS:

@@ -1,6 +1,6 @@
-"""`sluice plan` and `sluice apply`: handlers, queues, schedules and limits as a file in YAML.
+"""`sluice plan` and `sluice apply`: handlers, queues, schedules and limits in a YAML file.
 
-The file becomes a document here; what it would change, and changing it, is the service's.
+The file becomes a document here. The service works out what it would change, and changes it.
 """
 
 import json
@@ -22,19 +22,17 @@ if TYPE_CHECKING:
 
 WOULD_CHANGE = 2
 APPLY_SECONDS = 600.0
-"""Thousands of definitions are put one after another."""
+"""Thousands of definitions are written one after another."""
 SHOWN_VALUE = 200
 MARKS = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red")}
-WORDS = {"create": "to create", "update": "to change", "delete": "to delete", "unchanged": "as it is"}
+WORDS = {"create": "to create", "update": "to change", "delete": "to delete", "unchanged": "unchanged"}
 
-File = Annotated[str, typer.Argument(metavar="FILE", help="The definitions, in YAML; - reads standard input.")]
-Overlay = Annotated[
-    str | None, typer.Option("--overlay", "-o", metavar="NAME", help="Merge this one of the file's overlays in.")
-]
+File = Annotated[str, typer.Argument(metavar="FILE", help="The definitions file, in YAML; - reads it from stdin.")]
+Overlay = Annotated[str | None, typer.Option("--overlay", "-o", metavar="NAME", help="Merge this overlay of the file.")]
 Prune = Annotated[
     bool,
     typer.Option(
-        "--prune", help="Delete what its owner has there and is not in the file, in the sections the file has."
+        "--prune", help="Also delete definitions of the file's owner that the file's sections do not contain."
     ),
 ]
 
@@ -43,12 +41,12 @@ def plan(
     file: File,
     overlay: Overlay = None,
     prune: Prune = False,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 2 if an apply would change something.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 2 if anything would change.")] = False,
     url: Url = CLIENT_URL,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what an apply of a file of definitions would change. Nothing is changed."""
+    """Show what applying a definitions file would change, without changing it."""
     from app.cli.client import Client
     from app.cli.screen import say_json
 
@@ -66,13 +64,15 @@ def apply(
     prune: Prune = False,
     yes: Annotated[
         bool,
-        typer.Option("--yes", "-y", help="Delete without asking. Where nobody types, nothing is deleted without it."),
+        typer.Option(
+            "--yes", "-y", help="Delete without asking for confirmation. Required for deleting without a terminal."
+        ),
     ] = False,
     url: Url = CLIENT_URL,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change what differs from a file of definitions; pauses and disabled handlers stay. A second apply changes nothing."""
+    """Apply a definitions file. Pauses and disabled handlers stay, and applying it again changes nothing."""
     from app.cli.client import Client
     from app.cli.screen import say_json
 
@@ -86,7 +86,7 @@ def apply(
             _confirm([change for change in found["changes"] if change["action"] == "delete"], as_json)
         made: list[str] = []
         if _changing(found):
-            document["version"] = found["version"]  # what was shown is what is done, or nothing
+            document["version"] = found["version"]  # what was shown is what is applied, or nothing is
             found = _ask(client, "apply", document, file, read, as_json)
             made = sorted(found.pop("secrets"))
     if as_json:
@@ -95,13 +95,13 @@ def apply(
     print("Applied." if _changing(found) else "Nothing to change.")
     for name in made:
         print(
-            f"Handler {name} signs with a secret that was made for it and is not shown here: "
-            f"give one with `secret: ${{NAME}}`, or ask POST /handlers/{name}/rotate-secret for one."
+            f"A signing secret was generated for handler {name} and is not shown here. "
+            f"To set one, use `secret: ${{NAME}}`; to get a new one, POST /handlers/{name}/rotate-secret."
         )
 
 
 def _confirm(deleted: list[dict[str, Any]], as_json: bool) -> None:
-    """Ask whoever types about what would be deleted; a program must have said it before."""
+    """Ask before deleting. Without a terminal, deleting needs --yes."""
     from app.cli.screen import plain
 
     if not deleted:
@@ -111,7 +111,7 @@ def _confirm(deleted: list[dict[str, Any]], as_json: bool) -> None:
         print("To be deleted:", *names, sep="\n  ")
         typer.confirm(f"Delete {counted(len(names), 'definition')}?", abort=True)
         return
-    detail = f"{counted(len(names), 'definition')} would be deleted; --yes deletes without asking"
+    detail = f"{counted(len(names), 'definition')} would be deleted; to delete without confirmation, use --yes"
     if as_json:
         errors = [
             {"pointer": f"/{change['kind']}s/{change['name']}", "detail": "would be deleted"} for change in deleted
@@ -141,7 +141,7 @@ def _read(file: str, overlay: str | None, as_json: bool) -> "Read":
     try:
         return read(text, overlay, os.environ)
     except Faults as faults:
-        raise _refused(file, "invalid", "the file breaks rules", faults.faults, as_json) from None
+        raise _refused(file, "invalid", "the file is invalid", faults.faults, as_json) from None
 
 
 def _bytes(file: str) -> bytes:
@@ -150,7 +150,7 @@ def _bytes(file: str) -> bytes:
 
 
 def _ask(client: "Client", verb: str, document: dict[str, Any], file: str, read: "Read", as_json: bool) -> Any:
-    """The answer, or the service's refusal with the lines of what it is about."""
+    """The response, or the service's refusal with line numbers."""
     from app.cli.yaml_faults import Fault
 
     try:

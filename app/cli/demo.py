@@ -1,6 +1,6 @@
-"""`make demo`: the main job, end to end, with real processes on a database of its own; it leaves nothing behind.
+"""`make demo`: the main job, end to end, with real processes on their own database; it leaves nothing behind.
 
-Exits with 0 when everything was as promised, with 1 and the reason when not, with 130 when interrupted.
+Exits with 0 if everything went as promised, with 1 and the reason if not, with 130 if interrupted.
 """
 
 import sys
@@ -20,7 +20,7 @@ from app.cli.demo_story import Replica, Row
 from app.delivery.webhook.signing import new_secret
 
 AGAIN = """\
-To see it again by hand:
+To try it again by hand:
   .venv/bin/sluice up &
   .venv/bin/sluice listen 9000 --fail 1 &
   curl -X PUT --json '{"url": "http://127.0.0.1:9000/"}' http://127.0.0.1:8080/handlers/demo
@@ -29,12 +29,12 @@ To see it again by hand:
   curl --json '{"payload": {"demo": "later"}, "delay_seconds": 2}' http://127.0.0.1:8080/queues/demo/tasks
   curl -i --json '{"payload": 42, "idempotency_key": "order-42"}' http://127.0.0.1:8080/queues/demo/tasks  # twice
   curl 'http://127.0.0.1:8080/tasks?queue=demo'
-  curl http://127.0.0.1:8080/tasks/ID/attempts  # ID: as an enqueue has answered it
+  curl http://127.0.0.1:8080/tasks/ID/attempts  # ID: from the response to an enqueue
 A second replica: SLUICE_DATABASE_URL="$(cat .sluice/url)" SLUICE_PORT=8081 .venv/bin/sluice up"""
 
 
 class Stage:
-    """The screen, and the rows so far."""
+    """The screen, and the rows shown on it."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -65,7 +65,7 @@ class Stage:
 def perform(stage: Stage, stack: ExitStack) -> None:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-demo-", ignore_cleanup_errors=True)))
     secret = new_secret()
-    with stage.console.status("starting a replica with a database of its own, and a handler …"):
+    with stage.console.status("starting a replica with its own database, and a handler …"):
         child = _started(stage, stack, start_replica("the first replica", folder))
         handler = _started(stage, stack, start_handler(secret))
         first = _joined(stack, child)
@@ -89,7 +89,7 @@ def perform(stage: Stage, stack: ExitStack) -> None:
 def _play_crash(stage: Stage, first: Replica, second: Replica, handler: Child) -> None:
     began = time.monotonic()
     with stage.console.status(
-        f"kill -9; the lease of {LEASE_SECONDS} s must run out before another may take the task …"
+        f"kill -9; the lease of {LEASE_SECONDS} s must expire before another replica can take the task …"
     ):
         for seen in story.crash(first, second, handler):
             if isinstance(seen, Row):
@@ -121,18 +121,18 @@ def main() -> int:
             with console.status("stopping everything …"):
                 stack.close()
     except KeyboardInterrupt:
-        stage.say("interrupted; everything started was stopped")
+        stage.say("interrupted; everything that was started is stopped")
         return 130
     except (DemoFailed, httpx2.HTTPError) as error:
         console.print(f"✗ not as promised: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         for child in stage.children:
             console.print(
-                f"{child.name} said last:\n{child.last_words()}", markup=False, highlight=False, soft_wrap=True
+                f"{child.name}, last lines:\n{child.last_words()}", markup=False, highlight=False, soft_wrap=True
             )
         return 1
     console.print()
     console.print(stage.table())
-    console.print(f"\nAll as promised, in {time.monotonic() - began:.0f} s. Nothing of it is left.\n", highlight=False)
+    console.print(f"\nAll as promised, in {time.monotonic() - began:.0f} s. Nothing is left behind.\n", highlight=False)
     console.print(AGAIN, markup=False, highlight=False, soft_wrap=True)
     return 0
 

@@ -1,7 +1,7 @@
-"""The demo's handler: a process of its own that verifies signatures and does what a task's type asks for.
+"""The demo's handler: a separate process that verifies signatures and does what a task's type says.
 
-`flaky` fails at its first attempt, `broken` at each, `slow` takes its time at the first; all else succeeds at once. It
-says each call on stdout as a line of JSON.
+`flaky` fails on its first attempt, `broken` on every one, `slow` takes its time on the first; anything else succeeds at
+once. It writes each call to stdout as a line of JSON.
 """
 
 import json
@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from app.delivery.webhook.signing import sign
 
 SLOW_SECONDS = 4.0
-SECRET_VARIABLE = "DEMO_SIGNING_SECRET"  # noqa: S105  # where it is, not what it is
+SECRET_VARIABLE = "DEMO_SIGNING_SECRET"  # noqa: S105  # the name of a variable, not a secret
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -46,7 +46,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the replica that waited for the answer is gone
 
     def log_message(self, format: str, *args: object) -> None:
-        """What is worth saying has been said in JSON."""
+        """Log nothing: each call has already been written as JSON."""
 
 
 def _say(line: dict[str, object]) -> None:

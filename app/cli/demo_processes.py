@@ -1,4 +1,4 @@
-"""The processes of the demo: started with clean settings, listened to, and ended in any case."""
+"""The processes of the demo: started with clean settings, listened to, and always stopped."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from app.cli.demo_handler import SECRET_VARIABLE
 
 LEASE_SECONDS = 5
 START_SECONDS = 60.0
-"""A first start makes a database; a busy machine takes its time over it."""
+"""A first start creates a database, which takes a while on a busy machine."""
 STOP_SECONDS = 15.0
 POLL_SECONDS = 0.05
 
@@ -28,7 +28,7 @@ class DemoFailed(Exception):
 
 
 class Child:
-    """A process whose lines of JSON are kept as they come. It is in a session of its own, so Ctrl-C is ours to handle."""
+    """A process whose lines of JSON are kept. It has its own session, so that Ctrl-C only reaches the demo itself."""
 
     def __init__(self, name: str, module: str, *arguments: str, settings: Mapping[str, str]) -> None:
         self.name = name
@@ -69,7 +69,7 @@ class Child:
         return sum(wanted(line) for line in list(self._lines))
 
     def wait_for(self, wanted: Callable[[Line], bool], what: str) -> Line:
-        """The first line that fits; fails with the last words of a process that has ended instead."""
+        """The first matching line. Raises DemoFailed, with its last lines, if the process ends first."""
 
         def look() -> Line | None:
             ended = self._process.poll() is not None
@@ -86,7 +86,7 @@ class Child:
         return "\n".join(self._said[-8:])
 
     def kill(self) -> None:
-        """kill -9, as a crash would end it."""
+        """kill -9, as in a crash."""
         self._process.kill()
         self._process.wait()
 
@@ -97,11 +97,11 @@ class Child:
         try:
             self._process.wait(STOP_SECONDS)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            self.kill()  # a second Ctrl-C hurries the end; it must not leave a process behind
+            self.kill()  # a second Ctrl-C must not leave a process behind
 
 
 def until(what: str, ask: Callable[[], T | None], seconds: float) -> T:
-    """Ask until there is an answer."""
+    """Ask until there is an answer. Raises DemoFailed after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         answer = ask()
@@ -113,7 +113,7 @@ def until(what: str, ask: Callable[[], T | None], seconds: float) -> T:
 
 
 def start_replica(name: str, folder: Path, database_url: str | None = None) -> Child:
-    """A `sluice up` on a free port: with a database of its own in `folder`, or on the one given."""
+    """A `sluice up` on a free port, with its own database in `folder` or on the given one."""
     settings = {
         "SLUICE_PORT": "0",
         "SLUICE_LEASE_SECONDS": str(LEASE_SECONDS),
@@ -130,7 +130,7 @@ def start_handler(secret: str) -> Child:
 
 
 def interrupt_on_sigterm() -> None:
-    """Being told to end is handled as Ctrl-C is: everything started is stopped on the way out."""
+    """Handle SIGTERM like Ctrl-C: everything that was started is stopped on the way out."""
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt

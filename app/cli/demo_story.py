@@ -1,4 +1,4 @@
-"""What the demo does, step by step, and what it holds Sluice to. Each step answers a row of the table."""
+"""What the demo does, step by step, and what it checks. Each step returns a row of the table."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from app.cli.demo_processes import LEASE_SECONDS, Child, DemoFailed, until
 
 REAP_SECONDS = 1.0
 BUSY_SECONDS = 3.0
-"""What a busy machine may take on top of a promised time before the demo calls it broken."""
+"""How much longer than promised a busy machine may take before the demo fails."""
 DELAY_SECONDS = 2.0
 SHARED_TASKS = 20
 
@@ -74,7 +74,7 @@ def delivery(replica: Replica) -> Row:
     ended = replica.ended(task["id"], "succeeded")
     _promised(ended["result"] == {"done": "greet"}, f"the result is {ended['result']}")
     took = _seconds(ended["created_at"], ended["ended_at"])
-    return Row("delivery", task["id"], "succeeded", 1, f"signed, delivered, answered in {took * 1000:.0f} ms")
+    return Row("delivery", task["id"], "succeeded", 1, f"signed, delivered and answered in {took * 1000:.0f} ms")
 
 
 def retry(replica: Replica) -> Row:
@@ -87,23 +87,23 @@ def retry(replica: Replica) -> Row:
     )
     waited = _seconds(first["ended_at"], second["started_at"])
     _promised(waited >= 0.5, f"the retry came after {waited:.2f} s, before its backoff")
-    return Row("retry", task["id"], "succeeded", 2, f"500, again after {waited:.1f} s, then 200")
+    return Row("retry", task["id"], "succeeded", 2, f"500, retried after {waited:.1f} s, then 200")
 
 
 def dead_letter(replica: Replica) -> Row:
     task = replica.enqueue("broken")
     ended = replica.ended(task["id"], "dead")
     attempts = replica.attempts(task["id"])
-    _promised(ended["reason"] == "attempts_exhausted", f"it is dead by {ended['reason']}")
+    _promised(ended["reason"] == "attempts_exhausted", f"it is dead with reason {ended['reason']}")
     _promised(len(attempts) == ended["max_attempts"], f"it had {len(attempts)} attempts")
     listed = replica.call("GET", "/tasks?queue=demo&state=dead")["items"]
-    _promised([item["id"] for item in listed] == [task["id"]], "the list of dead tasks does not hold it")
-    return Row("dead letter", task["id"], "dead", len(attempts), f"{ended['reason']}, each attempt on record")
+    _promised([item["id"] for item in listed] == [task["id"]], "the list of dead tasks does not contain it")
+    return Row("dead letter", task["id"], "dead", len(attempts), f"{ended['reason']}, every attempt on record")
 
 
 def delayed(replica: Replica) -> Row:
     task = replica.enqueue("later", delay_seconds=DELAY_SECONDS)
-    _promised(task["state"] == "scheduled", f"it is {task['state']} at first")
+    _promised(task["state"] == "scheduled", f"its first state is {task['state']}")
     ended = replica.ended(task["id"], "succeeded")
     waited = _seconds(ended["created_at"], ended["started_at"])
     _promised(waited >= DELAY_SECONDS, f"it started after {waited:.2f} s")
@@ -120,19 +120,19 @@ def idempotent_replay(replica: Replica, handler: Child) -> Row:
     replayed = again.headers.get("idempotent-replayed")
     _promised(
         (again.status_code, replayed, again.json().get("id")) == (200, "true", task["id"]),
-        f"the second enqueue answered {again.status_code}: {again.text}",
+        f"the second enqueue responded {again.status_code}: {again.text}",
     )
     other = replica.http.post("/queues/demo/tasks", json={**body, "payload": {"demo": "another"}})
-    _promised(other.status_code == 422, f"another payload under the key answered {other.status_code}")
+    _promised(other.status_code == 422, f"another payload under the same key responded {other.status_code}")
     calls = handler.count(lambda line: line.get("task") == task["id"])
     _promised(calls == 1, f"the handler was called {calls} times")
     return Row(
-        "replay", task["id"], "succeeded", 1, "enqueued twice, 200 with the same task; another payload is refused"
+        "replay", task["id"], "succeeded", 1, "enqueued twice, 200 with the same task; a different payload is rejected"
     )
 
 
 def second_replica(first: Replica, second: Replica) -> Row:
-    """Both take tasks in, and both deliver."""
+    """Both replicas accept tasks, and both deliver."""
     tasks = [(first, second)[n % 2].enqueue("shared")["id"] for n in range(SHARED_TASKS)]
     by = [first.ended(task, "succeeded")["replica"] for task in tasks]
     counts = [by.count(replica.name) for replica in (first, second)]
@@ -147,7 +147,7 @@ def second_replica(first: Replica, second: Replica) -> Row:
 
 
 def crash(first: Replica, second: Replica, handler: Child) -> Iterator[str | Row]:
-    """kill -9 of the second replica while the handler works for it; says first whom it will kill."""
+    """kill -9 of the second replica while the handler works for it; first yields what it will kill."""
     task_id = _held_by(second, handler)
     yield f"kill -9 {second.child.pid} while the handler works on {task_id}"
     second.child.kill()
@@ -170,7 +170,7 @@ def crash(first: Replica, second: Replica, handler: Child) -> Iterator[str | Row
 
 
 def _held_by(replica: Replica, handler: Child) -> str:
-    """A slow task that this replica is delivering; which one takes a task is a race, so it may take a few."""
+    """A slow task that this replica is delivering. Replicas race for tasks, so this can take a few tries."""
     for _ in range(20):
         task_id = str(replica.enqueue("slow")["id"])
         until(f"task {task_id} reaches the handler", _called(handler, task_id), 10.0)

@@ -1,4 +1,4 @@
-"""How a command of the client ends when it did not do what it was asked."""
+"""How a command ends when it could not do what it was asked to do."""
 
 from typing import Any
 
@@ -15,4 +15,4 @@ class Failure(Exception):
         self.text = text
         self.code = code
         self.problem = problem
-        """What the service has answered, if that is why."""
+        """The service's response, if it rejected the request."""

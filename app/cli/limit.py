@@ -1,4 +1,4 @@
-"""`sluice limit`: how many tasks of a tenant may run at once, over all its queues."""
+"""`sluice limit`: how many tasks of a tenant run at once, across all its queues."""
 
 from typing import Annotated
 
@@ -14,25 +14,27 @@ NONE = "none"
 def _most(text: str | None) -> str | None:
     if text is None or text == NONE or (text.isascii() and text.isdigit() and int(text) > 0):
         return text
-    raise typer.BadParameter(f"{text!r} is neither a number from 1 on nor {NONE}")
+    raise typer.BadParameter(f"{text!r} is neither a number from 1 up nor {NONE}")
 
 
 def limit(
     most: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MAX|none]", callback=_most, help="The new limit; without it the present one is shown."
+            metavar="[MAX|none]", callback=_most, help="The new limit; if omitted, the current one is shown."
         ),
     ] = None,
     tenant: Annotated[
         str | None,
-        typer.Option(help="Grant this tenant at most so many, whatever its own limit; needs a key of scope operate."),
+        typer.Option(
+            help="Set or show what this tenant is granted, an upper limit for its own; needs a key with scope operate."
+        ),
     ] = None,
     url: Url = CLIENT_URL,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show or change how many tasks may run at once over all queues of a tenant: your own, or the one named."""
+    """Show or change how many tasks of a tenant run at once, across all its queues. The default is your own tenant."""
     from app.cli.client import Client
     from app.cli.screen import say_json
 
@@ -51,6 +53,4 @@ def limit(
     if granted is not None:
         print(f"{who} is granted at most {counted(granted, 'task')} at once by an operator.")
     if own is None and granted is None:
-        print(
-            f"{who} has no limit over all its queues." if tenant is None else f"{who} is granted any number of tasks."
-        )
+        print(f"{who} has no limit across its queues." if tenant is None else f"{who} is granted any number of tasks.")

@@ -29,7 +29,7 @@ Message = MutableMapping[str, Any]
 
 
 class Listener:
-    """Answers 401 to a signature that is not right, 500 to the first `fail` deliveries of each task, else 200."""
+    """Answers 401 if the signature is wrong, 500 to the first `fail` deliveries of each task, and otherwise 200."""
 
     def __init__(self, secrets: tuple[str, ...] = (), fail: int = 0, delay_seconds: float = 0.0) -> None:
         self._secrets = secrets
@@ -42,7 +42,7 @@ class Listener:
         self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
     ) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        announced = int(headers.get("content-length", "0"))  # the server lets through nothing but digits
+        announced = int(headers.get("content-length", "0"))  # the server only lets digits through
         body = None if announced > BODY_MAX_BYTES else await _body(receive)
         if body is None:
             status, word = 413, "larger than 8 MiB"
@@ -70,7 +70,7 @@ class Listener:
         return 200, "ok"
 
     def _fault(self, headers: MutableMapping[str, str], body: bytes, now: float) -> str | None:
-        """What is wrong with the signature, if it is to be verified; signatures of both secrets count in a rotation."""
+        """What is wrong with the signature, if there is a secret to verify it with. During a rotation, either secret will do."""
         if not self._secrets:
             return None
         given = headers.get("webhook-signature", "").split()
@@ -109,7 +109,7 @@ async def serve(listener: Listener, host: str, port: int) -> int:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         bound = socket.create_server((host, port), family=family)
     except OSError as error:
-        print(f"Cannot listen on {host}:{port}: {error.strerror or error}. Take another port.", file=sys.stderr)
+        print(f"Cannot listen on {host}:{port}: {error.strerror or error}. Choose another port.", file=sys.stderr)
         return 1
     settings = uvicorn.Config(listener, lifespan="off", access_log=False, log_config=None, server_header=False)
     url = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
@@ -128,7 +128,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """End on SIGINT and SIGTERM with code 0: being stopped is how this command ends."""
+        """Exit with 0 on SIGINT and SIGTERM: being stopped is how this command ends."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.handle_exit, number, None)
@@ -137,7 +137,7 @@ class _Server(uvicorn.Server):
 
 def _greet(url: str) -> None:
     lines = (
-        f"Listening on {url} Point a queue at it:",
+        f"Listening on {url} To send it a task:",
         f'  curl -X PUT --json \'{{"url": "{url}"}}\' http://127.0.0.1:8080/handlers/hello',
         '  curl -X PUT --json \'{"handler": "hello"}\' http://127.0.0.1:8080/queues/hello',
         '  curl --json \'{"payload": {"hello": "world"}}\' http://127.0.0.1:8080/queues/hello/tasks',
@@ -169,5 +169,5 @@ def _readable(body: bytes) -> str:
 
 
 def _printable(text: str) -> str:
-    """What a sender wrote must not steer the terminal."""
+    """Text from a sender must not control the terminal."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -1,4 +1,4 @@
-"""The command `sluice`. Whatever takes long to import is imported by the command that needs it."""
+"""The command `sluice`. Imports that take long are inside the command that needs them."""
 
 import errno
 import json
@@ -19,18 +19,18 @@ from app.settings import Settings, SettingsError, load, unknown_variables
 T = TypeVar("T")
 
 cli = typer.Typer(
-    help="Durable queues and schedules as a plain HTTP service, on nothing but Postgres.",
+    help="Durable queues and schedules over plain HTTP, on nothing but Postgres.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+keys = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 cli.add_typer(keys, name="keys")
 cli.command()(work)
 cli.add_typer(tasks, name="tasks")
 
 
 def run() -> None:
-    """The entry point: what the user can mend is told in a sentence, the rest with its traceback."""
+    """The entry point. What the user can fix is reported in a sentence, the rest with a traceback."""
     try:
         cli()
     except SettingsError as error:
@@ -66,7 +66,7 @@ def up(
 
 @cli.command()
 def migrate() -> None:
-    """Bring the database to this version's schema, and leave."""
+    """Migrate the database to this version's schema, then exit."""
     settings = _settings()
     from app.main import migrate
     from app.telemetry import logs
@@ -76,8 +76,8 @@ def migrate() -> None:
 
 
 @cli.command()
-def config(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Print every setting, its value and where that comes from; secrets are hidden."""
+def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show every setting, its value and where it comes from. Secrets are hidden."""
     knobs = _settings().describe()
     if as_json:
         shown = {knob.variable: {"value": knob.value, "source": knob.source} for knob in knobs}
@@ -88,20 +88,20 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
 
 @keys.command("create")
 def create_key(
-    tenant: Annotated[str, typer.Option(help="Whose key it is; made if there is none of that name.")],
+    tenant: Annotated[str, typer.Option(help="The tenant the key belongs to; created if it does not exist.")],
     scope: Annotated[Literal["use", "manage", "operate"], typer.Option(help="What the key may do.")] = "manage",
 ) -> None:
-    """Make a key and print it, once."""
+    """Create an API key and print it. It cannot be shown again."""
     settings = _quiet_settings()
     from app.main import create_key
 
     print(_await(create_key(settings, tenant, scope)))
-    _say(f"This key for tenant {tenant}, scope {scope}, is shown once. Use it as: Authorization: Bearer slk_…")
+    _say(f"This key for tenant {tenant}, scope {scope}, is shown only once. Send it as: Authorization: Bearer slk_…")
 
 
 @keys.command("list")
-def list_keys(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """List the keys, never their secrets."""
+def list_keys(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List API keys, without their secrets."""
     settings = _quiet_settings()
     from app.main import list_keys
 
@@ -111,7 +111,7 @@ def list_keys(as_json: Annotated[bool, typer.Option("--json", help="For programs
     elif found:
         _print(tuple(found[0]), [tuple(map(_shown, key.values())) for key in found])
     else:
-        _say("There are no keys yet: sluice keys create --tenant NAME")
+        _say("There are no keys yet. To create one: sluice keys create --tenant NAME")
 
 
 def _shown(value: object) -> object:
@@ -119,13 +119,15 @@ def _shown(value: object) -> object:
 
 
 @keys.command("revoke")
-def revoke_key(key_id: Annotated[str, typer.Argument(metavar="ID", help="As `sluice keys list` shows it.")]) -> None:
-    """End a key's life."""
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, from `sluice keys list`.")],
+) -> None:
+    """Revoke an API key. Requests with it fail from then on."""
     settings = _quiet_settings()
     from app.main import revoke_key
 
     if not _await(revoke_key(settings, key_id)):
-        _say(f"There is no key {key_id} in force: sluice keys list")
+        _say(f"There is no active key {key_id}. To list keys: sluice keys list")
         raise typer.Exit(1)
     _say(f"Key {key_id} is revoked.")
 
@@ -134,11 +136,13 @@ def revoke_key(key_id: Annotated[str, typer.Argument(metavar="ID", help="As `slu
 def listen(
     port: Annotated[int, typer.Argument(min=0, max=65_535, help="The port to listen on; 0 takes a free one.")],
     fail: Annotated[int, typer.Option(min=0, help="Answer 500 to the first N deliveries of each task.")] = 0,
-    secret: Annotated[list[str] | None, typer.Option(help="A handler's signing secret, whsec_…; repeatable.")] = None,
-    delay_seconds: Annotated[float, typer.Option("--delay", min=0, help="Seconds to wait before each answer.")] = 0.0,
+    secret: Annotated[
+        list[str] | None, typer.Option(help="The handler's signing secret, whsec_…; can be repeated.")
+    ] = None,
+    delay_seconds: Annotated[float, typer.Option("--delay", min=0, help="Seconds to wait before each response.")] = 0.0,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
 ) -> None:
-    """Be a webhook handler that verifies and prints what it receives: the first thing to point a queue at."""
+    """Run a webhook handler that verifies, prints and answers every delivery. Useful for trying things out."""
     from app.cli.listen import Listener, serve
     from app.delivery.webhook.signing import parse_secret
 
@@ -168,7 +172,7 @@ cli.command()(definitions.apply)
 
 
 def _plainly(error: Exception) -> str | None:
-    """What to tell of a failure that is not a fault of the program."""
+    """The message for a failure that is not a bug in the program; None for a bug."""
     from app.domain.connections import NoRoom
     from app.domain.errors import Refusal
     from app.embedded.directory import EmbeddedError
@@ -184,7 +188,7 @@ def _plainly(error: Exception) -> str | None:
     if isinstance(error, EmbeddedError | SchemaMismatch | NoRoom):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
-        return f"Cannot listen there ({error.strerror}): choose another --host or --port."
+        return f"Cannot listen there ({error.strerror}). Choose another --host or --port."
     return None
 
 
@@ -195,7 +199,7 @@ def _is_unreachable(error: Exception) -> bool:
 
 
 def _quiet_settings() -> Settings:
-    """For a command whose output is what it says: of the log only what went wrong is shown, on stderr."""
+    """For commands whose output matters: only warnings and errors are logged, to stderr."""
     from app.telemetry import logs
 
     logs.configure("warning")

@@ -1,4 +1,4 @@
-"""Writes openapi/openapi.json, the golden contract of the wire: `python -m app.cli.openapi [--check]`."""
+"""Writes openapi/openapi.json, the golden wire contract: `python -m app.cli.openapi [--check]`."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ FILE = Path(__file__).parents[2] / "openapi" / "openapi.json"
 
 
 async def _nobody(_token: str) -> Caller:
-    raise NotImplementedError("the document is made without a service behind it")
+    raise NotImplementedError("the document is generated without a service behind it")
 
 
 def document() -> str:
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--check"]:
         if FILE.exists() and FILE.read_text() == document():
             return 0
-        print(f"{FILE.name} differs from the code: make openapi, and read the difference as a caller would")
+        print(f"{FILE.name} differs from the code: run make openapi, and read the difference as a caller would")
         return 1
     FILE.write_text(document())
     return 0

@@ -1,4 +1,4 @@
-"""What the commands that ask a running Sluice have in common on their command lines."""
+"""The options shared by the commands that talk to a running Sluice."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -9,7 +9,7 @@ from app.domain.ids import parse_uuid
 from app.domain.names import NAME_RULE, is_name
 from app.settings import CLIENT_URL, CLIENT_VARIABLES
 
-PANEL = "Which Sluice"
+PANEL = "Connection"
 CLIENT_KEY = "SLUICE_KEY"
 
 
@@ -32,7 +32,7 @@ _name = _checked(is_name, f"not a name: {NAME_RULE}")
 def _ids(values: list[str]) -> list[str]:
     for value in values:
         if parse_uuid(value) is None:
-            raise typer.BadParameter(f"{value!r} is not the id of a task: sluice tasks list shows them")
+            raise typer.BadParameter(f"{value!r} is not a task id; sluice tasks list shows them")
     return values
 
 
@@ -57,33 +57,35 @@ Key = Annotated[
         help=CLIENT_VARIABLES[CLIENT_KEY][1],
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON on stdout, and problems as JSON on stderr.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout, and errors as JSON to stderr.")]
 Queue = Annotated[str, typer.Argument(metavar="QUEUE", callback=_name, help="The queue's name.")]
-QueueFilter = Annotated[str | None, typer.Option("--queue", callback=_name, help="Tasks of this queue.")]
-TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", callback=_ids, help="One or more tasks.")]
+QueueFilter = Annotated[str | None, typer.Option("--queue", callback=_name, help="Only tasks of this queue.")]
+TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", callback=_ids, help="The ids of one or more tasks.")]
 TaskId = Annotated[
     str,
     typer.Argument(
         metavar="ID",
-        callback=_checked(lambda text: parse_uuid(text) is not None, "not the id of a task: sluice tasks list"),
+        callback=_checked(lambda text: parse_uuid(text) is not None, "not a task id; sluice tasks list shows them"),
         help="The task's id.",
     ),
 ]
-Type = Annotated[str | None, typer.Option("--type", help="Tasks of this type.")]
-Tag = Annotated[str | None, typer.Option("--tag", help="Tasks with this tag.")]
-Handler = Annotated[str | None, typer.Option("--handler", callback=_name, help="Tasks for this handler.")]
-Schedule = Annotated[str | None, typer.Option("--schedule", callback=_name, help="Runs of this schedule.")]
+Type = Annotated[str | None, typer.Option("--type", help="Only tasks of this type.")]
+Tag = Annotated[str | None, typer.Option("--tag", help="Only tasks with this tag.")]
+Handler = Annotated[str | None, typer.Option("--handler", callback=_name, help="Only tasks for this handler.")]
+Schedule = Annotated[str | None, typer.Option("--schedule", callback=_name, help="Only tasks of this schedule.")]
 Batch = Annotated[
     str | None,
     typer.Option(
         "--batch",
         metavar="ID",
-        callback=_checked(lambda text: parse_uuid(text) is not None, "not the id of a batch"),
-        help="Tasks of this batch.",
+        callback=_checked(lambda text: parse_uuid(text) is not None, "not a batch id"),
+        help="Only tasks of this batch.",
     ),
 ]
-CorrelationId = Annotated[str | None, typer.Option("--correlation-id", help="Tasks of this correlation id.")]
+CorrelationId = Annotated[str | None, typer.Option("--correlation-id", help="Only tasks with this correlation id.")]
 EndedFrom = Annotated[
-    str | None, typer.Option("--ended-from", metavar="INSTANT", help="Ended at this instant or later.")
+    str | None, typer.Option("--ended-from", metavar="INSTANT", help="Only tasks that ended at this instant or later.")
 ]
-EndedTo = Annotated[str | None, typer.Option("--ended-to", metavar="INSTANT", help="Ended before this instant.")]
+EndedTo = Annotated[
+    str | None, typer.Option("--ended-to", metavar="INSTANT", help="Only tasks that ended before this instant.")
+]

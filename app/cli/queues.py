@@ -1,4 +1,4 @@
-"""`sluice queues`, and what is done to one: pause, resume, purge, redrive."""
+"""`sluice queues`, and the commands for a single queue: pause, resume, purge, redrive."""
 
 import sys
 from typing import Annotated, Any
@@ -25,11 +25,11 @@ HEADINGS = (
 )
 REDRIVE_PAGE = 1_000
 PURGE_SECONDS = 3_600.0
-"""It is answered when all is cancelled, and a queue may hold millions."""
+"""The response comes when everything is cancelled, and a queue can hold millions of tasks."""
 
 
 def queues(url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> None:
-    """List the queues: how full they are and how fast they go."""
+    """List queues, with their counts, rates and waiting times."""
     from app.cli.client import Client
     from app.cli.screen import Listing, console, say_json, seconds
 
@@ -39,7 +39,7 @@ def queues(url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> N
         say_json(found)
         return
     if not found:
-        console(stderr=True).print("There are no queues yet: PUT /queues/NAME makes one.")
+        console(stderr=True).print("There are no queues yet. To create one: PUT /queues/NAME")
         return
     rows = [
         (
@@ -59,10 +59,10 @@ def queues(url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> N
 
 
 def pause(queue: Queue, url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> None:
-    """Start no more tasks of a queue; it goes on accepting them."""
+    """Pause a queue: it accepts tasks but starts none."""
     _do(
         f"/queues/{queue}/pause",
-        f"Queue {queue} is paused. It starts again with: sluice resume {queue}",
+        f"Queue {queue} is paused. To resume it: sluice resume {queue}",
         url,
         key,
         as_json,
@@ -70,23 +70,25 @@ def pause(queue: Queue, url: Url = CLIENT_URL, key: Key = None, as_json: AsJson 
 
 
 def resume(queue: Queue, url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> None:
-    """Start a queue's tasks again."""
-    _do(f"/queues/{queue}/resume", f"Queue {queue} goes on.", url, key, as_json)
+    """Resume a paused queue."""
+    _do(f"/queues/{queue}/resume", f"Queue {queue} is resumed.", url, key, as_json)
 
 
 def purge(
     queue: Queue,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; nobody is asked where nobody types.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask for confirmation. Without a terminal, nobody is asked.")
+    ] = False,
     url: Url = CLIENT_URL,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Cancel all that waits in a queue, delayed and retrying tasks too.
+    """Cancel all waiting tasks of a queue, including delayed and retrying ones.
 
-    Running tasks go on. What is cancelled stays readable as long as its retention; `sluice tasks retry` brings single ones back.
+    Running tasks continue. Cancelled tasks stay readable for their retention; `sluice tasks retry` makes single ones ready again.
     """
     if not (yes or as_json) and sys.stdin.isatty():
-        typer.confirm(f"Cancel every waiting task of queue {queue}, delayed and retrying ones too?", abort=True)
+        typer.confirm(f"Cancel all waiting tasks of queue {queue}, including delayed and retrying ones?", abort=True)
     from app.cli.client import Client
     from app.cli.screen import say_json
 
@@ -108,7 +110,7 @@ def _do(path: str, words: str, url: str, key: str | None, as_json: bool) -> None
 
 def redrive(
     queue: Queue,
-    reason: Annotated[str | None, typer.Option("--reason", help="Tasks that died of this.")] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Only tasks that died for this reason.")] = None,
     type_: options.Type = None,
     tag: options.Tag = None,
     handler: options.Handler = None,
@@ -116,14 +118,15 @@ def redrive(
     ended_from: options.EndedFrom = None,
     ended_to: options.EndedTo = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="At most so many; all of them if not given.")
+        int | None,
+        typer.Option("--limit", min=1, help="The largest number of tasks to redrive; the default is all of them."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many it would be.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show how many tasks would be redriven.")] = False,
     url: Url = CLIENT_URL,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a queue's dead tasks ready again, with a fresh allowance of attempts."""
+    """Make dead tasks of a queue ready again, each with a full set of attempts."""
     from app.cli.client import Client
     from app.cli.screen import say_json
 
@@ -160,7 +163,7 @@ def redrive(
 
 
 def _redriven(client: Any, path: str, filters: dict[str, Any], limit: int | None, *, quiet: bool) -> dict[str, int]:
-    """Page by page. No more than matched at first: what dies again meanwhile would be moved for ever."""
+    """Page by page, but no more than matched at first: tasks that die again meanwhile would be moved forever."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from app.cli.screen import console

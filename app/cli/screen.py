@@ -1,4 +1,4 @@
-"""What people see: tables and lines. What tasks carry was written by others, so nothing of it reaches the terminal raw."""
+"""What people see: tables and lines. Others wrote what tasks contain, so none of it reaches the terminal raw."""
 
 import json
 import re
@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 PIPED_WIDTH = 1_000
-"""What is piped is not cut: the next program wants whole lines."""
+"""Piped output is not wrapped: the next program wants whole lines."""
 PROSE = frozenset({"why", "error", "value"})
-"""Headings of columns that may be broken into lines."""
+"""Headings of columns whose text may wrap."""
 PROSE_WIDTH = 24
 BETWEEN = 2
 INDENT = 2
@@ -38,15 +38,15 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def plain(value: object) -> str:
-    """One line of text that moves no cursor and rings no bell."""
+    """One line of text, without control characters."""
     text = value if isinstance(value, str) else "" if value is None else str(value)
     return "".join(letter if letter.isprintable() else "�" if letter not in "\n\t" else " " for letter in text)
 
 
 class Listing:
-    """Rows under headings. Columns of prose take what room is left; nothing else is ever broken into pieces.
+    """Rows under headings. Columns of prose get the remaining width; nothing else ever wraps.
 
-    Where that leaves no room for a table, each row is written as its first cell, and below it what else there is, by heading.
+    If a table does not fit, each row is written as its first cell, with its other cells below, each with its heading.
     """
 
     def __init__(self, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -121,7 +121,7 @@ def seconds(value: float | None) -> str:
 
 
 def say_json(value: Any) -> None:
-    """Letters as they are. What is not printed but obeyed (controls, what turns the direction of writing) stays an escape."""
+    """Printable characters as they are. Control characters, and those that change the writing direction, stay escaped."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     print(_BEYOND_ASCII.sub(lambda found: _escaped(found[0]), text), flush=True)
 

@@ -1,4 +1,4 @@
-"""`sluice status`: the fleet at a glance, once or for as long as one looks."""
+"""`sluice status`: all replicas and queues at a glance, once or continuously."""
 
 import json
 import sys
@@ -16,13 +16,13 @@ REPLICAS = ("replica", "roles", "version", "started (UTC)", "")
 
 
 def status(
-    watch: Annotated[bool, typer.Option("--watch", help="Stay, and show it again and again until Ctrl-C.")] = False,
-    every_seconds: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks.")] = 2.0,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep running and refresh until Ctrl-C.")] = False,
+    every_seconds: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between refreshes.")] = 2.0,
     url: Url = CLIENT_URL,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show replicas, queues, the database and what needs an operator. Needs a key of scope operate, if any."""
+    """Show replicas, queues, the database and active alarms. If keys are required, needs one with scope operate."""
     from app.cli.client import Client
     from app.cli.screen import console, say_json
 
@@ -54,7 +54,7 @@ def _watch(client: Any, every_seconds: float, as_json: bool) -> None:
             try:
                 found, fault = client.get("/status"), None
             except Failure as failure:
-                fault = failure.text  # it may come back: a restart is just what one watches
+                fault = failure.text  # it may come back: people watch restarts
             live.update(shown(found, fault), refresh=True)
 
 
@@ -94,5 +94,8 @@ def shown(found: dict[str, Any], fault: str | None = None) -> Any:
         )
         for replica in found["replicas"]
     ]
-    parts += [Text(""), Listing(QUEUES, queues) if queues else Text("There are no queues yet: PUT /queues/NAME")]
+    parts += [
+        Text(""),
+        Listing(QUEUES, queues) if queues else Text("There are no queues yet. To create one: PUT /queues/NAME"),
+    ]
     return Group(*parts, Text(""), Listing(REPLICAS, replicas))

@@ -19,18 +19,18 @@ LIST = ("id", "queue", "type", "state", "attempt", "created (UTC)", "why")
 ATTEMPTS = ("attempt", "started (UTC)", "took", "outcome", "status", "replica", "error")
 SHOWN_CHARACTERS = 2_000
 MAX_WAIT_SECONDS = 50.0
-"""Many proxies cut a request at 60."""
+"""Many proxies cut off a request after 60 seconds."""
 
 Wait = Annotated[
-    float, typer.Option("--wait", min=0, max=MAX_WAIT_SECONDS, help="Wait so many seconds for the task's end.")
+    float, typer.Option("--wait", min=0, max=MAX_WAIT_SECONDS, help="Wait up to this many seconds for the task to end.")
 ]
 
 
 @tasks.command("list")
 def list_tasks(
     queue: options.QueueFilter = None,
-    state: Annotated[State | None, typer.Option("--state", help="Tasks in this state.")] = None,
-    reason: Annotated[Reason | None, typer.Option("--reason", help="Tasks that ended for this reason.")] = None,
+    state: Annotated[State | None, typer.Option("--state", help="Only tasks in this state.")] = None,
+    reason: Annotated[Reason | None, typer.Option("--reason", help="Only tasks that ended for this reason.")] = None,
     type_: options.Type = None,
     tag: options.Tag = None,
     handler: options.Handler = None,
@@ -39,7 +39,7 @@ def list_tasks(
     batch: options.Batch = None,
     ended_from: options.EndedFrom = None,
     ended_to: options.EndedTo = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="The largest number of tasks to list.")] = 50,
     url: Url = CLIENT_URL,
     key: Key = None,
     as_json: AsJson = False,
@@ -62,8 +62,8 @@ def list_tasks(
         "ended_to": ended_to,
     }
     with Client(url, key, as_json) as client:
-        # a filter that matches little is answered in many pages, some of them empty
-        with console(stderr=True).status("looking through the tasks"):
+        # a filter that matches little takes many pages, some of them empty
+        with console(stderr=True).status("searching tasks"):
             found = list(client.pages("/tasks", limit, **filters))
         if not found:
             client.check_named(filters)
@@ -71,7 +71,7 @@ def list_tasks(
         say_json(found)
         return
     if not found:
-        console(stderr=True).print("No task matches.")
+        console(stderr=True).print("No tasks match.")
         return
     rows = [
         (
@@ -92,7 +92,7 @@ def list_tasks(
 
 def _why(task: dict[str, Any]) -> str:
     waits = task.get("waiting_for")
-    return " · ".join(part for part in (task["reason"], waits and f"waits for {waits}", task["last_error"]) if part)
+    return " · ".join(part for part in (task["reason"], waits and f"waiting for {waits}", task["last_error"]) if part)
 
 
 @tasks.command()
@@ -152,29 +152,43 @@ def _took(attempt: dict[str, Any]) -> str:
 @tasks.command()
 def enqueue(
     queue: Queue,
-    payload: Annotated[str, typer.Argument(metavar="[PAYLOAD]", help="JSON; - reads it from stdin.")] = "-",
-    type_: Annotated[str | None, typer.Option("--type", help="What kind of task it is.")] = None,
-    delay: Annotated[float | None, typer.Option("--delay", min=0, help="Seconds until it may run.")] = None,
-    at: Annotated[str | None, typer.Option("--at", metavar="INSTANT", help="When it may run, as RFC 3339.")] = None,
-    ttl: Annotated[float | None, typer.Option("--ttl", help="Seconds after which it is not started any more.")] = None,
+    payload: Annotated[
+        str, typer.Argument(metavar="[PAYLOAD]", help="The payload, as JSON; - reads it from stdin.")
+    ] = "-",
+    type_: Annotated[str | None, typer.Option("--type", help="The task's type.")] = None,
+    delay: Annotated[float | None, typer.Option("--delay", min=0, help="Seconds until the task is due.")] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="INSTANT", help="When the task is due, as RFC 3339.")
+    ] = None,
+    ttl: Annotated[
+        float | None, typer.Option("--ttl", help="Seconds after which the task expires if it is still waiting.")
+    ] = None,
     priority: Annotated[
-        int | None, typer.Option("--priority", min=MIN_PRIORITY, max=MAX_PRIORITY, help="Higher first.")
+        int | None,
+        typer.Option("--priority", min=MIN_PRIORITY, max=MAX_PRIORITY, help="Tasks with higher priority start first."),
     ] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option("--idempotency-key", help="The same key again is the same task again.")
+        str | None, typer.Option("--idempotency-key", help="Enqueuing with the same key again returns the same task.")
     ] = None,
-    correlation_id: Annotated[str | None, typer.Option("--correlation-id", help="Travels with it.")] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="Repeatable.")] = None,
-    header: Annotated[list[str] | None, typer.Option("--header", metavar="NAME:VALUE", help="Repeatable.")] = None,
-    timeout: Annotated[float | None, typer.Option("--timeout", help="Seconds an attempt may take.")] = None,
-    max_attempts: Annotated[int | None, typer.Option("--max-attempts", min=1, help="Attempts in all.")] = None,
-    handler: Annotated[str | None, typer.Option("--handler", help="Instead of the queue's.")] = None,
+    correlation_id: Annotated[
+        str | None, typer.Option("--correlation-id", help="An id of yours that travels with the task.")
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="A tag; can be repeated.")] = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option("--header", metavar="NAME:VALUE", help="A header for the delivery; can be repeated."),
+    ] = None,
+    timeout: Annotated[float | None, typer.Option("--timeout", help="Seconds an attempt can take.")] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option("--max-attempts", min=1, help="The largest number of attempts, including the first.")
+    ] = None,
+    handler: Annotated[str | None, typer.Option("--handler", help="A handler other than the queue's.")] = None,
     wait: Wait = 0,
     url: Url = CLIENT_URL,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put a task into a queue, and wait for its end if asked to."""
+    """Enqueue a task; with --wait, also wait for it to end."""
     from app.cli.client import Client
     from app.cli.screen import say_json
 
@@ -206,13 +220,13 @@ def enqueue(
 
 
 def _body(payload: str, fields: dict[str, Any]) -> bytes:
-    """The payload's bytes as they were given: they reach the handler so."""
+    """A request body with the payload's bytes unchanged: they reach the handler as they are."""
     given = sys.stdin.buffer.read() if payload == "-" else payload.encode("utf-8", "surrogateescape")
     try:
         json.loads(given)
     except ValueError as error:
         raise typer.BadParameter(
-            f"it is not JSON ({error}); a text needs its quotes: '\"hello\"'", param_hint="PAYLOAD"
+            f"not valid JSON ({error}); text must be quoted: '\"hello\"'", param_hint="PAYLOAD"
         ) from None
     more = "".join(f",{json.dumps(name)}:{json.dumps(value)}" for name, value in fields.items())
     return b'{"payload":' + given.strip() + more.encode() + b"}"
@@ -227,18 +241,18 @@ def _header(text: str) -> tuple[str, str]:
 
 @tasks.command()
 def cancel(task_ids: TaskIds, url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> None:
-    """End tasks that have not ended; a running one's call is aborted."""
+    """Cancel tasks that have not ended. The calls of running tasks are aborted."""
     _each("cancel", task_ids, url, key, as_json)
 
 
 @tasks.command()
 def retry(task_ids: TaskIds, url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> None:
-    """Make dead and cancelled tasks ready again, and scheduled ones ready now."""
+    """Make dead and cancelled tasks ready again, and scheduled tasks ready now."""
     _each("retry", task_ids, url, key, as_json)
 
 
 def _each(verb: str, task_ids: list[str], url: str, key: str | None, as_json: bool) -> None:
-    """One that is refused keeps no other back; the exit code tells of it."""
+    """One refused task does not stop the others; the exit code reports it."""
     from app.cli.client import Client
     from app.cli.failures import REFUSED
     from app.cli.screen import say_json

@@ -1,4 +1,4 @@
-"""The command `sluice work`; what it does is in worker.py."""
+"""The command line of `sluice work`; worker.py does the work."""
 
 from typing import Annotated
 
@@ -10,19 +10,26 @@ from app.settings import CLIENT_URL
 
 def work(
     queue: Queue,
-    line: Annotated[str, typer.Option("--exec", metavar="CMD", help="A shell command, given each payload on stdin.")],
-    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="How many commands run at a time.")] = 1,
+    line: Annotated[
+        str, typer.Option("--exec", metavar="CMD", help="The shell command to run; it gets the payload on stdin.")
+    ],
+    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="How many commands run at once.")] = 1,
     lease_seconds: Annotated[
         float,
-        typer.Option(min=1, max=43_200, help="How soon a worker that went silent is noticed; renewed each third."),
+        typer.Option(
+            min=1, max=43_200, help="How soon Sluice notices that this worker is gone; renewed after each third."
+        ),
     ] = 30.0,
     memory_mb: Annotated[
-        int | None, typer.Option(min=16, help="How much memory each process of a command may have (RLIMIT_AS).")
+        int | None, typer.Option(min=16, help="Memory limit for each process of a command (RLIMIT_AS).")
     ] = None,
     url: Url = CLIENT_URL,
     key: Key = None,
 ) -> None:
-    """Pull tasks and run a command for each: exit 0 completes (stdout is the result), 75 retries, others fail for good."""
+    """Pull tasks and run a command for each.
+
+    Exit status 0 completes the task, with stdout as its result. 75 retries it. Any other fails it for good.
+    """
     import uvloop
 
     from app.cli.worker import Worker, client_for

@@ -1,4 +1,4 @@
-"""A pull worker: takes tasks under leases, runs a command for each, keeps the leases, and says how it ended."""
+"""A pull worker: leases tasks, runs a command for each, renews the leases, and settles the tasks."""
 
 import asyncio
 import signal
@@ -17,6 +17,7 @@ from app.cli.client import NEXT
 from app.cli.failures import Failure
 from app.cli.screen import plain
 from app.cli.worker_command import Command, verdict
+from app.domain.plurals import counted
 
 WAIT_SECONDS = 30.0
 REQUEST_SECONDS = 10.0
@@ -35,7 +36,7 @@ class Leased(msgspec.Struct):
     type: str | None
     attempt: int
     payload: msgspec.Raw
-    """As it stood in the enqueue, byte for byte."""
+    """As it was enqueued, byte for byte."""
     lease_token: str
 
 
@@ -44,7 +45,7 @@ class _Leases(msgspec.Struct):
 
 
 class Lease:
-    """What a token is good for. `until` is a time of the monotonic clock at which the lease is surely over."""
+    """A lease and its token. `until` is a monotonic time at which the lease has certainly ended."""
 
     def __init__(self, client: httpx2.AsyncClient, task: Leased, seconds: float) -> None:
         self._client = client
@@ -54,7 +55,7 @@ class Lease:
         self.until = time.monotonic() + seconds
 
     async def keep(self) -> str:
-        """Renew it until it is lost; returns how that is called."""
+        """Renew the lease until it is lost; returns the error code that says so."""
         pause = self._seconds / 3
         while True:
             await asyncio.sleep(pause)
@@ -71,7 +72,7 @@ class Lease:
                 return code_of(reply)
 
     async def settle(self, verb: str, body: dict[str, Any]) -> str | None:
-        """Say how it ended, again and again while the lease may be there; None when that is recorded, else what came."""
+        """Settle, trying again while the lease may last. Returns None once it is recorded, otherwise the error code."""
         pause = 0.1
         while True:
             reply = await self._say(verb, body, REQUEST_SECONDS)
@@ -86,7 +87,7 @@ class Lease:
         self.until = min(self.until, time.monotonic() + HURRY_SECONDS)
 
     async def _say(self, verb: str, body: dict[str, Any], seconds: float) -> httpx2.Response | None:
-        """The answer, unless it is one to ask again after."""
+        """The response, or None if the request should be repeated."""
         content = msgspec.json.encode(body)
         try:
             reply = await self._client.post(self._path + verb, content=content, headers=self._headers, timeout=seconds)
@@ -114,14 +115,14 @@ class Worker:
         self._jobs: set[asyncio.Task[None]] = set()
         self._leases: set[Lease] = set()
         self._stop = asyncio.Event()
-        """Take no more."""
+        """Take no more tasks."""
         self._abort = asyncio.Event()
-        """Give back what is running."""
+        """Give back running tasks."""
 
     async def run(self) -> int:
-        """Until SIGTERM or SIGINT. A first one waits for the commands that run, a second one kills them.
+        """Work until SIGTERM or SIGINT. The first one waits for running commands, a second one kills them.
 
-        Raises Failure when the service will not give tasks, however often it is asked.
+        Raises Failure if the service will not lease tasks, however often it is asked.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -137,7 +138,7 @@ class Worker:
     def _signalled(self) -> None:
         if not self._stop.is_set():
             self._stop.set()
-            say(f"stopping: {len(self._jobs)} to finish; a second signal kills them and gives them back")
+            say(f"stopping: waiting for {counted(len(self._jobs), 'command')}; a second signal gives their tasks back")
             return
         self._abort.set()
         for lease in self._leases:
@@ -156,7 +157,7 @@ class Worker:
             except httpx2.HTTPError as error:
                 faults += 1
                 pause = min(MAX_PAUSE_SECONDS, 0.5 * 2 ** min(faults, 10)) * (0.5 + random() / 2)
-                say(f"no tasks to be had, next try in {pause:.0f} s: {error or type(error).__name__}")
+                say(f"cannot get tasks, trying again in {pause:.0f} s: {error or type(error).__name__}")
                 await unless(self._stop, asyncio.sleep(pause))
                 continue
             faults = 0
@@ -164,22 +165,22 @@ class Worker:
                 job = asyncio.create_task(self._work(task))
                 self._jobs.add(job)
                 job.add_done_callback(self._jobs.discard)
-            if not taken and time.monotonic() - began < 1:  # answered early: that replica is going
+            if not taken and time.monotonic() - began < 1:  # an early response: that replica is stopping
                 await unless(self._stop, asyncio.sleep(0.5 + random() / 2))
 
     async def _lease(self, free: int) -> list[Leased]:
-        """Raises Failure, and HTTPError for what may pass."""
+        """Lease up to `free` tasks. Raises Failure, or HTTPError if a later try may succeed."""
         body = {"max_tasks": min(free, MAX_TAKEN), "wait_seconds": WAIT_SECONDS, "lease_seconds": self._lease_seconds}
         path = f"/queues/{quote(self._queue, safe='')}/leases"
         reply = await self._client.post(path, json=body, timeout=WAIT_SECONDS + REQUEST_SECONDS)
         if passing(reply):
-            raise httpx2.HTTPError(f"the service answered {reply.status_code}")
+            raise httpx2.HTTPError(f"the service responded {reply.status_code}")
         if reply.status_code != 200:
             raise failure_of(reply)
         try:
             return msgspec.json.decode(reply.content, type=_Leases).tasks
         except msgspec.DecodeError:
-            raise Failure(f"{reply.url} does not answer as Sluice does") from None
+            raise Failure(f"{reply.url} does not respond as Sluice does") from None
 
     async def _work(self, task: Leased) -> None:
         lease = Lease(self._client, task, self._lease_seconds)
@@ -239,7 +240,7 @@ def variables(task: Leased) -> dict[str, str]:
 
 
 async def unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """What the work comes to; None if the event came first, and the work is broken off."""
+    """The result of the work, or None if the event came first; the work is then cancelled."""
     working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(event.wait())
     try:
         await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -252,7 +253,7 @@ async def unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None
 
 
 def passing(reply: httpx2.Response) -> bool:
-    """Another try may be answered better."""
+    """Whether another try may succeed."""
     return reply.status_code >= 500 or reply.status_code in (408, 429)
 
 
@@ -262,7 +263,7 @@ def code_of(reply: httpx2.Response) -> str:
 
 def failure_of(reply: httpx2.Response) -> Failure:
     code = code_of(reply)
-    text = f"{code}: {_problem(reply).get('detail', f'{reply.url} does not answer as Sluice does')}"
+    text = f"{code}: {_problem(reply).get('detail', f'{reply.url} does not respond as Sluice does')}"
     return Failure(f"{text}\nNext: {NEXT[code]}." if code in NEXT else text)
 
 

@@ -1,4 +1,4 @@
-"""A command at work on one task, and what its end means."""
+"""A command that works on one task, and what its exit status means."""
 
 import asyncio
 import base64
@@ -22,14 +22,14 @@ from app.settings import PREFIX
 URL = PREFIX + "URL"
 
 MAX_RESULT_BYTES = 65_536
-"""Of bytes, of JSON, or of text as JSON; the service refuses more."""
+"""Of bytes, of JSON, or of text as JSON; the service rejects more."""
 ERROR_TAIL_BYTES = 1_000
 STOP_GRACE_SECONDS = 5.0
 LEFT_OPEN_SECONDS = 1.0
-"""How long to wait for the end of the output of a command that has ended: a child that left its group may hold it open."""
+"""How long to wait for the output of an ended command: a child that left its process group can hold it open."""
 EX_TEMPFAIL = 75
 CANNOT_RUN = (126, 127)
-"""What a shell answers when a command is not executable or not there: no fault of the task."""
+"""The shell's exit status for a command that is not executable or does not exist: not the task's fault."""
 CHUNK = 65_536
 
 
@@ -37,14 +37,14 @@ CHUNK = 65_536
 class Ended:
     code: int
     output: bytes
-    """The beginning of stdout, whole if it is no longer than a result may be."""
+    """The beginning of stdout, or all of it if it fits in a result."""
     whole: bool
     errors: bytes
     """The end of stderr."""
 
 
 class Command:
-    """A shell and what it starts, in a process group of their own."""
+    """A shell and the processes it starts, in their own process group."""
 
     def __init__(self, process: asyncio.subprocess.Process, payload: bytes) -> None:
         self._process = process
@@ -69,7 +69,7 @@ class Command:
         return cls(process, payload)
 
     async def ended(self) -> Ended:
-        """Wait for its end; what it left behind in its group ends with it."""
+        """Wait for it to end, then kill what it left behind in its process group."""
         try:
             code = await self._process.wait()
             self.signal(signal.SIGKILL)
@@ -80,7 +80,7 @@ class Command:
         return Ended(code, bytes(self._output), self._whole, bytes(self._errors))
 
     async def stop(self) -> None:
-        """Ask it to end, and end it if it does not."""
+        """Send SIGTERM, then SIGKILL if it does not end."""
         self.signal(signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._process.wait(), STOP_GRACE_SECONDS)
@@ -114,18 +114,18 @@ class Command:
 
 
 def handed_on(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a command gets of the worker's environment: of our variables the address alone, for others are or name secrets."""
+    """What a command gets of the worker's environment: of the SLUICE_ variables only the address, as others can be secret."""
     return {name: value for name, value in environment.items() if name == URL or not name.startswith(PREFIX)}
 
 
 def _kilobytes(memory_mb: int) -> int:
-    """Not above the limit this process has itself: nobody may raise that."""
+    """Not above this process's own limit, which cannot be raised."""
     mine = resource.getrlimit(resource.RLIMIT_AS)[1]
     return memory_mb * 1024 if mine == resource.RLIM_INFINITY else min(memory_mb * 1024, mine // 1024)
 
 
 def verdict(ended: Ended) -> tuple[str, dict[str, Any]]:
-    """The verb for the service and its body."""
+    """Which request settles the task, and its body."""
     if ended.code == 0:
         return "complete", result_of(ended.output, ended.whole)
     told = ended.errors.decode(errors="replace").replace("\x00", "").strip()
@@ -135,9 +135,9 @@ def verdict(ended: Ended) -> tuple[str, dict[str, Any]]:
 
 
 def result_of(output: bytes, whole: bool) -> dict[str, Any]:
-    """The fields that tell the service of it: JSON if the service takes it as such, else text, else bytes.
+    """The result fields for the service: JSON if the service accepts it, otherwise text, otherwise bytes.
 
-    Text is cut to what a result may be; what was cut, here or before (`whole`), is said to be, and is JSON no more.
+    Text is truncated to the largest result. What was truncated, here or before (`whole`), is marked so, and is no longer JSON.
     """
     if not output.strip():
         return {}
@@ -147,7 +147,7 @@ def result_of(output: bytes, whole: bool) -> dict[str, Any]:
             if not is_deeper(value, MAX_DEPTH - 1):
                 return {"result": msgspec.Raw(output.strip())}
     try:
-        # a character that the cut went through is left out
+        # a character that was cut in two is dropped
         text = codecs.getincrementaldecoder("utf-8")().decode(output, final=whole).rstrip("\n")
     except UnicodeDecodeError:
         encoded = base64.b64encode(output).decode()

@@ -93,14 +93,14 @@ def test_what_is_wrong_with_the_command_line_is_said_before_anything_is_asked(co
     for arguments in wrong:
         ended = command(*arguments, SLUICE_URL="http://127.0.0.1:9")
         assert (ended.code, ended.out) == (2, ""), arguments
-    assert "a text needs its quotes" in command("tasks", "enqueue", "q", "hello").err
+    assert "text must be quoted" in command("tasks", "enqueue", "q", "hello").err
 
 
 def test_a_list_is_filtered_and_paged(ask: Command, queue: str) -> None:
     ids = [ask("tasks", "enqueue", queue, str(n), "--tag", f"t{n % 2}", "--json").json["id"] for n in range(4)]
     listed = ask("tasks", "list", "--queue", queue)
     assert [line.split()[0] for line in listed.out.splitlines()] == ["id", *reversed(ids)]
-    assert "waits for worker" in listed.out
+    assert "waiting for worker" in listed.out
     odd = ask("tasks", "list", "--queue", queue, "--tag", "t1", "--state", "ready", "--json").json
     assert [task["id"] for task in odd] == [ids[3], ids[1]]
     few = ask("tasks", "list", "--queue", queue, "--limit", "2")
@@ -109,7 +109,7 @@ def test_a_list_is_filtered_and_paged(ask: Command, queue: str) -> None:
         ids[2],
     ] and "--limit shows more" in few.err
     none = ask("tasks", "list", "--queue", queue, "--state", "dead")
-    assert (none.code, none.out, none.err) == (0, "", "No task matches.\n")
+    assert (none.code, none.out, none.err) == (0, "", "No tasks match.\n")
     assert ask("tasks", "list", "--queue", queue, "--state", "dead", "--json").json == []
 
 
@@ -117,7 +117,7 @@ def test_a_list_is_filtered_and_paged(ask: Command, queue: str) -> None:
 def test_a_list_of_tasks_of_nothing_says_so(ask: Command, noun: str) -> None:
     named = str(uuid4()) if noun == "batch" else "nosuch"
     ended = ask("tasks", "list", f"--{noun}", named)
-    assert (ended.code, ended.out, "No task matches" in ended.err) == (1, "", False)
+    assert (ended.code, ended.out, "No tasks match" in ended.err) == (1, "", False)
     assert ended.err.startswith(f"{noun}_not_found: there is no {noun} {named}")
     ended = ask("tasks", "list", f"--{noun}", named, "--json")
     assert (ended.code, ended.out, ended.problem["code"]) == (1, "", f"{noun}_not_found")
@@ -285,7 +285,7 @@ def test_nobody_there_is_an_exit_code_of_its_own(command: Command) -> None:
         for arguments in (("status",), ("queues",), ("tasks", "list"), ("pause", "q"), ("status", "--watch")):
             ended = command(*arguments, SLUICE_URL=url)
             assert (ended.code, ended.out) == (3, "")
-            assert f"no answer from {url}" in ended.err and "sluice up" in ended.err and "SLUICE_URL" in ended.err
+            assert f"no response from {url}" in ended.err and "sluice up" in ended.err and "SLUICE_URL" in ended.err
         assert command("queues", "--json", SLUICE_URL=url).problem["code"] == "unreachable"
 
 
@@ -293,7 +293,7 @@ def test_nobody_there_is_an_exit_code_of_its_own(command: Command) -> None:
 def test_another_server_is_told_apart(command: Command, scripted: Scripted, status: int, media_type: str) -> None:
     scripted.answer(b"<h1>hello</h1>", status, media_type)
     ended = command("queues", SLUICE_URL=scripted.url)
-    assert ended.code == 3 and "is no Sluice" in ended.err
+    assert ended.code == 3 and "is not Sluice" in ended.err
 
 
 def test_a_purge_cancels_what_waits(ask: Command, queue: str) -> None:
@@ -379,12 +379,12 @@ def test_the_clients_variables_are_no_typing_errors() -> None:
 
 
 def test_a_limit_is_shown_set_and_granted(ask: Command) -> None:
-    assert ask("limit").out == "This tenant has no limit over all its queues.\n"
+    assert ask("limit").out == "This tenant has no limit across its queues.\n"
     assert ask("limit", "700").out == "This tenant runs at most 700 tasks at once.\n"
     granted = ask("limit", "--tenant", "default", "800")
     assert granted.out == "Tenant default is granted at most 800 tasks at once by an operator.\n"
     refused = ask("limit", "900")
-    assert (refused.code, "at most 800" in refused.err) == (1, True)
+    assert (refused.code, "800" in refused.err) == (1, True)
     assert ask("limit", "--json").json == {"max_concurrency": 700, "granted_max_concurrency": 800}
     assert ask("limit", "none").out == "This tenant is granted at most 800 tasks at once by an operator.\n"
     assert ask("limit", "--tenant", "default", "none").out == "Tenant default is granted any number of tasks.\n"

@@ -12,6 +12,9 @@ def document(text: str, overlay: str | None = None, **environment: str) -> dict[
     return read(text, overlay, environment).document
 
 
+NO_SECTION = "is not a section: the sections are handlers, limits, queues, schedules"
+
+
 def faults(text: str, overlay: str | None = None, **environment: str) -> list[tuple[int, str, str]]:
     with pytest.raises(Faults) as found:
         read(text, overlay, environment)
@@ -25,25 +28,25 @@ def schedule(value: str, **environment: str) -> Any:
 
 @pytest.mark.parametrize("cron", ["*/5 * * * *", "* * * * *", "*5 * * * *", "*abc"])
 def test_a_cron_expression_without_quotes_is_told_to_take_some(cron: str) -> None:
-    words = f'text that begins with * is an alias to YAML: put it in quotes, "{cron}"'
+    words = f'to YAML, text that begins with * is an alias; quote it: "{cron}"'
     assert faults(f"schedules:\n  a:\n    cron: {cron}  # often\n") == [(3, "", words)]
 
 
 def test_an_at_sign_without_quotes_is_told_to_take_some() -> None:
-    words = 'text that begins with @ is reserved to YAML: put it in quotes, "@daily"'
+    words = 'to YAML, text that begins with @ is reserved; quote it: "@daily"'
     assert faults("schedules:\n  a:\n    cron: @daily\n") == [(3, "", words)]
 
 
 @pytest.mark.parametrize("text", ["queues:\n\ta: {}\n", "queues:\n  a:\n\t  x: 1\n", "queues:\n  a:\n  \tx: 1\n"])
 def test_a_tab_is_called_a_tab(text: str) -> None:
     [(line, _, words)] = faults(text)
-    assert (line, words) == (text[: text.index("\t")].count("\n") + 1, "a tab: YAML is indented with spaces alone")
+    assert (line, words) == (text[: text.index("\t")].count("\n") + 1, "a tab: YAML is indented with spaces only")
 
 
 def test_a_key_that_is_there_twice_is_refused_wherever_it_is() -> None:
     assert faults("queues:\n  a: {}\n  b:\n    x: 1\n    x: 2\n  a: {}\n") == [
-        (5, "/queues/b/x", "is there twice, first in line 4"),
-        (6, "/queues/a", "is there twice, first in line 2"),
+        (5, "/queues/b/x", "is a duplicate, first given in line 4"),
+        (6, "/queues/a", "is a duplicate, first given in line 2"),
     ]
 
 
@@ -87,9 +90,9 @@ def test_variables_come_from_the_environment() -> None:
 def test_a_variable_that_is_not_there_is_named_with_its_line() -> None:
     text = "queues:\n  a:\n    description: ${ONE} ${TWO}\n  b:\n    handler: ${TWO}\n"
     assert faults(text, ONE="") == [
-        (3, "/queues/a/description", "the environment variable ONE is not set, or empty"),
-        (3, "/queues/a/description", "the environment variable TWO is not set, or empty"),
-        (5, "/queues/b/handler", "the environment variable TWO is not set, or empty"),
+        (3, "/queues/a/description", "the environment variable ONE is empty or not set"),
+        (3, "/queues/a/description", "the environment variable TWO is empty or not set"),
+        (5, "/queues/b/handler", "the environment variable TWO is empty or not set"),
     ]
 
 
@@ -101,7 +104,7 @@ def test_what_is_no_variable_is_refused(text: str) -> None:
 
 def test_within_braces_a_variable_wants_quotes() -> None:
     assert faults("queues: {a: {handler: ${H}}}\n") == [
-        (1, "", 'within { } and [ ] a variable stands in quotes, "${NAME}"')
+        (1, "", 'within { } and [ ], a variable must be quoted: "${NAME}"')
     ]
 
 
@@ -116,14 +119,14 @@ def test_variables_of_overlays_that_are_not_chosen_are_not_asked_for() -> None:
 )
 def test_a_secret_that_is_not_a_variable_alone_is_refused(written: str) -> None:
     found = faults(f"handlers:\n  a:\n    secret: {written}\n", A="x", B="y")
-    assert any("a secret does not belong into a file" in words for _, _, words in found) or "tag" in found[0][2]
+    assert any("a file must not contain secrets" in words for _, _, words in found) or "tag" in found[0][2]
     assert all(line == 3 and "abc" not in words for line, _, words in found)
 
 
 def test_the_values_of_headers_hold_a_variable_and_stay_text() -> None:
     text = "handlers:\n  a:\n    headers:\n      x-a: Bearer ${A}\n      x-b: ${A}\n      x-c: true\n"
     [(line, where, words)] = faults(text, A="5")
-    assert (line, where) == (6, "/handlers/a/headers/x-c") and "take them from the environment" in words
+    assert (line, where) == (6, "/handlers/a/headers/x-c") and "use an environment variable" in words
     found = document(text.rpartition("      x-c")[0], A="5")
     assert found["handlers"]["a"]["headers"] == {"x-a": "Bearer 5", "x-b": "5"}
 
@@ -171,11 +174,11 @@ def test_lines_are_those_of_the_overlay_where_it_has_the_say() -> None:
 
 def test_overlays_are_judged_whether_they_are_chosen_or_not() -> None:
     assert faults("overlays:\n  dev: {queue: {}}\n  prod: 3\n") == [
-        (2, "/overlays/dev/queue", "is no section: there are handlers, limits, queues, schedules"),
+        (2, "/overlays/dev/queue", "is not a section: the sections are handlers, limits, queues, schedules"),
         (3, "/overlays/prod", "expected the sections handlers, queues, schedules, limits"),
     ]
     assert faults("queues: {}\noverlays: {dev: {}, prod: {}}", "stage") == [
-        (2, "/overlays", "there is no overlay stage; there are: dev, prod")
+        (2, "/overlays", "there is no overlay stage; the overlays are: dev, prod")
     ]
 
 
@@ -190,7 +193,7 @@ def test_aliases_that_grow_without_bounds_are_refused() -> None:
     bomb = "queues:\n  a: &l0 [x, x, x, x, x, x, x, x, x, x]\n"
     bomb += "".join(f"  l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 9))
     [(_, _, words)] = faults(bomb)
-    assert "its aliases counted" in words
+    assert "including aliases" in words
     assert faults("queues: " + "[" * 5_000) == [(1, "", "is nested too deep")]
 
 
@@ -201,14 +204,14 @@ def test_aliases_that_grow_without_bounds_are_refused() -> None:
         ("- a", (1, "", "expected the sections handlers, queues, schedules, limits")),
         ("queues:\n", (1, "/queues", "is empty: leave it out, or write {} for none")),
         ("queues: [1]\n", (1, "/queues", "expected a mapping")),
-        ("tasks: {}\n", (1, "/tasks", "is no section: there are handlers, limits, overlays, queues, schedules")),
-        ("queues: {a: {x: !foo 5}}", (1, "/queues/a/x", "the tag !foo is not read: write the value, in quotes if it is text")),
-        ("owner: {a: b}", (1, "/owner", "expected a name: of the team, or of the file")),
-        ("queues: {}\nowner:", (2, "/owner", "expected a name: of the team, or of the file")),
-        ("overlays: {dev: {owner: a}}", (1, "/overlays/dev/owner", "is no section: there are handlers, limits, queues, schedules")),
-        ("queues:\n  a:\n  b: {}", (2, "/queues/a", "is empty: write {} where every field has its default")),
-        ("queues:\n  200: {}", (2, "/queues", "the key 200 is no text: put it in quotes")),
-        ("queues: {}\n---\nqueues: {}", (2, "", "a second document (---) begins here: a file holds one")),
+        ("tasks: {}\n", (1, "/tasks", "is not a section: the sections are handlers, limits, overlays, queues, schedules")),
+        ("queues: {a: {x: !foo 5}}", (1, "/queues/a/x", "the tag !foo is not supported: write the value, quoted if it is text")),
+        ("owner: {a: b}", (1, "/owner", "expected a name, of the team or of the file")),
+        ("queues: {}\nowner:", (2, "/owner", "expected a name, of the team or of the file")),
+        ("overlays: {dev: {owner: a}}", (1, "/overlays/dev/owner", NO_SECTION)),
+        ("queues:\n  a:\n  b: {}", (2, "/queues/a", "is empty: for a definition with default values only, write {}")),
+        ("queues:\n  200: {}", (2, "/queues", "the key 200 is not text: quote it")),
+        ("queues: {}\n---\nqueues: {}", (2, "", "a second document (---) begins here; a file can have only one")),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_with_its_line(text: str, fault: tuple[int, str, str]) -> None:

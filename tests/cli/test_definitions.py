@@ -75,7 +75,7 @@ def test_a_prune_lists_what_it_would_delete_before_it_asks_and_asks_a_program_fo
     assert (made.code, f'    owner: "{name}"\n' in made.out) == (0, True)
     file = written(f"owner: {name}\nqueues: {{{name}-1: {{max_depth: 5}}}}")
     refused = ask("apply", file, "--prune")
-    sentence = "1 definition would be deleted; --yes deletes without asking"
+    sentence = "1 definition would be deleted; to delete without confirmation, use --yes"
     assert (refused.code, refused.err) == (1, f"{sentence}:\n  queue {name}-2\n")
     problem = ask("apply", file, "--prune", "--json").problem
     assert (problem["code"], problem["errors"][0]["pointer"]) == ("unconfirmed", f"/queues/{name}-2")
@@ -99,14 +99,14 @@ def test_a_plan_tells_what_would_change_and_check_says_so_by_its_exit_code(
         '    url: "http://127.0.0.1:9/"',
         f"+ queue {name}",
         f'    handler: "{name}"',
-        "2 to create, 0 to change, 0 to delete, 0 as it is.",
+        "2 to create, 0 to change, 0 to delete, 0 unchanged.",
     ]
     assert service.get(f"/queues/{name}").status_code == 404
     assert ask("plan", file, "--check").code == 2
     assert ask("plan", file, "--check", "--json").json["changes"][0]["name"] == name
     applied = ask("apply", file)
     assert applied.code == 0 and "rotate-secret" in applied.out and "whsec_" not in applied.out
-    assert ask("plan", file, "--check").out == "0 to create, 0 to change, 0 to delete, 2 as it is.\n"
+    assert ask("plan", file, "--check").out == "0 to create, 0 to change, 0 to delete, 2 unchanged.\n"
     assert ask("apply", file).out.endswith("Nothing to change.\n")
 
 
@@ -137,7 +137,7 @@ def test_faults_in_the_file_are_told_before_anything_is_asked(command: Command, 
     file = written("schedules:\n  a:\n    cron: */5 * * * *\n")
     ended = command("plan", file, SLUICE_URL="http://127.0.0.1:1")
     assert ended.code == 1
-    assert ended.err == (f'{file}:3: text that begins with * is an alias to YAML: put it in quotes, "*/5 * * * *"\n')
+    assert ended.err == (f'{file}:3: to YAML, text that begins with * is an alias; quote it: "*/5 * * * *"\n')
     ended = command("plan", file, "--json")
     assert ended.problem["errors"][0]["line"] == 3
     assert command("plan", file + ".not").err == f"{file}.not cannot be read: No such file or directory\n"
@@ -149,13 +149,13 @@ def test_secrets_come_from_the_environment_and_are_never_shown(
     literal = written(f"handlers:\n  {name}:\n    url: http://127.0.0.1:9/\n    secret: {SECRET}\n")
     ended = ask("apply", literal)
     assert ended.code == 1 and SECRET not in ended.err
-    assert f"{literal}:4: /handlers/{name}/secret: a secret does not belong into a file" in ended.err
+    assert f"{literal}:4: /handlers/{name}/secret: a file must not contain secrets" in ended.err
     file = written(
         f"handlers:\n  {name}:\n    url: http://127.0.0.1:9/\n    secret: ${{THE_SECRET}}\n"
         "    headers:\n      authorization: Bearer ${THE_TOKEN}\n"
     )
     missing = ask("apply", file)
-    assert f"{file}:4: /handlers/{name}/secret: the environment variable THE_SECRET is not set" in missing.err
+    assert f"{file}:4: /handlers/{name}/secret: the environment variable THE_SECRET is empty or not set" in missing.err
     given = {"THE_SECRET": SECRET, "THE_TOKEN": "tok-4711"}
     shown = ask("apply", file, **given)
     assert shown.code == 0 and "    headers.authorization: ***\n    secret: ***\n" in shown.out

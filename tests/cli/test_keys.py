@@ -53,7 +53,7 @@ def test_a_key_stands_alone_on_stdout_and_its_secret_nowhere_else(sluice: Comman
     assert made.returncode == 0, made.stderr
     key = made.stdout.strip()
     assert key.startswith("slk_") and len(key.split()) == 1
-    assert key not in made.stderr and "shown once" in made.stderr
+    assert key not in made.stderr and "shown only once" in made.stderr
     listed = sluice("keys", "list", database_url=database_url)
     assert listed.stdout.splitlines()[0].split() == ["id", "tenant", "scope", "created_at", "revoked_at"]
     assert key not in listed.stdout and "acme" in listed.stdout and "manage" in listed.stdout
@@ -61,7 +61,7 @@ def test_a_key_stands_alone_on_stdout_and_its_secret_nowhere_else(sluice: Comman
     assert (found["tenant"], found["scope"], found["revoked_at"]) == ("acme", "manage", None)
     assert sluice("keys", "revoke", found["id"], database_url=database_url).returncode == 0
     again = sluice("keys", "revoke", found["id"], database_url=database_url)
-    assert again.returncode == 1 and f"no key {found['id']} in force" in again.stderr
+    assert again.returncode == 1 and f"no active key {found['id']}" in again.stderr
 
 
 def test_keys_are_refused_in_a_sentence(sluice: Command, database_url: str) -> None:

@@ -131,8 +131,8 @@ def test_all_faults_are_told_at_once() -> None:
 def test_contradictions_say_what_to_do(env: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "listen on 127.0.0.1" in refusal(host="0.0.0.0", auth="off")
     assert "leave one of the two out" in refusal(auth="off", bootstrap_key=KEY)
-    assert "give SLUICE_DATABASE_URL, or take role all" in refusal(role="engine")
-    assert "give the pooler's address as SLUICE_DATABASE_URL" in refusal(database_direct_url="postgresql://db/sluice")
+    assert "set SLUICE_DATABASE_URL, or use the role all" in refusal(role="engine")
+    assert "set SLUICE_DATABASE_URL to the pooler's address" in refusal(database_direct_url="postgresql://db/sluice")
     (tmp_path / "key").write_text(KEY)
     env.setenv("SLUICE_BOOTSTRAP_KEY", KEY)
     env.setenv("SLUICE_BOOTSTRAP_KEY_FILE", str(tmp_path / "key"))

@@ -105,4 +105,4 @@ async def test_a_replica_says_in_its_log_as_what_it_runs_and_that_it_has_ended_i
 async def test_a_taken_port_is_told_in_a_sentence(sluice: SluiceProcess, start_sluice: Start) -> None:
     second = await start_sluice("--port", sluice.url.rsplit(":", 1)[1], ready=False)
     assert await second.ended() == 1
-    assert "choose another --host or --port" in second.output and "Traceback" not in second.output
+    assert "Choose another --host or --port" in second.output and "Traceback" not in second.output

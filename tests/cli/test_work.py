@@ -258,7 +258,7 @@ async def test_a_signal_lets_what_runs_finish_and_takes_no_more(
     first = await api.enqueue(queue)
     (pid,) = await gate.reached()
     process.signal(number)
-    await process.printed(lambda line: "stopping: 1 to finish" in line)
+    await process.printed(lambda line: "stopping: waiting for 1 command" in line)
     # it says so before its request is broken off: what is enqueued in between is still given to it
     await poll(lambda: not replica.sluice.core.desk._queues, 20)
     second = await api.enqueue(queue)

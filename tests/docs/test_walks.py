@@ -160,7 +160,7 @@ async def tenants(page: Page) -> None:
 async def definitions(page: Page) -> None:
     shown, faults = blocks(DOCS / "guides" / "definitions.md", "text")
     shown = page.reader.with_ports(shown)
-    assert await page.on() == f"{shown}{shown}Applied.\n0 to create, 0 to change, 0 to delete, 4 as it is.\n\n"
+    assert await page.on() == f"{shown}{shown}Applied.\n0 to create, 0 to change, 0 to delete, 4 unchanged.\n\n"
     assert good(await page.api.get("/queues/mail"))["max_concurrency"] == 200
     file = page.reader.folder / "definitions.yaml"
     right, said = file.read_text(), ""
