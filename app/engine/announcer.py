@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from app.runtime.signals import Slot
+from app.runtime.signals import ConcurrencySlot
 from app.store.db import Database, Unavailable
 from app.store.notify import Hint, Listener, Silent, send
 from app.telemetry import events
@@ -36,13 +36,13 @@ class Announcer:
             self._next.lanes.add((queue_id, handler_id))
             self._pending.set()
 
-    def freed(self, slot: Slot) -> None:
+    def freed(self, slot: ConcurrencySlot) -> None:
         if not self.alone:
             self._next.freed.add(slot)
             self._pending.set()
 
-    def stir(self) -> None:
-        self._next.stir = True
+    def any_lane(self) -> None:
+        self._next.any_lane = True
         self._pending.set()
 
     def revoked(self, task_id: str) -> None:

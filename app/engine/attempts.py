@@ -185,11 +185,11 @@ class Attempts:
         elif settlement.kind in ("succeeded", "dead"):
             core.stats.ended(held.policy.id, settlement.kind, seconds)
             if held.task.batch_id is not None:
-                core.signals.batch_moved()
+                core.signals.batch_changed()
             if settlement.kind == "dead":
                 events.emit(log, events.TASK_DEAD, reason=settlement.reason, **_failure(held, settlement))
         else:
-            core.signals.due_at(core.clock.seconds() + settlement.delay_seconds)
+            core.signals.task_due_at(core.clock.seconds() + settlement.delay_seconds)
             if settlement.delay_seconds <= 0 and settlement.kind == "retry":
                 core.signals.lane_ready(*held.lane)
             delay = round(settlement.delay_seconds, 3)

@@ -18,7 +18,7 @@ from app.engine.held import Held
 from app.engine.holdings import Holdings
 from app.engine.lanes import Lane, LaneKey, Lanes, LimitKey
 from app.runtime.core import Core
-from app.runtime.signals import Slot
+from app.runtime.signals import ConcurrencySlot
 from app.store import queues, tasks
 from app.store.tasks import FIRST_LANE, Claim
 
@@ -40,7 +40,7 @@ GATHER_SECONDS = 0.01
 GATHER_PART = 8
 BUSY_SECONDS = 0.004
 SHUT = ("paused", "disabled", "worker", "gone")
-"""Verdicts that enqueues do not change: whatever does change them stirs, so hints alone need not be followed at once."""
+"""Verdicts that enqueues do not change: what does change them hints every lane, so other hints need not be followed at once."""
 MAX_SHORT = 1000
 """How many queues that wait for places are reported."""
 
@@ -58,7 +58,7 @@ class Dispatcher:
         """When the next poll of lanes and the next round of polls are due, in monotonic seconds."""
         self._polled: LaneKey = FIRST_LANE
         """The last lane polled in this round."""
-        self._stirred = True
+        self._any_lane_ready = True
         self._claims: set[asyncio.Task[None]] = set()
         self._claims_of: Counter[int] = Counter()
         self._hungry = False
@@ -92,11 +92,11 @@ class Dispatcher:
 
     def hint_all(self) -> None:
         """Try every lane: something that may have blocked any of them has changed."""
-        self._stirred = True
+        self._any_lane_ready = True
         self._lanes.hint_all()
         self.wake()
 
-    def freed(self, slot: Slot) -> None:
+    def freed(self, slot: ConcurrencySlot) -> None:
         """Note that a slot of a limit came free."""
         self._lanes.freed(slot)
         self.wake()
@@ -120,14 +120,14 @@ class Dispatcher:
         return self._start_claims()
 
     def _poll_due(self) -> float:
-        between_rounds = self._polled == FIRST_LANE and not self._stirred
+        between_rounds = self._polled == FIRST_LANE and not self._any_lane_ready
         return max(self._poll_at, self._round_at) if between_rounds else self._poll_at
 
     async def _poll(self) -> None:
         """Poll some lanes; a round ends with the last lane."""
         began = time.monotonic()
         if self._polled == FIRST_LANE:
-            self._round_at, self._stirred = began + POLL_SECONDS, False
+            self._round_at, self._any_lane_ready = began + POLL_SECONDS, False
         looked = await tasks.look_at_lanes(self._core.db, self._polled, POLL_LANES)
         tenants = {found.queue_id: found.tenant_id for found in looked}
         self._lanes.introduce(tenants.keys(), tenants)
@@ -210,7 +210,7 @@ class Dispatcher:
             if claim.tasks:
                 await self._holdings.start(lane.key, claim, sent)
                 got = len(claim.tasks)
-            full_at = self._heed(lane, claim)
+            full_at = self._apply_verdict(lane, claim)
         except Exception:
             # logged, and whatever it took is being released; the lane is tried again later
             lane.hinted = True
@@ -221,7 +221,7 @@ class Dispatcher:
             self._lanes.end(lane, full_at)
             self.wake()
 
-    def _heed(self, lane: Lane, claim: Claim) -> LimitKey | None:
+    def _apply_verdict(self, lane: Lane, claim: Claim) -> LimitKey | None:
         """Apply a claim's verdict to the lane and to those parked under the same limit; return the limit it met, if any."""
         now, full_at = time.monotonic(), None
         if claim.verdict == "ok":

@@ -18,7 +18,7 @@ from app.engine.pulse import Pulse
 from app.engine.scheduler import Scheduler
 from app.engine.snapshot import Snapshot
 from app.runtime.core import Core
-from app.runtime.signals import Slot
+from app.runtime.signals import ConcurrencySlot
 from app.store.db import Unavailable
 from app.store.notify import Hint
 from app.store.replicas import Load
@@ -60,7 +60,7 @@ class Engine:
         janitor = Janitor(core)
         self._ear = Ear(core.db, core.replica.id, self._heard, self._missed_hints)
         self._pulse = Pulse(core, self._announcer, self._ear, self._load, roles=roles, version=version)
-        self._desk = Loop("desk", core.desk.poll)
+        self._long_polls = Loop("long polls", core.long_polls.poll)
         self._beat = Loop("pulse", self._pulse.beat)
         self._lag = Loop("lag", self._measure_lag)
         snapshot = Snapshot(core)
@@ -92,12 +92,12 @@ class Engine:
         self._lag_at = time.monotonic()
         signals = core.signals
         signals.lane_ready = self._lane_ready
-        signals.stir = self._stir
-        signals.freed = self._slot_freed
-        signals.due_at = self._due_at
+        signals.any_lane_ready = self._any_lane_ready
+        signals.slot_freed = self._slot_freed
+        signals.task_due_at = self._due_at
         signals.lease_ends = lambda at: self._reap.wake_in(at - core.clock.seconds())
-        signals.look_at = lambda at: self._fire.wake_in(at - core.clock.seconds())
-        signals.batch_moved = lambda: self._fold.wake_in(FOLD_SECONDS)
+        signals.schedule_due_at = lambda at: self._fire.wake_in(at - core.clock.seconds())
+        signals.batch_changed = lambda: self._fold.wake_in(FOLD_SECONDS)
         signals.batch_completed = self._finish.wake
         signals.batch_cancelled = self._sweep.wake
         signals.revoked = self._revoked
@@ -111,7 +111,7 @@ class Engine:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_SNAPSHOT_SECONDS):
                 await self._counted.wait()
-        self._desk.start()
+        self._long_polls.start()
         self._reap.start()
         self._run_forever("announcer", self._announcer.run())
         self._run_forever("listener", self._ear.listen())
@@ -131,7 +131,7 @@ class Engine:
 
     @property
     def _loops(self) -> tuple[Loop, ...]:
-        return self._beat, self._lag, self._snapshot, self._desk, self._reap, *self._working
+        return self._beat, self._lag, self._snapshot, self._long_polls, self._reap, *self._working
 
     @property
     def in_flight(self) -> int:
@@ -152,7 +152,7 @@ class Engine:
         self._core.waiters.close()
         self._pulse.draining = True
         self._dispatcher.stopping = True
-        self._core.desk.close()
+        self._core.long_polls.close()
 
     async def stop(self, grace_seconds: float, hurried: asyncio.Event) -> None:
         """Drain. If the database is unavailable, give up: what is not settled is left to another replica's reaper."""
@@ -188,14 +188,14 @@ class Engine:
     async def _wind_down(self, grace_seconds: float, hurried: asyncio.Event) -> int:
         """Stop claiming, wait for calls in flight up to the grace, flush outcomes, release the rest; return how many that was."""
         await self._dispatcher.stop()
-        await self._core.desk.drained()
+        await self._core.long_polls.drained()
         cut = await self._holdings.drain(grace_seconds, hurried)
         await self._core.settling.drained()
         if self._dispatching:
             self._housekeeping.stop()
             await asyncio.gather(*(loop.stop() for loop in self._working))
         self._core.claiming.stop()
-        loops = (self._beat, self._lag, self._snapshot, self._desk, self._reap)
+        loops = (self._beat, self._lag, self._snapshot, self._long_polls, self._reap)
         await asyncio.gather(*(loop.stop() for loop in loops))
         await self._pulse.goodbye()
         return cut
@@ -214,23 +214,23 @@ class Engine:
     def _look_at(self, queue_id: int, handler_id: int) -> None:
         if self._dispatching:
             self._dispatcher.hint(queue_id, handler_id)
-        self._core.desk.hint(queue_id)
+        self._core.long_polls.hint(queue_id)
 
-    def _stir(self) -> None:
+    def _any_lane_ready(self) -> None:
         self._look_at_all()
-        self._announcer.stir()
+        self._announcer.any_lane()
 
     def _look_at_all(self) -> None:
         self._dispatcher.hint_all()
-        self._core.desk.hint_all()
+        self._core.long_polls.hint_all()
 
-    def _slot_freed(self, slot: Slot) -> None:
+    def _slot_freed(self, slot: ConcurrencySlot) -> None:
         self._look_at_slot(slot)
         self._announcer.freed(slot)
 
-    def _look_at_slot(self, slot: Slot) -> None:
+    def _look_at_slot(self, slot: ConcurrencySlot) -> None:
         self._dispatcher.freed(slot)
-        self._core.desk.freed(slot)
+        self._core.long_polls.freed(slot)
 
     def _due_at(self, unix_seconds: float) -> None:
         seconds = unix_seconds - self._core.clock.seconds()
@@ -252,8 +252,8 @@ class Engine:
         for lane in hint.lanes:
             self._look_at(*lane)
         for slot in hint.freed:
-            self._look_at_slot(Slot(*slot))
-        if hint.stir:
+            self._look_at_slot(ConcurrencySlot(*slot))
+        if hint.any_lane:
             self._look_at_all()
         for task_id in hint.revoked:
             self._holdings.revoke(task_id)

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from app.runtime.signals import Slot
+from app.runtime.signals import ConcurrencySlot
 from app.store.handlers import Target
 from app.store.queues import Policy
 from app.store.tasks import Claimed, Outcome
@@ -41,10 +41,10 @@ class Held:
     """The outcome is being written to the database."""
 
     @property
-    def slot(self) -> Slot | None:
+    def slot(self) -> ConcurrencySlot | None:
         """Return the slot it occupies; None if nothing limits it."""
         limited = self.policy.limited or self.target.limited
-        return Slot(self.policy.tenant_id, self.target.id, self.policy.id) if limited else None
+        return ConcurrencySlot(self.policy.tenant_id, self.target.id, self.policy.id) if limited else None
 
     @property
     def timeout_seconds(self) -> float:

@@ -50,7 +50,7 @@ class Janitor:
                 self._core.stats.ended(queue_id, "dead", None)
         if due.moved:
             self._core.waiters.look()
-            self._core.signals.batch_moved()
+            self._core.signals.batch_changed()
             events.emit(log, events.TASKS_EXPIRED, tasks=due.moved)
         return _until(due.next_seconds, due.moved)
 

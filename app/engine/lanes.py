@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from app.runtime.signals import Slot
+from app.runtime.signals import ConcurrencySlot
 
 LaneKey = tuple[int, int]
 LimitKey = tuple[str, int]
@@ -73,7 +73,7 @@ class Lanes:
         for limit in list(self._parked):
             self.let_out(limit)
 
-    def freed(self, slot: Slot) -> None:
+    def freed(self, slot: ConcurrencySlot) -> None:
         """Let one lane per limit of this slot try; lanes that are trying may try again."""
         for lane in self._claiming:
             if lane.tenant == slot.tenant_id:

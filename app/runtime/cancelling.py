@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from app.runtime.core import Core
-from app.runtime.signals import Slot
+from app.runtime.signals import ConcurrencySlot
 from app.store import batches, partitions
 from app.store.db import Reader
 from app.store.tasks import Cancelled
@@ -25,11 +25,13 @@ def tell_cancelled(core: Core, cancelled: Sequence[Cancelled]) -> None:
         elif task.outcome is not None and task.ran_seconds is not None:
             core.metrics.attempt_ended(task.tenant, task.queue, task.outcome, task.ran_seconds)
     core.waiters.ended(task.task_id for task in cancelled)
-    core.signals.batch_moved()
+    core.signals.batch_changed()
     for slot in {
-        Slot(task.tenant_id, task.handler_id, task.queue_id) for task in cancelled if task.outcome is not None
+        ConcurrencySlot(task.tenant_id, task.handler_id, task.queue_id)
+        for task in cancelled
+        if task.outcome is not None
     }:
-        core.signals.freed(slot)
+        core.signals.slot_freed(slot)
 
 
 async def sweep_batch(core: Core, db: Reader, batch_id: str, seconds: float) -> bool:

@@ -107,7 +107,7 @@ class Claiming:
             try:
                 if queue_ids := await tasks.release_claim(self._db, claim_id):
                     events.emit(log, events.CLAIM_RELEASED, claim=claim_id, tasks=len(queue_ids))
-                    self._signals.stir()
+                    self._signals.any_lane_ready()
             except Unavailable:
                 pass
             await asyncio.sleep(RELEASE_EVERY_SECONDS)

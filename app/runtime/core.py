@@ -10,10 +10,10 @@ from app.runtime import enqueueing, settling
 from app.runtime.catalogue import QueueCache, ScheduleCache
 from app.runtime.claiming import Claiming
 from app.runtime.counting import StatsBuffer
-from app.runtime.desk import LeaseDesk
 from app.runtime.enqueueing import Admitted
 from app.runtime.groups import GroupWriter
 from app.runtime.known_keys import KnownKeys
+from app.runtime.long_polls import LongPolls
 from app.runtime.reaping import Reaping
 from app.runtime.reckoning import Reckoning
 from app.runtime.replica import Replica
@@ -61,7 +61,7 @@ class Core:
     settling: GroupWriter[Outcome, str]
     reaping: Reaping
     claiming: Claiming
-    desk: LeaseDesk
+    long_polls: LongPolls
     ids: IdMaker = field(default_factory=IdMaker)
     keys: KnownKeys = field(default_factory=KnownKeys)
     schemas: SchemaChecker = field(default_factory=SchemaChecker)
@@ -125,7 +125,7 @@ def build_core(
         settling=settling_groups,
         reaping=reaping,
         claiming=claiming,
-        desk=LeaseDesk(db, claiming, settling_groups, signals),
+        long_polls=LongPolls(db, claiming, settling_groups, signals),
     )
 
 

@@ -159,9 +159,9 @@ def announce(
             run_at = None
     core.stats.enqueued(queue_id, 1)
     if expires_at is not None:
-        core.signals.due_at(expires_at.timestamp())
+        core.signals.task_due_at(expires_at.timestamp())
     if run_at is None:
         core.signals.lane_ready(queue_id, handler_id)
     else:
-        core.signals.due_at(run_at.timestamp())
+        core.signals.task_due_at(run_at.timestamp())
     return run_at, expires_at

@@ -174,5 +174,5 @@ def _announce(core: Core, making: _Making, followed: Followed, continued: tuple[
     for lane in lanes:
         core.signals.lane_ready(*lane)
     if making.due:
-        core.signals.due_at(min(making.due))
-    core.signals.batch_moved()
+        core.signals.task_due_at(min(making.due))
+    core.signals.batch_changed()

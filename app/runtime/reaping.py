@@ -4,7 +4,7 @@ with the same consequences."""
 from functools import partial
 
 from app.runtime.counting import StatsBuffer
-from app.runtime.signals import Signals, Slot
+from app.runtime.signals import ConcurrencySlot, Signals
 from app.runtime.waiters import TaskWaiters
 from app.store import partitions, tasks
 from app.store.db import Database
@@ -42,7 +42,7 @@ class Reaping:
                 self._stats.ended(r.queue_id, "dead", r.ran_seconds)
             else:
                 self._signals.lane_ready(r.queue_id, r.lane)
-            self._signals.freed(Slot(r.tenant_id, r.handler_id, r.queue_id))
+            self._signals.slot_freed(ConcurrencySlot(r.tenant_id, r.handler_id, r.queue_id))
         if dead:
-            self._signals.batch_moved()
+            self._signals.batch_changed()
         return found

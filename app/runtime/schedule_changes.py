@@ -177,7 +177,7 @@ def announce(core: Core, change: Change) -> None:
     if change.cancel:
         core.signals.batch_cancelled()
     if change.look_at is not None:
-        core.signals.look_at(change.look_at.timestamp())
+        core.signals.schedule_due_at(change.look_at.timestamp())
     missed = [line for line in change.lines if isinstance(line, Without) and line.outcome == "missed"]
     for line in missed:
         events.emit(

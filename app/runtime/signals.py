@@ -9,7 +9,7 @@ def _ignore(*_: object) -> None:
     """Do nothing: an API replica has no engine to notify, nor has a service on its own in a test."""
 
 
-class Slot(NamedTuple):
+class ConcurrencySlot(NamedTuple):
     """The limits that a lease counts against."""
 
     tenant_id: int
@@ -24,17 +24,17 @@ class Signals:
 
     lane_ready: Callable[[int, int], None] = _ignore
     """(queue id, lane's handler id): tasks became ready, or a slot came free."""
-    freed: Callable[[Slot], None] = _ignore
+    slot_freed: Callable[[ConcurrencySlot], None] = _ignore
     """A slot of a limit may have come free."""
-    stir: Callable[[], None] = _ignore
+    any_lane_ready: Callable[[], None] = _ignore
     """A change (resume, enable, a higher limit) may have opened any lane."""
-    due_at: Callable[[float], None] = _ignore
+    task_due_at: Callable[[float], None] = _ignore
     """(Unix seconds by the database's clock): a task becomes due or expires then."""
-    batch_moved: Callable[[], None] = _ignore
+    batch_changed: Callable[[], None] = _ignore
     """A batch's task has ended or was added, so there is something to fold."""
     lease_ends: Callable[[float], None] = _ignore
     """(Unix seconds by the database's clock): a lease expires then, before the reaper's next regular run."""
-    look_at: Callable[[float], None] = _ignore
+    schedule_due_at: Callable[[float], None] = _ignore
     """(Unix seconds by the database's clock): a schedule is due then."""
     batch_completed: Callable[[], None] = _ignore
     """A batch has completed; if it is a schedule's run, its end must be recorded."""

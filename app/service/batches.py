@@ -38,16 +38,16 @@ async def create(
     caller.require("use")
     batch_id = core.ids.uuid7(int(core.clock.seconds() * 1000))
     await _create(core, caller, batch_id, request, sealed=request.sealed and not items)
-    core.signals.batch_moved()
+    core.signals.batch_changed()
     results: list[Result] = []
     try:
         if items:
             results = await bulk.enqueue(core, caller, request.queue, items, False, trace, batch_id)
-            core.signals.batch_moved()
+            core.signals.batch_changed()
         unstored = any(isinstance(result, Refusal) and result.code == "unavailable" for result in results)
         if items and request.sealed and not unstored:
             await batches.close(core.db.changes(caller.tenant_id), caller.tenant_id, batch_id, None)
-            core.signals.batch_moved()
+            core.signals.batch_changed()
         return await _found(core.db.changes(caller.tenant_id), caller, batch_id), results
     except Refusal as refusal:
         if refusal.code != "unavailable":
@@ -95,7 +95,7 @@ async def add(
     try:
         results = await bulk.enqueue(core, caller, batch.queue, items, False, trace, batch_id)
     finally:
-        core.signals.batch_moved()
+        core.signals.batch_changed()
     return await _found(core.db.changes(caller.tenant_id), caller, batch_id), results
 
 
@@ -121,7 +121,7 @@ async def cancel(core: Core, caller: Caller, batch_id: str) -> BatchView:
 async def _close(core: Core, caller: Caller, batch_id: str, cancel_reason: str | None) -> None:
     if not await batches.close(core.db.changes(caller.tenant_id), caller.tenant_id, batch_id, cancel_reason):
         _raise_not_found(batch_id)
-    core.signals.batch_moved()
+    core.signals.batch_changed()
 
 
 async def retry(core: Core, caller: Caller, batch_id: str) -> tuple[BatchView, int, int]:
@@ -141,7 +141,7 @@ async def retry(core: Core, caller: Caller, batch_id: str) -> tuple[BatchView, i
         for lane in chunk.lanes:
             core.signals.lane_ready(*lane)
         if chunk.moved:
-            core.signals.batch_moved()
+            core.signals.batch_changed()
         if chunk.seen < CHUNK or chunk.last_id is None:
             return await _found(changes, caller, batch_id), matched, moved
         after = chunk.last_id

@@ -69,7 +69,7 @@ async def put(
         if saved is not None:
             break
     if not saved.created:
-        core.signals.stir()
+        core.signals.any_lane_ready()
     return saved
 
 
@@ -220,7 +220,7 @@ async def enable(core: Core, caller: Caller, name: str) -> HandlerView:
         if not row.view.enabled:
             await handlers.enable(connection, row.id)
             row = await _locked(core, connection, caller, name)
-    core.signals.stir()
+    core.signals.any_lane_ready()
     return _shown(row)
 
 

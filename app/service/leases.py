@@ -1,6 +1,6 @@
 """Leases of pull workers and of handlers that hold: one protocol for both.
 
-A worker asks for tasks and may wait for them at the desk. Afterwards the lease token alone authorises its holder to renew,
+A worker asks for tasks and may wait for them (a long poll). Afterwards the lease token alone authorises its holder to renew,
 complete, fail or release. A token settles once; a repeated call is answered like the first and writes nothing. A lease that has
 expired is lost, whether or not it has been reaped.
 """
@@ -22,9 +22,9 @@ from app.domain.schedules.zones import local_time
 from app.domain.views import LeasedTaskView, TaskView
 from app.runtime import followups
 from app.runtime.core import Core
-from app.runtime.desk import BUSY_SECONDS, Waiting
 from app.runtime.followups import MAX_RESULT_BYTES
-from app.runtime.signals import Slot
+from app.runtime.long_polls import BUSY_SECONDS, LongPoll
+from app.runtime.signals import ConcurrencySlot
 from app.store import queues, tasks, views
 from app.store.tasks import Claimed, Outcome
 from app.telemetry.tracing import TraceContext
@@ -57,16 +57,18 @@ async def acquire(
         raise Refusal(
             "queue_is_push", f"queue {queue} delivers to handler {row.handler}, so its tasks cannot be pulled"
         )
-    core.desk.asked(row.id)
+    core.long_polls.asked(row.id)
     until = time.monotonic() + wait_seconds
     claim = await core.claiming.pull(row.tenant_id, row.id, max_tasks, lease_seconds)
     claimed = claim.tasks
-    if not claimed and not core.desk.closed and (wait_seconds > 0 or claim.verdict == "busy"):
+    if not claimed and not core.long_polls.closed and (wait_seconds > 0 or claim.verdict == "busy"):
         seconds = max(until - time.monotonic(), 10 * BUSY_SECONDS)
         async with AsyncExitStack() as stack:
             if wait_seconds > 0:
                 await stack.enter_async_context(core.waits.turn(caller.tenant_id))
-            claimed = await core.desk.wait(Waiting(row.tenant_id, row.id, max_tasks, lease_seconds), seconds, gone)
+            claimed = await core.long_polls.wait(
+                LongPoll(row.tenant_id, row.id, max_tasks, lease_seconds), seconds, gone
+            )
     now = core.clock.seconds()
     for task in claimed:
         waited = max(0.0, now - task.run_at.timestamp())
@@ -195,12 +197,12 @@ async def _settled(core: Core, outcome: Outcome, held: tasks.HeldLease | None, v
         _count(core, outcome, held)
         if outcome.kind in ("succeeded", "dead"):
             if held.batch_id is not None:
-                core.signals.batch_moved()
+                core.signals.batch_changed()
         elif outcome.delay_seconds > 0:
-            core.signals.due_at(core.clock.seconds() + outcome.delay_seconds)
+            core.signals.task_due_at(core.clock.seconds() + outcome.delay_seconds)
         else:
             core.signals.lane_ready(held.queue_id, held.lane)
-        core.signals.freed(Slot(held.tenant_id, held.handler_id, held.queue_id))
+        core.signals.slot_freed(ConcurrencySlot(held.tenant_id, held.handler_id, held.queue_id))
     return await _view(core, outcome.task_id)
 
 

@@ -43,7 +43,7 @@ async def put(core: Core, caller: Caller, max_concurrency: int | None, condition
         await tenants.write_limit(connection, caller.tenant_id, max_concurrency)
         if before.limited != after.limited:
             await queues.outdate_of_tenant(connection, caller.tenant_id)
-    core.signals.stir()
+    core.signals.any_lane_ready()
     return after
 
 
@@ -69,7 +69,7 @@ async def put_grant(core: Core, caller: Caller, tenant: str, max_concurrency: in
         await tenants.write_granted(connection, tenant_id, max_concurrency)
         if before.limited != TenantLimits(before.max_concurrency, max_concurrency).limited:
             await queues.outdate_of_tenant(connection, tenant_id)
-    core.signals.stir()
+    core.signals.any_lane_ready()
     return max_concurrency
 
 

@@ -75,7 +75,7 @@ async def _announced(core: Core, caller: Caller, task_id: str) -> TaskView:
     due = parse_instant(view.run_at) if view.state == State.SCHEDULED else None
     for instant in (due, None if view.expires_at is None else parse_instant(view.expires_at)):
         if instant is not None:
-            core.signals.due_at(instant.timestamp())
+            core.signals.task_due_at(instant.timestamp())
     if view.state == State.READY and (lane := await tasks.lane_of(core.db.changes(caller.tenant_id), task_id)):
         core.signals.lane_ready(*lane)
     return view

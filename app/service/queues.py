@@ -50,7 +50,7 @@ async def put(
         if saved is not None:
             break
     if not saved.created:
-        core.signals.stir()
+        core.signals.any_lane_ready()
     return saved
 
 
@@ -187,7 +187,7 @@ async def resume(core: Core, caller: Caller, name: str) -> QueueView:
         if row.view.paused:
             await queues.resume(connection, row.id)
             row = await _locked(connection, caller, name)
-    core.signals.stir()
+    core.signals.any_lane_ready()
     return row.view
 
 

@@ -200,7 +200,7 @@ async def _put(
     if change is not None:
         announce(core, change)
     elif before is None and look is not None:
-        core.signals.look_at(look.timestamp())
+        core.signals.schedule_due_at(look.timestamp())
     return Saved(shown(after, at), after.etag, before is None)
 
 

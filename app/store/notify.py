@@ -29,7 +29,7 @@ class Hint(msgspec.Struct, omit_defaults=True):
     """Lanes with new work."""
     freed: set[tuple[int, int, int]] = set()
     """Slots that came free, each as the (tenant, handler, queue) whose limits it counted against."""
-    stir: bool = False
+    any_lane: bool = False
     """A definition changed: look at everything."""
     revoked: list[str] = []
     """Tasks whose lease was revoked."""
@@ -40,10 +40,10 @@ _NOTIFY = sql("send_notification")
 
 
 async def send(db: Database, hint: Hint) -> None:
-    """A hint too long for one NOTIFY becomes a stir; what it revoked is then found by the next renewal."""
+    """A hint too long for one NOTIFY becomes one about any lane; what it revoked is then found by the next renewal."""
     text = msgspec.json.encode(hint).decode()
     if len(text) > MAX_PAYLOAD_BYTES:
-        text = msgspec.json.encode(Hint(hint.replica, stir=True)).decode()
+        text = msgspec.json.encode(Hint(hint.replica, any_lane=True)).decode()
     await db.fetch(_NOTIFY, CHANNEL, text)
 
 

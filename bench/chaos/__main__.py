@@ -34,7 +34,7 @@ from bench import measures
 from bench.chaos import ledger
 from bench.chaos.definitions import Timed, build
 from bench.chaos.handler import Call, Received
-from bench.chaos.replicas import LEASE_SECONDS, Chaos, Slot, libfaketime
+from bench.chaos.replicas import LEASE_SECONDS, Chaos, ConcurrencySlot, libfaketime
 from bench.processes import ROOT, ChildFailed
 
 QUEUE = "chaos"
@@ -66,7 +66,7 @@ class Run:
             stack.push_async_callback(database.close)
             hook = await self._listen(stack)
 
-            slots = [Slot(number, dsn, self.directory, library) for number in range(self.given.replicas)]
+            slots = [ConcurrencySlot(number, dsn, self.directory, library) for number in range(self.given.replicas)]
             for slot in slots:
                 stack.push_async_callback(slot.kill)
             await slots[0].start()  # it makes the tables
@@ -108,7 +108,7 @@ class Run:
         stack.callback(server.close)
         return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
 
-    async def _define(self, slots: list[Slot], hook: str, end_at: datetime) -> None:
+    async def _define(self, slots: list[ConcurrencySlot], hook: str, end_at: datetime) -> None:
         """Create all schedules, through all replicas, and work out when each has to fire."""
         async with contextlib.AsyncExitStack() as stack:
             clients = [
@@ -154,11 +154,11 @@ async def _put(client: httpx2.AsyncClient, path: str, body: object) -> Any:
     return answer.json()
 
 
-def _skews(slots: Iterable[Slot]) -> str:
+def _skews(slots: Iterable[ConcurrencySlot]) -> str:
     return ", ".join(slot.skew for slot in slots if slot.skew) or "nothing"
 
 
-def _log_events(slots: Iterable[Slot]) -> dict[str, int]:
+def _log_events(slots: Iterable[ConcurrencySlot]) -> dict[str, int]:
     """How often the replicas logged each warning and error."""
     counts: dict[str, int] = {}
     for line in (line for slot in slots for log in slot.logs for line in log.read_text(errors="replace").splitlines()):

@@ -37,7 +37,7 @@ class Tally:
     """Moments without any replica, by intent."""
 
 
-class Slot:
+class ConcurrencySlot:
     """The place of a replica, whichever process has it."""
 
     def __init__(self, number: int, dsn: str, directory: Path, library: Path | None) -> None:
@@ -83,7 +83,7 @@ class Slot:
 
 
 class Chaos:
-    def __init__(self, slots: list[Slot], dice: random.Random, progress: Callable[[str], None]) -> None:
+    def __init__(self, slots: list[ConcurrencySlot], dice: random.Random, progress: Callable[[str], None]) -> None:
         self.slots = slots
         self.tally = Tally()
         self._dice = dice
@@ -103,7 +103,7 @@ class Chaos:
                 await asyncio.sleep(self._dice.uniform(1.0, 3.0))
         # whoever was away at the end is back here
 
-    async def _harm(self, slot: Slot) -> None:
+    async def _harm(self, slot: ConcurrencySlot) -> None:
         async with slot.busy:
             if self._dice.random() < 0.5:
                 await self._kill(slot)
@@ -128,11 +128,11 @@ class Chaos:
             for slot in self.slots:
                 slot.busy.release()
 
-    async def _kill(self, slot: Slot) -> None:
+    async def _kill(self, slot: ConcurrencySlot) -> None:
         self._progress(f"replica {slot.number} killed")
         self.tally.kills += 1
         await slot.kill()
 
-    async def _restart(self, slot: Slot) -> None:
+    async def _restart(self, slot: ConcurrencySlot) -> None:
         self.tally.restarts += 1
         await slot.start()

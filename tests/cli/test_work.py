@@ -260,7 +260,7 @@ async def test_a_signal_lets_what_runs_finish_and_takes_no_more(
     process.signal(number)
     await process.printed(lambda line: "stopping: waiting for 1 command" in line)
     # it says so before its request is broken off: what is enqueued in between is still given to it
-    await poll(lambda: not replica.sluice.core.desk._queues, 20)
+    await poll(lambda: not replica.sluice.core.long_polls._queues, 20)
     second = await api.enqueue(queue)
     await gate.open(pid)
     assert await process.ended(20) == 0, process.output

@@ -56,7 +56,7 @@ async def test_an_enqueue_whose_answer_was_lost_does_not_run_again_when_it_has_e
     enqueuing = asyncio.create_task(api.enqueue(queue, "marked"))
 
     async def ended_at_the_other_replica() -> bool:
-        replica.sluice.core.signals.stir()
+        replica.sluice.core.signals.any_lane_ready()
         return await count(replica, "select count(*) from sluice.task_history") == 1
 
     await poll(ended_at_the_other_replica)

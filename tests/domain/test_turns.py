@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 
 def turns(places: int = 4, share: int = 2, max_waiting: int = 10) -> Turns:
-    return Turns("the desk", places=places, share=share, max_waiting=max_waiting)
+    return Turns("the places", places=places, share=share, max_waiting=max_waiting)
 
 
 class Crowd:

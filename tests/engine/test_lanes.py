@@ -1,7 +1,7 @@
 """What the dispatcher knows of lanes: turns, pauses, and those that are parked under a limit."""
 
 from app.engine.lanes import Lane, Lanes, LimitKey
-from app.runtime.signals import Slot
+from app.runtime.signals import ConcurrencySlot
 
 A, B = 1, 2
 LIMIT: LimitKey = ("tenant", A)
@@ -63,16 +63,16 @@ def test_a_slot_that_comes_free_lets_one_lane_out_and_the_others_stay() -> None:
     parked(lanes, 5)
     assert not lanes.tenants()
     assert not lanes.hint((3, 0)), "what is enqueued does not change the limit"
-    lanes.freed(Slot(B, 0, 1))
+    lanes.freed(ConcurrencySlot(B, 0, 1))
     assert not lanes.tenants()
-    lanes.freed(Slot(A, 0, 99))
+    lanes.freed(ConcurrencySlot(A, 0, 99))
     assert line(lanes) == [1]
     lane = begun(lanes)
     assert lane.let_out == LIMIT
     lane.let_out = None
     lanes.end(lane, LIMIT)
-    lanes.freed(Slot(A, 0, 99))
-    lanes.freed(Slot(A, 0, 99))
+    lanes.freed(ConcurrencySlot(A, 0, 99))
+    lanes.freed(ConcurrencySlot(A, 0, 99))
     assert line(lanes) == [2, 3], "the one that tried goes behind those that wait longer"
 
 
@@ -81,14 +81,14 @@ def test_a_slot_that_comes_free_during_a_claim_lets_that_lane_try_again() -> Non
     lanes.hint((1, 0))
     lanes.hint((2, 0))
     lane, other = begun(lanes), begun(lanes, B)
-    lanes.freed(Slot(A, 0, 1))
+    lanes.freed(ConcurrencySlot(A, 0, 1))
     lanes.end(lane, LIMIT)
     lanes.end(other, ("tenant", B))
     assert line(lanes) == [1]
     assert line(lanes, B) == []
 
 
-def test_a_stir_ends_pauses_and_lets_one_out_under_each_limit() -> None:
+def test_a_hint_to_every_lane_ends_pauses_and_lets_one_out_under_each_limit() -> None:
     lanes = known((1, A), (2, A), (3, B), (4, B))
     for queue in (1, 2, 3):
         lanes.hint((queue, 0))

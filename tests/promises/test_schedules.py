@@ -187,7 +187,7 @@ async def test_after_the_answer_to_a_put_the_old_definition_never_fires(
                 "update sluice.schedules set look_at = clock_timestamp(), seq = seq + 1 where name = $1", name
             )
             for replica in replicas:
-                replica.sluice.core.signals.look_at(0)
+                replica.sluice.core.signals.schedule_due_at(0)
             await meddling.put(name)
 
     await asyncio.gather(*map(edit, names))

@@ -186,9 +186,9 @@ async def test_a_name_can_be_used_again_and_is_another_handler(core: Core, calle
     assert await store.id_of(core.db, caller.tenant_id, "mail") != old
 
 
-async def test_enabling_and_disabling_keep_the_first_reason_and_stir(core: Core, caller: Caller) -> None:
-    stirred: list[str] = []
-    core.signals.stir = lambda: stirred.append("stir")
+async def test_enabling_and_disabling_keep_the_first_reason_and_wake_every_lane(core: Core, caller: Caller) -> None:
+    woken: list[str] = []
+    core.signals.any_lane_ready = lambda: woken.append("any lane")
     await handlers.put(core, caller, "mail", HOOK, None, ANY)
     target = await target_of(core, caller, "mail")
     await store.disable_gone(core.db, target.id, "the handler answered 410 Gone")
@@ -198,10 +198,10 @@ async def test_enabling_and_disabling_keep_the_first_reason_and_stir(core: Core,
     await store.disable_gone(core.db, target.id, "another")
     assert (await handlers.get(core, caller, "mail"))[0].disabled_reason == "the handler answered 410 Gone"
     assert (await target_of(core, caller, "mail")).version == target.version + 1
-    assert stirred == []
+    assert woken == []
     view = await handlers.enable(core, caller, "mail")
     assert (view.enabled, view.disabled_at, view.disabled_reason) == (True, None, None)
-    assert stirred == ["stir"]
+    assert woken == ["any lane"]
 
 
 async def test_lists_go_by_name_in_pages(core: Core, caller: Caller) -> None:

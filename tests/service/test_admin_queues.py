@@ -122,16 +122,16 @@ async def test_a_queue_with_unfinished_tasks_is_not_deleted(core: Core, caller: 
     )
 
 
-async def test_pause_and_resume_can_be_repeated_and_resume_stirs(core: Core, caller: Caller) -> None:
-    stirred: list[str] = []
-    core.signals.stir = lambda: stirred.append("stir")
+async def test_pause_and_resume_can_be_repeated_and_resume_wakes_every_lane(core: Core, caller: Caller) -> None:
+    woken: list[str] = []
+    core.signals.any_lane_ready = lambda: woken.append("any lane")
     await queues.put(core, caller, "mail", QueueDefinition(handler="hook"), ANY)
     first = await queues.pause(core, caller, "mail")
     assert first.paused and await queues.pause(core, caller, "mail") == first
-    assert stirred == []
+    assert woken == []
     assert not (await queues.resume(core, caller, "mail")).paused
     assert not (await queues.resume(core, caller, "mail")).paused
-    assert stirred
+    assert woken
 
 
 async def test_lists_go_by_name_in_pages(core: Core, caller: Caller) -> None:

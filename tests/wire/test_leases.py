@@ -116,7 +116,7 @@ async def test_two_hundred_waiters_hold_no_connection(
     ) as many:
         crowd = Api(many, replica.url)
         waiting = [asyncio.create_task(take(crowd, queue, wait_seconds=30)) for _ in range(200)]
-        await poll(lambda: len(replica.sluice.core.desk._queues.get(_only(replica), ())) == 200)
+        await poll(lambda: len(replica.sluice.core.long_polls._queues.get(_only(replica), ())) == 200)
         await poll(lambda: replica.sluice.core.db.checked_out == 0)
         tasks = [await api.enqueue(queue, n) for n in range(200)]
         leased = await asyncio.gather(*waiting)
@@ -125,7 +125,7 @@ async def test_two_hundred_waiters_hold_no_connection(
 
 def _only(replica: Replica) -> int:
     """The one queue somebody waits at."""
-    return next(iter(replica.sluice.core.desk._queues), 0)
+    return next(iter(replica.sluice.core.long_polls._queues), 0)
 
 
 async def test_a_client_gone_before_the_answer_gets_nothing(api: Api) -> None:
@@ -352,6 +352,6 @@ async def test_a_drain_answers_those_who_wait(start_replica: Callable[..., Await
     queue = await api.queue()
     waiting = asyncio.create_task(take(api, queue, wait_seconds=60))
     await _waits(api, queue)
-    await poll(lambda: bool(replica.sluice.core.desk._queues))
+    await poll(lambda: bool(replica.sluice.core.long_polls._queues))
     replica.sluice.engine.begin_drain()
     assert await waiting == []

@@ -111,7 +111,7 @@ async def test_workers_that_ask_all_the_time_cost_a_note_now_and_then(
     start_replica: StartReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replica = await start_replica()
-    api, desk = Api(replica.client, replica.url), replica.sluice.core.desk
+    api, long_polls = Api(replica.client, replica.url), replica.sluice.core.long_polls
     written: list[int] = []
     note = tasks.note_workers
 
@@ -127,10 +127,10 @@ async def test_workers_that_ask_all_the_time_cost_a_note_now_and_then(
     await poll(lambda: len(written) == 2)
     for _ in range(5):
         good(await api.post(f"/queues/{queues[1]}/leases", json={}))
-        await desk.poll()
+        await long_polls.poll()
     assert len(written) == len(set(written)) == 2
-    desk._noted = {queue_id: at - 16 for queue_id, at in desk._noted.items()}
-    await desk.poll()
+    long_polls._noted = {queue_id: at - 16 for queue_id, at in long_polls._noted.items()}
+    await long_polls.poll()
     assert len(written) == 4, "one waits still, the other has asked since the last note"
     waiting.cancel()
 

@@ -45,7 +45,7 @@ async def set_back(replica: Replica, name: str, first: datetime) -> None:
         name,
         first,
     )
-    replica.sluice.core.signals.look_at(0)
+    replica.sluice.core.signals.schedule_due_at(0)
 
 
 async def outage(replica: Replica, api: Api, name: str, length: timedelta, every: timedelta) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The desk: pull workers waiting for tasks of a queue, without a database connection.
+"""Long polls: pull workers waiting for tasks of a queue, without a database connection.
 
 A hint says which queue to check, and once per second one statement checks all queues with waiting workers. Claimed tasks go to
 the workers that came first. A queue whose claim met a limit is parked under it: a slot that comes free lets one queue try again,
@@ -16,7 +16,7 @@ from itertools import islice
 
 from app.runtime.claiming import Claiming
 from app.runtime.groups import GroupWriter
-from app.runtime.signals import Signals, Slot
+from app.runtime.signals import ConcurrencySlot, Signals
 from app.store import tasks
 from app.store.db import Database
 from app.store.tasks import Claimed, Outcome
@@ -33,7 +33,7 @@ LimitKey = tuple[str, int]
 
 
 @dataclass(slots=True, eq=False)
-class Waiting:
+class LongPoll:
     """A worker that waits for tasks of a queue."""
 
     tenant_id: int
@@ -43,15 +43,15 @@ class Waiting:
     answer: "asyncio.Future[list[Claimed]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class LeaseDesk:
-    """Waiting workers by queue, first come, first served. At most one claim per queue is in progress."""
+class LongPolls:
+    """LongPoll workers by queue, first come, first served. At most one claim per queue is in progress."""
 
     def __init__(self, db: Database, claiming: Claiming, settling: GroupWriter[Outcome, str], signals: Signals) -> None:
         self._db = db
         self._claiming = claiming
         self._settling = settling
         self._signals = signals
-        self._queues: defaultdict[int, deque[Waiting]] = defaultdict(deque)
+        self._queues: defaultdict[int, deque[LongPoll]] = defaultdict(deque)
         self._serving: dict[int, asyncio.Task[None]] = {}
         self._again: set[int] = set()
         self._parked: dict[LimitKey, dict[int, None]] = {}
@@ -77,7 +77,7 @@ class LeaseDesk:
         self._serving[queue_id] = serving
         serving.add_done_callback(lambda _: self._served(queue_id))
 
-    def freed(self, slot: Slot) -> None:
+    def freed(self, slot: ConcurrencySlot) -> None:
         """Let one queue parked under the slot's limits try; if it finds nothing to claim, the next one may."""
         for queue_id in self._serving:
             if (line := self._queues.get(queue_id)) and line[0].tenant_id == slot.tenant_id:
@@ -138,8 +138,8 @@ class LeaseDesk:
             self._asked -= due
             self._noted |= dict.fromkeys(due, now)
 
-    async def wait(self, waiting: Waiting, seconds: float, gone: Callable[[], Awaitable[object]]) -> list[Claimed]:
-        """Wait for tasks for one worker; return none when the time is up or the desk closes. A disconnected worker gets none."""
+    async def wait(self, waiting: LongPoll, seconds: float, gone: Callable[[], Awaitable[object]]) -> list[Claimed]:
+        """Wait for tasks for one worker; return none when the time is up or the replica drains. A disconnected worker gets none."""
         self._queues[waiting.queue_id].append(waiting)
         self.hint(waiting.queue_id)
         leaving = asyncio.ensure_future(gone())
@@ -170,7 +170,7 @@ class LeaseDesk:
         while self._serving:
             await asyncio.wait(list(self._serving.values()))
 
-    def _forget(self, waiting: Waiting) -> None:
+    def _forget(self, waiting: LongPoll) -> None:
         line = self._queues.get(waiting.queue_id)
         if line is not None:
             if waiting in line:
@@ -220,13 +220,13 @@ class LeaseDesk:
                 return None
         return None
 
-    def _next(self, queue_id: int) -> Waiting | None:
+    def _next(self, queue_id: int) -> LongPoll | None:
         return next((w for w in self._queues.get(queue_id, ()) if not w.answer.done()), None)
 
-    async def _give_back(self, waiting: Waiting, claimed: list[Claimed]) -> None:
+    async def _give_back(self, waiting: LongPoll, claimed: list[Claimed]) -> None:
         """Release tasks whose worker has disconnected: they are ready again, and the attempt does not count."""
         outcomes = [Outcome(task.task_id, task.token, "refund", "released") for task in claimed]
         await asyncio.gather(*(self._settling.submit(outcome) for outcome in outcomes))
         if outcomes:
             self._signals.lane_ready(waiting.queue_id, 0)
-            self._signals.freed(Slot(waiting.tenant_id, 0, waiting.queue_id))
+            self._signals.slot_freed(ConcurrencySlot(waiting.tenant_id, 0, waiting.queue_id))
