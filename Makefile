@@ -5,13 +5,13 @@ BIN := $(VENV)/bin
 PYTEST ?= $(BIN)/pytest -n 2
 SECONDS ?= 180
 
-# Told when the packages cannot be fetched.
+# Printed if the packages cannot be downloaded.
 define NO_PACKAGES
 
-make setup could not fetch its packages. What may be missing is a variable; set it and run make setup again:
-  SSL_CERT_FILE=/path/to/ca.pem     a proxy inspects TLS: the certificates to trust; pip and uv both get it (PIP_CERT serves as well)
-  UV_SYSTEM_CERTS=1                 uv is to trust what the system trusts
-  HTTPS_PROXY=http://proxy:3128     the way out leads through a proxy
+make setup could not download its packages. You may have to set a variable. Set it, then run make setup again:
+  SSL_CERT_FILE=/path/to/ca.pem     if a proxy inspects TLS: the certificates to trust, for pip and uv (PIP_CERT works as well)
+  UV_SYSTEM_CERTS=1                 to make uv trust what the system trusts
+  HTTPS_PROXY=http://proxy:3128     if you reach the internet through a proxy
   PIP_INDEX_URL, UV_DEFAULT_INDEX   a mirror of PyPI, for pip and for uv
 endef
 export NO_PACKAGES
@@ -21,7 +21,7 @@ help: ## list the targets
 
 setup: $(VENV)/.ready ## build .venv with the command .venv/bin/sluice (hash-locked)
 
-# pip and uv read the certificates from variables of their own: whichever is set counts for both.
+# pip and uv read the certificates from different variables: whichever is set is used for both.
 ifneq ($(PIP_CERT)$(SSL_CERT_FILE),)
 $(VENV)/.ready lock: export PIP_CERT := $(or $(PIP_CERT),$(SSL_CERT_FILE))
 $(VENV)/.ready lock: export SSL_CERT_FILE := $(or $(SSL_CERT_FILE),$(PIP_CERT))
@@ -38,10 +38,10 @@ lock: setup ## resolve the dependencies again
 	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements/runtime.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --extra dev -c requirements/runtime.txt pyproject.toml -o requirements/dev.txt
 
-demo: setup ## run the main job end to end and show it
+demo: setup ## run the main job end to end, and show it
 	$(BIN)/python -m app.cli.demo
 
-up: setup ## serve on 127.0.0.1:8080 with a Postgres of its own in .sluice
+up: setup ## serve on 127.0.0.1:8080, with its own Postgres in .sluice
 	$(BIN)/sluice up
 
 seed: setup ## fill a running service with believable data; without one, start it (ARGS="--json", SLUICE_URL, SLUICE_KEY)
@@ -57,10 +57,10 @@ test: setup ## run the tests on the embedded Postgres
 test-fast: setup ## run the tests of the domain, the engine and one file of the wire: under half a minute
 	$(PYTEST) tests/domain tests/engine tests/wire/test_enqueue.py
 
-fuzz: setup ## send a replica what the OpenAPI document allows, and what it does not
+fuzz: setup ## send a replica valid and invalid requests, generated from the OpenAPI document
 	$(BIN)/pytest -n 0 -s -m fuzz tests/fuzz
 
-check: setup ## lint, types, import contracts, and what is generated from the code
+check: setup ## check lint, types, import contracts and generated files
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -68,16 +68,16 @@ check: setup ## lint, types, import contracts, and what is generated from the co
 	$(BIN)/python -m app.cli.openapi --check
 	$(BIN)/python -m app.cli.reference --check
 
-bench: setup ## measure Sluice beside the bare ceilings
+bench: setup ## compare Sluice with bare ceilings
 	$(BIN)/python -m bench
 
 chaos-schedules: setup ## kill, pause and restart replicas under 300 schedules, and count what fired (SECONDS=180)
 	$(BIN)/python -m bench.chaos --seconds $(SECONDS)
 
-openapi: setup ## write openapi/openapi.json from the code
+openapi: setup ## generate openapi/openapi.json from the code
 	$(BIN)/python -m app.cli.openapi
 
-reference: setup ## write docs/reference from the code
+reference: setup ## generate docs/reference from the code
 	$(BIN)/python -m app.cli.reference
 
 .PHONY: help setup lock demo up seed psql test test-fast fuzz check bench chaos-schedules openapi reference
