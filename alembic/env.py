@@ -6,7 +6,7 @@ import os
 
 from alembic import context
 
-from app.store.db import connect
+from app.store.connecting import connect
 from app.store.migrations import create_engine
 
 

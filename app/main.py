@@ -31,7 +31,8 @@ from app.runtime.replica import Replica
 from app.service import keys, status
 from app.settings import Settings, SettingsError
 from app.store import examination, migrations, partitions, tenants
-from app.store.db import Busy, Database, Refused, Unavailable, Unsuitable
+from app.store.db import Database
+from app.store.failures import Busy, Refused, Unavailable, Unsuitable
 from app.store.outage import Outage
 from app.store.room import measured
 from app.store.vault import Vault, VaultError, open_vault

@@ -176,7 +176,7 @@ def _plainly(error: Exception) -> str | None:
     from app.domain.connections import NoRoom
     from app.domain.errors import Refusal
     from app.embedded.directory import EmbeddedError
-    from app.store.db import Unavailable
+    from app.store.failures import Unavailable
     from app.store.migrations import SchemaMismatch
 
     if isinstance(error, Unavailable):
@@ -193,7 +193,7 @@ def _plainly(error: Exception) -> str | None:
 
 
 def _is_unreachable(error: Exception) -> bool:
-    from app.store.db import Unavailable
+    from app.store.failures import Unavailable
 
     return isinstance(error, Unavailable)
 

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 from app.runtime.signals import ConcurrencySlot
-from app.store.db import Database, Unavailable
+from app.store.db import Database
+from app.store.failures import Unavailable
 from app.store.notify import Hint, Listener, Silent, send
 from app.telemetry import events
 from app.telemetry.logs import get_logger

@@ -24,7 +24,7 @@ from app.runtime import followups
 from app.runtime.core import Core
 from app.runtime.settling import RETRY_SECONDS, outcome_of
 from app.store import handlers
-from app.store.db import Unavailable
+from app.store.failures import Unavailable
 from app.store.tasks import Outcome
 from app.telemetry import events
 from app.telemetry.logs import get_logger

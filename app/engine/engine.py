@@ -19,7 +19,7 @@ from app.engine.scheduler import Scheduler
 from app.engine.snapshot import Snapshot
 from app.runtime.core import Core
 from app.runtime.signals import ConcurrencySlot
-from app.store.db import Unavailable
+from app.store.failures import Unavailable
 from app.store.notify import Hint
 from app.store.replicas import Load
 from app.telemetry import events

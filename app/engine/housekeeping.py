@@ -7,7 +7,8 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from app.runtime import counting
 from app.runtime.core import Core
 from app.store import partitions, pruning, replicas
-from app.store.db import Busy, Database, Unavailable
+from app.store.db import Database
+from app.store.failures import Busy, Unavailable
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 

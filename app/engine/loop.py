@@ -7,7 +7,7 @@ with growing delays. A loop that ends unexpectedly fails liveness.
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from app.store.db import Busy, Unavailable
+from app.store.failures import Busy, Unavailable
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 

@@ -16,7 +16,8 @@ from app.runtime.replica import Replica
 from app.runtime.signals import Signals
 from app.store import tasks
 from app.store.clock import Clock
-from app.store.db import MAX_WAITING, Busy, Database, Unavailable
+from app.store.db import MAX_WAITING, Database
+from app.store.failures import Busy, Unavailable
 from app.store.session import COMMAND_SECONDS
 from app.store.tasks import Claim
 from app.telemetry import events

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from app.domain.instants import format_instant, parse_instant
 from app.store import tasks
-from app.store.db import Reader, Unavailable
+from app.store.db import Reader
+from app.store.failures import Unavailable
 from app.store.tasks import Entry
 
 GROUP_TRIES = 3

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from app.domain.errors import Refusal
-from app.store.db import Unavailable
+from app.store.failures import Unavailable
 
 Item = TypeVar("Item")
 Verdict = TypeVar("Verdict")

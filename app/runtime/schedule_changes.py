@@ -15,7 +15,8 @@ from app.domain.schedules.definitions import ScheduleDefinition
 from app.domain.schedules.firing import PAUSED_LOOK, Overlap, Runs, Start, Without, fires_at, may_start
 from app.runtime.core import Core
 from app.store import schedules
-from app.store.db import Reader, Unavailable
+from app.store.db import Reader
+from app.store.failures import Unavailable
 from app.store.ledger import Finished, WaitingStart
 from app.store.schedules import ScheduleState
 from app.telemetry import events

@@ -15,7 +15,8 @@ from app.domain.ijson import parse_ijson
 from app.domain.outcomes import Settlement
 from app.runtime.waiters import TaskWaiters
 from app.store import partitions, tasks
-from app.store.db import Database, Unavailable
+from app.store.db import Database
+from app.store.failures import Unavailable
 from app.store.tasks import Outcome
 
 RETRY_SECONDS = 0.5

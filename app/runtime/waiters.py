@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from app.store import views
-from app.store.db import Database, Unavailable
+from app.store.db import Database
+from app.store.failures import Unavailable
 
 POLL_SECONDS = 0.2
 AWAY_SECONDS = 1.0

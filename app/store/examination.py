@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from app.store.db import Unsuitable, connected, translated
+from app.store.connecting import connected
+from app.store.failures import Unsuitable, translated
 from app.store.migrations import GRANT
 from app.store.session import SEARCH_PATH, BorrowedConnection
 from app.store.statements import sql

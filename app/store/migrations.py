@@ -13,7 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.store.db import Unsuitable, connect, connected, translated
+from app.store.connecting import connect, connected
+from app.store.failures import Unsuitable, translated
 from app.store.numbers import Lock
 from app.store.sockets import AnsweringConnection
 

@@ -10,7 +10,9 @@ from collections.abc import Callable
 import asyncpg
 import msgspec
 
-from app.store.db import Database, Unavailable, connect, translated
+from app.store.connecting import connect
+from app.store.db import Database
+from app.store.failures import Unavailable, translated
 from app.store.statements import sql
 
 CHANNEL = "sluice"

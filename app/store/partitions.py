@@ -22,7 +22,9 @@ from typing import TypeVar
 import asyncpg
 
 from app.domain.queues import QueueDefinition
-from app.store.db import Database, PartitionMissing, Reader, connected, translated
+from app.store.connecting import connected
+from app.store.db import Database, Reader
+from app.store.failures import PartitionMissing, translated
 from app.store.numbers import Lock
 from app.store.statements import call, sql
 

@@ -5,7 +5,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from app.domain.connections import Limit
-from app.store.db import Reader, connected, translated
+from app.store.connecting import connected
+from app.store.db import Reader
+from app.store.failures import translated
 from app.store.numbers import Lock
 from app.store.statements import sql
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from app.domain.views import TaskView
 from app.store import queues
-from app.store.db import Reader, TooSlow
+from app.store.db import Reader
+from app.store.failures import TooSlow
 from app.store.numbers import TaskState, named
 from app.store.statements import fill, part, sql
 from app.store.views import RUNNING, show_tasks

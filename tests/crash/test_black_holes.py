@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from app import main
-from app.store import db
+from app.store import connecting, failures
 from tests.crash.proxy import Proxy
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica
@@ -102,7 +102,7 @@ async def test_a_connection_that_has_answered_meanwhile_is_left_alone(behind_pro
 async def test_a_start_says_what_it_waits_for_and_goes_on_once_it_is_there(
     proxy: Proxy, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(connecting, "CONNECT_SECONDS", 0.2)
     proxy.swallow()
     starting = asyncio.create_task(main.wait_for_database(proxy.url))
     await poll(lambda: "database_unavailable" in said)
@@ -115,16 +115,16 @@ async def test_a_start_says_what_it_waits_for_and_goes_on_once_it_is_there(
 async def test_a_start_gives_up_on_a_database_that_swallows_everything(
     proxy: Proxy, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(connecting, "CONNECT_SECONDS", 0.1)
     monkeypatch.setattr(main, "DATABASE_WAIT_SECONDS", 0.5)
     proxy.swallow()
-    with pytest.raises(db.Unavailable, match="no connection within"):
+    with pytest.raises(failures.Unavailable, match="no connection within"):
         await main.wait_for_database(proxy.url)
     assert said == ["database_unavailable"]
 
 
 async def test_the_kernel_looks_after_connections_on_which_nothing_is_sent(database_url: str, proxy: Proxy) -> None:
-    connection = await db.connect(proxy.url)
+    connection = await connecting.connect(proxy.url)
     sock = connection._transport.get_extra_info("socket")
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
     idle = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)

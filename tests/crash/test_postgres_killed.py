@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.embedded.postgres import EmbeddedPostgres
-from app.store import db, examination, session
+from app.store import examination, failures, session
 from tests.embedded.processes import children_of
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica
@@ -81,7 +81,7 @@ async def lost_under_kills(postgres: EmbeddedPostgres, replica: Replica, kills: 
     async def stored_now() -> tuple[list[str]] | None:
         try:
             return ([row[0] for row in await replica.sluice.core.db.fetch(STORED)],)
-        except db.Unavailable:
+        except failures.Unavailable:
             return None
 
     [stored] = await poll(stored_now, 30)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.engine.loop import Loop
-from app.store.db import Busy, Unavailable
+from app.store.failures import Busy, Unavailable
 from app.telemetry import events
 from tests.sluices import Replica
 from tests.support import poll

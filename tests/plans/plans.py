@@ -8,7 +8,8 @@ from typing import Any
 
 import asyncpg
 
-from app.store.db import Database, connect
+from app.store.connecting import connect
+from app.store.db import Database
 
 NEXT_TO_NOTHING = 200
 CALLED = re.compile(r"sluice\.(\w+_v\d+)\b")

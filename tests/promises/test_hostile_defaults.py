@@ -8,7 +8,8 @@ import asyncpg
 import pytest
 
 from app.store import session
-from app.store.db import READING, connected
+from app.store.connecting import connected
+from app.store.db import READING
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica
 from tests.support import poll

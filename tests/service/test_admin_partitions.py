@@ -14,7 +14,7 @@ from app.engine.janitor import Janitor
 from app.runtime.core import Core
 from app.service import queues, sweeps, tasks
 from app.store import partitions, views
-from app.store.db import PartitionMissing
+from app.store.failures import PartitionMissing
 from app.store.migrations import migrate
 from app.store.numbers import Lock
 from tests.service.conftest import core_on, enqueue

@@ -13,7 +13,7 @@ from app.domain.queues import QueueDefinition
 from app.runtime import counting
 from app.runtime.core import Core
 from app.service import queues
-from app.store.db import Unavailable
+from app.store.failures import Unavailable
 from tests.service.conftest import enqueue
 
 pytestmark = pytest.mark.anyio

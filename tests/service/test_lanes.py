@@ -9,7 +9,7 @@ import pytest
 from app.domain.errors import Refusal
 from app.runtime import groups
 from app.runtime.groups import GroupWriter
-from app.store.db import Unavailable
+from app.store.failures import Unavailable
 from tests.support import poll
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,8 @@ from app.domain.queues import QueueDefinition
 from app.runtime.core import Core
 from app.service import queues
 from app.store import task_lists, windows
-from app.store.db import Reads, TooSlow
+from app.store.db import Reads
+from app.store.failures import TooSlow
 from app.store.task_lists import TaskQuery
 from tests.service.conftest import enqueue
 

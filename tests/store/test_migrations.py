@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app.main import wait_for_database
 from app.settings import SettingsError
 from app.store import migrations
-from app.store.db import connect, connected
+from app.store.connecting import connect, connected
 from app.store.migrations import SCHEMA_VERSION, SchemaMismatch, create_engine, migrate
 from app.store.tables import metadata
 from tests.databases import with_database

@@ -10,8 +10,9 @@ import pytest
 from app.main import wait_for_database
 from app.settings import SettingsError
 from app.store import session, tasks
-from app.store.db import Database, Unsuitable
+from app.store.db import Database
 from app.store.examination import examine_pooler
+from app.store.failures import Unsuitable
 from app.store.sockets import AnsweringConnection
 from app.store.tasks import Outcome
 from tests.databases import with_database

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from app.store import session
-from app.store.db import connected
+from app.store.connecting import connected
 from app.store.migrations import migrate
 from tests.databases import with_database
 from tests.handlers import Handler

@@ -10,7 +10,8 @@ import pytest
 
 from app.runtime import waiters
 from app.store import views
-from app.store.db import Database, Unavailable
+from app.store.db import Database
+from app.store.failures import Unavailable
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica
 from tests.support import poll

@@ -1,0 +1,129 @@
+"""What may be wrong with the database, in words of ours: the driver's errors are translated here, and an outage hears of them."""
+
+import asyncio
+import re
+import ssl
+from types import TracebackType
+from typing import Any
+
+import asyncpg
+
+from app.domain.errors import Refusal
+from app.store.outage import Outage
+
+FULL = "raise max_connections, or lower SLUICE_DATABASE_CONNECTIONS on the replicas"
+PARTITIONED = ("task_history", "attempt_history")
+
+AWAY = (
+    OSError,
+    asyncio.TimeoutError,
+    ssl.SSLError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # an idle connection heard of its end, and is used before its socket closes
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # shutting down, starting up, cancelled by statement_timeout, crashed
+    asyncpg.InsufficientResourcesError,  # no connection, memory or disk left
+    asyncpg.ObjectNotInPrerequisiteStateError,  # the database does not accept connections now
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
+MISUSE = (asyncpg.InterfaceError, ValueError)
+"""What is both of these is an argument that the driver cannot encode: no fault of the database."""
+REFUSED = (
+    asyncpg.InvalidAuthorizationSpecificationError,  # no such role, a wrong password, nothing in pg_hba.conf
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+)
+"""How a server turns a connection away for who asks, or for what."""
+
+
+class Unavailable(Refusal):
+    """The database did not answer, or cannot serve now; what was under way may or may not have been committed.
+
+    `str()` is for logs and names the cause; a caller is told only that it is so.
+    """
+
+    def __init__(self, cause: str) -> None:
+        super().__init__("unavailable", "the database does not answer; try again", retry_after_seconds=1)
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return self.cause
+
+
+class Busy(Unavailable):
+    """The database is there, and had no time or no connection for this statement."""
+
+
+class TooSlow(Busy):
+    """A statement of a reader that took longer than it may."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"a read took longer than {seconds:g} s")
+        self.detail = f"reading this took longer than {seconds:g} seconds; request less at once, or try again later"
+
+
+class Refused(Unavailable):
+    """The server is there and does not let this user in, or has no such database. To a replica that runs it is away; a start
+    has nothing to wait for."""
+
+
+class PartitionMissing(Exception):
+    """History has no partition for a day that something is to be kept until."""
+
+
+class Unsuitable(Exception):
+    """The database, or the way to it, cannot carry Sluice as it is set up; the message says what to change."""
+
+
+class translated:
+    """The driver's errors become ours; an outage hears of those that mean it, and of answers while it lasts."""
+
+    __slots__ = ("_failures", "_outage", "_statement")
+
+    def __init__(self, outage: Outage | None = None, statement: str = "") -> None:
+        self._outage = outage
+        self._statement = statement
+        self._failures = 0
+
+    async def __aenter__(self) -> None:
+        if self._outage is not None:
+            self._failures = self._outage.failures
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        outage = self._outage
+        if error is None:
+            if outage is not None and outage.on:
+                outage.answered(self._failures)
+            return
+        ours = _translation(error)
+        if outage is not None and isinstance(ours, Unavailable) and not isinstance(ours, Busy):
+            outage.met(_name_of(self._statement), str(ours))
+        if ours is not error:
+            raise ours from error
+
+
+def _translation(error: BaseException) -> BaseException:
+    cause: Any = error
+    # told by the table: the server's words for it depend on its language
+    if isinstance(cause, asyncpg.CheckViolationError) and not cause.constraint_name and cause.table_name in PARTITIONED:
+        return PartitionMissing(str(cause))
+    if isinstance(cause, asyncpg.TooManyConnectionsError):
+        return Busy(f"{told(cause)} ({FULL})")
+    if isinstance(cause, asyncpg.QueryCanceledError):
+        return Busy(told(cause))
+    if isinstance(cause, AWAY) and not all(isinstance(cause, kind) for kind in MISUSE):
+        return Unavailable(told(cause))
+    return error
+
+
+def told(error: Any) -> str:
+    return f"{type(error).__name__}: {str(error) or 'no answer in time'}"
+
+
+def _name_of(statement: str) -> str:
+    """The function that a statement calls, or the file it is from, or how it begins: for the log."""
+    called = re.search(r"sluice\.(\w+_v\d+)\(", statement) or re.match(r"-- (\w+)\n", statement)
+    return called[1] if called else " ".join(statement.split())[:80]

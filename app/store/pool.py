@@ -1,0 +1,119 @@
+"""A pool of the driver's connections, for one use."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from app.store.connecting import CONNECT_SECONDS, OVERTIME_SECONDS, PooledConnection
+from app.store.failures import Busy, translated
+from app.store.outage import Outage
+from app.store.sockets import AnsweringConnection
+
+ACQUIRE_SECONDS = 10.0
+"""How long a statement waits for a connection: with the database black-holed, a queue of waiters must not grow for ever."""
+SHORT_PAUSE_SECONDS = 0.05
+"""Between two tries for a connection while the server has none for us and ours are in use."""
+
+
+class Pool:
+    """The connections of one use, of which each statement may take `seconds`."""
+
+    def __init__(self, size: int, seconds: float, outage: Outage) -> None:
+        self._size = size
+        self._seconds = seconds
+        self._outage = outage
+        self._pool: asyncpg.Pool | None = None
+        self._borrows = False
+
+    async def open(
+        self,
+        connecting: Callable[..., Awaitable[AnsweringConnection]],
+        settings: Mapping[str, str],
+        *,
+        borrows: bool,
+        hold: bool,
+    ) -> None:
+        """Make all connections now and keep them; without `hold`, each when it is first needed."""
+
+        async def connect(*_args: Any, **_kwargs: Any) -> AnsweringConnection:
+            """The pool repeats to it what it was made with."""
+            return await connecting(statement_timeout=_milliseconds(self._seconds), **settings)
+
+        self._borrows = borrows
+        self._pool = await asyncpg.create_pool(
+            init_size=self._size if hold else 0,
+            min_size=0,
+            max_size=self._size,
+            max_inactive_connection_lifetime=0,
+            connection_class=PooledConnection,
+            connect=connect,
+        )
+
+    async def fetch(self, sql: str, args: Sequence[Any], *, seconds: float | None = None) -> list[Any]:
+        """One statement, autocommit: one round trip, no transaction left open.
+
+        One that is given more `seconds` than others is a transaction that sets its time-out first; so is every one behind a
+        transaction pooler, where each transaction sets itself.
+        """
+        if self._borrows or seconds is not None:
+            async with self.transaction(sql) as connection:
+                if seconds is not None:
+                    await connection.execute(f"set local statement_timeout = {_milliseconds(seconds)}")
+                return list(await connection.fetch(sql, *args, timeout=(seconds or self._seconds) + OVERTIME_SECONDS))
+        async with translated(self._outage, sql):
+            connection = await self._acquire()
+            try:
+                rows: list[Any] = await connection.fetch(sql, *args, timeout=self._seconds + OVERTIME_SECONDS)
+            finally:
+                await self._release(connection)
+            return rows
+
+    @asynccontextmanager
+    async def transaction(self, statement: str = "a transaction") -> AsyncIterator[asyncpg.Connection]:
+        async with translated(self._outage, statement):
+            connection = await self._acquire()
+            try:
+                async with connection.transaction():
+                    yield connection
+            finally:
+                await self._release(connection)
+
+    async def _acquire(self) -> Any:
+        """A connection. Where the server has none for us, one that comes back from another use."""
+        assert self._pool is not None
+        try:
+            async with asyncio.timeout(ACQUIRE_SECONDS):
+                while True:
+                    try:
+                        return await self._pool.acquire()
+                    except asyncpg.TooManyConnectionsError:
+                        if self._pool.get_size() == 0:
+                            raise
+                    await asyncio.sleep(SHORT_PAUSE_SECONDS)
+        except TimeoutError as error:
+            raise Busy(f"no connection came free within {ACQUIRE_SECONDS:g} s") from error
+
+    async def _release(self, connection: Any) -> None:
+        assert self._pool is not None
+        await self._pool.release(connection)
+
+    @property
+    def checked_out(self) -> int:
+        assert self._pool is not None
+        return int(self._pool.get_size() - self._pool.get_idle_size())
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await pool.close()
+            except TimeoutError:
+                pool.terminate()
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(int(seconds * 1000))
