@@ -10,6 +10,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 import structlog
+from hypothesis import settings as hypothesis_settings
 
 from app.domain.ids import make_api_key
 from app.embedded.postgres import EmbeddedPostgres
@@ -22,6 +23,11 @@ from tests.support import give_signals_back, pg_bin
 from tests.wire.api import Api
 
 SERVER = pytest.StashKey[SharedServer]()
+
+# A bad example is a bad example on a busy machine too: none has a deadline. `--hypothesis-profile whole` looks longer.
+hypothesis_settings.register_profile("quick", max_examples=25, deadline=None)
+hypothesis_settings.register_profile("whole", max_examples=150, deadline=None)
+hypothesis_settings.load_profile("quick")
 
 
 def pytest_configure(config: pytest.Config) -> None:

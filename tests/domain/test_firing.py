@@ -87,9 +87,18 @@ def after_outage(definition: ScheduleDefinition, outage: timedelta, runs: Runs =
         (60, "latest", 3 * DAY, {"superseded": 4317, "catch_up starts": 1, "cron starts": 2}),
         (60, "all", 3 * DAY, {"missed": 3318, "catch_up starts": 1, "catch_up waits": 999, "cron starts": 2}),
         # more than one look goes through
-        (1, "none", 3 * DAY, {"missed": 259_139, "cron starts": 61}),
-        (1, "latest", 3 * DAY, {"superseded": 259_138, "catch_up starts": 1, "cron starts": 61}),
-        (1, "all", 3 * DAY, {"missed": 258_139, "catch_up starts": 1, "catch_up waits": 999, "cron starts": 61}),
+        (1, "none", 6 * HOUR, {"missed": 21_539, "cron starts": 61}),
+        (1, "latest", 6 * HOUR, {"superseded": 21_538, "catch_up starts": 1, "cron starts": 61}),
+        (1, "all", 6 * HOUR, {"missed": 20_539, "catch_up starts": 1, "catch_up waits": 999, "cron starts": 61}),
+        # more than a dozen looks go through
+        *(
+            pytest.param(1, mode, 3 * DAY, expected, marks=pytest.mark.ci)
+            for mode, expected in (
+                ("none", {"missed": 259_139, "cron starts": 61}),
+                ("latest", {"superseded": 259_138, "catch_up starts": 1, "cron starts": 61}),
+                ("all", {"missed": 258_139, "catch_up starts": 1, "catch_up waits": 999, "cron starts": 61}),
+            )
+        ),
     ],
 )
 def test_what_an_outage_comes_to_by_mode(
@@ -242,7 +251,6 @@ def spans(lines: Sequence[Due | Without | Start]) -> list[tuple[datetime, dateti
 
 
 @given(definitions, outages, crowds, st.booleans())
-@settings(max_examples=150, deadline=None)
 def test_every_time_is_in_exactly_one_line_in_order(
     definition: ScheduleDefinition, outage: timedelta, runs: Runs, paused: bool
 ) -> None:
@@ -280,7 +288,6 @@ def assert_neighbours_differ(judged: Judged) -> None:
 
 
 @given(definitions, outages, crowds)
-@settings(max_examples=150, deadline=None)
 def test_overlap_and_catch_up_bound_what_starts(definition: ScheduleDefinition, outage: timedelta, runs: Runs) -> None:
     first = next(times_after(definition, START), None)
     if first is None:
@@ -304,7 +311,7 @@ def test_overlap_and_catch_up_bound_what_starts(definition: ScheduleDefinition, 
 
 
 @given(st.integers(MAX_TIMES, MAX_TIMES + 4000), st.sampled_from(get_args(CatchUpMode)))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4)
 def test_what_one_look_cannot_go_through_is_not_lost_between_looks(count: int, mode: CatchUpMode) -> None:
     definition = every(1, mode=mode, overlap="allow_all")
     found = after_outage(definition, timedelta(seconds=count))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.store.db import Database
+from app.store.db import Database, Reader
 
 _ATTEMPTS = """
 with every as (
@@ -51,7 +51,7 @@ class Attempt:
     queue: str
 
 
-async def attempts(db: Database, *task_ids: str) -> list[Attempt]:
+async def attempts(db: Reader, *task_ids: str) -> list[Attempt]:
     """Of these tasks, or of all; live or ended, by task and number."""
     found = [
         Attempt(str(row[0]), row[1], str(row[2]), row[3], row[4], row[5], row[6], row[7], row[8], row[9])
@@ -89,10 +89,10 @@ async def running(db: Database) -> int:
     return int(await db.fetchval("select count(*) from sluice.tasks where state = 1"))
 
 
-async def lose_leases(db: Database, task_ids: Sequence[str] | None = None) -> None:
-    """As if the time of these leases (of all) had passed."""
+async def lose_leases(db: Reader, task_ids: Sequence[str] | None = None) -> None:
+    """As if the time of these leases (of all) had passed; none before its attempt has begun, for an attempt ends with its lease."""
     await db.fetch(
-        "update sluice.tasks set lease_expires_at = clock_timestamp() - interval '1 millisecond' "
+        "update sluice.tasks set lease_expires_at = greatest(last_started_at, clock_timestamp() - interval '1 millisecond') "
         "where state = 1 and ($1::uuid[] is null or id = any($1))",
         task_ids,
     )

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.handlers import Handler, Received, Reply
@@ -42,7 +43,8 @@ class Mayhem:
     """A handler that answers by plan, and callers and accidents that meddle with whatever is there."""
 
     api: Api
-    replica: Replica
+    db: asyncpg.Connection
+    """Of the test's own: those of the replicas are cut."""
     handler: Handler
     dice: random.Random = field(default_factory=lambda: random.Random(70))
     ids: list[str] = field(default_factory=list)
@@ -76,7 +78,7 @@ class Mayhem:
 
     async def kill(self, doomed: SluiceProcess, queue: str) -> None:
         """While it has a call under way, which the others then take."""
-        db, name = self.replica.sluice.core.db, doomed.events("ready")[0]["replica"]
+        db, name = self.db, doomed.events("ready")[0]["replica"]
 
         async def holds_some() -> bool:
             held = "select count(*) from sluice.tasks where state = 1 and last_replica = $1"
@@ -110,7 +112,7 @@ class Mayhem:
                 self.retried.add(task_id)
 
     async def lose_some_leases(self) -> None:
-        await lose_leases(self.replica.sluice.core.db, self.dice.sample(self.ids, len(self.ids) // 3))
+        await lose_leases(self.db, self.dice.sample(self.ids, len(self.ids) // 3))
 
     async def answer_late(self) -> None:
         """Lets those go that were held, many of whom have lost their lease."""
@@ -118,19 +120,21 @@ class Mayhem:
         self.gate = asyncio.Event()
 
     async def cut_connections(self) -> None:
-        await self.replica.sluice.core.db.fetch(
-            "select pg_terminate_backend(pid) from pg_stat_activity "
-            "where datname = current_database() and application_name = 'sluice' and pid <> pg_backend_pid() and random() < 0.3"
+        """Each gone before anything else is done: what is asked for next meets none that is about to go."""
+        await self.db.fetch(
+            "select pg_terminate_backend(pid, 10000) from pg_stat_activity "
+            "where datname = current_database() and application_name = 'sluice' and random() < 0.3"
         )
 
 
 async def test_after_any_mix_every_task_ends_with_a_reason_and_every_attempt_is_on_record(
-    start_sluice: StartSluice, start_replica: StartReplica, handler: Handler
+    start_sluice: StartSluice, start_replica: StartReplica, handler: Handler, database_url: str
 ) -> None:
     doomed = await start_sluice(SLUICE_LEASE_SECONDS="5")
     first, second = [await start_replica(lease_seconds=5) for _ in range(2)]
     api = Api(first.client, first.url)
-    mayhem = Mayhem(Api(second.client, second.url), first, handler)
+    db = await asyncpg.connect(database_url)
+    mayhem = Mayhem(Api(second.client, second.url), db, handler)
     handler.script(mayhem.answer)
     name = await api.handler(handler.url, fatal_statuses=[418], max_concurrency=40)
     retry = {"max_attempts": MAX_ATTEMPTS, "backoff": {"kind": "fixed", "seconds": 0.05}}
@@ -144,7 +148,7 @@ async def test_after_any_mix_every_task_ends_with_a_reason_and_every_attempt_is_
             await next(deeds)()
         if number == TASKS // 2:
             await mayhem.kill(doomed, queue)
-    await lose_leases(first.sluice.core.db)
+    await lose_leases(db)
 
     async def all_ended() -> bool:
         await mayhem.answer_late()
@@ -154,11 +158,12 @@ async def test_after_any_mix_every_task_ends_with_a_reason_and_every_attempt_is_
     await poll(all_ended, 40, every_seconds=0.1)
     await handler.idle()
     await check_books(api, mayhem, queue)
+    await db.close()
 
 
 async def check_books(api: Api, mayhem: Mayhem, queue: str) -> None:
     found: dict[str, list[Attempt]] = {task_id: [] for task_id in mayhem.ids}
-    for attempt in await attempts(mayhem.replica.sluice.core.db):
+    for attempt in await attempts(mayhem.db):
         found[attempt.task_id].append(attempt)
     states: Counter[str] = Counter()
     listed = {task["id"]: task for task in await api.pages("/tasks", queue=queue, limit=200)}

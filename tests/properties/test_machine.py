@@ -1,4 +1,4 @@
-"""Runs the state machine: a few examples by default, SLUICE_TEST_EXAMPLES of them when asked."""
+"""Runs the state machine: a few examples, more in the checks, SLUICE_TEST_EXAMPLES of them when asked."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,8 @@ from tests.databases import WorkerDatabase
 from tests.properties.machine import Machine
 from tests.properties.world import World
 
-EXAMPLES = int(os.environ.get("SLUICE_TEST_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("SLUICE_TEST_EXAMPLES", "4"))
+MORE = 10
 STEPS = int(os.environ.get("SLUICE_TEST_STEPS", "20"))
 MINUTES = 60
 
@@ -22,8 +23,9 @@ def world(database_url: str, worker_database: WorkerDatabase) -> Iterator[World]
         yield world
 
 
-@pytest.mark.timeout(15 * MINUTES + 10 * EXAMPLES)
-def test_two_replicas_and_the_model_agree_whatever_happens(world: World) -> None:
+@pytest.mark.timeout(15 * MINUTES + 10 * (EXAMPLES + MORE))
+@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(MORE, marks=pytest.mark.ci)])
+def test_two_replicas_and_the_model_agree_whatever_happens(world: World, examples: int) -> None:
     """A failure takes minutes to minimise: the program that shows it is worth the wait."""
     Machine.world = world
     Machine.runs.clear()
@@ -31,7 +33,7 @@ def test_two_replicas_and_the_model_agree_whatever_happens(world: World) -> None
         run_state_machine_as_test(
             Machine,
             settings=settings(
-                max_examples=EXAMPLES,
+                max_examples=examples,
                 stateful_step_count=STEPS,
                 deadline=None,
                 print_blob=True,
