@@ -1,7 +1,7 @@
-"""The address of a Postgres as people are handed it: libpq's URLs, with or without the name of a Python driver.
+"""Database addresses: libpq URLs, with or without the name of a Python driver.
 
-Each parameter of libpq is taken, dropped because Sluice decides it itself or cannot be harmed by it, or refused because its
-promise could not be kept. A name that libpq does not know is refused too: it is a typing error, or meant for another library.
+Each libpq parameter is used, ignored because Sluice decides it itself or it makes no difference, or refused because it could not
+be honoured. A name that libpq does not know is refused too: it is a typing error, or meant for another library.
 """
 
 import difflib
@@ -40,14 +40,14 @@ DROPPED = {
     "sslsni": "the name is always sent",
     "tcp_user_timeout": "Sluice sets its own",
 }
-"""Why each of these changes nothing."""
+"""Ignored parameters, each with the reason."""
 REFUSED = {
     "hostaddr", "oauth_client_id", "oauth_client_secret", "oauth_issuer", "oauth_scope", "replication", "require_auth",
     "requirepeer", "requiressl", "scram_client_key", "scram_server_key", "servicefile", "sslcrldir",
 }  # fmt: skip
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 SSL_WORDS = {"true": "require", "1": "require", "on": "require", "false": "disable", "0": "disable", "off": "disable"}
-"""What other drivers take for `ssl`."""
+"""Values of `ssl` in other drivers."""
 HINTS = {
     "pgbouncer": "give the pooler's address here, and the server's own as SLUICE_DATABASE_DIRECT_URL",
     "schema": "all that is Sluice's is in the schema sluice",
@@ -57,14 +57,14 @@ HINTS = {
 @dataclass(frozen=True, slots=True)
 class Address:
     dsns: tuple[str, ...]
-    """One for each host, in their order, as asyncpg takes them; it would give all of them one time-out."""
+    """One per host, in order, for asyncpg, which would give all of them a single timeout."""
     application_name: str
     connect_seconds: float | None
-    """How long to wait for a host, where the address says it."""
+    """How long to wait for each host, if the address says so."""
 
 
 def read_address(url: str) -> Address:
-    """What the URL says. Raises ValueError, whose text shows nothing of a password."""
+    """Parse the URL. Raises ValueError, whose message never contains a password."""
     scheme = _SCHEME.match(url)
     if scheme is None:
         raise ValueError("it must begin with postgres:// or postgresql://")
@@ -84,7 +84,7 @@ def read_address(url: str) -> Address:
         raise ValueError("target_session_attrs must be any, read-write or primary: Sluice writes")
     path = f"/{database}" if database else ""
     dsns = [
-        # libpq knows no fragments, so a # is one of the letters
+        # libpq has no fragments, so a # is an ordinary character
         f"postgresql://{user}{at}{host}{path}?{_query(kept | place)}".rstrip("?").replace("#", "%23")
         for host, place in _places(named, kept)
     ]
@@ -92,7 +92,7 @@ def read_address(url: str) -> Address:
 
 
 def _places(hosts: list[tuple[str, str]], given: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
-    """Each host as it is to stand before the `?`, or after it: what is given there comes first."""
+    """Return the hosts, from after the `?` if given there, otherwise from before it."""
     after = given.pop("host", None)
     names = [host for host, _ in hosts] if after is None else after.split(",")
     ports = given.pop("port").split(",") if "port" in given else [port for _, port in hosts]
@@ -111,7 +111,7 @@ def _query(given: dict[str, str]) -> str:
 
 
 def _hosts(hosts: str, database: str) -> list[tuple[str, str]]:
-    """Each host with its port, or ''."""
+    """Return each host with its port, or ''."""
     found = [_HOST.fullmatch(host) for host in hosts.split(",")]
     read = [(host[1], host[2] or "") for host in found if host is not None and int(host[2] or 0) <= 65_535]
     if len(read) < len(found) or "@" in database:
@@ -142,11 +142,11 @@ def _parameters(query: str) -> Iterator[tuple[str, str]]:
 def _settle_tls(given: dict[str, str]) -> dict[str, str]:
     if given.get("sslmode", "prefer") not in SSL_MODES:
         raise ValueError(f"sslmode must be one of {', '.join(SSL_MODES)}")
-    if given.get("sslrootcert") == "system":  # as libpq has it: the system's authorities, and the name is checked
+    if given.get("sslrootcert") == "system":  # like libpq: the system's CAs, and the host name is verified
         given["sslmode"], given["sslrootcert"] = "verify-full", ssl.get_default_verify_paths().cafile or ""
     for name in ("sslrootcert", "sslcert", "sslkey", "sslcrl"):
         if name in given and not Path(given[name]).is_file():
-            raise ValueError(f"{name} names no file that is there")
+            raise ValueError(f"{name} is not an existing file")
     return given
 
 
@@ -156,5 +156,5 @@ def _connect_seconds(value: str) -> float | None:
     if not re.fullmatch(r"-?\d{1,9}", value):
         raise ValueError("connect_timeout must be a whole number of seconds")
     seconds = int(value)
-    # libpq: zero and less mean no limit, and one second counts as two
+    # like libpq: zero or less means no limit, and one second counts as two
     return None if seconds <= 0 else min(max(2.0, seconds), MAX_CONNECT_SECONDS)

@@ -1,4 +1,4 @@
-"""Batches as rows: made, closed and shown; a completion with its follow-up work; the fold that turns deltas into counts."""
+"""Batches: creating, closing and reading them; completions with follow-up work; the fold that turns deltas into counts."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from app.store.tasks import COLLISIONS, Cancelled, Entry, Outcome
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What is enqueued once a batch has completed."""
+    """What is enqueued when a batch completes."""
 
     queue_id: int
     queue_version: int
@@ -26,13 +26,13 @@ class Completion:
 
 
 class Followed(msgspec.Struct):
-    """What became of a completion with follow-up work: applied, repeat, stale, unknown, changed, queue_full or too_large."""
+    """The result of a completion with follow-up work: applied, repeat, stale, unknown, changed, queue_full or too_large."""
 
     verdict: str
     created: dict[int, int] = {}
     """Queue id -> how many follow-ups were enqueued."""
     queue: str = ""
-    """The one whose max_depth refused the page."""
+    """The queue whose max_depth refused the page."""
 
 
 _SETTLE_FOLLOWUPS = call("settle_followups_v1", 6)
@@ -47,10 +47,10 @@ _FOLLOWED = msgspec.json.Decoder(Followed)
 async def settle_followups(
     db: Reader, outcome: Outcome, entries: Sequence[Entry], next_cursor: str | None, completion: Completion | None
 ) -> Followed:
-    """Complete one task and enqueue what follows, in one transaction.
+    """Complete one task and enqueue its follow-up work, in one transaction.
 
-    A page that met another over a unique key, or a lock, has written nothing: it is run again, and finds the task that was
-    faster.
+    A page that conflicts with another over a unique key or a lock has written nothing: it is run again, and then finds the other
+    task.
     """
     for _ in range(COLLISIONS):
         try:
@@ -80,7 +80,7 @@ class Folded:
     batches: int
     completed: list[str] = field(default_factory=list)
     queues: Counter[int] = field(default_factory=Counter)
-    """Queue id -> how many tasks that waited for a batch were enqueued."""
+    """Queue id -> how many tasks waiting for a batch were enqueued."""
     more: bool = False
     """There may be more to fold."""
 
@@ -107,7 +107,7 @@ async def create(
     sealed: bool,
     completion: Completion | None,
 ) -> bool:
-    """Make an empty batch of a queue (id, version); False when a queue is no longer as it was read. Again, it does nothing."""
+    """Create an empty batch; return False if a queue has changed since it was read. Repeating it does nothing."""
     made: bool = await db.fetchval(
         _CREATE_BATCH,
         batch_id,
@@ -122,7 +122,7 @@ async def create(
 
 
 async def close(db: Reader, tenant_id: int, batch_id: str, cancel_reason: str | None) -> bool:
-    """Seal a batch, and mark it as cancelled if there is a reason to; False when the tenant has none of this id."""
+    """Seal a batch, and with a `cancel_reason` mark it as cancelled; return False if the tenant has no such batch."""
     found: bool = await db.fetchval(_CLOSE_BATCH, tenant_id, batch_id, cancel_reason)
     return found
 
@@ -132,7 +132,7 @@ UNSWEPT = 100
 
 
 async def unswept(db: Reader) -> list[str]:
-    """Batches marked as cancelled of which tasks may live: one of each tenant, then another of each; 100 at most."""
+    """Return up to 100 cancelled batches that may have live tasks: one of each tenant, then another of each."""
     return [str(row[0]) for row in await db.fetch(_UNSWEPT, UNSWEPT)]
 
 
@@ -145,7 +145,7 @@ _SWEPT = msgspec.json.Decoder(Swept)
 
 
 async def sweep(db: Reader, batch_id: str, limit: int, *, wait: bool) -> Swept:
-    """Cancel unfinished tasks of a batch marked as cancelled; those that others hold only with `wait`."""
+    """Cancel unfinished tasks of a cancelled batch; those locked by others only with `wait`."""
     return _SWEPT.decode(await db.fetchval(_SWEEP_BATCH, batch_id, limit, wait))
 
 
@@ -160,7 +160,7 @@ _RETRIED = msgspec.json.Decoder(Retried)
 
 
 async def retry(db: Reader, tenant_id: int, batch_id: str, before: datetime, after: str, limit: int) -> Retried:
-    """Bring dead tasks of a batch back that ended `before`, in the order of ids `after`."""
+    """Revive dead tasks of a batch that ended before `before`, in the order of ids after `after`."""
     return _RETRIED.decode(await db.fetchval(_RETRY_BATCH, tenant_id, batch_id, before, after, limit))
 
 

@@ -14,7 +14,7 @@ from app.store.sockets import AnsweringConnection, keep_alive
 
 CONNECT_SECONDS = 5.0
 OVERTIME_SECONDS = 2.0
-"""How much longer a statement is waited for than the server gives it: a server that is there says itself that time is over."""
+"""How much longer to wait for a statement than the server's limit: a live server reports the timeout itself."""
 
 NEXT_HOST = (
     OSError,
@@ -22,11 +22,11 @@ NEXT_HOST = (
     asyncpg.CannotConnectNowError,  # starting up, shutting down
     asyncpg.TargetServerAttributeNotMatched,
 )
-"""What one of several hosts may say while another will do."""
+"""Errors of one host after which the next one is tried."""
 
 
 class PooledConnection(AnsweringConnection):
-    """Is given back as it is: the hot statements leave no state in a session, and a reset is a round trip a statement."""
+    """A connection released without a reset: the hot statements leave no session state, and a reset costs a round trip."""
 
     def get_reset_query(self) -> str:
         return ""
@@ -35,8 +35,8 @@ class PooledConnection(AnsweringConnection):
 async def connect(
     dsn: str, connection_class: type[AnsweringConnection] = AnsweringConnection, **settings: str
 ) -> AnsweringConnection:
-    """A connection of its own, set as all are; `settings` come beside the usual ones, or instead. Of several hosts it is the
-    first that answers and will do.
+    """Open a dedicated, configured connection; `settings` are added to the usual ones or override them. Of several hosts, it is the
+    first suitable one that answers.
 
     Raises Refused, Unavailable (too slow), the driver's errors.
     """
@@ -45,7 +45,7 @@ async def connect(
     lost: Exception = Unavailable("there is no host to connect to")
     for host in address.dsns:
         try:
-            # over all addresses of the host, and each way of TLS
+            # over all addresses of the host, and each TLS mode
             async with asyncio.timeout(seconds):
                 return await _connect(_arguments(host, address, connection_class), settings)
         except REFUSED as error:
@@ -59,7 +59,7 @@ async def connect(
 
 
 def _arguments(dsn: str, address: Address, connection_class: type[AnsweringConnection]) -> dict[str, Any]:
-    """How asyncpg is to connect. Of startup parameters only the name is sent: poolers refuse others, or drop them."""
+    """Return asyncpg's arguments. The only startup parameter is the application name: poolers reject or drop others."""
     borrowed = {"statement_cache_size": 0} if issubclass(connection_class, BorrowedConnection) else {}
     return {
         "dsn": dsn,
@@ -86,7 +86,7 @@ async def _connect(arguments: dict[str, Any], settings: Mapping[str, str]) -> An
 async def connected(
     dsn: str, connection_class: type[AnsweringConnection] = AnsweringConnection, **settings: str
 ) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of its own, for as long as the block; one that does not close in time is dropped."""
+    """Open a dedicated connection for the block; one that does not close in time is dropped."""
     connection = await connect(dsn, connection_class, **settings)
     try:
         yield connection

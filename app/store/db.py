@@ -1,10 +1,9 @@
-"""Who uses which connections: what keeps tasks moving, what tenants read, what they change by hand, their definitions.
+"""Database connections by use: moving tasks, reads of tenants, changes by tenants, and definitions.
 
-`fetch` and `transaction` are for what keeps tasks moving: enqueues, claims, settles, renewals, the loops. Nothing that a tenant
-asks for takes those connections but by a group writer, by the token of a key or lease, as a worker that pulls (in turns of their
-own), or by way of `lookups` and `changes`, which have places for a third of them each. `reads` and `begin` (definitions) have
-connections of their own. Tenants share the places of these by turns (app.domain.turns), so a tenant whose statements hang holds
-up itself and nobody else.
+`fetch` and `transaction` keep tasks moving: enqueues, claims, settles, renewals, the loops. Tenants' requests use these
+connections only through group writers, for verifying keys and lease tokens, for pulling (in turns of its own), and through
+`lookups` and `changes`, which may use a third of them each. `reads` and `begin` (definitions) have connections of their own.
+Tenants share these places in turns (app.domain.turns), so a tenant whose statements hang delays only itself.
 """
 
 import asyncio
@@ -25,18 +24,18 @@ from app.store.session import COMMAND_SECONDS, BorrowedConnection
 from app.store.sockets import AnsweringConnection
 
 READ_SECONDS = 5.0
-"""How long a read may run. What takes longer has a page, a filter or a time-out of its own."""
+"""How long a read may run. Anything longer uses pages, filters or a timeout of its own."""
 READING = {"enable_seqscan": "off", "enable_sort": "off"}
-"""Lists stop early because an index has their order. With statistics from before a table grew, the planner would rather read all
-of it and sort."""
+"""Lists stop early because an index has their order. With outdated statistics, the planner would read and sort the whole
+table."""
 TURN_SECONDS = 5.0
 """How long a read or a change waits for its turn."""
 MAX_WAITING = 2000
-"""Reads, changes or requests for definitions of one tenant that may wait for their turn."""
+"""How many reads, changes or definition requests of one tenant may wait for their turn."""
 
 
 class Reader(Protocol):
-    """What statements are sent by: the database itself, one of its gates, or a connection in a transaction."""
+    """Whatever runs statements: the database itself, one of its gates, or a connection in a transaction."""
 
     async def fetch(self, sql: str, *args: Any) -> list[Any]: ...
 
@@ -44,9 +43,9 @@ class Reader(Protocol):
 
 
 class Database:
-    """All ways to the one database. Raises Unavailable where the database is away, the driver's error elsewhere.
+    """All connections to the database. Raises Unavailable if the database is unavailable, otherwise the driver's errors.
 
-    With a `direct_dsn` the other is taken for a transaction pooler: what needs a session of its own goes to `direct_dsn`.
+    With a `direct_dsn`, `dsn` is a transaction pooler, and whatever needs a real session uses `direct_dsn`.
     """
 
     def __init__(self, dsn: str, direct_dsn: str | None = None, connections: Connections | None = None) -> None:
@@ -65,9 +64,9 @@ class Database:
         self._definition_turns = _turns("definitions", self.connections.definitions)
 
     async def open(self, *, hold: bool = True) -> None:
-        """Take all connections, so that nobody else can; without `hold` each is made when it is first needed.
+        """Open all connections, so that nobody else can take them; without `hold`, open each when it is first needed.
 
-        Raises Unavailable, also where the server has fewer left.
+        Raises Unavailable, also if the server has fewer left.
         """
         try:
             async with translated():
@@ -84,8 +83,8 @@ class Database:
         return connection
 
     def end_silent(self, since: float) -> int:
-        """End every connection older than `since` (monotonic seconds) that has answered nothing from then on, whether or
-        not somebody waits on it: its socket leads nowhere, and would be found out only after COMMAND_SECONDS. How many."""
+        """Close every connection older than `since` (monotonic seconds) that has not answered since then, even if someone waits on
+        it; return how many. Its socket is dead, which would otherwise be noticed only after COMMAND_SECONDS."""
         silent = [c for c in self._open if not c.is_closed() and c.answered_at < since]
         for connection in silent:
             connection.terminate()
@@ -96,11 +95,11 @@ class Database:
 
     @property
     def checked_out(self) -> int:
-        """Connections of all pools in use now."""
+        """How many connections of all pools are in use."""
         return sum(pool.checked_out for pool in (self._work, self._reads, self._definitions))
 
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
-        """One statement, autocommit."""
+        """Run one statement, autocommitted."""
         return await self._work.fetch(sql, args)
 
     async def fetchval(self, sql: str, *args: Any) -> Any:
@@ -109,13 +108,13 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
-        """Several hot statements that are one; nothing but the database is waited for inside."""
+        """Run several hot statements in one transaction; nothing but the database may be awaited inside."""
         async with self._work.transaction() as connection:
             yield connection
 
     @asynccontextmanager
     async def begin(self, tenant: Hashable) -> AsyncIterator[asyncpg.Connection]:
-        """A transaction for definitions. Raises Refusal (unavailable) also when no turn comes."""
+        """Begin a transaction for definitions. Raises Refusal (unavailable), also if no turn comes."""
         async with (
             self._definition_turns.turn(tenant, patience_seconds=TURN_SECONDS),
             self._definitions.transaction("a definition") as connection,
@@ -123,15 +122,15 @@ class Database:
             yield connection
 
     def reads(self, tenant: Hashable, seconds: float | None = None) -> "Reads":
-        """What a tenant reads; its statements may run for READ_SECONDS, or for so many."""
+        """Return the reader for a tenant; its statements may run for `seconds`, by default READ_SECONDS."""
         return Reads(self._reads, self._read_turns, tenant, seconds)
 
     def lookups(self, tenant: Hashable) -> "Gate":
-        """What a tenant's enqueue or pull has to know first: short statements by a key, which wait behind nothing long."""
+        """Return the gate for lookups before a tenant's enqueue or pull: short statements by key, never behind long ones."""
         return Gate(self, self._lookup_turns, tenant)
 
     def changes(self, tenant: Hashable) -> "Gate":
-        """What a tenant changes beside the group writers, one statement or transaction at a time."""
+        """Return the gate for a tenant's changes outside the group writers, one statement or transaction at a time."""
         return Gate(self, self._change_turns, tenant)
 
 
@@ -140,7 +139,7 @@ def _turns(what: str, places: int) -> Turns:
 
 
 class Reads:
-    """Statements that read, for one tenant. Raises Refusal (unavailable): no turn came, it took too long, no database."""
+    """One tenant's reads. Raises Refusal (unavailable): no turn came, it took too long, or the database is unavailable."""
 
     def __init__(self, pool: Pool, turns: Turns, tenant: Hashable, seconds: float | None) -> None:
         self._pool = pool
@@ -163,7 +162,7 @@ class Reads:
 
 
 class Gate:
-    """Statements and transactions of one tenant on some of the connections for work."""
+    """One tenant's statements and transactions on a share of the work connections."""
 
     def __init__(self, db: Database, turns: Turns, tenant: Hashable) -> None:
         self._db = db

@@ -1,7 +1,8 @@
-"""What a database, and the way to it, is asked before anything rests on it.
+"""Checks of the database, and of the route to it, before anything relies on them.
 
-A transaction pooler shows itself by what it does: a session that answers from another server process than before, or from one that
-another session holds, is none. This is found out before anything is set: in such a session a setting would stay behind for others.
+A transaction pooler is recognised by its behaviour: a session that answers from a different server process than before, or from
+one that another session holds, is not a real session. This is checked before anything is set, because a setting would leak to
+other clients there.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from app.store.statements import sql
 
 OLDEST_MAJOR = 15
 LOOKS = 3
-"""How often a session is asked once more; a pooler that hands server processes out in turn has come to another by then."""
+"""How often a session is asked again; a pooler that rotates server processes has reached another one by then."""
 PROBE_CHANNEL = "sluice_probe"
 HEARD_SECONDS = 5.0
 
@@ -30,7 +31,7 @@ DECISIVE = {
     "synchronous_commit": "on",
     "standard_conforming_strings": "on",
 }
-"""Without these, promises break."""
+"""Settings without which guarantees break."""
 
 _PROCESS = "select pg_catalog.pg_backend_pid()"
 _LACKING = sql("find_lacking_rights")
@@ -38,11 +39,11 @@ _NOTIFY = sql("send_notification")
 
 
 async def examine_sessions(dsn: str, *, given_as: str) -> None:
-    """That whoever connects there has a session of their own, which can be set, in a database that can hold any text.
+    """Check that a connection there is a session of its own that can be configured, in a database that can store any text.
 
-    Raises Unsuitable, Unavailable. `given_as` is the setting that says `dsn`.
+    Raises Unsuitable, Unavailable. `given_as` is the name of the setting with `dsn`.
     """
-    # neither is set: they ask for nothing that a setting decides
+    # neither session is configured: the checks do not depend on settings
     async with (
         _explained(given_as),
         connected(dsn, BorrowedConnection) as one,
@@ -97,7 +98,7 @@ def _examine_server(connection: asyncpg.Connection) -> None:
 
 
 async def _examine_settings(connection: asyncpg.Connection, given_as: str) -> None:
-    """That what is set there holds there."""
+    """Check that settings take effect there."""
     asked = ", ".join(f"current_setting('{name}')" for name in DECISIVE)
     found = dict(zip(DECISIVE, await connection.fetchrow(f"select {asked}"), strict=True))
     foreign = [f"{name} is {found[name]!r}" for name, ours in DECISIVE.items() if found[name] != ours]
@@ -120,7 +121,7 @@ async def _share(one: asyncpg.Connection, other: asyncpg.Connection) -> bool:
 
 
 async def examine_pooler(dsn: str, direct_dsn: str) -> None:
-    """That transactions can be had at `dsn`, and what is said there is heard at `direct_dsn`. Raises Unsuitable, Unavailable."""
+    """Check that `dsn` offers transactions, and that NOTIFY sent there reaches `direct_dsn`. Raises Unsuitable, Unavailable."""
     heard, token = asyncio.Event(), str(uuid.uuid4())
     async with translated(), connected(direct_dsn) as listener:
         await listener.add_listener(PROBE_CHANNEL, lambda *said: heard.set() if said[3] == token else None)
@@ -142,7 +143,7 @@ async def examine_pooler(dsn: str, direct_dsn: str) -> None:
 
 
 async def examine_rights(dsn: str) -> None:
-    """That this role may use all that is in the schema, once it stands. Raises Unsuitable, Unavailable."""
+    """Check that this role may use everything in the migrated schema. Raises Unsuitable, Unavailable."""
     async with translated(), connected(dsn, BorrowedConnection) as connection, connection.transaction():
         lacking = await connection.fetchrow(_LACKING)
     if lacking["names"] is not None:

@@ -19,7 +19,7 @@ AWAY = (
     asyncio.TimeoutError,
     ssl.SSLError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # an idle connection heard of its end, and is used before its socket closes
+    asyncpg.InternalClientError,  # an idle connection is used after it was told of its end, before its socket closes
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # shutting down, starting up, cancelled by statement_timeout, crashed
     asyncpg.InsufficientResourcesError,  # no connection, memory or disk left
@@ -28,19 +28,19 @@ AWAY = (
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
 MISUSE = (asyncpg.InterfaceError, ValueError)
-"""What is both of these is an argument that the driver cannot encode: no fault of the database."""
+"""An exception of both types is an argument that the driver cannot encode, which is not the database's fault."""
 REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,  # no such role, a wrong password, nothing in pg_hba.conf
     asyncpg.InvalidCatalogNameError,
     asyncpg.InsufficientPrivilegeError,
 )
-"""How a server turns a connection away for who asks, or for what."""
+"""Errors by which a server rejects a user, a password or a database."""
 
 
 class Unavailable(Refusal):
-    """The database did not answer, or cannot serve now; what was under way may or may not have been committed.
+    """Raised if the database does not answer or cannot serve now. The statement may or may not have been committed.
 
-    `str()` is for logs and names the cause; a caller is told only that it is so.
+    `str()` names the cause, for logs; callers get only a general message.
     """
 
     def __init__(self, cause: str) -> None:
@@ -52,11 +52,11 @@ class Unavailable(Refusal):
 
 
 class Busy(Unavailable):
-    """The database is there, and had no time or no connection for this statement."""
+    """Raised if the database is available but had no time or no connection for this statement."""
 
 
 class TooSlow(Busy):
-    """A statement of a reader that took longer than it may."""
+    """Raised if a read takes longer than allowed."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"a read took longer than {seconds:g} s")
@@ -64,20 +64,20 @@ class TooSlow(Busy):
 
 
 class Refused(Unavailable):
-    """The server is there and does not let this user in, or has no such database. To a replica that runs it is away; a start
-    has nothing to wait for."""
+    """Raised if the server rejects this user or has no such database. A running replica treats that as an outage; a starting one
+    does not wait."""
 
 
 class PartitionMissing(Exception):
-    """History has no partition for a day that something is to be kept until."""
+    """Raised if history has no partition for a required day."""
 
 
 class Unsuitable(Exception):
-    """The database, or the way to it, cannot carry Sluice as it is set up; the message says what to change."""
+    """Raised if Sluice cannot run on the database, or over the route to it; the message says what to change."""
 
 
 class translated:
-    """The driver's errors become ours; an outage hears of those that mean it, and of answers while it lasts."""
+    """Translate the driver's errors, and report failures and, during an outage, answers to `outage`."""
 
     __slots__ = ("_failures", "_outage", "_statement")
 
@@ -107,7 +107,7 @@ class translated:
 
 def _translation(error: BaseException) -> BaseException:
     cause: Any = error
-    # told by the table: the server's words for it depend on its language
+    # recognised by the table, because the server's message depends on its language
     if isinstance(cause, asyncpg.CheckViolationError) and not cause.constraint_name and cause.table_name in PARTITIONED:
         return PartitionMissing(str(cause))
     if isinstance(cause, asyncpg.TooManyConnectionsError):
@@ -124,6 +124,6 @@ def told(error: Any) -> str:
 
 
 def _name_of(statement: str) -> str:
-    """The function that a statement calls, or the file it is from, or how it begins: for the log."""
+    """Return a statement's name for the log: the function it calls, its file, or its beginning."""
     called = re.search(r"sluice\.(\w+_v\d+)\(", statement) or re.match(r"-- (\w+)\n", statement)
     return called[1] if called else " ".join(statement.split())[:80]

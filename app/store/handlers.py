@@ -1,7 +1,7 @@
-"""Handlers as rows: definitions, their sealed parts, and what a dispatcher needs to call one.
+"""Handlers: definitions, their encrypted parts, and what a dispatcher needs for a call.
 
-Every change locks first (`lock`, exclusive) and reads the row in a later statement: claims and enqueues hold the same
-advisory lock shared, so what was read under it is what they go by from the commit on.
+Every change first takes the exclusive lock and reads the row in a later statement. Claims and enqueues hold the same advisory
+lock shared, so from the commit on they use what was written under it.
 """
 
 import json
@@ -23,7 +23,7 @@ from app.store.tables import handlers, queues
 from app.store.vault import Vault, VaultError
 
 REMEMBERED_DAYS = 2 * MAX_RETENTION_DAYS
-"""Longer than anything of a deleted handler or queue can be read in history."""
+"""Longer than tasks of a deleted handler or queue stay readable in history."""
 
 _NOW = func.clock_timestamp()
 _ALIVE = handlers.c.deleted_at.is_(None)
@@ -31,7 +31,7 @@ _THIS = handlers.c.id == bindparam("handler_id")
 _NAMED = (handlers.c.tenant_id == bindparam("tenant_id"), handlers.c.name == bindparam("name"))
 _BY_NAME = handlers.c.name.collate("C")
 _PLAIN = ("url", "timeout_seconds", "max_concurrency", "fatal_statuses", "description", "etag")
-"""What a definition says and needs no sealing."""
+"""The parts of a definition that are not encrypted."""
 
 
 def _set(*names: str) -> dict[str, Any]:
@@ -109,7 +109,7 @@ _HAS_OWN_TASKS = sql("find_handler_use")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What one call to a handler needs. Secrets: the current one first, then the one it replaced, while both sign."""
+    """What a call to a handler needs. Secrets: the current one first, then the previous one while both sign."""
 
     id: int
     version: int
@@ -120,15 +120,15 @@ class Target:
     fatal_statuses: frozenset[int]
     secrets: tuple[str, ...] = field(repr=False)
     previous_until: datetime | None
-    """The instant after which the second secret signs no longer."""
+    """When the second secret stops signing."""
     limited: bool
     secrets_lost: bool
-    """Its sealed parts do not open: without headers and secrets nothing is to be sent."""
+    """Its encrypted parts cannot be decrypted, so nothing may be sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnHandler:
-    """What the answer to an enqueue shows of a handler that the task named for itself."""
+    """What the answer to an enqueue shows of a task's own handler."""
 
     id: int
     timeout_seconds: float
@@ -137,24 +137,24 @@ class OwnHandler:
 
 @dataclass(frozen=True, slots=True)
 class HandlerRow:
-    """A handler as it is stored, its sealed parts open: for the service room, never for a caller."""
+    """A stored handler with its parts decrypted: for the service, never for a caller."""
 
     id: int
     etag: str
     view: HandlerView
     secret: str | None = field(repr=False)
-    """None: it does not open."""
+    """None if it cannot be decrypted."""
 
 
 async def load_target(db: Reader, vault: Vault, handler_id: int) -> Target | None:
-    """Deleted handlers too: a task claimed before is still delivered to where it was claimed for."""
+    """Return a handler, even a deleted one: a task claimed before the deletion is still delivered."""
     row = await _TARGET.fetchrow(db, handler_id=handler_id)
     if row is None:
         return None
     headers, secret = _open(vault, handler_id, row["sealed_headers"], row["sealed_secret"])
     secrets = [secret] if secret is not None else []
     if secret is not None and row["previous"] is not None:
-        with suppress(VaultError):  # the present one is enough
+        with suppress(VaultError):  # the current one is enough
             secrets.append(vault.open(row["previous"], _secret_context(handler_id)))
     return Target(
         id=row["id"],
@@ -182,17 +182,17 @@ async def find_own(db: Reader, tenant_id: int, name: str) -> OwnHandler | None:
 
 
 async def ids(db: Reader, tenant_id: int, name: str) -> list[int]:
-    """Every handler that has borne this name and that a task of history may still name."""
+    """Return all handlers that have had this name and that tasks in history may still refer to."""
     return [row[0] for row in await _REMEMBERED.fetch(db, tenant_id=tenant_id, name=name, days=REMEMBERED_DAYS)]
 
 
 async def lock(connection: Reader, handler_id: int) -> None:
-    """Until the transaction ends nothing is claimed for this handler and no task may newly name it."""
+    """Lock a handler: until the transaction ends, nothing is claimed for it and no new task can name it."""
     await locks.take(connection, Lock.HANDLER, handler_id)
 
 
 async def lock_shared(connection: Reader, handler_id: int) -> None:
-    """Until the transaction ends this handler does not change, and is not deleted."""
+    """Lock a handler shared: until the transaction ends, it cannot be changed or deleted."""
     await locks.share(connection, Lock.HANDLER, handler_id)
 
 
@@ -201,13 +201,13 @@ async def is_there(reader: Reader, handler_id: int) -> bool:
 
 
 async def read(reader: Reader, vault: Vault, handler_id: int) -> HandlerRow | None:
-    """None when it has been deleted meanwhile."""
+    """Return the row; None if it has been deleted in the meantime."""
     row = await _READ.fetchrow(reader, handler_id=handler_id)
     return None if row is None else _stored(vault, row)
 
 
 async def list_page(reader: Reader, vault: Vault, tenant_id: int, after: str | None, limit: int) -> list[HandlerRow]:
-    """By name, ascending in the order of bytes, as every list of names."""
+    """Return rows by name in byte order, like every list of names."""
     rows = await _PAGE.fetch(reader, tenant_id=tenant_id, after=after or "", most=limit)
     return [_stored(vault, row) for row in rows]
 
@@ -221,13 +221,13 @@ async def insert_new(
     secret: str,
     owner: str | None,
 ) -> HandlerRow | None:
-    """None when another transaction has made a handler of this name first."""
+    """Insert a handler; return None if another transaction has created one with this name first."""
     handler_id = await _INSERT.fetchval(
         connection, tenant_id=tenant_id, name=name, owner=owner, **_plain_columns(definition)
     )
     if handler_id is None:
         return None
-    # What is sealed is bound to the row's id, which is known only now.
+    # Encrypted values are bound to the row's id, which is known only now.
     await _SEAL.fetch(
         connection,
         handler_id=handler_id,
@@ -249,7 +249,7 @@ async def replace_definition(connection: Reader, vault: Vault, handler_id: int, 
 async def replace_secret(
     connection: Reader, vault: Vault, handler_id: int, secret: str, overlap_seconds: float
 ) -> None:
-    """The present secret goes on signing beside the new one for `overlap_seconds`; 0 ends it at once."""
+    """Replace the secret. The old one keeps signing too for `overlap_seconds`; with 0 it stops at once."""
     sealed = vault.seal(secret, _secret_context(handler_id))
     if overlap_seconds > 0:
         await _ROTATE.fetch(
@@ -272,7 +272,7 @@ async def disable(connection: Reader, handler_id: int, reason: str) -> None:
 
 
 async def disable_gone(db: Database, handler_id: int, reason: str) -> str | None:
-    """Its name, if it was enabled. Not by way of the connections for definitions: deliveries wait for it."""
+    """Disable a handler; return its name if it was enabled. Not on the connections for definitions, because deliveries wait."""
     async with db.transaction() as connection:
         await lock(connection, handler_id)
         name: str | None = await _DISABLE_GONE.fetchval(connection, handler_id=handler_id, disabled_reason=reason)
@@ -284,12 +284,12 @@ async def mark_deleted(connection: Reader, handler_id: int) -> None:
 
 
 async def queues_naming(reader: Reader, handler_id: int) -> list[str]:
-    """A few names of queues that deliver to this handler."""
+    """Return a few names of queues that deliver to this handler."""
     return [row[0] for row in await _QUEUES_NAMING.fetch(reader, handler_id=handler_id)]
 
 
 async def has_own_tasks(reader: Reader, handler_id: int) -> bool:
-    """Whether an unfinished task, or a schedule, has named this handler for itself."""
+    """Return whether an unfinished task or a schedule names this handler itself."""
     return bool(await reader.fetchval(_HAS_OWN_TASKS, handler_id))
 
 
@@ -329,7 +329,7 @@ def _stored(vault: Vault, row: Any) -> HandlerRow:
 
 
 def _secret_context(handler_id: int) -> str:
-    # The same for the previous secret, so that a rotation moves the sealed bytes as they are.
+    # The same for the previous secret, so that a rotation can move the encrypted bytes unchanged.
     return f"handler:{handler_id}:secret"
 
 
@@ -342,8 +342,8 @@ def _seal_headers(vault: Vault, handler_id: int, headers: dict[str, str]) -> byt
 
 
 def _open(vault: Vault, handler_id: int, headers: bytes, secret: bytes) -> tuple[dict[str, str], str | None]:
-    """Without headers and secret where one of them does not open: one handler that is damaged, or was restored from a database
-    with another key, is in no other's way."""
+    """Decrypt headers and secret; drop both if either fails. One damaged handler, or one restored from a database with another
+    key, must not affect the others."""
     try:
         opened: dict[str, str] = json.loads(vault.open(headers, _headers_context(handler_id)))
         return opened, vault.open(secret, _secret_context(handler_id))

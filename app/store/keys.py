@@ -1,4 +1,4 @@
-"""API keys: ids and digests; the keys themselves are nowhere."""
+"""API keys: only ids and digests; the keys themselves are not stored."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,7 +19,7 @@ class KeyRow:
     scope: str
     digest: bytes = field(repr=False)
     bootstrap: bool
-    """It is, or was, the key that replicas are given to start with."""
+    """It is or was the bootstrap key."""
     created_at: datetime
     revoked_at: datetime | None
 
@@ -58,24 +58,24 @@ async def list_all(reader: Reader) -> list[KeyRow]:
 
 
 async def insert_new(connection: Reader, key_id: str, tenant_id: int, scope: str, digest: bytes) -> None:
-    """Nothing happens when a key of this id is there already."""
+    """Insert a key, unless one with this id exists."""
     await _INSERT.fetch(connection, id=key_id, tenant_id=tenant_id, scope=scope, digest=digest)
 
 
 async def revoke(reader: Reader, key_id: str) -> bool:
-    """False when there is no key of this id in force."""
+    """Revoke a key; return False if no valid key has this id."""
     return await _REVOKE.fetchval(reader, key_id=key_id) is not None
 
 
 async def take_bootstrap(connection: Reader, key_id: str) -> list[str]:
-    """Make this key the bootstrap key; the ids of those in force that it has replaced, which are revoked."""
+    """Make this the bootstrap key; return the ids of valid ones that it replaced, which are revoked."""
     replaced = await _REVOKE_OTHER_BOOTSTRAPS.fetch(connection, key_id=key_id)
     await _MARK_BOOTSTRAP.fetch(connection, key_id=key_id)
     return [row[0] for row in replaced]
 
 
 async def bootstrap_in_force(reader: Reader) -> str | None:
-    """The id of the bootstrap key that is not revoked."""
+    """Return the id of the valid bootstrap key, if any."""
     key_id: str | None = await _BOOTSTRAP_IN_FORCE.fetchval(reader)
     return key_id
 

@@ -1,4 +1,4 @@
-"""The ledger of schedules as rows: every nominal time is in exactly one that is not extra. apply_schedules_v1 writes them."""
+"""The ledger of schedules: every nominal time is in exactly one row that is not extra. apply_schedules_v1 writes them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from app.store.windows import Windows
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A run whose batch has completed, and whose end is not in the ledger yet. One that a redrive reopened before its end was
-    written goes on."""
+    """A run whose batch has completed but whose end is not in the ledger yet. A run that a redrive reopened before that
+    continues."""
 
     schedule_id: int
     run_id: str
@@ -28,12 +28,12 @@ _RUNNING = sql("find_running_runs")
 
 
 async def running(db: Reader, run_ids: Sequence[str]) -> set[str]:
-    """Those of them whose end is not written."""
+    """Return those of the runs whose end is not recorded."""
     return {row[0] for row in await db.fetch(_RUNNING, run_ids)}
 
 
 async def finished(db: Reader, limit: int) -> list[Finished]:
-    """In the order in which they ended."""
+    """Return runs in the order in which they ended."""
     return [
         Finished(row["schedule_id"], str(row["run_id"]), str(row["task_id"]), row["cause"], row["outcome"])
         for row in await db.fetch(_FINISHED, limit)
@@ -44,11 +44,11 @@ async def finished(db: Reader, limit: int) -> list[Finished]:
 class WaitingStart:
     run_id: str
     overlap: str
-    """Its own; empty: the schedule's."""
+    """The run's own; empty for the schedule's."""
 
 
 async def first_waiting(reader: Reader, ids: Sequence[int]) -> dict[int, WaitingStart]:
-    """By schedule, the oldest start that waits."""
+    """Return, by schedule, the oldest waiting start."""
     return {
         row["schedule_id"]: WaitingStart(row["id"], row["overlap"]) for row in await reader.fetch(_WAITING, list(ids))
     }
@@ -80,7 +80,7 @@ _OVERLAPPING = sql(
     where="not r.extra and int8range(r.schedule_id, r.schedule_id, '[]') && int8range($1, $1, '[]')"
     " and tstzrange(r.nominal_at, r.nominal_until, '[]') && tstzrange($2, $3) order by r.nominal_at limit $4",
 )
-"""By the index of the exclusion that keeps the nominal line whole."""
+"""Uses the index of the exclusion constraint that keeps nominal times unique."""
 _WINDOW = sql("look_through_runs")
 _REACHING = part("newest_run_before")
 _REMOVE = sql("remove_runs")
@@ -100,10 +100,10 @@ async def history(
     before: Position | None,
     limit: int,
 ) -> tuple[list[LedgerRow], Position | None]:
-    """Newest first, before a position; rows that have a time in [from, to). And where to go on, None after the last.
+    """Return rows with a time in [from, to), newest first, before a position, and the next position, None after the last.
 
-    A schedule may have millions of rows, few of them with the outcome: they are looked for in windows, as pages of tasks are
-    (task_lists), and so there may be fewer than `limit` although there are more.
+    A schedule may have millions of rows, few of them with the outcome, so they are searched in windows, like pages of tasks
+    (task_lists). A page may therefore have fewer rows than `limit` although there are more.
     """
     windows = Windows(limit + 1)
     found: list[Position] = []
@@ -130,7 +130,7 @@ async def _look(
     rows: int,
     limit: int,
 ) -> tuple[list[Position], Position | None]:
-    """Of so many of the newest rows those with the outcome, and the last that was looked at; None: there are no more."""
+    """Return, of the newest `rows` rows, those with the outcome, and the last one searched; None if there are no more."""
     args: list[Any] = [schedule_id]
 
     def given(value: object, kind: str) -> str:
@@ -155,11 +155,11 @@ async def _look(
 
 
 async def overlapping(reader: Reader, schedule_id: int, from_: datetime, to: datetime, limit: int) -> list[LedgerRow]:
-    """The rows of the nominal line that have a time in [from, to), oldest first."""
+    """Return the rows, without extra ones, that have a time in [from, to), oldest first."""
     rows = await reader.fetch(_OVERLAPPING, schedule_id, from_, to, limit)
     return [LedgerRow(**dict(row.items())) for row in rows]
 
 
 async def take_out(connection: Reader, row_ids: Sequence[str]) -> None:
-    """Rows that are written anew in the same transaction, in pieces."""
+    """Remove rows that are written again, in parts, in the same transaction."""
     await connection.fetch(_REMOVE, row_ids)

@@ -1,4 +1,4 @@
-"""Advisory locks, until the transaction ends. Which there are, who takes them and in what order: numbers.py."""
+"""Advisory locks, held until the transaction ends. numbers.py lists them, who takes them, and in which order."""
 
 from app.store.db import Reader
 from app.store.numbers import Lock
@@ -9,10 +9,10 @@ _SHARE = sql("share_lock")
 
 
 async def take(connection: Reader, lock: Lock, key: int) -> None:
-    """Alone: to change what the lock guards. What was judged by is read in later statements."""
+    """Take a lock exclusively, to change what it guards. Read what the change depends on in later statements."""
     await connection.fetch(_LOCK, lock, key)
 
 
 async def share(connection: Reader, lock: Lock, key: int) -> None:
-    """With others who share it: what the lock guards stays as it is."""
+    """Take a lock shared: what it guards cannot change."""
     await connection.fetch(_SHARE, lock, key)

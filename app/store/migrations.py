@@ -1,7 +1,7 @@
-"""Schema migrations, safe to start in every replica at once.
+"""Schema migrations that all replicas can start at the same time.
 
-No lock at all crashes three of four replicas; a blocking advisory lock deadlocks with CREATE INDEX CONCURRENTLY. So the lock
-is polled, and skipped when the schema is already at the version this release brings.
+Without a lock, three of four replicas crash; a blocking advisory lock deadlocks with CREATE INDEX CONCURRENTLY. So the lock is
+polled, and skipped if the schema already has this release's version.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ from app.store.numbers import Lock
 from app.store.sockets import AnsweringConnection
 
 SCHEMA_VERSION = 1
-"""The schema this release brings."""
+"""The schema version of this release."""
 POLL_SECONDS = 0.1
 LOCK_SECONDS = 120.0
 HERE = Path(__file__).parent
 SCRIPTS = (HERE / "alembic", HERE.parents[1] / "alembic")
-"""Where the migrations are: in a wheel, or beside app/ in a checkout."""
+"""Where the migrations are: in the wheel, or beside app/ in a checkout."""
 
 
 GUIDE = "docs/guides/postgres.md has the lines"
@@ -35,33 +35,36 @@ GRANT = (
 
 
 class SchemaMismatch(Exception):
-    """The schema in the database is one this release cannot run on."""
+    """Raised if this release cannot run on the database's schema."""
 
 
 async def schema_version(connection: asyncpg.Connection) -> int:
-    """The version of the schema in the database; 0 when there is none.
+    """Return the version of the database's schema; 0 without one.
 
-    Raises SchemaMismatch when a newer release has made the schema incompatible with this one.
+    Raises SchemaMismatch if a newer release has made the schema incompatible with this one.
     """
     if await connection.fetchval("select to_regclass('sluice.meta')") is None:
         return 0
     version, oldest = await connection.fetchrow("select schema_version, min_compatible from sluice.meta")
     if oldest > SCHEMA_VERSION:
         raise SchemaMismatch(
-            f"the database has schema {version}, which needs a release for schema {oldest} or newer; this one knows "
-            f"{SCHEMA_VERSION}: start a newer sluice"
+            f"the database has schema {version}, which needs a release for schema {oldest} or newer; this release has "
+            f"schema {SCHEMA_VERSION}: start a newer sluice"
         )
     return int(version)
 
 
 def create_engine(connecting: Callable[[], Awaitable[AnsweringConnection]]) -> AsyncEngine:
-    """What alembic works with. SQLAlchemy rejects sslmode, options and postgres://, so asyncpg makes the connections itself."""
+    """Return the engine for alembic. SQLAlchemy rejects sslmode, options and postgres://, so asyncpg opens the connections."""
     return create_async_engine("postgresql+asyncpg://", async_creator=connecting, poolclass=NullPool)
 
 
 async def migrate(dsn: str) -> bool:
-    """Bring the schema to this release's version; True when it had to do something. Needs a session of its own, never a transaction
-    pooler. Raises Unavailable (another replica has been migrating for two minutes, too), SchemaMismatch, Unsuitable (rights)."""
+    """Migrate the schema to this release's version; return whether there was anything to do. Needs a real session, not a
+    transaction pooler.
+
+    Raises Unavailable (also if another replica has been migrating for two minutes), SchemaMismatch, Unsuitable (rights).
+    """
     version = None
     try:
         async with translated(), connected(dsn, statement_timeout="0") as connection:
@@ -72,7 +75,7 @@ async def migrate(dsn: str) -> bool:
                     await asyncio.sleep(POLL_SECONDS)
             if await schema_version(connection) >= SCHEMA_VERSION:
                 return False
-            # not `if not exists`: that needs the right to make schemas even where there is nothing to make
+            # not `if not exists`, which needs the right to create schemas even if the schema exists
             if await connection.fetchval("select to_regnamespace('sluice')") is None:
                 await connection.execute("create schema sluice")
             await _upgrade(dsn)
@@ -81,15 +84,15 @@ async def migrate(dsn: str) -> bool:
         raise Unsuitable(
             f"this role may not use the schema sluice ({error}): {GRANT}"
             if version is None
-            else f"this role may not bring the schema sluice from version {version} to {SCHEMA_VERSION} ({error}): run "
+            else f"this role may not migrate the schema sluice from version {version} to {SCHEMA_VERSION} ({error}): run "
             f"`sluice migrate` as the role that owns it, or let this one own it ({GUIDE})"
         ) from error
 
 
 def scripts() -> Path:
-    """The folder of the migrations.
+    """Return the folder of the migrations.
 
-    Told by the first one, not by its name: beside an installed app/ stands the library alembic.
+    It is recognised by the first migration, not by its name, because the library alembic is beside an installed app/.
     Raises RuntimeError when the installation lacks them.
     """
     for folder in SCRIPTS:
@@ -99,7 +102,7 @@ def scripts() -> Path:
 
 
 async def _upgrade(dsn: str) -> None:
-    # alembic costs half a second to import: only a start that migrates pays it
+    # alembic takes half a second to import, so only a start that migrates does
     from alembic import command
     from alembic.config import Config
 

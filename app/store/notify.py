@@ -1,6 +1,6 @@
-"""Wake-ups between replicas over LISTEN and NOTIFY: hints, never the truth.
+"""Wake-ups between replicas over LISTEN and NOTIFY: hints, never relied on.
 
-A NOTIFY inside the enqueue transaction cuts concurrent inserters to a third, so it is sent outside, coalesced.
+A NOTIFY inside the enqueue transaction reduces concurrent inserts to a third, so it is sent outside, coalesced.
 """
 
 import asyncio
@@ -18,21 +18,21 @@ from app.store.statements import sql
 CHANNEL = "sluice"
 MAX_PAYLOAD_BYTES = 7500
 QUIET_SECONDS = 1.5
-"""How long nothing need be heard before the listener proves that it would hear it."""
+"""How long the listener stays without a message before it verifies its connection."""
 ANSWER_SECONDS = 3.0
 ANSWER_STEPS = 6
 
 
 class Hint(msgspec.Struct, omit_defaults=True):
-    """What one replica tells the others."""
+    """What one replica sends to the others."""
 
     replica: str
     lanes: set[tuple[int, int]] = set()
     """Lanes with new work."""
     freed: set[tuple[int, int, int]] = set()
-    """Slots that came free, each as the (tenant, handler, queue) whose limits it counted against."""
+    """Slots that came free, as (tenant, handler, queue) ids of the limits they counted against."""
     any_lane: bool = False
-    """A definition changed: look at everything."""
+    """A definition has changed: check everything."""
     revoked: list[str] = []
     """Tasks whose lease was revoked."""
 
@@ -50,21 +50,21 @@ async def send(db: Database, hint: Hint) -> None:
 
 
 class Silent(Unavailable):
-    """The connection took what was sent and nothing came back: it leads nowhere, and nobody closed it."""
+    """Raised if nothing came back on the connection: it is dead, although nobody closed it."""
 
     def __init__(self, asked_at: float) -> None:
         super().__init__(f"no NOTIFY came back within {ANSWER_SECONDS:g} s; the connection is dead")
         self.asked_at = asked_at
-        """Monotonic seconds of the question."""
+        """When the check was sent, in monotonic seconds."""
 
 
 class Listener:
-    """One connection that hears the hints of others.
+    """One connection that receives the hints of other replicas.
 
-    A connection that only listens is never sent to, so one that leads nowhere (after a failover behind a balancer, or with its
-    NAT entry gone) looks like one on which nothing happens. Whenever nothing has been heard for a while, the listener notifies
-    itself over this very connection: that comes back only if the socket, the server behind it and the LISTEN are all there.
-    What others say is as good a proof, so a fleet sends about as many of these as one replica.
+    Nothing is sent on a connection that only listens, so a dead one (after a failover behind a load balancer, or without its NAT
+    entry) looks like a quiet one. After a while without messages, the listener notifies itself over this very connection: that
+    comes back only if the socket, the server behind it and the LISTEN are all alive. Messages from others prove the same, so a
+    fleet sends about as many of these checks as one replica.
     """
 
     def __init__(self, dsn: str, replica: str, heard: Callable[[Hint], None]) -> None:
@@ -74,7 +74,7 @@ class Listener:
         self._proof = asyncio.Event()
 
     async def run(self, connected: Callable[[], None]) -> None:
-        """Returns, or raises Unavailable (Silent), when the connection is lost."""
+        """Listen until the connection is lost; then return, or raise Unavailable (Silent)."""
         lost = asyncio.Event()
         async with translated():
             connection = await connect(self._dsn)
@@ -94,7 +94,7 @@ class Listener:
         asked_at = time.monotonic()
         asking = asyncio.ensure_future(connection.execute(f"notify {CHANNEL}"))
         try:
-            # step by step: a process that stood still for a while has one step less, and its answer is there at the next
+            # in steps, so that a process that was suspended still sees its answer at the next step
             for _ in range(ANSWER_STEPS):
                 if await _happens(self._proof, ANSWER_SECONDS / ANSWER_STEPS):
                     break
@@ -107,20 +107,20 @@ class Listener:
 
     def _lost(self, lost: asyncio.Event) -> None:
         lost.set()
-        self._proof.set()  # nobody is to wait for it any more
+        self._proof.set()  # nobody needs to wait for it any longer
 
     def _on_notify(self, _connection: asyncpg.Connection, _pid: int, _channel: str, payload: str) -> None:
         self._proof.set()
         try:
             hint = _HINT.decode(payload)
         except msgspec.DecodeError:
-            return  # a proof of life; and anyone who may connect may notify; what is not ours is nothing
+            return  # the listener's own check, or a notification that is not from a replica: anyone who may connect may notify
         if hint.replica != self._replica:
             self._heard(hint)
 
 
 async def _happens(event: asyncio.Event, seconds: float) -> bool:
-    """Whether it does within that time."""
+    """Return whether the event is set within that time."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

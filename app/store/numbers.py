@@ -1,7 +1,7 @@
-"""The numbers that SQL goes by, each with one name: states of tasks, classes of advisory locks.
+"""The numbers used in SQL, each with one name: task states and advisory lock classes.
 
-SQL files write `:state_ready` and `:lock_queue`. `named` puts the numbers in when a file is loaded, because partial
-indexes and plans need literals. A number that has been released never changes its meaning.
+SQL files write `:state_ready` and `:lock_queue`. `named` inserts the numbers when a file is loaded, because partial indexes and
+plans need literals. A released number never changes its meaning.
 
 Advisory locks
 --------------
@@ -33,7 +33,7 @@ from enum import IntEnum
 
 
 class TaskState(IntEnum):
-    """States below SUCCEEDED are live, in `tasks`; the others have ended, in `task_history`."""
+    """Task states. Those below SUCCEEDED are live, in `tasks`; the others have ended, in `task_history`."""
 
     READY = 0
     RUNNING = 1
@@ -66,5 +66,5 @@ _NAME = re.compile(r"(?<![:\w]):((?:state|lock)_\w+)")
 
 
 def named(sql: str) -> str:
-    """`sql` with the numbers in place of their names. Raises KeyError for a name that is none of them."""
+    """Replace the names in `sql` with their numbers. Raises KeyError for an unknown name."""
     return _NAME.sub(lambda found: _NUMBERS[found[1]], sql)

@@ -1,8 +1,8 @@
-"""Whether the database is away, as everything in a replica that asks it sees together: said once when it begins, once at its end.
+"""Outages of the database, as seen by the whole replica: logged once at the start and once at the end.
 
-Loops, lanes and routes meet an outage at different moments, and some succeed while it lasts: over a socket that was spared,
-or by not asking at all. So it begins with the first statement that finds no database, and it is over when statements have been
-answered for a second without a failure between them.
+Loops, group writers and routes notice an outage at different moments, and some succeed while it lasts, over a socket that
+survived. So an outage begins with the first statement that cannot reach the database, and ends when statements have been answered
+for a second without a failure in between.
 """
 
 import time
@@ -18,7 +18,7 @@ log = get_logger(__name__)
 class Outage:
     def __init__(self) -> None:
         self.failures = 0
-        """A statement during which this has grown says nothing about the end."""
+        """A statement during which this increased says nothing about the end."""
         self._began: float | None = None
         self._calm_since: float | None = None
 
@@ -34,7 +34,7 @@ class Outage:
             events.emit(log, events.DATABASE_UNAVAILABLE, statement=statement, error=error)
 
     def answered(self, failures_before: int) -> None:
-        """A statement has been answered; `failures_before` is what `failures` was when it was sent."""
+        """Note that a statement was answered; `failures_before` is the value of `failures` when it was sent."""
         if self._began is None or failures_before != self.failures:
             return
         now = time.monotonic()
@@ -44,7 +44,7 @@ class Outage:
             self.over()
 
     def over(self) -> None:
-        """It is, beyond doubt; nothing happens where there was none."""
+        """End the outage, if there was one: the database is definitely back."""
         if self._began is not None:
             lasted = (self._calm_since or time.monotonic()) - self._began
             self._began = self._calm_since = None

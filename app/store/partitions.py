@@ -1,17 +1,17 @@
-"""The days of history: made ahead, dropped when they have passed.
+"""Daily history partitions: created ahead of time, dropped when they have passed.
 
-Ahead: from today to the longest that any queue keeps a task, and a week more, so that a week without the daily job breaks
-nothing. Made by CREATE TABLE LIKE and ATTACH (ensure_partitions_v1), which wait behind no reader. Every role that serves may have
-them made: the function runs as the owner of the tables.
+Creation covers today up to the longest retention of any queue plus a week, so that a week without the daily job breaks nothing.
+It uses CREATE TABLE LIKE and ATTACH (ensure_partitions_v1), which wait for no reader. Any serving role may call it, because the
+function runs as the owner of the tables.
 
-Dropped, one day at a time, on a connection of its own, and by a role that owns the tables alone, for DETACH CONCURRENTLY can be
-in no function (where replicas serve with less, `sluice migrate` drops):
-1. One replica at a time: a session advisory lock, tried and never waited for.
-2. A day has passed when it ended an hour ago, so that a statement begun before midnight still finds its partition.
-3. A detach left half done (its replica died, or a reader outlasted lock_timeout) is finished first: one pending detach
-   refuses all others of that table.
-4. DETACH CONCURRENTLY takes no lock that an insert or a read of history waits for. Then DROP, of a table nobody sees any more.
-5. Whatever waits longer than lock_timeout is left for the next run. A table detached and not dropped is found by its name.
+Dropping handles one day at a time on a connection of its own. Only the owner of the tables can do it, because DETACH CONCURRENTLY
+cannot run in a function; where replicas use a lesser role, `sluice migrate` drops:
+1. One replica at a time, by a session advisory lock that is tried but never waited for.
+2. A day has passed when it ended an hour ago, so that a statement that began before midnight still finds its partition.
+3. An unfinished detach (its replica died, or a reader outlasted lock_timeout) is finished first, because a pending detach
+blocks all others of its table.
+4. DETACH CONCURRENTLY takes no lock that inserts or reads of history wait for. DROP then removes a table that nobody sees.
+5. Whatever waits longer than lock_timeout is left to the next run. A table that is detached but not dropped is found by name.
 """
 
 from collections.abc import Awaitable, Callable
@@ -32,7 +32,7 @@ Written = TypeVar("Written")
 
 MARGIN_DAYS = 7
 CHUNK_DAYS = 14
-"""Days made in one transaction, which holds a lock for each index of each partition it makes."""
+"""Days per transaction, which holds a lock for each index of each partition that it creates."""
 LOCK_TIMEOUT_MS = 2000
 
 _LONGEST = sql("find_longest_retention")
@@ -44,7 +44,7 @@ _PASSED = sql("find_passed_days")
 
 
 async def ensure(db: Reader, days: int) -> int:
-    """Partitions for today and each of the next `days` days; how many were made."""
+    """Create partitions for today and each of the next `days` days; return how many were created."""
     made = 0
     for upto in [*range(CHUNK_DAYS, days, CHUNK_DAYS), days]:
         made += int(await db.fetchval(_ENSURE, upto))
@@ -52,20 +52,20 @@ async def ensure(db: Reader, days: int) -> int:
 
 
 async def ensure_for(db: Reader, definition: QueueDefinition) -> None:
-    """Room for what a queue of this definition keeps; done before the definition is written."""
+    """Create the partitions that a queue definition needs; called before the definition is written."""
     kept = definition.retention
     days = max(kept.succeeded_days, kept.cancelled_days, kept.dead_days, definition.idempotency_seconds / 86_400)
     await ensure(db, _horizon(days))
 
 
 async def ensure_ahead(db: Reader) -> int:
-    """The daily job: room for what any queue keeps; how many partitions were made."""
+    """Create the partitions that all queues need, as the daily job does; return how many were created."""
     return await ensure(db, _horizon(float(await db.fetchval(_LONGEST))))
 
 
 async def with_days(db: Reader, write: Callable[[], Awaitable[Written]]) -> Written:
-    """The answer of `write`, which moves tasks to history. Where history lacks the day (days are made a week ahead, but a database
-    restored from an old copy has none of them) nothing was written: the days are made, and it is called once more."""
+    """Return the result of `write`, which moves tasks to history. If a partition is missing (they are created a week ahead, but a
+    database restored from an old backup lacks them), nothing was written: the partitions are created, and it is called again."""
     try:
         return await write()
     except PartitionMissing:
@@ -79,9 +79,9 @@ class Reach:
 
     ahead: int
     needed: int
-    """What ends today may be kept this long."""
+    """The longest retention of a task that ends today."""
     left_over: int
-    """Days that have passed and were not dropped."""
+    """Expired days that were not dropped."""
 
 
 async def reach(db: Reader) -> Reach:
@@ -91,7 +91,7 @@ async def reach(db: Reader) -> Reach:
 
 
 async def drop_expired(db: Database) -> int:
-    """Drop the days that have passed, if this role may; how many tables went. Raises Unavailable."""
+    """Drop expired days, if this role may; return how many tables were dropped. Raises Unavailable."""
     async with translated(), connected(db.direct_dsn, lock_timeout=str(LOCK_TIMEOUT_MS)) as connection:
         if not await connection.fetchval(_MAY_DROP):
             return 0
@@ -99,7 +99,7 @@ async def drop_expired(db: Database) -> int:
             return 0
         dropped = 0
         for row in await connection.fetch(_PASSED):
-            # another session's snapshot or a reader of that day: the next run comes by again
+            # another session's snapshot, or a reader of that day: the next run tries again
             with suppress(asyncpg.LockNotAvailableError, asyncpg.ObjectNotInPrerequisiteStateError):
                 await _drop(connection, row["parent"], row["name"], row["attached"], row["pending"])
                 dropped += 1

@@ -13,13 +13,13 @@ from app.store.outage import Outage
 from app.store.sockets import AnsweringConnection
 
 ACQUIRE_SECONDS = 10.0
-"""How long a statement waits for a connection: with the database black-holed, a queue of waiters must not grow for ever."""
+"""How long a statement waits for a connection, so that waiters do not pile up while the database is black-holed."""
 SHORT_PAUSE_SECONDS = 0.05
-"""Between two tries for a connection while the server has none for us and ours are in use."""
+"""Pause between attempts to open a connection while the server has none left and ours are in use."""
 
 
 class Pool:
-    """The connections of one use, of which each statement may take `seconds`."""
+    """The connections of one use; each statement may take `seconds`."""
 
     def __init__(self, size: int, seconds: float, outage: Outage) -> None:
         self._size = size
@@ -36,10 +36,10 @@ class Pool:
         borrows: bool,
         hold: bool,
     ) -> None:
-        """Make all connections now and keep them; without `hold`, each when it is first needed."""
+        """Open all connections now and keep them; without `hold`, open each when it is first needed."""
 
         async def connect(*_args: Any, **_kwargs: Any) -> AnsweringConnection:
-            """The pool repeats to it what it was made with."""
+            """Ignore the arguments, with which the pool repeats its own."""
             return await connecting(statement_timeout=_milliseconds(self._seconds), **settings)
 
         self._borrows = borrows
@@ -53,10 +53,10 @@ class Pool:
         )
 
     async def fetch(self, sql: str, args: Sequence[Any], *, seconds: float | None = None) -> list[Any]:
-        """One statement, autocommit: one round trip, no transaction left open.
+        """Run one statement, autocommitted: one round trip, no transaction left open.
 
-        One that is given more `seconds` than others is a transaction that sets its time-out first; so is every one behind a
-        transaction pooler, where each transaction sets itself.
+        A statement with more `seconds` than others runs in a transaction that sets its timeout first. So does every statement
+        behind a transaction pooler, where each transaction configures itself.
         """
         if self._borrows or seconds is not None:
             async with self.transaction(sql) as connection:
@@ -82,7 +82,7 @@ class Pool:
                 await self._release(connection)
 
     async def _acquire(self) -> Any:
-        """A connection. Where the server has none for us, one that comes back from another use."""
+        """Acquire a connection. If the server has none left, wait for one of this pool's."""
         assert self._pool is not None
         try:
             async with asyncio.timeout(ACQUIRE_SECONDS):

@@ -1,4 +1,4 @@
-"""Chunked deletion of what has served its time."""
+"""Chunked deletion of expired rows."""
 
 from app.store.db import Database
 from app.store.statements import sql
@@ -14,7 +14,7 @@ _RUNS = sql("prune_runs")
 
 
 async def idempotency_keys(db: Database) -> int:
-    """Forget keys past their time; how many."""
+    """Delete expired keys; return how many."""
     return await _all(db, _KEYS, CHUNK)
 
 
@@ -23,7 +23,7 @@ async def receipts(db: Database) -> int:
 
 
 async def followup_keys(db: Database) -> int:
-    """Forget the keys of batches that completed long enough ago."""
+    """Delete the keys of batches that completed long ago."""
     return await _all(db, _FOLLOWUP_KEYS, CHUNK)
 
 
@@ -32,12 +32,12 @@ async def batches(db: Database) -> int:
 
 
 async def schedule_runs(db: Database) -> int:
-    """Forget what the ledger has kept long enough; a run that has not ended stays."""
+    """Delete expired ledger rows; unfinished runs stay."""
     return await _all(db, _RUNS, CHUNK)
 
 
 async def _all(db: Database, statement: str, *arguments: int) -> int:
-    """Chunk by chunk, each a statement that answers how many it deleted, until there are no more."""
+    """Delete in chunks, one statement each, which returns how many it deleted, until nothing is left."""
     total = 0
     while count := int(await db.fetchval(statement, *arguments)):
         total += count

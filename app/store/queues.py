@@ -1,7 +1,7 @@
-"""Queues as rows: definitions, and what enqueue and dispatch need of them.
+"""Queues: definitions, and what enqueue and dispatch need of them.
 
-Every change locks first (`lock`, exclusive) and reads the row in a later statement: claims and enqueues hold the same
-advisory lock shared, so what was read under it is what they go by from the commit on.
+Every change first takes the exclusive lock and reads the row in a later statement. Claims and enqueues hold the same advisory
+lock shared, so from the commit on they use what was written under it.
 """
 
 import json
@@ -46,7 +46,7 @@ _DEFINED = (
     "description",
     "etag",
 )
-"""What a definition says."""
+"""The columns of a definition."""
 
 
 def _set(*names: str) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def _change() -> Update:
 
 
 def _locked(which: ColumnElement[bool]) -> Query:
-    """In the order of ids, as enqueues lock them."""
+    """In the order of ids, like enqueues, so that they cannot deadlock."""
     return Query(select(queues.c.id).where(which, _ALIVE).order_by(queues.c.id).with_for_update(key_share=True))
 
 
@@ -130,7 +130,7 @@ _HAS_TASKS = sql("find_queue_use")
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the dispatcher goes by when it settles a task of this queue."""
+    """What the dispatcher needs to settle a task of this queue."""
 
     id: int
     version: int
@@ -142,12 +142,12 @@ class Policy:
     """None: the handler's."""
     retry: RetryPolicy
     limited: bool
-    """The queue, its handler or its tenant has a limit: a slot that comes free may be waited for elsewhere."""
+    """The queue, its handler or its tenant has a limit, so others may be waiting for a slot that comes free."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueRow:
-    """What an enqueue goes by."""
+    """What an enqueue needs of a queue."""
 
     id: int
     version: int
@@ -173,7 +173,7 @@ class StoredQueue:
 
 
 async def load_policy(db: Reader, queue_id: int) -> Policy | None:
-    """Deleted queues too: history still names them."""
+    """Return a queue's policy, even of a deleted queue, because history still refers to it."""
     row = await _POLICY.fetchrow(db, queue_id=queue_id)
     return Policy(**{**row, "retry": _policy(row["retry"])}) if row else None
 
@@ -184,18 +184,18 @@ async def find(db: Reader, tenant_id: int, name: str) -> QueueRow | None:
 
 
 async def tenants_of(db: Reader, queue_ids: Iterable[int]) -> dict[int, int]:
-    """The tenant of each of these queues that is there."""
+    """Return the tenant of each of these queues that exists."""
     return {row[0]: row[1] for row in await _TENANTS.fetch(db, ids=list(queue_ids))}
 
 
 async def schemas_to(db: Reader, handler_id: int) -> list[str]:
-    """The payload schemas of queues that deliver to a handler, by the queues' names; a few are enough."""
+    """Return the payload schemas of a few queues that deliver to a handler, by the queues' names."""
     return [row[0] for row in await _SCHEMAS.fetch(db, handler_id=handler_id)]
 
 
 async def remembered(db: Reader, tenant_id: int, name: str | None, limit: int) -> list[int]:
-    """Queues of the tenant of which tasks may be known, deleted ones too: those that bear or bore a name, or any; so many
-    at most."""
+    """Return up to `limit` queues of the tenant whose tasks may still exist, deleted ones included: those that have or had a
+    name, or all."""
     if name is None:
         rows = await _ALL_REMEMBERED.fetch(db, tenant_id=tenant_id, days=REMEMBERED_DAYS, most=limit)
     else:
@@ -204,7 +204,7 @@ async def remembered(db: Reader, tenant_id: int, name: str | None, limit: int) -
 
 
 async def lock(connection: Reader, queue_id: int) -> None:
-    """Until the transaction ends nothing enters this queue and nothing is claimed from it."""
+    """Lock a queue: until the transaction ends, nothing enters it and nothing is claimed from it."""
     await locks.take(connection, Lock.QUEUE, queue_id)
 
 
@@ -214,13 +214,13 @@ async def id_of(reader: Reader, tenant_id: int, name: str) -> int | None:
 
 
 async def read(reader: Reader, queue_id: int) -> StoredQueue | None:
-    """None when it has been deleted meanwhile."""
+    """Return the row; None if it has been deleted in the meantime."""
     row = await _READ.fetchrow(reader, queue_id=queue_id)
     return None if row is None else _stored(row)
 
 
 async def list_page(reader: Reader, tenant_id: int, after: str | None, limit: int) -> list[StoredQueue]:
-    """By name, ascending in the order of bytes, as every list of names."""
+    """Return rows by name in byte order, like every list of names."""
     rows = await _PAGE.fetch(reader, tenant_id=tenant_id, after=after or "", most=limit)
     return [_stored(row) for row in rows]
 
@@ -233,7 +233,7 @@ async def insert_new(
     handler_id: int | None,
     owner: str | None,
 ) -> StoredQueue | None:
-    """With its own lane. None when another transaction has made a queue of this name first."""
+    """Insert a queue with its lane; return None if another transaction has created one with this name first."""
     queue_id = await _INSERT.fetchval(
         connection, tenant_id=tenant_id, name=name, owner=owner, **_columns(definition, handler_id)
     )
@@ -244,7 +244,7 @@ async def insert_new(
 
 
 async def add_lane(connection: Reader, queue_id: int, handler_id: int) -> None:
-    """A lane of the queue for tasks that name this handler for themselves; 0: its own lane."""
+    """Add a lane of the queue for tasks that name this handler themselves; 0: the queue's own lane."""
     await _ADD_LANE.fetch(connection, queue_id=queue_id, handler_id=handler_id)
 
 
@@ -267,7 +267,7 @@ async def resume(connection: Reader, queue_id: int) -> None:
 
 
 async def has_tasks(reader: Reader, queue_id: int) -> bool:
-    """Whether an unfinished task is in this queue, or will be: a schedule or the end of a batch enqueues there."""
+    """Return whether an unfinished task is in this queue, or will be: a schedule or the end of a batch enqueues there."""
     return bool(await reader.fetchval(_HAS_TASKS, queue_id))
 
 
@@ -285,8 +285,8 @@ async def outdate_of_handler(connection: Reader, handler_id: int) -> None:
 
 
 async def _outdate(connection: Reader, locked: Iterable[Any]) -> None:
-    """Raise the versions: replicas read these queues anew, for what they keep of them says more than the queue's row (`limited`,
-    the handler's timeout)."""
+    """Increase versions, so that replicas reload these queues: they cache more than the queue's row (`limited`, the handler's
+    timeout)."""
     await _OUTDATE.fetch(connection, ids=[row[0] for row in locked])
 
 

@@ -1,4 +1,4 @@
-"""Replicas as people see them; nothing decides by these rows."""
+"""Replicas, for people; no decision depends on these rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from app.store.db import Reader
 from app.store.statements import part, sql
 
 ALIVE_SECONDS = 10.0
-"""A replica heard of within this time counts as alive."""
+"""A replica seen within this time counts as alive."""
 SHOWN_SECONDS = 3600
-"""How long a replica that went silent without saying goodbye is remembered."""
+"""How long a replica that stopped without a clean shutdown is shown."""
 ENGINES = part("living_engines", alive_seconds=str(ALIVE_SECONDS))
 """A FROM clause: the replicas that promote, claim and deliver."""
 ENGINE_LIVES = f"exists (select {ENGINES})"
@@ -24,14 +24,14 @@ _PRUNE = sql("prune_replicas")
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The calls of an engine, and who waits for a place among them."""
+    """An engine's calls, and who waits for a place."""
 
     max_in_flight: int = 0
     in_flight: int = 0
     short_tenants: Sequence[int] = ()
-    """Tenants with ready tasks, that may have no more calls under way now."""
+    """Tenants with ready tasks that may start no more calls now."""
     short_queues: Sequence[int] = ()
-    """Queues of others with ready tasks, that may have no more."""
+    """Queues of other tenants with ready tasks that may start no more calls now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,10 @@ class ReplicaRow:
     seen_at: datetime
     draining: bool
     deaf: bool
-    """Its LISTEN is lost."""
+    """Its LISTEN connection is lost."""
     silent_seconds: float
     connections: int
-    """To the database, that it took at its start."""
+    """Database connections that it opened at its start."""
     connections_wanted: int
     max_in_flight: int
     in_flight: int
@@ -65,8 +65,8 @@ async def beat(
     load: Load,
     connections: Connections,
 ) -> tuple[datetime, int, int]:
-    """The heartbeat, whose first makes the row; the database's now, how many other replicas are alive, and the oldest
-    release, by its schema, that may still run."""
+    """Send a heartbeat; the first creates the row. Return the database's time, how many other replicas are alive, and the oldest
+    schema version whose releases may still run."""
     (row,) = await db.fetch(
         _BEAT,
         replica_id,
@@ -92,7 +92,7 @@ async def engine_lives(db: Reader) -> bool:
 
 
 async def gone(db: Reader, replica_id: str) -> None:
-    """This replica has stopped in order."""
+    """Remove this replica, which has shut down cleanly."""
     await db.fetch(_REMOVE, replica_id)
 
 

@@ -1,4 +1,4 @@
-"""What bounds the sessions of this role in this database, and how many there are."""
+"""The limits on sessions of this role in this database, and how many there are."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +16,7 @@ _MEASURE_ALONE = sql("lock_session")
 
 
 def _limits_of(row: Any) -> list[Limit]:
-    """Every bound that holds for this role in this database; the sessions of the asking connection itself not counted."""
+    """Return every limit that applies to this role in this database, not counting the asking session."""
     free = row["max_connections"] - row["reserved"]
     reserved = f", of which {row['reserved']} are reserved" if row["reserved"] else ""
     limits = [Limit(free, row["used"], f"raise the server's max_connections (now {row['max_connections']}{reserved})")]
@@ -36,8 +36,8 @@ async def read_limits(reader: Reader) -> list[Limit]:
 
 @asynccontextmanager
 async def measured(dsn: str) -> AsyncIterator[list[Limit]]:
-    """What bounds a replica that starts; on a connection of its own, which does not count. Until the block ends nobody else
-    measures, so that two that start at once do not both take what is left. Raises Unavailable."""
+    """Yield the limits for a starting replica, on a dedicated connection that does not count. Until the block ends nobody else
+    measures, so that two replicas starting at once do not both take what is left. Raises Unavailable."""
     async with translated(), connected(dsn) as connection:
         await connection.fetch(_MEASURE_ALONE, Lock.ROOM)
         yield await read_limits(connection)

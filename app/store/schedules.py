@@ -1,4 +1,4 @@
-"""Schedules and their ledger as rows: what a decision goes by is read here, and what was decided is written."""
+"""Schedules: read what decisions depend on, and write what was decided."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -21,7 +21,7 @@ from app.store.views import PAGE_BYTES
 
 @dataclass(frozen=True, slots=True)
 class ScheduleState:
-    """What a schedule is judged by. `version` and `seq` say whether it still is so."""
+    """What decisions about a schedule depend on. `version` and `seq` tell whether it is still current."""
 
     id: int
     tenant_id: int
@@ -37,28 +37,28 @@ class ScheduleState:
     queue_id: int
     handler_id: int
     now: datetime
-    """The database's, when this was read."""
+    """The database's time when this was read."""
     runs: Runs
     newest_id: str | None
-    """The ledger's newest row, if it is of times without a run under this definition."""
+    """The ledger's newest row, if it holds times without a run under this definition."""
     newest_outcome: str | None
     newest_until: datetime | None
-    """The last nominal time in the ledger: ahead of `now` where the database's clock went back, as a failover may do."""
+    """The last nominal time in the ledger; after `now` if the database's clock went back, for example in a failover."""
 
     @property
     def settled_until(self) -> datetime:
-        """Nominal times up to here are past, or in the ledger."""
+        """Nominal times up to here have passed or are in the ledger."""
         return self.now if self.newest_until is None else max(self.now, self.newest_until)
 
     @classmethod
     def new(cls, tenant_id: int, tenant: str, name: str, now: datetime) -> "ScheduleState":
-        """One that has no row yet."""
+        """Return the state of a schedule that has no row yet."""
         return cls(0, tenant_id, tenant, name, 1, 0, False, False, None, 0, 0, 0, 0, now, Runs(), None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleRow:
-    """A schedule as it is shown. `definition` is JSON without the payload."""
+    """A schedule to show. `definition` is JSON without the payload."""
 
     id: int
     name: str
@@ -71,14 +71,14 @@ class ScheduleRow:
     paused_reason: str | None
     next_nominal_at: datetime | None
     runs: int
-    """Starts that have counted against max_runs."""
+    """Starts that counted against max_runs."""
     created_at: datetime
     updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What a definition is written as."""
+    """The columns of a definition."""
 
     queue_id: int
     handler_id: int
@@ -125,7 +125,7 @@ def _change() -> Update:
 
 
 def _page() -> Select[Any]:
-    """Rows until their payloads have PAGE_BYTES, the last above that included; `found` says how many there were."""
+    """Rows up to PAGE_BYTES of payloads, the one that exceeds it included; `found` is how many there were."""
     rows = (
         select(*_SHOWN)
         .where(_OF_TENANT, _ALIVE, bindparam("after") < _BY_NAME)
@@ -182,7 +182,7 @@ _TROUBLED = sql("show_troubled_schedules")
 
 
 async def due(db: Reader, limit: int) -> list[int]:
-    """Schedules that a replica has something to do for: one of each tenant, then another of each."""
+    """Return schedules that are due: one of each tenant, then another of each."""
     return [row[0] for row in await db.fetch(_DUE, limit)]
 
 
@@ -202,13 +202,13 @@ def _state(row: Any) -> ScheduleState:
 
 
 async def definitions(reader: Reader, ids: Sequence[int]) -> list[tuple[int, int, str]]:
-    """(id, version, definition without its payload)."""
+    """Return (id, version, definition without its payload)."""
     rows = await _DEFINITIONS.fetch(reader, ids=ids)
     return [(row[0], row[1], row[2]) for row in rows]
 
 
 async def apply(reader: Reader, changes: Sequence[dict[str, Any]], replica: str, *, wait: bool) -> set[int]:
-    """Write what was decided; the schedules for which it still held."""
+    """Write decisions; return the schedules for which they were still current."""
     told = msgspec.json.encode(changes).decode()
     return {row[0] for row in await reader.fetch(_APPLY, told, replica, wait)}
 
@@ -219,7 +219,7 @@ async def find(reader: Reader, tenant_id: int, name: str) -> ScheduleRow | None:
 
 
 async def list_page(db: Reader, tenant_id: int, after: str | None, limit: int) -> tuple[list[ScheduleRow], bool]:
-    """By name, after the name `after`, until they have PAGE_BYTES; and whether there are more."""
+    """Return rows by name, after the name `after`, up to PAGE_BYTES, and whether there are more."""
     rows = [dict(row.items()) for row in await _PAGE.fetch(db, tenant_id=tenant_id, after=after or "", most=limit + 1)]
     found = rows[0]["found"] if rows else 0
     for row in rows:
@@ -229,13 +229,13 @@ async def list_page(db: Reader, tenant_id: int, after: str | None, limit: int) -
 
 
 async def lock(connection: Reader, tenant_id: int, name: str) -> int | None:
-    """Held until the transaction ends; whatever is judged by is read in later statements."""
+    """Lock a schedule until the transaction ends. Read what decisions depend on in later statements."""
     schedule_id: int | None = await _LOCK.fetchval(connection, tenant_id=tenant_id, name=name)
     return schedule_id
 
 
 async def lock_state(connection: Reader, state: ScheduleState) -> bool:
-    """Whether the schedule is as it was read; it stays so until the transaction ends."""
+    """Return whether the schedule is as it was read; it stays so until the transaction ends."""
     found = await _LOCK_STATE.fetch(connection, schedule_id=state.id, version=state.version, seq=state.seq)
     return bool(found)
 
@@ -246,7 +246,8 @@ async def now(reader: Reader) -> datetime:
 
 
 async def hold_named(connection: Reader, queues: Sequence[tuple[int, int]], handler_id: int) -> bool:
-    """Whether queues, as (id, version), and handler (0: none) are what the caller has judged by; they stay so until the end."""
+    """Return whether queues, as (id, version), and the handler (0: none) are as the caller read them; they stay so until the
+    transaction ends."""
     if handler_id:
         await locks.share(connection, Lock.HANDLER, handler_id)
     for queue_id, _ in sorted(queues):
@@ -266,7 +267,7 @@ async def insert(
     next_nominal_at: datetime | None,
     look_at: datetime | None,
 ) -> bool:
-    """Whether it is new: one of this name was not there."""
+    """Write a definition; return whether it is new."""
     made = await _INSERT.fetchval(
         connection,
         tenant_id=tenant_id,
@@ -306,7 +307,7 @@ async def mark_deleted(connection: Reader, schedule_id: int) -> None:
 
 
 async def health(db: Reader, limit: int) -> list[ScheduleHealth]:
-    """All schedules; where there are more than `limit`, those that are overdue or have missed times, found by their indexes."""
+    """Return all schedules; above `limit`, only those that are overdue or have missed times, found by their indexes."""
     rows = await db.fetch(_HEALTH, limit + 1)
     if len(rows) > limit:
         rows = await db.fetch(_TROUBLED, limit)

@@ -1,11 +1,11 @@
-"""What every connection is set to, whatever the database, the role or a pooler have for a default.
+"""Settings of every connection, whatever the defaults of the database, the role or a pooler.
 
-Our SQL rests on these: a snapshot that is older than a lock breaks every limit, a foreign search_path runs a stranger's
-function as Sluice, a commit that is not waited for loses what was acknowledged.
+The SQL depends on them: a snapshot older than a lock breaks every limit, a foreign search_path runs someone else's function with
+Sluice's rights, and a commit that is not waited for loses acknowledged work.
 
-A connection of its own is set once, by a statement after it was made: as startup parameters these would be refused, or dropped in
-silence, by poolers. Behind a transaction pooler a session belongs to nobody, so each transaction begins by setting itself
-(BorrowedConnection), and leaves nothing behind.
+A dedicated connection is configured once, by a statement after it is opened: poolers would reject these as startup parameters, or
+silently drop them. Behind a transaction pooler sessions are shared, so each transaction starts by configuring itself
+(BorrowedConnection) and leaves nothing behind.
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ import asyncpg
 from app.store.sockets import AnsweringConnection
 
 SEARCH_PATH = "pg_catalog, pg_temp"
-"""All that is ours is named with its schema; what comes with Postgres is found there, and nothing else is looked for."""
+"""Sluice's own objects are schema-qualified; Postgres's are found here, and nothing else is searched."""
 COMMAND_SECONDS = 15.0
 BORROWED_IDLE_MS = 5000
-"""How long a replica that is cut off amid a transaction may keep its locks, where transactions take several round trips."""
+"""How long a replica cut off in the middle of a transaction of several round trips may keep its locks."""
 
 SETTINGS = {
     "default_transaction_isolation": "read committed",
@@ -27,9 +27,9 @@ SETTINGS = {
     "default_transaction_deferrable": "off",
     "search_path": SEARCH_PATH,
     "synchronous_commit": "on",
-    # a policy that hides rows would break limits without a word: with this it is an error
+    # a row security policy would silently break limits; with this it is an error
     "row_security": "off",
-    # statement_timeout ends what the client has given up on, the tcp settings end what a black-holed network keeps alive
+    # statement_timeout ends what the client has given up on; the tcp settings end what a black-holed network keeps alive
     "statement_timeout": str(int(COMMAND_SECONDS * 1000)),
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "30000",
@@ -39,7 +39,7 @@ SETTINGS = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "15000",
-    # how text becomes a value, and a value text
+    # how text is converted to values, and values to text
     "standard_conforming_strings": "on",
     "timezone": "UTC",
     "datestyle": "ISO, MDY",
@@ -49,8 +49,8 @@ SETTINGS = {
     "array_nulls": "on",
     "client_min_messages": "warning",
     "exit_on_error": "off",
-    # Without bitmaps a page of a list is read in the order of its index: where statistics take a burst of tasks for a few rows,
-    # the planner would else collect and sort a whole queue for each page.
+    # Without bitmap scans, a page is read in the order of its index. Otherwise, while statistics have not noticed a burst of tasks,
+    # the planner would collect and sort a whole queue for each page.
     "enable_bitmapscan": "off",
     "enable_seqscan": "on",
     "enable_indexscan": "on",
@@ -70,19 +70,19 @@ SETTINGS = {
     "jit": "off",
 }
 SINCE = {"transaction_timeout": 17}
-"""The release that brought a setting which older ones do not know."""
+"""The release that introduced a setting."""
 OF_SESSIONS = ("default_transaction_", "idle_session_timeout", "tcp_")
-"""What begins so means nothing within one transaction."""
+"""Prefixes of settings that have no effect within one transaction."""
 
 
 def known_settings(version: int) -> dict[str, str]:
-    """The settings that a server of this major version knows."""
+    """Return the settings that a server of this major version knows."""
     return {name: value for name, value in SETTINGS.items() if SINCE.get(name, 0) <= version}
 
 
 async def set_session(connection: asyncpg.Connection, settings: Mapping[str, str]) -> None:
-    """Set a new connection, in one round trip; `settings` come beside the usual ones, or instead."""
-    if issubclass(type(connection), BorrowedConnection):  # to isinstance every connection of asyncpg is of every class
+    """Configure a new connection, in one round trip; `settings` are added to the usual ones or override them."""
+    if issubclass(type(connection), BorrowedConnection):  # isinstance accepts every asyncpg connection as any class
         connection.settings = settings
     else:
         wanted = {**known_settings(connection.get_server_version().major), **settings}
@@ -90,7 +90,7 @@ async def set_session(connection: asyncpg.Connection, settings: Mapping[str, str
 
 
 def _set(settings: Mapping[str, str], scope: str) -> str:
-    # the values are ours; SET costs a fifth of what set_config() does, and in quotes a search_path would be one name
+    # the values are constants; SET costs a fifth of set_config(), and a quoted search_path would be a single name
     return "".join(
         f"set {scope} {name} = {value}; " if name == "search_path" else f"set {scope} {name} = '{value}'; "
         for name, value in settings.items()
@@ -98,13 +98,13 @@ def _set(settings: Mapping[str, str], scope: str) -> str:
 
 
 class BorrowedConnection(AnsweringConnection):
-    """A connection behind a transaction pooler: each of its transactions sets itself, in the round trip that begins it.
+    """A connection behind a transaction pooler: each transaction configures itself, in the round trip that begins it.
 
-    Nothing may be asked outside a transaction: it would run under the defaults of whoever had the server's session before.
+    Nothing may run outside a transaction, where it would use the settings of the session's previous client.
     """
 
     settings: Mapping[str, str] = {}
-    """Beside or instead of the usual ones."""
+    """Added to the usual ones, or overriding them."""
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
         if not args and query.startswith("BEGIN"):

@@ -1,7 +1,7 @@
-"""Sockets of connections: the kernel is to find out that nobody is there any more, and we are to know who answered last.
+"""Sockets of connections: detect dead peers, and record when a connection last answered.
 
-The settings sent to the server (tcp_keepalives_idle …) are about its side of the same socket. A lost NAT entry, or a failover
-behind a balancer, leaves ours open: without these, a read on it waits for hours.
+The settings sent to the server (tcp_keepalives_idle …) affect its side of the socket. A lost NAT entry, or a failover behind a
+load balancer, leaves the client's side open: without these options, a read on it waits for hours.
 """
 
 import contextlib
@@ -16,22 +16,22 @@ IDLE_SECONDS = 10
 INTERVAL_SECONDS = 3
 PROBES = 3
 UNACKNOWLEDGED_MS = 8_000
-"""How long what was sent may stay unacknowledged, however often it is sent again."""
+"""How long sent data may stay unacknowledged, however often it is retransmitted."""
 
 
 class AnsweringConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """Knows when it last answered, in monotonic seconds."""
+    """A connection that records when it last answered, in monotonic seconds."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.answered_at = time.monotonic()
-        # The driver would turn jit off for the session before it looks up a type, behind a pooler for whoever has it next.
-        # Ours have it off already (session.SETTINGS).
+        # The driver would turn jit off for the session before it looks up a type and, behind a pooler, leak that to other clients.
+        # Our sessions have it off already (session.SETTINGS).
         self._server_caps = self._server_caps._replace(jit=False)  # type: ignore[has-type]  # asyncpg has no types
 
     async def close(self, *, timeout: float | None = None) -> None:
-        """Say goodbye, and do not wait long for a server that does not close its side."""
-        with contextlib.suppress(TimeoutError):  # the driver has let go of it by then
+        """Close the connection, without waiting long for a server that does not close its side."""
+        with contextlib.suppress(TimeoutError):  # the driver has dropped it by then
             await super().close(timeout=CLOSE_SECONDS if timeout is None else timeout)
 
     async def fetch(self, *args: Any, **kwargs: Any) -> Any:
@@ -41,7 +41,7 @@ class AnsweringConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg 
 
 
 def keep_alive(connection: AnsweringConnection) -> None:
-    """A Unix socket needs none."""
+    """Enable keepalives; a Unix socket needs none."""
     sock = connection._transport.get_extra_info("socket")
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
@@ -53,6 +53,6 @@ def keep_alive(connection: AnsweringConnection) -> None:
         "TCP_USER_TIMEOUT": UNACKNOWLEDGED_MS,
     }
     for name, value in options.items():
-        if hasattr(socket, name):  # Linux has all of them, macOS some
+        if hasattr(socket, name):  # Linux has all of these options, macOS some
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,6 +1,6 @@
-"""The two dialects of this room, one for each kind of noun.
+"""The two SQL dialects of the store, one per kind of noun.
 
-Definitions (tenants, keys, handlers, queues, schedules) are SQLAlchemy Core over the tables that tables.py describes: `Query`.
+Definitions (tenants, keys, handlers, queues, schedules) use SQLAlchemy Core over the tables in tables.py: `Query`.
 Everything that moves (tasks, batches, the ledger, counts, replicas, days of history) is SQL in files, one statement per file, by
 name: `sql("list_attempts")` is sql/list_attempts.sql. What takes several statements is a function in the database, from
 sql/functions: `call`. All are sent over the same connections.
@@ -24,7 +24,7 @@ _DIALECT = dialect()  # type: ignore[no-untyped-call]
 
 
 def sql(name: str, **parts: str) -> str:
-    """The statement in sql/NAME.sql, under its name, with the numbers in place of their names and `parts` in place of {theirs}."""
+    """Return the statement in sql/NAME.sql, with numbers for `:names` and `parts` for `{names}`."""
     return f"-- {name}\n" + fill(_read(FILES / f"{name}.sql"), **parts)
 
 
@@ -34,12 +34,12 @@ def call(function: str, arguments: int) -> str:
 
 
 def part(name: str, **parts: str) -> str:
-    """What several statements have in common, from sql/parts/NAME.sql."""
+    """Return a fragment shared by several statements, from sql/parts/NAME.sql."""
     return fill(_read(FILES / "parts" / f"{name}.sql"), **parts)
 
 
 def fill(statement: str, **parts: str) -> str:
-    """`statement` with `parts`, which are texts of ours, in place of {theirs}. What a caller gave is a parameter, never a part."""
+    """Fill `parts`, which are Sluice's own SQL, into `statement`. Input from callers is always a parameter, never a part."""
     for name, text in parts.items():
         statement = statement.replace(f"{{{name}}}", text)
     return statement
@@ -47,15 +47,15 @@ def fill(statement: str, **parts: str) -> str:
 
 @cache
 def _read(path: Path) -> str:
-    """Without the comment that opens the file: the server need not parse it."""
+    """Remove the comment at the top of the file, which the server need not parse."""
     lines = path.read_text().splitlines()
     return named("\n".join(dropwhile(lambda line: line.startswith("--"), lines)))
 
 
 class Query:
-    """A statement of SQLAlchemy Core, compiled once, when it is first sent.
+    """A SQLAlchemy Core statement, compiled once, when it is first sent.
 
-    Its `bindparam`s are given by name. Values go to the driver as they are: JSON as text, instants as datetimes.
+    Its `bindparam`s are passed by name. Values go to the driver unchanged: JSON as text, instants as datetimes.
     """
 
     def __init__(self, statement: ClauseElement) -> None:
@@ -73,11 +73,11 @@ class Query:
         return await reader.fetch(text, *arguments(values))
 
     async def fetchrow(self, reader: Reader, **values: Any) -> Any | None:
-        """The first row, if there is one."""
+        """Return the first row, or None."""
         rows = await self.fetch(reader, **values)
         return rows[0] if rows else None
 
     async def fetchval(self, reader: Reader, **values: Any) -> Any:
-        """The first column of the first row; None where there is none."""
+        """Return the first column of the first row; None without rows."""
         rows = await self.fetch(reader, **values)
         return rows[0][0] if rows else None

@@ -1,7 +1,7 @@
 """Counts of tasks by state, and the minute histograms that rates and percentiles come from.
 
-Live states are counted over partial indexes, one for each state; a scheduled task counts as ready from its run_at on, as it
-reads. Ended ones are counted in history as long as they can be read.
+Live states are counted over partial indexes, one per state; a scheduled task counts as ready from its run_at on, as it is shown.
+Ended tasks are counted in history as long as they can be read.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class QueueOverview:
-    """A queue of any tenant at a glance."""
+    """A summary of one queue, of any tenant."""
 
     tenant: str
     queue: str
@@ -57,12 +57,12 @@ class QueueOverview:
     dead: int
     oldest_ready_age_seconds: float | None
     dead_lately: int
-    """Tasks that died in the last quarter of an hour."""
+    """Tasks that died in the last 15 minutes."""
     tenant_limit: int | None
-    """The lesser of its own and what an operator grants."""
+    """The lower one of its own and the operator's."""
     tenant_grant: int | None
     worker_silent_seconds: float
-    """Since a worker last asked for its tasks, or since it was defined."""
+    """Seconds since a worker last asked for its tasks, or since it was defined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class DatabaseHealth:
     max_connections: int
     oldest_xmin_age_transactions: int | None
     oldest_xmin_age_seconds: float | None
-    """How long the oldest open transaction that holds a snapshot has been open."""
+    """Age of the oldest open transaction that holds a snapshot."""
 
 
 _ADD = sql("add_minutes")
@@ -90,7 +90,7 @@ _PRUNE = sql("prune_minutes")
 
 
 async def add_minutes(db: Reader, minutes: Sequence[Minute]) -> None:
-    """Add to the present minute, by the database's clock; each queue once."""
+    """Add to the current minute by the database's clock. Each queue may occur once."""
     rows = sorted(minutes, key=lambda minute: minute.queue_id)
     await db.fetch(
         _ADD,
@@ -114,7 +114,7 @@ async def read_minutes(db: Reader, queue_id: int, since: datetime) -> list[tuple
 
 
 async def overview(db: Reader) -> list[QueueOverview]:
-    """Every queue of every tenant, in one statement."""
+    """Return every queue of every tenant, in one statement."""
     return [QueueOverview(**row) for row in await db.fetch(_OVERVIEW)]
 
 

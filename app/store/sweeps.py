@@ -1,4 +1,4 @@
-"""What is done to many tasks of a queue at once, a chunk a statement: purge and redrive."""
+"""Purge and redrive: statements over many tasks of a queue, a chunk each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _CLOCK = sql("read_clock")
 
 @dataclass(frozen=True, slots=True)
 class DeadTasks:
-    """Which dead tasks of a queue; None leaves a field open."""
+    """Filters of a queue's dead tasks; None matches everything."""
 
     queue_id: int
     ended_before: datetime
@@ -44,7 +44,7 @@ async def now(db: Reader) -> datetime:
 
 
 async def purge(db: Reader, queue_id: int, before: datetime, after: str, limit: int, *, wait: bool) -> tuple[int, str]:
-    """How many were cancelled, and the last id looked at."""
+    """Return how many were cancelled, and the last id searched."""
     [row] = await db.fetch(_PURGE, queue_id, before, after, limit, wait)
     return row["purged"], str(row["last_id"])
 

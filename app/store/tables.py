@@ -1,4 +1,4 @@
-"""The tables of definitions, for SQLAlchemy Core. The schema itself is made by the migrations; a test holds the two together."""
+"""The tables of definitions, for SQLAlchemy Core. Migrations create the schema; a test compares the two."""
 
 from sqlalchemy import (
     JSON,

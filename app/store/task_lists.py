@@ -1,13 +1,13 @@
-"""Pages of tasks, newest first, at a cost that neither queues nor history nor a filter that matches little can raise.
+"""Pages of tasks, newest first, at a cost that does not grow with queues, history, or filters that match little.
 
-A page is looked for downwards from a position in the order of ids, in windows: so many of the newest rows below the position are
-looked at, live and ended ones apart, and those that match are kept. Where a source has more rows than its window took, it has
-been looked through only down to its last; what lies below the highest of these ends is looked at again from there. So a page
-covers everything between two positions, and a task that moves to history meanwhile keeps its id: none is missed, none comes twice.
+A page is searched downwards from a position in the order of ids, in windows: a number of the newest rows below the position are
+checked, live and ended ones separately, and the matching ones are kept. A source with more rows than its window is covered only
+down to its last row; the next window starts at the highest of these ends. So a page covers everything between two positions, and
+since a task that moves to history in the meantime keeps its id, none is missed and none appears twice.
 
-Windows are taken until the page is full, nothing is left, or LOOK_SECONDS are over. Then the page may hold less than was asked
-for, even nothing, and the position says where to go on. A window reads an index that holds what is looked for in the order of
-ids: of a batch, of each of a few queues, of what has not succeeded, or else of all tasks.
+Windows continue until the page is full, nothing is left, or LOOK_SECONDS have passed. Then the page may hold fewer tasks than
+requested, or none, and the position says where to continue. A window reads an index in the order of ids: of a batch, of each of a
+few queues, of tasks that have not succeeded, or otherwise of all tasks.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from app.store.views import RUNNING, show_tasks
 from app.store.windows import Windows
 
 FEW_QUEUES = 50
-"""So many queues are looked through one by one, each with a probe of every day of history: a few milliseconds."""
+"""Up to this many queues are searched one by one, each with a probe of every day of history: a few milliseconds."""
 LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 """Before the first page."""
 
@@ -39,9 +39,9 @@ LIVE_STATES = {
 }
 ENDED_STATES = {state.name.lower(): state for state in (TaskState.SUCCEEDED, TaskState.DEAD, TaskState.CANCELLED)}
 UNSUCCESSFUL = named("t.state > :state_succeeded")
-"""As the index says it that holds dead and cancelled tasks of a tenant."""
+"""The predicate of the index on a tenant's dead and cancelled tasks."""
 OF_INDEX = {"scheduled": named(" and t.state = :state_scheduled"), "dead": named(" and t.state = :state_dead")}
-"""States that have an index of their own for each queue."""
+"""States with an index of their own per queue."""
 _WINDOW = sql("look_through_tasks")
 _OF_QUEUE = part("handler_of_queue")
 _BY_QUEUE, _BY_BATCH = part("newest_by_queue"), part("newest_of_batch")
@@ -50,7 +50,7 @@ _RUNNING, _NEWEST = part("newest_running"), part("newest")
 
 @dataclass(frozen=True, slots=True)
 class TaskQuery:
-    """Which tasks, newest first, below the id `before`. `queue_ids` are those to look in, None all of the tenant's."""
+    """Filters of a page, newest first, below the id `before`. `queue_ids` are the queues to search, None for all."""
 
     tenant_id: int
     queue_ids: Sequence[int] | None
@@ -73,13 +73,13 @@ class TaskQuery:
 class TaskPage:
     items: list[TaskView]
     position: str | None
-    """Where the next page begins, None after the last."""
+    """Where the next page begins; None after the last."""
 
 
 async def queues_to_look_in(db: Reader, tenant_id: int, name: str | None) -> list[int] | None:
-    """Those that bear or bore this name, or all of the tenant's; None where that is every one of many.
+    """Return the queues that have or had this name, or all of the tenant's; None if those are too many to list.
 
-    Tasks of a queue that was deleted long ago are forgotten.
+    Queues deleted long ago are left out, because their tasks are gone.
     """
     found = await queues.remembered(db, tenant_id, name, FEW_QUEUES + 1)
     return None if name is None and len(found) > FEW_QUEUES else found
@@ -97,7 +97,7 @@ async def list_page(db: Reader, query: TaskQuery) -> TaskPage:
         except TooSlow:
             if position == query.before:
                 raise
-            break  # what has been looked at is answered
+            break  # answer what has been found
         found += ids
         position = reached
         if len(found) > query.limit or reached is None or not windows.looked():
@@ -110,18 +110,18 @@ async def list_page(db: Reader, query: TaskQuery) -> TaskPage:
     if shown and len(shown) < len(found):
         position = shown[
             -1
-        ].id  # the page was full before its end, or some have changed: then these are passed over again
+        ].id  # the page was full before the window's end, or some tasks have changed and are skipped again
     return TaskPage(shown, position)
 
 
 @dataclass(slots=True)
 class _Look:
-    """A query as conditions on rows; $1 is the tenant, $2 an id or several, the others what was asked for."""
+    """A query as conditions on rows; $1 is the tenant, $2 one or several ids, the others are filter values."""
 
     query: TaskQuery
     args: list[Any] = field(default_factory=list)
     live: list[str] = field(default_factory=list)
-    """Empty: no live task can match; and so for those that have ended."""
+    """Empty if no live task can match; the same for ended ones."""
     ended: list[str] = field(default_factory=list)
     batch: str = ""
     queues: str = ""
@@ -178,7 +178,7 @@ class _Look:
                 self.ended.append(condition.format(self._arg(ended_at, "timestamptz")))
 
     async def window(self, db: Reader, before: str, rows: int, limit: int) -> tuple[list[str], str | None]:
-        """The newest that match, and down to which id all are looked at; None: to the end."""
+        """Return the newest matching ids, and the id down to which the search is complete; None: to the end."""
         parts = len(self.query.queue_ids or ()) if self._by_queue else 1
         each = max(rows // parts, limit)
         sides = [
@@ -197,7 +197,7 @@ class _Look:
         return query.batch is None and query.state != "running" and 0 < len(query.queue_ids or ()) <= FEW_QUEUES
 
     def _source(self, table: str, conditions: Sequence[str], rows: int) -> str:
-        """So many of the newest rows, each with whether it fits; `part` tells windows of the same side apart."""
+        """Return SQL for the newest `rows` rows, each with whether it matches; `part` distinguishes windows of the same side."""
         query = self.query
         parts = {
             "table": table,

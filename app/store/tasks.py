@@ -1,4 +1,4 @@
-"""The hot statements: each one round trip, autocommit, for a whole group. The SQL lives in sql/functions."""
+"""The hot statements: one autocommitted round trip per group. The SQL is in sql/functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,37 +14,37 @@ from app.store.statements import call, sql
 
 
 class Entry(NamedTuple):
-    """A task on its way into the database: the fields of sluice.entry_v1, in its order."""
+    """A task to insert: the fields of sluice.entry_v1, in order."""
 
     task_id: str
     queue_id: int
     queue_version: int
     handler_id: int
-    """The handler the task names for itself, 0 for the queue's."""
+    """The task's own handler; 0 for the queue's."""
     payload: bytes
     key: str | None
     fingerprint: bytes | None
     options: str | None
-    """JSON of everything beyond the payload, None when there is nothing."""
+    """JSON of everything except the payload; None if empty."""
     unique_key: str | None = None
 
 
 class Receipt(msgspec.Struct):
-    """What became of an enqueue group; the ordinals in `verdicts` count from 1, and an item without one was created."""
+    """The result of an enqueue group; ordinals in `verdicts` count from 1, and an item without a verdict was created."""
 
     at: str
     verdicts: dict[int, list[str]] = {}
-    """[verdict], or [verdict, id of the task that was there first]."""
+    """[verdict], or [verdict, id of the existing task]."""
     waiting: dict[int, str] = {}
     refused: bool = False
-    """Of a group that is all or nothing: nothing was written."""
+    """Whether an all-or-nothing group wrote nothing."""
 
 
 _RECEIPT = msgspec.json.Decoder(Receipt)
 
 
 COLLISIONS = 5
-"""How often a group is run again at once because another was faster with a unique key."""
+"""How often a group is repeated at once because another one took a unique key first."""
 _ENQUEUE = {False: call("enqueue_v1", 2), True: call("enqueue_atomic_v1", 2)}
 _ENQUEUE_BATCH = call("enqueue_v1", 3)
 _FIND_KEY = sql("find_idempotency_key")
@@ -71,11 +71,11 @@ _UPDATE_TASK = call("update_task_v1", 7)
 async def enqueue(
     db: Reader, group_id: str, entries: Sequence[Entry], *, atomic: bool = False, batch_id: str | None = None
 ) -> Receipt:
-    """Insert a group; with the id of a group that has committed, only answer its receipt. `atomic`: all of it or nothing.
-    What is created joins the batch; if that takes no more, all of the group is `batch_sealed`.
+    """Insert a group; with the id of a committed group, only return its receipt. `atomic`: all or nothing. Created tasks join the
+    batch; if it takes no more, the whole group is `batch_sealed`.
 
-    `entries` are in the order of `lock_order`. A group that met another over a unique key has written nothing: it is run
-    again, and finds the task that was faster. Raises Refusal (unavailable) where others were faster each time, Unavailable.
+    `entries` are in the order of `lock_order`. A group that conflicts with another over a unique key has written nothing: it is run
+    again, and then finds the other task. Raises Refusal (unavailable) if others were first each time, Unavailable.
     """
     for _ in range(COLLISIONS):
         try:
@@ -88,12 +88,12 @@ async def enqueue(
         if error.constraint_name != "tasks_unique_key":
             raise
         raise Refusal(
-            "unavailable", "too many others take the same unique_key; try again", retry_after_seconds=1
+            "unavailable", "too many requests use the same unique_key; try again", retry_after_seconds=1
         ) from error
 
 
 def lock_order(entries: Sequence[Entry]) -> Sequence[Entry]:
-    """As groups insert their unique keys, so that two of them never wait for each other."""
+    """Return the sort key in which groups insert their unique keys, so that two of them never wait for each other."""
     if not any(entry.unique_key for entry in entries):
         return entries
     return sorted(entries, key=lambda entry: (entry.unique_key is not None, entry.queue_id, entry.unique_key or ""))
@@ -110,7 +110,7 @@ async def _enqueue(db: Reader, group_id: str, entries: Sequence[Entry], atomic: 
 
 
 async def knows_key(db: Reader, queue_id: int, key: str) -> bool:
-    """Whether an idempotency key of the queue is in force."""
+    """Return whether an idempotency key of the queue is in force."""
     rows = await db.fetch(
         _FIND_KEY,
         queue_id,
@@ -121,7 +121,7 @@ async def knows_key(db: Reader, queue_id: int, key: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """One leased task, as it left the database."""
+    """One leased task, as returned by the database."""
 
     task_id: str
     token: str
@@ -142,11 +142,11 @@ class Claimed:
     created_at: datetime
     cursor: str | None = None
     batch_id: str | None = None
-    """Its batch, or the one whose completion it follows."""
+    """Its batch, or the batch whose completion enqueued it."""
     schedule: str | None = None
     scheduled_for: datetime | None = None
     schedule_timezone: str | None = None
-    """Of the definition that fired."""
+    """From the definition that fired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +157,9 @@ class Claim:
     handler_version: int
     tasks: list[Claimed]
     full_at: str = ""
-    """With the verdict `full`, whose limit that is: tenant, handler or queue."""
+    """With the verdict `full`, the level of the limit: tenant, handler or queue."""
     lapsed: int | None = None
-    """The tenant, if leases of it have run out and are in the way of what was wanted."""
+    """The tenant, if its expired leases block the claim."""
 
 
 async def claim(
@@ -175,7 +175,7 @@ async def claim(
     lease_seconds: float,
     pull: bool = False,
 ) -> Claim:
-    """Lease up to `want` ready tasks of a lane. The tasks come highest priority first, then oldest."""
+    """Lease up to `want` ready tasks of a lane, highest priority first, then oldest."""
     rows = await db.fetch(
         _CLAIM,
         queue_id,
@@ -191,7 +191,7 @@ async def claim(
     first, last = rows[0], rows[-1]
     if len(rows) == 1:
         return Claim(last["verdict"], 0, last["handler_id"] or 0, 0, [], last["full_at"] or "", last["lapsed"])
-    # columns after the four of the definition, in the order of Claimed
+    # after the four columns of the definition come those of Claimed, in order
     tasks = [
         Claimed(
             str(r[4]), str(r[5]), r[6], r[7], r[8], r[9], r[10], r[11], r[12], r[13], _json(r[14]) or {}, r[15],
@@ -209,12 +209,12 @@ def _json(text: str | None) -> Any:
 
 
 async def release_claim(db: Reader, claim_id: str) -> list[int]:
-    """Give back everything a claim took whose answer never came; the queues that got tasks back."""
+    """Release everything taken by a claim whose answer never came; return the queues of those tasks."""
     return [row[0] for row in await db.fetch(_RELEASE_CLAIM, claim_id)]
 
 
 class Outcome(NamedTuple):
-    """What an attempt came to, under the token that alone may write it: the fields of sluice.outcome_v1, in its order."""
+    """An attempt's outcome, with the only token that may write it: the fields of sluice.outcome_v1, in order."""
 
     task_id: str
     token: str
@@ -233,7 +233,7 @@ class Outcome(NamedTuple):
 
 
 async def settle(db: Reader, outcomes: Sequence[Outcome]) -> dict[str, str]:
-    """token -> applied | repeat | stale | unknown. Each token at most once in a group."""
+    """Write outcomes; return token -> applied | repeat | stale | unknown. A group may contain each token once."""
     rows = await db.fetch(
         _SETTLE,
         outcomes,
@@ -242,25 +242,25 @@ async def settle(db: Reader, outcomes: Sequence[Outcome]) -> dict[str, str]:
 
 
 async def renew(db: Reader, held: Sequence[tuple[str, str]], lease_seconds: float) -> set[str]:
-    """Extend leases given as (task id, token); the tokens that still hold."""
+    """Extend leases given as (task id, token); return the tokens that still hold."""
     rows = await db.fetch(_RENEW, [t for t, _ in held], [k for _, k in held], lease_seconds)
     return {str(row[0]) for row in rows}
 
 
 async def extend_lease(db: Reader, task_id: str, token: str, seconds: float, progress: str | None) -> datetime | None:
-    """The lease's new end; None when the token holds it no longer."""
+    """Return the lease's new end; None if the token no longer holds it."""
     ends: datetime | None = await db.fetchval(_EXTEND_LEASE, task_id, token, seconds, progress)
     return ends
 
 
 async def fate_of_lease(db: Reader, task_id: str, token: str) -> str:
-    """held | settled | cancelled | lost | unknown."""
+    """Return held | settled | cancelled | lost | unknown."""
     fate: str = await db.fetchval(_FATE_OF_LEASE, task_id, token)
     return fate
 
 
 async def tenant_of(db: Reader, task_id: str) -> int | None:
-    """Of a task wherever it is; None where there is none."""
+    """Return the tenant of a task, live or ended; None if it does not exist."""
     tenant_id: int | None = await db.fetchval(
         _TENANT,
         task_id,
@@ -270,17 +270,17 @@ async def tenant_of(db: Reader, task_id: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class HeldLease:
-    """What a word under a lease is judged and counted by."""
+    """What is needed to validate and count a call under a lease."""
 
     tenant_id: int
     queue_id: int
     lane: int
     handler_id: int
-    """The handler that holds, 0 for a worker."""
+    """The handler that holds the lease; 0 for a worker."""
     attempt: int
     started_at: datetime
     called: bool
-    """A replica is calling a handler under it: the word came before the answer."""
+    """A replica is still calling a handler under it."""
     retry: dict[str, Any] | None
     batch_id: str | None
     traceparent: str | None
@@ -307,7 +307,7 @@ async def ready_queues(db: Reader, queue_ids: Sequence[int]) -> list[int]:
 
 
 async def note_workers(db: Reader, queue_ids: Sequence[int]) -> None:
-    """Workers ask for tasks of these queues now."""
+    """Record that workers ask for tasks of these queues now."""
     await db.fetch(
         _NOTE_WORKERS,
         list(queue_ids),
@@ -321,10 +321,10 @@ class Reaped:
     queue_id: int
     lane: int
     handler_id: int
-    """0 for a task that a worker had pulled."""
+    """0 for a pulled task."""
     dead: bool
     called: bool
-    """A replica was calling a handler under this lease; else a worker or a holding handler had it."""
+    """A replica was calling a handler under this lease; otherwise a worker or a holding handler had it."""
     tenant: str
     queue: str
     outcome: str
@@ -333,21 +333,21 @@ class Reaped:
 
 @dataclass(frozen=True, slots=True)
 class Reap:
-    """Attempts that were ended, and seconds until the next lease runs out (None: none will, or one tenant was looked at)."""
+    """Attempts that were ended, and seconds until the next lease expires (None: none will, or only one tenant was checked)."""
 
     reaped: list[Reaped]
     next_seconds: float | None
 
 
 async def reap(db: Reader, limit: int, tenant_id: int | None = None) -> Reap:
-    """End attempts whose lease ran out, of one tenant or of all."""
+    """End attempts whose lease has expired, of one tenant or of all."""
     *rows, last = await db.fetch(_REAP, limit, tenant_id)
     return Reap([Reaped(str(r[0]), *tuple(r)[1:-2]) for r in rows], _until(last))
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What a timed sweep moved, and seconds until the next row is due (None: nothing is waiting)."""
+    """What a time-driven statement moved, and seconds until the next row is due (None: nothing is waiting)."""
 
     moved: int
     lanes: list[tuple[int, int]]
@@ -360,7 +360,7 @@ async def promote(db: Reader, limit: int) -> Due:
 
 
 async def expire(db: Reader, limit: int) -> tuple[Due, dict[int, int]]:
-    """Also: queue id -> how many of it ended."""
+    """Also queue id -> how many tasks ended."""
     *queues, last = await db.fetch(_EXPIRE, limit)
     return Due(last["ended"], [], _until(last)), {r["queue_id"]: r["ended"] for r in queues}
 
@@ -373,25 +373,25 @@ class Cancelled(msgspec.Struct):
     task_id: str
     queue_id: int
     owner: str | None
-    """The replica that was calling a handler for it."""
+    """The replica that was calling its handler."""
     tenant: str
     queue: str
     outcome: str | None
-    """Of the attempt that ran; None: none did."""
+    """Of the running attempt; None if there was none."""
     ran_seconds: float | None
     tenant_id: int
     handler_id: int
-    """The handler that had it, 0 for a worker."""
+    """The handler that held it; 0 for a worker."""
 
 
 async def cancel(db: Reader, tenant_id: int, task_ids: Sequence[str], reason: str) -> list[Cancelled]:
-    """Cancel what is live of these; ids that are not answered were not live."""
+    """Cancel those of these tasks that are live; ids that are not returned were not."""
     rows = await db.fetch(_CANCEL, tenant_id, list(task_ids), reason)
     return [Cancelled(str(r[0]), r[1], None if r[2] is None else str(r[2]), *r[3:]) for r in rows]
 
 
 async def retry(db: Reader, tenant_id: int, task_id: str) -> str:
-    """moved | unchanged | running | ended | gone | orphaned | held."""
+    """Return moved | unchanged | running | ended | gone | orphaned | held."""
     verdict: str = await db.fetchval(_RETRY, tenant_id, task_id)
     return verdict
 
@@ -406,7 +406,7 @@ async def update(
     handler_id: int | None,
     headers_were: str,
 ) -> str:
-    """done | running | ended | gone | again | changed. `options` is JSON of what changes."""
+    """Update a task; return done | running | ended | gone | again | changed. `options` is JSON of the changes."""
     verdict: str = await db.fetchval(
         _UPDATE_TASK,
         tenant_id,
@@ -438,5 +438,5 @@ class LaneFound:
 
 
 async def look_at_lanes(db: Reader, after: tuple[int, int], limit: int) -> list[LaneFound]:
-    """Up to so many lanes, in the order of their keys."""
+    """Return up to `limit` lanes, in the order of their keys."""
     return [LaneFound(*row) for row in await db.fetch(_LANES, *after, limit)]

@@ -1,4 +1,4 @@
-"""Tenants: who owns every row, and the limits over all queues of one."""
+"""Tenants: the owners of all rows, and their limits over all queues."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -33,33 +33,33 @@ _SET_GRANTED = Query(update(tenants).where(_THIS).values(granted_max_concurrency
 
 
 async def lock(connection: Reader, tenant_id: int) -> None:
-    """Until the transaction ends no claim of this tenant is admitted; claims hold the same lock shared."""
+    """Lock a tenant: until the transaction ends, no claim is admitted, because claims hold the same lock shared."""
     await locks.take(connection, Lock.TENANT, tenant_id)
 
 
 async def lock_row(connection: Reader, tenant_id: int) -> None:
-    """Until the transaction ends nobody else does this."""
+    """Take this lock, exclusively, until the transaction ends."""
     await _LOCK_ROW.fetch(connection, tenant_id=tenant_id)
 
 
 async def is_full(
     connection: Reader, tenant_id: int, kind: Literal["handlers", "queues", "schedules"], most: int
 ) -> bool:
-    """Whether the tenant has as many definitions of this kind as it may. Until the transaction ends nobody else adds one.
+    """Return whether the tenant has the maximum number of definitions of this kind. Until the transaction ends, nobody adds one.
 
-    Taken before the locks of handlers and queues, and counted in a later statement.
+    The lock is taken before those of handlers and queues, and the count is made in a later statement.
     """
     await locks.take(connection, Lock.DEFINITIONS, tenant_id)
     return int(await _COUNTED[kind].fetchval(connection, tenant_id=tenant_id, most=most)) >= most
 
 
 async def id_of(reader: Reader, name: str) -> int:
-    """The id of a tenant known to be there."""
+    """Return the id of a tenant that is known to exist."""
     return int(await _BY_NAME.fetchval(reader, name=name))
 
 
 async def ensure(connection: Reader, name: str) -> int:
-    """The id of the tenant, made where it is new."""
+    """Return the id of a tenant, creating it if necessary."""
     await _INSERT.fetch(connection, name=name)
     return await id_of(connection, name)
 
@@ -71,12 +71,12 @@ async def find(reader: Reader, name: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class TenantLimits:
-    """Over all queues of a tenant; None: none. The lesser counts."""
+    """A tenant's limits over all its queues; None: no limit. The lower one applies."""
 
     max_concurrency: int | None = None
     """Its own."""
     granted_max_concurrency: int | None = None
-    """An operator's."""
+    """Granted by an operator."""
 
     @property
     def limited(self) -> bool:
@@ -84,7 +84,7 @@ class TenantLimits:
 
 
 async def read_limits(reader: Reader, tenant_id: int) -> TenantLimits:
-    """Of a tenant known to be there."""
+    """Return the limits of a tenant that is known to exist."""
     (limits,) = await _LIMITS.fetch(reader, tenant_id=tenant_id)
     return TenantLimits(*limits)
 

@@ -1,8 +1,8 @@
-"""Seals secrets that must be read again (signing secrets, handler headers) with AES-256-GCM.
+"""Encrypts secrets that must be readable again (signing secrets, handler headers) with AES-256-GCM.
 
-The data key is made once and kept in sluice.keyring. With an encryption key from the settings it is stored wrapped, so that a
-copy of the database alone opens nothing; without one it is stored as it is, which protects a leaked column or log, no more.
-A key given later wraps the data key that is there; a wrong or missing one refuses to start.
+The data key is generated once and stored in sluice.keyring. With an encryption key in the settings it is stored wrapped, so that a
+copy of the database alone decrypts nothing. Without one it is stored in the clear, which only protects a leaked column or log. An
+encryption key set later wraps the existing data key; with a wrong or missing one the start fails.
 """
 
 import os
@@ -20,7 +20,7 @@ _WRAP_KEY = sql("wrap_data_key")
 
 
 class VaultError(Exception):
-    """The keyring cannot be opened with the encryption key given; the message says what to do."""
+    """Raised if the encryption key does not open the keyring; the message says what to do."""
 
 
 class Vault:
@@ -28,20 +28,22 @@ class Vault:
         self._cipher = AESGCM(data_key)
 
     def seal(self, text: str, context: str) -> bytes:
-        """context is bound to the sealed value: a value copied to another row does not open there."""
+        """Encrypt a value bound to `context`, so that a copy in another row cannot be decrypted."""
         nonce = os.urandom(NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, text.encode(), context.encode())
 
     def open(self, sealed: bytes, context: str) -> str:
-        """Raises VaultError for a value that was changed or sealed for another context."""
+        """Decrypt a value. Raises VaultError if it was changed or encrypted for another context."""
         try:
             return self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], context.encode()).decode()
-        except (InvalidTag, ValueError):  # ValueError: it is too short to be anything
-            raise VaultError("a sealed value does not open: it was changed, or moved from another row") from None
+        except (InvalidTag, ValueError):  # ValueError: it is too short
+            raise VaultError(
+                "an encrypted value cannot be decrypted: it was changed, or moved from another row"
+            ) from None
 
 
 async def open_vault(db: Database, encryption_key: bytes | None) -> Vault:
-    """Make or read the data key. Raises VaultError, Unavailable."""
+    """Read the data key, creating it if necessary. Raises VaultError, Unavailable."""
     made = os.urandom(32)
     await db.fetch(
         _ADD_KEY,
@@ -67,11 +69,11 @@ def _wrap(data_key: bytes, encryption_key: bytes) -> bytes:
 def _unwrap(wrapped: bytes, encryption_key: bytes | None) -> bytes:
     if encryption_key is None:
         raise VaultError(
-            "The secrets in this database are sealed with an encryption key: set SLUICE_ENCRYPTION_KEY to it."
+            "The secrets in this database are encrypted with an encryption key: set SLUICE_ENCRYPTION_KEY to it."
         )
     try:
         return AESGCM(encryption_key).decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], b"keyring")
     except InvalidTag:
         raise VaultError(
-            "SLUICE_ENCRYPTION_KEY is not the key that the secrets in this database were sealed with: set it to that one."
+            "The secrets in this database were encrypted with a different SLUICE_ENCRYPTION_KEY: set it to that key."
         ) from None

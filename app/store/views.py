@@ -1,4 +1,4 @@
-"""Reads of tasks and attempts: live and history in one statement, so that a task that ends meanwhile is never missed."""
+"""Reads of tasks and attempts: live and history in one statement, so that a task that ends in between is never missed."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,7 +14,7 @@ from app.store.replicas import ENGINES
 from app.store.statements import fill, part, sql
 
 PAGE_BYTES = 8_388_608
-"""After so much of payloads, results and progress a page of tasks ends: a caller may have 200 of the largest."""
+"""A page ends after this much payload, result and progress, because a caller may have 200 of the largest tasks."""
 
 RUNNING = part("running", row="t")
 _LIVE = sql(
@@ -37,7 +37,7 @@ ONE_TASK = "\nunion all\n".join(
         ),
     )
 )
-"""Both in one statement, so that a task that ends meanwhile is never missed."""
+"""Both in one statement, so that a task that ends in between is never missed."""
 LIVE_TASKS = fill(
     _LIVE, payload="t.payload", source="sluice.tasks", where="t.id = any($1::uuid[]) and t.tenant_id = $2"
 )
@@ -47,19 +47,19 @@ ATTEMPTS = sql("list_attempts")
 
 
 async def find_task(db: Reader, tenant_id: int, task_id: str, *, even_past: bool = False) -> TaskView | None:
-    """even_past: also a task whose retention has run out, for the answer of the request that ended it."""
+    """Return a task. With `even_past`, also one whose retention has passed, for the answer of the request that ended it."""
     rows = await db.fetch(ONE_TASK, task_id, tenant_id, even_past)
     return task_view(rows[0]) if rows else None
 
 
 async def find_any(db: Reader, task_id: str) -> TaskView | None:
-    """A task of whichever tenant, for the holder of its lease token."""
+    """Return a task of any tenant, for the holder of its lease token."""
     rows = await db.fetch(ONE_TASK, task_id, None, True)
     return task_view(rows[0]) if rows else None
 
 
 async def find_tasks(db: Reader, tenant_id: int, task_ids: Sequence[str]) -> dict[str, TaskView]:
-    """Those of these tasks that are live, by id."""
+    """Return those of these tasks that are live, by id."""
     if not task_ids:
         return {}
     rows = await db.fetch(LIVE_TASKS, list(task_ids), tenant_id)
@@ -67,16 +67,16 @@ async def find_tasks(db: Reader, tenant_id: int, task_ids: Sequence[str]) -> dic
 
 
 async def not_live(db: Reader, task_ids: Sequence[str]) -> list[str]:
-    """Those of these tasks that have ended, or never were."""
+    """Return those of these tasks that have ended or never existed."""
     return [str(row[0]) for row in await db.fetch(NOT_LIVE, task_ids)]
 
 
 async def show_tasks(
     db: Reader, args: Sequence[Any], live: Sequence[str], ended: Sequence[str], *, payloads: bool
 ) -> list[TaskView]:
-    """Of the tasks whose ids are $2 those that fit, newest first, until they have PAGE_BYTES; a side without conditions has none.
+    """Return the matching tasks of the given ids, newest first, up to PAGE_BYTES. A side without conditions has none.
 
-    In a page of a list, what has changed since it was found is shown only if it still fits.
+    A task that has changed since it was found is shown only if it still matches.
     """
     sides = [
         fill(
@@ -93,7 +93,7 @@ async def show_tasks(
 
 
 async def list_attempts(db: Reader, tenant_id: int, task_id: str, before: int, limit: int) -> list[AttemptView]:
-    """Newest first, those numbered below `before`."""
+    """Return attempts numbered below `before`, newest first."""
     return [
         AttemptView(r[0], r[1], r[2], _at(r[3]) or "", _at(r[4]), r[5], r[6], r[7], r[8], r[9])
         for r in await db.fetch(ATTEMPTS, task_id, tenant_id, before, limit)

@@ -115,8 +115,8 @@ async def test_a_wrong_or_missing_encryption_key_is_a_setting_to_mend(start_repl
     with pytest.raises(SettingsError) as missing:
         await start_replica()
     assert wrong.value.lines == [
-        "SLUICE_ENCRYPTION_KEY is not the key that the secrets in this database were sealed with: set it to that one."
+        "The secrets in this database were encrypted with a different SLUICE_ENCRYPTION_KEY: set it to that key."
     ]
     assert missing.value.lines == [
-        "The secrets in this database are sealed with an encryption key: set SLUICE_ENCRYPTION_KEY to it."
+        "The secrets in this database are encrypted with an encryption key: set SLUICE_ENCRYPTION_KEY to it."
     ]
