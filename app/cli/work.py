@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from app.cli.options import Key, Queue, Url
+from app.domain.outcomes import MAX_LEASE_SECONDS
 from app.settings import CLIENT_URL
 
 
@@ -17,7 +18,9 @@ def work(
     lease_seconds: Annotated[
         float,
         typer.Option(
-            min=1, max=43_200, help="How soon Sluice notices that this worker is gone; renewed after each third."
+            min=1,
+            max=MAX_LEASE_SECONDS,
+            help="How soon Sluice notices that this worker is gone; renewed after each third.",
         ),
     ] = 30.0,
     memory_mb: Annotated[

@@ -15,14 +15,13 @@ from typing import Any
 
 import msgspec
 
+from app.domain.answers import MAX_RESULT_BYTES
 from app.domain.errors import Refusal
 from app.domain.ijson import MAX_DEPTH, is_deeper, parse_ijson
 from app.settings import PREFIX
 
 URL = PREFIX + "URL"
 
-MAX_RESULT_BYTES = 65_536
-"""Of bytes, of JSON, or of text as JSON; the service rejects more."""
 ERROR_TAIL_BYTES = 1_000
 STOP_GRACE_SECONDS = 5.0
 LEFT_OPEN_SECONDS = 1.0

@@ -32,6 +32,11 @@ _FOLD = str.maketrans(
 )
 
 
+def is_token(text: str) -> bool:
+    """Return whether the text is a token, as names of headers are (RFC 9110, section 5.6.2)."""
+    return _TOKEN.fullmatch(text) is not None
+
+
 def folded(name: str) -> str:
     """Return the form that all spellings share which a handler may confuse."""
     return name.translate(_FOLD)
@@ -63,7 +68,7 @@ def check_headers(headers: Mapping[str, str], where: str = "/headers") -> list[F
 
 
 def _problem(name: str, value: str) -> str | None:
-    if len(name) > MAX_HEADER_NAME or _TOKEN.fullmatch(name) is None:
+    if len(name) > MAX_HEADER_NAME or not is_token(name):
         return f"is not a header name (an HTTP token of 1-{MAX_HEADER_NAME} characters)"
     if reserved_header(name):
         return "is reserved: Sluice sets it itself; choose another name"

@@ -27,7 +27,8 @@ EXCERPT_BYTES = 1024
 MAX_ERROR = 2000
 """Longest stored error of refused follow-up work, in characters."""
 
-MAX_HOLD_SECONDS = 43_200.0
+MAX_LEASE_SECONDS = 43_200.0
+"""How far from now a lease may end, whether it is taken, renewed or held."""
 
 SettlementKind = Literal["succeeded", "retry", "dead", "refund", "hold"]
 FollowupsFault = Literal["invalid", "too_large", "queue_full"]
@@ -191,7 +192,7 @@ def hold_seconds(value: str) -> float | None:
         seconds = float(value)
     except ValueError:
         return None
-    return min(seconds, MAX_HOLD_SECONDS) if seconds > 0 else None
+    return min(seconds, MAX_LEASE_SECONDS) if seconds > 0 else None
 
 
 def excerpt(body: bytes) -> str | None:

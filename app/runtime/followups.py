@@ -10,6 +10,7 @@ from functools import partial
 
 import msgspec
 
+from app.domain.answers import MAX_RESULT_BYTES
 from app.domain.callers import Caller
 from app.domain.errors import FieldError, Refusal, invalid, pointer
 from app.domain.followups import Page, parse_followup
@@ -28,7 +29,6 @@ from app.telemetry.tracing import TraceContext
 
 MAX_ERRORS = 20
 """How many pointers the refusal of a page lists at most."""
-MAX_RESULT_BYTES = 65_536
 
 
 @dataclass(slots=True)

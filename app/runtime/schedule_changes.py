@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from app.domain.instants import format_instant
-from app.domain.schedules.definitions import ScheduleDefinition
-from app.domain.schedules.firing import PAUSED_LOOK, Overlap, Runs, Start, Without, fires_at, may_start
+from app.domain.schedules.definitions import Overlap, ScheduleDefinition
+from app.domain.schedules.firing import PAUSED_LOOK, Runs, Start, Without, fires_at, may_start
 from app.runtime.core import Core
 from app.store import schedules
 from app.store.db import Reader

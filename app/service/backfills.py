@@ -8,13 +8,13 @@ from itertools import groupby, islice, pairwise, takewhile
 from app.domain.callers import Caller
 from app.domain.errors import invalid_field
 from app.domain.instants import format_instant
-from app.domain.schedules.definitions import ScheduleDefinition
-from app.domain.schedules.firing import Due, Overlap, Start, Without, judge
-from app.domain.schedules.times import times_after
+from app.domain.schedules.definitions import Overlap, ScheduleDefinition
+from app.domain.schedules.firing import Due, Start, Without, judge
+from app.domain.schedules.times import EPOCH, MICROSECOND, times_after
 from app.runtime.catalogue import until_current
 from app.runtime.core import Core
 from app.runtime.schedule_changes import Change, announce, look_at, write_held
-from app.service.schedules import TICK, definition_of, find
+from app.service.schedules import definition_of, find
 from app.store import ledger, schedules
 from app.store.ledger import LedgerRow
 from app.store.schedules import ScheduleState
@@ -24,8 +24,6 @@ MAX_ROWS = 20_000
 """Limit on ledger rows, because an earlier definition may have left many more than the present one has times."""
 MAX_EXACT = 200_000
 """A row with more times than this is divided as if they were evenly spaced."""
-FIRST = datetime(1970, 1, 1, tzinfo=UTC)
-"""No earlier times are considered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ async def backfill(
 
 def _times_between(definition: ScheduleDefinition, from_: datetime, to: datetime) -> list[datetime]:
     """Return the nominal times in [from_, to), at most one more than a backfill allows."""
-    times = takewhile(lambda time: time < to, times_after(definition, max(from_, FIRST) - TICK))
+    times = takewhile(lambda time: time < to, times_after(definition, max(from_, EPOCH) - MICROSECOND))
     return list(islice(times, MAX_BACKFILL + 1))
 
 
@@ -125,9 +123,9 @@ def _pieces(definition: ScheduleDefinition, row: LedgerRow, out: Sequence[dateti
         return []
     if row.count > MAX_EXACT:
         ends = (row.nominal_at, row.nominal_until)
-        ours = all(next(times_after(definition, end - TICK), None) == end for end in ends)
+        ours = all(next(times_after(definition, end - MICROSECOND), None) == end for end in ends)
         return _parts(row, out, len(out) if ours else sum(time in ends for time in out))
-    within = takewhile(lambda time: time <= row.nominal_until, times_after(definition, row.nominal_at - TICK))
+    within = takewhile(lambda time: time <= row.nominal_until, times_after(definition, row.nominal_at - MICROSECOND))
     times = list(islice(within, row.count + 1))
     if len(times) != row.count or times[0] != row.nominal_at or times[-1] != row.nominal_until:
         return _parts(row, out, sum(time in (row.nominal_at, row.nominal_until) for time in out))
@@ -139,14 +137,14 @@ def _pieces(definition: ScheduleDefinition, row: LedgerRow, out: Sequence[dateti
 def _parts(row: LedgerRow, out: Sequence[datetime], gone: int) -> list[Without]:
     """Do the same as _pieces for a row whose times belong to an earlier definition, or are too many to iterate: the remaining
     times are spread evenly over the remaining range. `gone` is how many are removed."""
-    edges = [row.nominal_at - TICK, *out, row.nominal_until + TICK]
-    gaps = [(a + TICK, b - TICK) for a, b in pairwise(edges) if b - a > TICK]
+    edges = [row.nominal_at - MICROSECOND, *out, row.nominal_until + MICROSECOND]
+    gaps = [(a + MICROSECOND, b - MICROSECOND) for a, b in pairwise(edges) if b - a > MICROSECOND]
     left = row.count - gone
-    length = sum((b - a + TICK for a, b in gaps), timedelta())
+    length = sum((b - a + MICROSECOND for a, b in gaps), timedelta())
     parts: list[Without] = []
     passed, given = timedelta(), 0
     for a, b in gaps:
-        passed += b - a + TICK
+        passed += b - a + MICROSECOND
         count = round(left * (passed / length)) - given
         if count:
             parts.append(_part(row, a, b, count))

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 
 import msgspec
 
+from app.domain.answers import MAX_RESULT_BYTES
 from app.domain.callers import STRANGERS, Caller
 from app.domain.errors import Refusal
 from app.domain.followups import Page
@@ -22,7 +23,6 @@ from app.domain.schedules.zones import local_time
 from app.domain.views import LeasedTaskView, TaskView
 from app.runtime import followups
 from app.runtime.core import Core
-from app.runtime.followups import MAX_RESULT_BYTES
 from app.runtime.long_polls import BUSY_SECONDS, LongPoll
 from app.runtime.signals import ConcurrencySlot
 from app.store import queues, tasks, views
@@ -31,7 +31,6 @@ from app.telemetry.tracing import TraceContext
 
 MAX_TASKS = 100
 MAX_WAIT_SECONDS = 60.0
-MAX_LEASE_SECONDS = 43_200.0
 MAX_PROGRESS_BYTES = 65_536
 
 

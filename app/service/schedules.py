@@ -8,7 +8,7 @@ that have come without a run are in the ledger, and its waiting starts are dropp
 import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -20,10 +20,10 @@ from app.domain.errors import FieldError, Refusal, invalid
 from app.domain.instants import format_instant
 from app.domain.names import NAME_RULE, is_name
 from app.domain.schedules.bodies import parse_schedule
-from app.domain.schedules.definitions import ScheduleDefinition, schedule_etag, schedule_to_dict
-from app.domain.schedules.firing import Due, Overlap, judge, left_over
+from app.domain.schedules.definitions import Overlap, ScheduleDefinition, schedule_etag, schedule_to_dict
+from app.domain.schedules.firing import Due, judge, left_over
 from app.domain.schedules.readings import reading
-from app.domain.schedules.times import times_after
+from app.domain.schedules.times import MICROSECOND, times_after
 from app.domain.schedules.zones import zone_of
 from app.domain.tasks import Enqueue
 from app.runtime.catalogue import until_current
@@ -39,7 +39,6 @@ from app.store.queues import QueueRow
 from app.store.schedules import Columns, ScheduleRow, ScheduleState
 
 SHOWN_TIMES = 5
-TICK = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,7 @@ def _coming(row: ScheduleRow, definition: ScheduleDefinition, now: datetime, cou
     if row.next_nominal_at is None:
         return iter(())
     left = count if definition.max_runs is None else min(count, definition.max_runs - row.runs)
-    return islice(times_after(definition, max(now, row.next_nominal_at - TICK)), max(0, left))
+    return islice(times_after(definition, max(now, row.next_nominal_at - MICROSECOND)), max(0, left))
 
 
 def definition_of(row: ScheduleRow) -> ScheduleDefinition:
@@ -342,7 +341,7 @@ async def trigger(core: Core, caller: Caller, name: str, payload: bytes | None, 
         change.counted, change.overlap, change.payload = False, overlap, payload
         await write_held(connection, core, change)
         [made], _ = await ledger.history(
-            connection, row.id, outcome=None, from_=state.now, to=state.now + TICK, before=None, limit=1
+            connection, row.id, outcome=None, from_=state.now, to=state.now + MICROSECOND, before=None, limit=1
         )
     announce(core, change)
     return made

@@ -18,8 +18,8 @@ from app.delivery.webhook.signing import new_secret
 from app.delivery.webhook.transport import Transport
 from app.delivery.webhook.webhooks import Webhooks
 from app.domain.schedules.cron import Dst
-from app.domain.schedules.definitions import CatchUpMode
-from app.domain.schedules.firing import Cause, Overlap
+from app.domain.schedules.definitions import CatchUpMode, Overlap
+from app.domain.schedules.firing import Cause
 from app.domain.tasks import Outcome, Reason, State, WaitingFor
 from app.store.addresses import DROPPED, TAKEN
 from tests.docs.pages import ROOT

@@ -10,14 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.domain.schedules.definitions import CatchUp, CatchUpMode, ScheduleDefinition
+from app.domain.schedules.definitions import CatchUp, CatchUpMode, Overlap, ScheduleDefinition
 from app.domain.schedules.firing import (
     BUFFER_ALL,
     CATCH_UP_ALL,
     MAX_TIMES,
     Due,
     Judged,
-    Overlap,
     Runs,
     Start,
     Without,

@@ -6,8 +6,9 @@ from pydantic import Field
 
 from app.api.models.tasks import AnyJson, Label, TaskIn, TaskOut
 from app.domain.followups import MAX_CURSOR, MAX_FOLLOWUP_TASKS
+from app.domain.outcomes import MAX_LEASE_SECONDS
 from app.edge.replies import Instant, Name, RequestBody, ResponseBody
-from app.service.leases import MAX_LEASE_SECONDS, MAX_TASKS, MAX_WAIT_SECONDS
+from app.service.leases import MAX_TASKS, MAX_WAIT_SECONDS
 
 MAX_ERROR = 2000
 

@@ -8,8 +8,8 @@ from pydantic import Field
 from app.api.models.tasks import AnyJson
 from app.domain.errors import FieldError, invalid
 from app.domain.instants import parse_instant
-from app.domain.schedules.definitions import CatchUpMode
-from app.domain.schedules.firing import Cause, Overlap
+from app.domain.schedules.definitions import CatchUpMode, Overlap
+from app.domain.schedules.firing import Cause
 from app.edge.replies import Instant, Name, Owner, RequestBody, ResponseBody
 from app.service.backfills import Backfilled
 from app.store.ledger import LedgerRow

@@ -9,7 +9,6 @@ they close. Expired ones are closed at the next use of the pool, so no backgroun
 """
 
 import asyncio
-import re
 import ssl
 from collections.abc import Sequence
 from functools import lru_cache
@@ -18,14 +17,13 @@ from app.delivery.webhook.connection import Connection, reason
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.errors import DeliveryError
 from app.delivery.webhook.urls import ParsedUrl, UrlError, check_url
-from app.domain.answers import Answer
+from app.domain.answers import MAX_RESULT_BYTES, Answer
+from app.domain.headers import is_token
 
-MAX_REPLY_BYTES = 65_536
 MAX_TRIED_ADDRESSES = 6
 CONNECT_SHARE_SECONDS = 3.0
 """How long to try one address at most while there is another."""
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FRAMING = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "accept-encoding", "keep-alive", "te", "trailer"}
     | {"upgrade", "expect", "proxy-connection"}
@@ -62,7 +60,7 @@ class Transport:
         *,
         tenant: str,
         timeout_seconds: float,
-        max_reply_bytes: int = MAX_REPLY_BYTES,
+        max_reply_bytes: int = MAX_RESULT_BYTES,
     ) -> Answer:
         """Return the complete answer to one POST. Raises DeliveryError. Cancelling it closes the connection.
 
@@ -203,4 +201,4 @@ def _request_head(url: ParsedUrl, headers: Sequence[tuple[str, str]], body_bytes
 
 @lru_cache(maxsize=4096)
 def _may_be_sent(name: str) -> bool:
-    return _TOKEN.fullmatch(name) is not None and name.lower() not in _FRAMING
+    return is_token(name) and name.lower() not in _FRAMING

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from itertools import chain, islice
 from typing import Literal
 
-from app.domain.schedules.definitions import ScheduleDefinition
+from app.domain.schedules.definitions import Overlap, ScheduleDefinition
 from app.domain.schedules.times import grid_until, jitter_of, times_after
 
 CATCH_UP_ALL = 1000
@@ -31,7 +31,6 @@ PAUSED_LOOK = timedelta(seconds=30)
 """How often the times of a paused schedule are recorded."""
 
 Cause = Literal["cron", "catch_up", "backfill", "trigger"]
-Overlap = Literal["skip", "buffer_one", "buffer_all", "cancel_other", "allow_all"]
 
 
 @dataclass(frozen=True, slots=True)

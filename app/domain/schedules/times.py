@@ -12,7 +12,7 @@ from app.domain.schedules.definitions import ScheduleDefinition
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(9998, 12, 31, tzinfo=UTC)
 """No schedule fires later: Python's calendar ends with the year 9999."""
-_MICROSECOND = timedelta(microseconds=1)
+MICROSECOND = timedelta(microseconds=1)
 _SECOND = 1_000_000
 
 
@@ -65,7 +65,7 @@ def _grid(every: int, phase: int, first: int) -> Iterator[datetime]:
 
 
 def _micros(instant: datetime) -> int:
-    return (instant - EPOCH) // _MICROSECOND
+    return (instant - EPOCH) // MICROSECOND
 
 
 def jitter_of(definition: ScheduleDefinition, key: str, nominal: datetime) -> float:
