@@ -20,7 +20,7 @@ def bucket_of(seconds: float) -> int:
     return bucket if bucket < _LAST else _LAST
 
 
-def merged(histograms: Iterable[Sequence[int]]) -> list[int]:
+def summed(histograms: Iterable[Sequence[int]]) -> list[int]:
     """Return the sum of histograms; any of them may be trimmed."""
     total = [0] * BUCKETS
     for histogram in histograms:

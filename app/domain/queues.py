@@ -13,7 +13,7 @@ from app.domain.errors import FieldError, invalid
 from app.domain.handlers import MAX_DESCRIPTION, Description, TimeoutSeconds
 from app.domain.limits import MaxConcurrency
 from app.domain.names import Name
-from app.domain.retries import DEFAULT_RETRY, Retry, check_retry, merged, retry_to_dict
+from app.domain.retries import DEFAULT_RETRY, Retry, check_retry, effective_retry, retry_to_dict
 from app.domain.schemas.rules import check_size, schema_text, schema_value
 from app.domain.texts import check_text
 
@@ -84,7 +84,7 @@ class QueueBody(QueueOptions, frozen=True, kw_only=True):
         if errors := check_retry(self.retry):
             raise invalid(errors)
         given = structs.asdict(self) | {
-            "retry": merged(DEFAULT_RETRY, self.retry),
+            "retry": effective_retry(DEFAULT_RETRY, self.retry),
             "payload_schema": schema_text(self.payload_schema),
         }
         return QueueDefinition(**given)

@@ -147,7 +147,7 @@ def _kind_of(backoff: Mapping[str, Any]) -> object:
     return "list" if isinstance(backoff["seconds"], list | tuple) else "fixed"
 
 
-def merged(policy: RetryPolicy, partial: Mapping[str, Any] | None) -> RetryPolicy:
+def effective_retry(policy: RetryPolicy, partial: Mapping[str, Any] | None) -> RetryPolicy:
     """Merge `partial`, which has passed check_retry, over `policy`. A backoff of a different kind replaces the whole backoff."""
     if not partial:
         return policy

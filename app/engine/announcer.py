@@ -62,7 +62,7 @@ class Announcer:
             await asyncio.sleep(INTERVAL_SECONDS)
 
 
-class Ear:
+class HintListener:
     """Listens forever, across database outages and dead connections."""
 
     def __init__(self, db: Database, replica: str, heard: Callable[[Hint], None], missed: Callable[[], None]) -> None:

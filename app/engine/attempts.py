@@ -18,7 +18,7 @@ from app.domain.errors import Refusal
 from app.domain.followups import split_page
 from app.domain.handlers import SECRETS_LOST
 from app.domain.outcomes import Settlement, decide, decide_refused_followups
-from app.domain.retries import merged
+from app.domain.retries import effective_retry
 from app.engine.held import Held
 from app.runtime import followups
 from app.runtime.core import Core
@@ -85,7 +85,7 @@ class Attempts:
         if held.too_late:
             await self._settle(held, held.refund())
             return
-        retry = merged(held.policy.retry, held.task.retry)
+        retry = effective_retry(held.policy.retry, held.task.retry)
         held.max_attempts = retry.max_attempts
         with _Record(self._core, held) as record:
             answer = await self._send(held, record.span)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from app.engine.announcer import Announcer, Ear
+from app.engine.announcer import Announcer, HintListener
 from app.engine.dispatcher import Dispatcher
 from app.engine.finisher import Finisher
 from app.engine.held import Held
@@ -58,8 +58,8 @@ class Engine:
         self._holdings = Holdings(core, lease_seconds=lease_seconds, ended=self._call_ended)
         self._dispatcher = Dispatcher(core, self._holdings, capacity=capacity, lease_seconds=lease_seconds)
         janitor = Janitor(core)
-        self._ear = Ear(core.db, core.replica.id, self._heard, self._missed_hints)
-        self._pulse = Pulse(core, self._announcer, self._ear, self._load, roles=roles, version=version)
+        self._listener = HintListener(core.db, core.replica.id, self._heard, self._missed_hints)
+        self._pulse = Pulse(core, self._announcer, self._listener, self._load, roles=roles, version=version)
         self._long_polls = Loop("long polls", core.long_polls.poll)
         self._beat = Loop("pulse", self._pulse.beat)
         self._lag = Loop("lag", self._measure_lag)
@@ -114,7 +114,7 @@ class Engine:
         self._long_polls.start()
         self._reap.start()
         self._run_forever("announcer", self._announcer.run())
-        self._run_forever("listener", self._ear.listen())
+        self._run_forever("listener", self._listener.listen())
         if self._dispatching:
             await self._housekeeping.start()
             for loop in self._working:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from app.domain.schedules.definitions import ScheduleDefinition
 from app.domain.schedules.firing import Runs
 from app.runtime.core import Core
-from app.runtime.schedule_changes import Change, look_at, released, write
+from app.runtime.schedule_changes import ScheduleChange, next_look, waiting_starts_due, write
 from app.store import ledger, schedules
 from app.store.ledger import Finished, WaitingStart
 from app.store.schedules import ScheduleState
@@ -63,8 +63,8 @@ async def _still_open(core: Core, found: Sequence[Finished]) -> dict[int, list[F
 
 def _ended(
     definition: ScheduleDefinition, state: ScheduleState, ends: list[Finished], waiting: WaitingStart | None
-) -> Change:
-    change = Change.of(state, None)
+) -> ScheduleChange:
+    change = ScheduleChange.of(state, None)
     change.ends = ends
     most = 0
     for end in ends:
@@ -75,10 +75,10 @@ def _ended(
         change.pause = "a run failed" if most == 1 else f"{most} runs in a row failed"
         change.failures = 0
     paused = state.paused or change.pause is not None
-    change.look_at = look_at(definition, replace(state, paused=paused), state.next_nominal_at, state.now)
+    change.look_at = next_look(definition, replace(state, paused=paused), state.next_nominal_at, state.now)
     if not paused and not state.deleted:
         left = Runs(
             state.runs.running - len(ends), state.runs.catching_up - sum(end.cause == "catch_up" for end in ends)
         )
-        change.starts = released(definition, waiting, left)
+        change.starts = waiting_starts_due(definition, waiting, left)
     return change

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from app.engine.announcer import Announcer, Ear
+from app.engine.announcer import Announcer, HintListener
 from app.runtime.core import Core
 from app.store import replicas
 from app.store.migrations import SCHEMA_VERSION
@@ -14,11 +14,18 @@ BEAT_SECONDS = 2.0
 
 class Pulse:
     def __init__(
-        self, core: Core, announcer: Announcer, ear: Ear, load: Callable[[], Load], *, roles: str, version: str
+        self,
+        core: Core,
+        announcer: Announcer,
+        listener: HintListener,
+        load: Callable[[], Load],
+        *,
+        roles: str,
+        version: str,
     ) -> None:
         self._core = core
         self._announcer = announcer
-        self._ear = ear
+        self._listener = listener
         self._load = load
         self._roles = roles
         self._version = version
@@ -36,7 +43,7 @@ class Pulse:
             self._roles,
             self._version,
             draining=self.draining,
-            deaf=self._ear.deaf,
+            deaf=self._listener.deaf,
             load=self._load(),
             connections=core.db.connections,
         )

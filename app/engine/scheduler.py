@@ -11,10 +11,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from app.domain.schedules.definitions import ScheduleDefinition
-from app.domain.schedules.firing import judge, plan
+from app.domain.schedules.firing import due_times, judge
 from app.runtime.core import Core
 from app.runtime.pieces import in_pieces
-from app.runtime.schedule_changes import Change, key_of, look_at, write
+from app.runtime.schedule_changes import ScheduleChange, key_of, next_look, write
 from app.store import schedules
 from app.store.schedules import ScheduleState
 
@@ -64,7 +64,7 @@ async def _fire(core: Core, ids: Sequence[int]) -> int:
     schedule with many times does not delay the others."""
     states = {state.id: state for state in await schedules.states(core.db, ids)}
     await core.schedules.load(core.db, list(states.values()))
-    changes: list[Change] = []
+    changes: list[ScheduleChange] = []
     until, written = time.monotonic() + WRITE_SECONDS, 0
     async for state in in_pieces(states[schedule_id] for schedule_id in ids if schedule_id in states):
         if (change := await _look(core, state)) is not None:
@@ -75,12 +75,12 @@ async def _fire(core: Core, ids: Sequence[int]) -> int:
     return written + await write(core, changes)
 
 
-async def _look(core: Core, state: ScheduleState) -> Change | None:
+async def _look(core: Core, state: ScheduleState) -> ScheduleChange | None:
     definition = core.schedules.of(state)
     if definition is None:
         return None
     if state.next_nominal_at is None or state.deleted:
-        return Change.of(state, None)
+        return ScheduleChange.of(state, None)
     try:
         if (state.now - state.next_nominal_at).total_seconds() > MANY_SECONDS:
             return await asyncio.to_thread(_planned, core, definition, state, state.next_nominal_at)
@@ -90,11 +90,11 @@ async def _look(core: Core, state: ScheduleState) -> Change | None:
         return None
 
 
-def _planned(core: Core, definition: ScheduleDefinition, state: ScheduleState, first: datetime) -> Change:
+def _planned(core: Core, definition: ScheduleDefinition, state: ScheduleState, first: datetime) -> ScheduleChange:
     grace = core.schedule_grace_seconds
-    found = plan(definition, key_of(state), first, state.now, grace_seconds=grace, paused=state.paused)
+    found = due_times(definition, key_of(state), first, state.now, grace_seconds=grace, paused=state.paused)
     left = None if definition.max_runs is None else definition.max_runs - state.runs_made
     judged = judge(found.lines, state.runs, definition.overlap, left)
     following = None if judged.exhausted else found.next_nominal_at
-    looking = state.now if found.more and following else look_at(definition, state, following, state.now)
-    return Change(state, following, looking, state.failures, lines=judged.lines, cancel=judged.cancel)
+    looking = state.now if found.more and following else next_look(definition, state, following, state.now)
+    return ScheduleChange(state, following, looking, state.failures, lines=judged.lines, cancel=judged.cancel)

@@ -14,7 +14,7 @@ CHUNK = 500
 """How many tasks of a batch are cancelled per transaction."""
 
 
-def tell_cancelled(core: Core, cancelled: Sequence[Cancelled]) -> None:
+def after_cancel(core: Core, cancelled: Sequence[Cancelled]) -> None:
     """Count cancelled tasks and notify. A replica that was calling a handler counts the attempt itself; others are counted here."""
     if not cancelled:
         return
@@ -40,6 +40,6 @@ async def sweep_batch(core: Core, db: Reader, batch_id: str, seconds: float) -> 
     while True:
         swept = await partitions.with_days(core.db, partial(batches.sweep, db, batch_id, CHUNK, wait=wait))
         wait = not swept.tasks
-        tell_cancelled(core, swept.tasks)
+        after_cancel(core, swept.tasks)
         if swept.done or time.monotonic() > until:
             return swept.done

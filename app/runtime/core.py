@@ -9,13 +9,13 @@ from app.domain.turns import Turns
 from app.runtime import enqueueing, settling
 from app.runtime.catalogue import QueueCache, ScheduleCache
 from app.runtime.claiming import Claiming
+from app.runtime.compute import ComputePool
 from app.runtime.counting import StatsBuffer
 from app.runtime.enqueueing import Admitted
 from app.runtime.groups import GroupWriter
 from app.runtime.known_keys import KnownKeys
 from app.runtime.long_polls import LongPolls
 from app.runtime.reaping import Reaping
-from app.runtime.reckoning import Reckoning
 from app.runtime.replica import Replica
 from app.runtime.schemas import SchemaChecker
 from app.runtime.signals import Signals
@@ -65,7 +65,7 @@ class Core:
     ids: IdMaker = field(default_factory=IdMaker)
     keys: KnownKeys = field(default_factory=KnownKeys)
     schemas: SchemaChecker = field(default_factory=SchemaChecker)
-    reckoning: Reckoning = field(default_factory=Reckoning)
+    compute: ComputePool = field(default_factory=ComputePool)
     waits: Turns = field(
         default_factory=lambda: Turns(
             "waiting for tasks or results", places=MAX_WAITS, share=MAX_WAITS_OF_TENANT, max_waiting=0

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
-from app.domain.histograms import BUCKETS, bucket_of, merged, percentile
+from app.domain.histograms import BUCKETS, bucket_of, percentile, summed
 from app.domain.instants import format_instant
 from app.store import stats as store
 from app.store.db import Database
@@ -76,8 +76,8 @@ class StatsBuffer:
             minute.succeeded += old.succeeded
             minute.dead += old.dead
             minute.cancelled += old.cancelled
-            minute.wait = merged((minute.wait, old.wait))
-            minute.run = merged((minute.run, old.run))
+            minute.wait = summed((minute.wait, old.wait))
+            minute.run = summed((minute.run, old.run))
 
 
 async def of_queue(db: Database, buffer: StatsBuffer, tenant_id: int, queue_id: int, name: str) -> dict[str, Any]:
@@ -103,8 +103,8 @@ async def of_queue(db: Database, buffer: StatsBuffer, tenant_id: int, queue_id: 
             "ended": sum(row.succeeded + row.dead + row.cancelled for row in lately) / minutes,
         },
         "success_share": succeeded / (succeeded + dead) if succeeded + dead else None,
-        "wait_seconds": _percentiles(merged(row.wait for _, row in hour)),
-        "run_seconds": _percentiles(merged(row.run for _, row in hour)),
+        "wait_seconds": _percentiles(summed(row.wait for _, row in hour)),
+        "run_seconds": _percentiles(summed(row.run for _, row in hour)),
         "as_of": format_instant(counts.now),
     }
 

@@ -146,7 +146,7 @@ def entry_of(core: Core, row: QueueRow, handler_id: int, request: Enqueue, conte
     )
 
 
-def announce(
+def task_created(
     core: Core, queue_id: int, handler_id: int, request: Enqueue, at: str
 ) -> tuple[datetime | None, datetime | None]:
     """Count a created task and wake whoever must act on it; return its run_at, if in the future, and its expires_at."""

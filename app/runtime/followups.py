@@ -129,7 +129,7 @@ async def settle(
             case verdict:
                 if verdict == "applied":
                     core.waiters.ended((outcome.task_id,))
-                    _announce(core, making, followed, lane if page.next is not None else None)
+                    _followups_created(core, making, followed, lane if page.next is not None else None)
                 return verdict
         return None
 
@@ -161,7 +161,7 @@ async def _make(
     return making, completion
 
 
-def _announce(core: Core, making: _Making, followed: Followed, continued: tuple[int, int] | None) -> None:
+def _followups_created(core: Core, making: _Making, followed: Followed, continued: tuple[int, int] | None) -> None:
     """Count what was enqueued, and wake whoever must act on it."""
     core.metrics.group_written("settle_followups", len(making.entries))
     created = Counter(followed.created)

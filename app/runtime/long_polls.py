@@ -44,7 +44,7 @@ class LongPoll:
 
 
 class LongPolls:
-    """LongPoll workers by queue, first come, first served. At most one claim per queue is in progress."""
+    """Waiting workers by queue, first come, first served. At most one claim per queue is in progress."""
 
     def __init__(self, db: Database, claiming: Claiming, settling: GroupWriter[Outcome, str], signals: Signals) -> None:
         self._db = db

@@ -12,7 +12,7 @@ from typing import Any
 
 from app.domain.instants import format_instant
 from app.domain.schedules.definitions import Overlap, ScheduleDefinition
-from app.domain.schedules.firing import PAUSED_LOOK, Runs, Start, Without, fires_at, may_start
+from app.domain.schedules.firing import PAUSED_LOOK, Runs, Start, TimesWithoutRun, fires_at, may_start
 from app.runtime.core import Core
 from app.store import schedules
 from app.store.db import Reader
@@ -26,7 +26,7 @@ log = get_logger(__name__)
 
 
 @dataclass(slots=True)
-class Change:
+class ScheduleChange:
     """What to write for one schedule."""
 
     state: ScheduleState
@@ -34,7 +34,7 @@ class Change:
     look_at: datetime | None
     failures: int
     pause: str | None = None
-    lines: list[Start | Without] = field(default_factory=list)
+    lines: list[Start | TimesWithoutRun] = field(default_factory=list)
     starts: list[str] = field(default_factory=list)
     """Ids of waiting rows that start now."""
     ends: list[Finished] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Change:
     payload: bytes | None = None
 
     @classmethod
-    def of(cls, state: ScheduleState, look_at: datetime | None) -> "Change":
+    def of(cls, state: ScheduleState, look_at: datetime | None) -> "ScheduleChange":
         return cls(state, state.next_nominal_at, look_at, state.failures)
 
     @property
@@ -56,12 +56,12 @@ class Change:
 
     @property
     def missed(self) -> int:
-        return sum(line.count for line in self.lines if isinstance(line, Without) and line.outcome == "missed")
+        return sum(line.count for line in self.lines if isinstance(line, TimesWithoutRun) and line.outcome == "missed")
 
-    def told(self, core: Core) -> dict[str, Any]:
+    def to_apply(self, core: Core) -> dict[str, Any]:
         """Return the change as apply_schedules_v1 takes it."""
         state, lines = self.state, list(self.lines)
-        told: dict[str, Any] = {
+        document: dict[str, Any] = {
             "id": state.id,
             "version": state.version,
             "seq": state.seq,
@@ -77,15 +77,15 @@ class Change:
             "ends": [{"id": end.run_id, "task": end.task_id, "outcome": end.outcome} for end in self.ends],
         }
         first = lines[0] if lines else None
-        if isinstance(first, Without) and not first.extra and _goes_on(state, first.outcome):
-            told["extend"] = {"id": state.newest_id, "until": _instant(first.last), "n": first.count}
+        if isinstance(first, TimesWithoutRun) and not first.extra and _goes_on(state, first.outcome):
+            document["extend"] = {"id": state.newest_id, "until": _instant(first.last), "n": first.count}
             del lines[0]
-        told["rows"] = [self._row(core, line) for line in lines]
-        return told
+        document["rows"] = [self._row(core, line) for line in lines]
+        return document
 
-    def _row(self, core: Core, line: Start | Without) -> dict[str, Any]:
+    def _row(self, core: Core, line: Start | TimesWithoutRun) -> dict[str, Any]:
         row: dict[str, Any] = {"id": _id(core), "extra": line.due.extra if isinstance(line, Start) else line.extra}
-        if isinstance(line, Without):
+        if isinstance(line, TimesWithoutRun):
             row |= {"at": _instant(line.first), "until": _instant(line.last), "n": line.count}
             return row | {"cause": line.cause, "outcome": line.outcome, "jitter": 0}
         due = line.due
@@ -115,7 +115,7 @@ def _id(core: Core) -> str:
     return core.ids.uuid7(int(core.clock.seconds() * 1000))
 
 
-def look_at(
+def next_look(
     definition: ScheduleDefinition, state: ScheduleState, nominal: datetime | None, now: datetime
 ) -> datetime | None:
     """Return when a replica must next act on a schedule with this next nominal time."""
@@ -128,7 +128,7 @@ def key_of(state: ScheduleState) -> str:
     return f"{state.tenant}/{state.name}"
 
 
-def released(definition: ScheduleDefinition, waiting: WaitingStart | None, runs: Runs) -> list[str]:
+def waiting_starts_due(definition: ScheduleDefinition, waiting: WaitingStart | None, runs: Runs) -> list[str]:
     """Return the oldest waiting start if nothing blocks it any longer: one at a time, because it blocks the next."""
     if waiting is None:
         return []
@@ -136,20 +136,20 @@ def released(definition: ScheduleDefinition, waiting: WaitingStart | None, runs:
     return [waiting.run_id] if may_start(overlap, runs) else []
 
 
-async def write(core: Core, changes: Sequence[Change]) -> int:
+async def write(core: Core, changes: Sequence[ScheduleChange]) -> int:
     """Write a group of changes and publish the results; return how many were written."""
     written = await _apply(core, changes) if changes else set()
     done = [change for change in changes if change.state.id in written]
     for change in done:
-        announce(core, change)
+        after_commit(core, change)
     return len(done)
 
 
-async def _apply(core: Core, changes: Sequence[Change]) -> set[int]:
+async def _apply(core: Core, changes: Sequence[ScheduleChange]) -> set[int]:
     """Return the schedules that were written. A failing group is written in parts, so that no schedule fails because of another."""
     try:
-        told = [change.told(core) for change in changes]
-        written = await schedules.apply(core.db, told, core.replica.name, wait=False)
+        document = [change.to_apply(core) for change in changes]
+        written = await schedules.apply(core.db, document, core.replica.name, wait=False)
     except Unavailable:
         raise
     except Exception as error:
@@ -163,13 +163,13 @@ async def _apply(core: Core, changes: Sequence[Change]) -> set[int]:
     return written
 
 
-async def write_held(connection: Reader, core: Core, change: Change) -> None:
+async def write_held(connection: Reader, core: Core, change: ScheduleChange) -> None:
     """Write a change under the lock of the schedule's row, so that what it was decided by still holds."""
-    written = await schedules.apply(connection, [change.told(core)], core.replica.name, wait=True)
+    written = await schedules.apply(connection, [change.to_apply(core)], core.replica.name, wait=True)
     assert written, "its row is locked"
 
 
-def announce(core: Core, change: Change) -> None:
+def after_commit(core: Core, change: ScheduleChange) -> None:
     """Wake whoever must act on a written change, and log what operators must not miss."""
     state = change.state
     if change.begun:
@@ -179,7 +179,7 @@ def announce(core: Core, change: Change) -> None:
         core.signals.batch_cancelled()
     if change.look_at is not None:
         core.signals.schedule_due_at(change.look_at.timestamp())
-    missed = [line for line in change.lines if isinstance(line, Without) and line.outcome == "missed"]
+    missed = [line for line in change.lines if isinstance(line, TimesWithoutRun) and line.outcome == "missed"]
     for line in missed:
         events.emit(
             log,

@@ -9,11 +9,11 @@ from app.domain.callers import Caller
 from app.domain.errors import invalid_field
 from app.domain.instants import format_instant
 from app.domain.schedules.definitions import Overlap, ScheduleDefinition
-from app.domain.schedules.firing import Due, Start, Without, judge
+from app.domain.schedules.firing import DueTime, Start, TimesWithoutRun, judge
 from app.domain.schedules.times import EPOCH, MICROSECOND, times_after
 from app.runtime.catalogue import until_current
 from app.runtime.core import Core
-from app.runtime.schedule_changes import Change, announce, look_at, write_held
+from app.runtime.schedule_changes import ScheduleChange, after_commit, next_look, write_held
 from app.service.schedules import definition_of, find
 from app.store import ledger, schedules
 from app.store.ledger import LedgerRow
@@ -53,19 +53,19 @@ async def backfill(
         [state] = await schedules.states(changes, [row.id])
         if to > state.now:
             raise invalid_field("/to", f"is in the future; it is now {format_instant(state.now)}")
-        times = await core.reckoning.work(caller.tenant_id, _times_between, definition, from_, to)
+        times = await core.compute.run(caller.tenant_id, _times_between, definition, from_, to)
         if len(times) > MAX_BACKFILL:
             raise invalid_field("/to", f"the window has more than {MAX_BACKFILL} scheduled times; choose a shorter one")
         rows = await ledger.overlapping(changes, row.id, from_, to, MAX_ROWS + 1)
         if len(rows) > MAX_ROWS:
             raise invalid_field("/to", f"the window has more than {MAX_ROWS} rows in the ledger; choose a shorter one")
-        made = await core.reckoning.work(caller.tenant_id, _backfill, definition, state, times, rows, overlap, rerun)
+        made = await core.compute.run(caller.tenant_id, _backfill, definition, state, times, rows, overlap, rerun)
         async with changes.transaction() as connection:
             if not await schedules.lock_state(connection, state):
                 return None
             await ledger.take_out(connection, made.taken)
             await write_held(connection, core, made.change)
-        announce(core, made.change)
+        after_commit(core, made.change)
         return made.result
 
     return await until_current(attempt, f"schedule {name}")
@@ -79,7 +79,7 @@ def _times_between(definition: ScheduleDefinition, from_: datetime, to: datetime
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    change: Change
+    change: ScheduleChange
     taken: list[str]
     result: Backfilled
 
@@ -95,12 +95,14 @@ def _backfill(
     ran = {row.nominal_at for row in rows if row.fired_at is not None or row.outcome == "waiting"}
     coming = state.next_nominal_at or datetime.max.replace(tzinfo=UTC)
     candidates = [
-        Due(time, "backfill", extra=time in ran) for time in times if (rerun or time not in ran) and time < coming
+        DueTime(time, "backfill", extra=time in ran) for time in times if (rerun or time not in ran) and time < coming
     ]
     judged = judge(candidates, state.runs, overlap or definition.overlap)
     starts = [line for line in judged.lines if isinstance(line, Start)]
     taken_times = {line.due.nominal_at for line in starts if not line.due.extra}
-    change = Change.of(replace(state, newest_id=None), look_at(definition, state, state.next_nominal_at, state.now))
+    change = ScheduleChange.of(
+        replace(state, newest_id=None), next_look(definition, state, state.next_nominal_at, state.now)
+    )
     change.lines, change.cancel = list(starts), judged.cancel
     change.counted, change.overlap = False, overlap
     taken: list[str] = []
@@ -117,7 +119,7 @@ def _backfill(
     return _Made(change, taken, result)
 
 
-def _pieces(definition: ScheduleDefinition, row: LedgerRow, out: Sequence[datetime]) -> list[Without]:
+def _pieces(definition: ScheduleDefinition, row: LedgerRow, out: Sequence[datetime]) -> list[TimesWithoutRun]:
     """Return what remains of a row without these times."""
     if row.count == 1:
         return []
@@ -134,14 +136,14 @@ def _pieces(definition: ScheduleDefinition, row: LedgerRow, out: Sequence[dateti
     return [_part(row, group[0], group[-1], len(group)) for went, group in runs if not went]
 
 
-def _parts(row: LedgerRow, out: Sequence[datetime], gone: int) -> list[Without]:
+def _parts(row: LedgerRow, out: Sequence[datetime], gone: int) -> list[TimesWithoutRun]:
     """Do the same as _pieces for a row whose times belong to an earlier definition, or are too many to iterate: the remaining
     times are spread evenly over the remaining range. `gone` is how many are removed."""
     edges = [row.nominal_at - MICROSECOND, *out, row.nominal_until + MICROSECOND]
     gaps = [(a + MICROSECOND, b - MICROSECOND) for a, b in pairwise(edges) if b - a > MICROSECOND]
     left = row.count - gone
     length = sum((b - a + MICROSECOND for a, b in gaps), timedelta())
-    parts: list[Without] = []
+    parts: list[TimesWithoutRun] = []
     passed, given = timedelta(), 0
     for a, b in gaps:
         passed += b - a + MICROSECOND
@@ -152,5 +154,5 @@ def _parts(row: LedgerRow, out: Sequence[datetime], gone: int) -> list[Without]:
     return parts
 
 
-def _part(row: LedgerRow, first: datetime, last: datetime, count: int) -> Without:
-    return Without(first, last, count, row.outcome, row.cause)  # type: ignore[arg-type]  # as it was read
+def _part(row: LedgerRow, first: datetime, last: datetime, count: int) -> TimesWithoutRun:
+    return TimesWithoutRun(first, last, count, row.outcome, row.cause)  # type: ignore[arg-type]  # as it was read

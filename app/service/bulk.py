@@ -15,11 +15,11 @@ from app.runtime.catalogue import until_current
 from app.runtime.core import Core
 from app.runtime.enqueueing import Admitted, GroupRefused, writer
 from app.runtime.entries import (
-    announce,
     check,
     entry_of,
     find_queue,
     refusal_of,
+    task_created,
 )
 from app.runtime.pieces import in_pieces
 from app.runtime.schemas import CheckBudget
@@ -159,7 +159,7 @@ def _note(bulk: _Bulk, entries: dict[int, Entry], verdicts: Sequence[Admitted | 
         if isinstance(admitted, BaseException):
             failed = failed or admitted
         elif admitted.verdict == "created":
-            announce(bulk.core, entry.queue_id, entry.handler_id, item, admitted.at)
+            task_created(bulk.core, entry.queue_id, entry.handler_id, item, admitted.at)
             bulk.results[n] = Stored(True, admitted.task_id)
         elif admitted.verdict in ("replayed", "held"):
             bulk.results[n] = Stored(False, admitted.task_id, unique_held=admitted.verdict == "held")

@@ -18,7 +18,7 @@ from app.domain.errors import Refusal
 from app.domain.followups import Page
 from app.domain.instants import format_instant
 from app.domain.outcomes import Settlement, decide_failure
-from app.domain.retries import merged
+from app.domain.retries import effective_retry
 from app.domain.schedules.zones import local_time
 from app.domain.views import LeasedTaskView, TaskView
 from app.runtime import followups
@@ -141,7 +141,7 @@ async def fail(
     if held is not None:
         policy = await queues.load_policy(core.db, held.queue_id)
         assert policy is not None, "queues are marked deleted, never removed"
-        retry = merged(policy.retry, held.retry)
+        retry = effective_retry(policy.retry, held.retry)
         settlement = decide_failure(
             error,
             retryable=retryable,

@@ -21,7 +21,7 @@ from app.domain.instants import format_instant
 from app.domain.names import NAME_RULE, is_name
 from app.domain.schedules.bodies import parse_schedule
 from app.domain.schedules.definitions import Overlap, ScheduleDefinition, schedule_etag, schedule_to_dict
-from app.domain.schedules.firing import Due, judge, left_over
+from app.domain.schedules.firing import DueTime, judge, left_over
 from app.domain.schedules.readings import reading
 from app.domain.schedules.times import MICROSECOND, times_after
 from app.domain.schedules.zones import zone_of
@@ -30,7 +30,7 @@ from app.runtime.catalogue import until_current
 from app.runtime.core import Core
 from app.runtime.entries import check, named_queue
 from app.runtime.pieces import in_pieces
-from app.runtime.schedule_changes import Change, announce, look_at, released, write_held
+from app.runtime.schedule_changes import ScheduleChange, after_commit, next_look, waiting_starts_due, write_held
 from app.service.caps import too_many
 from app.store import handlers, ledger, schedules, tenants
 from app.store.db import Reader
@@ -169,7 +169,7 @@ async def _put(
 ) -> Saved | None:
     """Return None to be tried again, if something changed in the meantime."""
     columns = _columns(definition, named)
-    change: Change | None = None
+    change: ScheduleChange | None = None
     async with core.db.changes(caller.tenant_id).transaction() as connection:
         known = await schedules.find(connection, caller.tenant_id, name)
         full = known is None and await tenants.is_full(connection, caller.tenant_id, "schedules", core.max_definitions)
@@ -186,7 +186,7 @@ async def _put(
                 raise too_many("schedules", core.max_definitions)
             first = next(times_after(definition, at), None)
             state = ScheduleState.new(caller.tenant_id, caller.tenant, name, at)
-            look = look_at(definition, state, first, at)
+            look = next_look(definition, state, first, at)
             if not await schedules.insert(connection, caller.tenant_id, name, columns, at, first, look):
                 return None
         elif before.etag != columns.etag:
@@ -197,7 +197,7 @@ async def _put(
         after = await schedules.find(connection, caller.tenant_id, name)
         assert after is not None, "its row is locked"
     if change is not None:
-        announce(core, change)
+        after_commit(core, change)
     elif before is None and look is not None:
         core.signals.schedule_due_at(look.timestamp())
     return Saved(shown(after, at), after.etag, before is None)
@@ -224,11 +224,13 @@ def _columns(definition: ScheduleDefinition, named: _Named) -> Columns:
     )
 
 
-async def _replaced(connection: Reader, core: Core, before: ScheduleRow, definition: ScheduleDefinition) -> Change:
+async def _replaced(
+    connection: Reader, core: Core, before: ScheduleRow, definition: ScheduleDefinition
+) -> ScheduleChange:
     """Write what the old definition leaves behind, and when the new one begins."""
     [state] = await schedules.states(connection, [before.id])
     outcome = "paused" if state.paused else "superseded"
-    change = Change.of(state, None)
+    change = ScheduleChange.of(state, None)
     change.lines = list(
         await asyncio.to_thread(left_over, definition_of(before), state.next_nominal_at, state.now, outcome)
     )
@@ -236,7 +238,7 @@ async def _replaced(connection: Reader, core: Core, before: ScheduleRow, definit
     change.failures = 0
     exhausted = definition.max_runs is not None and state.runs_made >= definition.max_runs
     change.next_nominal_at = None if exhausted else next(times_after(definition, state.settled_until), None)
-    change.look_at = look_at(definition, state, change.next_nominal_at, state.now)
+    change.look_at = next_look(definition, state, change.next_nominal_at, state.now)
     await write_held(connection, core, change)
     return change
 
@@ -270,7 +272,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
         row = await _locked(connection, caller, name)
         conditions.check(row.etag)
         [state] = await schedules.states(connection, [row.id])
-        change = Change.of(state, None)
+        change = ScheduleChange.of(state, None)
         change.drop = True
         await write_held(connection, core, change)
         await schedules.mark_deleted(connection, row.id)
@@ -298,27 +300,27 @@ async def resume(core: Core, caller: Caller, name: str) -> dict[str, Any]:
 
 
 async def _set_paused(core: Core, caller: Caller, name: str, *, paused: bool) -> dict[str, Any]:
-    change: Change | None = None
+    change: ScheduleChange | None = None
     async with core.db.changes(caller.tenant_id).transaction() as connection:
         row = await _locked(connection, caller, name)
         if row.paused != paused:
             definition = definition_of(row)
             [state] = await schedules.states(connection, [row.id])
-            change = Change.of(state, None)
+            change = ScheduleChange.of(state, None)
             first = state.next_nominal_at
             # times up to now that did not fire count as paused, whether this pauses or resumes
             change.lines = list(await asyncio.to_thread(left_over, definition, first, state.now, "paused"))
             if first is not None and first <= state.now:
                 change.next_nominal_at = next(times_after(definition, state.settled_until), None)
-            change.look_at = look_at(definition, replace(state, paused=paused), change.next_nominal_at, state.now)
+            change.look_at = next_look(definition, replace(state, paused=paused), change.next_nominal_at, state.now)
             waiting = (await ledger.first_waiting(connection, [row.id])).get(row.id)
             if not paused:
-                change.starts = released(definition, waiting, state.runs)
+                change.starts = waiting_starts_due(definition, waiting, state.runs)
             await write_held(connection, core, change)
             await schedules.set_paused(connection, row.id, "paused by request" if paused else None, paused=paused)
             row = await _locked(connection, caller, name)
     if change is not None:
-        announce(core, change)
+        after_commit(core, change)
     return shown(row, core.clock.now())
 
 
@@ -335,15 +337,15 @@ async def trigger(core: Core, caller: Caller, name: str, payload: bytes | None, 
         row = await _locked(connection, caller, name)
         [state] = await schedules.states(connection, [row.id])
         definition = definition_of(row)
-        judged = judge([Due(state.now, "trigger", extra=True)], state.runs, overlap or definition.overlap)
-        change = Change.of(state, look_at(definition, state, state.next_nominal_at, state.now))
+        judged = judge([DueTime(state.now, "trigger", extra=True)], state.runs, overlap or definition.overlap)
+        change = ScheduleChange.of(state, next_look(definition, state, state.next_nominal_at, state.now))
         change.lines, change.cancel = judged.lines, judged.cancel
         change.counted, change.overlap, change.payload = False, overlap, payload
         await write_held(connection, core, change)
         [made], _ = await ledger.history(
             connection, row.id, outcome=None, from_=state.now, to=state.now + MICROSECOND, before=None, limit=1
         )
-    announce(core, change)
+    after_commit(core, change)
     return made
 
 

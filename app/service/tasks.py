@@ -14,16 +14,16 @@ from app.domain.errors import Refusal
 from app.domain.instants import format_instant
 from app.domain.tasks import UNFINISHED, Enqueue, State, TaskFilters
 from app.domain.views import AttemptView, TaskView
-from app.runtime.cancelling import tell_cancelled
+from app.runtime.cancelling import after_cancel
 from app.runtime.catalogue import KeepsChanging, until_current
 from app.runtime.core import Core
 from app.runtime.enqueueing import Admitted
 from app.runtime.entries import (
-    announce,
     check,
     entry_of,
     find_queue,
     refusal_of,
+    task_created,
 )
 from app.store import handlers, partitions, task_lists, tasks, views
 from app.store.db import Reader
@@ -94,7 +94,7 @@ async def enqueue(
 
 
 def _created(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue, admitted: Admitted) -> Enqueued:
-    run_at, expires_at = announce(core, row.id, own.id if own else 0, request, admitted.at)
+    run_at, expires_at = task_created(core, row.id, own.id if own else 0, request, admitted.at)
     retry = request.retry or {}
     view = TaskView(
         id=admitted.task_id,
@@ -229,7 +229,7 @@ async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
     async def attempt() -> TaskView | None:
         """None: a retry has revived it between the cancel and the lookup in history."""
         cancel = partial(tasks.cancel, changes, caller.tenant_id, [task_id], "requested")
-        tell_cancelled(core, await partitions.with_days(core.db, cancel))
+        after_cancel(core, await partitions.with_days(core.db, cancel))
         view = await views.find_task(changes, caller.tenant_id, task_id, even_past=True)
         if view is None:
             raise _not_found(task_id)

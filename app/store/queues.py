@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.backoff import RetryPolicy
 from app.domain.queues import QueueDefinition, QueueView, Retention, queue_etag
-from app.domain.retries import DEFAULT_RETRY, merged, retry_to_dict
+from app.domain.retries import DEFAULT_RETRY, effective_retry, retry_to_dict
 from app.store import locks
 from app.store.db import Reader
 from app.store.handlers import REMEMBERED_DAYS
@@ -333,4 +333,4 @@ def _stored(row: Any) -> StoredQueue:
 
 
 def _policy(stored: str) -> RetryPolicy:
-    return merged(DEFAULT_RETRY, json.loads(stored))
+    return effective_retry(DEFAULT_RETRY, json.loads(stored))

@@ -9,7 +9,7 @@ from app.delivery.webhook import lookups
 from app.domain.connections import DEFAULT_CONNECTIONS, share, split
 from app.domain.places import LANE_MOST, TENANTS_KEPT
 from app.edge import admission, protocol
-from app.runtime import core, reckoning, schema_pool
+from app.runtime import compute, core, schema_pool
 from app.runtime import schemas as checking
 from app.service import backfills
 from app.settings import Settings
@@ -56,7 +56,7 @@ def row(resource: str) -> str:
         ("compiled schemas", f"{checking.MAX_KEPT_BYTES // MIB} MiB"),
         ("name lookups", f"{lookups.PLACES} slots, {lookups.STALLED_PLACES} for names that have stalled"),
         ("name lookups", f"| {lookups.TENANT_PLACES}, and {lookups.TENANT_STALLED_PLACES} of those"),
-        ("a backfill", f"{reckoning.THREADS} threads | 1, and {reckoning.MAX_WAITING} waiting"),
+        ("a backfill", f"{compute.THREADS} threads | 1, and {compute.MAX_WAITING} waiting"),
         ("a backfill", f"{backfills.MAX_BACKFILL:,}"),
         ("a preview", f"{schedules.MAX_PREVIEW:,}"),
     ],

@@ -28,7 +28,7 @@ from app.domain.queues import (
     queue_etag,
     queue_to_dict,
 )
-from app.domain.retries import DEFAULT_RETRY, check_retry, merged, retry_to_dict
+from app.domain.retries import DEFAULT_RETRY, check_retry, effective_retry, retry_to_dict
 
 HANDLER = HandlerDefinition("https://example.com/hook")
 
@@ -252,14 +252,16 @@ def test_a_retry_that_breaks_a_rule(partial: Any, where: str) -> None:
 )
 def test_a_partial_retry_is_merged_over_the_queues(partial: dict[str, Any] | None, expected: RetryPolicy) -> None:
     assert partial is None or check_retry(partial) == []
-    assert merged(DEFAULT_RETRY, partial) == expected
+    assert effective_retry(DEFAULT_RETRY, partial) == expected
 
 
 def test_a_backoff_of_another_kind_replaces_the_whole() -> None:
     fixed = RetryPolicy(backoff=Backoff("fixed", seconds=5.0))
-    assert merged(fixed, {"backoff": {"factor": 3}}).backoff == Backoff(factor=3.0)
+    assert effective_retry(fixed, {"backoff": {"factor": 3}}).backoff == Backoff(factor=3.0)
     slow = RetryPolicy(backoff=Backoff(min_seconds=60.0, jitter="none"))
-    assert merged(slow, {"backoff": {"factor": 3}}).backoff == Backoff(min_seconds=60.0, jitter="none", factor=3.0)
+    assert effective_retry(slow, {"backoff": {"factor": 3}}).backoff == Backoff(
+        min_seconds=60.0, jitter="none", factor=3.0
+    )
 
 
 SECONDS = st.floats(0, 2_592_000)

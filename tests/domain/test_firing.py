@@ -15,16 +15,16 @@ from app.domain.schedules.firing import (
     BUFFER_ALL,
     CATCH_UP_ALL,
     MAX_TIMES,
-    Due,
+    DueTime,
     Judged,
     Runs,
     Start,
-    Without,
+    TimesWithoutRun,
+    due_times,
     fires_at,
     judge,
     left_over,
     may_start,
-    plan,
 )
 from app.domain.schedules.times import jitter_of, times_after
 
@@ -43,11 +43,11 @@ def times(definition: ScheduleDefinition, first: datetime, now: datetime) -> lis
     return list(takewhile(lambda time: time <= now, times_after(definition, first - timedelta(microseconds=1))))
 
 
-def told(lines: Iterable[Due | Without | Start]) -> dict[str, int]:
+def told(lines: Iterable[DueTime | TimesWithoutRun | Start]) -> dict[str, int]:
     """Outcome or cause -> how many times, in the order in which they come."""
     found: dict[str, int] = {}
     for line in lines:
-        if isinstance(line, Without):
+        if isinstance(line, TimesWithoutRun):
             found[line.outcome] = found.get(line.outcome, 0) + line.count
         else:
             due = line.due if isinstance(line, Start) else line
@@ -62,7 +62,7 @@ def after_outage(definition: ScheduleDefinition, outage: timedelta, runs: Runs =
     found: dict[str, int] = {}
     more = True
     while more and first is not None:
-        step = plan(definition, "t/s", first, START + outage, grace_seconds=GRACE, paused=False)
+        step = due_times(definition, "t/s", first, START + outage, grace_seconds=GRACE, paused=False)
         for line, count in told(judge(step.lines, runs, definition.overlap).lines).items():
             found[line] = found.get(line, 0) + count
         first, more = step.next_nominal_at, step.more
@@ -157,7 +157,7 @@ def test_what_two_hours_come_to_by_overlap(overlap: Overlap, mode: CatchUpMode, 
 def test_one_time_is_judged_against_what_runs_and_waits(
     overlap: Overlap, runs: Runs, expected: dict[str, int], cancels: bool
 ) -> None:
-    judged = judge([Due(START, "cron")], runs, overlap)
+    judged = judge([DueTime(START, "cron")], runs, overlap)
     assert (told(judged.lines), judged.cancel) == (expected, cancels)
 
 
@@ -182,12 +182,12 @@ def test_a_waiting_start_goes_when_nothing_is_in_its_way(overlap: Overlap, runs:
 def test_after_the_last_run_of_max_runs_there_are_no_times(
     remaining: int | None, expected: int, exhausted: bool
 ) -> None:
-    judged = judge([Due(START + n * MINUTE, "cron") for n in range(5)], Runs(), "allow_all", remaining)
+    judged = judge([DueTime(START + n * MINUTE, "cron") for n in range(5)], Runs(), "allow_all", remaining)
     assert (judged.runs, len(judged.lines), judged.exhausted) == (expected, expected, exhausted)
 
 
 def test_what_is_skipped_does_not_count_against_max_runs() -> None:
-    judged = judge([Due(START + n * MINUTE, "cron") for n in range(5)], Runs(), "skip", 2)
+    judged = judge([DueTime(START + n * MINUTE, "cron") for n in range(5)], Runs(), "skip", 2)
     assert told(judged.lines) == {"cron starts": 1, "skipped_overlap": 4} and not judged.exhausted
 
 
@@ -195,24 +195,24 @@ def test_a_year_of_pause_is_one_line_and_of_an_interval_it_is_not_gone_through()
     now = START + timedelta(days=365)
     for definition in (every(60), replace(every(60), every_seconds=None, cron="* * * * *")):
         [line] = left_over(definition, START, now, "paused")
-        assert line == Without(START, now, 365 * 1440 + 1, "paused")
-    step = plan(every(1), "t/s", START, now, grace_seconds=GRACE, paused=True)
-    assert step.lines == [Without(START, now, 365 * 86400 + 1, "paused")] and not step.more
+        assert line == TimesWithoutRun(START, now, 365 * 1440 + 1, "paused")
+    step = due_times(every(1), "t/s", START, now, grace_seconds=GRACE, paused=True)
+    assert step.lines == [TimesWithoutRun(START, now, 365 * 86400 + 1, "paused")] and not step.more
     assert step.next_nominal_at == now + timedelta(seconds=1)
 
 
 def test_a_pause_ends_where_the_schedule_ends() -> None:
     definition = every(60, end_at=START + 90 * MINUTE)
-    step = plan(definition, "t/s", START, START + DAY, grace_seconds=GRACE, paused=True)
-    assert step.lines == [Without(START, START + 90 * MINUTE, 91, "paused")] and step.next_nominal_at is None
+    step = due_times(definition, "t/s", START, START + DAY, grace_seconds=GRACE, paused=True)
+    assert step.lines == [TimesWithoutRun(START, START + 90 * MINUTE, 91, "paused")] and step.next_nominal_at is None
 
 
 def test_a_one_shot_fires_once_and_never_again() -> None:
     definition = ScheduleDefinition("q", b"null", at=START)
-    step = plan(definition, "t/s", START, START, grace_seconds=GRACE, paused=False)
-    assert step.lines == [Due(START, "cron")] and step.next_nominal_at is None
-    late = plan(definition, "t/s", START, START + DAY, grace_seconds=GRACE, paused=False)
-    assert late.lines == [Due(START, "catch_up")] and late.next_nominal_at is None
+    step = due_times(definition, "t/s", START, START, grace_seconds=GRACE, paused=False)
+    assert step.lines == [DueTime(START, "cron")] and step.next_nominal_at is None
+    late = due_times(definition, "t/s", START, START + DAY, grace_seconds=GRACE, paused=False)
+    assert late.lines == [DueTime(START, "catch_up")] and late.next_nominal_at is None
 
 
 def test_nothing_is_left_over_of_what_has_not_come() -> None:
@@ -238,10 +238,10 @@ outages = st.integers(0, 8 * 3600).map(lambda seconds: timedelta(seconds=seconds
 crowds = st.builds(Runs, st.integers(0, 3), st.integers(0, 1), st.integers(0, 101))
 
 
-def spans(lines: Sequence[Due | Without | Start]) -> list[tuple[datetime, datetime, int]]:
+def spans(lines: Sequence[DueTime | TimesWithoutRun | Start]) -> list[tuple[datetime, datetime, int]]:
     found = []
     for line in lines:
-        if isinstance(line, Without):
+        if isinstance(line, TimesWithoutRun):
             found.append((line.first, line.last, line.count))
         else:
             due = line.due if isinstance(line, Start) else line
@@ -257,7 +257,7 @@ def test_every_time_is_in_exactly_one_line_in_order(
     if first is None:
         return
     now = max(first, START + outage)
-    step = plan(definition, "t/s", first, now, grace_seconds=GRACE, paused=paused)
+    step = due_times(definition, "t/s", first, now, grace_seconds=GRACE, paused=paused)
     judged = judge(step.lines, runs, definition.overlap)
     expected = [
         time
@@ -282,7 +282,7 @@ def test_every_time_is_in_exactly_one_line_in_order(
 def assert_neighbours_differ(judged: Judged) -> None:
     """Consecutive times without a run and with one outcome share a line."""
     for line, other in pairwise(judged.lines):
-        if isinstance(line, Without) and isinstance(other, Without):
+        if isinstance(line, TimesWithoutRun) and isinstance(other, TimesWithoutRun):
             assert line.outcome != other.outcome
 
 
@@ -291,7 +291,7 @@ def test_overlap_and_catch_up_bound_what_starts(definition: ScheduleDefinition, 
     first = next(times_after(definition, START), None)
     if first is None:
         return
-    step = plan(definition, "t/s", first, START + outage, grace_seconds=GRACE, paused=False)
+    step = due_times(definition, "t/s", first, START + outage, grace_seconds=GRACE, paused=False)
     judged = judge(step.lines, runs, definition.overlap)
     starts = [line for line in judged.lines if isinstance(line, Start) and not line.waiting]
     waits = [line for line in judged.lines if isinstance(line, Start) and line.waiting]

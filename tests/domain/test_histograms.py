@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from app.domain.histograms import BUCKETS, bucket_of, merged, percentile, trimmed
+from app.domain.histograms import BUCKETS, bucket_of, percentile, summed, trimmed
 
 
 def histogram_of(values: list[float]) -> list[int]:
@@ -44,6 +44,6 @@ def test_there_is_no_percentile_of_nothing() -> None:
 
 def test_histograms_cut_short_add_up() -> None:
     first, second = histogram_of([0.01, 5.0]), histogram_of([0.01, 900.0])
-    assert merged((trimmed(first), trimmed(second))) == [a + b for a, b in zip(first, second, strict=True)]
+    assert summed((trimmed(first), trimmed(second))) == [a + b for a, b in zip(first, second, strict=True)]
     assert trimmed([0, 0]) == []
-    assert merged(()) == [0] * BUCKETS
+    assert summed(()) == [0] * BUCKETS

@@ -44,7 +44,7 @@ class Runs:
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class DueTime:
     """A nominal time that may fire."""
 
     nominal_at: datetime
@@ -57,7 +57,7 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
-class Without:
+class TimesWithoutRun:
     """Consecutive nominal times without a run."""
 
     first: datetime
@@ -70,15 +70,15 @@ class Without:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    due: Due
+    due: DueTime
     waiting: bool = False
 
 
 @dataclass(slots=True)
-class Plan:
+class DueTimes:
     """What a look at a schedule comes to."""
 
-    lines: list[Due | Without] = field(default_factory=list)
+    lines: list[DueTime | TimesWithoutRun] = field(default_factory=list)
     next_nominal_at: datetime | None = None
     more: bool = False
     """There is more to process right away."""
@@ -86,7 +86,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Judged:
-    lines: list[Start | Without] = field(default_factory=list)
+    lines: list[Start | TimesWithoutRun] = field(default_factory=list)
     exhausted: bool = False
     """max_runs is reached, so nothing due later is a nominal time."""
     cancel: bool = False
@@ -127,12 +127,12 @@ def fires_at(definition: ScheduleDefinition, key: str, nominal: datetime) -> dat
     return nominal + timedelta(seconds=bounded_jitter(definition, key, nominal, following))
 
 
-def plan(
+def due_times(
     definition: ScheduleDefinition, key: str, first: datetime, now: datetime, *, grace_seconds: float, paused: bool
-) -> Plan:
+) -> DueTimes:
     """Decide about the times that have come. `first` is the first that is not in a row yet; `key` identifies the schedule."""
     if paused:
-        return _plan_without(definition, first, now, "paused")
+        return _times_without_run(definition, first, now, "paused")
     due = list(islice(_due(definition, key, first, now), MAX_TIMES + 1))
     more = len(due) > MAX_TIMES
     if more:
@@ -142,7 +142,7 @@ def plan(
         late = sum(nominal + timedelta(seconds=jitter) < late_before for nominal, jitter in due)
         del due[max(1, min(MAX_TIMES, late) - kept) :]
     last = due[-1][0] if due else None
-    return Plan(
+    return DueTimes(
         list(_classified(definition, due, now, grace_seconds, more=more)),
         first if last is None else next(times_after(definition, last), None),
         more,
@@ -156,7 +156,7 @@ def _classified(
     grace_seconds: float,
     *,
     more: bool,
-) -> Iterator[Due | Without]:
+) -> Iterator[DueTime | TimesWithoutRun]:
     late_before = now - timedelta(seconds=grace_seconds)
     late = sum(nominal + timedelta(seconds=jitter) < late_before for nominal, jitter in due)
     window = definition.catch_up.window_seconds
@@ -164,57 +164,61 @@ def _classified(
     taken = 0 if more or mode == "none" else 1 if mode == "latest" else CATCH_UP_ALL
     for n, (nominal, jitter) in enumerate(due):
         if n >= late and not more:
-            yield Due(nominal, "cron", jitter)
+            yield DueTime(nominal, "cron", jitter)
         elif window is not None and (now - nominal).total_seconds() > window:
-            yield Without(nominal, nominal, 1, "missed")
+            yield TimesWithoutRun(nominal, nominal, 1, "missed")
         elif n >= late - taken and not more:
-            yield Due(nominal, "catch_up", jitter, queued=mode == "all")
+            yield DueTime(nominal, "catch_up", jitter, queued=mode == "all")
         else:
-            yield Without(nominal, nominal, 1, "superseded" if mode == "latest" else "missed")
+            yield TimesWithoutRun(nominal, nominal, 1, "superseded" if mode == "latest" else "missed")
 
 
-def _plan_without(definition: ScheduleDefinition, first: datetime, now: datetime, outcome: str) -> Plan:
+def _times_without_run(definition: ScheduleDefinition, first: datetime, now: datetime, outcome: str) -> DueTimes:
     if first > now:
-        return Plan([], first)
+        return DueTimes([], first)
     grid = grid_until(definition, first, now)
     if grid is not None:
         following = next(times_after(definition, grid[0]), None)
-        return Plan([Without(first, grid[0], grid[1], outcome)], following)
+        return DueTimes([TimesWithoutRun(first, grid[0], grid[1], outcome)], following)
     last, count = first, 1
     for nominal in times_after(definition, first):
         if nominal > now:
-            return Plan([Without(first, last, count, outcome)], nominal)
+            return DueTimes([TimesWithoutRun(first, last, count, outcome)], nominal)
         if count == MAX_TIMES:
-            return Plan([Without(first, last, count, outcome)], nominal, more=True)
+            return DueTimes([TimesWithoutRun(first, last, count, outcome)], nominal, more=True)
         last, count = nominal, count + 1
-    return Plan([Without(first, last, count, outcome)], None)
+    return DueTimes([TimesWithoutRun(first, last, count, outcome)], None)
 
 
-def left_over(definition: ScheduleDefinition, first: datetime | None, now: datetime, outcome: str) -> list[Without]:
+def left_over(
+    definition: ScheduleDefinition, first: datetime | None, now: datetime, outcome: str
+) -> list[TimesWithoutRun]:
     """Return all times that have come but are not in a row when their definition ends, however many they are."""
-    held: Without | None = None
+    held: TimesWithoutRun | None = None
     while first is not None:
-        step = _plan_without(definition, first, now, outcome)
+        step = _times_without_run(definition, first, now, outcome)
         for line in step.lines:
-            assert isinstance(line, Without)
+            assert isinstance(line, TimesWithoutRun)
             held = line if held is None else replace(held, last=line.last, count=held.count + line.count)
         first = step.next_nominal_at if step.more else None
     return [] if held is None else [held]
 
 
-def judge(lines: Iterable[Due | Without], runs: Runs, overlap: Overlap, remaining: int | None = None) -> Judged:
+def judge(
+    lines: Iterable[DueTime | TimesWithoutRun], runs: Runs, overlap: Overlap, remaining: int | None = None
+) -> Judged:
     """Apply the overlap policy in the order of the times. `remaining` is how many runs max_runs still allows."""
     judged = Judged()
     listed = list(lines)
     running, catching_up, waiting = runs.running, runs.catching_up, runs.waiting
-    last = max((n for n, line in enumerate(listed) if isinstance(line, Due)), default=-1)
-    found: list[Start | Without] = []
+    last = max((n for n, line in enumerate(listed) if isinstance(line, DueTime)), default=-1)
+    found: list[Start | TimesWithoutRun] = []
     left = remaining
     for n, line in enumerate(listed):
         if left is not None and left <= 0:
             judged.exhausted = True
             break
-        if isinstance(line, Without):
+        if isinstance(line, TimesWithoutRun):
             found.append(line)
             continue
         ahead = (catching_up if overlap == "allow_all" else running) + waiting
@@ -230,15 +234,15 @@ def judge(lines: Iterable[Due | Without], runs: Runs, overlap: Overlap, remainin
                 waiting += 1
             case outcome:
                 cause: Cause = line.cause if line.extra else "cron"
-                found.append(Without(line.nominal_at, line.nominal_at, 1, outcome, cause, line.extra))
+                found.append(TimesWithoutRun(line.nominal_at, line.nominal_at, 1, outcome, cause, line.extra))
         if left is not None and verdict in ("start", "wait"):
             left -= 1
     judged.exhausted = judged.exhausted or left == 0
-    judged.lines = list(merged(found))
+    judged.lines = list(_joined(found))
     return judged
 
 
-def _verdict(due: Due, overlap: Overlap, running: int, waiting: int, ahead: int, *, is_last: bool) -> str:
+def _verdict(due: DueTime, overlap: Overlap, running: int, waiting: int, ahead: int, *, is_last: bool) -> str:
     """Return `start`, `wait`, or the outcome of a time that does not run."""
     if due.queued:
         return "wait" if ahead else "start"
@@ -257,16 +261,16 @@ def may_start(overlap: Overlap, runs: Runs) -> bool:
     return not (runs.catching_up if overlap == "allow_all" else runs.running)
 
 
-def merged(lines: Iterable[Start | Without]) -> Iterator[Start | Without]:
+def _joined(lines: Iterable[Start | TimesWithoutRun]) -> Iterator[Start | TimesWithoutRun]:
     """Merge consecutive times without a run and with the same outcome into one row."""
-    held: Without | None = None
+    held: TimesWithoutRun | None = None
     for line in lines:
-        if isinstance(line, Without) and held is not None and held.outcome == line.outcome and not line.extra:
+        if isinstance(line, TimesWithoutRun) and held is not None and held.outcome == line.outcome and not line.extra:
             held = replace(held, last=line.last, count=held.count + line.count)
             continue
         if held is not None:
             yield held
-        held = line if isinstance(line, Without) else None
+        held = line if isinstance(line, TimesWithoutRun) else None
         if held is None:
             yield line
     if held is not None:

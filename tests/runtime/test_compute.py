@@ -9,8 +9,8 @@ import pytest
 
 from app.domain.errors import Refusal
 from app.domain.schedules.definitions import ScheduleDefinition
-from app.runtime import reckoning
-from app.runtime.reckoning import Reckoning
+from app.runtime import compute
+from app.runtime.compute import ComputePool
 from app.service import backfills
 from app.store.ledger import LedgerRow
 from tests.support import poll
@@ -22,12 +22,12 @@ SECOND = timedelta(seconds=1)
 
 
 async def test_one_tenant_s_long_work_leaves_a_thread_to_another_and_those_that_all_share() -> None:
-    found, release = Reckoning(), threading.Event()
+    found, release = ComputePool(), threading.Event()
     try:
-        hammering = [asyncio.create_task(found.work("a", release.wait, 20)) for _ in range(5)]
+        hammering = [asyncio.create_task(found.run("a", release.wait, 20)) for _ in range(5)]
         await poll(lambda: found._turns.taken)
         async with asyncio.timeout(5):
-            assert await found.work("b", sum, [1, 2]) == 3
+            assert await found.run("b", sum, [1, 2]) == 3
             assert await asyncio.to_thread(sum, [1, 2]) == 3
         assert not any(task.done() for task in hammering)
     finally:
@@ -36,13 +36,13 @@ async def test_one_tenant_s_long_work_leaves_a_thread_to_another_and_those_that_
 
 
 async def test_so_many_of_a_tenant_wait_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reckoning, "MAX_WAITING", 2)
-    found, release = Reckoning(), threading.Event()
+    monkeypatch.setattr(compute, "MAX_WAITING", 2)
+    found, release = ComputePool(), threading.Event()
     try:
-        hammering = [asyncio.create_task(found.work("a", release.wait, 20)) for _ in range(3)]
+        hammering = [asyncio.create_task(found.run("a", release.wait, 20)) for _ in range(3)]
         await poll(lambda: found._turns.waiting("a") == 2)
         with pytest.raises(Refusal) as refused:
-            await found.work("a", sum, [1])
+            await found.run("a", sum, [1])
         assert refused.value.code == "unavailable"
     finally:
         release.set()

@@ -17,14 +17,14 @@ MAX_WAITING = 20
 TURN_SECONDS = 10.0
 
 
-class Reckoning:
+class ComputePool:
     """Dedicated threads for one event loop, so that the shared ones stay free for firing and metrics."""
 
     def __init__(self) -> None:
         self._turns = Turns("working out times of schedules", places=THREADS, share=1, max_waiting=MAX_WAITING)
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="reckoning")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="compute")
 
-    async def work(self, tenant: Hashable, reckon: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `reckon` on a thread and return its result. Raises what it raises; Refusal (unavailable) if no turn comes."""
+    async def run(self, tenant: Hashable, compute: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `compute` on a thread and return its result. Raises what it raises; Refusal (unavailable) if no turn comes."""
         async with self._turns.turn(tenant, patience_seconds=TURN_SECONDS):
-            return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: reckon(*args, **kwargs))
+            return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: compute(*args, **kwargs))
