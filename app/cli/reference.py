@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.cli.daylight_saving import daylight_saving_page
-from app.edge.errors import REMEDIES, STATUS, TITLES
+from app.edge.codes import CODES
 from app.settings import CLIENT_VARIABLES, SECRETS, Settings
 from app.telemetry.events import CATALOGUE, COMMON
 from app.telemetry.metrics import DEFINITIONS
@@ -62,12 +62,15 @@ def errors_page() -> str:
     lines = [
         "# Error codes",
         "",
-        "Generated from `app/edge/errors.py`. Every error is `application/problem+json` (RFC 9457) with `type`, `title`, `status`,",
-        "`code`, `detail` and `errors: [{pointer, detail}]`. Codes never change their meaning; 429 and 503 carry `Retry-After`.",
+        "Generated from `app/edge/codes.py`. Every error is `application/problem+json` (RFC 9457) with `type`, `title`, `status`,",
+        "`code`, `detail` and `errors: [{pointer, detail}]`. Codes never change their meaning. 429 and 503 carry `Retry-After`.",
         "",
-        "| code | status | meaning | what to do |",
-        "|---|---|---|---|",
-        *(f"| `{code}` | {status} | {TITLES[code]} | {REMEDIES[code]} |" for code, status in STATUS.items()),
+        "| code | status | title | cause | what to do |",
+        "|---|---|---|---|---|",
+        *(
+            f"| `{name}` | {code.status} | {code.title} | {code.cause} | {code.remedy} |"
+            for name, code in CODES.items()
+        ),
     ]
     return "\n".join(lines) + "\n"
 

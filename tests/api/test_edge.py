@@ -16,8 +16,8 @@ from app.domain.errors import CODES, FieldError, Refusal
 from app.domain.followups import FollowUpBody, PageBody
 from app.domain.tasks import Enqueue, Reason, State, TaskBody, TaskFilters
 from app.domain.views import AttemptView, LeasedTaskView, TaskView
+from app.edge import codes
 from app.edge.asgi import Edge
-from app.edge.errors import REMEDIES, STATUS, TITLES
 from app.service.handlers import Saved as SavedHandler
 from app.service.queues import Saved as SavedQueue
 from app.service.tasks import Enqueued
@@ -78,8 +78,9 @@ async def api(services: Services) -> AsyncIterator[httpx2.AsyncClient]:
         yield found
 
 
-def test_every_code_has_a_status_and_a_title() -> None:
-    assert set(STATUS) == set(TITLES) == set(REMEDIES) == CODES
+def test_every_code_has_a_status_a_title_a_cause_and_a_remedy() -> None:
+    assert set(codes.CODES) == CODES
+    assert all(all(code) for code in codes.CODES.values())
 
 
 # Bodies
