@@ -97,6 +97,15 @@ def test_the_glossary_has_each_term_once_and_in_order() -> None:
     assert set(terms) >= VERBS
 
 
+def test_the_classes_that_the_glossary_names_are_there() -> None:
+    meanings = [line.split("|")[2] for line in GLOSSARY.splitlines() if line.startswith("| ")]
+    named = {name for meaning in meanings for name in re.findall(r"`([A-Z][a-z]\w+)`", meaning)}
+    classes = {
+        name for path in (ROOT / "app").rglob("*.py") for name in re.findall(r"^class (\w+)", path.read_text(), re.M)
+    }
+    assert named and named <= classes
+
+
 def test_the_packages_are_all_named() -> None:
     """In the table of the page on how Sluice is built, and with them those that its text names parts of."""
     packages = {path.parent.name for path in (ROOT / "app").glob("*/__init__.py")} | {"main.py"}
