@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from app.runtime.core import Core
-from tests.service.conftest import caller, core, start_core
+from tests.cores import caller, core, start_core
 
 __all__ = ["caller", "core", "start_core"]
 

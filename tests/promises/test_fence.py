@@ -19,9 +19,9 @@ from app.service import handlers, queues
 from app.store import queues as store
 from app.store import tasks
 from app.store.tasks import Claimed, Outcome
+from tests.cores import claim, enqueue
 from tests.promises import records
 from tests.promises.records import lose_leases
-from tests.service.conftest import claim, enqueue
 from tests.support import poll
 
 pytestmark = pytest.mark.anyio

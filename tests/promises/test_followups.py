@@ -22,10 +22,10 @@ from app.store import batches, pruning, tasks
 from app.store import queues as store
 from app.store.batches import Folded
 from app.store.tasks import Claimed, Outcome
+from tests.cores import enqueue
 from tests.handlers import Handler
 from tests.promises.gates import shut
 from tests.promises.records import outcomes
-from tests.service.conftest import enqueue
 from tests.sluices import Replica
 from tests.support import poll
 from tests.wire.api import Api

@@ -16,10 +16,10 @@ from app.service import queues
 from app.store import batches, stats, tasks, views
 from app.store import queues as store
 from app.store.task_lists import TaskQuery, list_page
+from tests.cores import claim, enqueue
 from tests.promises import records
 from tests.promises.records import lose_leases
 from tests.promises.test_limits import lanes, limit_queue, limit_tenant
-from tests.service.conftest import claim, enqueue
 from tests.sluices import Replica
 from tests.wire.api import Api, good
 

@@ -17,7 +17,7 @@ from app.service import queues, schedules
 from app.store import batches, ledger, tasks, tenants
 from app.store import queues as store
 from app.store import schedules as schedule_store
-from tests.service.conftest import enqueue
+from tests.cores import enqueue
 
 pytestmark = pytest.mark.anyio
 

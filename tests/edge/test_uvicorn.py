@@ -20,7 +20,7 @@ Compare uvicorn's sources of both versions with what the edge takes from them:
 - uvicorn/server.py with app/edge/server.py: EdgeServer overrides serve, capture_signals and handle_exit, and sets should_exit
   and force_exit.
 - uvicorn/config.py: the arguments that EdgeServerConfig passes on.
-Then run tests/api/test_edge_server.py, tests/wire/test_strangers.py and tests/wire/test_large_requests.py, set TESTED here, and
+Then run tests/edge/test_edge_server.py, tests/wire/test_strangers.py and tests/wire/test_large_requests.py, set TESTED here, and
 move the bounds of uvicorn in pyproject.toml."""
 
 

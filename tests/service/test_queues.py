@@ -16,7 +16,7 @@ from app.runtime.core import Core
 from app.service import handlers, limits, queues
 from app.store import queues as store
 from app.store.task_lists import queues_to_look_in
-from tests.service.conftest import claim, enqueue
+from tests.cores import claim, enqueue
 from tests.support import poll
 
 pytestmark = pytest.mark.anyio

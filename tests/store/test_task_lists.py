@@ -13,7 +13,7 @@ from app.store import task_lists, windows
 from app.store.db import Reads
 from app.store.failures import TooSlow
 from app.store.task_lists import TaskQuery
-from tests.service.conftest import enqueue
+from tests.cores import enqueue
 
 pytestmark = pytest.mark.anyio
 

@@ -15,8 +15,8 @@ from app.domain.queues import QueueDefinition
 from app.runtime.core import Core
 from app.service import handlers, queues
 from app.store import handlers as store
+from tests.cores import enqueue
 from tests.handlers import Handler, Reply
-from tests.service.conftest import enqueue
 
 pytestmark = pytest.mark.anyio
 

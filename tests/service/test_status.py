@@ -18,8 +18,8 @@ from app.runtime.core import Core
 from app.service import handlers, queues, status
 from app.store import replicas
 from app.store.replicas import Load
-from tests.service.conftest import enqueue
-from tests.service.test_admin_stats import end_tasks
+from tests.cores import enqueue
+from tests.runtime.test_counting import end_tasks
 from tests.support import poll
 
 pytestmark = pytest.mark.anyio

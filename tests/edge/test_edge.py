@@ -23,7 +23,7 @@ from app.service.queues import Saved as SavedQueue
 from app.service.tasks import Enqueued
 from app.store.task_lists import TaskPage
 from app.store.tenants import TenantLimits
-from tests.api.edge import (
+from tests.edge.edge import (
     KEYS,
     NOW,
     TASK_ID,

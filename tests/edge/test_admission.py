@@ -17,8 +17,8 @@ from app.domain.errors import Refusal
 from app.edge.admission import Admission, Hold
 from app.service import leases
 from app.service.bulk import Stored
-from tests.api.edge import KEYS, Services, created, edge
-from tests.api.server import Client, answer, connected, serving
+from tests.edge.edge import KEYS, Services, created, edge
+from tests.edge.server import Client, answer, connected, serving
 from tests.support import poll
 
 pytestmark = pytest.mark.anyio

@@ -17,7 +17,7 @@ from app.store import partitions, views
 from app.store.failures import PartitionMissing
 from app.store.migrations import migrate
 from app.store.numbers import Lock
-from tests.service.conftest import core_on, enqueue
+from tests.cores import core_on, enqueue
 from tests.support import poll
 
 pytestmark = pytest.mark.anyio

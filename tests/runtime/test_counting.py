@@ -14,7 +14,7 @@ from app.runtime import counting
 from app.runtime.core import Core
 from app.service import queues
 from app.store.failures import Unavailable
-from tests.service.conftest import enqueue
+from tests.cores import enqueue
 
 pytestmark = pytest.mark.anyio
 

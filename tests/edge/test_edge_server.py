@@ -12,8 +12,8 @@ from starlette.types import Receive, Scope, Send
 from app.edge import corked, protocol
 from app.edge.protocol import MAX_PIPELINED, EdgeServerConfig
 from app.edge.server import EdgeServer
-from tests.api.edge import edge
-from tests.api.server import Client, answer, connected, echo, serving
+from tests.edge.edge import edge
+from tests.edge.server import Client, answer, connected, echo, serving
 from tests.support import poll
 
 pytestmark = pytest.mark.anyio
