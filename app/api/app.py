@@ -62,7 +62,7 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
 
 
 def _add_documents(application: FastAPI, edge: EdgeConfig, declared: Sequence[BaseRoute], *, tasks: bool) -> None:
-    """Open to all, and in no schema: they are the schema."""
+    """Add the public documentation routes, which are not part of the schema themselves."""
     made: dict[str, Any] = {}
     encoded: list[bytes] = []
 

@@ -1,4 +1,4 @@
-"""Batches: many tasks that are one piece of work, and how far it has come."""
+"""Batches: many tasks as one piece of work, and its progress."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -55,12 +55,12 @@ def _body(model: type) -> dict[str, Any]:
     status_code=201,
     response_model=FilledBatchOut,
     responses=problems(
-        "payload_schema_mismatch", body=True, also={201: {"headers": {"Location": header("Where the batch is.")}}}
+        "payload_schema_mismatch", body=True, also={201: {"headers": {"Location": header("URL of the batch.")}}}
     ),
     openapi_extra=_body(BatchIn),
 )
 async def create_batch(request: Request, core: CoreDep, caller: User) -> Response:
-    """Make a batch, with up to 10,000 tasks in a body of at most 32 MiB. Each has its own verdict, in order."""
+    """Create a batch, with up to 10,000 tasks in a body of at most 32 MiB. The answer has a result per task, in order."""
     edge: EdgeConfig = request.app.state.edge
     asked = split_batch(await request.body(), edge.max_payload_bytes)
     items = await judge_items(asked.spans, edge.max_payload_bytes)
@@ -77,7 +77,7 @@ async def create_batch(request: Request, core: CoreDep, caller: User) -> Respons
     openapi_extra=_body(BatchTasksIn),
 )
 async def add_batch_tasks(request: Request, core: CoreDep, caller: User, batch_id: BatchId) -> Response:
-    """Add tasks to a batch that is not sealed, as many as a bulk request may have. Each has its own verdict, in order."""
+    """Add tasks to an unsealed batch, up to 10,000 per request. The answer has a result per task, in order."""
     edge: EdgeConfig = request.app.state.edge
     items = await judge_items(split_tasks(await request.body()), edge.max_payload_bytes)
     return json_reply(await _filled(*await batches.add(core, caller, batch_id, items, _trace(request))))
@@ -97,7 +97,7 @@ def _with(view: BatchView, **more: Any) -> bytes:
 
 @router.get("", operation_id="list_batches", response_model=Page[BatchOut], responses=problems())
 async def list_batches(core: CoreDep, caller: User, limit: Limit = 50, cursor: Cursor = None) -> Response:
-    """List batches, newest first. Of one with more than 1,000 scheduled tasks the others count as ready."""
+    """List batches, newest first. If a batch has more than 1,000 scheduled tasks, the rest of them count as ready."""
     items, more = await batches.list_page(core, caller, position_of(cursor, LIST, parse_uuid), limit)
     cursor = next_cursor(LIST, items[-1].id) if more else None
     return json_reply(msgspec.json.encode({"items": items, "next_cursor": cursor}))
@@ -116,7 +116,7 @@ async def get_batch(core: CoreDep, caller: User, batch_id: BatchId) -> Response:
     responses=problems("batch_not_found", body=True),
 )
 async def seal_batch(core: CoreDep, caller: User, batch_id: BatchId) -> Response:
-    """Add no more tasks: it completes when all have ended."""
+    """Seal a batch: no more tasks can be added, and it completes when all have ended."""
     return json_reply(msgspec.json.encode(await batches.seal(core, caller, batch_id)))
 
 
@@ -127,7 +127,7 @@ async def seal_batch(core: CoreDep, caller: User, batch_id: BatchId) -> Response
     responses=problems("batch_not_found", body=True),
 )
 async def cancel_batch(core: CoreDep, caller: User, batch_id: BatchId) -> Response:
-    """Seal it and end all tasks that have not ended. Its `on_complete` still runs."""
+    """Seal a batch and cancel its unfinished tasks. Its `on_complete` still runs."""
     return json_reply(msgspec.json.encode(await batches.cancel(core, caller, batch_id)))
 
 
@@ -138,6 +138,6 @@ async def cancel_batch(core: CoreDep, caller: User, batch_id: BatchId) -> Respon
     responses=problems("batch_not_found", body=True),
 )
 async def retry_batch(core: CoreDep, caller: User, batch_id: BatchId) -> Response:
-    """Make its dead tasks ready, with a fresh allowance of attempts."""
+    """Make a batch's dead tasks ready again, with all attempts available."""
     view, matched, moved = await batches.retry(core, caller, batch_id)
     return json_reply(_with(view, matched=matched, moved=moved, remaining=matched - moved))

@@ -1,6 +1,6 @@
-"""`POST /queues/{name}/tasks/bulk`: a body of its own size, read as a stream, with a verdict for each task.
+"""`POST /queues/{name}/tasks/bulk`: a large body, read as a stream, with a result per task.
 
-A bare ASGI callable like the enqueue, for its body is judged task by task; openapi.py has its operation.
+A plain ASGI callable like the enqueue, because its body is validated task by task; openapi.py has its operation.
 """
 
 from collections.abc import Sequence
@@ -30,19 +30,19 @@ from app.service.bulk import Result, Stored
 
 PATH = "/queues/{name}/tasks/bulk"
 PLACES = 16
-"""Of large requests that are worked on at once: each may hold its 32 MiB more than once."""
+"""How many large requests are processed at once: each may hold its 32 MiB more than once."""
 TENANT_PLACES = 4
 TENANT_WAITING = 8
 PATIENCE_SECONDS = 10.0
 
 
 def places() -> Turns:
-    """For requests whose large body has arrived, over all routes that take one: an upload, however slow, takes none."""
+    """Return the turns of requests whose large body has arrived, shared by all such routes. A slow upload takes no place."""
     return Turns("large requests", places=PLACES, share=TENANT_PLACES, max_waiting=TENANT_WAITING)
 
 
 class LargeRoute(StrictRoute):
-    """Takes a large body as bytes, and works on it when it is the caller's turn."""
+    """A route that takes a large body as bytes, and processes it when it is the caller's turn."""
 
     judges = False
 
@@ -87,7 +87,7 @@ class BulkEndpoint:
 
 
 async def judge_items(spans: Sequence[msgspec.Raw], max_payload_bytes: int) -> list[Enqueue | Refusal]:
-    """What each of the tasks asks for, or why it is refused."""
+    """Return what each task enqueues, or its refusal."""
     items: list[Enqueue | Refusal] = []
     async for index, span in in_pieces(enumerate(spans)):
         try:

@@ -1,4 +1,4 @@
-"""Definitions as code: what a document of handlers, queues, schedules and limits would change, and changing it."""
+"""Definitions as code: plan and apply a document of handlers, queues, schedules and limits."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ _SPANS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class DefinitionsRoute(LargeRoute):
-    """Payloads leave as the bytes they came in, so the body is handed on as bytes."""
+    """A route whose body is passed on as bytes, because payloads must stay byte for byte."""
 
     max_body_bytes: ClassVar[int | None] = MAX_BYTES
 
@@ -54,7 +54,7 @@ CODES = ("egress_denied", "payload_schema_mismatch")
     openapi_extra=_body(DefinitionsIn),
 )
 async def plan_definitions(request: Request, core: CoreDep, caller: Manager) -> Response:
-    """What an apply of this document would change. Nothing is changed."""
+    """Return what applying this document would change, without changing anything."""
     document, _ = await parse_document(await request.body(), core.max_payload_bytes, versioned=False)
     return json_reply(msgspec.json.encode(await shown(await definitions.plan(core, caller, document))))
 
@@ -67,10 +67,10 @@ async def plan_definitions(request: Request, core: CoreDep, caller: Manager) -> 
     openapi_extra=_body(ApplyIn),
 )
 async def apply_definitions(request: Request, core: CoreDep, caller: Manager) -> Response:
-    """Change what differs from this document: handlers, queues, schedules, limits; then what is pruned, the other way round.
+    """Change whatever differs from this document: handlers, queues, schedules, limits, and then prune in reverse order.
 
-    All of it is judged before anything is changed. Pauses and disabled handlers stay so. What somebody else changes meanwhile is
-    refused, and ends it there.
+    The whole document is validated before anything changes. Pauses and disabled handlers stay as they are. If someone else
+    changes a definition in the meantime, that change is refused and the apply stops there.
     """
     document, version = await parse_document(await request.body(), core.max_payload_bytes, versioned=True)
     made = await definitions.apply(core, caller, document, version)
@@ -89,7 +89,7 @@ def _change(change: Change) -> msgspec.Raw:
 
 
 async def parse_document(body: bytes, max_payload_bytes: int, *, versioned: bool) -> tuple[Document, str | None]:
-    """The document, and the version it comes with. Raises Refusal: malformed, invalid (with every violation)."""
+    """Parse a document and its version. Raises Refusal: malformed, invalid (with every violation)."""
     value = parse_ijson(body)
     if not isinstance(value, dict):
         raise invalid_field("", "expected an object")
@@ -122,7 +122,7 @@ async def parse_document(body: bytes, max_payload_bytes: int, *, versioned: bool
 
 
 def _check_outline(value: Mapping[str, Any], versioned: bool) -> None:
-    """Everything above the single definitions."""
+    """Validate everything except the definitions themselves."""
     more = {"prune", "owner", "version"} if versioned else {"prune", "owner"}
     errors = [FieldError(pointer(name), "unknown field") for name in value if name not in {*SECTIONS, *more}]
     for section in SECTIONS:
@@ -153,7 +153,7 @@ def _check_outline(value: Mapping[str, Any], versioned: bool) -> None:
 
 
 class _Parser:
-    """Reads one definition after another, and keeps what is wrong with them."""
+    """Parses definitions one after another, and collects their errors."""
 
     def __init__(self) -> None:
         self.refusals: list[Refusal] = []

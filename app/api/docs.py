@@ -1,4 +1,4 @@
-"""`/docs`: the operations at a glance, from `/openapi.json`, with nothing loaded from elsewhere."""
+"""`/docs`: an overview of the operations, from `/openapi.json`, without loading anything from elsewhere."""
 
 from starlette.responses import Response
 

@@ -1,7 +1,7 @@
-"""`POST /queues/{name}/tasks`, the hot route, as a bare ASGI callable.
+"""`POST /queues/{name}/tasks`, the hot route, as a plain ASGI callable.
 
-It stands in the router like any route and is dispatched to directly when nothing in between is needed; the OpenAPI
-document has its operation from openapi.py.
+It is in the router like any route, and is called directly if nothing in between is needed. openapi.py adds its operation to the
+document.
 """
 
 import re
@@ -76,7 +76,7 @@ class EnqueueEndpoint:
 
 
 def with_key(request: Enqueue, header: bytes) -> Enqueue:
-    """The request under the key of its `Idempotency-Key` header: quoted, as the draft has it, or bare."""
+    """Return the request with the key from its `Idempotency-Key` header: quoted, as in the draft standard, or bare."""
     try:
         key = header.decode().strip()
     except UnicodeDecodeError:
@@ -96,6 +96,6 @@ def with_key(request: Enqueue, header: bytes) -> Enqueue:
 
 
 def trace_of(headers: dict[bytes, bytes]) -> tuple[str, str | None] | None:
-    """As it came: the service takes it if it is one, and refuses nothing for it (W3C Trace Context)."""
+    """Return the trace headers unchanged. Invalid ones are ignored later, never refused (W3C Trace Context)."""
     traceparent = headers.get(b"traceparent")
     return None if traceparent is None else (traceparent.decode("latin-1"), text(headers.get(b"tracestate")))

@@ -56,7 +56,7 @@ async def put_handler(
     body: Annotated[HandlerBody, Depends(Reads(HandlerBody))],
     conditions: ConditionsDep,
 ) -> Response:
-    """Create or replace a handler. Absent fields return to their defaults; the secret and enabledness survive."""
+    """Create or replace a handler. Absent fields get their defaults; the secret and the enabled state are kept."""
     saved = await handlers.put(core, caller, name, body.definition, body.secret, conditions)
     out = handler_saved(saved.view, saved.secret)
     return reply(out, 201 if saved.created else 200, {"etag": saved.etag, **NO_STORE})
@@ -80,7 +80,7 @@ async def get_handler(core: CoreDep, caller: User, name: HandlerName) -> Respons
     responses=problems("handler_not_found", "handler_in_use", "etag_mismatch", also={204: EMPTY}),
 )
 async def delete_handler(core: CoreDep, caller: Manager, name: HandlerName, conditions: ConditionsDep) -> Response:
-    """Delete a handler that no queue and no unfinished task names."""
+    """Delete a handler that is not used by any queue, schedule or unfinished task."""
     await handlers.delete(core, caller, name, conditions)
     return Response(status_code=204)
 
@@ -91,7 +91,7 @@ async def delete_handler(core: CoreDep, caller: Manager, name: HandlerName, cond
     responses=problems("handler_not_found", shows=HandlerOut, body=True),
 )
 async def enable_handler(core: CoreDep, caller: Manager, name: HandlerName) -> Response:
-    """Deliver its tasks again."""
+    """Enable a handler: its tasks are delivered again."""
     return reply(handler_out(await handlers.enable(core, caller, name)))
 
 
@@ -101,7 +101,7 @@ async def enable_handler(core: CoreDep, caller: Manager, name: HandlerName) -> R
     responses=problems("handler_not_found", shows=HandlerOut, body=True),
 )
 async def disable_handler(core: CoreDep, caller: Manager, name: HandlerName) -> Response:
-    """Accept its tasks and claim none."""
+    """Disable a handler: its tasks are accepted but not delivered."""
     return reply(handler_out(await handlers.disable(core, caller, name)))
 
 
@@ -116,7 +116,7 @@ async def rotate_secret(
     name: HandlerName,
     body: Annotated[RotateSecretBody, Depends(Reads(RotateSecretBody, RotateSecretBody()))],
 ) -> Response:
-    """Sign with a new secret, and with the old one too for a while."""
+    """Sign deliveries with a new secret, and for a while with the old one too."""
     secret = await handlers.rotate_secret(core, caller, name, body.overlap_seconds)
     return reply(SecretOut(secret, body.overlap_seconds), headers=NO_STORE)
 
@@ -133,7 +133,7 @@ async def test_handler(
     request: Request,
     body: Annotated[TestBody | None, Depends(Reads(TestBody, None))],
 ) -> Response:
-    """Send one signed request now, and show what was sent and what came back. It counts nowhere."""
+    """Send one signed test request now; return what was sent and received. It does not count in any statistics."""
     payload = payload_of(await request.body(), max_bytes=core.max_payload_bytes) if body else None
     tried = await handlers.test(core, caller, name, payload)
     return reply(tried, headers=NO_STORE)

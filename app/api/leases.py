@@ -1,4 +1,4 @@
-"""Leases: pull workers ask for tasks here, and whoever holds a lease, worker or handler, says here what comes of it."""
+"""Leases: pull workers lease tasks, and holders of leases, workers or handlers, report the results."""
 
 from typing import Annotated
 
@@ -25,12 +25,12 @@ QueueName = Annotated[str, Path(pattern=NAME_PATTERN)]
 
 
 FREE_BYTES = 65_536
-"""Of a body, before it is known whether its token is good."""
+"""How much of a body is read before its token is verified."""
 
 
 class HolderRoute(OpenRoute):
-    """A route that a lease token opens. A token that is none of ours is refused by the head; one that may be is looked up
-    before more than a few bytes are read."""
+    """A route authorised by a lease token. A malformed token is refused by the head; a well-formed one is looked up before more
+    than a few bytes are read."""
 
     async def enter(self, request: Request) -> None:
         request.state.token = await token_of(request.headers.get("sluice-lease-token"))
@@ -47,7 +47,7 @@ class HolderRoute(OpenRoute):
 
 
 class FollowUpsRoute(HolderRoute):
-    """The payloads of follow-up work leave as the bytes they came in, so its body is handed on as bytes."""
+    """A route whose body is passed on as bytes, because payloads of follow-up work must stay byte for byte."""
 
     max_body_bytes = MAX_FOLLOWUP_BYTES
     judges = False
@@ -67,7 +67,7 @@ async def held_task_of(task_id: Annotated[str, Path(description="A UUID.")]) -> 
 
 
 async def token_of(
-    sluice_lease_token: Annotated[str | None, Header(description="The token the lease was given with.")] = None,
+    sluice_lease_token: Annotated[str | None, Header(description="The token of the lease.")] = None,
 ) -> str:
     if not sluice_lease_token:
         raise Refusal("unauthenticated", "the request has no lease token; send Sluice-Lease-Token: <token>")
@@ -100,7 +100,7 @@ async def lease_tasks(
     name: QueueName,
     body: Annotated[LeaseIn, Body(default_factory=LeaseIn)],
 ) -> Response:
-    """Take tasks of a pull queue, waiting for the first of them if need be; none when the time is over."""
+    """Lease tasks of a pull queue, waiting for the first if necessary. Returns none if none came in time."""
     taken = await leases.acquire(
         core,
         caller,
@@ -117,7 +117,7 @@ async def lease_tasks(
     "/{task_id}/renew", operation_id="renew_lease", response_model=TaskOut, responses=problems(*HOLDER, body=True)
 )
 async def renew_lease(core: CoreDep, task_id: HeldTask, token: Token, body: RenewIn) -> Response:
-    """Move the end of a lease, and say how far the work has come."""
+    """Extend or shorten a lease, and optionally report progress."""
     progress, told = given(body, "progress")
     encoded = msgspec.json.encode(progress) if told else None
     return json_reply(msgspec.json.encode(await leases.renew(core, task_id, token, body.seconds, encoded)))
@@ -131,9 +131,9 @@ async def renew_lease(core: CoreDep, task_id: HeldTask, token: Token, body: Rene
     openapi_extra=COMPLETE,
 )
 async def complete_task(request: Request, core: CoreDep, task_id: HeldTask, token: Token) -> Response:
-    """End a task as succeeded, with its follow-up work if it names any: all of it is enqueued, or nothing and the lease stays.
+    """End a task as succeeded and enqueue its follow-up work, if any: all of it, or none, and then the lease stays valid.
 
-    Repeated with the same token it answers as the first time and writes nothing.
+    Repeating it with the same token returns the first answer and writes nothing.
     """
     edge: EdgeConfig = request.app.state.edge
     body = await request.body()
@@ -145,7 +145,7 @@ async def complete_task(request: Request, core: CoreDep, task_id: HeldTask, toke
     "/{task_id}/fail", operation_id="fail_task", response_model=TaskOut, responses=problems(*HOLDER, body=True)
 )
 async def fail_task(core: CoreDep, task_id: HeldTask, token: Token, body: FailIn) -> Response:
-    """End an attempt as failed: the task is tried again later, or is dead."""
+    """End an attempt as failed: the task is retried later, or is dead."""
     view = await leases.fail(
         core,
         task_id,
@@ -161,5 +161,5 @@ async def fail_task(core: CoreDep, task_id: HeldTask, token: Token, body: FailIn
     "/{task_id}/release", operation_id="release_task", response_model=TaskOut, responses=problems(*HOLDER, body=True)
 )
 async def release_task(core: CoreDep, task_id: HeldTask, token: Token) -> Response:
-    """Give a task back unworked: ready now, and the attempt does not count."""
+    """Return a task without working on it: it is ready at once, and the attempt does not count."""
     return json_reply(msgspec.json.encode(await leases.release(core, task_id, token)))

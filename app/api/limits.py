@@ -1,4 +1,4 @@
-"""The limits over all queues of a tenant: its own, and the one that an operator grants it."""
+"""A tenant's limits over all queues: its own and the operator's."""
 
 from typing import Annotated
 
@@ -24,13 +24,13 @@ TenantName = Annotated[str, Path(pattern=NAME_PATTERN)]
 
 @router.get("", operation_id="get_limits", responses=problems(shows=LimitsOut))
 async def get_limits(core: CoreDep, caller: User) -> Response:
-    """Read the limit over all queues."""
+    """Read the tenant's limit over all queues."""
     return _limits(await limits.get(core, caller))
 
 
 @router.put("", operation_id="put_limits", responses=problems(shows=LimitsOut, body=True))
 async def put_limits(core: CoreDep, caller: Manager, body: Annotated[Limits, Depends(Reads(Limits))]) -> Response:
-    """Change the limit over all queues. From the answer on, nothing is admitted above it."""
+    """Change the tenant's limit over all queues. Once answered, nothing is admitted above it."""
     return _limits(await limits.put(core, caller, body.max_concurrency))
 
 
@@ -40,7 +40,7 @@ async def put_limits(core: CoreDep, caller: Manager, body: Annotated[Limits, Dep
     responses=problems("tenant_not_found", shows=GrantOut),
 )
 async def get_tenant_limits(core: CoreDep, caller: Operator, name: TenantName) -> Response:
-    """Read what an operator grants a tenant at most."""
+    """Read a tenant's limit as granted by the operator."""
     return reply(GrantOut(name, await limits.get_grant(core, caller, name)))
 
 
@@ -52,7 +52,7 @@ async def get_tenant_limits(core: CoreDep, caller: Operator, name: TenantName) -
 async def put_tenant_limits(
     core: CoreDep, caller: Operator, name: TenantName, body: Annotated[Grant, Depends(Reads(Grant))]
 ) -> Response:
-    """Grant a tenant at most so many running tasks over all its queues. Its own limit cannot exceed or remove that."""
+    """Limit a tenant's running tasks over all its queues. Its own limit cannot exceed or remove this one."""
     granted = await limits.put_grant(core, caller, name, body.max_concurrency)
     return reply(GrantOut(name, granted))
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI reads off the routes, with the operations of the bare ones added by hand."""
+"""The OpenAPI document: FastAPI's, with the operations of the plain ASGI routes added."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -20,25 +20,25 @@ from app.edge.problems import header, problems
 from app.edge.replies import FieldProblem, Problem
 
 TITLE = "Sluice"
-DESCRIPTION = "Durable queues and schedules as a plain HTTP service, on nothing but Postgres."
+DESCRIPTION = "Durable queues and schedules as a plain HTTP service on Postgres."
 _REF = "#/components/schemas/{model}"
 _FRAMEWORKS = ("HTTPValidationError", "ValidationError")
 _TASK = {"content": {"application/json": {"schema": {"$ref": _REF.format(model=TaskOut.__name__)}}}}
-_LOCATION = {"Location": header("Where the task is.")}
+_LOCATION = {"Location": header("URL of the task.")}
 
 _NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "pattern": NAME_PATTERN}}
 _TRACEPARENT = {
     "name": "traceparent",
     "in": "header",
     "required": False,
-    "description": "W3C Trace Context; it goes on to the handler.",
+    "description": "W3C Trace Context, passed on to the handler.",
     "schema": {"type": "string"},
 }
 
 ENQUEUE: dict[str, Any] = {
     "tags": ["tasks"],
     "summary": "Enqueue Task",
-    "description": "Put a task into a queue. Acknowledged after commit.",
+    "description": "Enqueue a task. Acknowledged after commit.",
     "operationId": "enqueue_task",
     "security": [{"HTTPBearer": []}],
     "parameters": [
@@ -47,7 +47,7 @@ ENQUEUE: dict[str, Any] = {
             "name": "Idempotency-Key",
             "in": "header",
             "required": False,
-            "description": "Quoted or bare; the same as `idempotency_key` in the body.",
+            "description": "Quoted or bare; equivalent to `idempotency_key` in the body.",
             "schema": {"type": "string", "minLength": 1, "maxLength": 255},
         },
         _TRACEPARENT,
@@ -58,11 +58,11 @@ ENQUEUE: dict[str, Any] = {
     },
     "responses": {
         "200": {
-            "description": "The first task under this idempotency key, or the unfinished one under this unique key, as it is now.",
+            "description": "The first task with this idempotency key, or the unfinished one with this unique key, as it is now.",
             "headers": _LOCATION
             | {
-                "Idempotent-Replayed": header("`true`, for the idempotency key alone."),
-                "Unique-Held": header("`true`, for the unique key alone."),
+                "Idempotent-Replayed": header("`true` if the idempotency key matched."),
+                "Unique-Held": header("`true` if the unique key matched."),
             },
             **_TASK,
         },
@@ -77,7 +77,7 @@ ENQUEUE: dict[str, Any] = {
 BULK: dict[str, Any] = {
     "tags": ["tasks"],
     "summary": "Enqueue Tasks",
-    "description": "Put up to 10,000 tasks into a queue, in a body of at most 32 MiB. Each has its own verdict, in order.",
+    "description": "Enqueue up to 10,000 tasks, in a body of at most 32 MiB. The answer has a result per task, in order.",
     "operationId": "enqueue_tasks",
     "security": [{"HTTPBearer": []}],
     "parameters": [_NAME, _TRACEPARENT],
@@ -87,7 +87,7 @@ BULK: dict[str, Any] = {
     },
     "responses": {
         "200": {
-            "description": "What became of each task.",
+            "description": "The result of each task.",
             "content": {"application/json": {"schema": {"$ref": _REF.format(model=BulkOut.__name__)}}},
         },
         **{str(status): response for status, response in problems("queue_not_found", body=True).items()},

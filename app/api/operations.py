@@ -1,4 +1,4 @@
-"""Health, status and metrics: the process as operators and balancers see it."""
+"""Health, status and metrics, for operators and load balancers."""
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -32,19 +32,19 @@ def _health(why_not: str | None) -> Response:
 
 @health_router.get("/live", operation_id="get_liveness", response_model=HealthOut, responses=problems(key=False))
 async def get_liveness(request: Request) -> Response:
-    """Whether the process should be left alone. Never touches the database."""
+    """Return 200 unless the process should be restarted. Never touches the database."""
     return _health(_edge(request).operations.why_not_live())
 
 
 @health_router.get("/ready", operation_id="get_readiness", response_model=HealthOut, responses=problems(key=False))
 async def get_readiness(request: Request) -> Response:
-    """Whether requests may come: connected once, schema compatible, not draining."""
+    """Return 200 if the replica can take requests: it has been connected, its schema is compatible, and it is not draining."""
     return _health(_edge(request).operations.why_not_ready())
 
 
 @status_router.get("/status", operation_id="get_status", response_model=StatusOut, responses=problems())
 async def get_status(request: Request, caller: Operator) -> Response:
-    """Version, replicas, queues and database, over all tenants."""
+    """Read version, replicas, queues and database, over all tenants."""
     return json_reply(msgspec.json.encode(await _edge(request).operations.status()))
 
 
@@ -54,11 +54,13 @@ async def get_status(request: Request, caller: Operator) -> Response:
     response_class=Response,
     openapi_extra={"security": [{"HTTPBearer": []}]},
     responses=problems(
-        also={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text."}}
+        also={
+            200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text format."}
+        }
     ),
 )
 async def get_metrics(request: Request) -> Response:
-    """Metrics for Prometheus, over all tenants."""
+    """Read metrics for Prometheus, over all tenants."""
     edge = _edge(request)
     if not edge.metrics_open:
         caller = await caller_of(edge, request.scope, request.headers.get("authorization"))

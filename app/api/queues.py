@@ -46,7 +46,7 @@ async def put_queue(
     body: Annotated[QueueBody, Depends(Reads(QueueBody))],
     conditions: ConditionsDep,
 ) -> Response:
-    """Create or replace a queue. Absent fields return to their defaults; a pause survives."""
+    """Create or replace a queue. Absent fields get their defaults; a pause is kept."""
     saved = await queues.put(core, caller, name, body.definition(), conditions)
     return reply(queue_out(saved.view), 201 if saved.created else 200, {"etag": saved.etag})
 
@@ -69,7 +69,7 @@ async def get_queue(core: CoreDep, caller: User, name: QueueName) -> Response:
     responses=problems("queue_not_found", "queue_in_use", "etag_mismatch", also={204: EMPTY}),
 )
 async def delete_queue(core: CoreDep, caller: Manager, name: QueueName, conditions: ConditionsDep) -> Response:
-    """Delete a queue that no unfinished task names."""
+    """Delete a queue without unfinished tasks, schedules or pending batch completions."""
     await queues.delete(core, caller, name, conditions)
     return Response(status_code=204)
 
@@ -80,7 +80,7 @@ async def delete_queue(core: CoreDep, caller: Manager, name: QueueName, conditio
     responses=problems("queue_not_found", shows=QueueOut, body=True),
 )
 async def pause_queue(core: CoreDep, caller: Manager, name: QueueName) -> Response:
-    """Accept tasks and start none. From the answer on, nothing is claimed."""
+    """Pause a queue: tasks are accepted but not started. Once answered, nothing is claimed."""
     return reply(queue_out(await queues.pause(core, caller, name)))
 
 
@@ -90,7 +90,7 @@ async def pause_queue(core: CoreDep, caller: Manager, name: QueueName) -> Respon
     responses=problems("queue_not_found", shows=QueueOut, body=True),
 )
 async def resume_queue(core: CoreDep, caller: Manager, name: QueueName) -> Response:
-    """Start its tasks again."""
+    """Resume a paused queue."""
     return reply(queue_out(await queues.resume(core, caller, name)))
 
 
@@ -101,7 +101,7 @@ async def resume_queue(core: CoreDep, caller: Manager, name: QueueName) -> Respo
     responses=problems("queue_not_found", body=True, also={202: Shown(PurgedOut)}),
 )
 async def purge_queue(core: CoreDep, caller: Manager, name: QueueName) -> Response:
-    """Cancel the scheduled and ready tasks it holds now, in chunks. Running ones go on; what is enqueued meanwhile stays."""
+    """Cancel the queue's scheduled and ready tasks, in chunks. Running tasks and those enqueued in the meantime are kept."""
     return reply(PurgedOut(await sweeps.purge(core, caller, name)), 202)
 
 
@@ -116,7 +116,7 @@ async def redrive_queue(
     name: QueueName,
     body: Annotated[RedriveBody, Depends(Reads(RedriveBody, RedriveBody()))],
 ) -> Response:
-    """Make dead tasks ready with a fresh allowance of attempts, oldest first, up to `limit` of those that match."""
+    """Make up to `limit` matching dead tasks ready again, oldest first, with all attempts available."""
     return reply(RedrivenOut(*await sweeps.redrive(core, caller, name, body.filters(), body.limit, body.dry_run)))
 
 
@@ -126,5 +126,5 @@ async def redrive_queue(
     responses=problems("queue_not_found", shows=QueueStatsOut),
 )
 async def get_queue_stats(core: CoreDep, caller: User, name: QueueName) -> Response:
-    """How many tasks it holds, how fast they come and go, how long they wait and run."""
+    """Read a queue's counts by state, rates, waiting times and run times."""
     return reply(await queues.stats(core, caller, name))

@@ -1,4 +1,4 @@
-"""Schedules: what fires by itself, and the ledger of what became of each of its times."""
+"""Schedules, and the ledger of what happened to each of their times."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -35,7 +35,7 @@ from app.service import backfills, schedules
 
 
 class BytesRoute(StrictRoute):
-    """The payload leaves as the bytes it came in, so the body is handed on as bytes."""
+    """A route whose body is passed on as bytes, because the payload must stay byte for byte."""
 
     judges = False
 
@@ -69,7 +69,7 @@ async def list_schedules(core: CoreDep, caller: User, limit: Limit = 50, cursor:
     openapi_extra=_body(PreviewIn),
 )
 async def preview_definition(request: Request, core: CoreDep, caller: User) -> Response:
-    """The next times of a definition that is not saved; it needs no queue and no payload."""
+    """Preview the next times of a definition without saving it. Queue and payload are optional."""
     given = parse_ijson(await request.body())
     if not isinstance(given, dict):
         raise invalid_field("", "expected an object")
@@ -103,7 +103,7 @@ async def preview_definition(request: Request, core: CoreDep, caller: User) -> R
 async def put_schedule(
     request: Request, core: CoreDep, caller: Manager, name: ScheduleName, conditions: ConditionsDep
 ) -> Response:
-    """Create or replace a schedule. Absent fields return to their defaults; a pause survives. Its first time lies after this."""
+    """Create or replace a schedule. Absent fields get their defaults; a pause is kept. Only later times fire."""
     definition = parse_schedule(await request.body(), core.max_payload_bytes)
     saved = await schedules.put(core, caller, name, definition, conditions)
     return json_reply(msgspec.json.encode(saved.view), 201 if saved.created else 200, {"etag": saved.etag})
@@ -116,7 +116,7 @@ async def put_schedule(
     responses=problems("schedule_not_found", also={200: ETAG}),
 )
 async def get_schedule(core: CoreDep, caller: User, name: ScheduleName) -> Response:
-    """Read a schedule, with its next five times and what it says in words."""
+    """Read a schedule, with its next five times and a description in plain English."""
     view, etag = await schedules.get(core, caller, name)
     return json_reply(msgspec.json.encode(view), headers={"etag": etag})
 
@@ -128,7 +128,7 @@ async def get_schedule(core: CoreDep, caller: User, name: ScheduleName) -> Respo
     responses=problems("schedule_not_found", "etag_mismatch", also={204: EMPTY}),
 )
 async def delete_schedule(core: CoreDep, caller: Manager, name: ScheduleName, conditions: ConditionsDep) -> Response:
-    """Delete a schedule: its runs go on, nothing new starts."""
+    """Delete a schedule: unfinished runs continue, but nothing new starts."""
     await schedules.delete(core, caller, name, conditions)
     return Response(status_code=204)
 
@@ -140,7 +140,7 @@ async def delete_schedule(core: CoreDep, caller: Manager, name: ScheduleName, co
     responses=problems("schedule_not_found", body=True),
 )
 async def pause_schedule(core: CoreDep, caller: Manager, name: ScheduleName) -> Response:
-    """Start nothing more; the times that pass are in the ledger as paused."""
+    """Pause a schedule: nothing starts, and times that pass are recorded as paused."""
     return json_reply(msgspec.json.encode(await schedules.pause(core, caller, name)))
 
 
@@ -151,7 +151,7 @@ async def pause_schedule(core: CoreDep, caller: Manager, name: ScheduleName) -> 
     responses=problems("schedule_not_found", body=True),
 )
 async def resume_schedule(core: CoreDep, caller: Manager, name: ScheduleName) -> Response:
-    """Go on with the first time that lies ahead."""
+    """Resume a paused schedule from the next time on."""
     return json_reply(msgspec.json.encode(await schedules.resume(core, caller, name)))
 
 
@@ -164,7 +164,7 @@ async def resume_schedule(core: CoreDep, caller: Manager, name: ScheduleName) ->
 async def trigger_schedule(
     request: Request, core: CoreDep, caller: User, name: ScheduleName, body: TriggerIn | None = None
 ) -> Response:
-    """Start a run now, also while paused; the answer is its row of the ledger."""
+    """Start a run now, even while paused. Returns its ledger row."""
     payload = payload_of(await request.body(), max_bytes=core.max_payload_bytes) if body else None
     overlap = body.overlap if body else None
     return RunOut.of(await schedules.trigger(core, caller, name, payload, overlap)).reply()
@@ -178,7 +178,7 @@ async def trigger_schedule(
     responses=problems("schedule_not_found", body=True),
 )
 async def backfill_schedule(core: CoreDep, caller: Manager, name: ScheduleName, body: BackfillIn) -> Response:
-    """Run the times of a window that have no run yet, at most 10,000."""
+    """Run the times in a window that have no run yet, at most 10,000."""
     from_, to = body.window()
     found = await backfills.backfill(core, caller, name, from_, to, body.overlap, body.rerun)
     return BackfilledOut.of(found).reply(202)
@@ -200,9 +200,10 @@ async def schedule_history(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Response:
-    """The ledger, newest first: every nominal time is in exactly one row.
+    """List a schedule's ledger, newest first. Every nominal time is in exactly one row.
 
-    With `outcome`, a page may hold fewer rows than asked for, even none, while there are more: go by `next_cursor`.
+    With `outcome`, a page may have fewer rows than `limit`, or none, although there are more: follow `next_cursor` until it is
+    null.
     """
     span = {"from": from_, "to": to}
     found = {key: None if text is None else parse_instant(text) for key, text in span.items()}
@@ -245,7 +246,7 @@ async def preview_schedule(
     count: Annotated[int, Query(ge=1, le=MAX_PREVIEW)] = 10,
     after: InstantQuery = None,
 ) -> Response:
-    """The next times of a schedule."""
+    """Preview the next times of a schedule."""
     at = None if after is None else parse_instant(after)
     if at is None and after is not None:
         raise invalid_field("/after", NO_INSTANT)

@@ -1,4 +1,4 @@
-"""Tasks and their attempts. Enqueueing has a file of its own (enqueue.py)."""
+"""Tasks and their attempts. Enqueueing is in enqueue.py."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -74,14 +74,14 @@ async def list_tasks(
     core: CoreDep,
     caller: User,
     filters: Annotated[TaskFilters, Depends(filters_of)],
-    include: Annotated[Literal["payload"] | None, Query(description="`payload`: show payloads too.")] = None,
+    include: Annotated[Literal["payload"] | None, Query(description="`payload`: include payloads.")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Response:
     """List tasks, newest first.
 
-    A page takes no longer for a filter that matches little: it may hold fewer items than asked for, even none, while there are
-    more. `next_cursor` says so, and is null only after the last page.
+    A filter that matches little does not make a page slower. Instead, the page may have fewer items than `limit`, or none, although
+    there are more: follow `next_cursor` until it is null.
     """
     bound_to = binding("tasks", filters)
     after = position_of(cursor, bound_to, parse_uuid)
@@ -97,10 +97,11 @@ async def get_task(
     caller: User,
     task_id: TaskId,
     wait_seconds: Annotated[
-        float, Query(ge=0, le=60, description="Wait so long for its end; then it is shown as it is.")
+        float,
+        Query(ge=0, le=60, description="How long to wait for the task to end; afterwards it is returned as it is."),
     ] = 0,
 ) -> Response:
-    """Read a task, at once or when it has ended."""
+    """Read a task, at once or, with `wait_seconds`, when it has ended."""
     if wait_seconds:
         view = await tasks.get_ended(core, caller, task_id, wait_seconds, lambda: disconnected(request))
     else:
@@ -109,7 +110,7 @@ async def get_task(
 
 
 async def disconnected(request: Request) -> None:
-    """Returns when the caller has gone; its body has been read, so nothing else can come."""
+    """Return when the caller has disconnected; its body has been read, so nothing else can arrive."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -121,7 +122,7 @@ async def disconnected(request: Request) -> None:
     responses=problems("task_not_found", "task_not_editable", "task_ended", body=True),
 )
 async def update_task(core: CoreDep, caller: User, task_id: TaskId, request: Request, body: PatchBody) -> Response:
-    """Change a task that waits, by a merge patch: absent fields stay, null is the default, the payload is replaced whole."""
+    """Change a waiting task with a merge patch: absent fields are kept, null resets to the default, the payload is replaced."""
     payload = payload_of(await request.body(), max_bytes=core.max_payload_bytes)
     return json_reply(msgspec.json.encode(await patches.update(core, caller, task_id, parse_patch(body), payload)))
 
@@ -135,7 +136,7 @@ async def update_task(core: CoreDep, caller: User, task_id: TaskId, request: Req
 async def list_attempts(
     core: CoreDep, caller: User, task_id: TaskId, limit: Limit = 50, cursor: Cursor = None
 ) -> Response:
-    """List a task's attempts, newest first: one for each time it was claimed."""
+    """List a task's attempts, newest first: one per claim."""
     bound_to = binding("attempts", task_id)
     after = position_of(cursor, bound_to, _is_number)
     items, more = await tasks.attempts(core, caller, task_id, None if after is None else int(after), limit)
@@ -154,7 +155,7 @@ def _is_number(position: str) -> bool:
     responses=problems("task_not_found", "task_ended", body=True),
 )
 async def cancel_task(core: CoreDep, caller: User, task_id: TaskId) -> Response:
-    """End a task that has not ended; a running one loses its lease at once and its call is aborted."""
+    """Cancel an unfinished task. A running one loses its lease at once, and its call is aborted."""
     return json_reply(msgspec.json.encode(await tasks.cancel(core, caller, task_id)))
 
 
@@ -165,5 +166,5 @@ async def cancel_task(core: CoreDep, caller: User, task_id: TaskId) -> Response:
     responses=problems("task_not_found", "task_not_editable", "task_ended", body=True),
 )
 async def retry_task(core: CoreDep, caller: User, task_id: TaskId) -> Response:
-    """Make a dead or cancelled task ready with a fresh allowance of attempts, a scheduled one ready now."""
+    """Make a dead or cancelled task ready again with all attempts available, or a scheduled one ready now."""
     return json_reply(msgspec.json.encode(await tasks.retry(core, caller, task_id)))

@@ -1,8 +1,8 @@
-"""How a body is declared, read and refused.
+"""Declaring, reading and refusing bodies.
 
-A body is declared once, as a msgspec struct. Its bounds stand beside its types (`Meta`), so what is read, what is checked
-and what the OpenAPI document says cannot differ. msgspec stops at the first violation; `faults` then goes through the whole
-value by the same declaration and names every one. It runs on refused bodies only.
+A body is declared once, as a msgspec struct with its limits beside its types (`Meta`), so that parsing, validation and the OpenAPI
+document cannot differ. msgspec stops at the first violation; `faults` then checks the whole value against the same declaration
+and reports every violation. It runs on refused bodies only.
 """
 
 import re
@@ -16,7 +16,7 @@ from msgspec import inspect
 from app.domain.errors import FieldError, invalid, pointer
 
 RULE = "rule"
-"""Key of `Meta(extra=...)`: what a caller is told in place of the words for a type."""
+"""Key of `Meta(extra=...)`: the message that replaces the one for the type."""
 AnyJson = Annotated[Any, msgspec.Meta(description="Any JSON (I-JSON, at most 128 levels deep).")]
 
 Declared = TypeVar("Declared")
@@ -25,7 +25,7 @@ _MEMBER = re.compile(r"Object (contains unknown|missing required) field `(.*)`",
 
 
 def read(value: Any, kind: type[Declared], where: str = "") -> Declared:
-    """The value of a JSON text as the struct that declares it. Raises Refusal (invalid) with every violation."""
+    """Convert a JSON value to the struct that declares it. Raises Refusal (invalid) with every violation."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
@@ -33,21 +33,23 @@ def read(value: Any, kind: type[Declared], where: str = "") -> Declared:
 
 
 def faults(value: Any, kind: Any = None, where: str = "") -> list[FieldError]:
-    """Every way in which a value, or a struct that was put together in code, is not as its type declares it."""
+    """Return every violation in a value, or in a struct built in code, of its declared type."""
     return list(_faults(value, _node(type(value) if kind is None else kind), where))
 
 
 def with_more(found: Sequence[FieldError], more: Sequence[FieldError]) -> list[FieldError]:
-    """`more` are rules that no type can say; they count where a field is otherwise as declared."""
+    """Add violations of rules that types cannot express; they are reported for fields that are otherwise valid."""
     named = {error.pointer for error in found}
     return [*found, *(error for error in more if error.pointer not in named)]
 
 
 def field_errors(message: str) -> list[FieldError]:
-    """msgspec says ``Expected `int`, got `str` - at `$.tags[2]` ``, of the first violation only."""
+    """Translate msgspec's ``Expected `int`, got `str` - at `$.tags[2]` ``, which covers the first violation only."""
     match = _PATH.fullmatch(message)
     assert match is not None, "it matches any text"
-    parts = re.findall(r"\[(\d+)\]|\.(\w+)", match["path"] or "")  # `[...]`, some key of an object, adds nothing
+    parts = re.findall(
+        r"\[(\d+)\]|\.(\w+)", match["path"] or ""
+    )  # `[...]`, an arbitrary key of an object, adds nothing
     where = pointer(*(index or name for index, name in parts))
     member = _MEMBER.fullmatch(match["what"])
     if member is not None:

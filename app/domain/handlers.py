@@ -37,7 +37,7 @@ FatalStatus = Annotated[int, Meta(ge=100, le=599)]
 
 
 class HandlerDefinition(Struct, frozen=True, forbid_unknown_fields=True):
-    url: Annotated[str, Meta(max_length=MAX_URL, description="http or https, without user, password and fragment.")]
+    url: Annotated[str, Meta(max_length=MAX_URL, description="http or https, without user name, password or fragment.")]
     timeout_seconds: TimeoutSeconds = 30.0
     headers: Annotated[dict[str, str], Meta(description="Sent with every delivery. Write-only.")] = {}
     max_concurrency: MaxConcurrency | None = None
@@ -54,11 +54,11 @@ class HandlerDefinition(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HandlerBody(HandlerDefinition, frozen=True, forbid_unknown_fields=True):
-    """A definition as it is given, with the secret that no read shows."""
+    """A handler definition with its secret, which reads never show."""
 
     secret: Annotated[
         Annotated[str, Meta(max_length=100)] | None,
-        Meta(description=f"The signing secret, {SECRET_RULE}; else one is made."),
+        Meta(description=f"The signing secret, {SECRET_RULE}; generated if absent."),
     ] = None
 
     @property

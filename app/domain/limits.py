@@ -1,4 +1,4 @@
-"""The limits over all queues of a tenant: its own, and the one that an operator grants it."""
+"""A tenant's limits over all queues: its own and the operator's."""
 
 from typing import Annotated
 
@@ -17,14 +17,14 @@ MaxConcurrency = Annotated[
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a tenant sets for itself."""
+    """The tenant's own limits."""
 
     max_concurrency: Annotated[MaxConcurrency | None, Meta(description="null: no limit over all queues.")] = None
 
 
 class Grant(Struct, frozen=True, forbid_unknown_fields=True):
-    """What an operator grants a tenant."""
+    """The operator's limits for a tenant."""
 
     max_concurrency: Annotated[
-        MaxConcurrency | None, Meta(description="null: as many as the tenant's own limit says.")
+        MaxConcurrency | None, Meta(description="null: only the tenant's own limit applies.")
     ] = None

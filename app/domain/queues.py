@@ -26,7 +26,7 @@ Days = Annotated[int, Meta(ge=0, le=MAX_RETENTION_DAYS)]
 PayloadSchema = Annotated[
     Any,
     Meta(
-        description="What payloads must be, checked at enqueue; null: anything.",
+        description="Payloads are validated against it when they are enqueued; null: anything is accepted.",
         extra_json_schema={
             "anyOf": [{"type": "object", "title": "JSON Schema 2020-12"}, {"type": "boolean"}, {"type": "null"}]
         },
@@ -46,12 +46,12 @@ class QueueOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """What a definition says the same way on the wire and in here."""
 
     handler: Annotated[
-        Name | None, Meta(description="Where its tasks are delivered; null: a queue for pull workers.")
+        Name | None, Meta(description="The handler that its tasks are delivered to; null: a queue for pull workers.")
     ] = None
     max_concurrency: MaxConcurrency | None = None
     max_depth: Annotated[
         Annotated[int, Meta(ge=1, le=MAX_DEPTH)] | None,
-        Meta(description="Bounds scheduled and ready tasks, exactly."),
+        Meta(description="Exact limit on scheduled and ready tasks."),
     ] = None
     timeout_seconds: Annotated[TimeoutSeconds | None, Meta(description="null: the handler's.")] = None
     idempotency_seconds: Annotated[float, Meta(ge=0, le=MAX_IDEMPOTENCY_SECONDS)] = 86_400.0
@@ -74,7 +74,7 @@ class QueueDefinition(QueueOptions, frozen=True, kw_only=True):
 
 
 class QueueBody(QueueOptions, frozen=True, kw_only=True):
-    """A definition as it is given: its retry partial, its schema as JSON."""
+    """A queue definition as sent: with a partial retry policy, and the schema as JSON."""
 
     retry: Retry = {}
     payload_schema: PayloadSchema = None

@@ -19,7 +19,7 @@ _RETRY_FIELDS = ("max_attempts", "retry_after_max_seconds", "backoff")
 _EXPONENTIAL_FIELDS = ("min_seconds", "max_seconds", "factor", "jitter")
 
 _SECONDS = {"type": "number", "minimum": 0, "maximum": MAX_BACKOFF_SECONDS}
-# Without `kind` the fields tell it.
+# Without `kind`, the fields determine it.
 _BACKOFFS: list[dict[str, Any]] = [
     {
         "title": "Exponential backoff",
@@ -56,7 +56,7 @@ _RETRY: dict[str, Any] = {
 Retry = Annotated[
     dict[str, Any],
     Meta(
-        description="Partial: what is absent keeps its default (in a task: the queue's value).",
+        description="Partial: absent fields keep their defaults (in a task: the queue's values).",
         extra_json_schema=_RETRY,
     ),
 ]

@@ -46,7 +46,7 @@ class Shortcut:
 
 
 class Edge:
-    """What a server is given. `application` is the FastAPI app inside, for instrumentation."""
+    """The ASGI application for a server. `application` is the FastAPI app inside, for instrumentation."""
 
     def __init__(self, application: FastAPI, *, guarded: bool, shortcut: Shortcut | None) -> None:
         self.application = application
@@ -98,7 +98,7 @@ class Edge:
                 await self._shortcut.serve(name, headers, scope, receive, send)
                 return
         elif scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}  # the server leaves the body of the answer out
+            scope = {**scope, "method": "GET"}  # the server omits the body of the answer
         await self.application(scope, receive, send)
 
     def _log_failure(self, scope: Scope) -> None:

@@ -1,4 +1,4 @@
-"""Batches on the wire. As with tasks, bodies are written straight from what the service gives; these models are the document."""
+"""Batches on the wire. As for tasks, bodies are written directly from the service's values; these models document them."""
 
 from pydantic import Field
 
@@ -9,10 +9,12 @@ from app.edge.replies import Instant, Name, RequestBody, ResponseBody
 
 
 class BatchIn(RequestBody):
-    queue: Name = Field(description="Where all its tasks go.")
-    tasks: list[TaskIn] = Field([], max_length=MAX_BULK_TASKS, description="The first of them, or all.")
+    queue: Name = Field(description="The queue of all its tasks.")
+    tasks: list[TaskIn] = Field([], max_length=MAX_BULK_TASKS, description="All tasks, or the first ones.")
     on_complete: OnCompleteIn | None = Field(None, description="Enqueued once, when all tasks of the batch have ended.")
-    sealed: bool = Field(True, description="false: more tasks are to come; it completes only after it has been sealed.")
+    sealed: bool = Field(
+        True, description="false: more tasks will be added; the batch completes only after it has been sealed."
+    )
 
 
 class BatchTasksIn(RequestBody):
@@ -30,30 +32,36 @@ class BatchCountsOut(ResponseBody):
 
 class BatchCompletionOut(ResponseBody):
     queue: str
-    task: str | None = Field(description="The task, once the batch has completed.")
+    task: str | None = Field(description="The id of the task, once the batch has completed.")
 
 
 class BatchOut(ResponseBody):
     id: str = Field(json_schema_extra={"format": "uuid"})
     queue: str
-    sealed: bool = Field(description="Nothing is added to it by API: always so when it was formed by follow-up work.")
+    sealed: bool = Field(
+        description="No tasks can be added through the API; always true for batches formed by follow-up work."
+    )
     total: int
-    counts: BatchCountsOut = Field(description="By state; they add up to `total`.")
-    percent: float = Field(description="Of its tasks that have ended: 100 only when all have.")
-    rate: float = Field(description="Tasks that end in a second, over the last half minute or so.")
-    eta: Instant | None = Field(description="When all will have ended at this rate; null while that cannot be told.")
+    counts: BatchCountsOut = Field(description="By state; the sum is `total`.")
+    percent: float = Field(description="Share of its tasks that have ended; 100 only when all have.")
+    rate: float = Field(description="Tasks that end per second, over about the last 30 seconds.")
+    eta: Instant | None = Field(
+        description="When all tasks will have ended at this rate; null while that cannot be estimated."
+    )
     created_at: Instant
     cancelled_at: Instant | None
     cancel_reason: str | None = Field(description="`requested`, or `superseded` by a later run of its schedule.")
-    completed_at: Instant | None = Field(description="When all had first ended; a retry does not change it.")
+    completed_at: Instant | None = Field(
+        description="When all tasks had ended for the first time; a retry does not change it."
+    )
     on_complete: list[BatchCompletionOut]
 
 
 class FilledBatchOut(BatchOut):
-    results: list[StoredOut | RefusedOut] = Field(description="What became of each task, in order.")
+    results: list[StoredOut | RefusedOut] = Field(description="The result of each task, in order.")
 
 
 class RetriedBatchOut(BatchOut):
-    matched: int = Field(description="Its dead tasks.")
-    moved: int = Field(description="Those that are ready now.")
-    remaining: int = Field(description="Those that stay dead.")
+    matched: int = Field(description="Dead tasks of the batch.")
+    moved: int = Field(description="Tasks that are ready now.")
+    remaining: int = Field(description="Tasks that are still dead.")

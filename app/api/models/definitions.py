@@ -11,7 +11,7 @@ from app.edge.replies import Name, RequestBody, ResponseBody
 
 
 class DefinitionsIn(RequestBody):
-    """What shall be there. A section that is absent or null is left as it is."""
+    """The definitions that should exist. Sections that are absent or null are left as they are."""
 
     handlers: dict[Name, Annotated[Any, WithJsonSchema({"$ref": "#/components/schemas/HandlerBody"})]] | None = None
     queues: dict[Name, Annotated[Any, WithJsonSchema({"$ref": "#/components/schemas/QueueBody"})]] | None = None
@@ -19,36 +19,43 @@ class DefinitionsIn(RequestBody):
     limits: Annotated[Any, WithJsonSchema({"$ref": "#/components/schemas/Limits"})] | None = None
     owner: Name | None = Field(
         None,
-        description="Who manages what is here. Without one, what is there keeps its owner, and what is new has none.",
+        description="Who manages these definitions. Without it, existing definitions keep their owner and new ones have none.",
     )
     prune: bool = Field(
-        False, description="Delete what is there under this owner and not here, in the sections that are here."
+        False,
+        description="Delete definitions with this owner that are not in the document, in the sections that are present.",
     )
 
 
 class ApplyIn(DefinitionsIn):
     version: str | None = Field(
-        None, max_length=MAX_VERSION, description="Of a plan: refused if it would now say another thing."
+        None,
+        max_length=MAX_VERSION,
+        description="Version of a plan; the apply is refused if the plan has changed since.",
     )
 
 
 class FieldChangeOut(ResponseBody):
-    field: str = Field(description="Nested fields are joined by dots.")
-    from_: AnyJson = Field(alias="from", description="Headers and secrets are shown as `***`; of a new one: null.")
+    field: str = Field(description="Nested names are joined by dots.")
+    from_: AnyJson = Field(
+        alias="from", description="Headers and secrets are shown as `***`; null for a new definition."
+    )
     to: AnyJson
 
 
 class ChangeOut(ResponseBody):
     kind: Kind
-    name: Name | None = Field(description="null: the limits.")
+    name: Name | None = Field(description="null for the limits.")
     action: Action
     changes: list[FieldChangeOut]
 
 
 class PlanOut(ResponseBody):
     version: str = Field(description="A strong ETag over the document and what it was compared with.")
-    changes: list[ChangeOut] = Field(description="In the order in which they are carried out.")
+    changes: list[ChangeOut] = Field(description="In the order in which they are applied.")
 
 
 class AppliedOut(PlanOut):
-    secrets: dict[Name, str] = Field(description="Signing secrets made for new handlers. They are shown this once.")
+    secrets: dict[Name, str] = Field(
+        description="Signing secrets generated for new handlers; they are shown only once."
+    )

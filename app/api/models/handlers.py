@@ -14,7 +14,7 @@ MAX_OVERLAP_SECONDS = 90 * 86_400
 
 
 class HandlerOut(HandlerDefinition, frozen=True, kw_only=True):
-    headers: Annotated[dict[str, str], Meta(description="The names; each value is shown as `***`.")]
+    headers: Annotated[dict[str, str], Meta(description="Header names; each value is shown as `***`.")]
     name: Name
     enabled: bool
     disabled_at: Instant | None
@@ -22,7 +22,7 @@ class HandlerOut(HandlerDefinition, frozen=True, kw_only=True):
     secrets_lost: Annotated[
         bool | UnsetType,
         Meta(
-            description="Its headers and signing secret cannot be read: deliveries fail until it is PUT again, with its headers."
+            description="Its headers and signing secret cannot be decrypted; deliveries fail until it is PUT again with them."
         ),
     ] = UNSET
     created_at: Instant
@@ -32,7 +32,7 @@ class HandlerOut(HandlerDefinition, frozen=True, kw_only=True):
 
 class HandlerSaved(HandlerOut, frozen=True, kw_only=True):
     secret: Annotated[
-        str | None, Meta(description="The signing secret when it is new, null otherwise: it is shown once.")
+        str | None, Meta(description="The signing secret if it is new, otherwise null; it is shown only once.")
     ]
 
 
@@ -61,7 +61,7 @@ def _fields(view: HandlerView) -> dict[str, Any]:
 class RotateSecretBody(Struct, forbid_unknown_fields=True):
     overlap_seconds: Annotated[
         float,
-        Meta(ge=0, le=MAX_OVERLAP_SECONDS, description="How long deliveries carry a signature of the old secret too."),
+        Meta(ge=0, le=MAX_OVERLAP_SECONDS, description="How long deliveries are also signed with the old secret."),
     ] = DEFAULT_OVERLAP_SECONDS
 
 
@@ -94,7 +94,7 @@ class TestReceived(Struct):
 
 
 class TestOut(Struct):
-    """What a signed request sent now met. It counts nowhere."""
+    """The result of a signed test request. It does not count in any statistics."""
 
     sent: TestSent
     received: TestReceived | None

@@ -9,7 +9,7 @@ class LimitsOut(Struct):
     max_concurrency: int | None
     granted_max_concurrency: Annotated[
         int | UnsetType,
-        Meta(description="What an operator grants this tenant at most, if that is limited. The lesser counts."),
+        Meta(description="The operator's limit for this tenant, if any. The lower one applies."),
     ] = UNSET
 
 

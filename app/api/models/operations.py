@@ -17,4 +17,4 @@ class StatusOut(ResponseBody):
     queues: list[dict[str, Any]]
     schedules: list[dict[str, Any]]
     database: dict[str, Any]
-    alarms: list[dict[str, Any]] = Field(description="What needs an operator, the gravest first.")
+    alarms: list[dict[str, Any]] = Field(description="Problems that need an operator, the most severe first.")

@@ -61,8 +61,8 @@ class RedriveBody(Struct, forbid_unknown_fields=True):
     correlation_id: Label | None = None
     ended_from: Instant | None = None
     ended_to: Instant | None = None
-    limit: Annotated[int, Meta(ge=1, le=MAX_REDRIVE, description="How many to move at most.")] = 1000
-    dry_run: Annotated[bool, Meta(description="Only count what matches.")] = False
+    limit: Annotated[int, Meta(ge=1, le=MAX_REDRIVE, description="Maximum number of tasks to redrive.")] = 1000
+    dry_run: Annotated[bool, Meta(description="Only count the matching tasks.")] = False
 
     def filters(self) -> TaskFilters:
         """Raises Refusal (invalid)."""
@@ -88,7 +88,7 @@ class RedriveBody(Struct, forbid_unknown_fields=True):
 class RedrivenOut(Struct):
     matched: Annotated[int, Meta(description="Dead tasks that matched when the call began.")]
     moved: int
-    remaining: Annotated[int, Meta(description="Matched and not moved: beyond the limit, or unable to come back.")]
+    remaining: Annotated[int, Meta(description="Matched but not redriven: beyond the limit, or impossible to redrive.")]
 
 
 class CountsOut(Struct):
@@ -117,7 +117,9 @@ class QueueStatsOut(Struct):
     counts: CountsOut
     oldest_ready_age_seconds: float | None
     per_minute: RatesOut
-    success_share: Annotated[float | None, Meta(description="Succeeded over ended, of late; null when none has ended.")]
+    success_share: Annotated[
+        float | None, Meta(description="Share of recently ended tasks that succeeded; null if none has ended.")
+    ]
     wait_seconds: PercentilesOut
     run_seconds: PercentilesOut
     as_of: Instant

@@ -32,8 +32,8 @@ Outcome = Literal[
 
 
 class CatchUpIn(RequestBody):
-    window_seconds: float | None = Field(None, description="Times older than this are missed; null: however old.")
-    mode: CatchUpMode = Field("latest", description="Which of the times that are found late run.")
+    window_seconds: float | None = Field(None, description="Times older than this are missed; null: no limit.")
+    mode: CatchUpMode = Field("latest", description="Which late times run.")
 
 
 class OnCompleteIn(RequestBody):
@@ -46,12 +46,15 @@ class ScheduleIn(RequestBody):
 
     queue: Name
     payload: AnyJson
-    cron: str | None = Field(None, description="Five fields as Debian reads them, `@daily` …, or `every 15 minutes`.")
+    cron: str | None = Field(
+        None,
+        description="Five fields as in Debian's cron, an alias such as `@daily`, or an interval such as `every 15 minutes`.",
+    )
     every_seconds: float | None = None
     phase_seconds: float = Field(0, description="Times are epoch + n x every + phase.")
     at: Instant | None = None
-    seconds: bool = Field(False, description="`cron` may have six fields, the first one seconds.")
-    timezone: str = Field("UTC", description="An IANA zone.")
+    seconds: bool = Field(False, description="`cron` may have six fields, the first for seconds.")
+    timezone: str = Field("UTC", description="An IANA time zone.")
     type: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
     tags: list[str] = Field(default_factory=list)
@@ -66,13 +69,15 @@ class ScheduleIn(RequestBody):
     start_at: Instant | None = None
     end_at: Instant | None = None
     max_runs: int | None = None
-    pause_after_failures: int | None = Field(None, description="So many failed runs in a row pause it.")
+    pause_after_failures: int | None = Field(
+        None, description="The number of failed runs in a row that pauses the schedule."
+    )
     on_complete: OnCompleteIn | None = None
 
 
 class TimeOut(ResponseBody):
     at: Instant
-    local: str = Field(description="In the schedule's zone, with its offset.")
+    local: str = Field(description="In the schedule's time zone, with its offset.")
 
 
 class PreviewOut(ResponseBody):
@@ -85,11 +90,11 @@ class ScheduleOut(ScheduleIn):
     paused: bool
     paused_at: Instant | None
     paused_reason: str | None
-    next_nominal_at: Instant | None = Field(description="The first time that is not in the ledger yet.")
+    next_nominal_at: Instant | None = Field(description="The first nominal time that is not in the ledger yet.")
     created_at: Instant
     updated_at: Instant
     owner: Owner = None
-    times: list[TimeOut] = Field(description="The next five.")
+    times: list[TimeOut] = Field(description="The next five times.")
     reading: str
 
 
@@ -101,15 +106,17 @@ class PreviewIn(ScheduleIn):
 
 
 class TriggerIn(RequestBody):
-    payload: AnyJson = Field(None, description="Instead of the schedule's.")
-    overlap: Overlap | None = Field(None, description="Instead of the schedule's.")
+    payload: AnyJson = Field(None, description="Overrides the schedule's.")
+    overlap: Overlap | None = Field(None, description="Overrides the schedule's.")
 
 
 class BackfillIn(RequestBody):
     from_: str = Field(alias="from", max_length=50, json_schema_extra=DATE_TIME)
-    to: str = Field(max_length=50, description="Not included, and not ahead.", json_schema_extra=DATE_TIME)
-    overlap: Overlap | None = Field(None, description="Instead of the schedule's.")
-    rerun: bool = Field(False, description="Also times that have run: each once more, in a row of its own.")
+    to: str = Field(max_length=50, description="Exclusive; must not be in the future.", json_schema_extra=DATE_TIME)
+    overlap: Overlap | None = Field(None, description="Overrides the schedule's.")
+    rerun: bool = Field(
+        False, description="Also run times that have a run already: once more each, in a row of its own."
+    )
 
     def window(self) -> tuple[datetime, datetime]:
         """Raises Refusal (invalid)."""
@@ -123,8 +130,8 @@ class BackfilledOut(ResponseBody):
     matched: int = Field(description="Nominal times in the window.")
     started: int
     waiting: int
-    passed_over: int = Field(description="Times that have a run, or are about to be fired.")
-    skipped: int = Field(description="Times that overlap kept from running; they stay as they were.")
+    passed_over: int = Field(description="Times that already have a run, or are about to fire.")
+    skipped: int = Field(description="Times that the overlap policy kept from running; they stay as they were.")
 
     @classmethod
     def of(cls, found: Backfilled) -> "BackfilledOut":
@@ -138,10 +145,10 @@ class BackfilledOut(ResponseBody):
 
 
 class RunOut(ResponseBody):
-    """A row of the ledger: one run, or consecutive nominal times without one."""
+    """A row of the ledger: one run, or consecutive nominal times without a run."""
 
     nominal_at: Instant
-    nominal_until: Instant = Field(description="The last nominal time of the row; of a run its only one.")
+    nominal_until: Instant = Field(description="The row's last nominal time; for a run, its only one.")
     count: int = Field(description="Nominal times in the row.")
     cause: Cause
     fired_at: Instant | None
@@ -149,7 +156,7 @@ class RunOut(ResponseBody):
     completed_at: Instant | None
     outcome: Outcome
     lag_seconds: float | None = Field(
-        description="fired_at - nominal_at, less jitter; null in a row that a backfill made."
+        description="fired_at - nominal_at - jitter; null in a row created by a backfill."
     )
     task_id: str | None
     batch_id: str | None
@@ -158,7 +165,9 @@ class RunOut(ResponseBody):
     @classmethod
     def of(cls, row: LedgerRow) -> "RunOut":
         lag = None
-        if row.fired_at is not None and row.cause != "backfill":  # its time was long gone when it was asked for
+        if (
+            row.fired_at is not None and row.cause != "backfill"
+        ):  # its time was in the distant past when the backfill was requested
             lag = round((row.fired_at - row.nominal_at).total_seconds() - row.jitter_seconds, 6)
         return cls.model_construct(
             nominal_at=row.nominal_at,

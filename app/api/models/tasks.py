@@ -1,7 +1,7 @@
 """Tasks and attempts on the wire.
 
-These models are the document: task bodies are written straight from what the service gives, because a payload must
-leave as the bytes it came in. Tests hold both to each other.
+These models document the bodies: tasks are written directly from the service's values, because payloads must stay byte for
+byte. Tests compare the two.
 """
 
 from typing import Annotated, Any, Literal
@@ -34,35 +34,46 @@ AnyJson = Annotated[Any, Field(description="Any JSON (I-JSON, at most 128 levels
 
 
 class TaskIn(RequestBody):
-    payload: Any = Field(description="Any JSON, null included. It reaches the handler byte for byte.")
+    payload: Any = Field(description="Any JSON, including null. It reaches the handler byte for byte.")
     type: Label | None = None
-    delay_seconds: float | None = Field(None, ge=0, le=MAX_DELAY_SECONDS, description="Excludes `run_at`.")
-    run_at: Instant | None = Field(None, description="Excludes `delay_seconds`; an instant gone by is now.")
-    ttl_seconds: float | None = Field(None, gt=0, le=MAX_TTL_SECONDS, description="Excludes `expires_at`.")
-    expires_at: Instant | None = Field(None, description="Excludes `ttl_seconds`. Bounds starts, cuts no attempt.")
-    priority: int = Field(0, ge=MIN_PRIORITY, le=MAX_PRIORITY, description="Higher first, strictly.")
-    idempotency_key: Label | None = Field(None, description="Or the header `Idempotency-Key`.")
-    unique_key: Label | None = Field(None, description="At most one unfinished task of a queue has it.")
-    retry: RetryIn | None = Field(None, description="Merged over the queue's.")
+    delay_seconds: float | None = Field(
+        None, ge=0, le=MAX_DELAY_SECONDS, description="Cannot be combined with `run_at`."
+    )
+    run_at: Instant | None = Field(
+        None, description="Cannot be combined with `delay_seconds`; a time in the past means now."
+    )
+    ttl_seconds: float | None = Field(
+        None, gt=0, le=MAX_TTL_SECONDS, description="Cannot be combined with `expires_at`."
+    )
+    expires_at: Instant | None = Field(
+        None,
+        description="Cannot be combined with `ttl_seconds`. No attempt starts after it; running ones are not aborted.",
+    )
+    priority: int = Field(0, ge=MIN_PRIORITY, le=MAX_PRIORITY, description="Higher priorities always start first.")
+    idempotency_key: Label | None = Field(None, description="Can also be sent in the header `Idempotency-Key`.")
+    unique_key: Label | None = Field(None, description="At most one unfinished task per queue can have it.")
+    retry: RetryIn | None = Field(None, description="Partial; merged over the queue's.")
     timeout_seconds: TimeoutSeconds | None = Field(None, description="null: the queue's, else the handler's.")
     correlation_id: Label | None = None
     headers: dict[str, str] | None = Field(None, description="Sent with every delivery of this task.")
     tags: list[Tag] | None = Field(None, max_length=MAX_TAGS, json_schema_extra={"uniqueItems": True})
-    handler: Name | None = Field(None, description="Instead of the queue's, on a queue that has one.")
+    handler: Name | None = Field(None, description="Overrides the queue's handler, on a queue that has one.")
 
 
 class TaskPatch(RequestBody):
-    """A merge patch: absent fields stay as they are, null is the default."""
+    """A merge patch: absent fields are kept, null resets to the default."""
 
-    payload: Any = Field(None, description="Replaced as a whole, never merged; null is a payload.")
+    payload: Any = Field(None, description="Replaced as a whole, never merged; null is a valid payload.")
     type: Label | None = None
-    run_at: Instant | None = Field(None, description="null: now. Excludes `delay_seconds`.")
-    delay_seconds: float | None = Field(None, ge=0, le=MAX_DELAY_SECONDS, description="From now. Excludes `run_at`.")
+    run_at: Instant | None = Field(None, description="null: now. Cannot be combined with `delay_seconds`.")
+    delay_seconds: float | None = Field(
+        None, ge=0, le=MAX_DELAY_SECONDS, description="From now. Cannot be combined with `run_at`."
+    )
     expires_at: Instant | None = None
     priority: int | None = Field(None, ge=MIN_PRIORITY, le=MAX_PRIORITY)
-    retry: dict[str, Any] | None = Field(None, description="Merged field by field; a backoff is replaced whole.")
+    retry: dict[str, Any] | None = Field(None, description="Merged field by field; a backoff is replaced as a whole.")
     timeout_seconds: TimeoutSeconds | None = None
-    headers: dict[str, str | None] | None = Field(None, description="Merged name by name; null takes one away.")
+    headers: dict[str, str | None] | None = Field(None, description="Merged by name; null removes a header.")
     tags: list[Tag] | None = Field(None, max_length=MAX_TAGS)
     correlation_id: Label | None = None
     handler: Name | None = Field(None, description="null: the queue's.")
@@ -73,20 +84,22 @@ PATCH_SCHEMA = TaskPatch.model_json_schema()
 
 class BulkIn(RequestBody):
     tasks: list[TaskIn] = Field(min_length=1, max_length=MAX_BULK_TASKS)
-    atomic: bool = Field(False, description="All or nothing: one bad task makes the answer 422, and nothing is stored.")
+    atomic: bool = Field(
+        False, description="All or nothing: if any task is refused, the answer is 422 and nothing is stored."
+    )
 
 
 class StoredOut(ResponseBody):
-    status: Literal[200, 201] = Field(description="200: a task of this idempotency or unique key was there already.")
-    id: str = Field(json_schema_extra={"format": "uuid"})
-    unique_held: bool = Field(
-        False, description="`true`, and there at all, when an unfinished task has its unique key."
+    status: Literal[200, 201] = Field(
+        description="200: a task with this idempotency key or unique key existed already."
     )
+    id: str = Field(json_schema_extra={"format": "uuid"})
+    unique_held: bool = Field(False, description="`true` if an unfinished task has its unique key; otherwise absent.")
 
 
 class RefusedOut(ResponseBody):
     status: int = Field(
-        description="413, 422 or 429; 503 where the database went away after earlier tasks were stored."
+        description="413, 422 or 429; 503 if the database became unavailable after earlier tasks were stored."
     )
     problem: Problem
 
@@ -143,7 +156,7 @@ class AttemptOut(ResponseBody):
     replica: str | None
     started_at: Instant
     ended_at: Instant | None
-    outcome: Outcome | None = Field(description="null while it runs.")
+    outcome: Outcome | None = Field(description="null while the attempt is running.")
     status: int | None
     error: str | None
     excerpt: str | None
