@@ -94,3 +94,18 @@ def invalid(errors: Iterable[FieldError]) -> Refusal:
 
 def invalid_field(where: str, detail: str) -> Refusal:
     return invalid((FieldError(where, detail),))
+
+
+# What is refused in the same words wherever it is met
+
+
+def queue_not_found(name: str) -> Refusal:
+    return Refusal("queue_not_found", f"there is no queue {name}; PUT /queues/{name} creates it")
+
+
+def batch_sealed() -> Refusal:
+    return Refusal("batch_sealed", "the batch is sealed or cancelled and takes no more tasks; create a new one")
+
+
+def task_ended(state: str) -> Refusal:
+    return Refusal("task_ended", f"the task has already ended; its state is {state}")

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from app.domain.callers import Caller
-from app.domain.errors import Refusal, invalid_field
+from app.domain.errors import Refusal, batch_sealed, invalid_field, queue_not_found
 from app.domain.instants import format_instant, parse_instant
 from app.domain.tasks import Enqueue, check_instants
 from app.runtime.core import Core
@@ -28,7 +28,7 @@ def refusal_of(verdict: str, queue: str, request: Enqueue) -> Refusal | None:
             f"idempotency key {request.idempotency_key!r} was already used with a different payload or options; use a new key",
         )
     if verdict == "batch_sealed":
-        return Refusal("batch_sealed", "the batch is sealed or cancelled and takes no more tasks; create a new one")
+        return batch_sealed()
     if verdict == "queue_full":
         return Refusal(
             "queue_full",
@@ -100,7 +100,7 @@ async def find_queue(core: Core, caller: Caller, name: str) -> QueueRow:
     """Return the queue, from the cache if possible: the statement that stores refuses entries made from an outdated definition."""
     row = await core.queues.find(caller.tenant_id, name)
     if row is None:
-        raise Refusal("queue_not_found", f"there is no queue {name}; PUT /queues/{name} creates it")
+        raise queue_not_found(name)
     return row
 
 

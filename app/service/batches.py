@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from app.domain.batches import BatchRequest, BatchView
 from app.domain.callers import Caller
-from app.domain.errors import Refusal
+from app.domain.errors import Refusal, batch_sealed
 from app.domain.tasks import Enqueue
 from app.runtime.cancelling import sweep_batch
 from app.runtime.catalogue import until_current
@@ -91,7 +91,7 @@ async def add(
     caller.require("use")
     batch = await _found(core.db.changes(caller.tenant_id), caller, batch_id)
     if batch.sealed:
-        raise Refusal("batch_sealed", "the batch is sealed or cancelled and takes no more tasks; create a new one")
+        raise batch_sealed()
     try:
         results = await bulk.enqueue(core, caller, batch.queue, items, False, trace, batch_id)
     finally:

@@ -14,7 +14,7 @@ import msgspec
 
 from app.domain.answers import MAX_RESULT_BYTES
 from app.domain.callers import STRANGERS, Caller
-from app.domain.errors import Refusal
+from app.domain.errors import Refusal, queue_not_found
 from app.domain.followups import Page
 from app.domain.instants import format_instant
 from app.domain.outcomes import Settlement, decide_failure
@@ -51,7 +51,7 @@ async def acquire(
     caller.require("use")
     row = await queues.find(core.db.lookups(caller.tenant_id), caller.tenant_id, queue)
     if row is None:
-        raise Refusal("queue_not_found", f"there is no queue {queue}; PUT /queues/{queue} creates it")
+        raise queue_not_found(queue)
     if row.handler_id is not None:
         raise Refusal(
             "queue_is_push", f"queue {queue} delivers to handler {row.handler}, so its tasks cannot be pulled"

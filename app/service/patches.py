@@ -3,7 +3,7 @@
 import msgspec
 
 from app.domain.callers import Caller
-from app.domain.errors import Refusal
+from app.domain.errors import Refusal, task_ended
 from app.domain.instants import parse_instant
 from app.domain.patches import TaskPatch
 from app.domain.tasks import UNFINISHED, State, check_instants
@@ -22,7 +22,7 @@ async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch, pay
     async def attempt() -> TaskView | None:
         view = await service.find(core.db.changes(caller.tenant_id), caller, task_id)
         if view.state not in UNFINISHED:
-            raise Refusal("task_ended", f"the task has already ended; its state is {view.state}")
+            raise task_ended(view.state)
         match await _write(core, caller, view, patch, payload):
             case "done":
                 return await _announced(core, caller, task_id)

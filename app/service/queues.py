@@ -10,7 +10,7 @@ from typing import Any
 
 from app.domain.callers import Caller
 from app.domain.conditions import Conditions
-from app.domain.errors import FieldError, Refusal, invalid, invalid_field
+from app.domain.errors import FieldError, Refusal, invalid, invalid_field, queue_not_found
 from app.domain.names import NAME_RULE, is_name
 from app.domain.queues import QueueDefinition, QueueView
 from app.runtime import counting as queue_stats
@@ -114,10 +114,6 @@ async def _held_handler(connection: Any, caller: Caller, definition: QueueDefini
     )
 
 
-def _not_found(name: str) -> Refusal:
-    return Refusal("queue_not_found", f"there is no queue {name}; PUT /queues/{name} creates it")
-
-
 async def get(core: Core, caller: Caller, name: str) -> tuple[QueueView, str]:
     """Return the queue and its ETag. Raises Refusal (queue_not_found)."""
     caller.require("use")
@@ -130,7 +126,7 @@ async def _read(core: Core, caller: Caller, name: str) -> StoredQueue:
         queue_id = await queues.id_of(connection, caller.tenant_id, name)
         row = None if queue_id is None else await queues.read(connection, queue_id)
     if row is None:
-        raise _not_found(name)
+        raise queue_not_found(name)
     return row
 
 
@@ -165,7 +161,7 @@ async def _locked(connection: Any, caller: Caller, name: str) -> StoredQueue:
         row = await queues.read(connection, queue_id)
         if row is not None:
             return row
-    raise _not_found(name)
+    raise queue_not_found(name)
 
 
 async def pause(core: Core, caller: Caller, name: str) -> QueueView:

@@ -10,7 +10,7 @@ from functools import partial
 import msgspec
 
 from app.domain.callers import Caller
-from app.domain.errors import Refusal
+from app.domain.errors import Refusal, task_ended
 from app.domain.instants import format_instant
 from app.domain.tasks import UNFINISHED, Enqueue, State, TaskFilters
 from app.domain.views import AttemptView, TaskView
@@ -236,7 +236,7 @@ async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
         if view.state == State.CANCELLED:
             return view
         if view.state not in UNFINISHED:
-            raise Refusal("task_ended", f"the task has already ended; its state is {view.state}")
+            raise task_ended(view.state)
         return None
 
     return await until_current(attempt, "the task")

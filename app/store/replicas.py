@@ -14,7 +14,6 @@ SHOWN_SECONDS = 3600
 """How long a replica that stopped without a clean shutdown is shown."""
 ENGINES = part("living_engines", alive_seconds=str(ALIVE_SECONDS))
 """A FROM clause: the replicas that promote, claim and deliver."""
-ENGINE_LIVES = f"exists (select {ENGINES})"
 _BEAT = sql("beat_replica")
 _ENGINE_LIVES = sql("check_engines", engines=ENGINES)
 _REMOVE = sql("remove_replica")
