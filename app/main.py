@@ -33,6 +33,7 @@ from app.settings import Settings, SettingsError
 from app.store import examination, migrations, partitions, tenants
 from app.store.db import Database
 from app.store.failures import Busy, Refused, Unavailable, Unsuitable
+from app.store.keys import any_usable
 from app.store.outage import Outage
 from app.store.room import measured
 from app.store.vault import Vault, VaultError, open_vault
@@ -268,7 +269,7 @@ async def _let_in(settings: Settings, db: Database) -> None:
     """Install the bootstrap key, or log that no key exists."""
     if settings.bootstrap_key is not None:
         await _seed(db, settings.bootstrap_key.get_secret_value())
-    elif settings.auth_required and not await keys.any_keys(db):
+    elif settings.auth_required and not await any_usable(db):
         events.emit(log, events.NO_KEYS, hint=NO_KEYS_HINT)
 
 

@@ -109,3 +109,11 @@ def batch_sealed() -> Refusal:
 
 def task_ended(state: str) -> Refusal:
     return Refusal("task_ended", f"the task has already ended; its state is {state}")
+
+
+def too_many(kind: str, most: int, where: str = "") -> Refusal:
+    """Return the refusal of one more `kind` (in the plural). Existing ones can be replaced, even beyond a lowered cap."""
+    return invalid_field(
+        where,
+        f"the tenant already has {most:,} {kind}, the most allowed; delete some, or have the operator raise SLUICE_MAX_DEFINITIONS",
+    )

@@ -4,9 +4,8 @@ from collections.abc import Awaitable, Callable
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from app.runtime import counting
 from app.runtime.core import Core
-from app.store import partitions, pruning, replicas
+from app.store import partitions, pruning, replicas, stats
 from app.store.db import Database
 from app.store.failures import Busy, Unavailable
 from app.telemetry import events
@@ -30,7 +29,7 @@ class Housekeeping:
         self._every(60, "follow-up keys", pruning.followup_keys)
         self._every(3600, "batches", pruning.batches)
         self._every(3600, "ledgers", pruning.schedule_runs)
-        self._every(3600, "minutes", counting.prune)
+        self._every(3600, "minutes", stats.prune)
         self._every(3600, "silent replicas", replicas.forget_silent)
         self._scheduler.start()
 

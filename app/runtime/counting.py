@@ -111,8 +111,3 @@ async def of_queue(db: Database, buffer: StatsBuffer, tenant_id: int, queue_id: 
 
 def _percentiles(histogram: list[int]) -> dict[str, float | None]:
     return {name: percentile(histogram, share) for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
-
-
-async def prune(db: Database) -> None:
-    """Delete minutes that are no longer shown."""
-    await store.prune(db)

@@ -26,7 +26,7 @@ from app.domain.definitions import (
     schedule_changes,
     version_of,
 )
-from app.domain.errors import FieldError, Refusal, pointer
+from app.domain.errors import FieldError, Refusal, pointer, too_many
 from app.domain.handlers import handler_etag
 from app.domain.limits import Limits
 from app.domain.queues import queue_etag
@@ -36,7 +36,6 @@ from app.runtime.core import Core
 from app.runtime.pieces import in_pieces
 from app.runtime.schemas import CheckBudget
 from app.service import handlers, limits, queues, schedules
-from app.service.caps import too_many
 from app.service.limits import limits_etag
 from app.store import handlers as handler_rows
 from app.store import queues as queue_rows

@@ -16,12 +16,11 @@ from app.delivery.webhook.signing import new_secret
 from app.domain.answers import Answer, NoAnswer
 from app.domain.callers import Caller
 from app.domain.conditions import Conditions
-from app.domain.errors import FieldError, Refusal, invalid, pointer
+from app.domain.errors import FieldError, Refusal, invalid, pointer, too_many
 from app.domain.handlers import HIDDEN, SECRET_RULE, SECRETS_LOST, HandlerDefinition, HandlerView, is_secret
 from app.domain.names import NAME_RULE, is_name
 from app.domain.schemas.rules import example_of
 from app.runtime.core import Core
-from app.service.caps import too_many
 from app.store import handlers, queues, tenants
 from app.store.handlers import HandlerRow
 from app.telemetry import events

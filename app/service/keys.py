@@ -122,8 +122,3 @@ async def seed_bootstrap(db: Database, token: str) -> bool:
     if current is not None and current != key.id:
         events.emit(log, events.BOOTSTRAP_KEY_OUTDATED, key=key.id, current=current)
     return current is not None
-
-
-async def any_keys(db: Database) -> bool:
-    """Return whether any key is valid."""
-    return await store.any_usable(db)

@@ -10,12 +10,11 @@ from typing import Any
 
 from app.domain.callers import Caller
 from app.domain.conditions import Conditions
-from app.domain.errors import FieldError, Refusal, invalid, invalid_field, queue_not_found
+from app.domain.errors import FieldError, Refusal, invalid, invalid_field, queue_not_found, too_many
 from app.domain.names import NAME_RULE, is_name
 from app.domain.queues import QueueDefinition, QueueView
 from app.runtime import counting as queue_stats
 from app.runtime.core import Core
-from app.service.caps import too_many
 from app.store import handlers, partitions, queues, tenants
 from app.store.queues import StoredQueue
 

@@ -16,7 +16,7 @@ import msgspec
 
 from app.domain.callers import Caller
 from app.domain.conditions import Conditions
-from app.domain.errors import FieldError, Refusal, invalid
+from app.domain.errors import FieldError, Refusal, invalid, too_many
 from app.domain.instants import format_instant
 from app.domain.names import NAME_RULE, is_name
 from app.domain.schedules.bodies import parse_schedule
@@ -31,7 +31,6 @@ from app.runtime.core import Core
 from app.runtime.entries import check, named_queue
 from app.runtime.pieces import in_pieces
 from app.runtime.schedule_changes import ScheduleChange, after_commit, next_look, waiting_starts_due, write_held
-from app.service.caps import too_many
 from app.store import handlers, ledger, schedules, tenants
 from app.store.db import Reader
 from app.store.ledger import LedgerRow

@@ -124,4 +124,5 @@ async def database_health(db: Reader) -> DatabaseHealth:
 
 
 async def prune(db: Reader) -> None:
+    """Delete minutes that are no longer shown."""
     await db.fetch(_PRUNE, KEPT_HOURS)

@@ -10,9 +10,9 @@ from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.instants import parse_instant
 from app.domain.queues import QueueDefinition
-from app.runtime import counting
 from app.runtime.core import Core
 from app.service import queues
+from app.store import stats
 from app.store.failures import Unavailable
 from tests.cores import enqueue
 
@@ -147,8 +147,8 @@ async def test_flushes_of_many_queues_in_any_order_do_not_deadlock(
 async def test_old_minutes_are_forgotten(core: Core, queue_id: int) -> None:
     core.stats.enqueued(queue_id, 1)
     await core.stats.flush(core.db)
-    await counting.prune(core.db)
+    await stats.prune(core.db)
     assert await core.db.fetchval("select count(*) from sluice.queue_minutes") == 1
     await move_minutes(core, "25 hours")
-    await counting.prune(core.db)
+    await stats.prune(core.db)
     assert await core.db.fetchval("select count(*) from sluice.queue_minutes") == 0

@@ -111,12 +111,12 @@ async def test_a_request_that_goes_away_takes_no_other_down(core: Core) -> None:
 
 
 async def test_the_bootstrap_key_operates_the_default_tenant_and_can_be_seeded_again(core: Core) -> None:
-    assert not await keys.any_keys(core.db)
+    assert not await store.any_usable(core.db)
     token = make_api_key().text
     assert all(await asyncio.gather(*(keys.seed_bootstrap(core.db, token) for _ in range(4))))
     caller = await keys.authenticate(core, token)
     assert (caller.tenant, caller.scope) == ("default", "operate")
-    assert await keys.any_keys(core.db)
+    assert await store.any_usable(core.db)
 
 
 async def test_a_revoked_bootstrap_key_stays_revoked(core: Core) -> None:
@@ -126,7 +126,7 @@ async def test_a_revoked_bootstrap_key_stays_revoked(core: Core) -> None:
     assert not await keys.seed_bootstrap(core.db, token)
     with pytest.raises(Refusal, match="unauthenticated"):
         await keys.authenticate(core, token)
-    assert not await keys.any_keys(core.db)
+    assert not await store.any_usable(core.db)
 
 
 async def test_a_malformed_or_borrowed_bootstrap_key_is_refused(core: Core) -> None:
