@@ -66,6 +66,7 @@ async def test_without_a_database_it_brings_one_and_takes_it_along_when_it_stops
     assert stopped["uptime_seconds"] > 0
 
 
+@pytest.mark.ci
 async def test_a_killed_sluice_starts_again_on_its_directory(start_sluice: Start, tmp_path: Path) -> None:
     environment = {"SLUICE_DATABASE_URL": None, "SLUICE_DATA_DIR": str(tmp_path / "data")}
     first = await start_sluice(**environment)
