@@ -1,5 +1,5 @@
--- Adds what a replica has counted to the present minute of each queue, histograms place by place.
--- Sorted by key: two replicas that flush the same queues wait for each other and never deadlock.
+-- Adds a replica's counts to each queue's current minute, histograms element by element.
+-- Sorted by key, so that two replicas that flush the same queues wait for each other and never deadlock.
 insert into sluice.queue_minutes as m (queue_id, minute, enqueued, started, succeeded, dead, cancelled, wait, run)
 select i.queue_id, date_trunc('minute', statement_timestamp()), i.enqueued, i.started, i.succeeded, i.dead, i.cancelled,
        i.wait::bigint[], i.run::bigint[]

@@ -1,5 +1,5 @@
--- The heartbeat, whose first makes the row. Answers what a replica must know of the others: the database's now, how many others are
--- alive, and the oldest release that may still run.
+-- The heartbeat; the first creates the row. Returns what a replica must know: the database's time, how many others are alive, and
+-- the oldest release that may still run.
 with me as (
   insert into sluice.replicas (id, name, roles, version, started_at, seen_at, draining, deaf, max_in_flight, in_flight,
                                short_tenants, short_queues, connections, connections_wanted)

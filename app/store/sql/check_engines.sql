@@ -1,2 +1,2 @@
--- Whether anybody promotes, claims and delivers.
+-- Whether any replica promotes, claims and delivers.
 select exists (select {engines})

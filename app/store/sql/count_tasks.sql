@@ -1,6 +1,5 @@
--- Tasks of one queue by state, as they read: a task that is due, or whose lease has run out, counts as ready before anything moves it.
--- The limit on due tasks keeps their plan on the index by tenant and run_at whatever the statistics say; promotion leaves few of
--- them.
+-- Tasks of one queue by state, as shown: a task that is due, or whose lease has expired, counts as ready before anything moves it.
+-- The limit on due tasks keeps their plan on the index by tenant and run_at whatever the statistics; promotion leaves few of them.
 select statement_timestamp() as now, scheduled.n - due.n as scheduled, ready.n + due.n + running.lapsed as ready,
        running.n - running.lapsed as running,
        ended.succeeded, ended.dead, ended.cancelled,

@@ -1,5 +1,5 @@
--- Rows of a page until they have so many bytes, the one that passes the bound included. The size of what is stored out of line is
--- known without reading it.
+-- Rows of a page up to a number of bytes, the row that exceeds it included. The size of values stored out of line is known without
+-- reading them.
 select * from (
   select f.*, sum(coalesce(octet_length(f.payload), 0) + coalesce(octet_length(f.result), 0)
                   + coalesce(octet_length(f.progress::text), 0))

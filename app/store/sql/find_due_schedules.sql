@@ -1,6 +1,7 @@
--- The first of each tenant, by one index probe each: tenants share a look, so that ten thousand due schedules of one hold up nobody
--- else's. Of each, a window wider than its part of the page, drawn from at random: replicas that look at once seldom take the same.
--- By the statement's instant: with one that moves, each look would go through all schedules, due or not.
+-- The first schedules of each tenant, by one index probe each: tenants share the result, so that ten thousand due schedules of
+-- one do not delay the others. Of each tenant, a random sample of a window wider than its share, so that replicas that look at
+-- the same time seldom take the same ones. It uses the statement's time: with a clock that moves, each look would scan all
+-- schedules.
 with recursive firsts(tenant_id, look_at) as (
   (select s.tenant_id, s.look_at from sluice.schedules s where s.look_at is not null order by s.tenant_id, s.look_at limit 1)
   union all

@@ -1,5 +1,6 @@
 -- Runs whose batch has completed and whose end is not in the ledger yet, in the order in which they ended.
--- Tenants share the limit, by one index probe each: thousands of runs of one that end at once hold up nobody else's.
+-- Tenants share the limit, by one index probe each, so that thousands of runs of one tenant that end at once do not delay the
+-- others.
 with recursive owners(id) as (
   (select b.tenant_id from sluice.batches b where b.run_open and b.completed_at is not null order by b.tenant_id limit 1)
   union all

@@ -1,5 +1,5 @@
--- Whether an unfinished task, or a schedule, has named handler $1 for itself. Lanes say in which queues to look. Each state is
--- asked for apart, because each has an index of its own and no index has all of them.
+-- Whether an unfinished task or a schedule names handler $1 itself. Lanes say which queues to check. Each state is checked
+-- separately, because each has an index of its own and no index has all of them.
 select exists (
   select from sluice.lanes l where l.handler_id = $1 and (
     exists (select from sluice.tasks t where t.queue_id = l.queue_id and t.handler_id = $1 and t.state = :state_ready)

@@ -1,4 +1,4 @@
--- What of the schema this role may not use, by name. The version table of the migrations is not served from.
+-- Objects in the schema that this role may not use, by name. The migrations' version table is not needed at run time.
 select string_agg(name, ', ' order by name) as names, current_user as role
 from (
   select c.relname as name from pg_class c

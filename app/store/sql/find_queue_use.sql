@@ -1,4 +1,4 @@
--- Whether something enters queue $1, or will: an unfinished task, a schedule, or the end of a batch. Each is one index probe.
+-- Whether queue $1 is in use: by an unfinished task, a schedule, or the end of a batch. Each check is one index probe.
 select exists (select from sluice.tasks where queue_id = $1)
   or exists (select from sluice.batch_completions where queue_id = $1 and task_id is null)
   or exists (select from sluice.schedules where $1 in (queue_id, then_queue_id) and deleted_at is null)

@@ -1,4 +1,4 @@
--- The oldest start that waits, of each of these schedules: one index probe each.
+-- The oldest waiting start of each of these schedules: one index probe each.
 select w.id as schedule_id, r.id::text, coalesce(r.overlap, '') as overlap
 from unnest($1::bigint[]) w(id)
 cross join lateral (

@@ -1,4 +1,4 @@
--- The newest attempt stands in the task's own row, the earlier ones in a table of their own; then the same for history.
+-- The newest attempt is in the task's own row, earlier ones are in a table of their own; the same for history.
 select * from (
   select claims as number, last_counted as counted, last_replica as replica, last_started_at as started_at,
          last_ended_at as ended_at, last_outcome as outcome, last_status as status, last_message as message,

@@ -1,2 +1,2 @@
--- A lock that the session holds until it ends; waits for it.
+-- Waits for a lock that the session then holds until it ends.
 select pg_advisory_lock($1)

@@ -1,5 +1,5 @@
--- A window of the ledger of one schedule: so many of its newest rows that lie within, those that fit among them, and the last one
--- looked at, from where the next window goes on.
+-- A window of one schedule's ledger: its newest rows within the range, which of them match, and the last one searched, where the
+-- next window continues.
 with seen as materialized (
   select r.id, r.nominal_at, {fits} as fits from sluice.schedule_runs r where {within}
   order by r.nominal_at desc, r.id desc limit {rows}),

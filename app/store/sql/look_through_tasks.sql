@@ -1,5 +1,5 @@
--- A window of the newest tasks of each side. reached: the end of the windows that were filled; below the highest of them not every
--- source has been looked through.
+-- A window of the newest tasks of each side. reached: the highest end of the windows that were filled; below it, not every source
+-- has been searched.
 with seen as materialized ({sides}),
 reached as (
   select p.id from (

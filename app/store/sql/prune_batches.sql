@@ -1,4 +1,4 @@
--- Forgets a chunk of batches that have outlived all their tasks. Not those with something to fold, or whose run is still open.
+-- Deletes a chunk of batches that have outlived all their tasks, except those with something to fold, or whose run is still open.
 with gone as (
   delete from sluice.batches where id = any(array(
     select b.id from sluice.batches b

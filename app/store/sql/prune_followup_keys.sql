@@ -1,5 +1,5 @@
--- Forgets a chunk of the keys of follow-up tasks whose batch completed long enough ago. A batch that a redrive has reopened keeps its
--- keys until all of it has ended again.
+-- Deletes a chunk of keys of follow-up tasks whose batch completed long ago. A batch reopened by a redrive keeps its keys until all
+-- of its tasks have ended again.
 with due as (
   select id from sluice.batches
   where keys_until <= statement_timestamp() and succeeded + dead + cancelled >= total

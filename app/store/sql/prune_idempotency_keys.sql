@@ -1,5 +1,5 @@
--- Forgets a chunk of idempotency keys past their time. By the statement's instant: an index cannot be searched for one that moves.
--- SKIP LOCKED: an enqueue may hold the key it is replacing.
+-- Deletes a chunk of expired idempotency keys. It uses the statement's time, because an index cannot be searched by a clock that
+-- moves. SKIP LOCKED: an enqueue may hold the key that it is replacing.
 with gone as (
   delete from sluice.idempotency_keys k using (
     select queue_id, key from sluice.idempotency_keys where expires_at <= statement_timestamp()

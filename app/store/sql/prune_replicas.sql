@@ -1,2 +1,2 @@
--- Replicas that went silent without saying goodbye are shown for a while, then forgotten.
+-- Replicas that stopped without a clean shutdown are shown for a while, then deleted.
 delete from sluice.replicas where seen_at < clock_timestamp() - make_interval(secs => $1)

@@ -1,4 +1,4 @@
--- Forgets a chunk of what the ledger has kept long enough; a run that has not ended stays.
+-- Deletes a chunk of expired ledger rows; unfinished runs stay.
 with gone as (
   delete from sluice.schedule_runs where id = any(array(
     select id from sluice.schedule_runs where kept_until <= statement_timestamp() and outcome not in ('running', 'waiting')

@@ -1,2 +1,2 @@
--- The one clock that counts.
+-- The database's clock is the only one that counts.
 select clock_timestamp()

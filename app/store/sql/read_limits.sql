@@ -1,6 +1,6 @@
--- What bounds the sessions of this role in this database, and how many there are; the asking session itself is not counted.
--- Of sessions of others an unprivileged role sees the database and the user, and nothing else; background processes have no user.
--- reserved_connections came with 16. A superuser is held to max_connections alone.
+-- The limits on sessions of this role in this database, and how many there are, without the asking session itself.
+-- An unprivileged role sees only the database and the user of other sessions; background processes have no user.
+-- reserved_connections was added in 16. For a superuser only max_connections applies.
 with r as (select oid, rolname, rolconnlimit, rolsuper from pg_roles where rolname = current_user),
 d as (select oid, datname, datconnlimit from pg_database where datname = current_database()),
 session as (

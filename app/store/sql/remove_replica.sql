@@ -1,2 +1,2 @@
--- A replica that stops in order says goodbye; others are pruned.
+-- A replica that shuts down cleanly removes its row; others are pruned.
 delete from sluice.replicas where id = $1

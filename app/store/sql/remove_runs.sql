@@ -1,2 +1,2 @@
--- Rows of times without a run, which are written anew in pieces in the same transaction; a run with a task is never removed.
+-- Removes rows of times without a run, whose parts are written again in the same transaction. Runs with a task are never removed.
 delete from sluice.schedule_runs where id = any($1::uuid[]) and task_id is null

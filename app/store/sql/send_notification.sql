@@ -1,2 +1,2 @@
--- Never within the transaction of an enqueue: there it cuts concurrent inserters to a third.
+-- Never within an enqueue's transaction, where it reduces concurrent inserts to a third.
 select pg_notify($1, $2)

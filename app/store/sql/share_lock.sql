@@ -1,2 +1,2 @@
--- Waits for whoever holds the lock exclusively.
+-- Waits for the exclusive holder of the lock.
 select pg_advisory_xact_lock_shared($1, $2)

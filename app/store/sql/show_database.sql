@@ -1,4 +1,4 @@
--- Sessions of other roles show nothing of themselves to an unprivileged one; they are missing here, never an error.
+-- Sessions of other roles are invisible to an unprivileged one; they are missing here, but never an error.
 select current_setting('server_version') as server_version, (select schema_version from sluice.meta) as schema_version,
        pg_database_size(current_database()) as size_bytes, a.connections,
        current_setting('max_connections')::integer as max_connections,

@@ -1,4 +1,4 @@
--- Ended tasks as they are shown: the columns of show_live_tasks, in its order.
+-- Ended tasks as shown: the columns of show_live_tasks, in the same order.
 select t.id, q.name as queue, h.name as handler, t.type,
   case t.state when :state_succeeded then 'succeeded' when :state_dead then 'dead' else 'cancelled' end as state, t.reason, t.priority,
   {payload} as payload, t.headers, t.tags, t.correlation_id, t.idempotency_key, t.unique_key, t.created_at, t.run_at,

@@ -1,8 +1,8 @@
--- Live tasks as they are shown.
--- state: what is stored, except that a scheduled task reads as ready from its run_at on, a running one from the end of its lease on.
--- waiting_for names the first of the things a claim would stop at, in the claim's order: what is shut, who would make the claim,
--- what is full, whether anybody has a place for it. What runs is counted only where there is a limit: it would else be read again
--- for each row of a page.
+-- Live tasks as shown.
+-- state: as stored, except that a scheduled task counts as ready from its run_at on, and a running one from the end of its lease
+-- on. waiting_for names the first reason why a claim would not take the task, in the claim's order: paused or disabled, nobody to
+-- claim it, a limit, no free place. Running tasks are counted only if there is a limit; otherwise they would be read again for
+-- each row of a page.
 select t.id, q.name as queue, h.name as handler, t.type,
   case when {running} then 'running' when t.state = :state_scheduled and t.run_at > clock_timestamp() then 'scheduled'
     else 'ready' end as state,

@@ -1,5 +1,5 @@
--- Every queue of every tenant. Each state's index is read once for all queues, so that the cost follows the tasks and not the number
--- of queues. The dead that can still be read are all the dead, from the index alone, less the forgotten, which only the oldest
+-- Every queue of every tenant. Each state's index is read once for all queues, so that the cost depends on the tasks and not on the
+-- number of queues. Readable dead tasks are all dead ones, from the index alone, minus the expired ones, which only the oldest
 -- partitions have.
 with ready as (select queue_id, count(*) as n, min(run_at) as oldest from sluice.tasks where state = :state_ready group by queue_id),
 due as (select queue_id, count(*) as n, min(run_at) as oldest

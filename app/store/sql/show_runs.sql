@@ -1,4 +1,4 @@
--- Rows of the ledger as they are shown. A run that has not ended has started when its task has, which is looked up where it is.
+-- Rows of the ledger as shown. An unfinished run has started when its task has, which is looked up live or in history.
 select r.id::text, r.nominal_at, r.nominal_until, r.count, r.cause, r.extra, r.outcome, r.jitter_seconds, r.fired_at,
   case when r.outcome <> 'running' then r.started_at else coalesce(
     (select t.last_started_at from sluice.tasks t where t.id = r.task_id),

@@ -1,4 +1,4 @@
--- Up to $1 schedules of all tenants, whatever their health: where there are more, show_troubled_schedules is asked instead.
+-- Up to $1 schedules of all tenants, whatever their health; if there are more, show_troubled_schedules is used instead.
 select n.name as tenant, s.name, s.paused, s.missed, s.next_nominal_at,
   case when s.paused then 0 else greatest(0, coalesce(extract(epoch from clock_timestamp() - s.look_at), 0)) end::float8
     as overdue_seconds

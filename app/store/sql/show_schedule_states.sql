@@ -1,5 +1,5 @@
--- What schedules are judged by, each with its open runs and the newest row of its ledger. `now` and all that is compared with it are
--- of one statement; version and seq say, when a decision is written, whether all this still holds.
+-- What decisions about schedules depend on: each with its open runs and its newest ledger row. `now` and everything compared with
+-- it come from one statement; version and seq tell, when a decision is written, whether all of it is still current.
 select s.id, s.tenant_id, n.name as tenant, s.name, s.version, s.seq, s.paused, s.deleted_at is not null as deleted,
   s.next_nominal_at, s.runs as runs_made, s.failures, s.queue_id, s.handler_id, clock_timestamp() as now,
   o.running, o.catching_up, o.waiting,

@@ -1,5 +1,5 @@
--- Schedules that are overdue or have missed times, found by the indexes of both: however many schedules there are, only those that
--- are shown are read.
+-- Schedules that are overdue or have missed times, found by the indexes of both, so that only the rows shown are read, however many
+-- schedules there are.
 select n.name as tenant, s.name, s.paused, s.missed, s.next_nominal_at,
   case when s.paused then 0 else greatest(0, coalesce(extract(epoch from clock_timestamp() - s.look_at), 0)) end::float8
     as overdue_seconds

@@ -1,6 +1,6 @@
--- Write what has been decided for a group of schedules, each by compare-and-set on (version, seq): what a decision went by is in
--- its schedule, its ledger and its open runs, and every change of these raises one of the two. Answers the schedules it was written
--- for; for the others the caller reads and decides anew. Without p_wait, schedules that somebody holds are passed over.
+-- Write decisions for a group of schedules, each by compare-and-set on (version, seq): a decision depends on the schedule, its
+-- ledger and its open runs, and every change of these increases one of the two. Returns the schedules that were written; for the
+-- others the caller reads and decides again. Without p_wait, schedules locked by others are skipped.
 --
 -- A change: {"id", "version", "seq", "next", "look": instants or null, "runs", "missed": to be added, "failures": its new value,
 --   "pause": reason or null, "extend": {"id", "until", "n"} of the ledger's newest row, "rows": [{"id", "at", "until", "n", "cause",

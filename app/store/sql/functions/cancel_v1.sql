@@ -1,6 +1,6 @@
--- Cancel live tasks of one tenant. A running one loses its lease at once; its attempt does not count. Answers what was
--- cancelled, with the holder to tell and what became of the attempt that ran, if one did; ids not answered are not live, and the
--- caller looks in history, in a later statement.
+-- Cancel live tasks of one tenant. A running one loses its lease at once, and its attempt does not count. Returns what was
+-- cancelled, with the holder to notify and the outcome of the running attempt, if any. Ids that are not returned are not live,
+-- and the caller checks history in a later statement.
 create function sluice.cancel_v1(p_tenant bigint, p_ids uuid[], p_reason text)
 returns table (task_id uuid, queue_id bigint, owner uuid, tenant text, queue text, outcome text, ran_seconds double precision,
                tenant_id bigint, handler_id bigint)
@@ -13,7 +13,7 @@ begin
   from (select t.id from sluice.tasks t where t.id = any(p_ids) and t.tenant_id = p_tenant order by t.id for update) l;
   if v_ids is null then return; end if;
   v_now := clock_timestamp();
-  -- a lease that has run out was lost before this cancel: its attempt counts
+  -- an expired lease was lost before this cancel, so its attempt counts
   update sluice.tasks t set
     attempt = t.attempt - case when t.lease_expires_at > v_now then 1 else 0 end,
     last_counted = t.lease_expires_at <= v_now, last_ended_at = v_now,

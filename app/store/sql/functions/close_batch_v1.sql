@@ -1,5 +1,5 @@
--- Seal a batch, and with a p_reason also mark it as cancelled; answers whether the tenant has such a batch. From the answer on
--- nobody adds to it: whoever is adding holds the shared lock. A completed batch without an unfinished task is left as it is.
+-- Seal a batch, and with a p_reason also mark it as cancelled; returns whether the tenant has such a batch. Once it returns,
+-- nothing is added, because adders hold the shared lock. A completed batch without unfinished tasks is left as it is.
 create function sluice.close_batch_v1(p_tenant bigint, p_id uuid, p_reason text)
 returns boolean language plpgsql volatile
 as $$
@@ -13,7 +13,7 @@ begin
   where b.id = p_id and case when p_reason is null then not b.sealed
     else b.completed_at is null or exists (select from sluice.tasks t where t.batch_id = p_id) end;
   if found then
-    insert into sluice.batch_deltas (tenant_id, batch_id) values (p_tenant, p_id);  -- for the folder to look
+    insert into sluice.batch_deltas (tenant_id, batch_id) values (p_tenant, p_id);  -- so that the fold checks it
   end if;
   return true;
 end $$;

@@ -1,5 +1,5 @@
--- Make an empty batch of a queue, with the task that is to follow its completion, if there is one. Answers whether both queues are
--- as the caller has read them: if one is not, nothing is made. A batch without tasks to come is sealed, and the folder looks at it.
+-- Create an empty batch of a queue, with the task to enqueue when it completes, if any. Returns whether both queues are as the
+-- caller read them; otherwise nothing is created. A batch without tasks to come is sealed, and the fold completes it.
 create function sluice.create_batch_v1(
   p_id uuid, p_tenant bigint, p_queue bigint, p_version bigint, p_sealed boolean,
   p_then_queue bigint, p_then_version bigint, p_then_payload bytea)
@@ -14,7 +14,7 @@ begin
     return false;
   end if;
   insert into sluice.batches (id, tenant_id, queue_id, sealed) values (p_id, p_tenant, p_queue, p_sealed) on conflict do nothing;
-  if found then  -- else its first answer was lost
+  if found then  -- otherwise the first answer was lost
     insert into sluice.batch_completions (batch_id, digest, queue_id, payload)
     select p_id, sha256(int8send(p_then_queue) || p_then_payload), p_then_queue, p_then_payload where p_then_queue is not null;
     insert into sluice.batch_deltas (tenant_id, batch_id) select p_tenant, p_id where p_sealed;

@@ -1,6 +1,6 @@
--- Insert one group of tasks, all of it or nothing: where an item is neither created nor there already, nothing is written, no
--- receipt either, and the answer has "refused". Takes and answers what enqueue_v1 does. The inner block is a subtransaction:
--- raising ends it with all it wrote, while the verdicts stay in the variable.
+-- Insert one group of tasks, all or nothing: if any item is neither created nor existing already, nothing is written, not even a
+-- receipt, and the answer has "refused". Arguments and answer are those of enqueue_v1. The inner block is a subtransaction: raising
+-- rolls back everything it wrote, while the verdicts stay in the variable.
 create function sluice.enqueue_atomic_v1(p_group uuid, p_entries sluice.entry_v1[]) returns jsonb language plpgsql volatile
 as $$
 declare v_receipt jsonb;

@@ -2,11 +2,11 @@
 --   {"at": instant, "verdicts": {"<ordinal from 1>": [verdict, task id?]}, "waiting": {"<queue id>": code}}
 -- where an item without a verdict was created. Run again with the same p_group it writes nothing and answers the same.
 --
--- An entry's handler_id is the one it names for itself, 0 for the queue's. A group may join a batch whole: as follow-ups of p_parent
--- under p_root, whose keys are shown and are unique elsewhere (settle_followups_v1), or else under their own keys, if the batch
--- still takes any: 'batch_sealed' says of all that it does not, and then nothing is written.
--- Order of locks: the group, shared ones of handlers, queues and the batch, the depth of queues that bound it, idempotency keys sorted,
--- unique keys as the caller has sorted them. Whoever inserts a unique key second waits, fails, and runs the group again.
+-- An entry's handler_id is the one it names for itself, 0 for the queue's. A group may join a batch whole: as follow-ups of
+-- p_parent under p_root, whose keys are shown and are unique elsewhere (settle_followups_v1), or else under their own keys, if
+-- the batch still takes any: 'batch_sealed' says of all that it does not, and then nothing is written.
+-- Order of locks: the group, shared ones of handlers, queues and the batch, the depth of queues that bound it, idempotency keys
+-- sorted, unique keys as the caller has sorted them. Whoever inserts a unique key second waits, fails, and runs the group again.
 -- The rows are read in statements after the locks, under a newer snapshot: a count taken in the locking statement is too old.
 -- 'held': an unfinished task has the unique key; such an item keeps no idempotency key, for it made no task.
 -- 'changed': the definition is not the one the caller validated against; 'again': the key expired meanwhile; both are retried.

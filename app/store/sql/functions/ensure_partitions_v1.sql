@@ -1,6 +1,6 @@
--- A day's partition of both histories for today and each of the next p_days days, no more than any queue may ask for. Runs as its
--- owner, whose tables they are: a role that may not make tables serves, and still does not run out of days.
--- CREATE TABLE LIKE + ATTACH, never CREATE .. PARTITION OF: that waits behind one idle reader, and every insert behind it.
+-- Create the daily partitions of both histories for today and each of the next p_days days, at most what any queue may need. Runs
+-- as the owner of the tables, so that replicas with a role that may not create tables do not run out of partitions.
+-- CREATE TABLE LIKE + ATTACH, never CREATE .. PARTITION OF, which waits behind a single idle reader, with every insert behind it.
 create function sluice.ensure_partitions_v1(p_days integer) returns integer language plpgsql volatile security definer
 as $$
 declare

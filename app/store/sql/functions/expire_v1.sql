@@ -1,4 +1,4 @@
--- End waiting tasks at their expires_at, or at the end of an attempt that outlasted it: dead, expired. Answers how many of which
+-- End waiting tasks at their expires_at, or after an attempt that outlasted it, as dead with reason expired. Returns how many per
 -- queue, and in the last row (no queue) when the next one is due. Tenants share the limit, as in promote_v1.
 create function sluice.expire_v1(p_limit integer)
 returns table (queue_id bigint, ended bigint, next_at timestamptz, at timestamptz) language plpgsql volatile

@@ -1,5 +1,5 @@
--- The holder of a lease moves its end to p_seconds from now, later or sooner, and may say how far it has come. Answers the new
--- end, or no row: then fate_of_lease_v1 says why.
+-- The holder of a lease moves its end to p_seconds from now, later or earlier, and may report progress. Returns the new end, or no
+-- row, and then fate_of_lease_v1 says why.
 create function sluice.extend_lease_v1(p_id uuid, p_token uuid, p_seconds double precision, p_progress json)
 returns timestamptz language sql volatile
 as $$

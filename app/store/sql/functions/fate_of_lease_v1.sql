@@ -1,6 +1,6 @@
--- What became of the lease a token stands for: held · settled (by this token) · cancelled (with its task) · lost · unknown.
--- An attempt may move between two of the looks, so what is not found is looked for again. A late outcome is written over what
--- ended a lease; whether the attempt counts still tells: one that was lost does, one that a cancel revoked does not.
+-- What happened to a token's lease: held · settled (by this token) · cancelled (with its task) · lost · unknown.
+-- An attempt may move between two of the lookups, so whatever is not found is looked up again. A late outcome overwrites what ended
+-- a lease, but whether the attempt counts still distinguishes them: a lost one counts, one revoked by a cancel does not.
 create function sluice.fate_of_lease_v1(p_id uuid, p_token uuid) returns text language plpgsql volatile
 as $$
 declare v_outcome text; v_counted boolean;

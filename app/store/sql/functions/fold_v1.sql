@@ -1,9 +1,9 @@
--- Fold what was appended to up to p_limit batches into their counts, and enqueue what waits for one that has completed: sealed,
--- and all of it ended. Answers one row a batch: whether it completed just now, and the queues that got a task, one for each.
--- The batch's row is locked first and the deltas are summed in a later statement: two last settlers that each count "one left"
--- would never complete it. Batches that another replica folds are passed over; it looks again while there are deltas.
--- Tenants share the limit, so that a million batches of one hold up nobody else's. The last row (no batch) says whether more of any
--- tenant is to be folded.
+-- Fold the deltas of up to p_limit batches into their counts, and enqueue what waits for a batch that has completed: it is sealed
+-- and all of its tasks have ended. Returns one row per batch: whether it completed just now, and the queue of each enqueued task.
+-- The batch's row is locked first and the deltas are summed in a later statement: otherwise two last settlers that each count "one
+-- left" would never complete it. Batches that another replica is folding are skipped; they are checked again while deltas exist.
+-- Tenants share the limit, so that a million batches of one do not delay the others. The last row (no batch) says whether any
+-- tenant has more to fold.
 create function sluice.fold_v1(p_limit integer)
 returns table (batch_id uuid, completed boolean, queues bigint[]) language plpgsql volatile
 as $$
@@ -12,7 +12,7 @@ declare
   c_recent constant double precision := 30;  -- domain/batches.py has it too
   v_tenants bigint[]; v_each integer; v_pending uuid[]; v_more boolean; v_ids uuid[]; v_ended uuid[]; v_new uuid[]; v_now timestamptz;
 begin
-  -- one index probe a tenant, then one a batch, however many deltas each has
+  -- one index probe per tenant, then one per batch, however many deltas each has
   with recursive owners(id) as (
     (select d.tenant_id from sluice.batch_deltas d order by d.tenant_id limit 1)
     union all
@@ -38,7 +38,7 @@ begin
   from (select b.id from sluice.batches b where b.id = any(v_pending) order by b.id for no key update skip locked) l;
   if v_ids is null then return; end if;
 
-  -- recent loses a share of 1/e in c_recent seconds, so that recent / c_recent is the rate at which tasks end
+  -- recent decays to 1/e within c_recent seconds, so that recent / c_recent is the rate at which tasks end
   v_now := clock_timestamp();
   with gone as (
     delete from sluice.batch_deltas d using sluice.batches b
@@ -54,7 +54,7 @@ begin
 
   select array_agg(b.id), array_agg(b.id) filter (where b.completed_at is null) into v_ended, v_new
   from sluice.batches b where b.id = any(v_ids) and b.sealed and b.succeeded + b.dead + b.cancelled >= b.total;
-  -- again for one that had completed before: a redrive reopened it, and may have left keys since; it outlives all its tasks
+  -- repeated for a batch that had completed before: a redrive reopened it, and may have left keys since; it outlives all its tasks
   update sluice.batches b set completed_at = coalesce(b.completed_at, v_now),
     keys_until = v_now + make_interval(secs => x.seconds),
     kept_until = greatest(b.kept_until, v_now + make_interval(secs => greatest(x.seconds, 86400 * x.days)))

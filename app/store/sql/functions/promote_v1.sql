@@ -1,6 +1,6 @@
--- Turn due scheduled tasks into ready ones; answers their lanes, and in the last row (no queue) when the next one is due.
--- Tenants share the limit, so that a million due tasks of one hold up nobody else's: one probe of the index finds the first task
--- of each tenant, and from each that has any due, the same number is taken.
+-- Make due scheduled tasks ready; returns their lanes, and in the last row (no queue) when the next one is due.
+-- Tenants share the limit, so that a million due tasks of one do not delay the others: one index probe finds each tenant's first
+-- task, and the same number is taken from each tenant that has due tasks.
 create function sluice.promote_v1(p_limit integer)
 returns table (queue_id bigint, lane bigint, moved bigint, next_at timestamptz, at timestamptz) language plpgsql volatile
 as $$

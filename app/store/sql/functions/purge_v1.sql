@@ -1,5 +1,5 @@
--- Cancel up to p_limit waiting tasks of a queue that were created by p_before, in the order of ids after p_after, as purged.
--- Answers how many, and the last id. Rows that others hold are passed over, unless p_wait: the last round waits for them.
+-- Cancel, with reason purged, up to p_limit waiting tasks of a queue that were created by p_before, in the order of ids after
+-- p_after. Returns how many, and the last id. Rows locked by others are skipped, unless p_wait: the last round waits for them.
 create function sluice.purge_v1(p_queue bigint, p_before timestamptz, p_after uuid, p_limit integer, p_wait boolean)
 returns table (purged integer, last_id uuid) language plpgsql volatile
 as $$

@@ -1,7 +1,7 @@
--- End attempts whose lease ran out, of one tenant or of all: the attempt counts and ended with its lease, the task is ready at
--- once, or dead at its last allowed attempt. Answers them, and in the last row (no task) when the next lease runs out.
--- An attempt whose late outcome is already on record keeps that record. SKIP LOCKED: another replica has those rows, or their
--- holder is renewing them. Tenants share the limit, as in promote_v1.
+-- End attempts whose lease has expired, of one tenant or of all: the attempt counts and ended with its lease, and the task is ready
+-- at once, or dead after its last allowed attempt. Returns them, and in the last row (no task) when the next lease expires.
+-- An attempt whose late outcome is already recorded keeps that record. SKIP LOCKED: another replica has those rows, or their holder
+-- is renewing them. Tenants share the limit, as in promote_v1.
 -- called: a replica was calling a handler under this lease, and counts the attempt itself.
 create function sluice.reap_v1(p_limit integer, p_tenant bigint)
 returns table (task_id uuid, tenant_id bigint, queue_id bigint, lane bigint, handler_id bigint, dead boolean, called boolean,

@@ -1,7 +1,7 @@
--- Bring up to p_limit dead tasks of a queue back, of those that match, ended before p_before, in the order of ids after p_after.
--- Answers how many were looked at (0: there are no more), the last id, how many moved, and their lanes. Those stay where they
--- are whose own handler has been deleted, whose unique key an unfinished task has, and those that others are moving now.
--- The locks are taken before the look, as everywhere; handlers that are not deleted then cannot be until the end.
+-- Revive up to p_limit matching dead tasks of a queue that ended before p_before, in the order of ids after p_after. Returns how
+-- many were checked (0: there are no more), the last id, how many were revived, and their lanes. Tasks stay dead if their own
+-- handler has been deleted, if an unfinished task has their unique key, or if others are moving them now.
+-- The locks are taken before the rows are read, as everywhere; handlers that exist then cannot be deleted until the end.
 create function sluice.redrive_v1(
   p_queue bigint, p_reason text, p_type text, p_tag text, p_handlers bigint[], p_correlation text,
   p_from timestamptz, p_to timestamptz, p_before timestamptz, p_after uuid, p_limit integer)

@@ -1,4 +1,4 @@
--- Give back what a claim took whose answer never came: ready again, not counted. Answers the queues that got tasks back.
+-- Release what a claim without an answer took: ready again, without counting the attempt. Returns the queues of those tasks.
 create function sluice.release_claim_v1(p_claim uuid) returns setof bigint language plpgsql volatile
 as $$
 declare v_ids uuid[];

@@ -1,5 +1,5 @@
--- Extend the leases a dispatcher still holds; answers the tokens it extended. Never shortens (a hold may have settled in
--- between), never revives a lease that ran out, never lets one attempt live longer than seven days.
+-- Extend the leases that a dispatcher still holds; returns the tokens that it extended. It never shortens a lease (a hold may have
+-- settled in between), never revives an expired one, and never lets one attempt last longer than seven days.
 create function sluice.renew_v1(p_ids uuid[], p_tokens uuid[], p_lease_seconds double precision)
 returns setof uuid language plpgsql volatile
 as $$

@@ -1,7 +1,7 @@
--- Bring up to p_limit dead tasks of a batch back, ended before p_before, in the order of ids after p_after. Answers {"seen": how
--- many were looked at (fewer than p_limit: there are no more), "last_id", "moved", "lanes": [[queue id, handler id]]}. Those stay
--- where they are whose queue, or own handler, has been deleted, whose unique key an unfinished task has, and those that others are
--- moving now. Queues and handlers are locked after a first look, and only tasks of these are moved.
+-- Revive up to p_limit dead tasks of a batch that ended before p_before, in the order of ids after p_after. Returns {"seen": how
+-- many were checked (fewer than p_limit: there are no more), "last_id", "moved", "lanes": [[queue id, handler id]]}. Tasks stay
+-- dead if their queue or own handler has been deleted, if an unfinished task has their unique key, or if others are moving them
+-- now. Queues and handlers are locked after a first look, and only tasks of those are moved.
 create function sluice.retry_batch_v1(p_tenant bigint, p_batch uuid, p_before timestamptz, p_after uuid, p_limit integer)
 returns jsonb language plpgsql volatile
 as $$

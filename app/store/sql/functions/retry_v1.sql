@@ -1,7 +1,7 @@
--- Bring one task back: dead or cancelled -> ready with a fresh allowance, scheduled -> ready now, ready stays. Verdicts:
+-- Revive one task: dead or cancelled -> ready with all attempts available, scheduled -> ready now, ready stays. Verdicts:
 -- moved · unchanged · running · ended (succeeded) · gone (unknown or past retention) · orphaned (its queue, or the handler it
 -- named for itself, has been deleted) · held (another unfinished task has its unique key).
--- The row in history is locked before it moves, so of two retries at once only one moves it.
+-- The row in history is locked before it moves, so that of two simultaneous retries only one moves it.
 create function sluice.retry_v1(p_tenant bigint, p_id uuid) returns text language plpgsql volatile
 as $$
 declare v_state smallint; v_queue bigint; v_handler bigint; v_now timestamptz;
@@ -14,7 +14,7 @@ begin
   if not found then return 'gone'; end if;
   if v_handler <> 0 then perform pg_advisory_xact_lock_shared(:lock_handler, v_handler::integer); end if;
   perform pg_advisory_xact_lock_shared(:lock_queue, v_queue::integer);
-  for v_try in 1..5 loop  -- in neither: it moved between the two looks
+  for v_try in 1..5 loop  -- in neither place: it moved between the two lookups
     select t.state into v_state from sluice.tasks t where t.id = p_id and t.tenant_id = p_tenant for update;
     v_now := clock_timestamp();
     if found then

@@ -3,8 +3,8 @@
 --   lost: the late outcome is recorded with its attempt, the task is untouched) · unknown (the task is past its retention).
 -- kind: succeeded, retry, dead, refund (the attempt does not count, the task is ready again, or after its delay), hold (the
 -- handler has accepted and still works: the lease lives delay_seconds from now, and the token settles it later).
--- The token is the only fence in the predicates: `state = :state_running` beside it makes the planner trust the statistics of a partial
--- index it believes empty. Whether the lease has run out is compared after the row lock.
+-- The token is the only fence in the predicates: `state = :state_running` beside it makes the planner trust the statistics of a
+-- partial index it believes empty. Whether the lease has run out is compared after the row lock.
 create function sluice.settle_v1(p_outcomes sluice.outcome_v1[])
 returns table (token uuid, verdict text) language plpgsql volatile
 as $$

@@ -1,7 +1,7 @@
--- Cancel up to p_limit unfinished tasks of a batch that is marked as cancelled. Answers {"done": bool, "tasks": [what cancel_v1
--- answers of each]}; done: none is left, and the batch is not looked at again.
--- Rows that others hold are passed over, unless p_wait. Before it is done it waits for those that are adding to the batch: they have
--- read, under the shared lock, that it was not marked.
+-- Cancel up to p_limit unfinished tasks of a batch that is marked as cancelled. Returns {"done": bool, "tasks": [what cancel_v1
+-- returns for each]}; done: none is left, and the batch is not swept again.
+-- Rows locked by others are skipped, unless p_wait. Before it reports done, it waits for whoever is adding to the batch: they may
+-- have read, under the shared lock, that it was not marked yet.
 create function sluice.sweep_batch_v1(p_batch uuid, p_limit integer, p_wait boolean)
 returns jsonb language plpgsql volatile
 as $$

@@ -1,7 +1,7 @@
--- Change a task that waits. p_patch holds what changes, null for a default; p_payload and p_handler (0: the queue's) are null
--- where they stay. Verdicts: done · running · ended · gone · again (it moved, or its headers are not those the caller merged
--- with) · changed (the queue is not the one the caller judged by, or the handler is gone).
--- Locks as an enqueue does: handler, queue, task.
+-- Change a waiting task. p_patch holds the changes, null for a default; p_payload and p_handler (0: the queue's) are null if they
+-- stay. Verdicts: done · running · ended · gone · again (it moved, or its headers are not those the caller merged with) · changed
+-- (the queue has changed since the caller read it, or the handler was deleted).
+-- Takes locks in the order of an enqueue: handler, queue, task.
 create function sluice.update_task_v1(
   p_tenant bigint, p_id uuid, p_version bigint, p_patch jsonb, p_payload bytea, p_handler bigint, p_headers_were jsonb)
 returns text language plpgsql volatile

@@ -1,2 +1,2 @@
--- The handler of a task that has named none for itself.
+-- The handler of a task without one of its own.
 (select o.handler_id from sluice.queues o where o.id = t.queue_id)

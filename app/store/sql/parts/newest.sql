@@ -1,3 +1,3 @@
--- So many of the newest rows, each with whether it fits.
+-- The newest rows, each with whether it matches.
 (select t.id, '{table}' as side, ({fits}) as fits, 0::bigint as part from sluice.{table} t
  where t.id < $2::uuid{within} order by t.id desc limit {rows})

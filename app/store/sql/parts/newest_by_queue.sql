@@ -1,4 +1,4 @@
--- So many of the newest rows of each of a few queues, each with whether it fits; `part` tells windows of the same side apart.
+-- The newest rows of each of a few queues, each with whether it matches; `part` distinguishes windows of the same side.
 (
   select t.* from unnest({queues}) w(queue_id) cross join lateral (
     select t.id, '{table}' as side, ({fits}) as fits, t.queue_id as part from sluice.{table} t
