@@ -1,5 +1,5 @@
-# One image for every role; the role is the command: `sluice up`, `sluice up --role engine`, `sluice migrate`, …
-# The build stage holds the tools, the image only what runs: a virtual environment without pip.
+# One image for every role; the command selects the role: `sluice up`, `sluice up --role engine`, `sluice migrate`, …
+# The build stage has the tools. The image has only what runs: a virtual environment without pip.
 
 FROM python:3.11-slim-bookworm AS build
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1
@@ -16,7 +16,7 @@ RUN --mount=type=secret,id=ca \
 COPY pyproject.toml README.md LICENSE ./
 COPY alembic/ alembic/
 COPY app/ app/
-# The wheel carries the migrations; hatchling is among the tools, so nothing is fetched to build it.
+# The wheel includes the migrations. hatchling is one of the tools, so building it downloads nothing.
 RUN /tools/bin/python -c "from hatchling.build import build_wheel; build_wheel('/tmp/wheel')" \
     && /tools/bin/uv pip install --python /opt/sluice/bin/python --no-deps /tmp/wheel/*.whl
 

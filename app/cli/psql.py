@@ -1,6 +1,6 @@
-"""`make psql`: psql on the database that SLUICE_DATABASE_URL names, else on the one of the `sluice up` that runs here.
+"""`make psql`: psql on the database in SLUICE_DATABASE_URL, or else on that of the `sluice up` that runs here.
 
-psql comes with the embedded Postgres. Its socket admits the user who started `sluice up` and nobody else.
+psql comes with the embedded Postgres, whose socket only admits the user who started `sluice up`.
 """
 
 import os
@@ -25,7 +25,7 @@ def command(environment: Mapping[str, str], arguments: Sequence[str]) -> list[st
     data = Path(environment.get("SLUICE_DATA_DIR") or ".sluice")
     url = environment.get("SLUICE_DATABASE_URL") or running_url(data)
     if not url:
-        raise NoDatabase(f"No sluice runs on {data}: start one with `make up`, or set SLUICE_DATABASE_URL.")
+        raise NoDatabase(f"No Sluice is running on {data}: start one with `make up`, or set SLUICE_DATABASE_URL.")
     return [_program(), url, *arguments]
 
 
@@ -36,7 +36,7 @@ def _program() -> str:
         wheels = Path()
     found = str(wheels) if wheels.is_file() else shutil.which("psql")
     if found is None:
-        raise NoDatabase("There is no psql here: install one, such as Debian's postgresql-client.")
+        raise NoDatabase("psql is not installed: install it, for example with Debian's postgresql-client.")
     return found
 
 
@@ -45,7 +45,7 @@ def main() -> None:
         line = command(os.environ, sys.argv[1:])
     except NoDatabase as error:
         sys.exit(str(error))
-    os.execve(line[0], line, {"PGOPTIONS": SEARCH_PATH, **os.environ})  # noqa: S606  # the shell's place is psql's
+    os.execve(line[0], line, {"PGOPTIONS": SEARCH_PATH, **os.environ})  # noqa: S606  # psql replaces this process
 
 
 if __name__ == "__main__":

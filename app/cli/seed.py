@@ -1,8 +1,8 @@
 """`make seed`: a service with believable data, to look at and to try things on.
 
-Fills the Sluice at `--url`. Where none answers it starts one, with the Postgres in .sluice, and serves until Ctrl-C. The
-queues deliver to a handler in this process, so the Sluice must run on this machine; deliveries after the seed has ended are
-retried as those to any handler that is away.
+Fills the Sluice at `--url`. If nothing responds there, it starts one with the Postgres in .sluice, and serves until Ctrl-C.
+The queues deliver to a handler in this process, so that Sluice must run on the same machine. After this process has ended,
+deliveries fail and are retried, as with any handler that is down.
 """
 
 import os
@@ -30,7 +30,9 @@ def seed(url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> Non
     """Fill a Sluice with queues, handlers, schedules and tasks in every state."""
     interrupt_on_sigterm()
     if not is_here(url):
-        raise Failure(f"{url} is another machine: its Sluice could not deliver to the handler of this command")
+        raise Failure(
+            f"{url} is another machine, whose Sluice could not deliver to this command's handler; use one on this machine"
+        )
     with ExitStack() as stack:
         client = stack.enter_context(Client(url, key, as_json))
         started = not _answers(client)
@@ -41,7 +43,7 @@ def seed(url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> Non
         for name, step in seed_data.STEPS:
             _say(name)
             step(client)
-        _say("waiting for what is delivered")
+        _say("waiting for deliveries")
         seed_data.settle(client)
         _show(url, seed_data.counts(client), as_json)
         if started:
@@ -65,7 +67,7 @@ def _service(url: str) -> Iterator[None]:
     settings = {"SLUICE_PORT": str(where.port or 80)}
     if folder := os.environ.get("SLUICE_DATA_DIR"):
         settings["SLUICE_DATA_DIR"] = folder
-    _say(f"nothing answers at {url}: starting `sluice up`")
+    _say(f"nothing responds at {url}: starting `sluice up`")
     child = Child("sluice up", "app.cli.main", "up", settings=settings)
     try:
         child.wait_for(lambda line: line.get("event") == "ready", "it was ready")

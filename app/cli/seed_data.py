@@ -1,7 +1,7 @@
-"""What `make seed` puts into a service: the background work of a small shop, with tasks in every state.
+"""The data of `make seed`: the background work of a small shop, with tasks in every state.
 
-Tasks get their states as any task does: they are delivered, leased, cancelled or left to wait. Nothing is written to the
-database directly. The history of the schedules comes from backfills.
+Tasks get their states as usual: they are delivered, leased, cancelled or left waiting. Nothing is written to the database
+directly. The history of the schedules comes from backfills.
 """
 
 import time
@@ -73,7 +73,7 @@ def deliveries(client: Client) -> None:
 
 
 def waiting(client: Client) -> None:
-    """Tasks that wait for a time, a person, a handler or a worker; and some that no longer do."""
+    """Tasks that wait for a time, an operator, a handler or a worker, and some cancelled ones."""
     _enqueue(client, "reminders", [_task(n, delay_seconds=3600 * n) for n in _up_to(40)])
     _enqueue(client, "newsletter", [_task(n, tags=["issue-12"]) for n in _up_to(80)])
     _enqueue(client, "newsletter", [_task(n, tags=["issue-11"], ttl_seconds=1) for n in _up_to(5)])
@@ -83,7 +83,7 @@ def waiting(client: Client) -> None:
 
 
 def pull_worker(client: Client) -> None:
-    """A worker took some thumbnails: it has finished most, given up one, and still has three."""
+    """A worker leased some thumbnails: it has finished most, failed one for good, and still holds three."""
     _enqueue(client, "thumbnails", [_task(n, type="resize", headers={"x-size": "400"}) for n in _up_to(30)])
     leased = client.post("/queues/thumbnails/leases", {"max_tasks": 12, "lease_seconds": LONG_SECONDS})["tasks"]
     for n, task in enumerate(leased):
@@ -98,14 +98,14 @@ def pull_worker(client: Client) -> None:
 
 
 def batches(client: Client) -> None:
-    """One that completes, one that is still being filled."""
+    """One batch that completes, and one that is still open."""
     done = {"queue": "mail", "payload": {"n": 1, "to": "ada@example.com"}}
     client.post("/batches", {"queue": "invoices", "tasks": [_task(n) for n in _up_to(25)], "on_complete": done})
     client.post("/batches", {"queue": "thumbnails", "tasks": [_task(n) for n in _up_to(10)], "sealed": False})
 
 
 def schedules(client: Client) -> None:
-    """Two weeks of reports and a day of syncs, some of which failed; and one run out of turn."""
+    """Two weeks of reports and a day of syncs, some of them failed, and one triggered run."""
     now = datetime.now(UTC)
     for name, past in (("daily-report", timedelta(days=14)), ("hourly-sync", timedelta(days=1))):
         window = {"from": (now - past).isoformat(), "to": now.isoformat(), "overlap": "allow_all"}
@@ -123,7 +123,7 @@ STEPS: tuple[tuple[str, Step], ...] = (
 
 
 def settle(client: Client) -> None:
-    """Wait until all that can end has ended. Raises Failure."""
+    """Wait until every task that can end has ended. Raises Failure."""
     deadline = time.monotonic() + WAIT_SECONDS
     while unfinished := [name for name in SETTLED if _unfinished(client, name)]:
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""The handler behind the queues of `make seed`: mostly it succeeds, and where it fails it fails for a reason of its own."""
+"""The handler of the queues of `make seed`. It mostly succeeds, and each failure has its own reason."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ Answer = tuple[int, dict[str, str], dict[str, Any]]
 
 
 def answer(headers: Mapping[str, str], payload: Any) -> Answer:
-    """What a delivery is answered, by its queue and its payload."""
+    """The response to a delivery, by its queue and payload."""
     queue, attempt, n = headers["sluice-queue"], int(headers["sluice-attempt"]), payload["n"]
     if queue == "mail" and n % 11 == 0 and attempt == 1:
         return 503, {}, {"error": "the mail relay is busy"}
@@ -32,7 +32,7 @@ def answer(headers: Mapping[str, str], payload: Any) -> Answer:
 
 
 def _report(headers: Mapping[str, str]) -> Answer:
-    """One message for each reader of the report, enqueued with the answer."""
+    """One message per reader of the report, enqueued by the response."""
     day = headers.get("sluice-scheduled-for", "today")[:10]
     tasks = [
         {"queue": "mail", "idempotency_key": f"{day}-{reader}", "type": "report", "payload": {"n": 1, "to": reader}}

@@ -1,10 +1,10 @@
-"""Bucket cleanup: one task lists the prefixes of a bucket, and one task each deletes what is older than its age.
+"""Bucket cleanup: one task lists the prefixes of a bucket, and one task per prefix deletes objects that are too old.
 
     S3_ENDPOINT=http://127.0.0.1:8333 AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… WEBHOOK_SECRET=whsec_… python3 cleanup.py
 
-A schedule of Sluice starts it: definitions.yaml. What is too old is decided once, by the run's nominal time, and
-written into every task: an attempt that comes later deletes what the first one would have deleted, and nothing else. Settings,
-beside those: AWS_REGION (us-east-1), HOST (127.0.0.1), PORT (9000), PAGE (1000 prefixes a task), BATCH (100 objects a task).
+A schedule starts it; see definitions.yaml. What is too old is decided once, from the run's nominal time, and written into
+every task. So a later attempt deletes what the first one would have deleted, and nothing else. More settings:
+AWS_REGION (us-east-1), HOST (127.0.0.1), PORT (9000), PAGE (1000 prefixes per task), BATCH (100 objects per task).
 """
 
 import base64
@@ -29,17 +29,17 @@ MAX_BODY_BYTES = 1_048_576
 SILENCE_SECONDS = 30
 PAGE, BATCH = int(os.environ.get("PAGE", "1000")), int(os.environ.get("BATCH", "100"))
 PAST_ALL = "\U0010ffff"
-"""Sorts after every key of a prefix, when it stands behind it."""
+"""Appended to a prefix, it sorts after every key with that prefix."""
 
 
 def list_prefixes(bucket: Bucket, headers, payload: dict) -> dict:
-    """One page of prefixes as tasks. Names a key once: a page that is answered twice enqueues nothing twice."""
+    """One page of prefixes as tasks. Each has its own key, so a page that is delivered twice enqueues nothing twice."""
     now = datetime.fromisoformat(payload.get("now") or headers["sluice-scheduled-for"])
     listing = bucket.list("", payload.get("after", ""), PAGE, delimiter="/")
     tasks = []
     for prefix in listing.prefixes:
         age = payload.get("ages", {}).get(prefix, payload["max_age_seconds"])
-        if age is not None:  # null: left alone
+        if age is not None:  # null: leave it alone
             older_than = (now - timedelta(seconds=age)).isoformat()
             tasks.append(
                 task("bucket-prefixes", {"bucket": payload["bucket"], "prefix": prefix, "older_than": older_than})
@@ -51,7 +51,7 @@ def list_prefixes(bucket: Bucket, headers, payload: dict) -> dict:
 
 
 def clean_prefix(bucket: Bucket, headers, payload: dict) -> dict:
-    """One batch: delete what is too old, and name the batch after it. After a failure the next attempt finds what is left."""
+    """Delete a batch of objects that are too old, and name a task for the next. A later attempt finds what is left."""
     older_than = datetime.fromisoformat(payload["older_than"])
     listing = bucket.list(payload["prefix"], payload.get("after", ""), BATCH)
     old = [found for found in listing.objects if found.modified < older_than]
@@ -59,11 +59,11 @@ def clean_prefix(bucket: Bucket, headers, payload: dict) -> dict:
     for found in old:
         now = bucket.head(found.key)
         if now is not None and now.etag == found.etag and now.modified < older_than:
-            # Only if it is that one still: written anew since then, it stays.
+            # Only if it is still the same object: one that has been overwritten stays.
             deleted += bucket.delete(found.key, now.etag)
     tasks = []
     if listing.more:
-        # In a payload rather than in `next`: a key may be longer than a cursor, and any Unicode.
+        # In a payload rather than in `next`: a key can be longer than a cursor.
         tasks.append(task("bucket-prefixes", {**payload, "after": listing.objects[-1].key}))
     return {"result": {"deleted": deleted, "listed": len(listing.objects)}, "tasks": tasks}
 
@@ -77,10 +77,10 @@ def task(queue: str, payload: dict) -> dict:
 
 
 def signed(secrets: str, headers, body: bytes) -> bool:
-    """Standard Webhooks: HMAC-SHA256 over id.timestamp.body, under any of our secrets, not longer ago than five minutes."""
+    """Standard Webhooks: HMAC-SHA256 over id.timestamp.body with any of the secrets, at most five minutes old."""
     task, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     if not re.fullmatch("[0-9]{1,12}", timestamp) or abs(time.time() - int(timestamp)) > TOLERANCE_SECONDS:
-        return False  # strangers send anything
+        return False  # anyone can send anything
     message = f"{task}.{timestamp}.".encode() + body
     keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets.split()]
     expected = [b"v1," + base64.b64encode(hmac.digest(key, message, hashlib.sha256)) for key in keys]
@@ -90,7 +90,7 @@ def signed(secrets: str, headers, body: bytes) -> bool:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = SILENCE_SECONDS  # then a connection is closed
+    timeout = SILENCE_SECONDS  # after which a silent connection is closed
     server: "Server"
 
     def do_POST(self) -> None:
@@ -111,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
             with closing(Bucket(self.server.account, payload["bucket"])) as bucket:
                 answer = work(bucket, self.headers, payload)
         except S3Error as error:
-            self.answer(503, {"error": str(error)})  # tried again, from where it is
+            self.answer(503, {"error": str(error)})  # Sluice tries again, and the next attempt continues from here
             return
         self.answer(200, answer, {"content-type": FOLLOW_UPS})
 
@@ -124,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        headers = getattr(self, "headers", None) or {}  # there are none yet when the first line was no HTTP
+        headers = getattr(self, "headers", None) or {}  # not set if the first line was not HTTP
         task, attempt = headers.get("webhook-id", "-"), headers.get("sluice-attempt", "-")
         print(ascii(f"{args[1]} task {task} attempt {attempt}")[1:-1], flush=True)
 
@@ -142,7 +142,7 @@ def main() -> None:
     if missing := [name for name in given if not os.environ.get(name)]:
         sys.exit(f"Give {', '.join(missing)}.")
     secrets, endpoint, key_id, secret = (os.environ[name] for name in given)
-    # Waited for, not handled: a handler's exception would rise wherever Python happens to be.
+    # Wait for the signal instead of handling it: a signal handler's exception can be raised anywhere.
     stop = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)
     account = Account(endpoint, os.environ.get("AWS_REGION", "us-east-1"), key_id, secret)
@@ -151,7 +151,7 @@ def main() -> None:
     print(f"listening on http://{host}:{server.server_port}/", flush=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     signal.sigwait(stop)
-    os._exit(0)  # as by a crash: what is half done comes again
+    os._exit(0)  # as in a crash: unfinished tasks are delivered again
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The three requests of S3 that a cleanup needs, signed with Signature Version 4, in plain Python: for any S3-compatible server."""
+"""The three S3 requests that the cleanup needs, signed with Signature Version 4. Works with any S3-compatible server."""
 
 import hashlib
 import hmac
@@ -15,7 +15,7 @@ TIMEOUT_SECONDS = 20
 
 
 class S3Error(Exception):
-    """The server said no, or nothing."""
+    """The server refused, or did not respond."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Account:
 
 
 def authorization(account: Account, method: str, path: str, query: str, signed: dict[str, str]) -> str:
-    """Signature Version 4 of a request without a body. `path` and `query` as they are sent; `signed` has host and x-amz-*."""
+    """Signature Version 4 of a request without a body. `path` and `query` are as sent; `signed` has host and x-amz-*."""
     names = ";".join(sorted(signed))
     lines = "".join(f"{name}:{signed[name]}\n" for name in sorted(signed))
     request = "\n".join((method, path, query, lines, names, EMPTY))
@@ -68,7 +68,7 @@ class Bucket:
         self._connection.close()
 
     def list(self, prefix: str, after: str, count: int, delimiter: str = "") -> Listing:
-        """Up to `count` keys below the prefix that sort after `after`; keys that share a name up to the delimiter as one prefix."""
+        """Up to `count` keys with the prefix that sort after `after`; keys that are equal up to the delimiter are one prefix."""
         query = {"list-type": "2", "encoding-type": "url", "max-keys": str(count), "prefix": prefix}
         query |= {"delimiter": delimiter} if delimiter else {}
         query |= {"start-after": after} if after else {}
@@ -76,9 +76,9 @@ class Bucket:
         if status != 200:
             raise S3Error(f"listing answered {status}")
         try:
-            root = ET.fromstring(body)  # noqa: S314  # the server is one you chose
+            root = ET.fromstring(body)  # noqa: S314  # you chose the server
         except ET.ParseError as error:
-            raise S3Error(f"listing answered no XML: {error}") from error
+            raise S3Error(f"the response to a listing is not XML: {error}") from error
         space = root.tag.partition("}")[0] + "}" if root.tag.startswith("{") else ""
         return Listing(
             objects=[
@@ -94,7 +94,7 @@ class Bucket:
         )
 
     def head(self, key: str) -> Found | None:
-        """The object as it is now; None when there is none."""
+        """The object as it is now, or None if there is none."""
         status, headers, _ = self._request("HEAD", key)
         if status == 404:
             return None
@@ -103,7 +103,7 @@ class Bucket:
         return Found(key, headers["etag"], parsedate_to_datetime(headers["last-modified"]))
 
     def delete(self, key: str, etag: str) -> bool:
-        """Delete the object if it is this one still. False: it is another one now. One that is gone already is deleted, too."""
+        """Delete the object if it is still this one, or gone already. False if it is a different one now."""
         status, _, _ = self._request("DELETE", key, headers={"if-match": etag})
         if status in (409, 412):
             return False

@@ -1,9 +1,9 @@
-"""A whole webhook handler in plain Python: it books amounts to accounts, each task once, however often it is delivered.
+"""A complete webhook handler in plain Python. It books amounts to accounts, each task once, however often it is delivered.
 
     WEBHOOK_SECRET=whsec_… python3 handler.py
 
-What a handler for Sluice has to do is here: verify the signature, do the work once for each `webhook-id`, and answer so that
-Sluice knows what to do next. Settings: WEBHOOK_SECRET (several with spaces between them while a secret is rotated),
+It does what every handler has to do: verify the signature, do the work once per `webhook-id`, and respond so that Sluice
+knows what to do next. Settings: WEBHOOK_SECRET (several, separated by spaces, while a secret is being rotated),
 HOST (127.0.0.1), PORT (9000), LEDGER (ledger.db).
 """
 
@@ -27,7 +27,7 @@ SILENCE_SECONDS = 30
 
 
 class Ledger:
-    """Balances, and which tasks have been booked: in one database, so that one transaction holds both."""
+    """Balances, and the tasks that have been booked: in one database, so that one transaction covers both."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -39,10 +39,10 @@ class Ledger:
         return sqlite3.connect(self.path, timeout=5, isolation_level=None)
 
     def book(self, task: str, account: str, amount: int) -> dict:
-        """Book once. A task seen before gets the result of the first time, and nothing is booked."""
+        """Book once. A repeated task gets the result of the first time, and nothing more is booked."""
         database = self._open()
         try:
-            database.execute("begin immediate")  # a second delivery at the same time waits here, then finds the first
+            database.execute("begin immediate")  # a concurrent delivery waits here, then finds the first
             row = database.execute("select result from done where task = ?", (task,)).fetchone()
             if row is not None:
                 database.execute("rollback")
@@ -68,10 +68,10 @@ class Ledger:
 
 
 def signed(secrets: str, headers, body: bytes) -> bool:
-    """Standard Webhooks: HMAC-SHA256 over id.timestamp.body, under any of our secrets, not longer ago than five minutes."""
+    """Standard Webhooks: HMAC-SHA256 over id.timestamp.body with any of the secrets, at most five minutes old."""
     task, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     if not re.fullmatch("[0-9]{1,12}", timestamp) or abs(time.time() - int(timestamp)) > TOLERANCE_SECONDS:
-        return False  # strangers send anything
+        return False  # anyone can send anything
     message = f"{task}.{timestamp}.".encode() + body
     keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets.split()]
     expected = [b"v1," + base64.b64encode(hmac.digest(key, message, hashlib.sha256)) for key in keys]
@@ -81,7 +81,7 @@ def signed(secrets: str, headers, body: bytes) -> bool:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = SILENCE_SECONDS  # then a connection is closed
+    timeout = SILENCE_SECONDS  # after which a silent connection is closed
     server: "Server"
 
     def do_POST(self) -> None:
@@ -93,7 +93,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(int(size))
         if not signed(self.server.secrets, self.headers, body):
-            self.answer(401, {"error": "the signature does not match"})  # tried again: the secret may be mended
+            self.answer(
+                401, {"error": "the signature does not match"}
+            )  # Sluice tries again: someone may fix the secret
             return
         try:
             payload = json.loads(body)
@@ -101,13 +103,13 @@ class Handler(BaseHTTPRequestHandler):
             if not isinstance(account, str) or not isinstance(amount, int) or abs(amount) > MAX_AMOUNT:
                 raise ValueError
         except (ValueError, TypeError, KeyError):
-            # No later attempt would read better: dead at once, for a person to look at.
+            # No later attempt can succeed: the task is dead at once, for a person to look at.
             self.answer(422, {"error": "expected account and amount"}, {"sluice-retry": "no"})
             return
         try:
             result = self.server.ledger.book(self.headers["webhook-id"], account, amount)
         except sqlite3.OperationalError as error:
-            self.answer(503, {"error": str(error)}, {"retry-after": "5"})  # busy: again, not before five seconds
+            self.answer(503, {"error": str(error)}, {"retry-after": "5"})  # busy: try again in five seconds or more
             return
         self.answer(200, result)
 
@@ -123,7 +125,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        headers = getattr(self, "headers", None) or {}  # there are none yet when the first line was no HTTP
+        headers = getattr(self, "headers", None) or {}  # not set if the first line was not HTTP
         task, attempt = headers.get("webhook-id", "-"), headers.get("sluice-attempt", "-")
         print(ascii(f"{args[1]} task {task} attempt {attempt}")[1:-1], flush=True)
 
@@ -140,7 +142,7 @@ def main() -> None:
     secrets = os.environ.get("WEBHOOK_SECRET", "")
     if not secrets:
         sys.exit("Give WEBHOOK_SECRET: the signing secret that PUT /handlers/{name} has answered.")
-    # Waited for, not handled: a handler's exception would rise wherever Python happens to be, also where it is swallowed.
+    # Wait for the signal instead of handling it: a signal handler's exception can be raised anywhere, even where it is swallowed.
     stop = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)
     host, port = os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "9000"))
@@ -148,8 +150,8 @@ def main() -> None:
     print(f"listening on http://{host}:{server.server_port}/", flush=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     signal.sigwait(stop)
-    # As by a crash: a transaction under way is committed or it is not, and its task comes again. Threads that the interpreter
-    # would stop at its own end may hold the lock of stdout.
+    # As in a crash: a transaction in progress is committed or not, and its task is delivered again. A normal exit could hang on
+    # a thread that holds the lock of stdout.
     os._exit(0)
 
 

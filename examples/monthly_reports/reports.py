@@ -1,11 +1,11 @@
-"""Monthly reports: one task lists the tenants, one task each renders a report, and the last one writes the summary.
+"""Monthly reports: one task lists the tenants, one task per tenant renders a report, and the last one writes the summary.
 
-    DATABASE_URL=postgres://… python reports.py seed 120     # tables, and 120 tenants with a year of sales
+    DATABASE_URL=postgres://… python reports.py seed 120     # create tables, and 120 tenants with a year of sales
     DATABASE_URL=postgres://… WEBHOOK_SECRET=whsec_… python reports.py
 
-A schedule of Sluice starts it: definitions.yaml. Each task may be delivered more than once and does the same again:
-the same file from the same rows, put in place at once. Settings: DATABASE_URL, WEBHOOK_SECRET (several with spaces between them
-while a secret is rotated), HOST (127.0.0.1), PORT (9000), OUT (reports), PAGE (50).
+A schedule starts it; see definitions.yaml. A task that is delivered more than once does the same again: the same file from
+the same rows, put in place atomically. Settings: DATABASE_URL, WEBHOOK_SECRET (several, separated by spaces, while a secret is
+being rotated), HOST (127.0.0.1), PORT (9000), OUT (reports), PAGE (50).
 """
 
 import asyncio
@@ -56,9 +56,9 @@ on conflict (month, tenant) do update set (path, sales, cents, begun_at, rendere
 
 
 def month_to_report(payload: dict, scheduled_for: str) -> date:
-    """The month before the nominal time, by the wall clock of the payload's zone; or the month that the payload names.
+    """The month before the nominal time, in the payload's time zone; or the month that the payload names.
 
-    Never by the clock of the moment: an attempt days later, or a backfill, is about the same month.
+    It never depends on the current time: an attempt days later, or a backfill, covers the same month.
     """
     if "month" in payload:
         return date.fromisoformat(payload["month"] + "-01")
@@ -88,7 +88,7 @@ async def list_tenants(pool: asyncpg.Pool, headers, payload: dict) -> dict:
             }
             for id in found
         ],
-        # The same on each page, so it is one task, enqueued once all reports have ended.
+        # The same on every page, so it is one task. It is enqueued when all reports have ended.
         "on_complete": {"queue": "reporting-summaries", "payload": {"month": month}},
     }
     if len(found) == PAGE:
@@ -108,7 +108,7 @@ async def render(pool: asyncpg.Pool, headers, payload: dict) -> dict:
 
 
 async def summarize(pool: asyncpg.Pool, headers, payload: dict) -> dict:
-    """All reports have ended. Those that died have no row, and are named."""
+    """All reports have ended. Dead ones have no row, and are listed."""
     month = date.fromisoformat(payload["month"] + "-01")
     rows = await pool.fetch("select tenant, sales, cents from reports where month = $1 order by tenant", month)
     missing = await pool.fetch(
@@ -134,7 +134,7 @@ def csv_line(row: asyncpg.Record) -> tuple:
 
 
 def write_csv(path: Path, header: tuple, lines: Iterable[tuple]) -> None:
-    """Whole or not at all: readers see the file before or the file after, also when two deliveries write at once."""
+    """Write all of the file or nothing: readers see the old file or the new one, even if two deliveries write at once."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(header)
@@ -149,10 +149,10 @@ def write_csv(path: Path, header: tuple, lines: Iterable[tuple]) -> None:
 
 
 def signed(secrets: str, headers, body: bytes) -> bool:
-    """Standard Webhooks: HMAC-SHA256 over id.timestamp.body, under any of our secrets, not longer ago than five minutes."""
+    """Standard Webhooks: HMAC-SHA256 over id.timestamp.body with any of the secrets, at most five minutes old."""
     task, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     if not re.fullmatch("[0-9]{1,12}", timestamp) or abs(time.time() - int(timestamp)) > TOLERANCE_SECONDS:
-        return False  # strangers send anything
+        return False  # anyone can send anything
     message = f"{task}.{timestamp}.".encode() + body
     keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets.split()]
     expected = [b"v1," + base64.b64encode(hmac.digest(key, message, hashlib.sha256)) for key in keys]
@@ -180,7 +180,9 @@ async def handle(request: Request) -> Response:
     work = WORK.get(request.headers["sluice-queue"])
     if work is None:
         return Response("this queue's tasks are not for this handler", 422, {"sluice-retry": "no"})
-    answer = await work(app.state.pool, request.headers, json.loads(body))  # what it raises is a 500: tried again
+    answer = await work(
+        app.state.pool, request.headers, json.loads(body)
+    )  # an exception becomes a 500, and Sluice tries again
     return Response(json.dumps(answer), media_type=FOLLOW_UPS if work is list_tenants else "application/json")
 
 

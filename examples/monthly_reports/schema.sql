@@ -6,7 +6,7 @@ create table if not exists sales (
   cents bigint not null
 );
 create index if not exists sales_by_tenant on sales (tenant, sold_on);
--- A row is written once its file is whole, so a row without a file cannot be.
+-- A row is written after its file is complete, so there is no row without a file.
 create table if not exists reports (
   month date not null,
   tenant integer not null references tenants,
