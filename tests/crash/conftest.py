@@ -18,8 +18,8 @@ async def proxy(database_url: str) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-async def behind_proxy(proxy: Proxy, start_replica: Callable[..., Awaitable[Replica]]) -> Replica:
-    """A replica that reaches its database only through the proxy."""
+async def behind_proxy(proxy: Proxy, start_replica: Callable[..., Awaitable[Replica]], said: list[str]) -> Replica:
+    """A replica that reaches its database only through the proxy. It is started after `said`, which then hears its loops."""
     return await start_replica(database_url=proxy.url)
 
 
