@@ -4,13 +4,14 @@ A plain ASGI callable like the enqueue, because its body is validated task by ta
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 from fastapi import Request, Response
+from msgspec import UNSET
 from starlette.types import Receive, Scope, Send
 
 from app.api.enqueue import trace_of
+from app.api.models.bulk import BulkOut, RefusedOut, StoredOut
 from app.domain.bulk import MAX_BULK_BYTES, parse_item, split_bulk
 from app.domain.errors import Refusal, invalid_field
 from app.domain.names import NAME_RULE, is_name
@@ -19,7 +20,7 @@ from app.domain.turns import Turns
 from app.edge.auth import caller_of
 from app.edge.body import read_body, require_json, require_size
 from app.edge.config import EdgeConfig
-from app.edge.errors import STATUS, problem, problem_dict
+from app.edge.errors import STATUS, problem, problem_of
 from app.edge.headers import read_headers, text
 from app.edge.replies import json_reply
 from app.edge.strict import NO_PARAMETERS, Handle, StrictRoute, check_query
@@ -83,7 +84,7 @@ class BulkEndpoint:
             spans, atomic = split_bulk(body)
             items = await judge_items(spans, self._edge.max_payload_bytes)
             results = await bulk.enqueue(self._core, caller, queue, items, atomic, trace_of(headers))
-        return msgspec.json.encode({"results": await all_shown(results)})
+        return msgspec.json.encode(BulkOut(await all_shown(results)))
 
 
 async def judge_items(spans: Sequence[msgspec.Raw], max_payload_bytes: int) -> list[Enqueue | Refusal]:
@@ -102,8 +103,7 @@ async def all_shown(results: Sequence[Result]) -> list[msgspec.Raw]:
     return [msgspec.Raw(msgspec.json.encode(_shown(result))) async for result in in_pieces(results)]
 
 
-def _shown(result: Result) -> dict[str, Any]:
+def _shown(result: Result) -> StoredOut | RefusedOut:
     if isinstance(result, Stored):
-        status = 201 if result.created else 200
-        return {"status": status, "id": result.task_id} | ({"unique_held": True} if result.unique_held else {})
-    return {"status": STATUS[result.code], "problem": problem_dict(result)}
+        return StoredOut(201 if result.created else 200, result.task_id, True if result.unique_held else UNSET)
+    return RefusedOut(STATUS[result.code], problem_of(result))

@@ -3,21 +3,23 @@
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Body, Depends, Header, Path, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from msgspec import UNSET
 
-from app.api.models.leases import CompleteIn, FailIn, LeasedTasksOut, LeaseIn, RenewIn, given
-from app.api.models.tasks import TaskOut
+from app.api.models.leases import FailBody, LeaseBody, LeasedTasks, RenewBody
 from app.api.tasks import disconnected
 from app.domain.answers import MAX_FOLLOWUP_BYTES
 from app.domain.errors import Refusal
-from app.domain.followups import Page, split_page
+from app.domain.followups import Page, PageBody, split_page
 from app.domain.ids import parse_uuid
 from app.domain.names import NAME_PATTERN
+from app.domain.views import TaskView
 from app.edge.auth import CoreDep, User
 from app.edge.body import hold_of, read_body
 from app.edge.config import EdgeConfig
+from app.edge.declared import Reads, Takes
 from app.edge.problems import problems
-from app.edge.replies import NO_STORE, json_reply
+from app.edge.replies import NO_STORE, reply
 from app.edge.strict import OpenRoute, StrictRoute
 from app.service import leases
 
@@ -80,25 +82,18 @@ async def token_of(
 HeldTask = Annotated[str, Depends(held_task_of)]
 Token = Annotated[str, Depends(token_of)]
 
-COMPLETE = {
-    "requestBody": {
-        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{CompleteIn.__name__}"}}},
-    }
-}
-
 
 @pull_router.post(
     "/queues/{name}/leases",
     operation_id="lease_tasks",
-    response_model=LeasedTasksOut,
-    responses=problems("queue_not_found", "queue_is_push", body=True),
+    responses=problems("queue_not_found", "queue_is_push", shows=LeasedTasks, body=True),
 )
 async def lease_tasks(
     request: Request,
     core: CoreDep,
     caller: User,
     name: QueueName,
-    body: Annotated[LeaseIn, Body(default_factory=LeaseIn)],
+    body: Annotated[LeaseBody, Depends(Reads(LeaseBody, LeaseBody()))],
 ) -> Response:
     """Lease tasks of a pull queue, waiting for the first if necessary. Returns none if none came in time."""
     taken = await leases.acquire(
@@ -110,41 +105,45 @@ async def lease_tasks(
         lease_seconds=body.lease_seconds,
         gone=lambda: disconnected(request),
     )
-    return json_reply(msgspec.json.encode({"tasks": taken}), headers=NO_STORE)
+    return reply(LeasedTasks(taken), headers=NO_STORE)
 
 
 @holder_router.post(
-    "/{task_id}/renew", operation_id="renew_lease", response_model=TaskOut, responses=problems(*HOLDER, body=True)
+    "/{task_id}/renew", operation_id="renew_lease", responses=problems(*HOLDER, shows=TaskView, body=True)
 )
-async def renew_lease(core: CoreDep, task_id: HeldTask, token: Token, body: RenewIn) -> Response:
+async def renew_lease(
+    core: CoreDep, task_id: HeldTask, token: Token, body: Annotated[RenewBody, Depends(Reads(RenewBody))]
+) -> Response:
     """Extend or shorten a lease, and optionally report progress."""
-    progress, told = given(body, "progress")
-    encoded = msgspec.json.encode(progress) if told else None
-    return json_reply(msgspec.json.encode(await leases.renew(core, task_id, token, body.seconds, encoded)))
+    progress = None if body.progress is UNSET else msgspec.json.encode(body.progress)
+    return reply(await leases.renew(core, task_id, token, body.seconds, progress))
 
 
 @complete_router.post(
     "/{task_id}/complete",
     operation_id="complete_task",
-    response_model=TaskOut,
-    responses=problems(*HOLDER, "queue_full", body=True),
-    openapi_extra=COMPLETE,
+    responses=problems(*HOLDER, "queue_full", shows=TaskView, body=True),
 )
-async def complete_task(request: Request, core: CoreDep, task_id: HeldTask, token: Token) -> Response:
+async def complete_task(
+    request: Request,
+    core: CoreDep,
+    task_id: HeldTask,
+    token: Token,
+    body: Annotated[bytes, Depends(Takes(PageBody, b""))],
+) -> Response:
     """End a task as succeeded and enqueue its follow-up work, if any: all of it, or none, and then the lease stays valid.
 
     Repeating it with the same token returns the first answer and writes nothing.
     """
     edge: EdgeConfig = request.app.state.edge
-    body = await request.body()
     page = split_page(body, edge.max_payload_bytes) if body else Page()
-    return json_reply(msgspec.json.encode(await leases.complete(core, task_id, token, page)))
+    return reply(await leases.complete(core, task_id, token, page))
 
 
-@holder_router.post(
-    "/{task_id}/fail", operation_id="fail_task", response_model=TaskOut, responses=problems(*HOLDER, body=True)
-)
-async def fail_task(core: CoreDep, task_id: HeldTask, token: Token, body: FailIn) -> Response:
+@holder_router.post("/{task_id}/fail", operation_id="fail_task", responses=problems(*HOLDER, shows=TaskView, body=True))
+async def fail_task(
+    core: CoreDep, task_id: HeldTask, token: Token, body: Annotated[FailBody, Depends(Reads(FailBody))]
+) -> Response:
     """End an attempt as failed: the task is retried later, or is dead."""
     view = await leases.fail(
         core,
@@ -154,12 +153,12 @@ async def fail_task(core: CoreDep, task_id: HeldTask, token: Token, body: FailIn
         retryable=body.retryable,
         retry_after_seconds=body.retry_after_seconds,
     )
-    return json_reply(msgspec.json.encode(view))
+    return reply(view)
 
 
 @holder_router.post(
-    "/{task_id}/release", operation_id="release_task", response_model=TaskOut, responses=problems(*HOLDER, body=True)
+    "/{task_id}/release", operation_id="release_task", responses=problems(*HOLDER, shows=TaskView, body=True)
 )
 async def release_task(core: CoreDep, task_id: HeldTask, token: Token) -> Response:
     """Return a task without working on it: it is ready at once, and the attempt does not count."""
-    return json_reply(msgspec.json.encode(await leases.release(core, task_id, token)))
+    return reply(await leases.release(core, task_id, token))

@@ -9,21 +9,21 @@ from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
 from app.api import bulk, enqueue
-from app.api.models.batches import BatchIn, BatchTasksIn
+from app.api.models.bulk import BulkOut, RefusedOut, StoredOut
 from app.api.models.definitions import ApplyIn, DefinitionsIn
-from app.api.models.leases import CompleteIn
 from app.api.models.schedules import PreviewIn, ScheduleIn
-from app.api.models.tasks import BulkIn, BulkOut, TaskIn, TaskOut
+from app.domain.bulk import BulkBody
 from app.domain.names import NAME_PATTERN
-from app.edge.declared import kinds_of, request_body, schemas_of
+from app.domain.tasks import TaskBody
+from app.domain.views import TaskView
+from app.edge.declared import Shown, kinds_of, request_body, schemas_of
 from app.edge.problems import header, problems
-from app.edge.replies import FieldProblem, Problem
+from app.edge.replies import Problem
 
 TITLE = "Sluice"
 DESCRIPTION = "Durable queues and schedules as a plain HTTP service on Postgres."
 _REF = "#/components/schemas/{model}"
 _FRAMEWORKS = ("HTTPValidationError", "ValidationError")
-_TASK = {"content": {"application/json": {"schema": {"$ref": _REF.format(model=TaskOut.__name__)}}}}
 _LOCATION = {"Location": header("URL of the task.")}
 
 _NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "pattern": NAME_PATTERN}}
@@ -52,21 +52,18 @@ ENQUEUE: dict[str, Any] = {
         },
         _TRACEPARENT,
     ],
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": _REF.format(model=TaskIn.__name__)}}},
-    },
+    "requestBody": request_body(TaskBody),
     "responses": {
-        "200": {
-            "description": "The first task with this idempotency key, or the unfinished one with this unique key, as it is now.",
-            "headers": _LOCATION
+        "200": Shown(
+            TaskView,
+            description="The first task with this idempotency key, or the unfinished one with this unique key, as it is now.",
+            headers=_LOCATION
             | {
                 "Idempotent-Replayed": header("`true` if the idempotency key matched."),
                 "Unique-Held": header("`true` if the unique key matched."),
             },
-            **_TASK,
-        },
-        "201": {"description": "Enqueued.", "headers": _LOCATION, **_TASK},
+        ),
+        "201": Shown(TaskView, description="Enqueued.", headers=_LOCATION),
         **{
             str(status): response
             for status, response in problems("queue_not_found", "idempotency_mismatch", "queue_full", body=True).items()
@@ -81,15 +78,9 @@ BULK: dict[str, Any] = {
     "operationId": "enqueue_tasks",
     "security": [{"HTTPBearer": []}],
     "parameters": [_NAME, _TRACEPARENT],
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": _REF.format(model=BulkIn.__name__)}}},
-    },
+    "requestBody": request_body(BulkBody),
     "responses": {
-        "200": {
-            "description": "The result of each task.",
-            "content": {"application/json": {"schema": {"$ref": _REF.format(model=BulkOut.__name__)}}},
-        },
+        "200": Shown(BulkOut, description="The result of each task."),
         **{str(status): response for status, response in problems("queue_not_found", body=True).items()},
     },
 }
@@ -106,25 +97,16 @@ def document(app: FastAPI, declared: Iterable[BaseRoute], *, tasks: bool, secure
     schemas = found.setdefault("components", {}).setdefault("schemas", {})
     for name in _FRAMEWORKS:
         schemas.pop(name, None)
-    modes: list[Any] = [(Problem, "serialization"), (FieldProblem, "serialization")]
+    taken: list[Any] = []
+    shown: list[Any] = [Problem]
     if tasks:
-        modes += [
-            (TaskIn, "validation"),
-            (BulkIn, "validation"),
-            (CompleteIn, "validation"),
-            (BatchIn, "validation"),
-            (BatchTasksIn, "validation"),
-            (ScheduleIn, "validation"),
-            (PreviewIn, "validation"),
-            (DefinitionsIn, "validation"),
-            (ApplyIn, "validation"),
-            (BulkOut, "serialization"),
-        ]
+        taken += [TaskBody, BulkBody]
+        shown += [TaskView, BulkOut, StoredOut, RefusedOut]
         found["paths"].setdefault(enqueue.PATH, {})["post"] = dict(ENQUEUE)
         found["paths"].setdefault(bulk.PATH, {})["post"] = dict(BULK)
-    _, more = models_json_schema(modes, ref_template=_REF)
-    schemas |= more["$defs"]
-    taken, shown = [], []
+        modes: list[Any] = [(kind, "validation") for kind in (ScheduleIn, PreviewIn, DefinitionsIn, ApplyIn)]
+        _, more = models_json_schema(modes, ref_template=_REF)
+        schemas |= more["$defs"]
     for route, body, answers in kinds_of(declared):
         shown += answers
         if body is not None:

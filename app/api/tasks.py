@@ -1,24 +1,23 @@
 """Tasks and their attempts. Enqueueing is in enqueue.py."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import msgspec
-from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
-from pydantic import WithJsonSchema
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from app.api.models.tasks import PATCH_SCHEMA, AttemptOut, TaskOut
 from app.domain.errors import FieldError, Refusal, invalid
 from app.domain.ids import parse_uuid
 from app.domain.instants import parse_instant
 from app.domain.names import NAME_PATTERN
-from app.domain.patches import parse_patch
+from app.domain.patches import PatchBody, parse_patch
 from app.domain.tasks import MAX_LABEL, MAX_TAG, Reason, State, TaskFilters, payload_of
 from app.domain.texts import check_text
+from app.domain.views import AttemptView, TaskView
 from app.edge.auth import CoreDep, User
-from app.edge.pages import Cursor, Limit, binding, next_cursor, position_of
+from app.edge.declared import Takes
+from app.edge.pages import Cursor, Limit, Page, binding, next_cursor, position_of
 from app.edge.problems import problems
-from app.edge.replies import Page, json_reply
+from app.edge.replies import reply
 from app.edge.strict import StrictRoute
 from app.service import patches, tasks
 
@@ -35,7 +34,6 @@ async def task_id_of(task_id: Annotated[str, Path(description="A UUID.")]) -> st
 TaskId = Annotated[str, Depends(task_id_of)]
 NameQuery = Annotated[str | None, Query(pattern=NAME_PATTERN)]
 LabelQuery = Annotated[str | None, Query(min_length=1, max_length=MAX_LABEL)]
-PatchBody = Annotated[dict[str, Any], Body(), WithJsonSchema(PATCH_SCHEMA)]
 InstantQuery = Annotated[str | None, Query(max_length=50, json_schema_extra={"format": "date-time"})]
 
 
@@ -69,7 +67,7 @@ async def filters_of(
     return TaskFilters(queue, state, reason, type, tag, handler, correlation_id, schedule, batch_id, span[0], span[1])
 
 
-@router.get("", operation_id="list_tasks", response_model=Page[TaskOut], responses=problems())
+@router.get("", operation_id="list_tasks", responses=problems(shows=Page[TaskView]))
 async def list_tasks(
     core: CoreDep,
     caller: User,
@@ -87,10 +85,10 @@ async def list_tasks(
     after = position_of(cursor, bound_to, parse_uuid)
     page = await tasks.list_page(core, caller, filters, after, limit, include is not None)
     cursor = None if page.position is None else next_cursor(bound_to, page.position)
-    return json_reply(msgspec.json.encode({"items": page.items, "next_cursor": cursor}))
+    return reply(Page(page.items, cursor))
 
 
-@router.get("/{task_id}", operation_id="get_task", response_model=TaskOut, responses=problems("task_not_found"))
+@router.get("/{task_id}", operation_id="get_task", responses=problems("task_not_found", shows=TaskView))
 async def get_task(
     request: Request,
     core: CoreDep,
@@ -106,7 +104,7 @@ async def get_task(
         view = await tasks.get_ended(core, caller, task_id, wait_seconds, lambda: disconnected(request))
     else:
         view = await tasks.get(core, caller, task_id)
-    return json_reply(msgspec.json.encode(view))
+    return reply(view)
 
 
 async def disconnected(request: Request) -> None:
@@ -118,20 +116,25 @@ async def disconnected(request: Request) -> None:
 @router.patch(
     "/{task_id}",
     operation_id="update_task",
-    response_model=TaskOut,
-    responses=problems("task_not_found", "task_not_editable", "task_ended", body=True),
+    responses=problems("task_not_found", "task_not_editable", "task_ended", shows=TaskView, body=True),
 )
-async def update_task(core: CoreDep, caller: User, task_id: TaskId, request: Request, body: PatchBody) -> Response:
+async def update_task(
+    core: CoreDep,
+    caller: User,
+    task_id: TaskId,
+    request: Request,
+    body: Annotated[bytes, Depends(Takes(PatchBody))],
+) -> Response:
     """Change a waiting task with a merge patch: absent fields are kept, null resets to the default, the payload is replaced."""
-    payload = payload_of(await request.body(), max_bytes=core.max_payload_bytes)
-    return json_reply(msgspec.json.encode(await patches.update(core, caller, task_id, parse_patch(body), payload)))
+    patch = parse_patch(await request.json())
+    payload = payload_of(body, max_bytes=core.max_payload_bytes)
+    return reply(await patches.update(core, caller, task_id, patch, payload))
 
 
 @router.get(
     "/{task_id}/attempts",
     operation_id="list_attempts",
-    response_model=Page[AttemptOut],
-    responses=problems("task_not_found"),
+    responses=problems("task_not_found", shows=Page[AttemptView]),
 )
 async def list_attempts(
     core: CoreDep, caller: User, task_id: TaskId, limit: Limit = 50, cursor: Cursor = None
@@ -141,7 +144,7 @@ async def list_attempts(
     after = position_of(cursor, bound_to, _is_number)
     items, more = await tasks.attempts(core, caller, task_id, None if after is None else int(after), limit)
     cursor = next_cursor(bound_to, str(items[-1].number)) if more else None
-    return json_reply(msgspec.json.encode({"items": items, "next_cursor": cursor}))
+    return reply(Page(items, cursor))
 
 
 def _is_number(position: str) -> bool:
@@ -151,20 +154,18 @@ def _is_number(position: str) -> bool:
 @router.post(
     "/{task_id}/cancel",
     operation_id="cancel_task",
-    response_model=TaskOut,
-    responses=problems("task_not_found", "task_ended", body=True),
+    responses=problems("task_not_found", "task_ended", shows=TaskView, body=True),
 )
 async def cancel_task(core: CoreDep, caller: User, task_id: TaskId) -> Response:
     """Cancel an unfinished task. A running one loses its lease at once, and its call is aborted."""
-    return json_reply(msgspec.json.encode(await tasks.cancel(core, caller, task_id)))
+    return reply(await tasks.cancel(core, caller, task_id))
 
 
 @router.post(
     "/{task_id}/retry",
     operation_id="retry_task",
-    response_model=TaskOut,
-    responses=problems("task_not_found", "task_not_editable", "task_ended", body=True),
+    responses=problems("task_not_found", "task_not_editable", "task_ended", shows=TaskView, body=True),
 )
 async def retry_task(core: CoreDep, caller: User, task_id: TaskId) -> Response:
     """Make a dead or cancelled task ready again with all attempts available, or a scheduled one ready now."""
-    return json_reply(msgspec.json.encode(await tasks.retry(core, caller, task_id)))
+    return reply(await tasks.retry(core, caller, task_id))

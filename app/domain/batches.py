@@ -7,16 +7,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta, Struct
 
-from app.domain.bulk import MAX_BULK_TASKS, outer_errors, task_spans
-from app.domain.errors import Refusal, invalid, invalid_field
-from app.domain.followups import OnComplete, OnCompleteBody, judge_around, judge_on_complete
-from app.domain.ijson import parse_ijson
-from app.domain.instants import format_instant
-from app.domain.names import NAME_RULE, is_name
+from app.domain.bulk import MAX_BULK_TASKS, some, split
+from app.domain.errors import invalid_field
+from app.domain.followups import OnComplete, OnCompleteBody, judge_on_complete
+from app.domain.ids import Uuid
+from app.domain.instants import Instant, format_instant
+from app.domain.names import Name
+from app.domain.tasks import TaskBody
 
 RECENT_SECONDS = 30.0
 """A task that ended this long ago weighs 1/e of one that ends now. fold_v1 uses the same number."""
@@ -35,28 +37,26 @@ class BatchRequest:
     on_complete: OnComplete | None
 
 
-class _BatchBody(msgspec.Struct, forbid_unknown_fields=True):
-    queue: str
-    tasks: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    on_complete: OnCompleteBody | None = None
-    sealed: bool = True
+class BatchBody(Struct, forbid_unknown_fields=True):
+    queue: Annotated[Name, Meta(description="The queue of all its tasks.")]
+    tasks: Annotated[list[TaskBody], Meta(max_length=MAX_BULK_TASKS, description="All tasks, or the first ones.")] = []
+    on_complete: Annotated[
+        OnCompleteBody | None, Meta(description="Enqueued once, when all tasks of the batch have ended.")
+    ] = None
+    sealed: Annotated[
+        bool, Meta(description="false: more tasks will be added; the batch completes only after it has been sealed.")
+    ] = True
 
 
-class _TasksBody(msgspec.Struct, forbid_unknown_fields=True):
-    tasks: msgspec.Raw
-
-
-_BATCH_BODY = msgspec.json.Decoder(_BatchBody)
-_TASKS_BODY = msgspec.json.Decoder(_TasksBody)
+class BatchTasksBody(Struct, forbid_unknown_fields=True):
+    tasks: Annotated[list[TaskBody], Meta(min_length=1, max_length=MAX_BULK_TASKS)]
 
 
 def split_batch(body: bytes, max_payload_bytes: int) -> BatchRequest:
     """Parse a batch to create, with its tasks (possibly none) as spans. Raises Refusal: malformed, invalid."""
-    batch, spans = _split(body, _BATCH_BODY)
+    batch, spans, _ = split(body, BatchBody, MAX_BULK_TASKS)
     if spans is None:
         raise invalid_field("/tasks", f"has more than {MAX_BULK_TASKS} tasks")
-    if not is_name(batch.queue):
-        raise invalid_field("/queue", f"is not a name ({NAME_RULE})")
     then = batch.on_complete
     return BatchRequest(
         batch.queue,
@@ -68,48 +68,49 @@ def split_batch(body: bytes, max_payload_bytes: int) -> BatchRequest:
 
 def split_tasks(body: bytes) -> list[msgspec.Raw]:
     """Return the spans of the tasks to add. Raises Refusal: malformed, invalid."""
-    _, spans = _split(body, _TASKS_BODY)
-    if not spans:
-        raise invalid_field("/tasks", f"expected 1 to {MAX_BULK_TASKS} tasks")
-    return spans
+    _, spans, _ = split(body, BatchTasksBody, MAX_BULK_TASKS)
+    return some(spans)
 
 
-def _split(body: bytes, decoder: Any) -> tuple[Any, list[msgspec.Raw] | None]:
-    """Return the body, and its tasks as spans or None if there are too many."""
-    try:
-        found = decoder.decode(body)
-        spans = [] if isinstance(found.tasks, msgspec.UnsetType) else task_spans(found.tasks, MAX_BULK_TASKS)
-    except msgspec.ValidationError as error:
-        raise invalid(outer_errors(str(error))) from None
-    except (msgspec.DecodeError, RecursionError):
-        parse_ijson(body)  # its refusal says where and why
-        raise Refusal("malformed", "the body is not JSON, or is nested too deeply") from None
-    judge_around(body, found.tasks)
-    return found, spans
-
-
-class CompletionView(msgspec.Struct):
-    """What is enqueued when the batch completes; `task` is the task's id from then on."""
+class CompletionView(Struct):
+    """What is enqueued when the batch completes."""
 
     queue: str
-    task: str | None
+    task: Annotated[str | None, Meta(description="The id of the task, once the batch has completed.")]
 
 
-class BatchView(msgspec.Struct):
-    """A batch as every route shows it. Instants are RFC 3339 text."""
+class BatchCounts(Struct):
+    scheduled: int
+    ready: int
+    running: int
+    succeeded: int
+    dead: int
+    cancelled: int
 
-    id: str
+
+class BatchView(Struct):
+    id: Uuid
     queue: str
-    sealed: bool
+    sealed: Annotated[
+        bool,
+        Meta(description="No tasks can be added through the API; always true for batches formed by follow-up work."),
+    ]
     total: int
-    counts: dict[str, int]
-    percent: float
-    rate: float
-    eta: str | None
-    created_at: str
-    cancelled_at: str | None
-    cancel_reason: str | None
-    completed_at: str | None
+    counts: Annotated[BatchCounts, Meta(description="By state; the sum is `total`.")]
+    percent: Annotated[float, Meta(description="Share of its tasks that have ended; 100 only when all have.")]
+    rate: Annotated[float, Meta(description="Tasks that end per second, over about the last 30 seconds.")]
+    eta: Annotated[
+        Instant | None,
+        Meta(description="When all tasks will have ended at this rate; null while that cannot be estimated."),
+    ]
+    created_at: Instant
+    cancelled_at: Instant | None
+    cancel_reason: Annotated[
+        str | None, Meta(description="`requested`, or `superseded` by a later run of its schedule.")
+    ]
+    completed_at: Annotated[
+        Instant | None, Meta(description="When all tasks had ended for the first time; a retry does not change it.")
+    ]
     on_complete: list[CompletionView]
 
 

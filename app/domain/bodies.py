@@ -17,7 +17,8 @@ from app.domain.errors import FieldError, invalid, pointer
 
 RULE = "rule"
 """Key of `Meta(extra=...)`: the message that replaces the one for the type."""
-AnyJson = Annotated[Any, msgspec.Meta(description="Any JSON (I-JSON, at most 128 levels deep).")]
+ANY_JSON = "Any JSON (I-JSON, at most 128 levels deep)."
+AnyJson = Annotated[Any, msgspec.Meta(description=ANY_JSON)]
 
 Declared = TypeVar("Declared")
 _PATH = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
@@ -107,14 +108,16 @@ def _struct_faults(value: Any, node: inspect.StructType, where: str) -> Iterator
         yield FieldError(where, "expected an object")
         return
     known = {field.encode_name for field in node.fields}
-    if node.forbid_unknown_fields:
-        yield from (FieldError(where + pointer(name), "unknown field") for name in value if name not in known)
     for field in node.fields:
         at = where + pointer(field.encode_name)
         if field.encode_name in value:
             yield from _faults(value[field.encode_name], field.type, at)
         elif field.required:
-            yield FieldError(at, "is required (null is a payload)" if field.encode_name == "payload" else "is required")
+            yield FieldError(
+                at, "is required (null is a valid payload)" if field.encode_name == "payload" else "is required"
+            )
+    if node.forbid_unknown_fields:
+        yield from (FieldError(where + pointer(name), "unknown field") for name in value if name not in known)
 
 
 def _scalar_faults(value: Any, node: inspect.Type, where: str) -> Iterator[FieldError]:

@@ -5,22 +5,27 @@ others, and 32 MiB are never parsed in one go.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from functools import cache
+from typing import Annotated, Any, ClassVar
 
 import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
+from app.domain.bodies import faults, field_errors
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
 from app.domain.ijson import parse_ijson
-from app.domain.tasks import Body, Enqueue, TaskBody, check_payload, decode_task, field_errors, validate_task
+from app.domain.tasks import Body, Enqueue, TaskBody, check_payload, decode_task, validate_task
 
 MAX_BULK_TASKS = 10_000
 MAX_BULK_BYTES = 33_554_432
 MANY_COMMAS = 100_000
 
 
-class _BulkBody(msgspec.Struct, forbid_unknown_fields=True):
-    tasks: msgspec.Raw
-    atomic: bool = False
+class BulkBody(Struct, forbid_unknown_fields=True):
+    tasks: Annotated[list[TaskBody], Meta(min_length=1, max_length=MAX_BULK_TASKS)]
+    atomic: Annotated[
+        bool, Meta(description="All or nothing: if any task is refused, the answer is 422 and nothing is stored.")
+    ] = False
 
 
 class _Counted(msgspec.Struct, gc=False):
@@ -35,24 +40,53 @@ class _Counted(msgspec.Struct, gc=False):
 
 
 _COUNTED = msgspec.json.Decoder(list[_Counted])
-_BULK_BODY = msgspec.json.Decoder(_BulkBody)
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _SPANS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def split_bulk(body: bytes) -> tuple[list[msgspec.Raw], bool]:
     """Return the spans of the tasks, not validated yet, and `atomic`. Raises Refusal: malformed, invalid."""
-    try:
-        bulk = _BULK_BODY.decode(body)
-        spans = task_spans(bulk.tasks, MAX_BULK_TASKS)
-    except msgspec.ValidationError as error:
-        raise invalid(outer_errors(str(error))) from None
-    except (msgspec.DecodeError, RecursionError):
-        parse_ijson(body)  # its refusal says where and why
-        raise Refusal("malformed", "the body is not JSON, or is nested too deeply") from None
-    judge_outside(body, bytes(bulk.tasks))
+    bulk, spans, _ = split(body, BulkBody, MAX_BULK_TASKS)
+    return some(spans), bulk.atomic
+
+
+def some(spans: list[msgspec.Raw] | None) -> list[msgspec.Raw]:
+    """Refuse no tasks and too many. Raises Refusal (invalid)."""
     if not spans:
         raise invalid_field("/tasks", f"expected 1 to {MAX_BULK_TASKS} tasks")
-    return spans, bulk.atomic
+    return spans
+
+
+def split(body: bytes, kind: type[Struct], most: int) -> tuple[Any, list[msgspec.Raw] | None, dict[str, Any]]:
+    """Split a body into what it declares around its tasks and the spans of these, None if there are more than `most`.
+
+    Also returns the value of the body without its tasks. Raises Refusal: malformed, invalid.
+    """
+    try:
+        found = _around(kind).decode(body)
+        spans = [] if isinstance(found.tasks, msgspec.UnsetType) else task_spans(found.tasks, most)
+    except msgspec.ValidationError as error:
+        raise invalid(_outer_faults(body, kind) or field_errors(str(error))) from None
+    except (msgspec.DecodeError, RecursionError):
+        raise _no_json(body) from None
+    return found, spans, _judge_around(body, found.tasks)
+
+
+@cache
+def _around(kind: type[Struct]) -> "msgspec.json.Decoder[Any]":
+    """Decodes what a struct declares, but leaves `tasks` the bytes of their array."""
+    fields: list[Any] = []
+    for field in structs.fields(kind):
+        spans = msgspec.Raw if field.required else msgspec.Raw | UnsetType
+        declared = spans if field.name == "tasks" else field.type
+        default = UNSET if field.name == "tasks" else field.default
+        fields.append((field.name, declared, msgspec.field() if field.required else msgspec.field(default=default)))
+    return msgspec.json.Decoder(msgspec.defstruct(kind.__name__, fields, forbid_unknown_fields=True))
+
+
+def _no_json(body: bytes) -> Refusal:
+    parse_ijson(body)  # its refusal says where and why
+    return Refusal("malformed", "the body is not JSON, or is nested too deeply")
 
 
 def task_spans(tasks: msgspec.Raw, most: int) -> list[msgspec.Raw] | None:
@@ -74,19 +108,30 @@ def task_spans(tasks: msgspec.Raw, most: int) -> list[msgspec.Raw] | None:
     return spans if len(spans) <= most else None
 
 
-def outer_errors(message: str) -> list[FieldError]:
-    if message.startswith("Expected `array`") and " - at" not in message:
-        return [FieldError("/tasks", "expected an array")]
-    return field_errors(message)
+def _outer_faults(body: bytes, kind: type[Struct]) -> list[FieldError]:
+    """Return every violation outside the tasks."""
+    try:
+        members = _MEMBERS.decode(body)
+    except msgspec.ValidationError:
+        return [FieldError("", "expected an object")]
+    except msgspec.DecodeError:
+        raise _no_json(body) from None
+    listed = bytes(members.get("tasks", b"")).startswith(b"[")
+    value = {name: [] if listed and name == "tasks" else parse_ijson(bytes(span)) for name, span in members.items()}
+    return [error for error in faults(value, kind) if not listed or error.pointer != "/tasks"]
 
 
-def judge_outside(body: bytes, tasks: bytes) -> Any:
-    """Return the body's value, with 0 in place of its tasks.
+def _judge_around(body: bytes, tasks: msgspec.Raw | UnsetType) -> dict[str, Any]:
+    """Return the value of the body, with 0 in place of its tasks.
 
-    Refuses what the decoder accepts: duplicate members and text that is not UTF-8.
+    Refuses what the decoder accepts: duplicate members and text that is not UTF-8. If the bytes of the tasks appear twice, it is
+    unclear which to leave out, and everything is read.
     """
-    at = body.index(tasks)
-    return parse_ijson(body[:at] + b"0" + body[at + len(tasks) :])
+    span = b"" if isinstance(tasks, UnsetType) else bytes(tasks)
+    at = body.find(span)
+    alone = bool(span) and body.find(span, at + 1) < 0
+    value: dict[str, Any] = parse_ijson(body[:at] + b"0" + body[at + len(span) :] if alone else body)
+    return value
 
 
 def parse_item(span: msgspec.Raw, index: int, max_payload_bytes: int) -> Enqueue:

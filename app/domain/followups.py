@@ -7,16 +7,18 @@ fault has its pointer into the document.
 import base64
 import binascii
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from app.domain.answers import MAX_FOLLOWUP_BYTES
-from app.domain.bulk import decode_item, judge_outside, outer_errors, task_spans
-from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
-from app.domain.ijson import MAX_DEPTH, nests_deeper, parse_ijson
-from app.domain.names import NAME_RULE, is_name
-from app.domain.tasks import Enqueue, TaskBody, check_payload, header_text_problem, validate_task
+from app.domain.bodies import ANY_JSON
+from app.domain.bulk import decode_item, split
+from app.domain.errors import Refusal, invalid_field, pointer
+from app.domain.ijson import MAX_DEPTH, nests_deeper
+from app.domain.names import Name
+from app.domain.tasks import Enqueue, Label, TaskBody, check_payload, header_text_problem, validate_task
 
 MAX_FOLLOWUP_TASKS = 10_000
 MAX_CURSOR = 1024
@@ -53,28 +55,37 @@ class Page:
     on_complete: OnComplete | None = None
 
 
-class OnCompleteBody(msgspec.Struct, forbid_unknown_fields=True):
-    """As its JSON has it."""
-
-    queue: str
-    payload: msgspec.Raw
-
-
-class PageBody(msgspec.Struct, forbid_unknown_fields=True):
-    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    result_encoding: Literal["base64"] | None = None
-    result_truncated: bool = False
-    tasks: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    next: str | None = None
-    on_complete: OnCompleteBody | None = None
+class OnCompleteBody(Struct, forbid_unknown_fields=True):
+    queue: Name
+    payload: Annotated[msgspec.Raw, Meta(description=ANY_JSON)]
 
 
 class FollowUpBody(TaskBody, kw_only=True, forbid_unknown_fields=True):
-    queue: str
-    idempotency_key: str
+    queue: Name
+    idempotency_key: Annotated[
+        Label, Meta(description="Unique per root task and queue; the first task with a key wins.")
+    ]
 
 
-_PAGE_BODY = msgspec.json.Decoder(PageBody)
+class PageBody(Struct, forbid_unknown_fields=True):
+    """Validated like the answer of a handler, with payloads kept as bytes."""
+
+    result: Annotated[msgspec.Raw | UnsetType, Meta(description=ANY_JSON)] = UNSET
+    result_encoding: Annotated[
+        Literal["base64"] | None,
+        Meta(description="`base64`: the result is binary data in base64, and is shown as such."),
+    ] = None
+    result_truncated: Annotated[bool, Meta(description="The result was truncated; shown with the task.")] = False
+    tasks: Annotated[
+        list[FollowUpBody], Meta(max_length=MAX_FOLLOWUP_TASKS, description="Enqueued together with the completion.")
+    ] = []
+    next: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=MAX_CURSOR)] | None,
+        Meta(description="Also enqueue this task again with this cursor, as a continuation."),
+    ] = None
+    on_complete: Annotated[
+        OnCompleteBody | None, Meta(description="Enqueued when all tasks of the batch have ended.")
+    ] = None
 
 
 def split_page(body: bytes, max_payload_bytes: int) -> Page:
@@ -83,18 +94,10 @@ def split_page(body: bytes, max_payload_bytes: int) -> Page:
         raise Refusal(
             "too_large", f"the follow-up work has {len(body)} bytes, at most {MAX_FOLLOWUP_BYTES} are allowed"
         )
-    try:
-        page = _PAGE_BODY.decode(body)
-        spans = [] if isinstance(page.tasks, msgspec.UnsetType) else task_spans(page.tasks, MAX_FOLLOWUP_TASKS)
-    except msgspec.ValidationError as error:
-        raise invalid(outer_errors(str(error))) from None
-    except (msgspec.DecodeError, RecursionError):
-        parse_ijson(body)  # its refusal says where and why
-        raise Refusal("malformed", "the body is not JSON, or is nested too deeply") from None
-    outside = judge_around(body, page.tasks)
+    page, spans, outside = split(body, PageBody, MAX_FOLLOWUP_TASKS)
     if spans is None:
         raise Refusal("too_large", f"the follow-up work has more than {MAX_FOLLOWUP_TASKS} tasks")
-    if not isinstance(page.result, msgspec.UnsetType) and nests_deeper(bytes(page.result)):
+    if not isinstance(page.result, UnsetType) and nests_deeper(bytes(page.result)):
         raise Refusal("malformed", f"the result is nested deeper than {MAX_DEPTH} levels")
     return Page(
         result=_result(page, outside),
@@ -116,19 +119,11 @@ def _result(page: PageBody, outside: dict[str, object]) -> bytes | None:
         except (binascii.Error, ValueError):
             pass
         raise invalid_field("/result", "expected base64 text, because result_encoding is base64")
-    if isinstance(page.result, msgspec.UnsetType):
+    if isinstance(page.result, UnsetType):
         if page.result_truncated:
             raise invalid_field("/result_truncated", "applies only when there is a result")
         return None
     return bytes(page.result)
-
-
-def judge_around(body: bytes, tasks: msgspec.Raw | msgspec.UnsetType) -> dict[str, object]:
-    """Return everything but the tasks. If their bytes occur twice, keep them: it is unclear which occurrence to leave out."""
-    span = b"" if isinstance(tasks, msgspec.UnsetType) else bytes(tasks)
-    alone = span and body.find(span, body.index(span) + 1) < 0
-    value: dict[str, object] = judge_outside(body, span) if alone else parse_ijson(body)
-    return value
 
 
 def _cursor(text: str | None) -> str | None:
@@ -139,9 +134,7 @@ def _cursor(text: str | None) -> str | None:
 
 
 def judge_on_complete(body: OnCompleteBody, max_payload_bytes: int) -> OnComplete:
-    """Validate the on_complete of a document that passed judge_around. Raises Refusal (invalid)."""
-    if not is_name(body.queue):
-        raise invalid_field("/on_complete/queue", f"is not a name ({NAME_RULE})")
+    """Validate the on_complete of a body. Raises Refusal (invalid)."""
     try:
         check_payload(body.payload, max_payload_bytes)
     except Refusal as refusal:
@@ -158,11 +151,4 @@ def parse_followup(span: msgspec.Raw, index: int, max_payload_bytes: int) -> Fol
         if refusal.code != "too_large":
             raise
         raise invalid_field(where + "/payload", refusal.detail) from None
-    errors = [] if is_name(body.queue) else [FieldError(where + "/queue", f"is not a name ({NAME_RULE})")]
-    try:
-        task = validate_task(body, where)
-    except Refusal as refusal:
-        raise invalid([*errors, *refusal.errors]) from None
-    if errors:
-        raise invalid(errors)
-    return FollowUp(body.queue, task)
+    return FollowUp(body.queue, validate_task(body, where))

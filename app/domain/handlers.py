@@ -104,12 +104,6 @@ def url_problem(url: str) -> str | None:
     return None
 
 
-def check_timeout(seconds: float, where: str = "/timeout_seconds") -> list[FieldError]:
-    if MIN_TIMEOUT_SECONDS <= seconds <= MAX_TIMEOUT_SECONDS:
-        return []
-    return [FieldError(where, f"expected seconds from {MIN_TIMEOUT_SECONDS} to {MAX_TIMEOUT_SECONDS:.0f}")]
-
-
 def is_secret(text: str) -> bool:
     return _SECRET.fullmatch(text) is not None and (len(text) - len("whsec_")) % 4 == 0
 

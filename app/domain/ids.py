@@ -6,7 +6,11 @@ import secrets
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from msgspec import Meta
+
+Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 _RANDOM_BITS = 74
 _LOW = (1 << 62) - 1
 _VERSION = 0x7 << 76

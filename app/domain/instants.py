@@ -1,13 +1,12 @@
 """Instants on the wire: RFC 3339 in UTC."""
 
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated
 
 from msgspec import Meta
 
-from app.domain.errors import FieldError, pointer
+from app.domain.errors import FieldError
 
 Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time", "examples": ["2026-11-21T22:44:00.123456Z"]})]
 """In a body: text that parse_instant reads, or that format_instant has written."""
@@ -47,14 +46,9 @@ def parse_instant(text: str) -> datetime | None:
         return None
 
 
-def read_instants(
-    texts: Mapping[str, str | None], errors: list[FieldError], where: str = ""
-) -> dict[str, datetime | None]:
-    """The instants of a body by their fields; what is none is noted in `errors`."""
-    found = {name: None if text is None else parse_instant(text) for name, text in texts.items()}
-    errors += [
-        FieldError(where + pointer(name), NO_INSTANT)
-        for name, text in texts.items()
-        if text is not None and found[name] is None
-    ]
-    return found
+def read_instant(text: str | None, where: str, errors: list[FieldError]) -> datetime | None:
+    """Parse an instant of a body. A text that is no instant is added to `errors`, with `where` as its pointer."""
+    instant = None if text is None else parse_instant(text)
+    if text is not None and instant is None:
+        errors.append(FieldError(where, NO_INSTANT))
+    return instant

@@ -6,19 +6,47 @@ into, and null is a valid payload.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from app.domain.errors import FieldError, invalid, pointer
+from app.domain.bodies import read
+from app.domain.errors import FieldError, Refusal, invalid
+from app.domain.handlers import TimeoutSeconds
 from app.domain.headers import check_headers
-from app.domain.instants import format_instant
-from app.domain.tasks import Enqueue, TaskBody, decode_task, validate_task
+from app.domain.instants import Instant, format_instant
+from app.domain.names import Name
+from app.domain.tasks import DelaySeconds, Enqueue, Label, Priority, Tags, TaskBody, validate_task
 
-_FIELDS = ("type", "run_at", "delay_seconds", "expires_at", "priority", "retry", "timeout_seconds", "headers", "tags",
-           "correlation_id", "handler")  # fmt: skip
 _SET_ONCE = ("idempotency_key", "unique_key", "ttl_seconds")
-_MERGED = ("headers", "retry")
+
+
+class PatchBody(Struct, forbid_unknown_fields=True):
+    """A merge patch: absent fields are kept, null resets to the default."""
+
+    payload: Annotated[
+        Any | UnsetType, Meta(description="Replaced as a whole, never merged; null is a valid payload.")
+    ] = UNSET
+    type: Label | UnsetType | None = UNSET
+    run_at: Annotated[
+        Instant | UnsetType | None, Meta(description="null: now. Cannot be combined with `delay_seconds`.")
+    ] = UNSET
+    delay_seconds: Annotated[
+        DelaySeconds | UnsetType | None, Meta(description="From now. Cannot be combined with `run_at`.")
+    ] = UNSET
+    expires_at: Instant | UnsetType | None = UNSET
+    priority: Priority | UnsetType | None = UNSET
+    retry: Annotated[
+        dict[str, Any] | UnsetType | None, Meta(description="Merged field by field; a backoff is replaced as a whole.")
+    ] = UNSET
+    timeout_seconds: TimeoutSeconds | UnsetType | None = UNSET
+    headers: Annotated[
+        dict[str, str | None] | UnsetType | None, Meta(description="Merged by name; null removes a header.")
+    ] = UNSET
+    tags: Tags | UnsetType | None = UNSET
+    correlation_id: Label | UnsetType | None = UNSET
+    handler: Annotated[Name | UnsetType | None, Meta(description="null: the queue's.")] = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +69,31 @@ class TaskPatch:
 
 def parse_patch(value: Mapping[str, Any]) -> TaskPatch:
     """Parse a patch from `value`, the I-JSON body; the payload is taken from its bytes elsewhere. Raises Refusal (invalid)."""
-    errors = [
-        FieldError(pointer(name), "can only be set when the task is enqueued" if name in _SET_ONCE else "unknown field")
-        for name in value
-        if name not in _FIELDS and name != "payload"
-    ]
-    if errors:
-        raise invalid(errors)
+    body = _read(value)
     options = {name: given for name, given in value.items() if name != "payload"}
     if {"run_at", "delay_seconds"} <= options.keys():
         raise invalid([FieldError("/run_at", "cannot be combined with delay_seconds; send one of them")])
-    given = {name: _without_nulls(name, option) for name, option in options.items() if option is not None}
-    body = msgspec.json.encode({"payload": None, **given})
-    asked = validate_task(decode_task(body, {"payload": None, **given}, TaskBody))
+    given = {name: _without_nulls(getattr(body, name)) for name, option in options.items() if option is not None}
+    asked = validate_task(TaskBody(payload=msgspec.Raw(b"null"), **given))
     for name in ("run_at", "expires_at"):
         if options.get(name) is not None:
-            instant = getattr(asked, name)
-            options[name] = format_instant(instant)
+            options[name] = format_instant(getattr(asked, name))
     return TaskPatch(options, asked)
 
 
-def _without_nulls(name: str, option: Any) -> Any:
-    if name in _MERGED and isinstance(option, dict):
+def _read(value: Mapping[str, Any]) -> PatchBody:
+    try:
+        return read(value, PatchBody)
+    except Refusal as refusal:
+        raise invalid(
+            FieldError(error.pointer, "can only be set when the task is enqueued")
+            if error.pointer.removeprefix("/") in _SET_ONCE
+            else error
+            for error in refusal.errors
+        ) from None
+
+
+def _without_nulls(option: Any) -> Any:
+    if isinstance(option, dict):
         return {key: value for key, value in option.items() if value is not None}
     return option

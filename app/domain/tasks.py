@@ -5,7 +5,6 @@ second step. The payload stays the bytes it came in throughout.
 """
 
 import hashlib
-import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -15,13 +14,14 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
+from app.domain.bodies import faults, field_errors, with_more
 from app.domain.errors import FieldError, Refusal, invalid, pointer
-from app.domain.handlers import check_timeout
+from app.domain.handlers import TimeoutSeconds
 from app.domain.headers import check_headers
 from app.domain.ijson import MAX_DEPTH, nests_deeper, parse_ijson
-from app.domain.instants import format_instant, parse_instant
-from app.domain.names import NAME_RULE, is_name
-from app.domain.retries import check_retry
+from app.domain.instants import Instant, format_instant, read_instant
+from app.domain.names import Name
+from app.domain.retries import Retry, check_retry
 from app.domain.texts import text_problem
 
 MAX_DELAY_SECONDS = 366 * 86_400
@@ -32,7 +32,12 @@ MAX_TAG = 100
 MAX_LABEL = 255
 """Longest type, correlation id and key, in characters."""
 Label = Annotated[str, Meta(min_length=1, max_length=MAX_LABEL)]
-Tag = Annotated[str, Meta(min_length=1, max_length=MAX_TAG)]
+DelaySeconds = Annotated[float, Meta(ge=0, le=MAX_DELAY_SECONDS)]
+Priority = Annotated[int, Meta(ge=MIN_PRIORITY, le=MAX_PRIORITY)]
+Tags = Annotated[
+    list[Annotated[str, Meta(min_length=1, max_length=MAX_TAG)]],
+    Meta(max_length=MAX_TAGS, extra_json_schema={"uniqueItems": True}),
+]
 
 
 class State(StrEnum):
@@ -108,23 +113,33 @@ class TaskFilters:
 
 
 class TaskBody(msgspec.Struct, forbid_unknown_fields=True):
-    """A task as in its JSON: types are checked, rules are not yet."""
+    """A task as it is given: types and bounds hold, rules are not checked yet."""
 
-    payload: msgspec.Raw
-    type: str | None = None
-    delay_seconds: float | None = None
-    run_at: str | None = None
-    ttl_seconds: float | None = None
-    expires_at: str | None = None
-    priority: int = 0
-    idempotency_key: str | None = None
-    unique_key: str | None = None
-    retry: dict[str, Any] | None = None
-    timeout_seconds: float | None = None
-    correlation_id: str | None = None
-    headers: dict[str, str] | None = None
-    tags: list[str] | None = None
-    handler: str | None = None
+    payload: Annotated[msgspec.Raw, Meta(description="Any JSON, including null. It reaches the handler byte for byte.")]
+    type: Label | None = None
+    delay_seconds: Annotated[DelaySeconds | None, Meta(description="Cannot be combined with `run_at`.")] = None
+    run_at: Annotated[
+        Instant | None, Meta(description="Excludes `delay_seconds`; an instant in the past means now.")
+    ] = None
+    ttl_seconds: Annotated[
+        Annotated[float, Meta(gt=0, le=MAX_TTL_SECONDS)] | None,
+        Meta(description="Cannot be combined with `expires_at`."),
+    ] = None
+    expires_at: Annotated[
+        Instant | None,
+        Meta(description="Excludes `ttl_seconds`. Limits when an attempt may start, not how long it runs."),
+    ] = None
+    priority: Annotated[Priority, Meta(description="Higher priorities always start first.")] = 0
+    idempotency_key: Annotated[Label | None, Meta(description="Can also be sent in the header `Idempotency-Key`.")] = (
+        None
+    )
+    unique_key: Annotated[Label | None, Meta(description="At most one unfinished task per queue can have it.")] = None
+    retry: Annotated[Retry | None, Meta(description="Partial; merged over the queue's.")] = None
+    timeout_seconds: Annotated[TimeoutSeconds | None, Meta(description="null: the queue's, else the handler's.")] = None
+    correlation_id: Label | None = None
+    headers: Annotated[dict[str, str] | None, Meta(description="Sent with every delivery of this task.")] = None
+    tags: Tags | None = None
+    handler: Annotated[Name | None, Meta(description="Overrides the queue's handler, on a queue that has one.")] = None
 
 
 class _OnlyPayload(msgspec.Struct):
@@ -174,8 +189,7 @@ class Enqueue(msgspec.Struct, frozen=True):
 
 _OPTIONS = msgspec.json.Encoder(order="sorted")
 _ONLY_PAYLOAD = msgspec.json.Decoder(_OnlyPayload)
-_PATH = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
-_MEMBER = re.compile(r"Object (contains unknown|missing required) field `(.*)`", re.DOTALL)
+_NULL = msgspec.Raw(b"null")
 
 
 def parse_enqueue(body: bytes, *, max_payload_bytes: int) -> Enqueue:
@@ -205,55 +219,29 @@ def decode_task(body: bytes | msgspec.Raw, value: Any, kind: type[Body]) -> Body
     try:
         task: Body = _decoder(kind).decode(body)
     except msgspec.ValidationError as error:
-        raise invalid(_type_errors(value, kind) or field_errors(str(error))) from None
+        found = faults(value, kind)
+        raise invalid(_with_rules(found, value, kind) or field_errors(str(error))) from None
     return task
+
+
+def _with_rules(found: list[FieldError], value: Any, kind: type[Body]) -> list[FieldError]:
+    """Add the rules that the fields without a fault break."""
+    if not isinstance(value, dict):
+        return found
+    faulty = {error.pointer.split("/")[1] for error in found if error.pointer}
+    sound = {name: given for name, given in value.items() if name not in faulty}
+    try:
+        validate_task(msgspec.convert({**sound, "payload": _NULL}, kind))
+    except msgspec.ValidationError:
+        return found  # a required field is missing
+    except Refusal as refusal:
+        return with_more(found, refusal.errors)
+    return found
 
 
 @cache
 def _decoder(kind: type[Body]) -> "msgspec.json.Decoder[Body]":
     return msgspec.json.Decoder(kind)
-
-
-def _type_errors(value: Any, kind: type[TaskBody]) -> list[FieldError]:
-    if not isinstance(value, dict):
-        return [FieldError("", "expected an object")]
-    fields = _fields(kind)
-    errors = [
-        FieldError(pointer(name), "is required (null is a valid payload)" if name == "payload" else "is required")
-        for name, field in fields.items()
-        if field.required and name not in value
-    ]
-    for name, given in value.items():
-        if name not in fields:
-            errors.append(FieldError(pointer(name), "unknown field"))
-        elif name != "payload":
-            try:
-                msgspec.convert(given, fields[name].type)
-            except msgspec.ValidationError as error:
-                errors += [
-                    FieldError(pointer(name) + found.pointer, found.detail) for found in field_errors(str(error))
-                ]
-    return errors
-
-
-@cache
-def _fields(kind: type[TaskBody]) -> dict[str, msgspec.structs.FieldInfo]:
-    return {field.name: field for field in msgspec.structs.fields(kind)}
-
-
-def field_errors(message: str) -> list[FieldError]:
-    """Translate msgspec's ``Expected `int`, got `str` - at `$.tags[2]` ``, which covers the first violation only."""
-    match = _PATH.fullmatch(message)
-    assert match is not None, "it matches any text"
-    parts = re.findall(
-        r"\[(\d+)\]|\.(\w+)", match["path"] or ""
-    )  # `[...]`, an arbitrary key of an object, adds nothing
-    where = pointer(*(index or name for index, name in parts))
-    member = _MEMBER.fullmatch(match["what"])
-    if member is not None:
-        detail = "is required" if member[1] == "missing required" else "unknown field"
-        return [FieldError(where + pointer(member[2]), detail)]
-    return [FieldError(where, match["what"].replace("`", ""))]
 
 
 def check_payload(payload: msgspec.Raw, max_bytes: int) -> None:
@@ -268,28 +256,27 @@ def check_payload(payload: msgspec.Raw, max_bytes: int) -> None:
 def validate_task(task: TaskBody, where: str = "") -> Enqueue:
     """Validate a task. `where` is its pointer in the request, for tasks in lists. Raises Refusal (invalid)."""
     errors = _text_errors(task, where)
-    errors += _time_errors(task, where)
-    if not MIN_PRIORITY <= task.priority <= MAX_PRIORITY:
-        errors.append(FieldError(where + "/priority", f"expected an integer from {MIN_PRIORITY} to {MAX_PRIORITY}"))
+    if task.delay_seconds is not None and task.run_at is not None:
+        errors.append(FieldError(where + "/run_at", "cannot be combined with delay_seconds; send one of them"))
+    if task.ttl_seconds is not None and task.expires_at is not None:
+        errors.append(FieldError(where + "/expires_at", "cannot be combined with ttl_seconds; send one of them"))
+    run_at = read_instant(task.run_at, where + "/run_at", errors)
+    expires_at = read_instant(task.expires_at, where + "/expires_at", errors)
     if task.retry is not None:
         errors += check_retry(task.retry, where + "/retry")
-    if task.timeout_seconds is not None:
-        errors += check_timeout(task.timeout_seconds, where + "/timeout_seconds")
     if task.headers:
         errors += check_headers(task.headers, where + "/headers")
     if task.tags:
         errors += _tag_errors(task.tags, where + "/tags")
-    if task.handler is not None and not is_name(task.handler):
-        errors.append(FieldError(where + "/handler", f"is not a name ({NAME_RULE})"))
     if errors:
         raise invalid(errors)
     return Enqueue(
         payload=bytes(task.payload),
         type=task.type,
         delay_seconds=task.delay_seconds,
-        run_at=None if task.run_at is None else parse_instant(task.run_at),
+        run_at=run_at,
         ttl_seconds=task.ttl_seconds,
-        expires_at=None if task.expires_at is None else parse_instant(task.expires_at),
+        expires_at=expires_at,
         priority=task.priority,
         idempotency_key=task.idempotency_key,
         unique_key=task.unique_key,
@@ -329,8 +316,6 @@ def header_text_problem(text: str, longest: int) -> str | None:
 
 
 def _tag_errors(tags: list[str], where: str) -> list[FieldError]:
-    if len(tags) > MAX_TAGS:
-        return [FieldError(where, f"has {len(tags)} tags, at most {MAX_TAGS} are allowed")]
     errors = [
         FieldError(where + pointer(index), problem)
         for index, tag in enumerate(tags)
@@ -338,23 +323,6 @@ def _tag_errors(tags: list[str], where: str) -> list[FieldError]:
     ]
     if len(set(tags)) < len(tags):
         errors.append(FieldError(where, "contains the same tag twice"))
-    return errors
-
-
-def _time_errors(task: TaskBody, where: str) -> list[FieldError]:
-    errors: list[FieldError] = []
-    delay, ttl = task.delay_seconds, task.ttl_seconds
-    if delay is not None and not 0 <= delay <= MAX_DELAY_SECONDS:
-        errors.append(FieldError(where + "/delay_seconds", f"expected seconds from 0 to {MAX_DELAY_SECONDS}"))
-    if ttl is not None and not 0 < ttl <= MAX_TTL_SECONDS:
-        errors.append(FieldError(where + "/ttl_seconds", f"expected seconds above 0, at most {MAX_TTL_SECONDS}"))
-    if delay is not None and task.run_at is not None:
-        errors.append(FieldError(where + "/run_at", "cannot be combined with delay_seconds; send one of them"))
-    if ttl is not None and task.expires_at is not None:
-        errors.append(FieldError(where + "/expires_at", "cannot be combined with ttl_seconds; send one of them"))
-    for name, text in (("run_at", task.run_at), ("expires_at", task.expires_at)):
-        if text is not None and parse_instant(text) is None:
-            errors.append(FieldError(f"{where}/{name}", "expected an RFC 3339 instant with an offset"))
     return errors
 
 

@@ -1,80 +1,92 @@
 """Tasks and attempts as the API shows them."""
 
 import base64
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from app.domain.bodies import ANY_JSON, AnyJson
+from app.domain.ids import Uuid
+from app.domain.instants import Instant
+from app.domain.names import Name
+from app.domain.tasks import Outcome, Reason, State, WaitingFor
 
 
-class Lease(msgspec.Struct):
-    expires_at: str
+class LeaseView(Struct):
+    expires_at: Instant
 
 
-class TaskView(msgspec.Struct, omit_defaults=False):
-    """A task as every route shows it. `payload` is the stored bytes, inserted unchanged; instants are RFC 3339 text."""
+class TaskView(Struct, kw_only=True):
+    """A task."""
 
-    id: str
-    queue: str
+    id: Uuid
+    queue: Name
     handler: str | None
     type: str | None
-    state: str
-    reason: str | None
+    state: State
+    reason: Reason | None
     priority: int
-    payload: msgspec.Raw | msgspec.UnsetType
+    payload: Annotated[
+        msgspec.Raw | UnsetType, Meta(description=ANY_JSON + " Absent in lists without `include=payload`.")
+    ] = UNSET
     content_type: str
     headers: dict[str, str]
-    tags: list[str] | tuple[str, ...]
+    tags: Sequence[str]
     correlation_id: str | None
     idempotency_key: str | None
     unique_key: str | None
-    created_at: str
-    run_at: str
-    started_at: str | None
-    ended_at: str | None
-    expires_at: str | None
+    created_at: Instant
+    run_at: Instant
+    started_at: Instant | None
+    ended_at: Instant | None
+    expires_at: Instant | None
     attempt: int
     max_attempts: int
     timeout_seconds: float | None
     last_error: str | None = None
-    result: Any = None
-    result_encoding: str | msgspec.UnsetType = msgspec.UNSET
+    result: AnyJson = None
+    result_encoding: Literal["base64"] | UnsetType = UNSET
     result_truncated: bool = False
-    progress: Any = None
-    lease: Lease | None = None
+    progress: AnyJson = None
+    lease: LeaseView | None = None
     replica: str | None = None
     schedule: str | None = None
-    scheduled_for: str | None = None
+    scheduled_for: Instant | None = None
     batch: str | None = None
     parent: str | None = None
-    waiting_for: str | None = None
+    waiting_for: Annotated[WaitingFor | None, Meta(description="Unfinished tasks only.")] = None
 
 
 class LeasedTaskView(TaskView, kw_only=True):
-    """A task for its present holder. `cursor` is where a continuation resumes."""
+    """A task for its present holder."""
 
-    cursor: str | None
-    schedule_timezone: str | None
-    scheduled_for_local: str | None
-    lease_token: str
-    lease_expires_at: str
+    cursor: Annotated[str | None, Meta(description="For a continuation, the `next` of the page before it.")]
+    schedule_timezone: Annotated[
+        str | None, Meta(description="For a schedule's run, the time zone of the definition that fired.")
+    ]
+    scheduled_for_local: Annotated[str | None, Meta(description="`scheduled_for` in that time zone, with its offset.")]
+    lease_token: Annotated[str, Meta(description="The only credential of this lease; send it as `Sluice-Lease-Token`.")]
+    lease_expires_at: Instant
 
 
-class AttemptView(msgspec.Struct):
-    """One claim of a task; `outcome` is null while it runs."""
+class AttemptView(Struct):
+    """One claim of a task."""
 
     number: int
     counted: bool
     replica: str | None
-    started_at: str
-    ended_at: str | None
-    outcome: str | None
+    started_at: Instant
+    ended_at: Instant | None
+    outcome: Annotated[Outcome | None, Meta(description="null while the attempt is running.")]
     status: int | None
     error: str | None
     excerpt: str | None
     trace_id: str | None
 
 
-def shown_result(result: bytes | None, result_format: str | None) -> tuple[Any, str | None]:
+def shown_result(result: bytes | None, result_format: str | None) -> tuple[Any, Literal["base64"] | None]:
     """Return (`result`, `result_encoding`) as JSON values."""
     match result_format:
         case None:

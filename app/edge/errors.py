@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from app.domain.errors import FieldError, Refusal, invalid, pointer
 from app.edge.codes import CODES
-from app.edge.replies import json_reply
+from app.edge.replies import FieldProblem, Problem, json_reply
 
 STATUS = {name: code.status for name, code in CODES.items()}
 TITLES = {name: code.title for name, code in CODES.items()}
@@ -22,15 +22,15 @@ INTERNAL = Refusal("internal", "an internal error occurred; the service's log ha
 NO_ROUTE = Refusal("not_found", "there is no such route; /docs lists them")
 
 
-def problem_dict(refusal: Refusal) -> dict[str, Any]:
-    return {
-        "type": f"urn:sluice:problem:{refusal.code}",
-        "title": TITLES[refusal.code],
-        "status": STATUS[refusal.code],
-        "code": refusal.code,
-        "detail": refusal.detail,
-        "errors": [{"pointer": error.pointer, "detail": error.detail} for error in refusal.errors],
-    }
+def problem_of(refusal: Refusal) -> Problem:
+    return Problem(
+        type=f"urn:sluice:problem:{refusal.code}",
+        title=TITLES[refusal.code],
+        status=STATUS[refusal.code],
+        code=refusal.code,
+        detail=refusal.detail,
+        errors=[FieldProblem(error.pointer, error.detail) for error in refusal.errors],
+    )
 
 
 def problem_headers(refusal: Refusal) -> dict[str, str]:
@@ -44,7 +44,7 @@ def problem_headers(refusal: Refusal) -> dict[str, str]:
 
 def problem(refusal: Refusal, headers: dict[str, str] | None = None) -> Response:
     return json_reply(
-        msgspec.json.encode(problem_dict(refusal)),
+        msgspec.json.encode(problem_of(refusal)),
         STATUS[refusal.code],
         {**problem_headers(refusal), **(headers or {})},
         MEDIA_TYPE,

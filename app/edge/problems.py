@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.edge.declared import Shown
+from app.edge.declared import Shown, ref_of
 from app.edge.errors import MEDIA_TYPE, STATUS, TITLES
 from app.edge.replies import Problem
 
@@ -10,8 +10,7 @@ ALWAYS = ("malformed", "host_refused", "request_timeout", "invalid", "headers_to
 WITH_KEY = ("unauthenticated", "forbidden")
 ALWAYS_LAST = ("internal", "unavailable")
 BODY = ("too_large", "unsupported_media_type", "not_implemented")
-PROBLEM_REF = {"$ref": f"#/components/schemas/{Problem.__name__}"}
-
+PROBLEM_REF = ref_of(Problem)
 
 Responses = dict[int | str, dict[str, Any]]
 

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from app.domain.errors import Refusal
 from app.edge.admission import Admission, Hold, Share, unavailable
 from app.edge.corked import Corked
-from app.edge.errors import MEDIA_TYPE, STATUS, problem_dict, problem_headers
+from app.edge.errors import MEDIA_TYPE, STATUS, problem_headers, problem_of
 from app.edge.replies import LINE_END
 
 HEAD_SECONDS = 10.0
@@ -392,7 +392,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def _refuse(self, refusal: Refusal) -> None:
         self._disarm()
         if self._may_answer():
-            body = msgspec.json.encode(problem_dict(refusal)) + LINE_END
+            body = msgspec.json.encode(problem_of(refusal)) + LINE_END
             headers = {
                 "content-type": MEDIA_TYPE,
                 "content-length": str(len(body)),

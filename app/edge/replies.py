@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
+from msgspec import Meta, Struct
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from starlette.responses import Response
 
@@ -61,23 +62,19 @@ def reply(shown: Any, status: int = 200, headers: dict[str, str] | None = None) 
     return json_reply(msgspec.json.encode(shown), status, headers)
 
 
-class FieldProblem(BaseModel):
-    pointer: str = Field(
-        description="RFC 6901 pointer into the body, or a parameter's name; empty for the whole request."
-    )
+class FieldProblem(Struct):
+    pointer: Annotated[
+        str, Meta(description="RFC 6901 pointer into the body, or a parameter's name; empty for the whole request.")
+    ]
     detail: str
 
 
-class Problem(BaseModel):
+class Problem(Struct):
     """Problem details (RFC 9457)."""
 
     type: str
     title: str
     status: int
-    code: str = Field(description="Stable error code, for programs.")
-    detail: str = Field(description="Explanation, for people.")
+    code: Annotated[str, Meta(description="Stable error code, for programs.")]
+    detail: Annotated[str, Meta(description="Explanation, for people.")]
     errors: list[FieldProblem]
-
-
-def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    return model.model_json_schema(ref_template="#/components/schemas/{model}")

@@ -12,7 +12,7 @@ import msgspec
 from app.domain.callers import Caller
 from app.domain.errors import Refusal, task_ended
 from app.domain.instants import format_instant
-from app.domain.tasks import UNFINISHED, Enqueue, State, TaskFilters
+from app.domain.tasks import UNFINISHED, Enqueue, State, TaskFilters, WaitingFor
 from app.domain.views import AttemptView, TaskView
 from app.runtime.cancelling import after_cancel
 from app.runtime.catalogue import KeepsChanging, until_current
@@ -101,7 +101,7 @@ def _created(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue
         queue=row.name,
         handler=request.handler or row.handler,
         type=request.type,
-        state="ready" if run_at is None else "scheduled",
+        state=State.READY if run_at is None else State.SCHEDULED,
         reason=None,
         priority=request.priority,
         payload=msgspec.Raw(request.payload),
@@ -121,17 +121,17 @@ def _created(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue
         timeout_seconds=request.timeout_seconds
         or row.timeout_seconds
         or (own.timeout_seconds if own else row.handler_timeout_seconds),
-        waiting_for=_waiting_for(core, own, admitted) if run_at is None else "run_at",
+        waiting_for=_waiting_for(core, own, admitted) if run_at is None else WaitingFor.RUN_AT,
     )
     return Enqueued(True, admitted.task_id, msgspec.json.encode(view))
 
 
-def _waiting_for(core: Core, own: OwnHandler | None, admitted: Admitted) -> str | None:
+def _waiting_for(core: Core, own: OwnHandler | None, admitted: Admitted) -> WaitingFor | None:
     """Return waiting_for. The receipt considers the queue's handler; a task with its own handler waits for that one."""
-    code = admitted.waiting_for
-    if own is not None and code != "queue_paused":
-        code = None if own.enabled else "handler_disabled"
-    return code if code is not None or core.engine_lives else "no_engine"
+    code = None if admitted.waiting_for is None else WaitingFor(admitted.waiting_for)
+    if own is not None and code != WaitingFor.QUEUE_PAUSED:
+        code = None if own.enabled else WaitingFor.HANDLER_DISABLED
+    return code if code is not None or core.engine_lives else WaitingFor.NO_ENGINE
 
 
 def _not_found(task_id: str) -> Refusal:

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from app.domain.batches import BatchView, CompletionView, Pace, progress
+from app.domain.batches import BatchCounts, BatchView, CompletionView, Pace, progress
 from app.domain.instants import format_instant
 from app.store.db import Reader
 from app.store.statements import call, part, sql
@@ -203,7 +203,7 @@ def _view(row: Any) -> BatchView:
         queue=row["queue"],
         sealed=row["sealed"],
         total=row["total"],
-        counts=counts,
+        counts=BatchCounts(**counts),
         percent=percent,
         rate=rate,
         eta=eta,

@@ -8,7 +8,7 @@ import msgspec
 
 from app.domain.instants import format_instant
 from app.domain.tasks import NO_WORKER_SECONDS
-from app.domain.views import AttemptView, Lease, TaskView, shown_result
+from app.domain.views import AttemptView, LeaseView, TaskView, shown_result
 from app.store.db import Reader
 from app.store.replicas import ENGINES
 from app.store.statements import fill, part, sql
@@ -139,7 +139,7 @@ def task_view(row: Any) -> TaskView:
         result_encoding=encoding or msgspec.UNSET,
         result_truncated=row["result_truncated"],
         progress=_decoded(row["progress"]),
-        lease=None if lease is None else Lease(_at(lease) or ""),
+        lease=None if lease is None else LeaseView(_at(lease) or ""),
         replica=row["replica"],
         schedule=row["schedule"],
         scheduled_for=_at(row["scheduled_for"]),

@@ -123,7 +123,7 @@ def test_null_is_absence_where_absence_has_no_value_of_its_own() -> None:
         ({"timeout_seconds": 0}, "/timeout_seconds"),
         ({"timeout_seconds": 43_201}, "/timeout_seconds"),
         ({"headers": {"Host": "x"}}, "/headers/Host"),
-        ({"headers": {"x": 5}}, "/headers"),
+        ({"headers": {"x": 5}}, "/headers/x"),
         ({"headers": {"a b": "x"}}, "/headers/a b"),
         ({"headers": {"x/y": "1"}}, "/headers/x~1y"),
         ({"headers": {"x": "a\r\nb"}}, "/headers/x"),

@@ -9,13 +9,9 @@ import httpx2
 import msgspec
 import pytest
 
-from app.api.models.leases import CompleteIn, FollowUpIn, LeasedTaskOut
-from app.api.models.tasks import AttemptOut, TaskIn, TaskOut
 from app.domain.conditions import Conditions
 from app.domain.errors import CODES, FieldError, Refusal
-from app.domain.followups import FollowUpBody, PageBody
-from app.domain.tasks import Enqueue, Reason, State, TaskBody, TaskFilters
-from app.domain.views import AttemptView, LeasedTaskView, TaskView
+from app.domain.tasks import Enqueue, Reason, State, TaskFilters
 from app.edge import codes
 from app.edge.asgi import Edge
 from app.service.handlers import Saved as SavedHandler
@@ -705,15 +701,6 @@ def test_every_reference_in_the_document_leads_somewhere() -> None:
     for part in text.split('"$ref": "#/components/schemas/')[1:]:
         assert part.split('"')[0] in found["components"]["schemas"]
     assert "HTTPValidationError" not in text
-
-
-def test_the_document_and_the_decoders_know_the_same_fields() -> None:
-    assert set(TaskIn.model_fields) == set(TaskBody.__struct_fields__)
-    assert set(TaskOut.model_fields) == set(TaskView.__struct_fields__)
-    assert set(AttemptOut.model_fields) == set(AttemptView.__struct_fields__)
-    assert set(LeasedTaskOut.model_fields) == set(LeasedTaskView.__struct_fields__)
-    assert set(CompleteIn.model_fields) == set(PageBody.__struct_fields__)
-    assert set(FollowUpIn.model_fields) == set(FollowUpBody.__struct_fields__)
 
 
 async def test_the_docs_load_nothing_from_elsewhere(api: httpx2.AsyncClient) -> None:

@@ -216,7 +216,7 @@ class Replica:
         assert await batches.create(self.db, self.tenant, batch_id, queue, sealed=False, completion=completion)
         await tasks.enqueue(self.db, str(uuid4()), self.entries(True), batch_id=batch_id)
         view = await batches.find(self.db, self.tenant, batch_id)
-        assert view is not None and view.counts["ready"] == GROUP
+        assert view is not None and view.counts.ready == GROUP
         dead = [task_id(next(self.ended)) for _ in range(GROUP)]
         await self.db.unwatched(
             "update sluice.task_history set batch_id = $1, state = 4 where id = any($2)", batch_id, dead

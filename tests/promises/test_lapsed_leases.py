@@ -134,8 +134,8 @@ async def test_every_count_takes_it_for_ready(core: Core, caller: Caller, pull: 
             for state in ("ready", "running")
         ]
         lease = None if view.lease is None else "lease"
-        ready = [counts.ready, queue.ready, batch.counts["ready"], listed[0]]
-        running = [counts.running, queue.running, batch.counts["running"], listed[1]]
+        ready = [counts.ready, queue.ready, batch.counts.ready, listed[0]]
+        running = [counts.running, queue.running, batch.counts.running, listed[1]]
         return [view.state, lease, *ready], [*running]
 
     assert len((await claim_pull(core, pull)).tasks) == 1

@@ -95,7 +95,7 @@ GOOD = b'{"queue": "UNITS", "idempotency_key": "good", "payload": {"n": 1}}'
         (b"{", "the follow-up work was refused"),
         (b'{"result": NaN}', "the follow-up work was refused"),
         (b"\xff", "the follow-up work was refused"),
-        (b"[]", "refused: Expected object"),
+        (b"[]", "refused: expected an object"),
         (b'{"tasks": [GOOD], "task": []}', "/task:"),
         (b'{"tasks": [GOOD], "next": "1", "next": "2"}', "next"),
         (b'{"tasks": [GOOD], "next": ""}', "/next:"),

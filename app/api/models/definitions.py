@@ -5,7 +5,6 @@ from typing import Annotated, Any
 from pydantic import Field, WithJsonSchema
 
 from app.api.models.schedules import ScheduleIn
-from app.api.models.tasks import AnyJson
 from app.domain.definitions import MAX_VERSION, Action, Kind
 from app.edge.replies import Name, RequestBody, ResponseBody
 
@@ -37,10 +36,8 @@ class ApplyIn(DefinitionsIn):
 
 class FieldChangeOut(ResponseBody):
     field: str = Field(description="Nested names are joined by dots.")
-    from_: AnyJson = Field(
-        alias="from", description="Headers and secrets are shown as `***`; null for a new definition."
-    )
-    to: AnyJson
+    from_: Any = Field(alias="from", description="Headers and secrets are shown as `***`; null for a new definition.")
+    to: Any
 
 
 class ChangeOut(ResponseBody):

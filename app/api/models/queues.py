@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct
 
 from app.domain.errors import FieldError, invalid
-from app.domain.instants import Instant, format_instant, instant_text, read_instants
+from app.domain.instants import Instant, format_instant, instant_text, read_instant
 from app.domain.names import Name
 from app.domain.queues import PayloadSchema, QueueOptions, QueueView, queue_to_dict
 from app.domain.retries import CompleteRetry
@@ -71,7 +71,8 @@ class RedriveBody(Struct, forbid_unknown_fields=True):
             for name in ("type", "tag", "correlation_id")
             if (text := getattr(self, name)) is not None and (problem := text_problem(text, MAX_LABEL))
         ]
-        span = read_instants({"ended_from": self.ended_from, "ended_to": self.ended_to}, errors)
+        ended_from = read_instant(self.ended_from, "/ended_from", errors)
+        ended_to = read_instant(self.ended_to, "/ended_to", errors)
         if errors:
             raise invalid(errors)
         return TaskFilters(
@@ -80,8 +81,8 @@ class RedriveBody(Struct, forbid_unknown_fields=True):
             tag=self.tag,
             handler=self.handler,
             correlation_id=self.correlation_id,
-            ended_from=span["ended_from"],
-            ended_to=span["ended_to"],
+            ended_from=ended_from,
+            ended_to=ended_to,
         )
 
 

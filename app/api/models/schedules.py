@@ -1,11 +1,10 @@
 """Schedules on the wire."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from app.api.models.tasks import AnyJson
 from app.domain.errors import FieldError, invalid
 from app.domain.instants import parse_instant
 from app.domain.schedules.definitions import CatchUpMode, Overlap
@@ -14,6 +13,7 @@ from app.edge.replies import Instant, Name, Owner, RequestBody, ResponseBody
 from app.service.backfills import Backfilled
 from app.store.ledger import LedgerRow
 
+AnyJson = Annotated[Any, Field(description="Any JSON (I-JSON, at most 128 levels deep).")]
 DATE_TIME: dict[str, Any] = {"format": "date-time"}
 NO_INSTANT = "expected an RFC 3339 instant with an offset"
 

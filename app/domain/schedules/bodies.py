@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from app.domain.bodies import faults, field_errors, with_more
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
 from app.domain.followups import OnComplete
 from app.domain.ijson import parse_ijson
@@ -15,7 +16,7 @@ from app.domain.schedules.cron import MAX_INTERVAL_SECONDS, CronError, Dst, pars
 from app.domain.schedules.definitions import CatchUp, CatchUpMode, Overlap, ScheduleDefinition
 from app.domain.schedules.times import EPOCH, LATEST, times_after
 from app.domain.schedules.zones import zone_problem
-from app.domain.tasks import TaskBody, check_payload, field_errors, validate_task
+from app.domain.tasks import TaskBody, check_payload, validate_task
 
 MIN_EVERY_SECONDS = 1
 MAX_WINDOW_SECONDS = 3660 * 86_400
@@ -160,10 +161,11 @@ def _task_of(body: _Body, payload: msgspec.Raw) -> tuple[Any, list[FieldError]]:
         timeout_seconds=body.timeout_seconds,
         handler=body.handler,
     )
+    errors += faults(task)
     try:
         return validate_task(task), errors
     except Refusal as refusal:
-        return None, [*errors, *refusal.errors]
+        return None, with_more(errors, refusal.errors)
 
 
 def _timing_errors(body: _Body) -> list[FieldError]:
