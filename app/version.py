@@ -1,4 +1,4 @@
-"""The version of this release, as the package's metadata have it."""
+"""The version of this release, from the package's metadata."""
 
 from importlib.metadata import version
 

@@ -1,4 +1,4 @@
-"""The application: the routes of each noun, the documents that describe them, and the shell around both."""
+"""The application: the routes, the documents that describe them, and the ASGI shell around both."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -148,7 +148,7 @@ def _check_outline(value: Mapping[str, Any], versioned: bool) -> None:
     if count > MAX_DEFINITIONS:
         raise invalid_field(
             "",
-            f"has more than {MAX_DEFINITIONS} definitions; split the document by section; split the document by section",
+            f"has more than {MAX_DEFINITIONS} definitions; split the document by section",
         )
 
 

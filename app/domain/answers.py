@@ -9,7 +9,7 @@ NoAnswerOutcome = Literal["timeout", "unreachable", "too_large", "egress_denied"
 FOLLOWUPS_TYPE = "application/vnd.sluice.tasks+json"
 """The media type of answers that name follow-up work."""
 MAX_RESULT_BYTES = 65_536
-"""How much of any other answer is kept, as the task's result."""
+"""How much of other answers is kept as the task's result."""
 MAX_FOLLOWUP_BYTES = 4_194_304
 """How much of such an answer is kept."""
 

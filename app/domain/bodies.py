@@ -90,7 +90,7 @@ def _faults(value: Any, node: inspect.Type, where: str) -> Iterator[FieldError]:
 
 
 def _union_faults(value: Any, types: Sequence[inspect.Type], where: str) -> Iterator[FieldError]:
-    """Only null and one more kind of value are ever meant."""
+    """Handle unions, which only ever combine null with one other type."""
     others = [kind for kind in types if not isinstance(kind, inspect.NoneType)]
     if value is msgspec.UNSET or (value is None and any(isinstance(kind, inspect.NoneType) for kind in types)):
         return
@@ -150,7 +150,7 @@ def _scalar_faults(value: Any, node: inspect.Type, where: str) -> Iterator[Field
 
 
 def _within(number: float, node: inspect.IntType | inspect.FloatType) -> bool:
-    """Written so that NaN lies within no bounds."""
+    """Check bounds, in a way that NaN is always out of bounds."""
     return (
         (node.ge is None or number >= node.ge)
         and (node.gt is None or number > node.gt)
@@ -168,7 +168,7 @@ def _range(node: inspect.IntType | inspect.FloatType) -> str:
 def _length_faults(
     length: int, node: inspect.StrType | inspect.ListType | inspect.VarTupleType, where: str, unit: str
 ) -> Iterator[FieldError]:
-    """Least lengths are never more than one."""
+    """Check lengths; minimum lengths are never more than one."""
     if node.min_length and length < node.min_length:
         yield FieldError(where, "must not be empty")
     if node.max_length is not None and length > node.max_length:

@@ -29,7 +29,7 @@ class BulkBody(Struct, forbid_unknown_fields=True):
 
 
 class _Counted(msgspec.Struct, gc=False):
-    """Any object."""
+    """Accepts any object, and counts it."""
 
     left: ClassVar[int] = 0
 

@@ -1,4 +1,4 @@
-"""Who is calling: a tenant, with the scope of the key that was given."""
+"""The caller of a request: a tenant, with the scope of its key."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,9 +6,9 @@ from typing import Final
 from app.domain.errors import Refusal
 
 SCOPES = ("use", "manage", "operate")
-"""Each includes those before it."""
+"""Each scope includes those before it."""
 STRANGERS: Final = None
-"""In the place of a tenant, for what is asked before it is known whose a key or a token is."""
+"""Stands for the tenant in lookups of keys and tokens whose tenant is not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,6 @@ class Caller:
     scope: str
 
     def require(self, scope: str) -> None:
-        """Raises Refusal (forbidden) unless the caller's scope reaches `scope`."""
+        """Raise Refusal (forbidden) unless the caller's scope includes `scope`."""
         if SCOPES.index(self.scope) < SCOPES.index(scope):
             raise Refusal("forbidden", f"this needs a key with scope {scope}; this key has scope {self.scope}")

@@ -34,6 +34,6 @@ ANY = Conditions()
 
 
 def etag_of(definition: dict[str, Any]) -> str:
-    """A digest of its canonical JSON, quoted as in the header. Equal definitions have equal ETags, whoever computes them."""
+    """Return a digest of its canonical JSON, quoted as in the header. Equal definitions have equal ETags on every replica."""
     canonical = json.dumps(definition, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return f'"{hashlib.sha256(canonical.encode()).hexdigest()[:32]}"'

@@ -96,7 +96,7 @@ def invalid_field(where: str, detail: str) -> Refusal:
     return invalid((FieldError(where, detail),))
 
 
-# What is refused in the same words wherever it is met
+# Refusals that are the same everywhere
 
 
 def queue_not_found(name: str) -> Refusal:

@@ -25,7 +25,7 @@ MAX_FATAL_STATUSES = 100
 _URL_TEXT = re.compile(r"[\x21-\x7e]+")
 _SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{32,88}={0,2}")
 HIDDEN = "***"
-"""What is shown in the place of a value that can be written and not read."""
+"""Shown in place of a value that can be written but not read."""
 SECRETS_LOST = "the handler's headers and signing secret cannot be read: PUT the handler again, with its headers"
 """Why nothing is sent to a handler whose encrypted parts cannot be decrypted."""
 SECRET_RULE = "whsec_ and the base64 of 24 to 64 bytes"  # noqa: S105  # a rule, not a secret

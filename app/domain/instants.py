@@ -9,7 +9,7 @@ from msgspec import Meta
 from app.domain.errors import FieldError
 
 Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time", "examples": ["2026-11-21T22:44:00.123456Z"]})]
-"""In a body: text that parse_instant reads, or that format_instant has written."""
+"""An instant in a body: text as read by parse_instant and written by format_instant."""
 
 NO_INSTANT = "expected an RFC 3339 instant with an offset"
 

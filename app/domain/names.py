@@ -12,7 +12,8 @@ Name = Annotated[
     str,
     Meta(pattern=NAME_PATTERN[:-1] + r"\Z", description=NAME_RULE, extra={"rule": f"is not a name ({NAME_RULE})"}),
 ]
-"""In a body. Python's `$` lets a line end through, so the pattern ends in what the document has as `$`."""
+"""A name in a body. Python's `$` also matches before a final newline, so the pattern ends in `\\Z`, which the document shows as
+`$`."""
 
 
 def is_name(text: str) -> bool:

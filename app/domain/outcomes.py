@@ -28,7 +28,7 @@ MAX_ERROR = 2000
 """Longest stored error of refused follow-up work, in characters."""
 
 MAX_LEASE_SECONDS = 43_200.0
-"""How far from now a lease may end, whether it is taken, renewed or held."""
+"""How far in the future a lease may end, whether it is granted, renewed or held."""
 
 SettlementKind = Literal["succeeded", "retry", "dead", "refund", "hold"]
 FollowupsFault = Literal["invalid", "too_large", "queue_full"]

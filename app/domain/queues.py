@@ -43,7 +43,7 @@ class Retention(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class QueueOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a definition says the same way on the wire and in here."""
+    """The fields of a definition that are the same on the wire and internally."""
 
     handler: Annotated[
         Name | None, Meta(description="The handler that its tasks are delivered to; null: a queue for pull workers.")
@@ -62,7 +62,7 @@ class QueueOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class QueueDefinition(QueueOptions, frozen=True, kw_only=True):
     retry: RetryPolicy = DEFAULT_RETRY
     payload_schema: str | None = None
-    """Its JSON text; None: payloads may be anything."""
+    """The schema's JSON text; None: any payload is valid."""
 
     def check(self) -> list[FieldError]:
         more = check_retry(retry_to_dict(self.retry))
@@ -80,7 +80,7 @@ class QueueBody(QueueOptions, frozen=True, kw_only=True):
     payload_schema: PayloadSchema = None
 
     def definition(self) -> QueueDefinition:
-        """Raises Refusal (invalid) where the retry cannot be merged over the defaults; the service judges the rest."""
+        """Return the definition. Raises Refusal (invalid) if its retry cannot be merged; the service validates the rest."""
         if errors := check_retry(self.retry):
             raise invalid(errors)
         given = structs.asdict(self) | {

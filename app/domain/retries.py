@@ -60,9 +60,9 @@ Retry = Annotated[
         extra_json_schema=_RETRY,
     ),
 ]
-"""As it is given. check_retry judges it by the kind of its backoff, which no type can say."""
+"""A retry policy as sent. check_retry validates it by the kind of its backoff, which types cannot express."""
 CompleteRetry = Annotated[dict[str, Any], Meta(description="Complete.", extra_json_schema=_RETRY)]
-"""As it is shown."""
+"""A retry policy as shown."""
 
 
 def check_retry(partial: object, where: str = "/retry") -> list[FieldError]:

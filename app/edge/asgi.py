@@ -1,7 +1,7 @@
-"""The ASGI shell around an application: what every request passes, whatever router is inside.
+"""The ASGI shell around an application, which every request passes through.
 
-It guards the host when authentication is off, answers what the application could not, and takes the hot route straight to
-its endpoint.
+It checks the host if authentication is off, answers what the application could not, and routes the hot path directly to its
+endpoint.
 """
 
 from collections.abc import Awaitable, Callable
@@ -26,7 +26,7 @@ Serve = Callable[[str, dict[bytes, bytes], Scope, Receive, Send], Awaitable[None
 
 
 class Shortcut:
-    """A POST that is served without the router, which would cost as much as the rest.
+    """A POST route that bypasses the router, which would cost as much as everything else.
 
     `path` is as the router has it, with one `{name}` inside; `serve` takes that name, and the headers as read_headers made
     them.
@@ -38,7 +38,7 @@ class Shortcut:
         self._before, self._after = path.split("{name}")
 
     def name_in(self, path: str) -> str | None:
-        """The name in this path; None if it is the path of another route, or what it holds is no name."""
+        """Return the name in this path; None if the path is another route's, or the name is invalid."""
         if not (path.startswith(self._before) and path.endswith(self._after)):
             return None
         name = path[len(self._before) : -len(self._after)]

@@ -1,20 +1,20 @@
-"""The transport under uvicorn's protocol: one write per turn of the loop, and a close that lets the client read its answer."""
+"""The transport under uvicorn's protocol: one write per loop iteration, and a close that lets the client read its answer."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Any
 
 LINGER_SECONDS = 5.0
-"""What a client that does not read has from the close on."""
+"""How long a client that does not read has after the close."""
 
 
 class Corked:
-    """A transport that sends what is written in one turn of the loop as one: uvicorn writes head and body apart, and each
-    write is a system call. Closed, it lets a client finish that still sends, and waits only so long for one that does not
+    """A transport that joins all writes of one loop iteration: uvicorn writes head and body separately, and each write is a system
+    call. On close it lets a client finish sending, and waits a limited time for one that does not
     read.
 
-    `reading` is called when the application reads again after a pause; `lingers` says, at a close, whether the client is
-    still sending and may finish.
+    `reading` is called when the application resumes reading after a pause; `lingers` says at a close whether the client is still
+    sending and may finish.
     """
 
     __slots__ = ("_lingers", "_loop", "_parts", "_reading", "_transport", "is_closing")

@@ -1,4 +1,4 @@
-"""Bodies in the signatures of routes and in the OpenAPI document: each is the struct that declares it."""
+"""Bodies in routes' signatures and in the OpenAPI document, each by the struct that declares it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -13,12 +13,12 @@ from app.domain.bodies import read
 _REF = "#/components/schemas/{name}"
 Schema = dict[str, Any]
 SHOWN = "Shown"
-"""Follows the name of a struct that is both taken and shown, in answers: there it is complete."""
+"""Suffix for the complete form in answers of a struct that is both sent and received."""
 NO_NAMES: Mapping[str, str] = {}
 
 
 class Reads:
-    """A dependency on the body. `absent` is what a route gets that was sent none; without it a body is required."""
+    """A dependency on the body. `absent` is the value for a request without one; if not given, a body is required."""
 
     def __init__(self, kind: Any, *absent: Any) -> None:
         self.kind = kind
@@ -26,19 +26,19 @@ class Reads:
         self._absent = absent
 
     async def __call__(self, request: Request) -> Any:
-        value = await request.json()  # as StrictRoute has judged it
+        value = await request.json()  # already validated by StrictRoute
         return self._absent[0] if value is None and self._absent else read(value, self.kind)
 
 
 class Takes(Reads):
-    """A dependency on the body as bytes, which the route itself judges by the declaration: payloads leave as they came."""
+    """A dependency on the body as bytes, which the route validates by the declaration itself, so that payloads stay unchanged."""
 
     async def __call__(self, request: Request) -> bytes:
         return await request.body()
 
 
 class Shown(dict[str, Any]):
-    """An answer of the document with this struct as its body."""
+    """Return the document's response with this struct as its body."""
 
     def __init__(self, kind: Any, **more: Any) -> None:
         super().__init__(content={"application/json": {"schema": ref_of(kind)}}, **more)
@@ -46,7 +46,7 @@ class Shown(dict[str, Any]):
 
 
 def body_of(dependant: Dependant) -> Reads | None:
-    """What a route takes as its body."""
+    """Return the body that a route takes."""
     return next((part.call for part in dependant.dependencies if isinstance(part.call, Reads)), None)
 
 
@@ -61,7 +61,7 @@ def ref_of(kind: Any) -> Schema:
 
 
 def schemas_of(taken: Iterable[Any], shown: Iterable[Any]) -> dict[str, Schema]:
-    """The schemas of bodies that are taken and of bodies that are shown, with all that they name."""
+    """Return the schemas of request bodies and of response bodies, with everything they refer to."""
     _, of_shown = msgspec.json.schema_components(list(shown), ref_template=_REF)
     _, of_taken = msgspec.json.schema_components(list(taken), ref_template=_REF)
     both = {name for name, schema in of_taken.items() if name in of_shown and "properties" in schema}
@@ -71,7 +71,7 @@ def schemas_of(taken: Iterable[Any], shown: Iterable[Any]) -> dict[str, Schema]:
 
 
 def kinds_of(routes: Iterable[Any]) -> Iterator[tuple[APIRoute, Reads | None, list[Any]]]:
-    """Each route with what it takes and the structs that it shows."""
+    """Yield each route with its request body and its response structs."""
     for route in routes:
         if isinstance(route, APIRoute):
             answers = [answer.kind for answer in route.responses.values() if isinstance(answer, Shown)]
@@ -79,8 +79,8 @@ def kinds_of(routes: Iterable[Any]) -> Iterator[tuple[APIRoute, Reads | None, li
 
 
 def _complete(schema: Schema, names: dict[str, str]) -> Schema:
-    """Of an answer: it has every field, but for those whose default is that they are left out (`UNSET`), and maybe more
-    in a later version."""
+    """Return the schema for an answer: every field is present except those that default to `UNSET`, and later versions may add
+    more."""
     schema = _portable(schema, names)
     if "properties" not in schema:
         return schema
@@ -93,7 +93,7 @@ def _complete(schema: Schema, names: dict[str, str]) -> Schema:
 
 
 def _portable(schema: Any, names: Mapping[str, str] = NO_NAMES) -> Any:
-    """As JSON Schema has it, with references by these names: Python's `\\Z` is `$` to everybody else."""
+    """Return the schema in JSON Schema's terms, with references by these names: Python's `\\Z` becomes `$`."""
     if isinstance(schema, list):
         return [_portable(part, names) for part in schema]
     if not isinstance(schema, dict):

@@ -20,8 +20,8 @@ def problems(
 ) -> Responses:
     """Return the responses of a route.
 
-    `shows`: the struct of its one good answer, which is a 200. `also`: its good answers, where there is more to say.
-    `body`: it reads one. `key`: it asks for one.
+    `shows`: the struct of its only successful response, a 200. `also`: successful responses, if there is more to say.
+    `body`: the route reads one. `key`: it requires one.
     """
     good = also or ({} if shows is None else {200: Shown(shows)})
     by_status: dict[int, list[str]] = {}

@@ -97,7 +97,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._upgrading = False
         """The head asks to switch protocols."""
         self._deaf = False
-        """Whatever else comes is not read: what is under way is answered, then the connection closed."""
+        """Nothing more is read: requests in progress are answered, then the connection is closed."""
         self._lingering = False
         """The last answer has been written, so a close is not delayed again."""
         self._refusal: Refusal | None = None

@@ -58,7 +58,7 @@ def json_reply(
 
 
 def reply(shown: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A struct, or what is made of structs, as JSON."""
+    """Encode a struct, or values made of structs, as JSON."""
     return json_reply(msgspec.json.encode(shown), status, headers)
 
 

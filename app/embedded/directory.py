@@ -1,12 +1,12 @@
-"""The data directory: who may use it, who uses it now, and where its database is.
+"""The data directory: permissions, ownership, and the location of the database.
 
     DATA_DIR/lock          held by the one sluice that owns the directory, with its pid inside
     DATA_DIR/server.lock   held by Postgres: its processes inherit it, so the kernel frees it when the last of them ends
-    DATA_DIR/url           the address for replicas that want to join
-    DATA_DIR/postgres.log  what Postgres says
+    DATA_DIR/url           the address for replicas that join
+    DATA_DIR/postgres.log  Postgres's log
     DATA_DIR/pg            the database cluster, private to the user Postgres runs as
 
-Both locks are flock: they end with their holders, however these end, and no reused pid can hold them.
+Both locks use flock: they end with their holders, however those end, and a reused pid cannot hold them.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ LOG_MAX_BYTES = 16 * 1024 * 1024
 
 
 class EmbeddedError(Exception):
-    """The embedded Postgres cannot run; the message says what to do."""
+    """Raised if the embedded Postgres cannot run; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Whom Postgres runs as."""
+    """The user that Postgres runs as."""
 
     name: str
     uid: int
@@ -44,7 +44,7 @@ class DataDirectory:
         self._lock: int | None = None
 
     def claim(self) -> None:
-        """Make the directory if need be, and take it for this process, or say who has it."""
+        """Create the directory if necessary, and claim it for this process. Raises EmbeddedError, which names the present owner."""
         try:
             self._create()
             descriptor = self.open("lock", os.O_RDWR | os.O_CREAT)
@@ -71,7 +71,7 @@ class DataDirectory:
             self._lock = None
 
     def publish(self, url: str) -> None:
-        """Tell replicas the address; renamed into place, so that nobody reads half of it."""
+        """Write the address for other replicas; renamed into place, so that nobody reads half of it."""
         try:
             descriptor = self.open("url.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             with os.fdopen(descriptor, "w") as file:
@@ -81,7 +81,7 @@ class DataDirectory:
             raise self._explained(error) from error
 
     def open(self, name: str, flags: int) -> int:
-        """Open a file of ours, private, and owned by the directory's owner also when root makes it."""
+        """Open a private file, owned by the directory's owner even if root creates it."""
         descriptor = os.open(self.path / name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         if os.geteuid() == 0:
             owner = self.path.stat()
@@ -96,7 +96,7 @@ class DataDirectory:
             raise self._explained(error) from error
 
     def rotate_log(self) -> None:
-        """Keep the log bounded: Postgres appends to the open file, so it is copied away and cut, never renamed."""
+        """Limit the log's size: Postgres appends to the open file, so it is copied and truncated, never renamed."""
         if not self.log_file.exists() or self.log_file.stat().st_size < LOG_MAX_BYTES:
             return
         old = self.open(self.log_file.name + ".1", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -112,13 +112,13 @@ class DataDirectory:
         return ""
 
     def server_user(self) -> User:
-        """The user Postgres runs as: ourselves, or as root the owner of what is there, else nobody."""
+        """Return the user for Postgres: the present one or, for root, the owner of the existing cluster, otherwise `nobody`."""
         if os.geteuid() != 0:
             user = named_user(os.geteuid())
             if self.cluster.exists() and self.cluster.stat().st_uid != user.uid:
                 raise EmbeddedError(
                     f"{self.cluster} belongs to user {_name(self.cluster.stat().st_uid)}, not to {user.name}:"
-                    " run sluice as its owner or as root, or give another SLUICE_DATA_DIR."
+                    " run sluice as its owner or as root, or set another SLUICE_DATA_DIR."
                 )
             return user
         if self.cluster.exists():
@@ -134,11 +134,11 @@ class DataDirectory:
         except KeyError:
             raise EmbeddedError(
                 "Postgres does not run as root, and this system has no user nobody to run it as:"
-                " run sluice as another user, or give SLUICE_DATABASE_URL."
+                " run sluice as another user, or set SLUICE_DATABASE_URL."
             ) from None
 
     def check_cluster(self, major: int) -> None:
-        """Refuse a cluster that Postgres would refuse less kindly."""
+        """Refuse an unsuitable cluster with a better message than Postgres's. Raises EmbeddedError."""
         mode = stat.S_IMODE(self.cluster.stat().st_mode)
         if mode & 0o077:
             raise EmbeddedError(
@@ -148,24 +148,24 @@ class DataDirectory:
             found = (self.cluster / "PG_VERSION").read_text().strip()
         except FileNotFoundError:
             raise EmbeddedError(
-                f"{self.cluster} is not a database cluster: move it away, or give another SLUICE_DATA_DIR."
+                f"{self.cluster} is not a database cluster: move it away, or set another SLUICE_DATA_DIR."
             ) from None
         if found != str(major):
             raise EmbeddedError(
-                f"{self.cluster} was made by PostgreSQL {found}, and this sluice brings PostgreSQL {major}:"
-                " dump it with the sluice that made it and restore it into a new SLUICE_DATA_DIR,"
-                f" or run PostgreSQL {found} yourself and give SLUICE_DATABASE_URL."
+                f"{self.cluster} was created by PostgreSQL {found}, but this sluice includes PostgreSQL {major}:"
+                " dump it with the sluice that created it and restore it into a new SLUICE_DATA_DIR,"
+                f" or run PostgreSQL {found} yourself and set SLUICE_DATABASE_URL."
             )
 
     def _create(self) -> None:
         if self.path.exists() and not self.path.is_dir():
-            raise EmbeddedError(f"{self.path} is not a directory: give another SLUICE_DATA_DIR.")
+            raise EmbeddedError(f"{self.path} is not a directory: set another SLUICE_DATA_DIR.")
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         mode = stat.S_IMODE(self.path.stat().st_mode)
         if mode & 0o022:
             raise EmbeddedError(
                 f"{self.path} has mode {mode:04o}, so others could replace the database: chmod go-w {self.path},"
-                f" or give a directory inside it (SLUICE_DATA_DIR={self.path / 'sluice'})."
+                f" or use a directory inside it (SLUICE_DATA_DIR={self.path / 'sluice'})."
             )
 
     def _taken(self, holder: str) -> str:
@@ -179,22 +179,22 @@ class DataDirectory:
             else f"SLUICE_DATABASE_URL=\"$(cat '{self.url_file}')\" SLUICE_PORT=8081 sluice up (once it has started)"
         )
         return (
-            f"{self.path} is in use by sluice with pid {holder or 'unknown'}, and one directory carries one Postgres."
+            f"{self.path} is in use by sluice with pid {holder or 'unknown'}, and a directory holds only one Postgres."
             f" To run another replica on the same database: {join}."
-            " To run a separate one, give another SLUICE_DATA_DIR."
+            " To run a separate one, set another SLUICE_DATA_DIR."
         )
 
     def full(self) -> EmbeddedError:
-        return EmbeddedError(f"No space left for {self.path}: free some, or give another SLUICE_DATA_DIR.")
+        return EmbeddedError(f"No space left for {self.path}: free some, or set another SLUICE_DATA_DIR.")
 
     def _explained(self, error: OSError) -> EmbeddedError:
         if error.errno in DIRECTORY_FULL:
-            return EmbeddedError(f"No space left for {self.path}: free some, or give another SLUICE_DATA_DIR.")
+            return EmbeddedError(f"No space left for {self.path}: free some, or set another SLUICE_DATA_DIR.")
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
-            return EmbeddedError(f"{self.path} is not a directory: give another SLUICE_DATA_DIR.")
+            return EmbeddedError(f"{self.path} is not a directory: set another SLUICE_DATA_DIR.")
         return EmbeddedError(
             f"{self.path} cannot be used by user {_name(os.geteuid())} ({error.strerror}: {error.filename}):"
-            " make it writable, or give another SLUICE_DATA_DIR."
+            " make it writable, or set another SLUICE_DATA_DIR."
         )
 
 
@@ -214,6 +214,6 @@ def named_user(uid: int) -> User:
         return User(*_fields(pwd.getpwuid(uid)))
     except KeyError:
         raise EmbeddedError(
-            f"User id {uid} has no name on this system (/etc/passwd), and Postgres wants one:"
-            " add it, run as another user, or give SLUICE_DATABASE_URL."
+            f"User id {uid} has no name on this system (/etc/passwd), but Postgres needs one:"
+            " add it, run as another user, or set SLUICE_DATABASE_URL."
         ) from None

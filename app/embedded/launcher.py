@@ -1,13 +1,13 @@
-"""Becomes a program of Postgres that cannot outlive the process that started it.
+"""Runs a Postgres program that cannot outlive the process that started it.
 
-Run as a script of its own, `launcher.py UID GID PARENT SIGNAL PROGRAM [ARGUMENT ...]`, so that nothing of ours runs
+It is a separate script, `launcher.py UID GID PARENT SIGNAL PROGRAM [ARGUMENT ...]`, so that no Python code of the parent runs
 between the fork and the exec of a process with threads. The order matters:
 
-1. As root, become the given user: Postgres refuses root.
-2. Ask the kernel for SIGNAL when the parent dies. setuid clears this, so it comes second. (It is tied to the *thread*
-   that started us; the caller starts us from its main thread.)
-3. If the parent died before step 2 nobody will send that signal: look, and leave.
-4. exec: the pid the caller knows is then the program itself.
+1. As root, switch to the given user: Postgres refuses to run as root.
+2. Ask the kernel for SIGNAL when the parent dies. setuid clears this, so it comes second. (It is tied to the *thread* that
+started this process; the caller uses its main thread.)
+3. If the parent died before step 2, nobody will send that signal: check, and exit.
+4. exec, so that the pid known to the caller is the program itself.
 """
 
 import ctypes

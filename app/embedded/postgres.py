@@ -1,17 +1,17 @@
-"""The Postgres that comes along when no database is given: made, started, watched and stopped by this process.
+"""The embedded Postgres, used if no database is configured: created, started, supervised and stopped by this process.
 
 Start
-1. Claim the data directory (directory.py). Whoever finds it claimed is told who has it and how to join as a replica.
-2. Take server.lock and hand it to every program of Postgres that is started. The kernel frees it when the last of them
-   is gone, so taking it means: nothing of an earlier run is alive. A sluice that was killed leaves a Postgres that is
-   just shutting down (launcher.py); the next start waits here for it to finish.
-3. If there is no cluster, make one under another name and rename it: half of one is never mistaken for a whole one.
+1. Claim the data directory (directory.py). If it is claimed already, the error says by whom and how to join as a replica.
+2. Take server.lock and pass it to every Postgres program. The kernel releases it when the last of them has ended, so holding it
+means that nothing of an earlier run is alive. A sluice that was killed leaves a Postgres that is just shutting down
+(launcher.py); the next start waits for it here.
+3. If there is no cluster, create one under another name and rename it, so that half a cluster is never mistaken for a whole one.
 4. Remove the pid files of a killed Postgres (a reused pid would block the start), start, and wait for "ready".
 
-Postgres is given the cluster's directory as an open file (/proc/self/fd/N), and listens on a socket in it. So no folder
-above has to be opened to the user it runs as (the home of root is closed to nobody), and the path may be of any length.
-The socket is the only way in: the directory is private to that user, and the server asks the kernel who calls (peer)
-and admits the user sluice runs as. Nothing listens on TCP.
+Postgres gets the cluster's directory as an open file (/proc/self/fd/N) and listens on a socket in it. So its user needs no access
+to the folders above (`nobody` cannot enter root's home), and the path may have any length. The socket is the only entry: the
+directory is private to that user, and the server uses peer authentication, which admits the user that runs sluice. Nothing
+listens on TCP.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ OPTIONS: Mapping[str, str] = {
     "logging_collector": "off",
     "log_checkpoints": "off",
     "log_line_prefix": "%m [%p] ",
-    # Statements and the details of errors may hold payloads: they stay out of the log.
+    # Statements and error details may contain payloads, so they are not logged.
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
 }
@@ -73,7 +73,7 @@ log = logging.getLogger("sluice.embedded")
 
 
 class EmbeddedPostgres:
-    """One server in one data directory. `options` override settings of the server, `bin_dir` the wheel's programs."""
+    """One server in one data directory. `options` override server settings, `bin_dir` the wheel's programs."""
 
     def __init__(
         self, data_dir: Path, *, bin_dir: Path | None = None, options: Mapping[str, str] | None = None
@@ -95,9 +95,11 @@ class EmbeddedPostgres:
         return self._server.pid if self._server is not None and self._server.poll() is None else None
 
     async def start(self) -> str:
-        """Start the server, making the cluster first if there is none, and answer the address of its database."""
+        """Start the server, creating the cluster if necessary; return its database's address."""
         if not sys.platform.startswith("linux"):
-            raise EmbeddedError("The embedded Postgres runs on Linux only: run Postgres and give SLUICE_DATABASE_URL.")
+            raise EmbeddedError(
+                "The embedded Postgres runs on Linux only: run Postgres yourself and set SLUICE_DATABASE_URL."
+            )
         self.directory.claim()
         try:
             self._user = self.directory.server_user()
@@ -117,7 +119,7 @@ class EmbeddedPostgres:
         return self.dsn
 
     async def stop(self) -> None:
-        """Stop the server and give the directory back. Open transactions are rolled back."""
+        """Stop the server and release the directory. Open transactions are rolled back."""
         self._stopping = True
         async with self._changing:
             await self._end_server()
@@ -130,17 +132,17 @@ class EmbeddedPostgres:
                 return
             async with self._server_lock() as lock:
                 if not self.directory.cluster.exists():
-                    raise EmbeddedError(f"{self.directory.cluster} is gone: put it back, or start sluice anew.")
+                    raise EmbeddedError(f"{self.directory.cluster} no longer exists: restore it, or restart sluice.")
                 await self._launch(lock)
 
     async def wait_died(self) -> int:
-        """Wait until the server has ended, asked to or not, and answer its exit code."""
+        """Wait until the server has ended, for whatever reason; return its exit code."""
         if self._server is None:
             return 0
         return await exit_of(self._server)
 
     async def supervise(self, restarted: Callable[[], None] | None = None) -> None:
-        """Until stop(): start the server again whenever it dies, and keep its log bounded."""
+        """Until stop(): restart the server whenever it dies, and limit its log's size."""
         while not self._stopping:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOG_CHECK_SECONDS):
@@ -167,7 +169,7 @@ class EmbeddedPostgres:
     # -- the cluster
 
     async def _make_cluster(self, lock: int) -> None:
-        """Make the cluster and the database in it under another name, then rename."""
+        """Create the cluster and its database under another name, then rename it."""
         work = self.directory.path / "pg.new"
         shutil.rmtree(work, ignore_errors=True)
         try:
@@ -175,7 +177,7 @@ class EmbeddedPostgres:
             if os.geteuid() == 0:
                 os.chown(work, self._user.uid, self._user.gid)
             initdb = [str(self._bin / "initdb"), "-U", DATABASE, "-A", "peer", "-E", "UTF8", "-k"]
-            # Locale C: names sort as the contract says, and an upgrade of the C library breaks no index.
+            # Locale C: names sort as in the contract, and an upgrade of the C library cannot break indexes.
             initdb += ["--no-locale", *(["--no-sync"] if self._options["fsync"] == "off" else [])]
             await self._run(initdb, work, lock)
             await self._run(
@@ -247,7 +249,7 @@ class EmbeddedPostgres:
             raise
 
     async def _until_ready(self, server: subprocess.Popen[bytes], offset: int) -> None:
-        """Wait for the status that Postgres writes into its pid file for pg_ctl."""
+        """Wait until Postgres reports "ready" in its pid file, as pg_ctl does."""
         pid_file = self.directory.cluster / "postmaster.pid"
         deadline = time.monotonic() + START_MAX_SECONDS
         while time.monotonic() < deadline:
@@ -262,7 +264,7 @@ class EmbeddedPostgres:
         raise self._failed(f"not ready after {START_MAX_SECONDS:.0f} s", False)
 
     async def _end_server(self) -> None:
-        """Ask for a fast shutdown, then insist."""
+        """Request a fast shutdown, then enforce it."""
         server = self._server
         if server is None:
             return
@@ -278,7 +280,7 @@ class EmbeddedPostgres:
 
     @contextlib.asynccontextmanager
     async def _server_lock(self) -> AsyncIterator[int]:
-        """Wait until no process of an earlier server is left, and hold the lock that the next one will inherit."""
+        """Wait until no process of an earlier server is left, and hold the lock that the next one inherits."""
         descriptor = self.directory.open("server.lock", os.O_RDWR | os.O_CREAT)
         try:
             started = time.monotonic()
@@ -296,7 +298,7 @@ class EmbeddedPostgres:
             os.close(descriptor)
 
     def _remove_stale_pid_files(self) -> None:
-        """Nothing of ours is alive; what these files name is a reused pid, unless someone started Postgres by hand."""
+        """Remove pid files. No earlier server is alive, so they name reused pids, unless someone started Postgres by hand."""
         with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
             pid = int((self.directory.cluster / "postmaster.pid").read_text().split("\n")[0])
             if runs_postgres(pid, self.directory.cluster):
@@ -309,12 +311,12 @@ class EmbeddedPostgres:
     # -- small matters
 
     def _cluster_name(self) -> str:
-        """In the title of every process of the server, so that any user can tell them from other servers'."""
+        """Return the name in the title of every process of this server, by which any user can recognise them."""
         status = self.directory.cluster.stat()
         return f"sluice-{status.st_dev:x}-{status.st_ino:x}"
 
     def _write(self, name: str, text: str) -> None:
-        """Replace a file of the cluster; as root never through a link that the server's user put there."""
+        """Replace a file of the cluster; as root, never through a link placed there by the server's user."""
         new = self.directory.cluster / f"{name}.new"
         try:
             new.unlink(missing_ok=True)
@@ -340,7 +342,7 @@ class EmbeddedPostgres:
 
 
 def running_url(data_dir: Path) -> str | None:
-    """The address of the Postgres that some sluice runs in this directory now, for one that wants to join it."""
+    """Return the address of the Postgres that another sluice runs in this directory now, if any, to join it."""
     try:
         url = (data_dir / "url").read_text().strip()
         with socket.socket(socket.AF_UNIX) as probe:

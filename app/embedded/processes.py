@@ -1,4 +1,4 @@
-"""Processes of Postgres: starting one, waiting for its end, and telling what an earlier run left."""
+"""Postgres processes: starting one, waiting for its end, and finding what an earlier run left."""
 
 import asyncio
 import contextlib
@@ -24,9 +24,9 @@ def spawn(
     output: int,
     stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
-    """Start a program on the cluster in `directory`, as `user`, in a session of its own (Ctrl-C is for sluice).
+    """Start a program on the cluster in `directory`, as `user`, in its own session, so that Ctrl-C reaches only sluice.
 
-    It inherits the lock, and the directory as an open one: that way in needs no right to the folders above.
+    It inherits the lock and the open directory, which needs no permissions on the folders above.
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("the embedded Postgres would die with this thread: start it from the main one")
@@ -63,7 +63,7 @@ async def exit_of(process: subprocess.Popen[bytes]) -> int:
 
 
 def earlier_processes(cluster_name: str) -> list[tuple[int, bool]]:
-    """Processes of a server, told by the name it gives itself (readable to any user); true for a postmaster."""
+    """Return a server's processes, recognised by the name in their titles (readable by any user); true for a postmaster."""
     name = cluster_name.encode()
     found = []
     for entry in Path("/proc").iterdir():
@@ -78,7 +78,7 @@ def earlier_processes(cluster_name: str) -> list[tuple[int, bool]]:
 
 
 def help_to_end(processes: list[tuple[int, bool]]) -> None:
-    """A postmaster that was not told to stop is told; backends without a postmaster have nothing left to save."""
+    """Stop a postmaster that is not stopping yet, and kill backends without a postmaster, which have nothing left to save."""
     postmasters = [pid for pid, is_postmaster in processes if is_postmaster]
     for pid in postmasters or [pid for pid, _ in processes]:
         with contextlib.suppress(ProcessLookupError):
@@ -86,7 +86,7 @@ def help_to_end(processes: list[tuple[int, bool]]) -> None:
 
 
 def runs_postgres(pid: int, cluster: Path) -> bool:
-    """Whether a live Postgres with this pid may be using the cluster. A zombie is dead; a foreign one is not ours."""
+    """Return whether a live Postgres with this pid may be using the cluster. Zombies and other users' processes do not count."""
     try:
         name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
     except OSError:

@@ -1,8 +1,8 @@
-"""The folder of the server's socket, as clients name it.
+"""The folder of the server's socket, as clients see it.
 
-The path of a Unix socket has at most 107 bytes. Postgres is not concerned: it names its socket from where it stands.
-For clients a cluster with a longer path gets a link in a private folder of the temp directory. The folder's name
-follows from the cluster: the address stays the same over restarts, and what a crash leaves is used by the next start.
+The path of a Unix socket has at most 107 bytes. This does not affect Postgres, which uses a relative path. For clients, a cluster
+with a longer path gets a link in a private folder in the temp directory. The folder's name is derived from the cluster, so the
+address stays the same after restarts, and a folder left by a crash is used by the next start.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ class SocketPath:
                     return parent / name / "pg"
         raise EmbeddedError(
             f"The path {self._cluster} is too long for a socket, and no temp directory can hold a short link to it:"
-            " give a shorter SLUICE_DATA_DIR or TMPDIR."
+            " set a shorter SLUICE_DATA_DIR or TMPDIR."
         )
 
     def close(self) -> None:
@@ -49,11 +49,11 @@ class SocketPath:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
         if found.st_uid != os.geteuid() or found.st_mode & 0o170777 != 0o040700:
-            return False  # not made by us: others could lead clients elsewhere
+            return False  # created by someone else, who could redirect clients
         (folder / "pg").unlink(missing_ok=True)
         (folder / "pg").symlink_to(self._cluster)
         self._folder = folder
-        # Cleaners of temp directories pass over a folder that is locked.
+        # Cleaners of temp directories skip a locked folder.
         self._lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(self._lock, fcntl.LOCK_SH)
         return True

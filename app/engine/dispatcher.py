@@ -40,7 +40,7 @@ GATHER_SECONDS = 0.01
 GATHER_PART = 8
 BUSY_SECONDS = 0.004
 SHUT = ("paused", "disabled", "worker", "gone")
-"""Verdicts that enqueues do not change: what does change them hints every lane, so other hints need not be followed at once."""
+"""Verdicts that enqueues cannot change. Whatever changes them hints every lane, so other hints need not be followed at once."""
 MAX_SHORT = 1000
 """How many queues that wait for places are reported."""
 

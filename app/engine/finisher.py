@@ -1,4 +1,4 @@
-"""The ends of runs: written into the ledger, and what waited for them is started.
+"""The ends of schedules' runs: record them in the ledger, and start what waited for them.
 
 Every replica does it; compare-and-set decides who was first (runtime/schedule_changes.py).
 """
@@ -18,7 +18,7 @@ from app.store.schedules import ScheduleState
 FINISH_LIMIT = 200
 POLL_SECONDS = 1.0
 LOST_SECONDS = 0.02
-"""How soon it looks again after it has found any."""
+"""How soon it checks again after it has found any."""
 
 
 class Finisher:

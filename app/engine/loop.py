@@ -51,7 +51,7 @@ class Loop:
         self._woken.set()
 
     def give_up(self) -> None:
-        """Start no other tick, and do not wait for the one in hand: it may be cut."""
+        """Start no other tick, and do not wait for the current one, which may be cancelled."""
         self._stopping = True
 
     async def stop(self) -> None:
@@ -91,7 +91,7 @@ class Loop:
 
 
 def log_death(name: str, task: asyncio.Task[None]) -> None:
-    """For a task that should have run until it was stopped. One that was cancelled has no exception to show."""
+    """Handle the end of a task that should have run until it was stopped. A cancelled one has no exception."""
     error = None if task.cancelled() else task.exception()
     events.emit(log, events.LOOP_DIED, loop=name, exc_info=error)
 

@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 class KeepsChanging(Refusal):
-    """Each time it had been read it was changed again, before what was decided by it was written."""
+    """Raised if a definition changed every time before the decision based on it was written."""
 
     def __init__(self, what: str) -> None:
         super().__init__("unavailable", f"{what} keeps changing; try again", retry_after_seconds=1)
@@ -50,7 +50,7 @@ class KeepsChanging(Refusal):
 async def until_current(attempt: Callable[[], Awaitable[T | None]], what: str) -> T:
     """Return the result of `attempt`, which reads definitions, decides by them and writes.
 
-    None from it means that one of them has changed since it was read. It is then called again, after a growing pause.
+    If it returns None, one of them has changed since it was read, and it is called again, after growing pauses.
     Raises KeepsChanging, which names `what`, and what `attempt` raises.
     """
     for tried in range(TRIES):

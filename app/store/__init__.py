@@ -1,1 +1,1 @@
-"""What is written: the only room that speaks SQL."""
+"""The store: the only package with SQL."""

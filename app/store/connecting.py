@@ -1,4 +1,4 @@
-"""Connections to the database, each set as all are (session.py), by whatever address was given (addresses.py)."""
+"""Opening configured connections (session.py) to any kind of address (addresses.py)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping

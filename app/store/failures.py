@@ -1,4 +1,4 @@
-"""What may be wrong with the database, in words of ours: the driver's errors are translated here, and an outage hears of them."""
+"""Database failures: translates the driver's errors to Sluice's, and reports them to the outage."""
 
 import asyncio
 import re

@@ -42,7 +42,7 @@ _NOTIFY = sql("send_notification")
 
 
 async def send(db: Database, hint: Hint) -> None:
-    """A hint too long for one NOTIFY becomes one about any lane; what it revoked is then found by the next renewal."""
+    """Send a hint. One too long for a NOTIFY is replaced by "check everything"; the next renewal then finds revoked leases."""
     text = msgspec.json.encode(hint).decode()
     if len(text) > MAX_PAYLOAD_BYTES:
         text = msgspec.json.encode(Hint(hint.replica, any_lane=True)).decode()

@@ -5,10 +5,10 @@ plans need literals. A released number never changes its meaning.
 
 Advisory locks
 --------------
-Whoever changes what a lock guards takes it exclusively. Whoever goes by what it guards takes it shared, and reads in a later
-statement: no change is outrun by a claim or an enqueue in flight. The first seven are held until the transaction ends. They come
-before all row locks, in the order of this table, and several of one class in ascending order of keys. Row locks follow: tenant,
-handlers, queues, schedules, runs of the ledger, tasks, batches (each by id), idempotency keys, unique keys (each sorted).
+Changes of what a lock guards take it exclusively. Users of what it guards take it shared and read in a later statement, so that no
+claim or enqueue in flight outruns a change. The first seven are held until the transaction ends. They are taken before all row
+locks, in the order of this table, and several of one class in ascending order of keys. Row locks follow: tenant, handlers, queues,
+schedules, ledger rows, tasks, batches (each by id), idempotency keys, unique keys (each sorted).
 
 class        key      taken shared by                            taken exclusively by
 GROUP        hash     -                                          an enqueue: a repeat of its group then finds the receipt

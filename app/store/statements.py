@@ -1,8 +1,8 @@
 """The two SQL dialects of the store, one per kind of noun.
 
 Definitions (tenants, keys, handlers, queues, schedules) use SQLAlchemy Core over the tables in tables.py: `Query`.
-Everything that moves (tasks, batches, the ledger, counts, replicas, days of history) is SQL in files, one statement per file, by
-name: `sql("list_attempts")` is sql/list_attempts.sql. What takes several statements is a function in the database, from
+Everything that moves (tasks, batches, the ledger, counts, replicas, partitions) is SQL in files, one statement per file, called by
+name: `sql("list_attempts")` is sql/list_attempts.sql. Whatever needs several statements is a database function from
 sql/functions: `call`. All are sent over the same connections.
 """
 
@@ -29,7 +29,7 @@ def sql(name: str, **parts: str) -> str:
 
 
 def call(function: str, arguments: int) -> str:
-    """The statement that calls a function of sql/functions."""
+    """Return the statement that calls a function from sql/functions."""
     return f"select * from sluice.{function}({', '.join(f'${n}' for n in range(1, arguments + 1))})"  # noqa: S608  # ours
 
 

@@ -95,10 +95,10 @@ def name_replica(name: str) -> None:
 
 
 class LineHandler(logging.StreamHandler[TextIO]):
-    """Writes lines, of one kind and tenant at most `LINES_A_MINUTE`: whoever sends requests, or has tasks that fail, could
-    otherwise have thousands written a second. Of the others it says how many there were, a minute after the first.
+    """Writes lines, at most `LINES_A_MINUTE` per kind and tenant: otherwise requests or failing tasks could cause thousands per
+    second. A minute after the first line, it logs how many were dropped.
 
-    A line that cannot be written is dropped: stdlib's complaint about it would print its arguments unredacted.
+    A line that cannot be written is dropped, because the stdlib's error message would print its arguments unredacted.
     """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,17 +1,16 @@
 """What Sluice measures, and how Prometheus scrapes it.
 
-Numbers live in plain integers and bucket lists of one `Metrics` for each Sluice instance, and become Prometheus
-families only when scraped, by a collector in a registry of its own. The OpenTelemetry SDK's instruments were measured
-first: a record costs 6 us and a task needs three of them; a bucket here costs 0.3 us. Written from the event loop's
-thread alone, so nothing is locked; a scrape copies what it iterates and may run in another thread, which it should when
-there are hundreds of queues (0.25 ms a queue).
+Numbers are plain integers and bucket lists in one `Metrics` per Sluice instance, and become Prometheus families only when scraped,
+by a collector in a registry of its own. The OpenTelemetry SDK's instruments were measured first: a record costs 6 us and a task
+needs three; a bucket here costs 0.3 us. Only the event loop's thread writes, so nothing is locked. A scrape copies what it
+iterates over and may run in another thread, which it should with hundreds of queues (0.25 ms per queue).
 
-Gauges of queues come from a snapshot that the pulse loop takes of the whole fleet: they say the same on every replica,
-so charts use `max by (queue)`. Counters and histograms are this process's own share: charts use `sum by (queue)`.
+Gauges of queues come from a snapshot of the whole fleet and are the same on every replica, so charts use `max by (queue)`. Counters
+and histograms are this process's own share, so charts use `sum by (queue)`.
 
-A queue has series once it holds tasks or something happens to it, so that thousands of idle ones make no scrape large. Its
-gauges go when it has been empty for an hour and nothing has happened to it here; its counters and histograms stay as long as
-the queue does: a counter that vanished would come back lower.
+A queue has series once it holds tasks or something happens to it, so that thousands of idle queues do not inflate the scrape. Its
+gauges are dropped when it has been empty for an hour and nothing has happened to it here. Its counters and histograms stay as long
+as the queue exists, because a counter that vanished would come back lower.
 """
 
 import time

@@ -66,9 +66,9 @@ def refusal(text: str, *, seconds: bool = False) -> str:
         ("0 0 ? * 1", "day-of-month `?`: `?` is not supported; write `*`"),
         ("0 0 15W * *", "day-of-month `15W`: the weekday nearest to a day (`W`) is not supported"),
         ("0 0 * * L", "day-of-week `L`: give a day, such as 5L for the last Friday of the month"),
-        ("0 0 é * *", "may hold printable ASCII only"),
-        ("0 0\x00 * * *", "may hold printable ASCII only"),
-        ("0 0\u2028* * *", "may hold printable ASCII only"),
+        ("0 0 é * *", "must be printable ASCII"),
+        ("0 0\x00 * * *", "must be printable ASCII"),
+        ("0 0\u2028* * *", "must be printable ASCII"),
         ("1," * 300 + "1 * * * *", "is longer than 500 characters"),
     ],
 )

@@ -259,7 +259,7 @@ async def test_a_directory_of_another_major_version_is_refused(tmp_path: Path, m
     postgres = make(tmp_path)
     (tmp_path / "pg" / "PG_VERSION").write_text("14\n")
     said = await refusal(postgres)
-    assert "made by PostgreSQL 14" in said and "SLUICE_DATABASE_URL" in said
+    assert "created by PostgreSQL 14" in said and "SLUICE_DATABASE_URL" in said
 
 
 async def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path, make: Any) -> None:

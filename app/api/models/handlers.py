@@ -1,4 +1,4 @@
-"""Handlers as they are shown, and what may be done with one. domain.handlers declares what defines one."""
+"""Responses and actions of handlers. domain.handlers declares their definitions."""
 
 from typing import Annotated, Any
 

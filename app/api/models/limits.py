@@ -1,4 +1,4 @@
-"""The limits over all queues of a tenant, as they are shown."""
+"""Responses with a tenant's limits over all queues."""
 
 from typing import Annotated
 

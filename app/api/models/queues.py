@@ -1,4 +1,4 @@
-"""Queues as they are shown, and what may be done with one. domain.queues declares what defines one."""
+"""Responses and actions of queues. domain.queues declares their definitions."""
 
 from typing import Annotated, Literal
 

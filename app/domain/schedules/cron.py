@@ -62,7 +62,7 @@ class Cron:
     hours: tuple[int, ...]
     months: frozenset[int]
     fixed: bool
-    """Whether neither minute nor hour begins with `*`, so that `dst` applies."""
+    """Whether `dst` applies: neither minute nor hour begins with `*`."""
     days: CronSim = field(compare=False)
     _years: dict[tuple[int, bool], int] = field(default_factory=dict, compare=False, repr=False)
 
@@ -133,7 +133,7 @@ def parse_cron(text: str, *, seconds: bool = False) -> Cron:
     if len(text) > MAX_EXPRESSION:
         raise CronError(f"is longer than {MAX_EXPRESSION} characters")
     if not text.isascii() or not text.replace("\t", " ").isprintable():
-        raise CronError("may hold printable ASCII only")
+        raise CronError("must be printable ASCII")
     fields = ALIASES.get(text.strip().lower(), text).split()
     if len(fields) != 5 and not (seconds and len(fields) == 6):
         raise CronError(wrong_count(fields, seconds=seconds))

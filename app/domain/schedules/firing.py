@@ -76,7 +76,7 @@ class Start:
 
 @dataclass(slots=True)
 class DueTimes:
-    """What a look at a schedule comes to."""
+    """The decisions about a schedule."""
 
     lines: list[DueTime | TimesWithoutRun] = field(default_factory=list)
     next_nominal_at: datetime | None = None
