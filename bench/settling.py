@@ -15,7 +15,7 @@ from datetime import timedelta
 
 from app.store import batches, sweeps, tasks
 from app.store.db import Database
-from app.store.tasks import Claimed, Entry, Outcome
+from app.store.tasks import AttemptEnd, Claimed, Entry
 from bench.subject import PAYLOAD, Subject
 
 QUEUE = "bench-settle"
@@ -119,7 +119,7 @@ class Settling:
     async def _settle_share(self, share: Sequence[Claimed]) -> None:
         for begin in range(0, len(share), SETTLED_AT_ONCE):
             group = [
-                Outcome(task.task_id, task.token, "succeeded", "succeeded", status=200)
+                AttemptEnd(task.task_id, task.token, "succeeded", "succeeded", status=200)
                 for task in share[begin : begin + SETTLED_AT_ONCE]
             ]
             verdicts = await tasks.settle(self._db, group)

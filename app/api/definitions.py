@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from app.api.bulk import LargeRoute
 from app.api.models.definitions import AppliedOut, ApplyIn, DefinitionsIn, PlanOut
 from app.domain.bodies import read
-from app.domain.definitions import MAX_DEFINITIONS, MAX_VERSION, SECTIONS, Change, Document
+from app.domain.definitions import MAX_DEFINITIONS, MAX_VERSION, SECTIONS, DefinitionChange, Document
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
 from app.domain.handlers import HandlerBody
 from app.domain.ijson import parse_ijson
@@ -81,7 +81,7 @@ async def shown(plan: Plan) -> dict[str, Any]:
     return {"version": plan.version, "changes": [_change(change) async for change in in_pieces(plan.changes)]}
 
 
-def _change(change: Change) -> msgspec.Raw:
+def _change(change: DefinitionChange) -> msgspec.Raw:
     """As JSON."""
     fields = [{"field": one.field, "from": one.before, "to": one.after} for one in change.fields]
     told = {"kind": change.kind, "name": change.name, "action": change.action, "changes": fields}

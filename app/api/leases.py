@@ -10,7 +10,7 @@ from app.api.models.leases import FailBody, LeaseBody, LeasedTasks, RenewBody
 from app.api.tasks import disconnected
 from app.domain.answers import MAX_FOLLOWUP_BYTES
 from app.domain.errors import Refusal
-from app.domain.followups import Page, PageBody, split_page
+from app.domain.followups import FollowupPage, PageBody, split_page
 from app.domain.ids import parse_uuid
 from app.domain.names import NAME_PATTERN
 from app.domain.views import TaskView
@@ -136,7 +136,7 @@ async def complete_task(
     Repeating it with the same token returns the first answer and writes nothing.
     """
     edge: EdgeConfig = request.app.state.edge
-    page = split_page(body, edge.max_payload_bytes) if body else Page()
+    page = split_page(body, edge.max_payload_bytes) if body else FollowupPage()
     return reply(await leases.complete(core, task_id, token, page))
 
 

@@ -55,7 +55,7 @@ class FieldChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class DefinitionChange:
     kind: Kind
     name: str | None
     """None for the limits, which have no name."""
@@ -129,7 +129,7 @@ def _value(text: msgspec.Raw) -> Any:
     return json.loads(bytes(text), parse_int=number, parse_float=number)
 
 
-def version_of(changes: list[Change], wanted: Mapping[str, Any]) -> str:
+def version_of(changes: list[DefinitionChange], wanted: Mapping[str, Any]) -> str:
     """Return a strong ETag over what was found and what is wanted: it changes when either does."""
     found = [
         [change.kind, change.name, change.action, change.etag, *(field.field for field in change.fields)]

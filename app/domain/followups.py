@@ -42,7 +42,7 @@ class FollowUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class FollowupPage:
     """A document of follow-up work, its tasks not validated yet; absent members are None."""
 
     result: bytes | None = None
@@ -88,7 +88,7 @@ class PageBody(Struct, forbid_unknown_fields=True):
     ] = None
 
 
-def split_page(body: bytes, max_payload_bytes: int) -> Page:
+def split_page(body: bytes, max_payload_bytes: int) -> FollowupPage:
     """Parse the document, with its tasks as spans. Raises Refusal: malformed, invalid, too_large (bytes or tasks)."""
     if len(body) > MAX_FOLLOWUP_BYTES:
         raise Refusal(
@@ -99,7 +99,7 @@ def split_page(body: bytes, max_payload_bytes: int) -> Page:
         raise Refusal("too_large", f"the follow-up work has more than {MAX_FOLLOWUP_TASKS} tasks")
     if not isinstance(page.result, UnsetType) and nests_deeper(bytes(page.result)):
         raise Refusal("malformed", f"the result is nested deeper than {MAX_DEPTH} levels")
-    return Page(
+    return FollowupPage(
         result=_result(page, outside),
         result_format=page.result_encoding or "json",
         result_truncated=page.result_truncated,

@@ -22,10 +22,10 @@ from app.domain.retries import effective_retry
 from app.engine.held import Held
 from app.runtime import followups
 from app.runtime.core import Core
-from app.runtime.settling import RETRY_SECONDS, outcome_of
+from app.runtime.settling import RETRY_SECONDS, attempt_end
 from app.store import handlers
 from app.store.failures import Unavailable
-from app.store.tasks import Outcome
+from app.store.tasks import AttemptEnd
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 from app.telemetry.tracing import AttemptSpan, TraceContext
@@ -130,7 +130,7 @@ class Attempts:
                 return settlement, await self._follow(held, settlement, answer, span)
             except Refusal as refusal:
                 settlement = self._decide_refused(held, answer, refusal, retry)
-        outcome = outcome_of(held.task.task_id, held.task.token, settlement, answer, span.trace_id)
+        outcome = attempt_end(held.task.task_id, held.task.token, settlement, answer, span.trace_id)
         return settlement, await self._settle(held, outcome)
 
     def _decide_refused(self, held: Held, answer: Answer, refusal: Refusal, retry: RetryPolicy) -> Settlement:
@@ -146,7 +146,7 @@ class Attempts:
             jitter=random.random(),
         )
 
-    async def _settle(self, held: Held, outcome: Outcome) -> str:
+    async def _settle(self, held: Held, outcome: AttemptEnd) -> str:
         held.answered = True
         return await self._core.settling.submit(outcome)
 
@@ -157,7 +157,7 @@ class Attempts:
         """
         core, task, policy = self._core, held.task, held.policy
         page = split_page(answer.body, core.max_payload_bytes)
-        outcome = outcome_of(task.task_id, task.token, settlement, answer, span.trace_id)
+        outcome = attempt_end(task.task_id, task.token, settlement, answer, span.trace_id)
         caller = Caller(policy.tenant_id, policy.tenant, "use")
         given_up = time.monotonic() + self._lease_seconds
         while True:

@@ -8,7 +8,7 @@ from typing import Any
 from app.runtime.signals import ConcurrencySlot
 from app.store.handlers import Target
 from app.store.queues import Policy
-from app.store.tasks import Claimed, Outcome
+from app.store.tasks import AttemptEnd, Claimed
 
 TIMEOUT_MARGIN_SECONDS = 5.0
 """How much longer a lease lasts than its call's timeout, for settling; granted by the claim."""
@@ -55,14 +55,14 @@ class Held:
         """Return whether so much of the lease has passed that a call sent now might outlive it."""
         return self.lease_until - time.monotonic() < self.lease_seconds * (1 - SEND_SLACK)
 
-    def refund(self) -> Outcome:
+    def refund(self) -> AttemptEnd:
         """Return the outcome of a call that was never sent: ready again, and the attempt does not count."""
         return refund(self.task)
 
-    def abandoned(self) -> Outcome:
+    def abandoned(self) -> AttemptEnd:
         """Return the outcome of a call that a drain cut: the handler may have done its work, so the attempt counts."""
         last = self.task.attempt >= self.max_attempts
-        return Outcome(
+        return AttemptEnd(
             self.task.task_id,
             self.task.token,
             kind="dead" if last else "retry",
@@ -94,5 +94,5 @@ def granted_seconds(longest: float, timeout_seconds: float) -> float:
     return max(MIN_LEASE_SECONDS, min(longest, timeout_seconds + TIMEOUT_MARGIN_SECONDS))
 
 
-def refund(task: Claimed) -> Outcome:
-    return Outcome(task.task_id, task.token, "refund", "released")
+def refund(task: Claimed) -> AttemptEnd:
+    return AttemptEnd(task.task_id, task.token, "refund", "released")

@@ -13,7 +13,7 @@ from app.engine.held import Held, LaneKey, granted_seconds, refund, timeout_of
 from app.runtime.catalogue import TargetCache
 from app.runtime.core import Core
 from app.store import tasks
-from app.store.tasks import Claim, Outcome
+from app.store.tasks import AttemptEnd, Claim
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
@@ -68,7 +68,7 @@ class Holdings:
             del self._held[held.task.token]
             self._ended(held)
 
-    async def _give_back(self, outcomes: list[Outcome]) -> None:
+    async def _give_back(self, outcomes: list[AttemptEnd]) -> None:
         await asyncio.gather(*(self._core.settling.submit(outcome) for outcome in outcomes), return_exceptions=True)
 
     async def renew(self) -> float:

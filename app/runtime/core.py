@@ -22,7 +22,7 @@ from app.runtime.signals import Signals
 from app.runtime.waiters import TaskWaiters
 from app.store.clock import Clock
 from app.store.db import Database
-from app.store.tasks import Entry, Outcome
+from app.store.tasks import AttemptEnd, Entry
 from app.store.vault import Vault
 from app.telemetry.metrics import Metrics
 from app.telemetry.tracing import Tracing
@@ -58,7 +58,7 @@ class Core:
     queues: QueueCache
     schedules: ScheduleCache
     enqueueing: GroupWriter[Entry, Admitted]
-    settling: GroupWriter[Outcome, str]
+    settling: GroupWriter[AttemptEnd, str]
     reaping: Reaping
     claiming: Claiming
     long_polls: LongPolls

@@ -13,7 +13,7 @@ import msgspec
 from app.domain.answers import MAX_RESULT_BYTES
 from app.domain.callers import Caller
 from app.domain.errors import FieldError, Refusal, invalid, pointer
-from app.domain.followups import Page, parse_followup
+from app.domain.followups import FollowupPage, parse_followup
 from app.domain.outcomes import FollowupsFault
 from app.domain.tasks import Enqueue
 from app.runtime.catalogue import until_current
@@ -24,7 +24,7 @@ from app.runtime.schemas import CheckBudget
 from app.store import batches, handlers, partitions
 from app.store.batches import Completion, Followed
 from app.store.handlers import OwnHandler
-from app.store.tasks import Entry, Outcome
+from app.store.tasks import AttemptEnd, Entry
 from app.telemetry.tracing import TraceContext
 
 MAX_ERRORS = 20
@@ -71,7 +71,7 @@ class _Making:
         self.due += [at.timestamp() for at in (task.run_at_from(now), task.expires_at_from(now)) if at and at > now]
 
 
-def result_of(page: Page) -> tuple[bytes | None, str | None, bool]:
+def result_of(page: FollowupPage) -> tuple[bytes | None, str | None, bool]:
     """Return (bytes, format, truncated) as a task stores them. A result that is too long is cut and then no longer JSON."""
     if page.result is None:
         return None, None, False
@@ -80,7 +80,7 @@ def result_of(page: Page) -> tuple[bytes | None, str | None, bool]:
     return page.result, page.result_format, page.result_truncated
 
 
-def follows(page: Page) -> bool:
+def follows(page: FollowupPage) -> bool:
     return bool(page.spans or page.next is not None or page.on_complete is not None)
 
 
@@ -94,7 +94,12 @@ def fault(refusal: Refusal) -> tuple[FollowupsFault, str]:
 
 
 async def settle(
-    core: Core, caller: Caller, outcome: Outcome, page: Page, lane: tuple[int, int], context: TraceContext | None
+    core: Core,
+    caller: Caller,
+    outcome: AttemptEnd,
+    page: FollowupPage,
+    lane: tuple[int, int],
+    context: TraceContext | None,
 ) -> str:
     """Complete the task and enqueue its follow-up work; return applied, repeat, stale or unknown. `lane` is the task's own, for its
     continuation.
@@ -137,7 +142,7 @@ async def settle(
 
 
 async def _make(
-    core: Core, caller: Caller, page: Page, context: TraceContext | None
+    core: Core, caller: Caller, page: FollowupPage, context: TraceContext | None
 ) -> tuple[_Making, Completion | None]:
     making = _Making(core, caller, context)
     async for n, span in in_pieces(enumerate(page.spans)):

@@ -19,7 +19,7 @@ from app.runtime.groups import GroupWriter
 from app.runtime.signals import ConcurrencySlot, Signals
 from app.store import tasks
 from app.store.db import Database
-from app.store.tasks import Claimed, Outcome
+from app.store.tasks import AttemptEnd, Claimed
 
 BUSY_SECONDS = 0.005
 POLL_SECONDS = 1.0
@@ -46,7 +46,9 @@ class LongPoll:
 class LongPolls:
     """Waiting workers by queue, first come, first served. At most one claim per queue is in progress."""
 
-    def __init__(self, db: Database, claiming: Claiming, settling: GroupWriter[Outcome, str], signals: Signals) -> None:
+    def __init__(
+        self, db: Database, claiming: Claiming, settling: GroupWriter[AttemptEnd, str], signals: Signals
+    ) -> None:
         self._db = db
         self._claiming = claiming
         self._settling = settling
@@ -225,7 +227,7 @@ class LongPolls:
 
     async def _give_back(self, waiting: LongPoll, claimed: list[Claimed]) -> None:
         """Release tasks whose worker has disconnected: they are ready again, and the attempt does not count."""
-        outcomes = [Outcome(task.task_id, task.token, "refund", "released") for task in claimed]
+        outcomes = [AttemptEnd(task.task_id, task.token, "refund", "released") for task in claimed]
         await asyncio.gather(*(self._settling.submit(outcome) for outcome in outcomes))
         if outcomes:
             self._signals.lane_ready(waiting.queue_id, 0)

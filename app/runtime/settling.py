@@ -17,19 +17,19 @@ from app.runtime.waiters import TaskWaiters
 from app.store import partitions, tasks
 from app.store.db import Database
 from app.store.failures import Unavailable
-from app.store.tasks import Outcome
+from app.store.tasks import AttemptEnd
 
 RETRY_SECONDS = 0.5
 GIVE_UP_SECONDS = 600.0
 
 
-def outcome_of(
+def attempt_end(
     task_id: str, token: str, settlement: Settlement, answer: Answer | NoAnswer, trace_id: str | None
-) -> Outcome:
+) -> AttemptEnd:
     result_format = None
     if settlement.kind == "succeeded" and isinstance(answer, Answer):
         result_format = format_of(answer)
-    return Outcome(
+    return AttemptEnd(
         task_id=task_id,
         token=token,
         kind=settlement.kind,
@@ -83,7 +83,7 @@ def _is_text(body: bytes) -> bool:
 def writer(db: Database, waiters: TaskWaiters) -> Any:
     """Return the write function of the settling group writer: verdicts applied, repeat, stale or unknown, in the items' order."""
 
-    async def write(outcomes: Sequence[Outcome]) -> list[str]:
+    async def write(outcomes: Sequence[AttemptEnd]) -> list[str]:
         given_up = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
         while True:
             try:

@@ -78,7 +78,7 @@ def _times_between(definition: ScheduleDefinition, from_: datetime, to: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class _Prepared:
     change: ScheduleChange
     taken: list[str]
     result: Backfilled
@@ -91,7 +91,7 @@ def _backfill(
     rows: Sequence[LedgerRow],
     overlap: Overlap | None,
     rerun: bool,
-) -> _Made:
+) -> _Prepared:
     ran = {row.nominal_at for row in rows if row.fired_at is not None or row.outcome == "waiting"}
     coming = state.next_nominal_at or datetime.max.replace(tzinfo=UTC)
     candidates = [
@@ -116,7 +116,7 @@ def _backfill(
     result = Backfilled(
         len(times), len(starts) - waiting, waiting, len(times) - len(candidates), len(candidates) - len(starts)
     )
-    return _Made(change, taken, result)
+    return _Prepared(change, taken, result)
 
 
 def _pieces(definition: ScheduleDefinition, row: LedgerRow, out: Sequence[datetime]) -> list[TimesWithoutRun]:

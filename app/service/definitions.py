@@ -14,7 +14,7 @@ from app.domain.callers import Caller
 from app.domain.conditions import Conditions, etag_of
 from app.domain.definitions import (
     SECTIONS,
-    Change,
+    DefinitionChange,
     Document,
     FieldChange,
     Kind,
@@ -54,7 +54,7 @@ SECTION_OF: dict[Kind, str] = {kind: section for section, kind in SECTIONS.items
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    changes: list[Change]
+    changes: list[DefinitionChange]
     """In the order in which they are applied."""
     version: str
     """An ETag over the document and everything it was compared with."""
@@ -63,7 +63,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class _There:
+class _Stored:
     handlers: dict[str, HandlerRow]
     queues: dict[str, StoredQueue]
     schedules: dict[str, ScheduleRow]
@@ -73,9 +73,9 @@ class _There:
 async def plan(core: Core, caller: Caller, document: Document) -> Plan:
     """Return what an apply would do. Raises Refusal: invalid, egress_denied, payload_schema_mismatch, unavailable."""
     caller.require("manage")
-    there = await _read(core, caller)
-    await _judge(core, caller, document, there)
-    changes = [change async for change in in_pieces(_changes(document, there))]
+    current = await _read(core, caller)
+    await _judge(core, caller, document, current)
+    changes = [change async for change in in_pieces(_changes(document, current))]
     return Plan(changes, version_of(changes, await _wanted(document)))
 
 
@@ -99,7 +99,7 @@ async def apply(core: Core, caller: Caller, document: Document, version: str | N
     return made
 
 
-async def _read(core: Core, caller: Caller) -> _There:
+async def _read(core: Core, caller: Caller) -> _Stored:
     tenant = caller.tenant_id
     async with core.db.begin(caller.tenant_id) as connection:
 
@@ -116,7 +116,7 @@ async def _read(core: Core, caller: Caller) -> _There:
         found_handlers = await _all(handlers_after, lambda row: row.view.name)
         found_queues = await _all(queues_after, lambda row: row.view.name)
     found_schedules = await _all(schedules_after, lambda row: row.name)
-    return _There(found_handlers, found_queues, found_schedules, await limits.get(core, caller))
+    return _Stored(found_handlers, found_queues, found_schedules, await limits.get(core, caller))
 
 
 async def _all(page: Callable[[str | None], Awaitable[list[Row]]], name_of: Callable[[Row], str]) -> dict[str, Row]:
@@ -128,7 +128,7 @@ async def _all(page: Callable[[str | None], Awaitable[list[Row]]], name_of: Call
     return found
 
 
-async def _judge(core: Core, caller: Caller, document: Document, there: _There) -> None:
+async def _judge(core: Core, caller: Caller, document: Document, current: _Stored) -> None:
     """Check every rule that can be checked before anything changes."""
     refusals: list[Refusal] = []
 
@@ -147,19 +147,19 @@ async def _judge(core: Core, caller: Caller, document: Document, there: _There) 
             await queues.check(core, caller, name, queue)
         except Refusal as refusal:
             note(pointer("queues", name), refusal)
-    if document.limits is not None and document.limits.max_concurrency != there.limits.max_concurrency:
+    if document.limits is not None and document.limits.max_concurrency != current.limits.max_concurrency:
         try:
-            limits.check(document.limits.max_concurrency, there.limits)
+            limits.check(document.limits.max_concurrency, current.limits)
         except Refusal as refusal:
             note(pointer("limits"), refusal)
     for section in ("handlers", "queues", "schedules"):
-        rows, wanted = getattr(there, section), getattr(document, section) or {}
+        rows, wanted = getattr(current, section), getattr(document, section) or {}
         # pruning comes last
         if wanted.keys() - rows.keys() and len(wanted.keys() | rows.keys()) > core.max_definitions:
             refusals.append(too_many(section, core.max_definitions, pointer(section)))
-    names = {"handlers": set(there.handlers), "queues": set(there.queues)}
+    names = {"handlers": set(current.handlers), "queues": set(current.queues)}
     kept = {
-        section: {name for name, row in getattr(there, section).items() if _owner(row) != document.owner}
+        section: {name for name, row in getattr(current, section).items() if _owner(row) != document.owner}
         for section in names
     }
     refusals += [Refusal("invalid", fault.detail, [fault]) for fault in name_faults(document, names, kept)]
@@ -167,7 +167,7 @@ async def _judge(core: Core, caller: Caller, document: Document, there: _There) 
         budget = CheckBudget()
         async for name, schedule in in_pieces((document.schedules or {}).items()):
             try:
-                await _judge_schedule(core, caller, document, there, schedule, budget)
+                await _judge_schedule(core, caller, document, current, schedule, budget)
             except Refusal as refusal:
                 note(pointer("schedules", name), refusal)
     if refusals:
@@ -175,12 +175,12 @@ async def _judge(core: Core, caller: Caller, document: Document, there: _There) 
 
 
 async def _judge_schedule(
-    core: Core, caller: Caller, document: Document, there: _There, schedule: ScheduleDefinition, budget: CheckBudget
+    core: Core, caller: Caller, document: Document, current: _Stored, schedule: ScheduleDefinition, budget: CheckBudget
 ) -> None:
     """Validate a schedule as its tasks will be validated, against the queues as they will be."""
 
     def queue_of(name: str) -> Any:
-        return (document.queues or {}).get(name) or there.queues[name].view.definition
+        return (document.queues or {}).get(name) or current.queues[name].view.definition
 
     queue = queue_of(schedule.queue)
     if schedule.handler is not None and queue.handler is None:
@@ -209,48 +209,48 @@ def joined(refusals: Sequence[Refusal]) -> Refusal:
     return Refusal(code, f"{first.pointer or 'the body'}: {first.detail}{more}", errors[:MAX_FAULTS])
 
 
-def _changes(document: Document, there: _There) -> Iterator[Change]:
+def _changes(document: Document, current: _Stored) -> Iterator[DefinitionChange]:
     for name in sorted(document.handlers or {}):
-        yield _handler(document, name, there.handlers.get(name))
+        yield _handler(document, name, current.handlers.get(name))
     for name, queue in sorted((document.queues or {}).items()):
-        row = there.queues.get(name)
+        row = current.queues.get(name)
         found = queue_changes(None if row is None else row.view.definition, queue)
         yield _change("queue", name, row, found, document.owner)
     for name, schedule in sorted((document.schedules or {}).items()):
-        stored = there.schedules.get(name)
+        stored = current.schedules.get(name)
         found = schedule_changes(None if stored is None else _definition(stored), schedule)
         yield _change("schedule", name, stored, found, document.owner)
     if document.limits is not None:
-        changes = limits_changes(Limits(there.limits.max_concurrency), document.limits)
-        etag = limits_etag(there.limits.max_concurrency)
-        yield Change("limits", None, "update" if changes else "unchanged", changes, etag)
+        changes = limits_changes(Limits(current.limits.max_concurrency), document.limits)
+        etag = limits_etag(current.limits.max_concurrency)
+        yield DefinitionChange("limits", None, "update" if changes else "unchanged", changes, etag)
     if document.prune:
-        yield from _prunings(document, there)
+        yield from _prunings(document, current)
 
 
-def _handler(document: Document, name: str, row: HandlerRow | None) -> Change:
+def _handler(document: Document, name: str, row: HandlerRow | None) -> DefinitionChange:
     before, secret = (None, None) if row is None else (row.view.definition, row.secret)
     changes = handler_changes(before, secret, (document.handlers or {})[name], document.secrets.get(name))
     return _change("handler", name, row, changes, document.owner)
 
 
-def _change(kind: Kind, name: str, row: Any, found: tuple[FieldChange, ...], owner: str | None) -> Change:
+def _change(kind: Kind, name: str, row: Any, found: tuple[FieldChange, ...], owner: str | None) -> DefinitionChange:
     changes = found + owner_change(None if row is None else _owner(row), owner)
     if row is None:
-        return Change(kind, name, "create", changes)
-    return Change(kind, name, "update" if changes else "unchanged", changes, row.etag)
+        return DefinitionChange(kind, name, "create", changes)
+    return DefinitionChange(kind, name, "update" if changes else "unchanged", changes, row.etag)
 
 
 def _owner(row: HandlerRow | StoredQueue | ScheduleRow) -> str | None:
     return row.owner if isinstance(row, ScheduleRow) else row.view.owner
 
 
-def _prunings(document: Document, there: _There) -> Iterator[Change]:
+def _prunings(document: Document, current: _Stored) -> Iterator[DefinitionChange]:
     for section in ("schedules", "queues", "handlers"):
-        wanted, rows = getattr(document, section), getattr(there, section)
+        wanted, rows = getattr(document, section), getattr(current, section)
         if wanted is not None:
             for name in sorted(name for name in set(rows) - set(wanted) if _owner(rows[name]) == document.owner):
-                yield Change(SECTIONS[section], name, "delete", (), rows[name].etag)
+                yield DefinitionChange(SECTIONS[section], name, "delete", (), rows[name].etag)
 
 
 def _definition(row: ScheduleRow) -> ScheduleDefinition:
@@ -275,7 +275,7 @@ async def _etags(definitions: Mapping[str, Row] | None, etag: Callable[[Row], st
     return {name: etag(one) async for name, one in in_pieces((definitions or {}).items())}
 
 
-async def _carry_out(core: Core, caller: Caller, document: Document, change: Change) -> str | None:
+async def _carry_out(core: Core, caller: Caller, document: Document, change: DefinitionChange) -> str | None:
     """Apply one change; return the signing secret if one was generated."""
     conditions = Conditions(if_none_match_any=True) if change.etag is None else Conditions(if_match=(change.etag,))
     name = change.name or ""
@@ -296,7 +296,7 @@ async def _carry_out(core: Core, caller: Caller, document: Document, change: Cha
     return None
 
 
-def _stopped(refusal: Refusal, todo: Sequence[Change], done: int) -> Refusal:
+def _stopped(refusal: Refusal, todo: Sequence[DefinitionChange], done: int) -> Refusal:
     change = todo[done]
     where = pointer(SECTION_OF[change.kind], *([] if change.name is None else [change.name]))
     found = placed(refusal, where)

@@ -15,7 +15,7 @@ import msgspec
 from app.domain.answers import MAX_RESULT_BYTES
 from app.domain.callers import STRANGERS, Caller
 from app.domain.errors import Refusal, queue_not_found
-from app.domain.followups import Page
+from app.domain.followups import FollowupPage
 from app.domain.instants import format_instant
 from app.domain.outcomes import Settlement, decide_failure
 from app.domain.retries import effective_retry
@@ -26,7 +26,7 @@ from app.runtime.core import Core
 from app.runtime.long_polls import BUSY_SECONDS, LongPoll
 from app.runtime.signals import ConcurrencySlot
 from app.store import queues, tasks, views
-from app.store.tasks import Claimed, Outcome
+from app.store.tasks import AttemptEnd, Claimed
 from app.telemetry.tracing import TraceContext
 
 MAX_TASKS = 100
@@ -105,7 +105,7 @@ async def renew(core: Core, task_id: str, token: str, seconds: float, progress: 
     return await _view(core, task_id)
 
 
-async def complete(core: Core, task_id: str, token: str, page: Page) -> TaskView:
+async def complete(core: Core, task_id: str, token: str, page: FollowupPage) -> TaskView:
     """Complete a task, with its follow-up work if the page names any. A refusal leaves the lease as it is.
 
     Raises Refusal: lease_lost, task_cancelled, invalid, too_large, queue_full.
@@ -114,7 +114,7 @@ async def complete(core: Core, task_id: str, token: str, page: Page) -> TaskView
         raise Refusal("too_large", f"the result has {len(page.result)} bytes, at most {MAX_RESULT_BYTES} are allowed")
     held = await _held(core, task_id, token)
     result, result_format, truncated = followups.result_of(page)
-    outcome = Outcome(
+    outcome = AttemptEnd(
         task_id,
         token,
         "succeeded",
@@ -151,7 +151,7 @@ async def fail(
             policy=retry,
             jitter=random.random(),
         )
-    outcome = Outcome(
+    outcome = AttemptEnd(
         task_id,
         token,
         settlement.kind,
@@ -166,7 +166,7 @@ async def fail(
 async def release(core: Core, task_id: str, token: str) -> TaskView:
     """Make the task ready now, without counting the attempt. Raises Refusal: lease_lost, task_cancelled."""
     held = await _held(core, task_id, token)
-    return await _settle(core, Outcome(task_id, token, "refund", "released"), held)
+    return await _settle(core, AttemptEnd(task_id, token, "refund", "released"), held)
 
 
 async def _held(core: Core, task_id: str, token: str) -> tasks.HeldLease | None:
@@ -185,11 +185,11 @@ async def _fate(core: Core, task_id: str, token: str) -> str:
     return await tasks.fate_of_lease(core.db.lookups(STRANGERS), task_id, token)
 
 
-async def _settle(core: Core, outcome: Outcome, held: tasks.HeldLease | None) -> TaskView:
+async def _settle(core: Core, outcome: AttemptEnd, held: tasks.HeldLease | None) -> TaskView:
     return await _settled(core, outcome, held, await core.settling.submit(outcome))
 
 
-async def _settled(core: Core, outcome: Outcome, held: tasks.HeldLease | None, verdict: str) -> TaskView:
+async def _settled(core: Core, outcome: AttemptEnd, held: tasks.HeldLease | None, verdict: str) -> TaskView:
     if verdict not in ("applied", "repeat"):
         raise await _refusal(core, outcome.task_id, outcome.token)
     if verdict == "applied" and held is not None:
@@ -205,7 +205,7 @@ async def _settled(core: Core, outcome: Outcome, held: tasks.HeldLease | None, v
     return await _view(core, outcome.task_id)
 
 
-def _count(core: Core, outcome: Outcome, held: tasks.HeldLease) -> None:
+def _count(core: Core, outcome: AttemptEnd, held: tasks.HeldLease) -> None:
     """Count the attempt. If a replica's call is still running, that replica counts it when the answer comes."""
     if held.called:
         return

@@ -13,7 +13,7 @@ from app.domain.batches import BatchCounts, BatchView, CompletionView, Pace, pro
 from app.domain.instants import format_instant
 from app.store.db import Reader
 from app.store.statements import call, part, sql
-from app.store.tasks import COLLISIONS, Cancelled, Entry, Outcome
+from app.store.tasks import COLLISIONS, AttemptEnd, Cancelled, Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ _FOLLOWED = msgspec.json.Decoder(Followed)
 
 
 async def settle_followups(
-    db: Reader, outcome: Outcome, entries: Sequence[Entry], next_cursor: str | None, completion: Completion | None
+    db: Reader, outcome: AttemptEnd, entries: Sequence[Entry], next_cursor: str | None, completion: Completion | None
 ) -> Followed:
     """Complete one task and enqueue its follow-up work, in one transaction.
 
@@ -61,7 +61,7 @@ async def settle_followups(
 
 
 async def _settle_followups(
-    db: Reader, outcome: Outcome, entries: Sequence[Entry], next_cursor: str | None, completion: Completion | None
+    db: Reader, outcome: AttemptEnd, entries: Sequence[Entry], next_cursor: str | None, completion: Completion | None
 ) -> Followed:
     told = await db.fetchval(
         _SETTLE_FOLLOWUPS,

@@ -213,7 +213,7 @@ async def release_claim(db: Reader, claim_id: str) -> list[int]:
     return [row[0] for row in await db.fetch(_RELEASE_CLAIM, claim_id)]
 
 
-class Outcome(NamedTuple):
+class AttemptEnd(NamedTuple):
     """An attempt's outcome, with the only token that may write it: the fields of sluice.outcome_v1, in order."""
 
     task_id: str
@@ -232,7 +232,7 @@ class Outcome(NamedTuple):
     trace_id: str | None = None
 
 
-async def settle(db: Reader, outcomes: Sequence[Outcome]) -> dict[str, str]:
+async def settle(db: Reader, outcomes: Sequence[AttemptEnd]) -> dict[str, str]:
     """Write outcomes; return token -> applied | repeat | stale | unknown. A group may contain each token once."""
     rows = await db.fetch(
         _SETTLE,

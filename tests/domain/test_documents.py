@@ -11,7 +11,7 @@ from msgspec import structs
 
 from app.domain.backoff import Backoff, RetryPolicy
 from app.domain.definitions import (
-    Change,
+    DefinitionChange,
     Document,
     FieldChange,
     handler_changes,
@@ -120,7 +120,7 @@ def test_names_are_known_from_the_document_or_from_what_is_there_and_stays() -> 
 
 
 def test_the_version_of_a_plan_changes_with_what_was_found_and_with_what_is_wanted() -> None:
-    change = Change("queue", "a", "update", (FieldChange("max_depth", 1, 2),), '"1"')
+    change = DefinitionChange("queue", "a", "update", (FieldChange("max_depth", 1, 2),), '"1"')
     version = version_of([change], {"queues": {"a": "x"}})
     assert version == version_of([replace(change)], {"queues": {"a": "x"}})
     others = [

@@ -16,7 +16,7 @@ from app.store import batches, migrations, pruning, task_lists, tasks
 from app.store.batches import Completion
 from app.store.db import READING
 from app.store.task_lists import TaskQuery
-from app.store.tasks import Claimed, Entry, Outcome
+from app.store.tasks import AttemptEnd, Claimed, Entry
 from tests.databases import create_database, drop_database
 from tests.plans.plans import WatchedDatabase
 
@@ -131,7 +131,10 @@ class Pages:
     async def settle(self) -> None:
         """A page, the same once more, the folds of its batch until that has completed, and the end of its keys."""
         root = await self.root()
-        outcome, then = Outcome(root.task_id, root.token, "succeeded", "succeeded"), Completion(*self.queues[4], b"1")
+        outcome, then = (
+            AttemptEnd(root.task_id, root.token, "succeeded", "succeeded"),
+            Completion(*self.queues[4], b"1"),
+        )
         entries = self.entries()
         followed = await batches.settle_followups(self.db, outcome, entries, "next", then)
         assert followed.verdict == "applied" and sum(followed.created.values()) == GROUP

@@ -20,7 +20,7 @@ from app.store.db import READING
 from app.store.functions import FUNCTIONS
 from app.store.sweeps import DeadTasks
 from app.store.task_lists import TaskQuery
-from app.store.tasks import Claimed, Entry, Outcome
+from app.store.tasks import AttemptEnd, Claimed, Entry
 from tests.databases import create_database, drop_database
 from tests.plans.loading import HISTORY, QUEUES, TASKS, batch_id, load, task_id
 from tests.plans.plans import CALLED, WatchedDatabase
@@ -60,7 +60,7 @@ class Replica:
     tenant: int
     now: datetime
     held: list[Claimed] = field(default_factory=list)
-    settled: list[Outcome] = field(default_factory=list)
+    settled: list[AttemptEnd] = field(default_factory=list)
     due: "itertools.count[int]" = field(default_factory=lambda: itertools.count(9, 9))
     waiting: "itertools.count[int]" = field(default_factory=lambda: itertools.count(TASKS // 2, 9))
     unique: "itertools.count[int]" = field(default_factory=lambda: itertools.count(TASKS * 3 // 4, 10))
@@ -111,7 +111,7 @@ class Replica:
     async def settle(self) -> None:
         kinds = ("succeeded", "retry", "dead", "refund")
         self.settled = [
-            Outcome(task.task_id, task.token, kinds[place % 4], "failed", None, 60.0 * (place % 8 < 4))
+            AttemptEnd(task.task_id, task.token, kinds[place % 4], "failed", None, 60.0 * (place % 8 < 4))
             for place, task in enumerate(await self._claim(self.queues[2][0], str(uuid4())))
         ]
         assert set((await tasks.settle(self.db, self.settled)).values()) == {"applied"}
@@ -203,7 +203,7 @@ class Replica:
 
     async def settle_followups(self) -> None:
         task = (await self._claim(self.queues[11][0], str(uuid4())))[0]
-        outcome = Outcome(task.task_id, task.token, "succeeded", "succeeded")
+        outcome = AttemptEnd(task.task_id, task.token, "succeeded", "succeeded")
         entries = [entry._replace(key=f"key {uuid4()}") for entry in self.entries(True)]
         completion = batches.Completion(*self.queues[5], b"null")
         followed = await batches.settle_followups(self.db, outcome, entries, "more", completion)

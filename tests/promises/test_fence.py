@@ -18,7 +18,7 @@ from app.runtime.core import Core
 from app.service import handlers, queues
 from app.store import queues as store
 from app.store import tasks
-from app.store.tasks import Claimed, Outcome
+from app.store.tasks import AttemptEnd, Claimed
 from tests.cores import claim, enqueue
 from tests.promises import records
 from tests.promises.records import lose_leases
@@ -41,14 +41,14 @@ async def queue_id(core: Core, caller: Caller) -> int:
     return row.id
 
 
-def outcome(task: Claimed, kind: str, *, status: int = 299, delay_seconds: float = 0.0) -> Outcome:
+def outcome(task: Claimed, kind: str, *, status: int = 299, delay_seconds: float = 0.0) -> AttemptEnd:
     name = {"succeeded": "succeeded", "refund": "released", "hold": "held"}.get(kind, "failed")
     reason = "fatal_status" if kind == "dead" else None
     excerpt = f"said with {status}"
-    return Outcome(task.task_id, task.token, kind, name, reason, delay_seconds, status, excerpt=excerpt)
+    return AttemptEnd(task.task_id, task.token, kind, name, reason, delay_seconds, status, excerpt=excerpt)
 
 
-async def settle(core: Core, *outcomes: Outcome) -> list[str]:
+async def settle(core: Core, *outcomes: AttemptEnd) -> list[str]:
     verdicts = await tasks.settle(core.db, outcomes)
     return [verdicts.get(one.token, "not answered") for one in outcomes]
 

@@ -13,7 +13,7 @@ import pytest
 
 from app.domain.callers import Caller
 from app.domain.conditions import ANY
-from app.domain.followups import Page, split_page
+from app.domain.followups import FollowupPage, split_page
 from app.domain.queues import QueueDefinition
 from app.runtime import followups
 from app.runtime.core import Core
@@ -21,7 +21,7 @@ from app.service import queues
 from app.store import batches, pruning, tasks
 from app.store import queues as store
 from app.store.batches import Folded
-from app.store.tasks import Claimed, Outcome
+from app.store.tasks import AttemptEnd, Claimed
 from tests.cores import enqueue
 from tests.handlers import Handler
 from tests.promises.gates import shut
@@ -81,15 +81,15 @@ class Tree:
         await enqueue(self.core, self.caller, "list")
         return (await self.lease("list"))[0]
 
-    async def settle(self, core: Core, task: Claimed, page: Page) -> str:
-        outcome = Outcome(task.task_id, task.token, "succeeded", "succeeded")
+    async def settle(self, core: Core, task: Claimed, page: FollowupPage) -> str:
+        outcome = AttemptEnd(task.task_id, task.token, "succeeded", "succeeded")
         return await followups.settle(core, self.caller, outcome, page, (self.ids["list"], 0), None)
 
     async def count(self, table: str) -> int:
         return int(await self.core.db.fetchval(f"select count(*) from sluice.{table}"))  # a name of ours
 
 
-def page(*keys: Any, **more: Any) -> Page:
+def page(*keys: Any, **more: Any) -> FollowupPage:
     tasks = [{"queue": "unit", "idempotency_key": str(key), "payload": key} for key in keys]
     return split_page(json.dumps({"tasks": tasks, **more}).encode(), 1_048_576)
 
@@ -115,7 +115,7 @@ async def test_racing_settlers_and_folders_complete_each_batch_exactly_once(tree
     async def settle(core: Core, mine: list[Claimed]) -> None:
         for task in mine:
             kind = random.choice(("succeeded", "dead"))
-            assert await tasks.settle(core.db, [Outcome(task.task_id, task.token, kind, "x")]) == {
+            assert await tasks.settle(core.db, [AttemptEnd(task.task_id, task.token, kind, "x")]) == {
                 task.token: "applied"
             }
 
@@ -222,7 +222,7 @@ async def test_keys_and_batches_stay_until_all_has_ended_again(tree: Tree) -> No
     await tree.settle(tree.core, root, page(1, 2))
     dying, other = await tree.lease("unit", 2)
     for task in (dying, other):
-        await tasks.settle(tree.core.db, [Outcome(task.task_id, task.token, "dead", "failed")])
+        await tasks.settle(tree.core.db, [AttemptEnd(task.task_id, task.token, "dead", "failed")])
     assert (await batches.fold(tree.core.db, 9)).completed == [root.task_id]
     assert await pruning.followup_keys(tree.core.db) + await pruning.batches(tree.core.db) == 0
     assert await tasks.retry(tree.core.db, tree.caller.tenant_id, dying.task_id) == "moved"
@@ -234,7 +234,7 @@ async def test_keys_and_batches_stay_until_all_has_ended_again(tree: Tree) -> No
     assert await tree.settle(tree.core, again, page(1, 2, 3)) == "applied"
     (third,) = await tree.lease("unit")
     assert json.loads(third.payload) == 3
-    await tasks.settle(tree.core.db, [Outcome(third.task_id, third.token, "succeeded", "succeeded")])
+    await tasks.settle(tree.core.db, [AttemptEnd(third.task_id, third.token, "succeeded", "succeeded")])
     assert (await batches.fold(tree.core.db, 9)).completed == []
     assert await pruning.followup_keys(tree.core.db) + await pruning.batches(tree.core.db) == 0
     await age()

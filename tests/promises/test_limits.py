@@ -18,7 +18,7 @@ from app.runtime.core import Core
 from app.service import handlers, limits, queues
 from app.store import queues as store
 from app.store import tasks
-from app.store.tasks import Claimed, Outcome
+from app.store.tasks import AttemptEnd, Claimed
 from tests.cores import claim, enqueue
 from tests.promises import records
 from tests.promises.gates import shut, until_waiting
@@ -73,7 +73,7 @@ NAMES = ("mail", "news", "else")
 
 async def settle(core: Core, done: list[Claimed], kind: str = "succeeded") -> None:
     if done:
-        await tasks.settle(core.db, [Outcome(task.task_id, task.token, kind, "succeeded") for task in done])
+        await tasks.settle(core.db, [AttemptEnd(task.task_id, task.token, kind, "succeeded") for task in done])
 
 
 @LEVELS

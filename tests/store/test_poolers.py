@@ -14,7 +14,7 @@ from app.store.db import Database
 from app.store.examination import examine_pooler
 from app.store.failures import Unsuitable
 from app.store.sockets import AnsweringConnection
-from app.store.tasks import Outcome
+from app.store.tasks import AttemptEnd
 from tests.databases import with_database
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica, start_process
@@ -92,7 +92,7 @@ async def test_each_transaction_behind_a_pooler_sets_itself_and_leaves_nothing_b
         async with db.begin("anyone") as definitions:
             assert tuple(await definitions.fetchrow(asked)) == ours
         # the driver looks up the type of what it sends here, which it has not met before
-        assert await tasks.settle(db, [Outcome(str(uuid4()), str(uuid4()), "succeeded", "succeeded")])
+        assert await tasks.settle(db, [AttemptEnd(str(uuid4()), str(uuid4()), "succeeded", "succeeded")])
         assert await stranger.fetchval("show jit") == "on"
         assert tuple(await stranger.fetchrow(asked)) == ("serializable", "on", "public", "off", "1s")
         assert await stranger.fetchval("select count(*) from pg_prepared_statements where name <> ''") == 0
@@ -117,7 +117,7 @@ async def test_the_driver_looks_up_a_type_once_for_each_connection(
     await db.open()
     try:
         for _ in range(5):
-            await tasks.settle(db, [Outcome(str(uuid4()), str(uuid4()), "succeeded", "succeeded")])
+            await tasks.settle(db, [AttemptEnd(str(uuid4()), str(uuid4()), "succeeded", "succeeded")])
         assert len(looks) == 1
     finally:
         await db.close()

@@ -9,7 +9,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from app.store.tasks import Outcome
+from app.store.tasks import AttemptEnd
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica
 from tests.support import poll
@@ -248,7 +248,7 @@ async def test_whoever_holds_no_token_is_not_told_whether_there_is_such_a_task(
     settling, settled = shared.sluice.core.settling, set()
     submit = settling.submit
 
-    async def noted(outcome: Outcome) -> str:
+    async def noted(outcome: AttemptEnd) -> str:
         settled.add(outcome.token)
         return await submit(outcome)
 
