@@ -59,7 +59,7 @@ async def test_a_tenant_whose_handlers_hang_leaves_room_for_another(
     start_guarded: StartReplica, tenant: Tenant, hanging: Handler, handler: Handler
 ) -> None:
     replica = await start_guarded(max_in_flight=80)
-    waiting = await hang(await tenant(replica, "a"), hanging, 12, 80)
+    waiting = await hang(await tenant(replica, "a"), hanging, 12, 30)
     assert 60 <= hanging.open_calls <= 70
     other = await tenant(replica, "b")
     await fill(other, await other.queue_to(handler.url), 100)
@@ -76,7 +76,7 @@ async def test_tenants_that_come_one_after_another_all_find_room(
     for name in ("a", "b", "c", "d", "e"):
         hanging = await start_handler()
         hanging.script(Reply(until=asyncio.Event()))
-        await hang(await tenant(replica, name), hanging, 12, 80)
+        await hang(await tenant(replica, name), hanging, 12, 30)
         held.append(hanging.open_calls)
     assert min(held) >= 1, held
     last = await tenant(replica, "f")
