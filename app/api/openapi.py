@@ -113,7 +113,7 @@ def document(app: FastAPI, declared: Iterable[BaseRoute], *, tasks: bool, secure
             taken.append(body.kind)
             for method in route.methods or ():
                 found["paths"][route.path][method.lower()]["requestBody"] = request_body(
-                    body.kind, required=body.required
+                    body.kind, required=body.required, nullable=body.nullable
                 )
     schemas |= schemas_of(taken, shown)
     if not secured:

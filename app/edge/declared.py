@@ -20,6 +20,9 @@ NO_NAMES: Mapping[str, str] = {}
 class Reads:
     """A dependency on the body. `absent` is the value for a request without one; if not given, a body is required."""
 
+    nullable = True
+    """Whether `null` stands for an absent body."""
+
     def __init__(self, kind: Any, *absent: Any) -> None:
         self.kind = kind
         self.required = not absent
@@ -32,6 +35,8 @@ class Reads:
 
 class Takes(Reads):
     """A dependency on the body as bytes, which the route validates by the declaration itself, so that payloads stay unchanged."""
+
+    nullable = False
 
     async def __call__(self, request: Request) -> bytes:
         return await request.body()
@@ -50,8 +55,10 @@ def body_of(dependant: Dependant) -> Reads | None:
     return next((part.call for part in dependant.dependencies if isinstance(part.call, Reads)), None)
 
 
-def request_body(kind: Any, *, required: bool = True) -> Schema:
-    body: Schema = {"content": {"application/json": {"schema": ref_of(kind)}}}
+def request_body(kind: Any, *, required: bool = True, nullable: bool = False) -> Schema:
+    """Return the operation's `requestBody`. `nullable`: of a body that may be absent, `null` says that it is."""
+    schema: Schema = {"anyOf": [ref_of(kind), {"type": "null"}]} if nullable and not required else ref_of(kind)
+    body: Schema = {"content": {"application/json": {"schema": schema}}}
     return body | {"required": True} if required else body
 
 
