@@ -31,7 +31,8 @@ def work(
 ) -> None:
     """Pull tasks and run a command for each.
 
-    Exit status 0 completes the task, with stdout as its result. 75 retries it. Any other fails it for good.
+    Exit status 0 completes the task, with stdout as its result. 75 retries it, and so do 126 and 127,
+    which mean that the command cannot be run. Any other fails it for good.
     """
     import uvloop
 

@@ -17,6 +17,7 @@ from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.signing import new_secret
 from app.delivery.webhook.transport import Transport
 from app.delivery.webhook.webhooks import Webhooks
+from app.domain.connections import Limit, NoRoom, fit
 from app.domain.schedules.cron import Dst
 from app.domain.schedules.definitions import CatchUpMode, Overlap
 from app.domain.schedules.firing import Cause
@@ -118,6 +119,13 @@ def test_the_packages_are_all_named() -> None:
 def test_the_causes_of_runs_are_all_named() -> None:
     (sentence,) = re.findall(r"^`cause` is ([^.]*)\.", SCHEDULES.read_text(), re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", sentence)) == set(get_args(Cause))
+
+
+def test_the_guide_to_connections_quotes_what_a_replica_without_room_says() -> None:
+    quoted = "raise the server's max_connections (now 20, of which 3 are reserved)"
+    with pytest.raises(NoRoom) as refused:
+        fit(20, [Limit(17, 14, quoted)])
+    assert f'"{refused.value}"' in " ".join((DOCS / "guides" / "database-connections.md").read_text().split())
 
 
 @pytest.mark.anyio
