@@ -18,7 +18,7 @@ from app.domain.queues import MAX_RETENTION_DAYS
 from app.store import locks
 from app.store.db import Database, Reader
 from app.store.numbers import Lock
-from app.store.statements import Query, sql
+from app.store.statements import Query, bound, sql
 from app.store.tables import handlers, queues
 from app.store.vault import Vault, VaultError
 
@@ -32,10 +32,6 @@ _NAMED = (handlers.c.tenant_id == bindparam("tenant_id"), handlers.c.name == bin
 _BY_NAME = handlers.c.name.collate("C")
 _PLAIN = ("url", "timeout_seconds", "max_concurrency", "fatal_statuses", "description", "etag")
 """The parts of a definition that are not encrypted."""
-
-
-def _set(*names: str) -> dict[str, Any]:
-    return {name: bindparam(name) for name in names}
 
 
 def _change() -> Update:
@@ -66,12 +62,12 @@ _PAGE = Query(
 )
 _INSERT = Query(
     insert(handlers)
-    .values(sealed_headers=b"", sealed_secret=b"", **_set("tenant_id", "name", "owner", *_PLAIN))
+    .values(sealed_headers=b"", sealed_secret=b"", **bound("tenant_id", "name", "owner", *_PLAIN))
     .on_conflict_do_nothing(index_elements=["tenant_id", "name"], index_where=_ALIVE)
     .returning(handlers.c.id)
 )
-_SEAL = Query(update(handlers).where(_THIS).values(**_set("sealed_headers", "sealed_secret")))
-_REPLACE = Query(_change().values(updated_at=_NOW, **_set("sealed_headers", *_PLAIN)))
+_SEAL = Query(update(handlers).where(_THIS).values(**bound("sealed_headers", "sealed_secret")))
+_REPLACE = Query(_change().values(updated_at=_NOW, **bound("sealed_headers", *_PLAIN)))
 _ROTATE = Query(
     _change().values(
         updated_at=_NOW,
@@ -88,13 +84,13 @@ _REPLACE_SECRET = Query(
         previous_secret_until=null(),
     )
 )
-_SET_OWNER = Query(update(handlers).where(_THIS).values(**_set("owner")))
+_SET_OWNER = Query(update(handlers).where(_THIS).values(**bound("owner")))
 _ENABLE = Query(_change().values(enabled=True, disabled_at=null(), disabled_reason=null()))
-_DISABLE = Query(_change().values(enabled=False, disabled_at=_NOW, **_set("disabled_reason")))
+_DISABLE = Query(_change().values(enabled=False, disabled_at=_NOW, **bound("disabled_reason")))
 _DISABLE_GONE = Query(
     _change()
     .where(handlers.c.enabled, _ALIVE)
-    .values(enabled=False, disabled_at=_NOW, **_set("disabled_reason"))
+    .values(enabled=False, disabled_at=_NOW, **bound("disabled_reason"))
     .returning(handlers.c.name)
 )
 _DELETE = Query(_change().values(deleted_at=_NOW))

@@ -7,7 +7,7 @@ from sqlalchemy import bindparam, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.store.db import Reader
-from app.store.statements import Query
+from app.store.statements import Query, bound
 from app.store.tables import api_keys, tenants
 
 
@@ -34,9 +34,7 @@ _ALL = Query(_ROWS.order_by(tenants.c.name, api_keys.c.created_at, api_keys.c.id
 _ANY_IN_FORCE = Query(select(exists().where(_IN_FORCE)))
 _BOOTSTRAP_IN_FORCE = Query(select(api_keys.c.id).where(api_keys.c.bootstrap, _IN_FORCE))
 _INSERT = Query(
-    insert(api_keys)
-    .values({name: bindparam(name) for name in ("id", "tenant_id", "scope", "digest")})
-    .on_conflict_do_nothing(index_elements=["id"])
+    insert(api_keys).values(**bound("id", "tenant_id", "scope", "digest")).on_conflict_do_nothing(index_elements=["id"])
 )
 _REVOKE = Query(update(api_keys).where(_THIS, _IN_FORCE).values(revoked_at=_NOW).returning(api_keys.c.id))
 _REVOKE_OTHER_BOOTSTRAPS = Query(

@@ -19,7 +19,7 @@ from app.store import locks
 from app.store.db import Reader
 from app.store.handlers import REMEMBERED_DAYS
 from app.store.numbers import Lock
-from app.store.statements import Query, sql
+from app.store.statements import Query, bound, sql
 from app.store.tables import handlers, lanes, queues, tenants
 
 _NOW = func.clock_timestamp()
@@ -47,10 +47,6 @@ _DEFINED = (
     "etag",
 )
 """The columns of a definition."""
-
-
-def _set(*names: str) -> dict[str, Any]:
-    return {name: bindparam(name) for name in names}
 
 
 def _shown() -> Select[Any]:
@@ -111,16 +107,16 @@ _ALL_REMEMBERED = Query(_REMEMBERED)
 _REMEMBERED_BY_NAME = Query(_REMEMBERED.where(_NAMED))
 _INSERT = Query(
     insert(queues)
-    .values(**_set("tenant_id", "name", "owner", *_DEFINED))
+    .values(**bound("tenant_id", "name", "owner", *_DEFINED))
     .on_conflict_do_nothing(index_elements=["tenant_id", "name"], index_where=_ALIVE)
     .returning(queues.c.id)
 )
-_REPLACE = Query(_change().values(updated_at=_NOW, **_set(*_DEFINED)))
-_SET_OWNER = Query(update(queues).where(_THIS).values(**_set("owner")))
+_REPLACE = Query(_change().values(updated_at=_NOW, **bound(*_DEFINED)))
+_SET_OWNER = Query(update(queues).where(_THIS).values(**bound("owner")))
 _PAUSE = Query(update(queues).where(_THIS).values(paused=True, paused_at=_NOW))
 _RESUME = Query(update(queues).where(_THIS).values(paused=False, paused_at=null()))
 _DELETE = Query(_change().values(deleted_at=_NOW))
-_ADD_LANE = Query(insert(lanes).values(**_set("queue_id", "handler_id")).on_conflict_do_nothing())
+_ADD_LANE = Query(insert(lanes).values(**bound("queue_id", "handler_id")).on_conflict_do_nothing())
 _REMOVE_LANES = Query(delete(lanes).where(lanes.c.queue_id == bindparam("queue_id")))
 _LOCK_OF_TENANT = _locked(_OF_TENANT)
 _LOCK_OF_HANDLER = _locked(_TO_HANDLER)

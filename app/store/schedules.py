@@ -14,7 +14,7 @@ from app.store import locks
 from app.store.db import Reader
 from app.store.numbers import Lock
 from app.store.queues import add_lane
-from app.store.statements import Query, call, sql
+from app.store.statements import Query, bound, call, sql
 from app.store.tables import schedules
 from app.store.views import PAGE_BYTES
 
@@ -116,10 +116,6 @@ _COLUMNS = tuple(field.name for field in fields(Columns))
 _SHOWN = schedules.c[*(field.name for field in fields(ScheduleRow))]
 
 
-def _set(*names: str) -> dict[str, Any]:
-    return {name: bindparam(name) for name in names}
-
-
 def _change() -> Update:
     return update(schedules).where(_THIS).values(version=schedules.c.version + 1)
 
@@ -160,14 +156,14 @@ _INSERT = Query(
     .values(
         created_at=bindparam("at"),
         updated_at=bindparam("at"),
-        **_set("tenant_id", "name", "next_nominal_at", "look_at", *_COLUMNS),
+        **bound("tenant_id", "name", "next_nominal_at", "look_at", *_COLUMNS),
     )
     .on_conflict_do_nothing(index_elements=["tenant_id", "name"], index_where=_ALIVE)
     .returning(schedules.c.id)
 )
-_REPLACE = Query(_change().values(updated_at=bindparam("at"), **_set(*_COLUMNS)))
-_SET_OWNER = Query(update(schedules).where(_OF_TENANT, _NAMED, _ALIVE).values(**_set("owner")))
-_PAUSE = Query(_change().values(paused=True, paused_at=_NOW, failures=0, **_set("paused_reason")))
+_REPLACE = Query(_change().values(updated_at=bindparam("at"), **bound(*_COLUMNS)))
+_SET_OWNER = Query(update(schedules).where(_OF_TENANT, _NAMED, _ALIVE).values(**bound("owner")))
+_PAUSE = Query(_change().values(paused=True, paused_at=_NOW, failures=0, **bound("paused_reason")))
 _RESUME = Query(_change().values(paused=False, paused_at=null(), failures=0, paused_reason=null()))
 _DELETE = Query(_change().values(deleted_at=_NOW, next_nominal_at=null(), look_at=null()))
 

@@ -12,7 +12,7 @@ from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ClauseElement
+from sqlalchemy import ClauseElement, bindparam
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -81,3 +81,8 @@ class Query:
         """Return the first column of the first row; None without rows."""
         rows = await self.fetch(reader, **values)
         return rows[0][0] if rows else None
+
+
+def bound(*columns: str) -> dict[str, Any]:
+    """For `values`: each of these columns set to the parameter of its name."""
+    return {name: bindparam(name) for name in columns}

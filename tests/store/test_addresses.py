@@ -110,7 +110,7 @@ def test_the_system_s_authorities_are_found() -> None:
         ("prepared_statement_cache_size=0", "'prepared_statement_cache_size' is not a libpq parameter: remove it"),
         ("gssencmode=require", "gssencmode asks for encryption by GSSAPI"),
         ("sslmode=no-verify", "sslmode must be one of disable, "),
-        ("sslrootcert=/nowhere.crt", "sslrootcert names no file that is there"),
+        ("sslrootcert=/nowhere.crt", "sslrootcert is not an existing file"),
         ("target_session_attrs=standby", "any, read-write or primary"),
         ("host=a,b&port=1,2,3", "port must be one number, or one for each host"),
         ("connect_timeout=soon", "connect_timeout must be a whole number of seconds"),

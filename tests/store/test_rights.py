@@ -137,7 +137,7 @@ async def refusal(url: str) -> str:
 
 async def test_who_lacks_a_right_is_told_which_before_anything_starts(two: Roles) -> None:
     serving, role = two.address("sluice_serving"), two.names["sluice_serving"]
-    assert "may not bring the schema sluice from version 0 to 1" in (said := await refusal(serving))
+    assert "may not migrate the schema sluice from version 0 to 1" in (said := await refusal(serving))
     assert "run `sluice migrate` as the role that owns it" in said
     await migrate(settings(two.address("sluice_owner")))
     await wait_for_database(serving)
