@@ -1,4 +1,4 @@
--- The first schema. Tables read top down: who owns, what is defined, what is live, what has ended, what only helps.
+-- The first schema. Tables in order: owners, definitions, live tasks, ended tasks, auxiliary tables.
 create table sluice.meta (
   only_row boolean not null default true constraint meta_pkey primary key constraint meta_only_row check (only_row),
   schema_version integer not null,
@@ -31,7 +31,7 @@ create table sluice.api_keys (
 
 create unique index api_keys_bootstrap_key on sluice.api_keys (bootstrap) where bootstrap and revoked_at is null;
 
--- Names of deleted handlers and queues live on for the tasks of history that name them, so rows are marked, not removed.
+-- Deleted handlers and queues are only marked, because tasks in history still refer to their names.
 create table sluice.handlers (
   id bigint generated always as identity constraint handlers_pkey primary key,
   tenant_id bigint not null constraint handlers_tenant_fkey references sluice.tenants,
@@ -86,16 +86,16 @@ create unique index queues_name_key on sluice.queues (tenant_id, name) where del
 create index queues_handler on sluice.queues (handler_id);
 create index queues_by_tenant on sluice.queues (tenant_id, name);
 
--- The unit of claiming: a queue and the handler its tasks named for themselves (0: the queue's own).
+-- The unit of claiming: a queue and its tasks' own handler (0: the queue's).
 create table sluice.lanes (
   queue_id bigint not null,
   handler_id bigint not null,
   constraint lanes_pkey primary key (queue_id, handler_id)
 );
 
--- Live tasks. The states: app/store/numbers.py. A held slot is a running row, and only a running row has a lease_token.
--- Columns named last_… are the newest attempt: a task that succeeds at once writes no row in attempts at all.
--- No foreign keys: they cost a third of the throughput and a multixact a group.
+-- Live tasks. States: app/store/numbers.py. A held slot is a running row, and only a running row has a lease_token.
+-- Columns named last_… are the newest attempt, so that a task that succeeds at once writes no row in attempts.
+-- No foreign keys: they cost a third of the throughput and a multixact per group.
 create table sluice.tasks (
   id uuid not null constraint tasks_pkey primary key,
   tenant_id bigint not null,
@@ -152,8 +152,8 @@ create table sluice.tasks (
 create index tasks_by_queue on sluice.tasks (queue_id, id);
 create unique index tasks_unique_key on sluice.tasks (queue_id, unique_key) where unique_key is not null;
 create index tasks_ready on sluice.tasks (queue_id, handler_id, priority desc, run_at, id) where state = :state_ready;
--- claims >= 0 is always true: only the queries that look for what is due say it, so that no other takes this index for a cheap
--- way to a few scheduled tasks when statistics know of none
+-- claims >= 0 is always true. Only the queries for due tasks include it, so that no other query mistakes this index for a cheap way
+-- to a few scheduled tasks when the statistics have none
 create index tasks_due on sluice.tasks (tenant_id, run_at) where state = :state_scheduled and claims >= 0;
 create index tasks_scheduled on sluice.tasks (queue_id, id) where state = :state_scheduled;
 create index tasks_expiring on sluice.tasks (tenant_id, expires_at) where state <> :state_running and expires_at is not null;
@@ -162,7 +162,7 @@ create index tasks_leased on sluice.tasks (tenant_id, lease_expires_at) where st
 create index tasks_by_batch on sluice.tasks (batch_id, id) where batch_id is not null;
 create index tasks_scheduled_by_batch on sluice.tasks (batch_id) where state = :state_scheduled and batch_id is not null;
 
--- Attempts before the newest one, of live tasks.
+-- Attempts of live tasks before the newest one.
 create table sluice.attempts (
   task_id uuid not null,
   number integer not null,
@@ -189,7 +189,7 @@ create table sluice.idempotency_keys (
 ) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 create index idempotency_keys_expiry on sluice.idempotency_keys (expires_at);
 
--- One row for each enqueue group, so that a group whose answer was lost is run again without running twice.
+-- One row per enqueue group, so that a group whose answer was lost can be run again without inserting twice.
 create table sluice.receipts (
   group_id uuid not null constraint receipts_pkey primary key,
   verdicts jsonb not null,
@@ -197,7 +197,7 @@ create table sluice.receipts (
 ) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 create index receipts_created on sluice.receipts (created_at);
 
--- Ended tasks, partitioned by the day they are forgotten, so that a day is dropped whole.
+-- Ended tasks, partitioned by the day on which they expire, so that a whole day can be dropped.
 create table sluice.task_history (
   id uuid not null,
   kept_until timestamptz not null,
@@ -252,10 +252,10 @@ create table sluice.task_history (
   last_trace_id text,
   constraint task_history_pkey primary key (id, kept_until)
 ) partition by range (kept_until);
--- the included columns let a queue's ended tasks be counted without reading them
+-- the included columns allow counting a queue's ended tasks without reading them
 create index task_history_by_queue on sluice.task_history (queue_id, id) include (state, kept_until);
 create index task_history_dead on sluice.task_history (queue_id, id) where state = :state_dead;
--- across queues: what a tenant lists by state, of those that few end in
+-- across queues: a tenant's lists by those states in which few tasks end
 create index task_history_unsuccessful on sluice.task_history (tenant_id, id) where state > :state_succeeded;
 create index task_history_by_batch on sluice.task_history (batch_id, id) where batch_id is not null;
 
@@ -276,10 +276,9 @@ create table sluice.attempt_history (
   constraint attempt_history_pkey primary key (task_id, number, kept_until)
 ) partition by range (kept_until);
 
--- A fan-out and its progress; one formed by follow-up work has the id of its root task. The counts are folded from deltas that
--- whoever adds or ends a task appends in its own transaction, so that no row serialises settling. What ended lately is counted in
--- recent, which fades (fold_v1). A cancelled batch is not swept while tasks of it may live; run_open: it is the run of a
--- schedule whose end is not in the ledger yet.
+-- A fan-out and its progress; one formed by follow-up work has the id of its root task. Counts are folded from deltas, which every
+-- transaction that adds or ends a task appends, so that no row serialises settling. recent counts tasks that ended lately and decays
+-- (fold_v1). swept: a cancelled batch has no live tasks left. run_open: it is a schedule's run whose end is not in the ledger yet.
 create table sluice.batches (
   id uuid not null constraint batches_pkey primary key,
   tenant_id bigint not null,
@@ -317,7 +316,7 @@ create table sluice.batch_deltas (
   constraint batch_deltas_pkey primary key (tenant_id, batch_id, n)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
--- What is enqueued once a batch has completed, each distinct one once.
+-- What to enqueue when a batch completes, each distinct entry once.
 create table sluice.batch_completions (
   batch_id uuid not null,
   digest bytea not null,
@@ -328,7 +327,7 @@ create table sluice.batch_completions (
 );
 create index batch_completions_open on sluice.batch_completions (queue_id) where task_id is null;
 
--- The keys of follow-up tasks: unique under their root, over all pages that anyone answers.
+-- The keys of follow-up tasks: unique under their root, over all pages.
 create table sluice.followup_keys (
   batch_id uuid not null,
   root_id uuid not null,
@@ -337,9 +336,9 @@ create table sluice.followup_keys (
   constraint followup_keys_pkey primary key (batch_id, root_id, queue_id, key)
 ) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
--- Schedules. next_nominal_at is the first nominal time that is not in the ledger yet, look_at when a replica has something to do
--- for it; both are null when nothing more comes. version counts definitions, seq everything that is judged by: whoever has read
--- both and writes under them has judged by what still is.
+-- Schedules. next_nominal_at is the first nominal time that is not in the ledger yet, look_at when a replica must act on it; both are
+-- null if nothing more comes. version counts definitions, seq everything that decisions depend on: a write that finds both unchanged
+-- was decided on current data.
 create table sluice.schedules (
   id bigint generated always as identity constraint schedules_pkey primary key,
   tenant_id bigint not null constraint schedules_tenant_fkey references sluice.tenants,
@@ -378,8 +377,8 @@ create index schedules_look on sluice.schedules (tenant_id, look_at) where look_
 create index schedules_queue on sluice.schedules (queue_id) where deleted_at is null;
 create index schedules_missed on sluice.schedules (id) where missed > 0 and deleted_at is null;
 
--- The ledger: every nominal time of a schedule is in exactly one row that is not extra, and the exclusion says so. Times without a
--- run share a row from nominal_at to nominal_until. Triggers and reruns are extra. A run's task is its batch's id too.
+-- The ledger: every nominal time of a schedule is in exactly one row that is not extra, enforced by the exclusion constraint. Times
+-- without a run share a row from nominal_at to nominal_until. Triggers and reruns are extra. A run's task is also its batch's id.
 create table sluice.schedule_runs (
   id uuid not null constraint schedule_runs_pkey primary key,
   schedule_id bigint not null,
@@ -408,7 +407,7 @@ create index schedule_runs_open on sluice.schedule_runs (schedule_id, nominal_at
 create unique index schedule_runs_task on sluice.schedule_runs (task_id) where task_id is not null;
 create index schedule_runs_kept on sluice.schedule_runs (kept_until);
 
--- Minute histograms of each queue, folded from what every replica counted.
+-- Minute histograms per queue, summed over all replicas.
 create table sluice.queue_minutes (
   queue_id bigint not null,
   minute timestamptz not null,
@@ -422,13 +421,13 @@ create table sluice.queue_minutes (
   constraint queue_minutes_pkey primary key (queue_id, minute)
 ) with (fillfactor = 70);
 
--- When a worker last asked for tasks of a queue; for people, noted every few seconds by the replica it asks.
+-- When a worker last asked for tasks of a queue; for people, recorded every few seconds by the replica that it asks.
 create table sluice.queue_workers (
   queue_id bigint not null constraint queue_workers_pkey primary key,
   asked_at timestamptz not null
 ) with (fillfactor = 70);
 
--- For people; nothing decides by it. short_…: whose ready tasks found no place among the calls of an engine.
+-- For people; no decision depends on it. short_…: whose ready tasks found no place among an engine's calls.
 create table sluice.replicas (
   id uuid not null constraint replicas_pkey primary key,
   name text not null,
@@ -446,8 +445,8 @@ create table sluice.replicas (
   short_queues bigint[] not null default '{}'
 );
 
--- What statements take many of: one array of these, whose fields have names, instead of one array for each field. A type is part of
--- the signature of the functions that take it, so it has a version like theirs. The driver's tuples (Entry, Outcome) have the same
+-- Composite types for statements with many items: one array of named fields instead of one array per field. A type is part of the
+-- signature of the functions that take it, so it has a version like theirs. The driver's tuples (Entry, Outcome) have the same
 -- fields in the same order.
 create type sluice.entry_v1 as (
   task_id uuid,

@@ -1,16 +1,16 @@
--- Lease up to p_want ready tasks of one lane, (queue, own handler or 0), and say why there are not more.
--- The last row carries the verdict and no task: ok (as many as wanted), empty, full (a limit), busy (another claimer or a
--- change holds a lock: ask again in milliseconds), paused, disabled, worker (the queue has no handler), push (it has one, and a
--- pull worker asks), gone, late. full_at says whose limit is full: tenant, handler (then with its id) or queue.
--- lapsed: the claim got less than it wanted while leases of this tenant, whose id that is, have run out and are not reaped yet:
--- reap them and claim again. A claim neither takes nor leaves out such rows by itself: somebody may be renewing one right now,
--- in time, and who counts without its lock would admit another above the limit.
--- A pull lease lasts as long as was asked for; one for a call, what the call may take.
+-- Lease up to p_want ready tasks of one lane, (queue, own handler or 0), and say why there are no more.
+-- The last row has the verdict and no task: ok (as many as wanted), empty, full (a limit), busy (another claim or a change holds a
+-- lock: try again in milliseconds), paused, disabled, worker (the queue has no handler), push (it has one, but a pull worker asks),
+-- gone, late. full_at says which limit is full: tenant, handler (then with its id) or queue.
+-- lapsed: the tenant's id, if the claim got less than it wanted while expired leases of the tenant are not reaped yet: reap them
+-- and claim again. A claim neither takes nor ignores such rows itself: a holder may be renewing one just in time, and counting
+-- without its lock would admit another task above the limit.
+-- A pull lease lasts as long as requested; one for a call, as long as the call may take.
 --
--- Limits are exact because the shared advisory locks come first, the definitions are read in a later statement, the rows of
--- limited levels are locked, and only then, in yet a later statement, the running rows are counted. Lock and count in one
--- statement admits above the limit: its snapshot is older than its lock. Every change of a pause, an enabled flag or a limit
--- takes the same advisory lock exclusively, so none is outrun by a claim in flight.
+-- Limits are exact because the shared advisory locks come first, the definitions are read in a later statement, the rows of limited
+-- levels are locked, and only then, in yet another statement, the running rows are counted. Locking and counting in one statement
+-- would admit tasks above the limit, because its snapshot is older than its lock. Every change of a pause, an enabled flag or a
+-- limit takes the same advisory lock exclusively, so no claim in flight outruns it.
 create function sluice.claim_v1(
   p_queue bigint, p_lane bigint, p_want integer, p_owner uuid, p_replica text, p_claim uuid, p_not_after timestamptz,
   p_lease_seconds double precision, p_pull boolean)
@@ -86,7 +86,7 @@ begin
     return next; return;
   end if;
 
-  -- pick first, record and update after: each statement sees the rows as they were locked
+  -- pick first, then record and update: each statement sees the rows as they were locked
   select array_agg(k.id), bool_or(k.claims > 0) into v_ids, v_again
   from (select t.id, t.claims from sluice.tasks t
         where t.queue_id = p_queue and t.handler_id = p_lane and t.state = :state_ready

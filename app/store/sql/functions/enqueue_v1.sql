@@ -1,15 +1,15 @@
--- Insert one group of tasks, each with a verdict of its own. Answers the group's receipt:
+-- Insert one group of tasks, with a verdict per task. Returns the group's receipt:
 --   {"at": instant, "verdicts": {"<ordinal from 1>": [verdict, task id?]}, "waiting": {"<queue id>": code}}
--- where an item without a verdict was created. Run again with the same p_group it writes nothing and answers the same.
+-- where an item without a verdict was created. Run again with the same p_group, it writes nothing and returns the same.
 --
--- An entry's handler_id is the one it names for itself, 0 for the queue's. A group may join a batch whole: as follow-ups of
--- p_parent under p_root, whose keys are shown and are unique elsewhere (settle_followups_v1), or else under their own keys, if
--- the batch still takes any: 'batch_sealed' says of all that it does not, and then nothing is written.
--- Order of locks: the group, shared ones of handlers, queues and the batch, the depth of queues that bound it, idempotency keys
--- sorted, unique keys as the caller has sorted them. Whoever inserts a unique key second waits, fails, and runs the group again.
--- The rows are read in statements after the locks, under a newer snapshot: a count taken in the locking statement is too old.
--- 'held': an unfinished task has the unique key; such an item keeps no idempotency key, for it made no task.
--- 'changed': the definition is not the one the caller validated against; 'again': the key expired meanwhile; both are retried.
+-- An entry's handler_id is the task's own handler, 0 for the queue's. A whole group may join a batch: as follow-ups of p_parent
+-- under p_root, whose keys are shown and are unique elsewhere (settle_followups_v1), or under their own keys, if the batch still
+-- takes tasks. Otherwise every verdict is 'batch_sealed', and nothing is written.
+-- Order of locks: the group, shared ones of handlers, queues and the batch, the depth of queues that limit it, idempotency keys
+-- sorted, unique keys as sorted by the caller. The second inserter of a unique key waits, fails, and runs its group again.
+-- The rows are read in statements after the locks, under a newer snapshot: a count in the locking statement would be outdated.
+-- 'held': an unfinished task has the unique key; such an item stores no idempotency key, because it created no task.
+-- 'changed': the definition has changed since the caller validated; 'again': the key has expired since; both are retried.
 create function sluice.enqueue_v1(
   p_group uuid, p_entries sluice.entry_v1[], p_batch uuid default null, p_root uuid default null, p_parent uuid default null)
 returns jsonb language plpgsql volatile
@@ -39,7 +39,7 @@ begin
     end if;
   end if;
 
-  -- under the shared locks a definition stands still: one look tells what the rest needs
+  -- definitions cannot change under the shared locks, so one read is enough
   select count(*) filter (where q.id is null or q.deleted_at is not null or q.version <> e.queue_version) > 0,
          bool_or(q.max_depth is not null),
          jsonb_object_agg(e.queue_id, case when q.paused then 'queue_paused'
@@ -123,7 +123,7 @@ begin
     end if;
   end loop;
   if v_dropped and v_keyed then
-    -- a key must not lead to a task that never was, and who met it in this group is not told of one
+    -- a key must not refer to a task that was never created, and duplicates of it in this group must not be answered with one
     with gone as (
       delete from sluice.idempotency_keys k using unnest(p_entries) with ordinality e
       where v_verdicts ? e.ordinality::text and k.queue_id = e.queue_id and k.key = e.key and k.task_id = e.task_id

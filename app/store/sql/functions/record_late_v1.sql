@@ -1,12 +1,12 @@
--- What became of a token that settles nothing now. An attempt that ended as lease_expired or cancelled, or whose lease ran
--- out and is not reaped yet, is rewritten to stale with what its handler said; anything else under the token is a repeat, a hold
--- that goes on too.
+-- Handle the outcome of a token that no longer settles anything. An attempt that ended as lease_expired or cancelled, or whose
+-- lease has expired without being reaped yet, is rewritten to stale with the handler's answer. Anything else under the token is a
+-- repeat, including a hold that continues.
 create function sluice.record_late_v1(p_late sluice.outcome_v1) returns text language plpgsql volatile
 as $$
 declare v_outcome text; v_where text; v_kept timestamptz; v_number integer; v_held boolean;
 begin
-  -- An attempt may move (claim, end, retry) between any two of these statements: what is not found, or not there any more
-  -- when it is written, is looked for again.
+  -- An attempt may move (claim, end, retry) between any two of these statements, so whatever is not found, or no longer there
+  -- when it is written, is looked up again.
   for v_try in 1..5 loop
     select t.last_outcome, 'task', t.last_outcome = 'held' and t.lease_token = p_late.token and t.lease_expires_at > clock_timestamp()
       into v_outcome, v_where, v_held

@@ -1,6 +1,6 @@
--- Move tasks back from history with their attempts: ready at p_now with a fresh allowance. The caller has locked their rows
--- there, and the queue, shared. Answers those that moved: one whose unique key an unfinished task has stays where it is.
--- In the order of unique keys, as enqueues insert them.
+-- Move tasks back from history with their attempts: ready at p_now with all attempts available. The caller has locked their rows
+-- there, and the queue, shared. Returns those that moved: a task whose unique key an unfinished task has stays where it is.
+-- In the order of unique keys, like enqueues.
 create function sluice.revive_v1(p_ids uuid[], p_now timestamptz) returns uuid[] language plpgsql volatile
 as $$
 declare v_moved uuid[];

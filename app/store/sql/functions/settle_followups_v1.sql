@@ -1,12 +1,12 @@
--- Complete one task and enqueue what follows from it, in one transaction: p_entries as follow-up tasks, a continuation with p_next
--- as its cursor, and what is to be enqueued once the batch has completed. Answers {"verdict": …}:
+-- Complete one task and enqueue its follow-up work, in one transaction: p_entries as follow-up tasks, a continuation with p_next as
+-- its cursor, and what to enqueue when the batch completes. Returns {"verdict": …}:
 --   applied, with "created": {"<queue id>": how many} · repeat, stale, unknown as settle_v1 has them · and, with nothing written:
---   changed (a definition is not the one the caller validated against) · queue_full and too_large, with the "queue": its max_depth
---   has no room for the page now, or for a page of this size ever.
--- A follow-up's key is unique by (root, queue, key): the first wins, here and in earlier pages; one whose unique_key an unfinished
--- task has made no task, and keeps no key. Continuations do not count against max_depth.
--- Order of locks: shared advisory ones of handlers, queues and the batch, the depth of queues that bound it; then the task's row,
--- the batch's keys sorted. The inner block is a subtransaction that a refusal undoes whole.
+-- changed (a definition has changed since the caller validated) · queue_full and too_large, with the "queue" whose max_depth has no
+-- room for the page now, or for a page of this size ever.
+-- A follow-up's key is unique per (root, queue, key): the first wins, in this page and in earlier ones. If an unfinished task has a
+-- follow-up's unique_key, no task is created and no key stored. Continuations do not count against max_depth.
+-- Order of locks: shared advisory ones of handlers, queues and the batch, the depth of queues that limit it; then the task's row,
+-- and the batch's keys sorted. The inner block is a subtransaction that a refusal rolls back as a whole.
 create function sluice.settle_followups_v1(
   p_outcome sluice.outcome_v1, p_entries sluice.entry_v1[], p_next text,
   p_then_queue bigint, p_then_version bigint, p_then_payload bytea)
@@ -52,7 +52,7 @@ begin
       select distinct on (e.queue_id, e.key) e.ordinality as n, e.queue_id, e.unique_key
       from unnest(p_entries) with ordinality e join fresh f on f.queue_id = e.queue_id and f.key = e.key
       order by e.queue_id, e.key, e.ordinality)
-    -- unique keys as enqueues insert them
+    -- unique keys in the order of enqueues
     select array_agg(p_entries[s.n] order by s.unique_key is not null, s.queue_id, s.unique_key collate "C", s.n) into v_new
     from firsts s;
 

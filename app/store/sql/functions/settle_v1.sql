@@ -1,10 +1,10 @@
--- Write the outcomes of a group of attempts, each by compare-and-set on its lease token; answers one row a token:
---   applied · repeat (this token has settled before: the first answer stands, nothing is written) · stale (the lease was
---   lost: the late outcome is recorded with its attempt, the task is untouched) · unknown (the task is past its retention).
--- kind: succeeded, retry, dead, refund (the attempt does not count, the task is ready again, or after its delay), hold (the
--- handler has accepted and still works: the lease lives delay_seconds from now, and the token settles it later).
--- The token is the only fence in the predicates: `state = :state_running` beside it makes the planner trust the statistics of a
--- partial index it believes empty. Whether the lease has run out is compared after the row lock.
+-- Write the outcomes of a group of attempts, each by compare-and-set on its lease token; returns one row per token:
+-- applied · repeat (this token has settled before: the first answer stands, nothing is written) · stale (the lease was lost: the
+-- late outcome is recorded with its attempt, the task is unchanged) · unknown (the task's retention has passed).
+-- kind: succeeded, retry, dead, refund (the attempt does not count, and the task is ready again, or after its delay), hold (the
+-- handler has accepted the task and is still working: the lease lasts delay_seconds from now, and the token settles it later).
+-- The token is the only fence in the predicates: adding `state = :state_running` makes the planner trust the statistics of a
+-- partial index that it believes to be empty. Whether the lease has expired is checked after the row lock.
 create function sluice.settle_v1(p_outcomes sluice.outcome_v1[])
 returns table (token uuid, verdict text) language plpgsql volatile
 as $$
