@@ -159,7 +159,7 @@ def _placed(refusal: Refusal, where: str) -> Refusal:
     return Refusal(code, refusal.detail, errors or [FieldError(where, refusal.detail)])
 
 
-def sunk(refusals: Sequence[tuple[int, Refusal]]) -> Refusal:
+def atomic_refusal(refusals: Sequence[tuple[int, Refusal]]) -> Refusal:
     """Return the refusal of a whole atomic request because of these items."""
     errors = [
         error

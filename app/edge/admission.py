@@ -26,7 +26,7 @@ MAX_BYTES = 268_435_456
 STRANGERS_BYTES = 33_554_432
 LITTLE = 64
 """A tenant holds little if it holds at most one part in this many of all bytes."""
-SAID_EVERY_SECONDS = 60.0
+LOG_EVERY_SECONDS = 60.0
 
 log = get_logger(__name__)
 
@@ -76,7 +76,7 @@ class Admission:
         """Idle connections whose caller has been known, the longest idle first."""
         self._unfinished: dict[Connection, None] = {}
         """Connections with part of an unknown caller's request, the oldest first."""
-        self._said_at = -SAID_EVERY_SECONDS
+        self._logged_at = -LOG_EVERY_SECONDS
         self._closed = self._refused = 0
         """Connections since the last log line."""
 
@@ -106,9 +106,9 @@ class Admission:
             oldest.give_way()
             self._closed += 1
         now = time.monotonic()
-        if now - self._said_at >= SAID_EVERY_SECONDS:
+        if now - self._logged_at >= LOG_EVERY_SECONDS:
             emit(log, CONNECTIONS_FULL, limit=self.max_connections, closed=self._closed, refused=self._refused)
-            self._said_at, self._closed, self._refused = now, 0, 0
+            self._logged_at, self._closed, self._refused = now, 0, 0
         return oldest is not None
 
     # Bytes

@@ -96,7 +96,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._unaccounted = 0
         self._upgrading = False
         """The head asks to switch protocols."""
-        self._deaf = False
+        self._ignoring = False
         """Nothing more is read: requests in progress are answered, then the connection is closed."""
         self._lingering = False
         """The last answer has been written, so a close is not delayed again."""
@@ -149,7 +149,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self._admission.serves(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf or self.transport.is_closing():
+        if self._ignoring or self.transport.is_closing():
             return
         self._unaccounted += len(data)
         if self.timeout_keep_alive_task is not None:
@@ -160,7 +160,7 @@ class EdgeProtocol(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as upgrade:
                 self._serve_without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            if not self._deaf:
+            if not self._ignoring:
                 self._refuse(self._refusal or Refusal("malformed", "the request is not valid HTTP/1.1"))
             return
         if self._phase is not _Phase.BETWEEN:
@@ -222,7 +222,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         if len(self.pipeline) >= MAX_PIPELINED:
-            self._deaf = True
+            self._ignoring = True
             self.pipeline[0][0].keep_alive = False  # the last one to be answered; the client resends the others
             self._hold.release()
             raise _Enough
@@ -259,7 +259,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def on_rest_complete(self) -> None:
-        self._deaf = True
+        self._ignoring = True
         self._complete()
 
     def lingers(self) -> bool:

@@ -61,7 +61,7 @@ class Dispatcher:
         self._any_lane_ready = True
         self._claims: set[asyncio.Task[None]] = set()
         self._claims_of: Counter[int] = Counter()
-        self._hungry = False
+        self._starved = False
         """Whether lanes wait for places, or gather them."""
         self.wake: Callable[[], None] = lambda: None
         self.wake_in: Callable[[float], None] = lambda seconds: None
@@ -104,7 +104,7 @@ class Dispatcher:
     def ended(self, held: Held) -> None:
         """Note that a call has ended. Waiting lanes are tried once there is room for a large claim, or soon."""
         self._places.leave(held.policy.tenant_id, held.lane, 1)
-        if self._hungry:
+        if self._starved:
             if self._places.open >= self.capacity // GATHER_PART:
                 self.wake()
             else:
@@ -148,7 +148,7 @@ class Dispatcher:
         """Start claims, in turns by tenant, for lanes with room; return the seconds until the next attempt."""
         now = time.monotonic()
         wait = self._poll_due() - now
-        self._hungry = False
+        self._starved = False
         going_on = True
         while going_on:
             going_on, tenants = False, self._lanes.tenants()
@@ -177,9 +177,9 @@ class Dispatcher:
             paused = self._lanes.paused_until(lane) - now
             if paused > 0 and not (lane.gathering and want >= self.capacity // GATHER_PART):
                 wait = min(wait, paused)
-                self._hungry = self._hungry or lane.gathering
+                self._starved = self._starved or lane.gathering
             elif want <= 0:
-                self._hungry = True
+                self._starved = True
             else:
                 self._lanes.pass_over(line[:place])
                 self._begin(lane, min(want, MAX_CLAIM))

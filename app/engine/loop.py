@@ -81,7 +81,7 @@ class Loop:
             except Exception as error:
                 delay = min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**failures)
                 failures = min(failures + 1, 10)
-                _say_failed(self.name, error, delay)
+                _log_failure(self.name, error, delay)
             if delay > 0 and not self._stopping:
                 try:
                     async with asyncio.timeout(delay):
@@ -96,7 +96,7 @@ def log_death(name: str, task: asyncio.Task[None]) -> None:
     events.emit(log, events.LOOP_DIED, loop=name, exc_info=error)
 
 
-def _say_failed(name: str, error: Exception, delay: float) -> None:
+def _log_failure(name: str, error: Exception, delay: float) -> None:
     """Log a failed tick, except for an unavailable database: the database layer logs each outage once."""
     if isinstance(error, Busy):
         events.emit(log, events.LOOP_FAILED, loop=name, retry_in_seconds=delay, error=str(error))

@@ -32,7 +32,7 @@ MAX_ERRORS = 20
 
 
 @dataclass(slots=True)
-class _Making:
+class _PageEntries:
     """Collects the entries of a page, or the pointers of tasks that break a rule.
 
     If validation is impossible now, because the database or the schema checks are unavailable, it raises Refusal (unavailable):
@@ -113,9 +113,9 @@ async def settle(
         return await core.settling.submit(outcome)
 
     async def attempt() -> str | None:
-        making, completion = await _make(core, caller, page, context)
+        collected, completion = await _make(core, caller, page, context)
         followed = await partitions.with_days(
-            core.db, partial(batches.settle_followups, core.db, outcome, making.entries, page.next, completion)
+            core.db, partial(batches.settle_followups, core.db, outcome, collected.entries, page.next, completion)
         )
         match followed.verdict:
             case "changed":
@@ -134,7 +134,7 @@ async def settle(
             case verdict:
                 if verdict == "applied":
                     core.waiters.ended((outcome.task_id,))
-                    _followups_created(core, making, followed, lane if page.next is not None else None)
+                    _followups_created(core, collected, followed, lane if page.next is not None else None)
                 return verdict
         return None
 
@@ -143,34 +143,36 @@ async def settle(
 
 async def _make(
     core: Core, caller: Caller, page: FollowupPage, context: TraceContext | None
-) -> tuple[_Making, Completion | None]:
-    making = _Making(core, caller, context)
+) -> tuple[_PageEntries, Completion | None]:
+    collected = _PageEntries(core, caller, context)
     async for n, span in in_pieces(enumerate(page.spans)):
         try:
             item = parse_followup(span, n, core.max_payload_bytes)
         except Refusal as refusal:
-            making.errors += refusal.errors
+            collected.errors += refusal.errors
         else:
-            await making.add(item.queue, item.task, pointer("tasks", n))
-        if len(making.errors) >= MAX_ERRORS:
+            await collected.add(item.queue, item.task, pointer("tasks", n))
+        if len(collected.errors) >= MAX_ERRORS:
             break
     completion = None
     if page.on_complete is not None:
-        then = _Making(core, caller, None)
+        then = _PageEntries(core, caller, None)
         await then.add(page.on_complete.queue, Enqueue(page.on_complete.payload), "/on_complete")
-        making.errors += then.errors
+        collected.errors += then.errors
         for entry in then.entries:
             completion = Completion(entry.queue_id, entry.queue_version, entry.payload)
-    if making.errors:
-        raise invalid(making.errors[:MAX_ERRORS])
-    return making, completion
+    if collected.errors:
+        raise invalid(collected.errors[:MAX_ERRORS])
+    return collected, completion
 
 
-def _followups_created(core: Core, making: _Making, followed: Followed, continued: tuple[int, int] | None) -> None:
+def _followups_created(
+    core: Core, collected: _PageEntries, followed: Followed, continued: tuple[int, int] | None
+) -> None:
     """Count what was enqueued, and wake whoever must act on it."""
-    core.metrics.group_written("settle_followups", len(making.entries))
+    core.metrics.group_written("settle_followups", len(collected.entries))
     created = Counter(followed.created)
-    lanes = {(entry.queue_id, entry.handler_id) for entry in making.entries}
+    lanes = {(entry.queue_id, entry.handler_id) for entry in collected.entries}
     if continued is not None:
         created[continued[0]] += 1
         lanes.add(continued)
@@ -178,6 +180,6 @@ def _followups_created(core: Core, making: _Making, followed: Followed, continue
         core.stats.enqueued(queue_id, count)
     for lane in lanes:
         core.signals.lane_ready(*lane)
-    if making.due:
-        core.signals.task_due_at(min(making.due))
+    if collected.due:
+        core.signals.task_due_at(min(collected.due))
     core.signals.batch_changed()

@@ -77,7 +77,7 @@ class ScheduleChange:
             "ends": [{"id": end.run_id, "task": end.task_id, "outcome": end.outcome} for end in self.ends],
         }
         first = lines[0] if lines else None
-        if isinstance(first, TimesWithoutRun) and not first.extra and _goes_on(state, first.outcome):
+        if isinstance(first, TimesWithoutRun) and not first.extra and _extends_newest(state, first.outcome):
             document["extend"] = {"id": state.newest_id, "until": _instant(first.last), "n": first.count}
             del lines[0]
         document["rows"] = [self._row(core, line) for line in lines]
@@ -102,7 +102,7 @@ class ScheduleChange:
         return row
 
 
-def _goes_on(state: ScheduleState, outcome: str) -> bool:
+def _extends_newest(state: ScheduleState, outcome: str) -> bool:
     """Return whether the ledger's newest row holds times without a run and with the same outcome, so that it can be extended."""
     return state.newest_id is not None and state.newest_outcome == outcome
 

@@ -37,7 +37,7 @@ _REPLY = msgspec.msgpack.Decoder(Reply)
 
 
 @dataclass(slots=True)
-class _Beside:
+class _Child:
     process: Process
     tenant: int
     """The tenant served last, whose schema may still be compiled there."""
@@ -49,8 +49,8 @@ class SchemaPool:
     def __init__(self, what: str, allowance: Allowance, *, places: int) -> None:
         self._turns = Turns(what, places=places, share=1, max_waiting=MAX_WAITING)
         self._allowance = allowance
-        self._idle: list[_Beside] = []
-        self._busy: list[_Beside] = []
+        self._idle: list[_Child] = []
+        self._busy: list[_Child] = []
         self._closed = False
 
     @property
@@ -92,14 +92,14 @@ class SchemaPool:
                 retry_after_seconds=math.ceil(wait),
             )
 
-    async def _take(self, tenant: int) -> _Beside:
+    async def _take(self, tenant: int) -> _Child:
         self._idle = [beside for beside in self._idle if beside.process.returncode is None]
         if self._idle:
             beside = min(self._idle, key=lambda beside: beside.tenant != tenant)
             self._idle.remove(beside)
             beside.tenant = tenant
             return beside
-        return _Beside(await _started(), tenant)
+        return _Child(await _started(), tenant)
 
     async def close(self) -> None:
         """End the processes. Waiting and later requests are refused."""

@@ -49,7 +49,7 @@ COMPILED_BYTES = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
+class _Examined:
     errors: list[FieldError]
     checked: Checked | None
     """None: it has errors, or is checked in a child process."""
@@ -76,9 +76,9 @@ class CheckBudget:
 
 class SchemaChecker:
     def __init__(self) -> None:
-        self._kept: FairCache[str, _Judged] = FairCache(max_weight=MAX_KEPT_BYTES)
+        self._kept: FairCache[str, _Examined] = FairCache(max_weight=MAX_KEPT_BYTES)
         """By the schema's text, so that it outlives other changes of a queue, and queues share it."""
-        self._judging: dict[tuple[int, str], asyncio.Task[_Judged]] = {}
+        self._examining: dict[tuple[int, str], asyncio.Task[_Examined]] = {}
         allowance = Allowance(rate=TENANT_RATE, burst=TENANT_BURST_SECONDS)
         self._compilers = SchemaPool("the process that compiles schemas", allowance, places=1)
         self._checkers = SchemaPool("the processes that check payloads", allowance, places=CHECK_PROCESSES)
@@ -90,16 +90,16 @@ class SchemaChecker:
         known = self._kept.get(tenant, schema)
         if known is not None and known.overdue:
             self._kept.forget(tenant, schema)  # a new request gets another chance
-        return (await self._judged(tenant, schema)).errors
+        return (await self._examined(tenant, schema)).errors
 
     async def check(
         self, tenant: int, schema: str, payload: bytes, where: str, budget: CheckBudget | None = None
     ) -> None:
         """Check a payload. Raises Refusal: payload_schema_mismatch with pointers below `where`, unavailable."""
-        judged = self._kept.get(tenant, schema) or await self._judged(tenant, schema)
+        examined = self._kept.get(tenant, schema) or await self._examined(tenant, schema)
         errors = None
-        if judged.checked is not None and not may_hold_huge(payload):
-            validator, bounds = judged.checked
+        if examined.checked is not None and not may_hold_huge(payload):
+            validator, bounds = examined.checked
             units = bounds.units(payload)
             if units <= INLINE_UNITS:
                 value = payload_value(payload)
@@ -110,45 +110,45 @@ class SchemaChecker:
                 if units > INLINE_ERROR_UNITS:
                     await asyncio.sleep(0)  # many tasks in one request take turns with other requests
         if errors is None:
-            errors = await self._checked_beside(tenant, schema, payload, budget or CheckBudget())
+            errors = await self._check_in_child(tenant, schema, payload, budget or CheckBudget())
         if errors:
             raise mismatch(errors, where)
 
-    async def _judged(self, tenant: int, schema: str) -> _Judged:
-        judged = self._kept.get(tenant, schema) or _judged_here(schema)
-        if judged is None:
-            judging = self._judging.get((tenant, schema))
-            if judging is None:
-                judging = asyncio.create_task(self._judge_beside(tenant, schema))
-                self._judging[tenant, schema] = judging
-                judging.add_done_callback(lambda task: self._judging_ended(task, tenant, schema))
+    async def _examined(self, tenant: int, schema: str) -> _Examined:
+        examined = self._kept.get(tenant, schema) or _examine_inline(schema)
+        if examined is None:
+            examining = self._examining.get((tenant, schema))
+            if examining is None:
+                examining = asyncio.create_task(self._examine_in_child(tenant, schema))
+                self._examining[tenant, schema] = examining
+                examining.add_done_callback(lambda task: self._examination_ended(task, tenant, schema))
             # Shielded, because several callers wait for one answer and any of them may be cancelled.
-            return await asyncio.shield(judging)
-        self._keep(tenant, schema, judged)
-        return judged
+            return await asyncio.shield(examining)
+        self._keep(tenant, schema, examined)
+        return examined
 
-    async def _judge_beside(self, tenant: int, schema: str) -> _Judged:
+    async def _examine_in_child(self, tenant: int, schema: str) -> _Examined:
         reply, _ = await self._compilers.ask(Request(tenant, schema, None, COMPILE_SECONDS))
         if reply is None:
             cannot = FieldError(
                 "/payload_schema", f"could not be compiled within {COMPILE_SECONDS} seconds; simplify it"
             )
-            judged = _Judged([cannot], None, overdue=True)
+            examined = _Examined([cannot], None, overdue=True)
         else:
-            judged = _Judged(reply.errors, _compiled(schema, reply))
-        self._keep(tenant, schema, judged)
-        return judged
+            examined = _Examined(reply.errors, _compiled(schema, reply))
+        self._keep(tenant, schema, examined)
+        return examined
 
-    def _judging_ended(self, task: asyncio.Task[_Judged], tenant: int, schema: str) -> None:
-        del self._judging[tenant, schema]
+    def _examination_ended(self, task: asyncio.Task[_Examined], tenant: int, schema: str) -> None:
+        del self._examining[tenant, schema]
         if not task.cancelled():
             task.exception()  # retrieved here, because everyone who asked may have gone
 
-    def _keep(self, tenant: int, schema: str, judged: _Judged) -> None:
-        weight = len(schema) if judged.checked is None else COMPILED_BYTES
-        self._kept.put(tenant, schema, judged, weight + 1_024)
+    def _keep(self, tenant: int, schema: str, examined: _Examined) -> None:
+        weight = len(schema) if examined.checked is None else COMPILED_BYTES
+        self._kept.put(tenant, schema, examined, weight + 1_024)
 
-    async def _checked_beside(self, tenant: int, schema: str, payload: bytes, budget: CheckBudget) -> list[FieldError]:
+    async def _check_in_child(self, tenant: int, schema: str, payload: bytes, budget: CheckBudget) -> list[FieldError]:
         budget.require()
         seconds = min(CHECK_SECONDS, budget.left)
         reply, used = await self._checkers.ask(Request(tenant, schema, payload, seconds))
@@ -166,23 +166,23 @@ class SchemaChecker:
 
     async def close(self) -> None:
         """End the processes; requests that still need them are refused as unavailable."""
-        for judging in list(self._judging.values()):
-            judging.cancel()
+        for examining in list(self._examining.values()):
+            examining.cancel()
         await self._compilers.close()
         await self._checkers.close()
 
 
-def _judged_here(schema: str) -> _Judged | None:
+def _examine_inline(schema: str) -> _Examined | None:
     """Examine a schema on the event loop; return None if that might take long."""
     if not is_short(schema):
         return None
     errors, bounds = examine(schema)
     if errors:
-        return _Judged(errors, None)
+        return _Examined(errors, None)
     if not bounds.plain:
         return None
     compiled = try_compile(schema_value(schema))
-    return _Judged(compiled, None) if isinstance(compiled, list) else _Judged([], (compiled, bounds))
+    return _Examined(compiled, None) if isinstance(compiled, list) else _Examined([], (compiled, bounds))
 
 
 def _compiled(schema: str, reply: Reply) -> Checked | None:

@@ -7,7 +7,7 @@ request takes turns with small ones. An atomic request is a single group of its 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from app.domain.bulk import sunk
+from app.domain.bulk import atomic_refusal
 from app.domain.callers import Caller
 from app.domain.errors import Refusal, pointer
 from app.domain.tasks import Enqueue
@@ -109,7 +109,7 @@ async def _write(bulk: _Bulk, pending: list[int], write: Write) -> None:
         fresh = row.payload_schema is not None and await bulk.core.queues.is_current(row)
         entries = await _entries(bulk, row, fresh, pending)
         if bulk.atomic:
-            _raise_sunk(bulk)
+            _raise_if_refused(bulk)
         if not entries:
             return True
         try:
@@ -118,7 +118,7 @@ async def _write(bulk: _Bulk, pending: list[int], write: Write) -> None:
             pending = list(entries)
             for n, admitted in zip(entries, refused.admitted, strict=True):
                 _note_refusal(bulk, n, admitted)
-            _raise_sunk(bulk)
+            _raise_if_refused(bulk)
         else:
             pending = _note(bulk, entries, verdicts)
         if not pending:
@@ -181,10 +181,10 @@ def _note_refusal(bulk: _Bulk, n: int, admitted: Admitted) -> bool:
     return refusal is not None
 
 
-def _raise_sunk(bulk: _Bulk) -> None:
+def _raise_if_refused(bulk: _Bulk) -> None:
     refused = [(n, result) for n, result in sorted(bulk.results.items()) if isinstance(result, Refusal)]
     for _, refusal in refused:
         if refusal.code == "unavailable":  # not the fault of the tasks: the same request may succeed a moment later
             raise refusal
     if refused:
-        raise sunk(refused)
+        raise atomic_refusal(refused)

@@ -154,11 +154,11 @@ async def get(core: Core, caller: Caller, name: str) -> tuple[HandlerView, str]:
     """Return the handler and its ETag. Raises Refusal (handler_not_found)."""
     caller.require("use")
     row = await _read(core, caller, name)
-    _say_lost(caller, row)
+    _log_secrets_lost(caller, row)
     return _shown(row), row.etag
 
 
-def _say_lost(caller: Caller, row: HandlerRow) -> None:
+def _log_secrets_lost(caller: Caller, row: HandlerRow) -> None:
     if row.view.secrets_lost:
         events.emit(log, events.HANDLER_SECRETS_LOST, tenant=caller.tenant, handler=row.view.name)
 
@@ -178,7 +178,7 @@ async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -
     async with core.db.begin(caller.tenant_id) as connection:
         rows = await handlers.list_page(connection, core.vault, caller.tenant_id, after, limit + 1)
     for row in rows[:limit]:
-        _say_lost(caller, row)
+        _log_secrets_lost(caller, row)
     return [_shown(row) for row in rows[:limit]], len(rows) > limit
 
 
@@ -290,12 +290,12 @@ async def test(core: Core, caller: Caller, name: str, payload: bytes | None) -> 
         answer = lost
     return {
         "sent": core.webhooks.preview(call, now),
-        **_met(answer),
+        **_result_of_test(answer),
         "duration_seconds": time.monotonic() - begun,
     }
 
 
-def _met(answer: Answer | NoAnswer) -> dict[str, Any]:
+def _result_of_test(answer: Answer | NoAnswer) -> dict[str, Any]:
     if isinstance(answer, NoAnswer):
         return {"received": None, "outcome": answer.outcome, "error": answer.error}
     succeeded = 200 <= answer.status <= 299

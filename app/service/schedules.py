@@ -48,7 +48,7 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True)
-class _Named:
+class _References:
     """The queues and handlers that a definition refers to, as they are now."""
 
     queue: QueueRow
@@ -144,7 +144,7 @@ async def put(
     return await until_current(attempt, f"a queue or handler of schedule {name}")
 
 
-async def _named(core: Core, caller: Caller, definition: ScheduleDefinition) -> _Named:
+async def _named(core: Core, caller: Caller, definition: ScheduleDefinition) -> _References:
     queue = await named_queue(core, caller, definition.queue, "/queue")
     own = None
     if definition.handler is not None:
@@ -154,7 +154,7 @@ async def _named(core: Core, caller: Caller, definition: ScheduleDefinition) -> 
     if definition.on_complete is not None:
         then = await named_queue(core, caller, definition.on_complete.queue, "/on_complete/queue")
         await check(core, then, None, Enqueue(definition.on_complete.payload), "/on_complete")
-    return _Named(queue, then, own.id if own else 0)
+    return _References(queue, then, own.id if own else 0)
 
 
 async def _put(
@@ -162,7 +162,7 @@ async def _put(
     caller: Caller,
     name: str,
     definition: ScheduleDefinition,
-    named: _Named,
+    named: _References,
     conditions: Conditions,
     owner: str | None,
 ) -> Saved | None:
@@ -202,7 +202,7 @@ async def _put(
     return Saved(shown(after, at), after.etag, before is None)
 
 
-def _columns(definition: ScheduleDefinition, named: _Named) -> Columns:
+def _columns(definition: ScheduleDefinition, named: _References) -> Columns:
     kept = schedule_to_dict(definition) | {"payload": None}
     then = definition.on_complete
     return Columns(

@@ -42,7 +42,7 @@ async def status(core: Core) -> dict[str, Any]:
     return {
         "version": VERSION,
         "replicas": [_replica(row) for row in alive],
-        "queues": [_queue(row) for row in queues if len(queues) <= MAX_QUEUES or _stirs(row)],
+        "queues": [_queue(row) for row in queues if len(queues) <= MAX_QUEUES or _is_shown(row)],
         "schedules": [_schedule(row) for row in due],
         "database": asdict(health),
         "alarms": [
@@ -94,7 +94,7 @@ def _replica(row: ReplicaRow) -> dict[str, Any]:
     }
 
 
-def _stirs(row: QueueOverview) -> bool:
+def _is_shown(row: QueueOverview) -> bool:
     return any(depths(row).values()) or row.paused or row.handler_enabled is False
 
 
