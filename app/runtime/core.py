@@ -31,9 +31,9 @@ MAX_WAITS = 2000
 """How many requests may wait at this replica, each for up to a minute, for tasks to pull or for a task to end."""
 MAX_WAITS_OF_TENANT = 1000
 ENQUEUE_GROUP = 500
-ENQUEUE_FLIGHTS = 4
+ENQUEUE_CONCURRENT = 4
 SETTLE_GROUP = 500
-SETTLE_FLIGHTS = 4
+SETTLE_CONCURRENT = 4
 
 
 @dataclass(slots=True)
@@ -94,12 +94,15 @@ def build_core(
     clock, metrics, signals = Clock(), Metrics(), Signals()
     stats, waiters = StatsBuffer(), TaskWaiters()
     enqueueing_groups = GroupWriter(
-        enqueueing.writer(db), max_group=ENQUEUE_GROUP, max_flights=ENQUEUE_FLIGHTS, wrote=_counted(metrics, "enqueue")
+        enqueueing.writer(db),
+        max_group=ENQUEUE_GROUP,
+        max_concurrent=ENQUEUE_CONCURRENT,
+        wrote=_counted(metrics, "enqueue"),
     )
     settling_groups = GroupWriter(
         settling.writer(db, waiters),
         max_group=SETTLE_GROUP,
-        max_flights=SETTLE_FLIGHTS,
+        max_concurrent=SETTLE_CONCURRENT,
         wrote=_counted(metrics, "settle"),
     )
     reaping = Reaping(db, metrics, stats, waiters, signals)

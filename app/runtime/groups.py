@@ -18,7 +18,7 @@ Verdict = TypeVar("Verdict")
 
 MAX_WAITING = 20_000
 PATIENCE_SECONDS = 0.02
-"""How long items wait behind a group in flight before another starts beside it: one large group costs less than two."""
+"""How long items wait behind a group in progress before another starts beside it: one large group costs less than two."""
 
 
 class GroupWriter(Generic[Item, Verdict]):
@@ -29,16 +29,16 @@ class GroupWriter(Generic[Item, Verdict]):
         write: Callable[[Sequence[Item]], Awaitable[Sequence[Verdict]]],
         *,
         max_group: int,
-        max_flights: int,
+        max_concurrent: int,
         wrote: Callable[[int], None],
     ) -> None:
         self._write = write
         self._max_group = max_group
-        self._max_flights = max_flights
+        self._max_concurrent = max_concurrent
         self._wrote = wrote
         self._waiting: deque[tuple[Item, asyncio.Future[Verdict]]] = deque()
-        self._flights: set[asyncio.Task[None]] = set()
-        self._patience: asyncio.TimerHandle | None = None
+        self._writes: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
     async def submit(self, item: Item) -> Verdict:
         """Return the item's verdict. Raises what `write` raises for it; Refusal (unavailable) if too many are waiting."""
@@ -59,37 +59,37 @@ class GroupWriter(Generic[Item, Verdict]):
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Verdict]] = [loop.create_future() for _ in items]
         self._waiting.extend(zip(items, futures, strict=True))
-        if not self._flights or len(self._waiting) >= self._max_group:
-            self._depart()
-        elif self._patience is None:
-            self._patience = loop.call_later(PATIENCE_SECONDS, self._impatient)
+        if not self._writes or len(self._waiting) >= self._max_group:
+            self._start_group()
+        elif self._timer is None:
+            self._timer = loop.call_later(PATIENCE_SECONDS, self._start_another)
         return futures
 
     async def drained(self) -> None:
         """Return once everything submitted before has its verdict."""
-        while self._flights:
-            await asyncio.wait(self._flights)
+        while self._writes:
+            await asyncio.wait(self._writes)
 
-    def _depart(self) -> None:
-        # nothing awaits between reading the waiting items and registering the flight, so no wake-up can be lost
-        if self._waiting and len(self._flights) < self._max_flights:
+    def _start_group(self) -> None:
+        # nothing awaits between reading the waiting items and registering the write, so no wake-up can be lost
+        if self._waiting and len(self._writes) < self._max_concurrent:
             group = [self._waiting.popleft() for _ in range(min(self._max_group, len(self._waiting)))]
-            flight = asyncio.get_running_loop().create_task(self._fly(group))
-            self._flights.add(flight)
-            flight.add_done_callback(self._landed)
+            writing = asyncio.get_running_loop().create_task(self._write_group(group))
+            self._writes.add(writing)
+            writing.add_done_callback(self._group_written)
 
-    def _landed(self, flight: asyncio.Task[None]) -> None:
-        self._flights.discard(flight)
-        self._depart()
+    def _group_written(self, writing: asyncio.Task[None]) -> None:
+        self._writes.discard(writing)
+        self._start_group()
 
-    def _impatient(self) -> None:
-        """Start another group: the one in flight is slow, and may wait for a lock that does not concern these items."""
-        self._patience = None
-        self._depart()
+    def _start_another(self) -> None:
+        """Start another group: the one in progress is slow, and may wait for a lock that does not concern these items."""
+        self._timer = None
+        self._start_group()
         if self._waiting:
-            self._patience = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._impatient)
+            self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._start_another)
 
-    async def _fly(self, group: list[tuple[Item, asyncio.Future[Verdict]]]) -> None:
+    async def _write_group(self, group: list[tuple[Item, asyncio.Future[Verdict]]]) -> None:
         try:
             verdicts = await self._write([item for item, _ in group])
         except Unavailable as error:
@@ -105,8 +105,8 @@ class GroupWriter(Generic[Item, Verdict]):
                     group[0][1].set_exception(error)
                 return
             middle = len(group) // 2
-            await self._fly(group[:middle])
-            await self._fly(group[middle:])
+            await self._write_group(group[:middle])
+            await self._write_group(group[middle:])
         else:
             self._wrote(len(group))
             for (_, future), verdict in zip(group, verdicts, strict=True):

@@ -47,7 +47,7 @@ async def test_a_replica_that_fires_nothing_still_sees_what_is_overdue(
 async def test_times_that_nobody_fired_are_missed_and_said(
     start_replica: Callable[..., Awaitable[Replica]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    replica = await start_replica(log_level="warning")
+    replica = await start_replica(log_level="warning", schedule_grace_seconds=1)
     client, core = replica.client, replica.sluice.core
     await client.put("/queues/q", json={})
     definition = {"queue": "q", "payload": 1, "every_seconds": 3600, "catch_up": {"mode": "none"}}

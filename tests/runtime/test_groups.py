@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from app.domain.errors import Refusal
-from app.runtime import groups
 from app.runtime.groups import GroupWriter
 from app.store.failures import Unavailable
 from tests.support import poll
@@ -41,9 +40,11 @@ class Writer:
         return [f"verdict {item}" for item in items]
 
 
-def lane_over(write: Write, *, max_group: int = 500, max_flights: int = 2) -> tuple[GroupWriter[int, str], list[int]]:
+def writer_over(
+    write: Write, *, max_group: int = 500, max_concurrent: int = 2
+) -> tuple[GroupWriter[int, str], list[int]]:
     wrote: list[int] = []
-    return GroupWriter(write, max_group=max_group, max_flights=max_flights, wrote=wrote.append), wrote
+    return GroupWriter(write, max_group=max_group, max_concurrent=max_concurrent, wrote=wrote.append), wrote
 
 
 async def turns(count: int = 10) -> None:
@@ -54,8 +55,8 @@ async def turns(count: int = 10) -> None:
 
 async def test_an_idle_lane_adds_no_wait() -> None:
     write = Writer()
-    lane, _ = lane_over(write)
-    submitted = asyncio.create_task(lane.submit(1))
+    groups, _ = writer_over(write)
+    submitted = asyncio.create_task(groups.submit(1))
     await turns(2)
     assert write.groups == [[1]], "written in the turn after it was submitted"
     assert await submitted == "verdict 1"
@@ -64,10 +65,10 @@ async def test_an_idle_lane_adds_no_wait() -> None:
 async def test_what_gathers_while_a_group_is_written_becomes_the_next_group() -> None:
     write = Writer()
     write.gate.clear()
-    lane, wrote = lane_over(write, max_flights=1)
-    first = asyncio.create_task(lane.submit(0))
+    groups, wrote = writer_over(write, max_concurrent=1)
+    first = asyncio.create_task(groups.submit(0))
     await turns()
-    rest = [asyncio.create_task(lane.submit(item)) for item in range(1, 50)]
+    rest = [asyncio.create_task(groups.submit(item)) for item in range(1, 50)]
     await turns()
     write.gate.set()
     assert await asyncio.gather(first, *rest) == [f"verdict {item}" for item in range(50)]
@@ -75,11 +76,11 @@ async def test_what_gathers_while_a_group_is_written_becomes_the_next_group() ->
     assert wrote == [1, 49]
 
 
-async def test_groups_and_flights_stay_within_their_limits() -> None:
+async def test_groups_and_concurrent_writes_stay_within_their_limits() -> None:
     write = Writer()
     write.gate.clear()
-    lane, _ = lane_over(write, max_group=10, max_flights=3)
-    submitted = [asyncio.create_task(lane.submit(item)) for item in range(95)]
+    groups, _ = writer_over(write, max_group=10, max_concurrent=3)
+    submitted = [asyncio.create_task(groups.submit(item)) for item in range(95)]
     await turns()
     write.gate.set()
     await asyncio.gather(*submitted)
@@ -90,10 +91,10 @@ async def test_groups_and_flights_stay_within_their_limits() -> None:
 async def test_a_slow_group_does_not_hold_up_those_behind_it() -> None:
     write = Writer()
     write.gate.clear()
-    lane, _ = lane_over(write, max_flights=2)
-    slow = asyncio.create_task(lane.submit(0))
+    groups, _ = writer_over(write, max_concurrent=2)
+    slow = asyncio.create_task(groups.submit(0))
     await turns()
-    behind = asyncio.create_task(lane.submit(1))
+    behind = asyncio.create_task(groups.submit(1))
     await poll(lambda: write.flying == 2)
     write.gate.set()
     assert list(await asyncio.gather(slow, behind)) == ["verdict 0", "verdict 1"]
@@ -103,11 +104,11 @@ async def test_a_slow_group_does_not_hold_up_those_behind_it() -> None:
 async def test_a_poisonous_item_fails_alone() -> None:
     write = Writer()
     write.fail = lambda items: ValueError("poison") if 37 in items else None
-    lane, wrote = lane_over(write)
+    groups, wrote = writer_over(write)
     write.gate.clear()
-    blocking = [asyncio.create_task(lane.submit(item)) for item in (1000, 1001)]
+    blocking = [asyncio.create_task(groups.submit(item)) for item in (1000, 1001)]
     await turns()
-    submitted = [asyncio.create_task(lane.submit(item)) for item in range(100)]
+    submitted = [asyncio.create_task(groups.submit(item)) for item in range(100)]
     await turns()
     write.gate.set()
     async with asyncio.timeout(10):
@@ -123,8 +124,8 @@ async def test_a_poisonous_item_fails_alone() -> None:
 async def test_a_database_that_is_away_fails_the_flight_and_all_that_wait_behind_it() -> None:
     write = Writer()
     write.gate.clear()
-    lane, wrote = lane_over(write, max_group=2, max_flights=1)
-    submitted = [asyncio.create_task(lane.submit(item)) for item in range(9)]
+    groups, wrote = writer_over(write, max_group=2, max_concurrent=1)
+    submitted = [asyncio.create_task(groups.submit(item)) for item in range(9)]
     await turns()
     away = Unavailable("gone")
     write.fail = lambda items: away
@@ -133,7 +134,7 @@ async def test_a_database_that_is_away_fails_the_flight_and_all_that_wait_behind
     assert write.groups == [[0]], "those behind would have waited as long and heard the same"
     assert wrote == []
     write.fail = lambda items: None
-    assert await lane.submit(9) == "verdict 9"
+    assert await groups.submit(9) == "verdict 9"
 
 
 async def test_no_wake_up_is_lost_in_ten_thousand_racing_submits() -> None:
@@ -144,11 +145,11 @@ async def test_no_wake_up_is_lost_in_ten_thousand_racing_submits() -> None:
             await asyncio.sleep(0)
         return [f"verdict {item}" for item in items]
 
-    lane, wrote = lane_over(write, max_group=7)
+    groups, wrote = writer_over(write, max_group=7)
 
     async def caller(first: int) -> None:
         for item in range(first, first + 100):
-            assert await lane.submit(item) == f"verdict {item}"
+            assert await groups.submit(item) == f"verdict {item}"
             for _ in range(dice.randrange(3)):
                 await asyncio.sleep(0)
 
@@ -160,8 +161,8 @@ async def test_no_wake_up_is_lost_in_ten_thousand_racing_submits() -> None:
 async def test_a_caller_that_has_gone_costs_no_other_its_verdict() -> None:
     write = Writer()
     write.gate.clear()
-    lane, _ = lane_over(write, max_flights=1)
-    submitted = [asyncio.create_task(lane.submit(item)) for item in range(5)]
+    groups, _ = writer_over(write, max_concurrent=1)
+    submitted = [asyncio.create_task(groups.submit(item)) for item in range(5)]
     await turns()
     submitted[0].cancel()
     submitted[3].cancel()
@@ -177,10 +178,10 @@ async def test_a_caller_that_has_gone_costs_no_other_its_verdict() -> None:
 async def test_drained_waits_for_everything_submitted_before_it() -> None:
     write = Writer()
     write.gate.clear()
-    lane, wrote = lane_over(write, max_group=2, max_flights=1)
-    submitted = [asyncio.create_task(lane.submit(item)) for item in range(7)]
+    groups, wrote = writer_over(write, max_group=2, max_concurrent=1)
+    submitted = [asyncio.create_task(groups.submit(item)) for item in range(7)]
     await turns()
-    drained = asyncio.create_task(lane.drained())
+    drained = asyncio.create_task(groups.drained())
     await turns()
     assert not drained.done()
     write.gate.set()
@@ -189,17 +190,17 @@ async def test_drained_waits_for_everything_submitted_before_it() -> None:
     await asyncio.gather(*submitted)
 
 
-async def test_a_lane_that_cannot_keep_up_refuses_instead_of_growing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(groups, "MAX_WAITING", 3)
+async def test_a_writer_that_cannot_keep_up_refuses_instead_of_growing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.runtime.groups.MAX_WAITING", 3)
     write = Writer()
     write.gate.clear()
-    lane, _ = lane_over(write, max_flights=1)
-    flying = asyncio.create_task(lane.submit(0))
+    groups, _ = writer_over(write, max_concurrent=1)
+    flying = asyncio.create_task(groups.submit(0))
     await turns()
-    waiting = [asyncio.create_task(lane.submit(item)) for item in range(1, 4)]
+    waiting = [asyncio.create_task(groups.submit(item)) for item in range(1, 4)]
     await turns()
     with pytest.raises(Refusal) as refused:
-        await lane.submit(4)
+        await groups.submit(4)
     assert (refused.value.code, refused.value.retry_after_seconds) == ("unavailable", 1)
     write.gate.set()
     await asyncio.gather(flying, *waiting)
