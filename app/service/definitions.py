@@ -300,5 +300,5 @@ def _stopped(refusal: Refusal, todo: Sequence[DefinitionChange], done: int) -> R
     change = todo[done]
     where = pointer(SECTION_OF[change.kind], *([] if change.name is None else [change.name]))
     found = placed(refusal, where)
-    detail = f"{where}: {refusal.detail}; {done} of {len(todo)} changes had been made, none after it; apply again to continue"
+    detail = f"{where}: {refusal.detail} (the first {done} of {len(todo)} changes were made; apply again to continue)"
     return Refusal(found.code, detail, found.errors, retry_after_seconds=refusal.retry_after_seconds)

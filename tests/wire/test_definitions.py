@@ -241,7 +241,7 @@ async def test_what_is_in_use_ends_the_apply_there_and_says_how_far_it_came(own:
     task = await own.enqueue(names.queue)
     document = other.document(prune=True)
     found = problem(await own.post("/definitions/apply", json=document), 409, "queue_in_use", f"/queues/{names.queue}")
-    assert "4 of 6 changes were made before" in found["detail"]
+    assert "the first 4 of 6 changes were made" in found["detail"]
     good(await own.cancel(task["id"]))
     rest = [change for change in actions(await apply(own, document)) if change[2] != "unchanged"]
     assert rest == [("queue", names.queue, "delete"), ("handler", names.handler, "delete")]

@@ -44,7 +44,7 @@ async def test_a_tenant_that_waits_everywhere_keeps_no_other_from_waiting(replic
     crowd = [pull(a, empty), pull(a, empty), result(a, task["id"])]
     await poll(lambda: waits.taken == SHARE)
     for refused in (await pull(a, empty), await result(a, task["id"])):
-        assert "waiting for tasks or results already" in problem(refused, 503, "unavailable")["detail"]
+        assert "already waiting for tasks or results" in problem(refused, 503, "unavailable")["detail"]
 
     # what need not wait is answered all the same
     assert good(await pull(a, empty, 0))["tasks"] == []
