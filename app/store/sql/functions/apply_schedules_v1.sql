@@ -6,7 +6,7 @@
 --   "pause": reason or null, "extend": {"id", "until", "n"} of the ledger's newest row, "rows": [{"id", "at", "until", "n", "cause",
 --   "extra", "outcome", "jitter", "overlap", "task", "payload": base64}], "starts": [{"id", "task"}] of waiting rows,
 --   "ends": [{"id", "task", "outcome"}] of runs, "drop": whether waiting rows are dropped, "cancel": whether running ones are}
--- Order of locks: schedules by id, ledger rows, tasks, batches. Run row, task and next times are one transaction.
+-- Order of locks (app/store/numbers.py): schedules by id, ledger rows, tasks, batches. Run row, task and next times are one transaction.
 create function sluice.apply_schedules_v1(p_changes jsonb, p_replica text, p_wait boolean) returns setof bigint
 language plpgsql volatile
 as $$

@@ -5,7 +5,7 @@
 -- An entry's handler_id is the task's own handler, 0 for the queue's. A whole group may join a batch: as follow-ups of p_parent
 -- under p_root, whose keys are shown and are unique elsewhere (settle_followups_v1), or under their own keys, if the batch still
 -- takes tasks. Otherwise every verdict is 'batch_sealed', and nothing is written.
--- Order of locks: the group, shared ones of handlers, queues and the batch, the depth of queues that limit it, idempotency keys
+-- Order of locks (app/store/numbers.py): the group, shared ones of handlers, queues and the batch, the depth of queues that limit it, idempotency keys
 -- sorted, unique keys as sorted by the caller. The second inserter of a unique key waits, fails, and runs its group again.
 -- The rows are read in statements after the locks, under a newer snapshot: a count in the locking statement would be outdated.
 -- 'held': an unfinished task has the unique key; such an item stores no idempotency key, because it created no task.

@@ -5,7 +5,7 @@
 -- room for the page now, or for a page of this size ever.
 -- A follow-up's key is unique per (root, queue, key): the first wins, in this page and in earlier ones. If an unfinished task has a
 -- follow-up's unique_key, no task is created and no key stored. Continuations do not count against max_depth.
--- Order of locks: shared advisory ones of handlers, queues and the batch, the depth of queues that limit it; then the task's row,
+-- Order of locks (app/store/numbers.py): shared advisory ones of handlers, queues and the batch, the depth of queues that limit it; then the task's row,
 -- and the batch's keys sorted. The inner block is a subtransaction that a refusal rolls back as a whole.
 create function sluice.settle_followups_v1(
   p_outcome sluice.outcome_v1, p_entries sluice.entry_v1[], p_next text,
