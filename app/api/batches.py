@@ -17,7 +17,7 @@ from app.edge.auth import CoreDep, User
 from app.edge.config import EdgeConfig
 from app.edge.declared import Shown, Takes
 from app.edge.headers import read_headers
-from app.edge.pages import Cursor, Limit, Page, binding, next_cursor, position_of
+from app.edge.pages import DEFAULT_LIMIT, Cursor, Limit, Page, binding, next_cursor, position_of
 from app.edge.problems import header, problems
 from app.edge.replies import reply
 from app.edge.strict import StrictRoute
@@ -94,7 +94,7 @@ async def _with_results(view: BatchView, results: Sequence[Result]) -> FilledBat
 
 
 @router.get("", operation_id="list_batches", responses=problems(shows=Page[BatchView]))
-async def list_batches(core: CoreDep, caller: User, limit: Limit = 50, cursor: Cursor = None) -> Response:
+async def list_batches(core: CoreDep, caller: User, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Response:
     """List batches, newest first. If a batch has more than 1,000 scheduled tasks, the rest of them count as ready."""
     items, more = await batches.list_page(core, caller, position_of(cursor, LIST, parse_uuid), limit)
     cursor = next_cursor(LIST, items[-1].id) if more else None

@@ -20,7 +20,7 @@ from app.domain.tasks import payload_of
 from app.edge.auth import CoreDep, Manager, User
 from app.edge.conditions import ConditionsDep
 from app.edge.declared import Reads, Shown
-from app.edge.pages import Cursor, Limit, Page, binding, next_cursor, position_of
+from app.edge.pages import DEFAULT_LIMIT, Cursor, Limit, Page, binding, next_cursor, position_of
 from app.edge.problems import EMPTY, ETAG, problems
 from app.edge.replies import NO_STORE, reply
 from app.edge.strict import StrictRoute
@@ -32,7 +32,7 @@ LIST = binding("handlers")
 
 
 @router.get("", operation_id="list_handlers", responses=problems(shows=Page[HandlerOut]))
-async def list_handlers(core: CoreDep, caller: User, limit: Limit = 50, cursor: Cursor = None) -> Response:
+async def list_handlers(core: CoreDep, caller: User, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Response:
     """List handlers, by name."""
     views, more = await handlers.list_page(core, caller, position_of(cursor, LIST, is_name), limit)
     following = next_cursor(LIST, views[-1].name) if more else None

@@ -10,7 +10,7 @@ from app.domain.queues import QueueBody
 from app.edge.auth import CoreDep, Manager, User
 from app.edge.conditions import ConditionsDep
 from app.edge.declared import Reads, Shown
-from app.edge.pages import Cursor, Limit, Page, binding, next_cursor, position_of
+from app.edge.pages import DEFAULT_LIMIT, Cursor, Limit, Page, binding, next_cursor, position_of
 from app.edge.problems import EMPTY, ETAG, problems
 from app.edge.replies import reply
 from app.edge.strict import StrictRoute
@@ -23,7 +23,7 @@ LIST = binding("queues")
 
 
 @router.get("", operation_id="list_queues", responses=problems(shows=Page[QueueOut]))
-async def list_queues(core: CoreDep, caller: User, limit: Limit = 50, cursor: Cursor = None) -> Response:
+async def list_queues(core: CoreDep, caller: User, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Response:
     """List queues, by name."""
     views, more = await queues.list_page(core, caller, position_of(cursor, LIST, is_name), limit)
     following = next_cursor(LIST, views[-1].name) if more else None

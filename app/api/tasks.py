@@ -15,7 +15,7 @@ from app.domain.texts import check_text
 from app.domain.views import AttemptView, TaskView
 from app.edge.auth import CoreDep, User
 from app.edge.declared import Takes
-from app.edge.pages import Cursor, Limit, Page, binding, next_cursor, position_of
+from app.edge.pages import DEFAULT_LIMIT, Cursor, Limit, Page, binding, next_cursor, position_of
 from app.edge.problems import problems
 from app.edge.replies import reply
 from app.edge.strict import StrictRoute
@@ -73,7 +73,7 @@ async def list_tasks(
     caller: User,
     filters: Annotated[TaskFilters, Depends(filters_of)],
     include: Annotated[Literal["payload"] | None, Query(description="`payload`: include payloads.")] = None,
-    limit: Limit = 50,
+    limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> Response:
     """List tasks, newest first.
@@ -137,7 +137,7 @@ async def update_task(
     responses=problems("task_not_found", shows=Page[AttemptView]),
 )
 async def list_attempts(
-    core: CoreDep, caller: User, task_id: TaskId, limit: Limit = 50, cursor: Cursor = None
+    core: CoreDep, caller: User, task_id: TaskId, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
 ) -> Response:
     """List a task's attempts, newest first: one per claim."""
     bound_to = binding("attempts", task_id)
