@@ -29,6 +29,7 @@ from app.delivery.webhook.requests import build_headers
 from app.delivery.webhook.transport import Transport
 from app.delivery.webhook.webhooks import Webhooks
 from app.domain.answers import Answer
+from app.domain.options import Options
 
 REPLY = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 PAYLOAD = json.dumps({"to": "someone@example.com", "text": "x" * 200}).encode()
@@ -70,7 +71,7 @@ def call_to(url: str) -> Call:
         url=url,
         task_id="0193a5b0-1111-7000-8000-000000000000",
         queue="mail",
-        type="mail.send",
+        options=Options(type="mail.send"),
         attempt=1,
         max_attempts=25,
         lease_token="5b4a1f0e-0000-4000-8000-000000000000",

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from app.domain.answers import Answer, NoAnswer
+from app.domain.options import Options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,16 +29,11 @@ class Call:
     payload: bytes = field(repr=False)
     content_type: str = "application/json"
     secrets: tuple[str, ...] = field(repr=False)
-    type: str | None = None
-    cursor: str | None = None
-    schedule: str | None = None
-    scheduled_for: datetime | None = None
-    schedule_timezone: str | None = None
+    options: Options = field(default=Options(), repr=False)
+    """What the task carries. Its trace is the caller's; the attempt's own is `traceparent`."""
     batch: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
-    correlation_id: str | None = None
-    task_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     handler_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 

@@ -47,7 +47,8 @@ class _Record:
         wait = max(0.0, now - task.run_at.timestamp())
         core.metrics.task_started(policy.tenant, policy.name, wait)
         core.stats.started(policy.id, wait)
-        stored = None if task.traceparent is None else TraceContext.parse(task.traceparent, task.tracestate)
+        traceparent, tracestate = task.options.traceparent, task.options.tracestate
+        stored = None if traceparent is None else TraceContext.parse(traceparent, tracestate)
         age = now - task.created_at.timestamp()
         self.span: AttemptSpan = core.tracing.attempt(
             policy.name, policy.tenant, task.task_id, task.number, stored, age
@@ -85,7 +86,7 @@ class Attempts:
         if held.too_late:
             await self._settle(held, held.refund())
             return
-        retry = effective_retry(held.policy.retry, held.task.retry)
+        retry = effective_retry(held.policy.retry, held.task.options.retry)
         held.max_attempts = retry.max_attempts
         with _Record(self._core, held) as record:
             answer = await self._send(held, record.span)
@@ -211,16 +212,10 @@ class Attempts:
             timeout_seconds=held.timeout_seconds,
             payload=task.payload,
             secrets=target.secrets[:1] if rotated else target.secrets,
-            type=task.type,
             traceparent=span.context.traceparent if span.context else None,
             tracestate=span.context.tracestate if span.context else None,
-            correlation_id=task.correlation_id,
-            cursor=task.cursor,
+            options=task.options,
             batch=task.batch_id,
-            schedule=task.schedule,
-            scheduled_for=task.scheduled_for,
-            schedule_timezone=task.schedule_timezone,
-            task_headers=task.headers,
             handler_headers=target.headers,
         )
 

@@ -73,20 +73,20 @@ class Held:
 
     def log_fields(self) -> dict[str, Any]:
         """Return the fields of every log line about an attempt."""
-        trace = self.task.traceparent
+        trace = self.task.options.traceparent
         return {
             "tenant": self.policy.tenant,
             "queue": self.policy.name,
             "task": self.task.task_id,
             "attempt": self.task.attempt,
             "trace_id": trace[3:35] if trace else None,
-            "correlation_id": self.task.correlation_id,
+            "correlation_id": self.task.options.correlation_id,
         }
 
 
 def timeout_of(task: Claimed, policy: Policy, target: Target) -> float:
     """Return a call's timeout in seconds: the task's own, else the queue's, else the handler's."""
-    return task.timeout_seconds or policy.timeout_seconds or target.timeout_seconds
+    return task.options.timeout_seconds or policy.timeout_seconds or target.timeout_seconds
 
 
 def granted_seconds(longest: float, timeout_seconds: float) -> float:

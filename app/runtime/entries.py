@@ -3,13 +3,13 @@ batches, schedules and follow-up work.
 """
 
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
 from app.domain.callers import Caller
 from app.domain.errors import Refusal, batch_sealed, invalid_field, queue_not_found
-from app.domain.instants import format_instant, parse_instant
+from app.domain.instants import parse_instant
+from app.domain.options import encode_options, options_of
 from app.domain.tasks import Enqueue, check_instants
 from app.runtime.core import Core
 from app.runtime.schemas import CheckBudget
@@ -115,23 +115,9 @@ async def named_queue(core: Core, caller: Caller, name: str, where: str) -> Queu
 
 
 def entry_of(core: Core, row: QueueRow, handler_id: int, request: Enqueue, context: TraceContext | None) -> Entry:
-    options: dict[str, Any] = {
-        "type": request.type,
-        "delay_seconds": request.delay_seconds,
-        "run_at": request.run_at and format_instant(request.run_at),
-        "ttl_seconds": request.ttl_seconds,
-        "expires_at": request.expires_at and format_instant(request.expires_at),
-        "priority": request.priority or None,
-        "retry": request.retry,
-        "timeout_seconds": request.timeout_seconds,
-        "correlation_id": request.correlation_id,
-        "headers": request.headers or None,
-        "tags": request.tags or None,
-        "unique_key": request.unique_key,
-    }
+    options = options_of(request)
     if context is not None:
-        options["traceparent"], options["tracestate"] = context.traceparent, context.tracestate
-    given = {name: value for name, value in options.items() if value is not None}
+        options = msgspec.structs.replace(options, traceparent=context.traceparent, tracestate=context.tracestate)
     key = request.idempotency_key
     return Entry(
         task_id=core.ids.uuid7(int(core.clock.seconds() * 1000)),
@@ -141,8 +127,14 @@ def entry_of(core: Core, row: QueueRow, handler_id: int, request: Enqueue, conte
         payload=request.payload,
         key=key,
         fingerprint=request.fingerprint() if key is not None else None,
-        options=msgspec.json.encode(given).decode() if given else None,
         unique_key=request.unique_key,
+        priority=request.priority,
+        run_at=request.run_at,
+        delay_seconds=request.delay_seconds,
+        expires_at=request.expires_at,
+        ttl_seconds=request.ttl_seconds,
+        max_attempts=(request.retry or {}).get("max_attempts"),
+        options=encode_options(options),
     )
 
 

@@ -19,6 +19,7 @@ from app.domain.conditions import Conditions
 from app.domain.errors import FieldError, Refusal, invalid, pointer, too_many
 from app.domain.handlers import HIDDEN, SECRET_RULE, SECRETS_LOST, HandlerDefinition, HandlerView, is_secret
 from app.domain.names import NAME_RULE, is_name
+from app.domain.options import Options
 from app.domain.schemas.rules import example_of
 from app.runtime.core import Core
 from app.store import handlers, queues, tenants
@@ -270,7 +271,7 @@ async def test(core: Core, caller: Caller, name: str, payload: bytes | None) -> 
         url=target.url,
         task_id=task_id,
         queue="test",
-        type="sluice.test",
+        options=Options(type="sluice.test"),
         attempt=1,
         max_attempts=1,
         lease_token=secrets.token_hex(16),

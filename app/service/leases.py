@@ -17,6 +17,7 @@ from app.domain.callers import STRANGERS, Caller
 from app.domain.errors import Refusal, queue_not_found
 from app.domain.followups import FollowupPage
 from app.domain.instants import format_instant
+from app.domain.options import Options
 from app.domain.outcomes import Settlement, decide_failure
 from app.domain.retries import effective_retry
 from app.domain.schedules.zones import local_time
@@ -26,7 +27,7 @@ from app.runtime.core import Core
 from app.runtime.long_polls import BUSY_SECONDS, LongPoll
 from app.runtime.signals import ConcurrencySlot
 from app.store import queues, tasks, views
-from app.store.tasks import AttemptEnd, Claimed
+from app.store.tasks import AttemptEnd
 from app.telemetry.tracing import TraceContext
 
 MAX_TASKS = 100
@@ -77,9 +78,9 @@ async def acquire(
     return [
         LeasedTaskView(
             **msgspec.structs.asdict(shown[task.task_id]),
-            cursor=task.cursor,
-            schedule_timezone=task.schedule_timezone,
-            scheduled_for_local=_local(task),
+            cursor=task.options.cursor,
+            schedule_timezone=task.options.schedule_timezone,
+            scheduled_for_local=_local(task.options),
             lease_token=task.token,
             lease_expires_at=format_instant(task.lease_expires_at),
         )
@@ -88,10 +89,10 @@ async def acquire(
     ]
 
 
-def _local(task: Claimed) -> str | None:
-    if task.scheduled_for is None or task.schedule_timezone is None:
+def _local(options: Options) -> str | None:
+    if options.scheduled_for is None or options.schedule_timezone is None:
         return None
-    local = local_time(task.scheduled_for, task.schedule_timezone)
+    local = local_time(options.scheduled_for, options.schedule_timezone)
     return None if local is None else local.isoformat(timespec="microseconds")
 
 
@@ -127,7 +128,7 @@ async def complete(core: Core, task_id: str, token: str, page: FollowupPage) -> 
         return await _settle(core, outcome, held)
     caller = Caller(held.tenant_id, held.tenant, "use")
     lane = (held.queue_id, held.lane)
-    context = TraceContext.parse(held.traceparent, held.tracestate)
+    context = TraceContext.parse(held.options.traceparent, held.options.tracestate)
     verdict = await followups.settle(core, caller, outcome, page, lane, context)
     return await _settled(core, outcome, held, verdict)
 
@@ -141,7 +142,7 @@ async def fail(
     if held is not None:
         policy = await queues.load_policy(core.db, held.queue_id)
         assert policy is not None, "queues are marked deleted, never removed"
-        retry = effective_retry(policy.retry, held.retry)
+        retry = effective_retry(policy.retry, held.options.retry)
         settlement = decide_failure(
             error,
             retryable=retryable,

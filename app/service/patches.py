@@ -5,6 +5,7 @@ import msgspec
 from app.domain.callers import Caller
 from app.domain.errors import Refusal, task_ended
 from app.domain.instants import parse_instant
+from app.domain.options import OPTIONS
 from app.domain.patches import TaskPatch
 from app.domain.tasks import UNFINISHED, State, check_instants
 from app.domain.views import TaskView
@@ -57,12 +58,14 @@ async def _write(core: Core, caller: Caller, view: TaskView, patch: TaskPatch, p
     if "handler" in options:
         del options["handler"]
         handler_id = own.id if own else 0
+    carried = {name: options.pop(name) for name in OPTIONS if name in options}
     return await tasks.update(
         core.db.changes(caller.tenant_id),
         caller.tenant_id,
         view.id,
         row.version,
         msgspec.json.encode(options).decode(),
+        msgspec.json.encode(carried).decode(),
         payload,
         handler_id,
         msgspec.json.encode(view.headers).decode(),

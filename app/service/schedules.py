@@ -19,6 +19,7 @@ from app.domain.conditions import Conditions
 from app.domain.errors import FieldError, Refusal, invalid, too_many
 from app.domain.instants import format_instant
 from app.domain.names import NAME_RULE, is_name
+from app.domain.options import encode_options, options_of
 from app.domain.schedules.bodies import parse_schedule
 from app.domain.schedules.definitions import Overlap, ScheduleDefinition, schedule_etag, schedule_to_dict
 from app.domain.schedules.firing import DueTime, judge, left_over
@@ -211,12 +212,8 @@ def _columns(definition: ScheduleDefinition, named: _References) -> Columns:
         definition=msgspec.json.encode(kept).decode(),
         payload=definition.payload,
         priority=definition.priority,
-        type=definition.type,
-        headers=msgspec.json.encode(definition.headers).decode() if definition.headers else None,
-        tags=list(definition.tags) or None,
-        retry=msgspec.json.encode(definition.retry).decode() if definition.retry else None,
+        options=encode_options(options_of(definition)),
         max_attempts=(definition.retry or {}).get("max_attempts"),
-        timeout_seconds=definition.timeout_seconds,
         then_queue_id=named.then_queue.id if named.then_queue else None,
         then_payload=then.payload if then else None,
         etag=schedule_etag(definition),

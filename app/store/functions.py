@@ -14,6 +14,7 @@ FUNCTIONS = Path(__file__).parent / "sql" / "functions"
 """One function per file, frozen once released; migrations install them."""
 
 PLANNED = ("enable_seqscan = off", "enable_hashjoin = off", "enable_mergejoin = off", "jit = off")
+PLANNED_ONCE = (*PLANNED, "plan_cache_mode = force_generic_plan")
 BY_INDEX_ORDER = (*PLANNED, "enable_bitmapscan = off")
 """For `order by .. limit` over many rows: a bitmap scan reads all matching rows before it returns the first."""
 NEVER_SORTED = (*BY_INDEX_ORDER, "enable_sort = off")
@@ -37,8 +38,14 @@ SETTINGS: dict[str, tuple[str, ...] | None] = {
     # only calls others, or makes tables
     "enqueue_atomic_v1": (),
     "ensure_partitions_v1": (),
-    # no search path either, which would prevent inlining; the names in its body were resolved when it was created
+    # planned once for groups of any size: planning each group takes half the time of settling one task
+    "settle_v1": PLANNED_ONCE,
+    "bury_v1": PLANNED_ONCE,
+    "revive_v1": PLANNED_ONCE,
+    # no search path either, which would prevent inlining; the names in their bodies were resolved when they were created
     "uuid7_v1": None,
+    "ended_v1": None,
+    "revived_v1": None,
 }
 """The exceptions; all others are PLANNED."""
 

@@ -85,12 +85,8 @@ class Columns:
     definition: str
     payload: bytes
     priority: int
-    type: str | None
-    headers: str | None
-    tags: list[str] | None
-    retry: str | None
+    options: str | None
     max_attempts: int | None
-    timeout_seconds: float | None
     then_queue_id: int | None
     then_payload: bytes | None
     etag: str

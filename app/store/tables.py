@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata = MetaData(schema="sluice")
 
@@ -147,12 +147,8 @@ schedules = Table(
     Column("definition", Text, nullable=False),
     Column("payload", LargeBinary, nullable=False),
     Column("priority", SmallInteger, nullable=False),
-    Column("type", Text),
-    Column("headers", JSON),
-    Column("tags", ARRAY(Text)),
-    Column("retry", JSON),
+    Column("options", JSONB),
     Column("max_attempts", Integer),
-    Column("timeout_seconds", Double),
     Column("then_queue_id", BigInteger),
     Column("then_payload", LargeBinary),
     Column("etag", Text, nullable=False),

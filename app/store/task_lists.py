@@ -141,10 +141,10 @@ class _Look:
             self.batch = f"t.batch_id = {self._arg(query.batch, 'uuid')}"
             self._add(self.batch)
         for value, condition in (
-            (query.type, "t.type = {}"),
-            (query.tag, "{} = any(t.tags)"),
-            (query.correlation_id, "t.correlation_id = {}"),
-            (query.schedule, "t.schedule = {}"),
+            (query.type, "t.options ->> 'type' = {}"),
+            (query.tag, "t.options -> 'tags' ? {}"),
+            (query.correlation_id, "t.options ->> 'correlation_id' = {}"),
+            (query.schedule, "t.options ->> 'schedule' = {}"),
         ):
             if value is not None:
                 self._add(condition.format(self._arg(value, "text")))

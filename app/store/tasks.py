@@ -9,6 +9,7 @@ import asyncpg
 import msgspec
 
 from app.domain.errors import Refusal
+from app.domain.options import Options, decode_options
 from app.store.db import Reader
 from app.store.statements import call, sql
 
@@ -24,9 +25,15 @@ class Entry(NamedTuple):
     payload: bytes
     key: str | None
     fingerprint: bytes | None
-    options: str | None
-    """JSON of everything except the payload; None if empty."""
     unique_key: str | None = None
+    priority: int = 0
+    run_at: datetime | None = None
+    delay_seconds: float | None = None
+    expires_at: datetime | None = None
+    ttl_seconds: float | None = None
+    max_attempts: int | None = None
+    options: str | None = None
+    """The document of what it carries; None for none."""
 
 
 class Receipt(msgspec.Struct):
@@ -65,7 +72,7 @@ _PROMOTE = call("promote_v1", 1)
 _EXPIRE = call("expire_v1", 1)
 _CANCEL = call("cancel_v1", 3)
 _RETRY = call("retry_v1", 2)
-_UPDATE_TASK = call("update_task_v1", 7)
+_UPDATE_TASK = call("update_task_v1", 8)
 
 
 async def enqueue(
@@ -132,21 +139,10 @@ class Claimed:
     attempt: int
     priority: int
     payload: bytes
-    type: str | None
-    headers: dict[str, str]
-    correlation_id: str | None
-    retry: dict[str, Any] | None
-    timeout_seconds: float | None
-    traceparent: str | None
-    tracestate: str | None
+    options: Options
     created_at: datetime
-    cursor: str | None = None
     batch_id: str | None = None
     """Its batch, or the batch whose completion enqueued it."""
-    schedule: str | None = None
-    scheduled_for: datetime | None = None
-    schedule_timezone: str | None = None
-    """From the definition that fired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,18 +190,14 @@ async def claim(
     # after the four columns of the definition come those of Claimed, in order
     tasks = [
         Claimed(
-            str(r[4]), str(r[5]), r[6], r[7], r[8], r[9], r[10], r[11], r[12], r[13], _json(r[14]) or {}, r[15],
-            _json(r[16]), r[17], r[18], r[19], r[20], r[21], r[22] and str(r[22]), r[23], r[24], r[25],
+            str(r[4]), str(r[5]), r[6], r[7], r[8], r[9], r[10], r[11], r[12], decode_options(r[13]), r[14],
+            r[15] and str(r[15]),
         )
         for r in rows[:-1]
     ]  # fmt: skip
     tasks.sort(key=lambda t: (-t.priority, t.run_at, t.task_id))
     definitions = (first["queue_version"], first["handler_id"], first["handler_version"])
     return Claim(last["verdict"], *definitions, tasks, last["full_at"] or "", last["lapsed"])
-
-
-def _json(text: str | None) -> Any:
-    return None if text is None else msgspec.json.decode(text)
 
 
 async def release_claim(db: Reader, claim_id: str) -> list[int]:
@@ -233,11 +225,9 @@ class AttemptEnd(NamedTuple):
 
 
 async def settle(db: Reader, outcomes: Sequence[AttemptEnd]) -> dict[str, str]:
-    """Write outcomes; return token -> applied | repeat | stale | unknown. A group may contain each token once."""
-    rows = await db.fetch(
-        _SETTLE,
-        outcomes,
-    )
+    """Write outcomes; return token -> applied | repeat | stale | unknown. Of several outcomes under one token the first counts."""
+    firsts = {outcome.token: outcome for outcome in reversed(outcomes)}
+    rows = await db.fetch(_SETTLE, list(firsts.values()))
     return {str(token): verdict for token, verdict in rows}
 
 
@@ -281,10 +271,8 @@ class HeldLease:
     started_at: datetime
     called: bool
     """A replica is still calling a handler under it."""
-    retry: dict[str, Any] | None
+    options: Options
     batch_id: str | None
-    traceparent: str | None
-    tracestate: str | None
     tenant: str
     queue: str
 
@@ -299,7 +287,7 @@ async def held_lease(db: Reader, task_id: str, token: str) -> HeldLease | None:
         return None
     given = dict(rows[0].items())
     batch_id = given["batch_id"]
-    return HeldLease(**{**given, "retry": _json(given["retry"]), "batch_id": batch_id and str(batch_id)})
+    return HeldLease(**{**given, "options": decode_options(given["options"]), "batch_id": batch_id and str(batch_id)})
 
 
 async def ready_queues(db: Reader, queue_ids: Sequence[int]) -> list[int]:
@@ -401,17 +389,19 @@ async def update(
     tenant_id: int,
     task_id: str,
     queue_version: int,
+    columns: str,
     options: str,
     payload: bytes | None,
     handler_id: int | None,
     headers_were: str,
 ) -> str:
-    """Update a task; return done | running | ended | gone | again | changed. `options` is JSON of the changes."""
+    """Update a task; return done | running | ended | gone | again | changed. `columns` and `options` are JSON of the changes."""
     verdict: str = await db.fetchval(
         _UPDATE_TASK,
         tenant_id,
         task_id,
         queue_version,
+        columns,
         options,
         payload,
         handler_id,

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from app.domain.instants import format_instant
+from app.domain.options import OPTIONS, decode_options
 from app.domain.tasks import NO_WORKER_SECONDS
 from app.domain.views import AttemptView, LeaseView, TaskView, shown_result
 from app.store.db import Reader
@@ -104,6 +105,14 @@ def _at(instant: datetime | None) -> str | None:
     return None if instant is None else format_instant(instant)
 
 
+_CARRIED = tuple(
+    field.name
+    for field in msgspec.structs.fields(TaskView)
+    if field.name in OPTIONS and field.name not in ("timeout_seconds", "scheduled_for")
+)
+"""Shown as they are carried."""
+
+
 def _decoded(text: str | None) -> Any:
     return None if text is None else msgspec.json.decode(text)
 
@@ -111,19 +120,16 @@ def _decoded(text: str | None) -> Any:
 def task_view(row: Any) -> TaskView:
     result, encoding = shown_result(row["result"], row["result_format"])
     lease = row["lease_expires_at"]
+    options = decode_options(row["options"])
     return TaskView(
         id=str(row["id"]),
         queue=row["queue"],
         handler=row["handler"],
-        type=row["type"],
         state=row["state"],
         reason=row["reason"],
         priority=row["priority"],
         payload=msgspec.UNSET if row["payload"] is None else msgspec.Raw(row["payload"]),
         content_type="application/json",
-        headers=_decoded(row["headers"]) or {},
-        tags=row["tags"] or [],
-        correlation_id=row["correlation_id"],
         idempotency_key=row["idempotency_key"],
         unique_key=row["unique_key"],
         created_at=_at(row["created_at"]) or "",
@@ -141,9 +147,9 @@ def task_view(row: Any) -> TaskView:
         progress=_decoded(row["progress"]),
         lease=None if lease is None else LeaseView(_at(lease) or ""),
         replica=row["replica"],
-        schedule=row["schedule"],
-        scheduled_for=_at(row["scheduled_for"]),
+        scheduled_for=_at(options.scheduled_for),
         batch=None if row["batch_id"] is None else str(row["batch_id"]),
         parent=None if row["parent_id"] is None else str(row["parent_id"]),
         waiting_for=row["waiting_for"],
+        **{name: getattr(options, name) for name in _CARRIED},
     )

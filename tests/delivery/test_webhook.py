@@ -16,6 +16,7 @@ from app.delivery.webhook.signing import new_secret
 from app.delivery.webhook.transport import Transport
 from app.delivery.webhook.webhooks import Webhooks
 from app.domain.answers import Answer, NoAnswer
+from app.domain.options import Options
 
 from .servers import answer_ok, serve
 
@@ -65,14 +66,16 @@ def test_all_that_a_task_may_have_is_sent() -> None:
     scheduled_for = datetime(2026, 11, 21, 23, 44, tzinfo=timezone(timedelta(hours=1)))
     call = replace(
         PLAIN,
-        type="mail.send",
-        cursor="page 2",
-        schedule="nightly",
-        scheduled_for=scheduled_for,
+        options=Options(
+            type="mail.send",
+            cursor="page 2",
+            schedule="nightly",
+            scheduled_for=scheduled_for,
+            correlation_id="order/17?x=100%",
+        ),
         batch="b1",
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         tracestate="a=1,b=2",
-        correlation_id="order/17?x=100%",
     )
     headers = build_headers(call, NOW)
     assert headers["sluice-type"] == "mail.send"
@@ -89,7 +92,9 @@ def test_all_that_a_task_may_have_is_sent() -> None:
 def test_the_handler_s_header_wins_over_the_task_s_and_neither_replaces_sluice_s() -> None:
     call = replace(
         PLAIN,
-        task_headers={"Authorization": "mine", "X-Task": "t", "webhook-id": "forged", "Sluice-Attempt": "9"},
+        options=Options(
+            headers={"Authorization": "mine", "X-Task": "t", "webhook-id": "forged", "Sluice-Attempt": "9"}
+        ),
         handler_headers={"authorization": "operator's", "X-Handler": "h", "User-Agent": "Own", "content-length": "0"},
     )
     headers = build_headers(call, NOW)
@@ -102,7 +107,7 @@ def test_the_handler_s_header_wins_over_the_task_s_and_neither_replaces_sluice_s
 def test_names_that_a_handler_may_take_for_one_another_are_one_name() -> None:
     call = replace(
         PLAIN,
-        task_headers={"x_api_key": "mine", "webhook_signature": "v1,forged", "x_task": "t"},
+        options=Options(headers={"x_api_key": "mine", "webhook_signature": "v1,forged", "x_task": "t"}),
         handler_headers={"x-api-key": "operator's", "sluice_attempt": "9"},
     )
     headers = build_headers(call, NOW)
@@ -112,7 +117,7 @@ def test_names_that_a_handler_may_take_for_one_another_are_one_name() -> None:
 
 @given(st.text(min_size=1, max_size=60))
 def test_any_text_becomes_a_header_that_can_be_sent_and_read_back(text: str) -> None:
-    value = build_headers(replace(PLAIN, type=text, correlation_id=text), NOW)["sluice-type"]
+    value = build_headers(replace(PLAIN, options=Options(type=text, correlation_id=text)), NOW)["sluice-type"]
     assert value.isascii()
     assert value.isprintable()
     assert value == value.strip()

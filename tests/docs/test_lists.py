@@ -18,6 +18,7 @@ from app.delivery.webhook.signing import new_secret
 from app.delivery.webhook.transport import Transport
 from app.delivery.webhook.webhooks import Webhooks
 from app.domain.connections import Limit, NoRoom, fit
+from app.domain.options import OPTIONS, Options
 from app.domain.schedules.cron import Dst
 from app.domain.schedules.definitions import CatchUpMode, Overlap
 from app.domain.schedules.firing import Cause
@@ -174,16 +175,23 @@ FULL = Call(
     timeout_seconds=30,
     payload=b"1",
     secrets=(new_secret(),),
-    type="x",
-    cursor="x",
-    schedule="x",
-    scheduled_for=datetime.now(UTC),
-    schedule_timezone="Europe/Berlin",
+    options=Options(
+        type="x",
+        headers={"x-of-the-task": "x"},
+        tags=("x",),
+        correlation_id="x",
+        retry={"max_attempts": 1},
+        timeout_seconds=1,
+        traceparent="x",
+        tracestate="x",
+        cursor="x",
+        schedule="x",
+        scheduled_for=datetime.now(UTC),
+        schedule_timezone="Europe/Berlin",
+    ),
     batch="x",
     traceparent="x",
     tracestate="x",
-    correlation_id="x",
-    task_headers={"x-of-the-task": "x"},
     handler_headers={"x-of-the-handler": "x"},
 )
 """All that a call may have."""
@@ -193,6 +201,7 @@ FULL = Call(
 async def test_the_headers_of_a_delivery_are_all_named(handler: Handler) -> None:
     call = replace(FULL, url=handler.url)
     assert all(getattr(call, field.name) for field in fields(Call)), "a new field, and maybe a new header"
+    assert all(getattr(call.options, name) for name in OPTIONS), "a new option, and maybe a new header"
     egress = EgressPolicy(["127.0.0.1/32"])
     webhooks = Webhooks(egress, Transport(egress))
     await webhooks.deliver(call, datetime.now(UTC))

@@ -125,7 +125,7 @@ class Pages:
         made = []
         for n in range(GROUP):
             unique = f"f {call} {n}" if n % 5 == 0 else None
-            made.append(Entry(str(uuid4()), *self.queues[1 + n % 3], 0, b"null", f"{call} {n}", None, None, unique))
+            made.append(Entry(str(uuid4()), *self.queues[1 + n % 3], 0, b"null", f"{call} {n}", None, unique))
         return made
 
     async def settle(self) -> None:

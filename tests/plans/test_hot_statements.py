@@ -5,7 +5,6 @@ statement inside the functions is looked at. One test, since one load of the tab
 """
 
 import itertools
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -125,10 +124,7 @@ class Replica:
             queue_id, version = self.queues[5 if atomic else 5 + place % 3]
             key = f"key {uuid4()}" if place % 2 else None
             unique = f"unique {uuid4()}" if place % 5 == 0 else None
-            options = json.dumps({"unique_key": unique}) if unique else None
-            made.append(
-                Entry(str(uuid4()), queue_id, version, 0, b"null", key, b"print" if key else None, options, unique)
-            )
+            made.append(Entry(str(uuid4()), queue_id, version, 0, b"null", key, b"print" if key else None, unique))
         return made
 
     async def enqueue(self) -> None:
@@ -146,8 +142,7 @@ class Replica:
         for number in numbers:
             queue_id, version = self.queues[number % QUEUES]
             key = f"unique {number}"
-            options = json.dumps({"unique_key": key})
-            entries.append(Entry(str(uuid4()), queue_id, version, 0, b"null", None, None, options, key))
+            entries.append(Entry(str(uuid4()), queue_id, version, 0, b"null", None, None, key))
         verdicts = (await tasks.enqueue(self.db, str(uuid4()), entries)).verdicts
         assert [verdicts[place] for place in sorted(verdicts)] == [["held", task_id(number)] for number in numbers]
 
@@ -188,8 +183,9 @@ class Replica:
     async def update(self) -> None:
         (waiting,) = self.some(1)
         version = self.queues[0][1]
+        carried = '{"type": "t"}'
         patch = '{"priority": 7, "delay_seconds": 60}'
-        assert await tasks.update(self.db, self.tenant, waiting, version, patch, None, None, "{}") == "done"
+        assert await tasks.update(self.db, self.tenant, waiting, version, patch, carried, None, None, "{}") == "done"
 
     async def purge(self) -> None:
         before = await sweeps.now(self.db)

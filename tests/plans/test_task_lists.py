@@ -34,11 +34,12 @@ from sluice.tenants n, generate_series(1, {QUEUES}) g where n.name = 'many' or n
 select sluice.ensure_partitions_v1(14); select sluice.ensure_partitions_v1(28); select sluice.ensure_partitions_v1({DAYS});
 analyze;
 insert into sluice.task_history (id, kept_until, tenant_id, queue_id, handler_id, state, reason, ended_at, priority, run_at,
-                                 created_at, payload, type, tags, attempt, claims)
+                                 created_at, payload, options, attempt, claims)
 select ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
        clock_timestamp() + make_interval(days => case when n % 5 = 0 then 1 + n % 30 else 1 + n % 3 end),
        q.tenant_id, q.id, 0, case when n % 5 = 0 then 4 else 3 end, case when n % 5 = 0 then 'attempts_exhausted' end,
-       clock_timestamp(), 0, clock_timestamp(), clock_timestamp(), convert_to(repeat('x', 200), 'UTF8'), 'mail', array['a'], 1, 1
+       clock_timestamp(), 0, clock_timestamp(), clock_timestamp(), convert_to(repeat('x', 200), 'UTF8'),
+       '{{"type": "mail", "tags": ["a"]}}', 1, 1
 from generate_series(1, {ENDED}) n
 join sluice.tenants t on t.name = case when n <= 90 then 'few' else 'many' end
 join sluice.queues q on q.tenant_id = t.id and q.name = 'q' || (1 + n % case when n <= 90 then 3 else {QUEUES} end);

@@ -22,9 +22,10 @@ _AS_IT_STANDS = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
 def build_headers(call: Call, now: datetime) -> dict[str, str]:
     """Return all headers except those that frame the message, which the transport adds."""
+    options = call.options
     headers = {"user-agent": "Sluice"}
     operators = {folded(name) for name in call.handler_headers}
-    for name, value in call.task_headers.items():
+    for name, value in options.headers.items():
         if not reserved_header(name) and folded(name) not in operators:
             headers[name.lower()] = value
     for name, value in call.handler_headers.items():
@@ -42,26 +43,26 @@ def build_headers(call: Call, now: datetime) -> dict[str, str]:
     headers["sluice-deadline"] = _instant(now + timedelta(seconds=call.timeout_seconds))
     headers["sluice-lease-token"] = call.lease_token
     headers["sluice-task-url"] = call.task_url
-    if call.scheduled_for is not None:
-        headers["sluice-scheduled-for"] = _instant(call.scheduled_for)
-        if call.schedule_timezone is not None:
-            headers["sluice-schedule-timezone"] = call.schedule_timezone
-            if (local := local_time(call.scheduled_for, call.schedule_timezone)) is not None:
+    if options.scheduled_for is not None:
+        headers["sluice-scheduled-for"] = _instant(options.scheduled_for)
+        if options.schedule_timezone is not None:
+            headers["sluice-schedule-timezone"] = options.schedule_timezone
+            if (local := local_time(options.scheduled_for, options.schedule_timezone)) is not None:
                 headers["sluice-scheduled-for-local"] = local.isoformat(timespec="milliseconds")
-    if call.type:
-        headers["sluice-type"] = _header_text(call.type)
-    if call.cursor:
-        headers["sluice-cursor"] = _header_text(call.cursor)
-    if call.schedule:
-        headers["sluice-schedule"] = _header_text(call.schedule)
+    if options.type:
+        headers["sluice-type"] = _header_text(options.type)
+    if options.cursor:
+        headers["sluice-cursor"] = _header_text(options.cursor)
+    if options.schedule:
+        headers["sluice-schedule"] = _header_text(options.schedule)
     if call.batch:
         headers["sluice-batch"] = _header_text(call.batch)
     if call.traceparent:
         headers["traceparent"] = _header_text(call.traceparent)
     if call.tracestate:
         headers["tracestate"] = _header_text(call.tracestate)
-    if call.correlation_id:
-        headers["x-correlation-id"] = _header_text(call.correlation_id)
+    if options.correlation_id:
+        headers["x-correlation-id"] = _header_text(options.correlation_id)
     return headers
 
 

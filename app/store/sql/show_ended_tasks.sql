@@ -1,11 +1,11 @@
 -- Ended tasks as shown: the columns of show_live_tasks, in the same order.
-select t.id, q.name as queue, h.name as handler, t.type,
+select t.id, q.name as queue, h.name as handler,
   case t.state when :state_succeeded then 'succeeded' when :state_dead then 'dead' else 'cancelled' end as state, t.reason, t.priority,
-  {payload} as payload, t.headers, t.tags, t.correlation_id, t.idempotency_key, t.unique_key, t.created_at, t.run_at,
+  {payload} as payload, t.options, t.idempotency_key, t.unique_key, t.created_at, t.run_at,
   t.last_started_at as started_at, t.ended_at, t.expires_at, t.attempt, coalesce(t.max_attempts, q.max_attempts) as max_attempts,
-  coalesce(t.timeout_seconds, q.timeout_seconds, h.timeout_seconds) as timeout_seconds,
+  coalesce((t.options ->> 'timeout_seconds')::double precision, q.timeout_seconds, h.timeout_seconds) as timeout_seconds,
   t.last_error, t.result, t.result_format, t.result_truncated, t.progress,
-  null::timestamptz as lease_expires_at, t.last_replica as replica, t.schedule, t.scheduled_for, t.batch_id, t.parent_id,
+  null::timestamptz as lease_expires_at, t.last_replica as replica, t.batch_id, t.parent_id,
   null::text as waiting_for
 from {source} t
 join sluice.queues q on q.id = t.queue_id

@@ -3,16 +3,15 @@
 -- on. waiting_for names the first reason why a claim would not take the task, in the claim's order: paused or disabled, nobody to
 -- claim it, a limit, no free place. Running tasks are counted only if there is a limit; otherwise they would be read again for
 -- each row of a page.
-select t.id, q.name as queue, h.name as handler, t.type,
+select t.id, q.name as queue, h.name as handler,
   case when {running} then 'running' when t.state = :state_scheduled and t.run_at > clock_timestamp() then 'scheduled'
     else 'ready' end as state,
-  null::text as reason, t.priority, {payload} as payload, t.headers, t.tags, t.correlation_id, t.idempotency_key, t.unique_key,
+  null::text as reason, t.priority, {payload} as payload, t.options, t.idempotency_key, t.unique_key,
   t.created_at, t.run_at, t.last_started_at as started_at, null::timestamptz as ended_at, t.expires_at, t.attempt,
   coalesce(t.max_attempts, q.max_attempts) as max_attempts,
-  coalesce(t.timeout_seconds, q.timeout_seconds, h.timeout_seconds) as timeout_seconds,
+  coalesce((t.options ->> 'timeout_seconds')::double precision, q.timeout_seconds, h.timeout_seconds) as timeout_seconds,
   t.last_error, null::bytea as result, null::text as result_format, false as result_truncated, t.progress,
-  case when {running} then t.lease_expires_at end as lease_expires_at, t.last_replica as replica, t.schedule,
-  t.scheduled_for, t.batch_id, t.parent_id,
+  case when {running} then t.lease_expires_at end as lease_expires_at, t.last_replica as replica, t.batch_id, t.parent_id,
   case
     when {running} then null
     when t.state = :state_scheduled and t.run_at > clock_timestamp() then 'run_at'

@@ -93,10 +93,11 @@ begin
     select r.task_id, sha256(int8send(r.then_queue_id) || r.then_payload), r.then_queue_id, r.then_payload
     from runs r where r.then_queue_id is not null)
   insert into sluice.tasks (
-    id, tenant_id, queue_id, handler_id, state, priority, run_at, created_at, payload, type, headers, tags, retry, max_attempts,
-    timeout_seconds, batch_id, schedule, scheduled_for, schedule_timezone)
-  select r.task_id, r.tenant_id, r.queue_id, r.handler_id, :state_ready, r.priority, v_now, v_now, r.run_payload, r.type,
-    r.headers, r.tags, r.retry, r.max_attempts, r.timeout_seconds, r.task_id, r.name, r.nominal_at, r.definition::json ->> 'timezone'
+    id, tenant_id, queue_id, handler_id, state, priority, run_at, created_at, payload, options, max_attempts, batch_id)
+  select r.task_id, r.tenant_id, r.queue_id, r.handler_id, :state_ready, r.priority, v_now, v_now, r.run_payload,
+    coalesce(r.options, '{}') || jsonb_strip_nulls(jsonb_build_object(
+      'schedule', r.name, 'scheduled_for', r.nominal_at, 'schedule_timezone', r.definition::json ->> 'timezone')),
+    r.max_attempts, r.task_id
   from runs r order by r.task_id;
   return query select unnest(v_ids);
 end $$;

@@ -17,9 +17,8 @@ create function sluice.claim_v1(
 returns table (
   verdict text, queue_version bigint, handler_id bigint, handler_version bigint,
   task_id uuid, token uuid, lease_expires_at timestamptz, started_at timestamptz, run_at timestamptz, number integer,
-  attempt integer, priority smallint, payload bytea, type text, headers json, correlation_id text, retry json,
-  timeout_seconds double precision, traceparent text, tracestate text, created_at timestamptz, cursor text,
-  batch_id uuid, schedule text, scheduled_for timestamptz, schedule_timezone text, full_at text, lapsed bigint)
+  attempt integer, priority smallint, payload bytea, options jsonb, created_at timestamptz, batch_id uuid, full_at text,
+  lapsed bigint)
 language plpgsql volatile
 as $$
 #variable_conflict use_column
@@ -105,15 +104,14 @@ begin
       state = :state_running, attempt = t.attempt + 1, claims = t.claims + 1,
       lease_token = g.token, lease_owner = p_owner, lease_claim = p_claim, lease_handler_id = v_handler,
       lease_expires_at = v_now + make_interval(secs => case when p_pull then p_lease_seconds else greatest(5, least(
-        p_lease_seconds, coalesce(t.timeout_seconds, s.queue_timeout, s.handler_timeout) + 5)) end),
+        p_lease_seconds, coalesce((t.options ->> 'timeout_seconds')::double precision, s.queue_timeout, s.handler_timeout) + 5)) end),
       last_token = g.token, last_counted = true, last_replica = p_replica, last_started_at = v_now, last_ended_at = null,
       last_outcome = null, last_status = null, last_message = null, last_excerpt = null, last_trace_id = null
     from (select i.id, gen_random_uuid() as token from unnest(v_ids) i(id) offset 0) g
     where t.id = g.id
     returning null::text, s.queue_version, v_handler, s.handler_version, t.id, t.lease_token, t.lease_expires_at, v_now, t.run_at,
-      t.claims, t.attempt, t.priority, t.payload, t.type, t.headers, t.correlation_id, t.retry, t.timeout_seconds,
-      t.traceparent, t.tracestate, t.created_at, t.cursor, coalesce(t.batch_id, t.completes), t.schedule, t.scheduled_for,
-      t.schedule_timezone, null::text, null::bigint;
+      t.claims, t.attempt, t.priority, t.payload, t.options, t.created_at,
+      coalesce(t.batch_id, t.completes), null::text, null::bigint;
   verdict := case
     when coalesce(cardinality(v_ids), 0) < v_room then 'empty'
     when v_room < p_want then 'full'

@@ -144,24 +144,17 @@ begin
   end if;
 
   insert into sluice.tasks (
-    id, tenant_id, queue_id, handler_id, state, priority, run_at, created_at, expires_at, payload, type, headers, tags,
-    correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts, timeout_seconds,
-    traceparent, tracestate, root_id, parent_id, batch_id)
+    id, tenant_id, queue_id, handler_id, state, priority, run_at, created_at, expires_at, payload, options, idempotency_key,
+    idempotency_until, unique_key, max_attempts, root_id, parent_id, batch_id)
   select
     e.task_id, q.tenant_id, e.queue_id, e.handler_id, case when r.run_at > v_now then :state_scheduled else :state_ready end,
-    coalesce((e.options ->> 'priority')::smallint, 0), r.run_at, v_now,
-    coalesce((e.options ->> 'expires_at')::timestamptz, v_now + make_interval(secs => (e.options ->> 'ttl_seconds')::double precision)),
-    e.payload, e.options ->> 'type', (e.options -> 'headers')::json,
-    case when e.options ? 'tags' then array(select jsonb_array_elements_text(e.options -> 'tags')) end,
-    e.options ->> 'correlation_id', e.key,
+    e.priority, r.run_at, v_now, coalesce(e.expires_at, v_now + make_interval(secs => e.ttl_seconds)), e.payload, e.options, e.key,
     case when v_keyed and e.key is not null then v_now + make_interval(secs => q.idempotency_seconds) end,
-    e.unique_key, (e.options -> 'retry')::json, (e.options -> 'retry' ->> 'max_attempts')::integer,
-    (e.options ->> 'timeout_seconds')::double precision, e.options ->> 'traceparent', e.options ->> 'tracestate',
-    p_root, p_parent, p_batch
+    e.unique_key, e.max_attempts, p_root, p_parent, p_batch
   from unnest(p_entries) with ordinality e
   join sluice.queues q on q.id = e.queue_id
-  cross join lateral (select greatest((e.options ->> 'run_at')::timestamptz,
-      v_now + make_interval(secs => (e.options ->> 'delay_seconds')::double precision), v_now) as run_at offset 0) r
+  cross join lateral (
+    select greatest(e.run_at, v_now + make_interval(secs => e.delay_seconds), v_now) as run_at offset 0) r
   where not v_verdicts ? e.ordinality::text;
 
   if p_batch is not null then

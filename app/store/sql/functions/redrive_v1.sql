@@ -16,8 +16,9 @@ begin
   from (select t.id from sluice.task_history t
         left join sluice.queues q on q.id = t.queue_id
         where t.queue_id = p_queue and t.state = :state_dead and t.id > p_after and t.kept_until > statement_timestamp()
-          and t.ended_at < p_before and (p_reason is null or t.reason = p_reason) and (p_type is null or t.type = p_type)
-          and (p_tag is null or p_tag = any(t.tags)) and (p_correlation is null or t.correlation_id = p_correlation)
+          and t.ended_at < p_before and (p_reason is null or t.reason = p_reason) and (p_type is null or t.options ->> 'type' = p_type)
+          and (p_tag is null or t.options -> 'tags' ? p_tag)
+          and (p_correlation is null or t.options ->> 'correlation_id' = p_correlation)
           and (p_handlers is null or coalesce(nullif(t.handler_id, 0), t.lease_handler_id, q.handler_id) = any(p_handlers))
           and (p_from is null or t.ended_at >= p_from) and (p_to is null or t.ended_at < p_to)
         order by t.id limit p_limit) k;

@@ -6,23 +6,11 @@ as $$
 declare v_moved uuid[];
 begin
   with live as (
-    insert into sluice.tasks (
-      id, tenant_id, queue_id, handler_id, state, priority, run_at, created_at, expires_at, payload, type, headers, tags,
-      correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts, timeout_seconds, traceparent,
-      tracestate, root_id, parent_id, batch_id, completes, cursor, schedule, scheduled_for, schedule_timezone,
-      progress, attempt, claims, last_error,
-      lease_handler_id, last_token, last_counted, last_replica, last_started_at, last_ended_at, last_outcome, last_status,
-      last_message, last_excerpt, last_trace_id)
-    select id, tenant_id, queue_id, handler_id, :state_ready, priority, p_now, created_at,
-      case when expires_at > p_now then expires_at end, payload, type, headers, tags,
-      correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts, timeout_seconds, traceparent,
-      tracestate, root_id, parent_id, batch_id, completes, cursor, schedule, scheduled_for, schedule_timezone,
-      progress, 0, claims, last_error,
-      lease_handler_id, last_token, last_counted, last_replica, last_started_at, last_ended_at, last_outcome, last_status,
-      last_message, last_excerpt, last_trace_id
-    from sluice.task_history
-    where id = any(p_ids) and state in (:state_dead, :state_cancelled) and kept_until > p_now
-    order by queue_id, unique_key collate "C" nulls first, id
+    insert into sluice.tasks
+    select r.*
+    from sluice.task_history h cross join lateral sluice.revived_v1(h, p_now) r
+    where h.id = any(p_ids) and h.state in (:state_dead, :state_cancelled) and h.kept_until > p_now
+    order by h.queue_id, h.unique_key collate "C" nulls first, h.id
     on conflict (queue_id, unique_key) where unique_key is not null do nothing
     returning id)
   select coalesce(array_agg(id), '{}') into v_moved from live;

@@ -80,14 +80,12 @@ begin
 
     if p_next is not null then
       insert into sluice.tasks (
-        id, tenant_id, queue_id, handler_id, state, priority, run_at, created_at, expires_at, payload, type, headers, tags,
-        correlation_id, retry, max_attempts, timeout_seconds, traceparent, tracestate, root_id, parent_id, batch_id, cursor,
-        schedule, scheduled_for, schedule_timezone)
+        id, tenant_id, queue_id, handler_id, state, priority, run_at, created_at, expires_at, payload, options, max_attempts,
+        root_id, parent_id, batch_id)
       values (
         sluice.uuid7_v1(), v_task.tenant_id, v_task.queue_id, v_task.handler_id, :state_ready, v_task.priority, v_now, v_now,
-        v_task.expires_at, v_task.payload, v_task.type, v_task.headers, v_task.tags, v_task.correlation_id, v_task.retry,
-        v_task.max_attempts, v_task.timeout_seconds, v_task.traceparent, v_task.tracestate, v_root, p_outcome.task_id, v_batch, p_next,
-        v_task.schedule, v_task.scheduled_for, v_task.schedule_timezone);
+        v_task.expires_at, v_task.payload, coalesce(v_task.options, '{}') || jsonb_build_object('cursor', p_next),
+        v_task.max_attempts, v_root, p_outcome.task_id, v_batch);
     end if;
     if p_then_queue is not null then
       insert into sluice.batch_completions (batch_id, digest, queue_id, payload)

@@ -16,31 +16,17 @@ begin
   v_now := clock_timestamp();
   v_kinds := array(select distinct o.kind from unnest(p_outcomes) o);
 
-  with gone as (
-    delete from sluice.tasks t using unnest(p_outcomes) o
-    where t.id = o.task_id and t.lease_token = o.token and o.kind in ('succeeded', 'dead') and t.lease_expires_at > v_now
-    returning t.*, o.kind, o.outcome, o.reason, o.status, o.message, o.excerpt, o.result, o.result_format, o.result_truncated,
-              o.trace_id),
-  kept as (
-    insert into sluice.task_history (
-      id, kept_until, tenant_id, queue_id, handler_id, state, reason, ended_at, priority, run_at, created_at, expires_at,
-      payload, type, headers, tags, correlation_id, idempotency_key, idempotency_until, unique_key, retry, max_attempts,
-      timeout_seconds, traceparent, tracestate, root_id, parent_id, batch_id, completes, cursor, schedule, scheduled_for,
-      schedule_timezone, progress, attempt, claims, last_error, result, result_format, result_truncated, lease_handler_id,
-      last_token, last_counted, last_replica, last_started_at, last_ended_at, last_outcome, last_status, last_message, last_excerpt,
-      last_trace_id)
-    select
-      t.id, greatest(v_now + make_interval(secs => 86400 * case t.kind when 'succeeded' then q.succeeded_days else q.dead_days end),
-        t.idempotency_until),
-      t.tenant_id, t.queue_id, t.handler_id, case t.kind when 'succeeded' then :state_succeeded else :state_dead end, t.reason, v_now,
-      t.priority, t.run_at, t.created_at, t.expires_at, t.payload, t.type, t.headers, t.tags, t.correlation_id, t.idempotency_key,
-      t.idempotency_until, t.unique_key, t.retry, t.max_attempts, t.timeout_seconds, t.traceparent, t.tracestate, t.root_id,
-      t.parent_id, t.batch_id, t.completes, t.cursor, t.schedule, t.scheduled_for, t.schedule_timezone, t.progress,
-      t.attempt, t.claims,
-      coalesce(t.message, t.last_error), t.result, t.result_format, coalesce(t.result_truncated, false), t.lease_handler_id,
-      t.last_token, true, t.last_replica, t.last_started_at, v_now, t.outcome, t.status, t.message, t.excerpt, t.trace_id
-    from gone t join sluice.queues q on q.id = t.queue_id
+  with kept as (
+    insert into sluice.task_history
+    select h.*
+    from unnest(p_outcomes) o
+    join sluice.tasks t on t.id = o.task_id and t.lease_token = o.token and t.lease_expires_at > v_now
+    join sluice.queues q on q.id = t.queue_id
+    cross join lateral sluice.ended_v1(
+      t, q, case o.kind when 'succeeded' then :state_succeeded else :state_dead end::smallint, o.reason, v_now, v_now, o) h
+    where o.kind in ('succeeded', 'dead')
     returning id, kept_until, claims, last_token, tenant_id, batch_id, state),
+  gone as (delete from sluice.tasks t using kept k where t.id = k.id),
   counted as (
     insert into sluice.batch_deltas (tenant_id, batch_id, succeeded, dead)
     select k.tenant_id, k.batch_id, count(*) filter (where k.state = :state_succeeded), count(*) filter (where k.state = :state_dead)

@@ -1,12 +1,12 @@
--- Change a waiting task. p_patch holds the changes, null for a default; p_payload and p_handler (0: the queue's) are null if they
--- stay. Verdicts: done · running · ended · gone · again (it moved, or its headers are not those the caller merged with) · changed
--- (the queue has changed since the caller read it, or the handler was deleted).
--- Takes locks in the order of an enqueue: handler, queue, task.
+-- Change a waiting task. p_patch holds the changes to its columns, p_options those to what it carries, null for a default; retry is
+-- merged. p_payload and p_handler (0: the queue's) are null if they stay. Verdicts: done · running · ended · gone · again (it moved,
+-- or its headers are not those the caller merged with) · changed (the queue has changed since the caller read it, or the handler
+-- was deleted). Takes locks in the order of an enqueue: handler, queue, task.
 create function sluice.update_task_v1(
-  p_tenant bigint, p_id uuid, p_version bigint, p_patch jsonb, p_payload bytea, p_handler bigint, p_headers_were jsonb)
+  p_tenant bigint, p_id uuid, p_version bigint, p_patch jsonb, p_options jsonb, p_payload bytea, p_handler bigint, p_headers_were jsonb)
 returns text language plpgsql volatile
 as $$
-declare v_queue bigint; v_task record; v_now timestamptz; v_retry jsonb;
+declare v_queue bigint; v_task record; v_now timestamptz; v_options jsonb;
 begin
   select t.queue_id into v_queue from sluice.tasks t where t.id = p_id and t.tenant_id = p_tenant;
   if not found then
@@ -19,26 +19,21 @@ begin
      or p_handler <> 0 and not exists (select from sluice.handlers h where h.id = p_handler and h.deleted_at is null) then
     return 'changed';
   end if;
-  select t.state, t.headers, t.retry into v_task from sluice.tasks t where t.id = p_id and t.tenant_id = p_tenant for update;
-  if not found or p_patch ? 'headers' and coalesce(v_task.headers::jsonb, '{}') <> p_headers_were then return 'again'; end if;
+  select t.state, coalesce(t.options, '{}') as options into v_task from sluice.tasks t where t.id = p_id and t.tenant_id = p_tenant for update;
+  if not found or p_options ? 'headers' and coalesce(v_task.options -> 'headers', '{}') <> p_headers_were then return 'again'; end if;
   if v_task.state = :state_running then return 'running'; end if;
   v_now := clock_timestamp();
-  v_retry := case
-    when not p_patch ? 'retry' then v_task.retry::jsonb
-    when p_patch -> 'retry' <> 'null' then
-      nullif(jsonb_strip_nulls(coalesce(v_task.retry::jsonb, '{}') || (p_patch -> 'retry')), '{}') end;
+  v_options := v_task.options || p_options;
+  if jsonb_typeof(p_options -> 'retry') = 'object' then
+    v_options := v_options || jsonb_build_object('retry', nullif(
+      jsonb_strip_nulls(coalesce(v_task.options -> 'retry', '{}') || (p_options -> 'retry')), '{}'));
+  end if;
+  v_options := jsonb_strip_nulls(v_options);
   update sluice.tasks t set
     payload = coalesce(p_payload, t.payload),
-    type = case when p_patch ? 'type' then p_patch ->> 'type' else t.type end,
+    options = nullif(v_options, '{}'), max_attempts = (v_options -> 'retry' ->> 'max_attempts')::integer,
     priority = case when p_patch ? 'priority' then coalesce((p_patch ->> 'priority')::smallint, 0) else t.priority end,
-    correlation_id = case when p_patch ? 'correlation_id' then p_patch ->> 'correlation_id' else t.correlation_id end,
-    timeout_seconds = case when p_patch ? 'timeout_seconds' then (p_patch ->> 'timeout_seconds')::double precision
-                      else t.timeout_seconds end,
     expires_at = case when p_patch ? 'expires_at' then (p_patch ->> 'expires_at')::timestamptz else t.expires_at end,
-    headers = case when p_patch ? 'headers' then nullif(p_patch -> 'headers', 'null')::json else t.headers end,
-    tags = case when not p_patch ? 'tags' then t.tags
-                when p_patch -> 'tags' <> 'null' then array(select jsonb_array_elements_text(p_patch -> 'tags')) end,
-    retry = v_retry::json, max_attempts = (v_retry ->> 'max_attempts')::integer,
     handler_id = coalesce(p_handler, t.handler_id),
     run_at = case when p_patch ?| array['run_at', 'delay_seconds'] then r.run_at else t.run_at end,
     state = case when not p_patch ?| array['run_at', 'delay_seconds'] then t.state
