@@ -18,10 +18,9 @@ select s.name, r.nominal_at, r.nominal_until, r.count, r.cause, r.outcome, r.tas
 from sluice.schedule_runs r join sluice.schedules s on s.id = r.schedule_id
 """
 _TASKS = """
-select schedule, scheduled_for, id::text as task
-from (select schedule, scheduled_for, id from sluice.tasks union all
-      select schedule, scheduled_for, id from sluice.task_history) t
-where schedule is not null
+select t.options ->> 'schedule' as schedule, (t.options ->> 'scheduled_for')::timestamptz as scheduled_for, t.id::text as task
+from (select options, id from sluice.tasks union all select options, id from sluice.task_history) t
+where t.options ? 'schedule'
 """
 _LEFT = """
 select (select count(*) from sluice.schedules where look_at is not null)

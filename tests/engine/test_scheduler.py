@@ -58,7 +58,7 @@ async def make_due(core: Core) -> None:
 async def end_runs(core: Core) -> None:
     """Every running run's task succeeds, as settle and fold leave it."""
     await core.db.fetch(
-        "with gone as (delete from sluice.tasks where schedule is not null returning tenant_id, batch_id)"
+        "with gone as (delete from sluice.tasks where options ? 'schedule' returning tenant_id, batch_id)"
         " insert into sluice.batch_deltas (tenant_id, batch_id, succeeded) select tenant_id, batch_id, 1 from gone"
     )
     await batches.fold(core.db, 1000)

@@ -38,9 +38,11 @@ select s.name, s.created_at, s.next_nominal_at, r.nominal_at, r.nominal_until, r
 from sluice.schedules s join sluice.schedule_runs r on r.schedule_id = s.id order by s.name, r.nominal_at, r.id
 """
 ROOTS = """
-select id, schedule, scheduled_for, created_at, payload from sluice.tasks where schedule is not null
+select id, options ->> 'schedule' as schedule, (options ->> 'scheduled_for')::timestamptz as scheduled_for, created_at, payload
+from sluice.tasks where options ? 'schedule'
 union all
-select id, schedule, scheduled_for, created_at, payload from sluice.task_history where schedule is not null
+select id, options ->> 'schedule' as schedule, (options ->> 'scheduled_for')::timestamptz as scheduled_for, created_at, payload
+from sluice.task_history where options ? 'schedule'
 """
 
 

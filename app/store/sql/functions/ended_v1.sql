@@ -6,7 +6,7 @@ create function sluice.ended_v1(
   p_task sluice.tasks, p_queue sluice.queues, p_state smallint, p_reason text, p_now timestamptz, p_ended_at timestamptz,
   p_outcome sluice.outcome_v1)
 returns setof sluice.task_history language sql stable rows 1
-as $$
+begin atomic
   select
     p_task.id,
     greatest(p_now + make_interval(secs => 86400 * case p_state
@@ -23,5 +23,5 @@ as $$
     case when p_outcome.token is null then p_task.last_status else p_outcome.status end,
     case when p_outcome.token is null then p_task.last_message else p_outcome.message end,
     case when p_outcome.token is null then p_task.last_excerpt else p_outcome.excerpt end,
-    case when p_outcome.token is null then p_task.last_trace_id else p_outcome.trace_id end
-$$;
+    case when p_outcome.token is null then p_task.last_trace_id else p_outcome.trace_id end;
+end;
