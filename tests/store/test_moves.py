@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from app.store.db import Database
-from app.store.tasks import Outcome, cancel, retry, settle
+from app.store.tasks import AttemptEnd, cancel, retry, settle
 
 pytestmark = pytest.mark.anyio
 
@@ -101,7 +101,7 @@ async def test_a_task_comes_back_from_history_as_it_was(db: Database, database_u
         before = await running(connection)
         task_id, tenant = str(before["id"]), before["tenant_id"]
         if way == "settle":
-            outcome = Outcome(
+            outcome = AttemptEnd(
                 task_id, str(before["lease_token"]), "dead", "failed", "fatal_status", 0.0, 400, "m", "e", b"r"
             )
             assert await settle(db, [outcome]) == {outcome.token: "applied"}
@@ -136,8 +136,11 @@ async def test_two_outcomes_under_one_token_in_a_group_end_a_task_once(db: Datab
     try:
         task = await running(connection)
         given = str(task["id"]), str(task["lease_token"])
-        outcomes = [Outcome(*given, "succeeded", "succeeded"), Outcome(*given, "dead", "failed", "stopped_by_worker")]
-        outcomes.append(Outcome(str(uuid4()), str(uuid4()), "succeeded", "succeeded"))
+        outcomes = [
+            AttemptEnd(*given, "succeeded", "succeeded"),
+            AttemptEnd(*given, "dead", "failed", "stopped_by_worker"),
+        ]
+        outcomes.append(AttemptEnd(str(uuid4()), str(uuid4()), "succeeded", "succeeded"))
         assert await settle(db, outcomes) == {given[1]: "applied", outcomes[2].token: "unknown"}
         assert await connection.fetchval("select array_agg(state::integer) from sluice.task_history") == [3]
     finally:

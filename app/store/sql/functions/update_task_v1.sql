@@ -3,7 +3,8 @@
 -- or its headers are not those the caller merged with) · changed (the queue has changed since the caller read it, or the handler
 -- was deleted). Takes locks in the order of an enqueue: handler, queue, task.
 create function sluice.update_task_v1(
-  p_tenant bigint, p_id uuid, p_version bigint, p_patch jsonb, p_options jsonb, p_payload bytea, p_handler bigint, p_headers_were jsonb)
+  p_tenant bigint, p_id uuid, p_version bigint, p_patch jsonb, p_options jsonb, p_payload bytea, p_handler bigint,
+  p_headers_were jsonb)
 returns text language plpgsql volatile
 as $$
 declare v_queue bigint; v_task record; v_now timestamptz; v_options jsonb;
