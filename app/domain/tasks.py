@@ -113,13 +113,13 @@ class TaskFilters:
 
 
 class TaskBody(msgspec.Struct, forbid_unknown_fields=True):
-    """A task as it is given: types and bounds hold, rules are not checked yet."""
+    """A task as sent: types and limits are checked, other rules are not yet."""
 
     payload: Annotated[msgspec.Raw, Meta(description="Any JSON, including null. It reaches the handler byte for byte.")]
     type: Label | None = None
     delay_seconds: Annotated[DelaySeconds | None, Meta(description="Cannot be combined with `run_at`.")] = None
     run_at: Annotated[
-        Instant | None, Meta(description="Excludes `delay_seconds`; an instant in the past means now.")
+        Instant | None, Meta(description="Cannot be combined with `delay_seconds`; a time in the past means now.")
     ] = None
     ttl_seconds: Annotated[
         Annotated[float, Meta(gt=0, le=MAX_TTL_SECONDS)] | None,
@@ -127,7 +127,9 @@ class TaskBody(msgspec.Struct, forbid_unknown_fields=True):
     ] = None
     expires_at: Annotated[
         Instant | None,
-        Meta(description="Excludes `ttl_seconds`. Limits when an attempt may start, not how long it runs."),
+        Meta(
+            description="Cannot be combined with `ttl_seconds`. Limits when an attempt may start, not how long it runs."
+        ),
     ] = None
     priority: Annotated[Priority, Meta(description="Higher priorities always start first.")] = 0
     idempotency_key: Annotated[Label | None, Meta(description="Can also be sent in the header `Idempotency-Key`.")] = (

@@ -56,7 +56,7 @@ class TaskView(Struct, kw_only=True):
     scheduled_for: Instant | None = None
     batch: str | None = None
     parent: str | None = None
-    waiting_for: Annotated[WaitingFor | None, Meta(description="Unfinished tasks only.")] = None
+    waiting_for: Annotated[WaitingFor | None, Meta(description="Only for unfinished tasks.")] = None
 
 
 class LeasedTaskView(TaskView, kw_only=True):

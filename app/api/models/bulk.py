@@ -23,7 +23,8 @@ class StoredOut(Struct):
 
 class RefusedOut(Struct):
     status: Annotated[
-        int, Meta(description="413, 422 or 429; 503 if the database went away after earlier tasks were stored.")
+        int,
+        Meta(description="413, 422 or 429; 503 if the database became unavailable after earlier tasks were stored."),
     ]
     problem: Problem
 
