@@ -36,3 +36,10 @@ def test_every_route_that_is_named_exists() -> None:
     paths = {re.sub(r"{\w+}", "{}", path) for path in json.loads(OPENAPI)["paths"]}
     named = {re.sub(r"{\w+}", "{}", path) for path in re.findall(r"(?:GET|PUT|POST|DELETE) (/[\w/{}]+)", GUIDE)}
     assert named and named <= paths
+
+
+def test_every_field_and_state_that_is_named_exists() -> None:
+    sluice = [line.partition(" | ")[2] for line in GUIDE.splitlines() if line.startswith("| ")]
+    words = {part for cell in sluice for word in re.findall(r"`([a-z_.]+)`", cell) for part in word.split(".")}
+    assert len(words) > 30
+    assert not [word for word in words if not re.search(rf"\b{word}\b", OPENAPI)]
