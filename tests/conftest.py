@@ -201,7 +201,9 @@ async def tenant() -> AsyncIterator[Callable[..., Awaitable[Api]]]:
         async def api(replica: Replica, name: str, scope: str = "manage") -> Api:
             token = await keys.create(replica.sluice.core.db, name, scope)
             headers = {"authorization": f"Bearer {token}"}
-            client = httpx2.AsyncClient(base_url=replica.url, trust_env=False, timeout=30, headers=headers)
+            client = httpx2.AsyncClient(
+                base_url=replica.url, trust_env=False, verify=False, timeout=30, headers=headers
+            )
             await stack.enter_async_context(client)
             return Api(client, replica.url)
 

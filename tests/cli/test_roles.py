@@ -18,6 +18,7 @@ Start = Callable[..., Awaitable[SluiceProcess]]
 StartReplica = Callable[..., Awaitable[Replica]]
 
 
+@pytest.mark.ci
 async def test_an_api_and_an_engine_do_the_whole_job_together(start_sluice: Start, handler: Handler) -> None:
     front, back = await asyncio.gather(start_sluice("--role", "api"), start_sluice("--role", "engine"))
     api = Api(front.client, front.url)

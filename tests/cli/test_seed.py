@@ -56,7 +56,7 @@ async def test_where_no_service_is_it_starts_one_and_takes_it_along(tmp_path: Pa
     process = await start(url, folder=tmp_path)
     assert process.stderr is not None
     await process.stderr.readuntil(b"until Ctrl-C")
-    async with httpx2.AsyncClient(base_url=url, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=url, trust_env=False, verify=False) as client:
         assert (await client.get("/health/ready")).status_code == 200
         process.send_signal(signal.SIGINT)
         await process.communicate()

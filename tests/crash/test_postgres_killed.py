@@ -106,6 +106,7 @@ async def test_no_acknowledged_task_is_lost_in_fifteen_kills(
     assert await lost_under_kills(postgres, replica, kills=15, between=1000) == set()
 
 
+@pytest.mark.ci
 async def test_the_same_kills_lose_tasks_where_commits_are_not_waited_for(
     start_postgres: StartPostgres, start_replica: StartReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -265,7 +265,7 @@ async def test_a_draining_replica_is_live_and_serves_but_is_not_ready(database_u
 
 @asynccontextmanager
 async def replica_client(replica: Replica) -> AsyncIterator[Any]:
-    async with httpx2.AsyncClient(base_url=replica.url, trust_env=False, timeout=30) as client:
+    async with httpx2.AsyncClient(base_url=replica.url, trust_env=False, verify=False, timeout=30) as client:
         yield client
 
 

@@ -158,7 +158,9 @@ async def test_200_waiters_share_one_question_and_hold_no_connection(
     handler.script(Reply(until=until))
     replica = await start_replica(database_connections=8)
     everybody = httpx2.Limits(max_connections=250)
-    async with httpx2.AsyncClient(base_url=replica.url, trust_env=False, timeout=60, limits=everybody) as client:
+    async with httpx2.AsyncClient(
+        base_url=replica.url, trust_env=False, verify=False, timeout=60, limits=everybody
+    ) as client:
         api = Api(client, replica.url)
         queue = await api.queue_to(handler.url, max_concurrency=1)
         tasks = await asyncio.gather(*(api.enqueue(queue) for _ in range(200)))
