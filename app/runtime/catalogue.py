@@ -68,12 +68,15 @@ class QueueCache:
         self._db = db
         self._kept: FairCache[str, QueueRow] = FairCache(max_weight=max_bytes)
 
-    async def find(self, tenant_id: int, name: str) -> QueueRow | None:
-        row = self._kept.get(tenant_id, name)
-        if row is None:
-            row = await self._read(tenant_id, name)
-            if row is not None:
-                self._kept.put(tenant_id, name, row, ROW_BYTES + len(row.payload_schema or ""))
+    def get(self, tenant_id: int, name: str) -> QueueRow | None:
+        """Return the cached queue; None says nothing about whether there is one."""
+        return self._kept.get(tenant_id, name)
+
+    async def load(self, tenant_id: int, name: str) -> QueueRow | None:
+        """Read a queue that is not cached; None if there is none."""
+        row = await self._read(tenant_id, name)
+        if row is not None:
+            self._kept.put(tenant_id, name, row, ROW_BYTES + len(row.payload_schema or ""))
         return row
 
     async def is_current(self, row: QueueRow) -> bool:

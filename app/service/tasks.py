@@ -85,7 +85,7 @@ async def enqueue(
             return None
 
         try:
-            return await until_current(attempt, f"the definition of queue {queue}")
+            return await until_current(attempt, "the definition of the queue")
         except KeepsChanging:
             if held is None:
                 raise

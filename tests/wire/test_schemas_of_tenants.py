@@ -101,4 +101,4 @@ async def test_what_a_replica_keeps_of_queues_is_bounded_by_its_bytes(two: tuple
     for _ in range(5):
         await a.enqueue(await a.queue(payload_schema={"description": "x" * 3_000}), 1)
     assert len(kept) == 3
-    assert kept._kept.get(await core.db.fetchval("select id from sluice.tenants where name = 'b'"), mine)
+    assert kept.get(await core.db.fetchval("select id from sluice.tenants where name = 'b'"), mine)
