@@ -5,13 +5,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
 from app.api import bulk, enqueue
 from app.api.models.bulk import BulkOut, RefusedOut, StoredOut
-from app.api.models.definitions import ApplyIn, DefinitionsIn
-from app.api.models.schedules import PreviewIn, ScheduleIn
+from app.api.models.definitions import ChangeOut
 from app.domain.bulk import BulkBody
 from app.domain.names import NAME_PATTERN
 from app.domain.tasks import TaskBody
@@ -22,7 +20,6 @@ from app.edge.replies import Problem
 
 TITLE = "Sluice"
 DESCRIPTION = "Durable queues and schedules as a plain HTTP service on Postgres."
-_REF = "#/components/schemas/{model}"
 _FRAMEWORKS = ("HTTPValidationError", "ValidationError")
 _LOCATION = {"Location": header("URL of the task.")}
 
@@ -101,12 +98,9 @@ def document(app: FastAPI, declared: Iterable[BaseRoute], *, tasks: bool, secure
     shown: list[Any] = [Problem]
     if tasks:
         taken += [TaskBody, BulkBody]
-        shown += [TaskView, BulkOut, StoredOut, RefusedOut]
+        shown += [TaskView, BulkOut, StoredOut, RefusedOut, ChangeOut]
         found["paths"].setdefault(enqueue.PATH, {})["post"] = dict(ENQUEUE)
         found["paths"].setdefault(bulk.PATH, {})["post"] = dict(BULK)
-        modes: list[Any] = [(kind, "validation") for kind in (ScheduleIn, PreviewIn, DefinitionsIn, ApplyIn)]
-        _, more = models_json_schema(modes, ref_template=_REF)
-        schemas |= more["$defs"]
     for route, body, answers in kinds_of(declared):
         shown += answers
         if body is not None:

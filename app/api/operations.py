@@ -1,6 +1,5 @@
 """Health, status and metrics, for operators and load balancers."""
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 
 from app.api.models.operations import HealthOut, StatusOut
@@ -9,7 +8,7 @@ from app.edge.auth import Operator, caller_of
 from app.edge.config import EdgeConfig
 from app.edge.errors import problem
 from app.edge.problems import problems
-from app.edge.replies import json_reply
+from app.edge.replies import reply
 from app.edge.strict import OpenRoute, StrictRoute
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -27,25 +26,25 @@ def _edge(request: Request) -> EdgeConfig:
 def _health(why_not: str | None) -> Response:
     if why_not is not None:
         return problem(Refusal("unavailable", why_not))
-    return HealthOut(status="ok").reply()
+    return reply(HealthOut("ok"))
 
 
-@health_router.get("/live", operation_id="get_liveness", response_model=HealthOut, responses=problems(key=False))
+@health_router.get("/live", operation_id="get_liveness", responses=problems(shows=HealthOut, key=False))
 async def get_liveness(request: Request) -> Response:
     """Return 200 unless the process should be restarted. Never touches the database."""
     return _health(_edge(request).operations.why_not_live())
 
 
-@health_router.get("/ready", operation_id="get_readiness", response_model=HealthOut, responses=problems(key=False))
+@health_router.get("/ready", operation_id="get_readiness", responses=problems(shows=HealthOut, key=False))
 async def get_readiness(request: Request) -> Response:
     """Return 200 if the replica can take requests: it has been connected, its schema is compatible, and it is not draining."""
     return _health(_edge(request).operations.why_not_ready())
 
 
-@status_router.get("/status", operation_id="get_status", response_model=StatusOut, responses=problems())
+@status_router.get("/status", operation_id="get_status", responses=problems(shows=StatusOut))
 async def get_status(request: Request, caller: Operator) -> Response:
     """Read version, replicas, queues and database, over all tenants."""
-    return json_reply(msgspec.json.encode(await _edge(request).operations.status()))
+    return reply(await _edge(request).operations.status())
 
 
 @metrics_router.get(

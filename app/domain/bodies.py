@@ -8,6 +8,7 @@ and reports every violation. It runs on refused bodies only.
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -36,6 +37,28 @@ def read(value: Any, kind: type[Declared], where: str = "") -> Declared:
 def faults(value: Any, kind: Any = None, where: str = "") -> list[FieldError]:
     """Return every violation in a value, or in a struct built in code, of its declared type."""
     return list(_faults(value, _node(type(value) if kind is None else kind), where))
+
+
+def sound_part(
+    value: Any,
+    found: Sequence[FieldError],
+    kind: type[Declared],
+    plain: Mapping[str, Any],
+    stand_ins: Mapping[str, Any] = MappingProxyType({}),
+) -> Declared | None:
+    """Return a refused body without the fields in which a fault was found, so that its rules can be checked too.
+
+    `plain` replaces what cannot be read from a value, `stand_ins` what was faulty. None: too little is left.
+    """
+    if not isinstance(value, Mapping):
+        return None
+    faulty = {error.pointer.split("/")[1] for error in found if error.pointer}
+    sound = {name: given for name, given in value.items() if name not in faulty}
+    stand = {name: given for name, given in stand_ins.items() if name in faulty}
+    try:
+        return msgspec.convert({**sound, **stand, **plain}, kind)
+    except msgspec.ValidationError:
+        return None
 
 
 def with_more(found: Sequence[FieldError], more: Sequence[FieldError]) -> list[FieldError]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from app.domain.bodies import faults, field_errors, with_more
+from app.domain.bodies import faults, field_errors, sound_part, with_more
 from app.domain.errors import FieldError, Refusal, invalid, pointer
 from app.domain.handlers import TimeoutSeconds
 from app.domain.headers import check_headers
@@ -191,7 +191,8 @@ class Enqueue(msgspec.Struct, frozen=True):
 
 _OPTIONS = msgspec.json.Encoder(order="sorted")
 _ONLY_PAYLOAD = msgspec.json.Decoder(_OnlyPayload)
-_NULL = msgspec.Raw(b"null")
+_STAND_INS = {"queue": "q", "idempotency_key": "k"}
+"""For fields of follow-ups with a fault, while the rules of the others are checked."""
 
 
 def parse_enqueue(body: bytes, *, max_payload_bytes: int) -> Enqueue:
@@ -228,14 +229,10 @@ def decode_task(body: bytes | msgspec.Raw, value: Any, kind: type[Body]) -> Body
 
 def _with_rules(found: list[FieldError], value: Any, kind: type[Body]) -> list[FieldError]:
     """Add the rules that the fields without a fault break."""
-    if not isinstance(value, dict):
-        return found
-    faulty = {error.pointer.split("/")[1] for error in found if error.pointer}
-    sound = {name: given for name, given in value.items() if name not in faulty}
+    sound = sound_part(value, found, kind, {"payload": msgspec.Raw(b"null")}, _STAND_INS)
     try:
-        validate_task(msgspec.convert({**sound, "payload": _NULL}, kind))
-    except msgspec.ValidationError:
-        return found  # a required field is missing
+        if sound is not None:
+            validate_task(sound)
     except Refusal as refusal:
         return with_more(found, refusal.errors)
     return found

@@ -75,9 +75,8 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Handle:
         handle = self.serving(super().get_route_handler())
         known = frozenset(_query_names(self.dependant))
-        field, taken = self.body_field, body_of(self.dependant)
-        takes_body = field is not None or taken is not None
-        body_required = taken.required if taken else field is not None and field.field_info.is_required()
+        declared = body_of(self.dependant)
+        body_required = self.judges and declared is not None and declared.required
 
         async def strict(request: Request) -> Response:
             await self.enter(request)
@@ -96,7 +95,7 @@ class StrictRoute(APIRoute):
             if not self.judges:
                 return await handle(JudgedRequest(request, body, None))
             value = parse_ijson(body)
-            if not takes_body and value != {}:
+            if declared is None and value != {}:
                 raise Refusal("invalid", "this route takes no body", [FieldError("", "expected no body")])
             return await handle(JudgedRequest(request, body, value))
 

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, islice, pairwise, takewhile
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from app.domain.callers import Caller
 from app.domain.errors import invalid_field
@@ -26,16 +29,14 @@ MAX_EXACT = 200_000
 """A row with more times than this is divided as if they were evenly spaced."""
 
 
-@dataclass(frozen=True, slots=True)
-class Backfilled:
-    matched: int
-    """Nominal times in the window."""
+class Backfilled(Struct, frozen=True):
+    matched: Annotated[int, Meta(description="Nominal times in the window.")]
     started: int
     waiting: int
-    passed_over: int
-    """Times that already have a run, or are about to fire."""
-    skipped: int
-    """Times that the overlap policy kept from running; they stay as they were."""
+    passed_over: Annotated[int, Meta(description="Times that already have a run, or are about to fire.")]
+    skipped: Annotated[
+        int, Meta(description="Times that the overlap policy kept from running; they stay as they were.")
+    ]
 
 
 async def backfill(

@@ -7,8 +7,10 @@ what is to be deleted is in use. Changes made before stay; the next apply contin
 
 import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+from msgspec import structs
 
 from app.domain.callers import Caller
 from app.domain.conditions import Conditions, etag_of
@@ -254,7 +256,7 @@ def _prunings(document: Document, current: _Stored) -> Iterator[DefinitionChange
 
 
 def _definition(row: ScheduleRow) -> ScheduleDefinition:
-    return replace(parse_schedule(row.definition.encode(), 2**31), payload=row.payload)
+    return structs.replace(parse_schedule(row.definition.encode(), 2**31), payload=row.payload)
 
 
 async def _wanted(document: Document) -> dict[str, Any]:

@@ -10,18 +10,25 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
-from typing import Any
 
 import msgspec
 
 from app.domain.callers import Caller
 from app.domain.conditions import Conditions
 from app.domain.errors import FieldError, Refusal, invalid, too_many
-from app.domain.instants import format_instant
+from app.domain.instants import format_instant, instant_text
 from app.domain.names import NAME_RULE, is_name
 from app.domain.options import encode_options, options_of
 from app.domain.schedules.bodies import parse_schedule
-from app.domain.schedules.definitions import Overlap, ScheduleDefinition, schedule_etag, schedule_to_dict
+from app.domain.schedules.definitions import (
+    Overlap,
+    Preview,
+    ScheduleDefinition,
+    ScheduledTime,
+    ScheduleView,
+    schedule_etag,
+    schedule_to_dict,
+)
 from app.domain.schedules.firing import DueTime, judge, left_over
 from app.domain.schedules.readings import reading
 from app.domain.schedules.times import MICROSECOND, times_after
@@ -43,7 +50,7 @@ SHOWN_TIMES = 5
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    view: dict[str, Any]
+    view: ScheduleView
     etag: str
     created: bool
 
@@ -66,23 +73,22 @@ def _not_found(name: str) -> Refusal:
     return Refusal("schedule_not_found", f"there is no schedule {name}; PUT /schedules/{name} creates it")
 
 
-def shown(row: ScheduleRow, now: datetime) -> dict[str, Any]:
+def shown(row: ScheduleRow, now: datetime) -> ScheduleView:
     """Return a schedule as the API shows it. Its times are those that will fire or, while paused, would."""
     definition = definition_of(row)
-    view: dict[str, Any] = {"id": row.name, **schedule_to_dict(definition)}
-    view["payload"] = msgspec.Raw(row.payload)
-    view |= {
-        "paused": row.paused,
-        "paused_at": _text(row.paused_at),
-        "paused_reason": row.paused_reason,
-        "next_nominal_at": _text(row.next_nominal_at),
-        "created_at": _text(row.created_at),
-        "updated_at": _text(row.updated_at),
-    }
-    if row.owner is not None:
-        view["owner"] = row.owner
-    times = _times(definition, _coming(row, definition, now, SHOWN_TIMES))
-    return view | {"times": times, "reading": reading(definition)}
+    return ScheduleView(
+        **schedule_to_dict(definition) | {"payload": msgspec.Raw(row.payload)},
+        id=row.name,
+        paused=row.paused,
+        paused_at=instant_text(row.paused_at),
+        paused_reason=row.paused_reason,
+        next_nominal_at=instant_text(row.next_nominal_at),
+        created_at=format_instant(row.created_at),
+        updated_at=format_instant(row.updated_at),
+        owner=msgspec.UNSET if row.owner is None else row.owner,
+        times=_times(definition, _coming(row, definition, now, SHOWN_TIMES)),
+        reading=reading(definition),
+    )
 
 
 def _coming(row: ScheduleRow, definition: ScheduleDefinition, now: datetime, count: int) -> Iterator[datetime]:
@@ -98,23 +104,19 @@ def definition_of(row: ScheduleRow) -> ScheduleDefinition:
     return parse_schedule(row.definition.encode(), 2**31)
 
 
-def _text(at: datetime | None) -> str | None:
-    return None if at is None else format_instant(at)
-
-
-def _times(definition: ScheduleDefinition, times: Iterable[datetime]) -> list[dict[str, str]]:
+def _times(definition: ScheduleDefinition, times: Iterable[datetime]) -> list[ScheduledTime]:
     zone = zone_of(definition.timezone)
-    return [{"at": format_instant(time), "local": time.astimezone(zone).isoformat()} for time in times]
+    return [ScheduledTime(format_instant(time), time.astimezone(zone).isoformat()) for time in times]
 
 
-async def preview(definition: ScheduleDefinition, count: int, after: datetime) -> dict[str, Any]:
+async def preview(definition: ScheduleDefinition, count: int, after: datetime) -> Preview:
     """Return the next `count` nominal times strictly after an instant, and the definition in plain English."""
     return await _previewed(definition, islice(times_after(definition, after), count))
 
 
-async def _previewed(definition: ScheduleDefinition, coming: Iterable[datetime]) -> dict[str, Any]:
+async def _previewed(definition: ScheduleDefinition, coming: Iterable[datetime]) -> Preview:
     times = [time async for time in in_pieces(coming)]
-    return {"times": _times(definition, times), "reading": reading(definition)}
+    return Preview(_times(definition, times), reading(definition))
 
 
 async def put(
@@ -239,7 +241,7 @@ async def _replaced(
     return change
 
 
-async def get(core: Core, caller: Caller, name: str) -> tuple[dict[str, Any], str]:
+async def get(core: Core, caller: Caller, name: str) -> tuple[ScheduleView, str]:
     """Return (view, etag). Raises Refusal (schedule_not_found)."""
     row = await find(core.db.reads(caller.tenant_id), caller, name)
     return shown(row, core.clock.now()), row.etag
@@ -253,7 +255,7 @@ async def find(db: Reader, caller: Caller, name: str) -> ScheduleRow:
     return row
 
 
-async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[dict[str, Any]], bool]:
+async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[ScheduleView], bool]:
     """Return a page by name, after the name `after`, and whether there are more."""
     caller.require("use")
     rows, more = await schedules.list_page(core.db.reads(caller.tenant_id), caller.tenant_id, after, limit)
@@ -283,19 +285,19 @@ async def _locked(connection: Reader, caller: Caller, name: str) -> ScheduleRow:
     raise _not_found(name)
 
 
-async def pause(core: Core, caller: Caller, name: str) -> dict[str, Any]:
+async def pause(core: Core, caller: Caller, name: str) -> ScheduleView:
     """Pause a schedule. Once this returns, it starts nothing. Raises Refusal (schedule_not_found)."""
     caller.require("manage")
     return await _set_paused(core, caller, name, paused=True)
 
 
-async def resume(core: Core, caller: Caller, name: str) -> dict[str, Any]:
+async def resume(core: Core, caller: Caller, name: str) -> ScheduleView:
     """Resume a schedule. Times that passed while it was paused do not run. Raises Refusal (schedule_not_found)."""
     caller.require("manage")
     return await _set_paused(core, caller, name, paused=False)
 
 
-async def _set_paused(core: Core, caller: Caller, name: str, *, paused: bool) -> dict[str, Any]:
+async def _set_paused(core: Core, caller: Caller, name: str, *, paused: bool) -> ScheduleView:
     change: ScheduleChange | None = None
     async with core.db.changes(caller.tenant_id).transaction() as connection:
         row = await _locked(connection, caller, name)
@@ -362,7 +364,7 @@ async def history(
     return await ledger.history(reads, row.id, outcome=outcome, from_=from_, to=to, before=before, limit=limit)
 
 
-async def preview_saved(core: Core, caller: Caller, name: str, count: int, after: datetime | None) -> dict[str, Any]:
+async def preview_saved(core: Core, caller: Caller, name: str, count: int, after: datetime | None) -> Preview:
     """Return the times after an instant; with None, those it will fire from now on. Raises Refusal (schedule_not_found)."""
     row = await find(core.db.reads(caller.tenant_id), caller, name)
     definition = definition_of(row)

@@ -4,10 +4,11 @@ import re
 
 import pytest
 
-from app.api import bulk, schedules
+from app.api import bulk
 from app.delivery.webhook import lookups
 from app.domain.connections import DEFAULT_CONNECTIONS, share, split
 from app.domain.places import LANE_MOST, TENANTS_KEPT
+from app.domain.schedules.definitions import MAX_PREVIEW
 from app.edge import admission, protocol
 from app.runtime import compute, core, schema_pool
 from app.runtime import schemas as checking
@@ -58,7 +59,7 @@ def row(resource: str) -> str:
         ("name lookups", f"| {lookups.TENANT_PLACES}, and {lookups.TENANT_STALLED_PLACES} of those"),
         ("a backfill", f"{compute.THREADS} threads | 1, and {compute.MAX_WAITING} waiting"),
         ("a backfill", f"{backfills.MAX_BACKFILL:,}"),
-        ("a preview", f"{schedules.MAX_PREVIEW:,}"),
+        ("a preview", f"{MAX_PREVIEW:,}"),
     ],
 )
 def test_each_bound_is_what_the_code_has(resource: str, said: str) -> None:

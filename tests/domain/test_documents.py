@@ -39,7 +39,7 @@ def shown(changes: tuple[FieldChange, ...]) -> list[tuple[str, Any, Any]]:
 def test_equal_definitions_do_not_differ() -> None:
     assert handler_changes(HANDLER, "s", structs.replace(HANDLER), "s") == ()
     assert queue_changes(QueueDefinition(), QueueDefinition()) == ()
-    assert schedule_changes(SCHEDULE, replace(SCHEDULE)) == ()
+    assert schedule_changes(SCHEDULE, structs.replace(SCHEDULE)) == ()
     assert limits_changes(Limits(3), Limits(3)) == ()
 
 
@@ -49,7 +49,7 @@ def test_of_a_new_definition_only_what_is_not_the_default_is_told() -> None:
     fixed = QueueDefinition(retry=RetryPolicy(backoff=Backoff(kind="fixed", seconds=5)))
     backoff = [("retry.backoff.kind", None, "fixed"), ("retry.backoff.seconds", None, 5)]
     assert shown(queue_changes(None, fixed)) == backoff
-    assert [change.field for change in schedule_changes(None, SCHEDULE)] == ["queue", "cron", "payload"]
+    assert [change.field for change in schedule_changes(None, SCHEDULE)] == ["queue", "payload", "cron"]
 
 
 def test_values_of_headers_and_secrets_are_told_of_and_not_shown() -> None:
@@ -79,8 +79,10 @@ def test_values_of_headers_and_secrets_are_told_of_and_not_shown() -> None:
     ],
 )
 def test_payloads_are_compared_by_value(before: bytes, after: bytes, same: bool) -> None:
-    assert (schedule_changes(replace(SCHEDULE, payload=before), replace(SCHEDULE, payload=after)) == ()) == same
-    old, new = [replace(SCHEDULE, on_complete=OnComplete("q", payload)) for payload in (before, after)]
+    assert (
+        schedule_changes(structs.replace(SCHEDULE, payload=before), structs.replace(SCHEDULE, payload=after)) == ()
+    ) == same
+    old, new = [structs.replace(SCHEDULE, on_complete=OnComplete("q", payload)) for payload in (before, after)]
     assert (schedule_changes(old, new) == ()) == same
 
 
@@ -96,7 +98,7 @@ json_values = st.recursive(
 def test_the_same_payload_written_in_another_way_is_no_change(value: Any, ascii_only: bool) -> None:
     dense = json.dumps(value, separators=(",", ":"), ensure_ascii=ascii_only).encode()
     loose = json.dumps(value, indent=3, sort_keys=True).encode()
-    assert schedule_changes(replace(SCHEDULE, payload=dense), replace(SCHEDULE, payload=loose)) == ()
+    assert schedule_changes(structs.replace(SCHEDULE, payload=dense), structs.replace(SCHEDULE, payload=loose)) == ()
 
 
 def test_a_schedule_read_twice_is_the_same() -> None:
@@ -110,12 +112,12 @@ def test_names_are_known_from_the_document_or_from_what_is_there_and_stays() -> 
     document = Document(
         handlers={"new": HANDLER},
         queues={"a": QueueDefinition(handler="new"), "b": QueueDefinition(handler="old")},
-        schedules={"s": replace(SCHEDULE, queue="old", on_complete=OnComplete("a", b"1"))},
+        schedules={"s": structs.replace(SCHEDULE, queue="old", on_complete=OnComplete("a", b"1"))},
     )
     assert list(name_faults(document, there)) == []
     pruned = [fault.pointer for fault in name_faults(replace(document, prune=True), there)]
     assert pruned == ["/queues/b/handler", "/schedules/s/queue"]
-    kept = replace(document, queues=None, schedules={"s": replace(SCHEDULE, queue="old")}, prune=True)
+    kept = replace(document, queues=None, schedules={"s": structs.replace(SCHEDULE, queue="old")}, prune=True)
     assert list(name_faults(kept, there)) == [], "a section that is absent is not pruned"
 
 

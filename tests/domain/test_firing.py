@@ -1,7 +1,6 @@
 """What becomes of nominal times, as tables, and as properties over any schedule, moment and crowd of open runs."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise, takewhile
 from typing import Any, get_args
@@ -9,6 +8,7 @@ from typing import Any, get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from app.domain.schedules.definitions import CatchUp, CatchUpMode, Overlap, ScheduleDefinition
 from app.domain.schedules.firing import (
@@ -193,7 +193,7 @@ def test_what_is_skipped_does_not_count_against_max_runs() -> None:
 
 def test_a_year_of_pause_is_one_line_and_of_an_interval_it_is_not_gone_through() -> None:
     now = START + timedelta(days=365)
-    for definition in (every(60), replace(every(60), every_seconds=None, cron="* * * * *")):
+    for definition in (every(60), structs.replace(every(60), every_seconds=None, cron="* * * * *")):
         [line] = left_over(definition, START, now, "paused")
         assert line == TimesWithoutRun(START, now, 365 * 1440 + 1, "paused")
     step = due_times(every(1), "t/s", START, now, grace_seconds=GRACE, paused=True)

@@ -101,8 +101,8 @@ async def test_what_differs_is_shown_field_by_field(api: Api) -> None:
         ("queue", "retry.backoff.factor", 2.0, None),
         ("queue", "retry.backoff.jitter", "equal", None),
         ("queue", "retry.backoff.seconds", None, 1.0),
-        ("schedule", "cron", "*/5 * * * *", "@daily"),
         ("schedule", "payload", {"n": 1}, {"n": 2}),
+        ("schedule", "cron", "*/5 * * * *", "@daily"),
     ]
     await apply(api, document)
     assert changed(await plan(api, document)) == []
@@ -287,6 +287,7 @@ async def test_a_fault_anywhere_changes_nothing_and_every_fault_is_named(api: Ap
         "invalid",
         f"/queues/{names.queue}/retry/max_attempts",
         f"/schedules/{names.schedule}/colour",
+        f"/schedules/{names.schedule}/cron",
         "/limits/max_concurrency",
     )
     document = names.document()

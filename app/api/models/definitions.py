@@ -1,58 +1,91 @@
 """Definitions as code, on the wire."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import Field, WithJsonSchema
+import msgspec
+from msgspec import Meta, Struct
 
-from app.api.models.schedules import ScheduleIn
 from app.domain.definitions import MAX_VERSION, Action, Kind
-from app.edge.replies import Name, RequestBody, ResponseBody
+from app.domain.handlers import HandlerBody
+from app.domain.limits import Limits
+from app.domain.names import Name
+from app.domain.queues import QueueBody
+from app.domain.schedules.definitions import ScheduleBody
+from app.edge.declared import ref_of
+
+Handler = TypeVar("Handler")
+Queue = TypeVar("Queue")
+Schedule = TypeVar("Schedule")
+OfLimits = TypeVar("OfLimits")
 
 
-class DefinitionsIn(RequestBody):
+class Sections(Struct, Generic[Handler, Queue, Schedule, OfLimits], kw_only=True, forbid_unknown_fields=True):
     """The definitions that should exist. Sections that are absent or null are left as they are."""
 
-    handlers: dict[Name, Annotated[Any, WithJsonSchema({"$ref": "#/components/schemas/HandlerBody"})]] | None = None
-    queues: dict[Name, Annotated[Any, WithJsonSchema({"$ref": "#/components/schemas/QueueBody"})]] | None = None
-    schedules: dict[Name, ScheduleIn] | None = None
-    limits: Annotated[Any, WithJsonSchema({"$ref": "#/components/schemas/Limits"})] | None = None
-    owner: Name | None = Field(
-        None,
-        description="Who manages these definitions. Without it, existing definitions keep their owner and new ones have none.",
-    )
-    prune: bool = Field(
-        False,
-        description="Delete definitions with this owner that are not in the document, in the sections that are present.",
-    )
+    handlers: dict[Name, Handler] | None = None
+    queues: dict[Name, Queue] | None = None
+    schedules: dict[Name, Schedule] | None = None
+    limits: OfLimits | None = None
+    owner: Annotated[
+        Name | None,
+        Meta(
+            description="Who manages these definitions. Without it, existing definitions keep their owner and new ones have none."
+        ),
+    ] = None
+    prune: Annotated[
+        bool,
+        Meta(
+            description="Delete definitions with this owner that are not in the document, in the sections that are present."
+        ),
+    ] = False
 
 
-class ApplyIn(DefinitionsIn):
-    version: str | None = Field(
-        None,
-        max_length=MAX_VERSION,
-        description="Version of a plan; the apply is refused if the plan has changed since.",
-    )
+Version = Annotated[
+    Annotated[str, Meta(max_length=MAX_VERSION)] | None,
+    Meta(description="Version of a plan; the apply is refused if the plan has changed since."),
+]
 
 
-class FieldChangeOut(ResponseBody):
-    field: str = Field(description="Nested names are joined by dots.")
-    from_: Any = Field(alias="from", description="Headers and secrets are shown as `***`; null for a new definition.")
+class DefinitionsBody(Sections[HandlerBody, QueueBody, ScheduleBody, Limits], kw_only=True):
+    """The definitions that should exist. Sections that are absent or null are left as they are."""
+
+
+class ApplyBody(DefinitionsBody, kw_only=True):
+    """The definitions that should exist. Sections that are absent or null are left as they are."""
+
+    version: Version = None
+
+
+class PlanOutline(Sections[Any, Any, Any, dict[str, Any]], kw_only=True):
+    """A document whose definitions are read one by one: there may be 5,000, and each has its own faults."""
+
+
+class ApplyOutline(PlanOutline, kw_only=True):
+    version: Version = None
+
+
+class FieldChangeOut(Struct, rename={"from_": "from"}):
+    field: Annotated[str, Meta(description="Nested names are joined by dots.")]
+    from_: Annotated[Any, Meta(description="Headers and secrets are shown as `***`; null for a new definition.")]
     to: Any
 
 
-class ChangeOut(ResponseBody):
+class ChangeOut(Struct):
     kind: Kind
-    name: Name | None = Field(description="null for the limits.")
+    name: Annotated[Name | None, Meta(description="null for the limits.")]
     action: Action
     changes: list[FieldChangeOut]
 
 
-class PlanOut(ResponseBody):
-    version: str = Field(description="A strong ETag over the document and what it was compared with.")
-    changes: list[ChangeOut] = Field(description="In the order in which they are applied.")
+class PlanOut(Struct):
+    version: Annotated[str, Meta(description="A strong ETag over the document and what it was compared with.")]
+    changes: Annotated[
+        list[Annotated[msgspec.Raw, Meta(extra_json_schema=ref_of(ChangeOut))]],
+        Meta(description="In the order in which they are applied."),
+    ]
 
 
 class AppliedOut(PlanOut):
-    secrets: dict[Name, str] = Field(
-        description="Signing secrets generated for new handlers; they are shown only once."
-    )
+    secrets: Annotated[
+        dict[Name, str], Meta(description="Signing secrets generated for new handlers; they are shown only once.")
+    ]

@@ -1,20 +1,18 @@
 """Health and status on the wire."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
-
-from app.edge.replies import ResponseBody
+from msgspec import Meta, Struct
 
 
-class HealthOut(ResponseBody):
+class HealthOut(Struct):
     status: Literal["ok"]
 
 
-class StatusOut(ResponseBody):
+class StatusOut(Struct):
     version: str
     replicas: list[dict[str, Any]]
     queues: list[dict[str, Any]]
     schedules: list[dict[str, Any]]
     database: dict[str, Any]
-    alarms: list[dict[str, Any]] = Field(description="Problems that need an operator, the most severe first.")
+    alarms: Annotated[list[dict[str, Any]], Meta(description="Problems that need an operator, the most severe first.")]
