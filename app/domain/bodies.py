@@ -182,10 +182,17 @@ def _within(number: float, node: inspect.IntType | inspect.FloatType) -> bool:
 
 
 def _range(node: inspect.IntType | inspect.FloatType) -> str:
-    low = "" if node.ge is None else f"from {node.ge:g}" if node.le is not None else f"of at least {node.ge:g}"
-    low = f"above {node.gt:g}" if node.gt is not None else low
-    high = "" if node.le is None else f"to {node.le}" if node.ge is not None else f"of at most {node.le}"
-    return "".join(f" {part}" for part in (low, high) if part)
+    """Return the bounds in words. No type has both `ge` and `gt`."""
+    low, high = node.gt if node.ge is None else node.ge, node.le
+    if low is None:
+        return "" if high is None else f" of at most {_plain(high)}"
+    if node.ge is None:
+        return f" above {_plain(low)}" + ("" if high is None else f", at most {_plain(high)}")
+    return f" of at least {_plain(low)}" if high is None else f" from {_plain(low)} to {_plain(high)}"
+
+
+def _plain(bound: float) -> str:
+    return str(int(bound) if bound == int(bound) else bound)
 
 
 def _length_faults(
