@@ -11,6 +11,7 @@ from app.domain.bodies import ANY_JSON, AnyJson
 from app.domain.ids import Uuid
 from app.domain.instants import Instant
 from app.domain.names import Name
+from app.domain.options import OPTIONS, Options
 from app.domain.tasks import Outcome, Reason, State, WaitingFor
 
 
@@ -69,6 +70,19 @@ class LeasedTaskView(TaskView, kw_only=True):
     scheduled_for_local: Annotated[str | None, Meta(description="`scheduled_for` in that time zone, with its offset.")]
     lease_token: Annotated[str, Meta(description="The only credential of this lease; send it as `Sluice-Lease-Token`.")]
     lease_expires_at: Instant
+
+
+_CARRIED = tuple(
+    field.name
+    for field in msgspec.structs.fields(TaskView)
+    if field.name in OPTIONS and field.name not in ("timeout_seconds", "scheduled_for")
+)
+
+
+def carried(options: Options) -> dict[str, Any]:
+    """Return the fields of a TaskView that show an option as it is. `timeout_seconds` shows the effective one instead, and
+    `scheduled_for` is text."""
+    return {name: getattr(options, name) for name in _CARRIED}
 
 
 class AttemptView(Struct):

@@ -12,8 +12,9 @@ import msgspec
 from app.domain.callers import Caller
 from app.domain.errors import Refusal, task_ended
 from app.domain.instants import format_instant
+from app.domain.options import options_of
 from app.domain.tasks import UNFINISHED, Enqueue, State, TaskFilters, WaitingFor
-from app.domain.views import AttemptView, TaskView
+from app.domain.views import AttemptView, TaskView, carried
 from app.runtime.cancelling import after_cancel
 from app.runtime.catalogue import KeepsChanging, until_current
 from app.runtime.core import Core
@@ -100,15 +101,11 @@ def _created(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue
         id=admitted.task_id,
         queue=row.name,
         handler=request.handler or row.handler,
-        type=request.type,
         state=State.READY if run_at is None else State.SCHEDULED,
         reason=None,
         priority=request.priority,
         payload=msgspec.Raw(request.payload),
         content_type="application/json",
-        headers=request.headers,
-        tags=request.tags,
-        correlation_id=request.correlation_id,
         idempotency_key=request.idempotency_key,
         unique_key=request.unique_key,
         created_at=admitted.at,
@@ -122,6 +119,7 @@ def _created(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue
         or row.timeout_seconds
         or (own.timeout_seconds if own else row.handler_timeout_seconds),
         waiting_for=_waiting_for(core, own, admitted) if run_at is None else WaitingFor.RUN_AT,
+        **carried(options_of(request)),
     )
     return Enqueued(True, admitted.task_id, msgspec.json.encode(view))
 

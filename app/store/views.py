@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from app.domain.instants import format_instant
-from app.domain.options import OPTIONS, decode_options
+from app.domain.options import decode_options
 from app.domain.tasks import NO_WORKER_SECONDS
-from app.domain.views import AttemptView, LeaseView, TaskView, shown_result
+from app.domain.views import AttemptView, LeaseView, TaskView, carried, shown_result
 from app.store.db import Reader
 from app.store.replicas import ENGINES
 from app.store.statements import fill, part, sql
@@ -105,14 +105,6 @@ def _at(instant: datetime | None) -> str | None:
     return None if instant is None else format_instant(instant)
 
 
-_CARRIED = tuple(
-    field.name
-    for field in msgspec.structs.fields(TaskView)
-    if field.name in OPTIONS and field.name not in ("timeout_seconds", "scheduled_for")
-)
-"""Shown as they are carried."""
-
-
 def _decoded(text: str | None) -> Any:
     return None if text is None else msgspec.json.decode(text)
 
@@ -151,5 +143,5 @@ def task_view(row: Any) -> TaskView:
         batch=None if row["batch_id"] is None else str(row["batch_id"]),
         parent=None if row["parent_id"] is None else str(row["parent_id"]),
         waiting_for=row["waiting_for"],
-        **{name: getattr(options, name) for name in _CARRIED},
+        **carried(options),
     )
