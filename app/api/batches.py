@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request, Response
 from msgspec import structs
 
-from app.api.bulk import LargeRoute, all_shown, judge_items
+from app.api.bulk import LargeRoute, all_shown, validate_items
 from app.api.enqueue import trace_of
 from app.api.models.batches import FilledBatch, RetriedBatch
 from app.domain.batches import BatchBody, BatchTasksBody, BatchView, split_batch, split_tasks
@@ -61,7 +61,7 @@ async def create_batch(
     """Create a batch, with up to 10,000 tasks in a body of at most 32 MiB. The answer has a result per task, in order."""
     edge: EdgeConfig = request.app.state.edge
     asked = split_batch(body, edge.max_payload_bytes)
-    items = await judge_items(asked.spans, edge.max_payload_bytes)
+    items = await validate_items(asked.spans, edge.max_payload_bytes)
     view, results = await batches.create(core, caller, asked, items, _trace(request))
     location = f"{edge.public_url.rstrip('/')}/batches/{view.id}"
     return reply(await _with_results(view, results), 201, {"location": location})
@@ -81,7 +81,7 @@ async def add_batch_tasks(
 ) -> Response:
     """Add tasks to an unsealed batch, up to 10,000 per request. The answer has a result per task, in order."""
     edge: EdgeConfig = request.app.state.edge
-    items = await judge_items(split_tasks(body), edge.max_payload_bytes)
+    items = await validate_items(split_tasks(body), edge.max_payload_bytes)
     return reply(await _with_results(*await batches.add(core, caller, batch_id, items, _trace(request))))
 
 

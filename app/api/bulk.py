@@ -45,7 +45,7 @@ def places() -> Turns:
 class LargeRoute(StrictRoute):
     """A route that takes a large body as bytes, and processes it when it is the caller's turn."""
 
-    judges = False
+    validates = False
 
     def serving(self, handle: Handle) -> Handle:
         async def in_turn(request: Request) -> Response:
@@ -82,12 +82,12 @@ class BulkEndpoint:
         body = await read_body(scope, receive, MAX_BULK_BYTES)
         async with self._turns.turn(caller.tenant_id, patience_seconds=PATIENCE_SECONDS):
             spans, atomic = split_bulk(body)
-            items = await judge_items(spans, self._edge.max_payload_bytes)
+            items = await validate_items(spans, self._edge.max_payload_bytes)
             results = await bulk.enqueue(self._core, caller, queue, items, atomic, trace_of(headers))
         return msgspec.json.encode(BulkOut(await all_shown(results)))
 
 
-async def judge_items(spans: Sequence[msgspec.Raw], max_payload_bytes: int) -> list[Enqueue | Refusal]:
+async def validate_items(spans: Sequence[msgspec.Raw], max_payload_bytes: int) -> list[Enqueue | Refusal]:
     """Return what each task enqueues, or its refusal."""
     items: list[Enqueue | Refusal] = []
     async for index, span in in_pieces(enumerate(spans)):

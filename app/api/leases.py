@@ -52,7 +52,7 @@ class FollowUpsRoute(HolderRoute):
     """A route whose body is passed on as bytes, because payloads of follow-up work must stay byte for byte."""
 
     max_body_bytes = MAX_FOLLOWUP_BYTES
-    judges = False
+    validates = False
 
 
 pull_router = APIRouter(tags=["leases"], route_class=StrictRoute)

@@ -28,7 +28,7 @@ from app.service.backfills import Backfilled
 class BytesRoute(StrictRoute):
     """A route whose body is passed on as bytes, because the payload must stay byte for byte."""
 
-    judges = False
+    validates = False
 
 
 bytes_router = APIRouter(prefix="/schedules", tags=["schedules"], route_class=BytesRoute)

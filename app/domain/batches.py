@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 
 from app.domain.bulk import MAX_BULK_TASKS, some, split
 from app.domain.errors import invalid_field
-from app.domain.followups import OnComplete, OnCompleteBody, judge_on_complete
+from app.domain.followups import OnComplete, OnCompleteBody, validate_on_complete
 from app.domain.ids import Uuid
 from app.domain.instants import Instant, format_instant
 from app.domain.names import Name
@@ -62,7 +62,7 @@ def split_batch(body: bytes, max_payload_bytes: int) -> BatchRequest:
         batch.queue,
         spans,
         batch.sealed,
-        None if then is None else judge_on_complete(then, max_payload_bytes),
+        None if then is None else validate_on_complete(then, max_payload_bytes),
     )
 
 

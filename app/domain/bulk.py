@@ -69,7 +69,7 @@ def split(body: bytes, kind: type[Struct], most: int) -> tuple[Any, list[msgspec
         raise invalid(_outer_faults(body, kind) or field_errors(str(error))) from None
     except (msgspec.DecodeError, RecursionError):
         raise _no_json(body) from None
-    return found, spans, _judge_around(body, found.tasks)
+    return found, spans, _validate_around(body, found.tasks)
 
 
 @cache
@@ -121,7 +121,7 @@ def _outer_faults(body: bytes, kind: type[Struct]) -> list[FieldError]:
     return [error for error in faults(value, kind) if not listed or error.pointer != "/tasks"]
 
 
-def _judge_around(body: bytes, tasks: msgspec.Raw | UnsetType) -> dict[str, Any]:
+def _validate_around(body: bytes, tasks: msgspec.Raw | UnsetType) -> dict[str, Any]:
     """Return the value of the body, with 0 in place of its tasks.
 
     Refuses what the decoder accepts: duplicate members and text that is not UTF-8. If the bytes of the tasks appear twice, it is

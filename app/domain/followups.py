@@ -105,7 +105,7 @@ def split_page(body: bytes, max_payload_bytes: int) -> FollowupPage:
         result_truncated=page.result_truncated,
         spans=spans,
         next=_cursor(page.next),
-        on_complete=None if page.on_complete is None else judge_on_complete(page.on_complete, max_payload_bytes),
+        on_complete=None if page.on_complete is None else validate_on_complete(page.on_complete, max_payload_bytes),
     )
 
 
@@ -133,7 +133,7 @@ def _cursor(text: str | None) -> str | None:
     return text
 
 
-def judge_on_complete(body: OnCompleteBody, max_payload_bytes: int) -> OnComplete:
+def validate_on_complete(body: OnCompleteBody, max_payload_bytes: int) -> OnComplete:
     """Validate the on_complete of a body. Raises Refusal (invalid)."""
     try:
         check_payload(body.payload, max_payload_bytes)

@@ -46,16 +46,16 @@ def check_query(query_string: bytes, known: frozenset[str]) -> None:
         raise invalid(errors)
 
 
-class JudgedRequest(Request):
+class ValidatedRequest(Request):
     """A request whose body has been read and validated."""
 
     def __init__(self, request: Request, body: bytes, value: Any) -> None:
         super().__init__(request.scope, request.receive)
-        self._judged = body
+        self._bytes = body
         self._value = value
 
     async def body(self) -> bytes:
-        return self._judged
+        return self._bytes
 
     async def json(self) -> Any:
         return self._value
@@ -69,14 +69,14 @@ class StrictRoute(APIRoute):
 
     max_body_bytes: ClassVar[int | None] = None
     """None: as much as the largest payload needs."""
-    judges: ClassVar[bool] = True
+    validates: ClassVar[bool] = True
     """False: the operation takes the body as bytes and validates it itself."""
 
     def get_route_handler(self) -> Handle:
         handle = self.serving(super().get_route_handler())
         known = frozenset(_query_names(self.dependant))
         declared = body_of(self.dependant)
-        body_required = self.judges and declared is not None and declared.required
+        body_required = self.validates and declared is not None and declared.required
 
         async def strict(request: Request) -> Response:
             await self.enter(request)
@@ -90,14 +90,14 @@ class StrictRoute(APIRoute):
                 require_json(request.headers.get("content-type"))
             body = await self.read(request, limit)
             if not body and not body_required:
-                return await handle(JudgedRequest(request, b"", None))
+                return await handle(ValidatedRequest(request, b"", None))
             require_json(request.headers.get("content-type"))
-            if not self.judges:
-                return await handle(JudgedRequest(request, body, None))
+            if not self.validates:
+                return await handle(ValidatedRequest(request, body, None))
             value = parse_ijson(body)
             if declared is None and value != {}:
                 raise Refusal("invalid", "this route takes no body", [FieldError("", "expected no body")])
-            return await handle(JudgedRequest(request, body, value))
+            return await handle(ValidatedRequest(request, body, value))
 
         return strict
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from app.domain.schedules.definitions import ScheduleDefinition
-from app.domain.schedules.firing import due_times, judge
+from app.domain.schedules.firing import apply_overlap, due_times
 from app.runtime.core import Core
 from app.runtime.pieces import in_pieces
 from app.runtime.schedule_changes import ScheduleChange, key_of, next_look, write
@@ -94,7 +94,7 @@ def _planned(core: Core, definition: ScheduleDefinition, state: ScheduleState, f
     grace = core.schedule_grace_seconds
     found = due_times(definition, key_of(state), first, state.now, grace_seconds=grace, paused=state.paused)
     left = None if definition.max_runs is None else definition.max_runs - state.runs_made
-    judged = judge(found.lines, state.runs, definition.overlap, left)
-    following = None if judged.exhausted else found.next_nominal_at
+    decision = apply_overlap(found.lines, state.runs, definition.overlap, left)
+    following = None if decision.exhausted else found.next_nominal_at
     looking = state.now if found.more and following else next_look(definition, state, following, state.now)
-    return ScheduleChange(state, following, looking, state.failures, lines=judged.lines, cancel=judged.cancel)
+    return ScheduleChange(state, following, looking, state.failures, lines=decision.lines, cancel=decision.cancel)

@@ -71,7 +71,7 @@ def main() -> None:
         began = time.thread_time()
         signal.setitimer(signal.ITIMER_PROF, request.seconds)
         try:
-            reply = _judge(request.schema) if request.payload is None else _check(request, request.payload, kept)
+            reply = _examine(request.schema) if request.payload is None else _check(request, request.payload, kept)
             reply.used_seconds = time.thread_time() - began
             answer = ENCODER.encode(reply)
         except BaseException:  # out of memory, or a panic in the library: end as if killed by the kernel
@@ -86,7 +86,7 @@ def _read(source: BinaryIO) -> Request | None:
     return _REQUEST.decode(source.read(int.from_bytes(head, "big"))) if len(head) == 4 else None
 
 
-def _judge(text: str) -> Reply:
+def _examine(text: str) -> Reply:
     errors, bounds = examine(text)
     if errors:
         return Reply(errors)

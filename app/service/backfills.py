@@ -12,7 +12,7 @@ from app.domain.callers import Caller
 from app.domain.errors import invalid_field
 from app.domain.instants import format_instant
 from app.domain.schedules.definitions import Overlap, ScheduleDefinition
-from app.domain.schedules.firing import DueTime, Start, TimesWithoutRun, judge
+from app.domain.schedules.firing import DueTime, Start, TimesWithoutRun, apply_overlap
 from app.domain.schedules.times import EPOCH, MICROSECOND, times_after
 from app.runtime.catalogue import until_current
 from app.runtime.core import Core
@@ -98,13 +98,13 @@ def _backfill(
     candidates = [
         DueTime(time, "backfill", extra=time in ran) for time in times if (rerun or time not in ran) and time < coming
     ]
-    judged = judge(candidates, state.runs, overlap or definition.overlap)
-    starts = [line for line in judged.lines if isinstance(line, Start)]
+    decision = apply_overlap(candidates, state.runs, overlap or definition.overlap)
+    starts = [line for line in decision.lines if isinstance(line, Start)]
     taken_times = {line.due.nominal_at for line in starts if not line.due.extra}
     change = ScheduleChange.of(
         replace(state, newest_id=None), next_look(definition, state, state.next_nominal_at, state.now)
     )
-    change.lines, change.cancel = list(starts), judged.cancel
+    change.lines, change.cancel = list(starts), decision.cancel
     change.counted, change.overlap = False, overlap
     taken: list[str] = []
     for row in rows:

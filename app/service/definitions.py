@@ -76,7 +76,7 @@ async def plan(core: Core, caller: Caller, document: Document) -> Plan:
     """Return what an apply would do. Raises Refusal: invalid, egress_denied, payload_schema_mismatch, unavailable."""
     caller.require("manage")
     current = await _read(core, caller)
-    await _judge(core, caller, document, current)
+    await _validate(core, caller, document, current)
     changes = [change async for change in in_pieces(_changes(document, current))]
     return Plan(changes, version_of(changes, await _wanted(document)))
 
@@ -130,7 +130,7 @@ async def _all(page: Callable[[str | None], Awaitable[list[Row]]], name_of: Call
     return found
 
 
-async def _judge(core: Core, caller: Caller, document: Document, current: _Stored) -> None:
+async def _validate(core: Core, caller: Caller, document: Document, current: _Stored) -> None:
     """Check every rule that can be checked before anything changes."""
     refusals: list[Refusal] = []
 
@@ -169,14 +169,14 @@ async def _judge(core: Core, caller: Caller, document: Document, current: _Store
         budget = CheckBudget()
         async for name, schedule in in_pieces((document.schedules or {}).items()):
             try:
-                await _judge_schedule(core, caller, document, current, schedule, budget)
+                await _validate_schedule(core, caller, document, current, schedule, budget)
             except Refusal as refusal:
                 note(pointer("schedules", name), refusal)
     if refusals:
         raise joined(refusals)
 
 
-async def _judge_schedule(
+async def _validate_schedule(
     core: Core, caller: Caller, document: Document, current: _Stored, schedule: ScheduleDefinition, budget: CheckBudget
 ) -> None:
     """Validate a schedule as its tasks will be validated, against the queues as they will be."""

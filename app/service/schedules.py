@@ -29,7 +29,7 @@ from app.domain.schedules.definitions import (
     schedule_etag,
     schedule_to_dict,
 )
-from app.domain.schedules.firing import DueTime, judge, left_over
+from app.domain.schedules.firing import DueTime, apply_overlap, left_over
 from app.domain.schedules.readings import reading
 from app.domain.schedules.times import MICROSECOND, times_after
 from app.domain.schedules.zones import zone_of
@@ -335,9 +335,9 @@ async def trigger(core: Core, caller: Caller, name: str, payload: bytes | None, 
         row = await _locked(connection, caller, name)
         [state] = await schedules.states(connection, [row.id])
         definition = definition_of(row)
-        judged = judge([DueTime(state.now, "trigger", extra=True)], state.runs, overlap or definition.overlap)
+        decision = apply_overlap([DueTime(state.now, "trigger", extra=True)], state.runs, overlap or definition.overlap)
         change = ScheduleChange.of(state, next_look(definition, state, state.next_nominal_at, state.now))
-        change.lines, change.cancel = judged.lines, judged.cancel
+        change.lines, change.cancel = decision.lines, decision.cancel
         change.counted, change.overlap, change.payload = False, overlap, payload
         await write_held(connection, core, change)
         [made], _ = await ledger.history(

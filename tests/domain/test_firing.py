@@ -16,13 +16,13 @@ from app.domain.schedules.firing import (
     CATCH_UP_ALL,
     MAX_TIMES,
     DueTime,
-    Judged,
+    OverlapDecision,
     Runs,
     Start,
     TimesWithoutRun,
+    apply_overlap,
     due_times,
     fires_at,
-    judge,
     left_over,
     may_start,
 )
@@ -63,7 +63,7 @@ def after_outage(definition: ScheduleDefinition, outage: timedelta, runs: Runs =
     more = True
     while more and first is not None:
         step = due_times(definition, "t/s", first, START + outage, grace_seconds=GRACE, paused=False)
-        for line, count in told(judge(step.lines, runs, definition.overlap).lines).items():
+        for line, count in told(apply_overlap(step.lines, runs, definition.overlap).lines).items():
             found[line] = found.get(line, 0) + count
         first, more = step.next_nominal_at, step.more
     return found
@@ -157,8 +157,8 @@ def test_what_two_hours_come_to_by_overlap(overlap: Overlap, mode: CatchUpMode, 
 def test_one_time_is_judged_against_what_runs_and_waits(
     overlap: Overlap, runs: Runs, expected: dict[str, int], cancels: bool
 ) -> None:
-    judged = judge([DueTime(START, "cron")], runs, overlap)
-    assert (told(judged.lines), judged.cancel) == (expected, cancels)
+    decision = apply_overlap([DueTime(START, "cron")], runs, overlap)
+    assert (told(decision.lines), decision.cancel) == (expected, cancels)
 
 
 @pytest.mark.parametrize(
@@ -182,13 +182,13 @@ def test_a_waiting_start_goes_when_nothing_is_in_its_way(overlap: Overlap, runs:
 def test_after_the_last_run_of_max_runs_there_are_no_times(
     remaining: int | None, expected: int, exhausted: bool
 ) -> None:
-    judged = judge([DueTime(START + n * MINUTE, "cron") for n in range(5)], Runs(), "allow_all", remaining)
-    assert (judged.runs, len(judged.lines), judged.exhausted) == (expected, expected, exhausted)
+    decision = apply_overlap([DueTime(START + n * MINUTE, "cron") for n in range(5)], Runs(), "allow_all", remaining)
+    assert (decision.runs, len(decision.lines), decision.exhausted) == (expected, expected, exhausted)
 
 
 def test_what_is_skipped_does_not_count_against_max_runs() -> None:
-    judged = judge([DueTime(START + n * MINUTE, "cron") for n in range(5)], Runs(), "skip", 2)
-    assert told(judged.lines) == {"cron starts": 1, "skipped_overlap": 4} and not judged.exhausted
+    decision = apply_overlap([DueTime(START + n * MINUTE, "cron") for n in range(5)], Runs(), "skip", 2)
+    assert told(decision.lines) == {"cron starts": 1, "skipped_overlap": 4} and not decision.exhausted
 
 
 def test_a_year_of_pause_is_one_line_and_of_an_interval_it_is_not_gone_through() -> None:
@@ -258,7 +258,7 @@ def test_every_time_is_in_exactly_one_line_in_order(
         return
     now = max(first, START + outage)
     step = due_times(definition, "t/s", first, now, grace_seconds=GRACE, paused=paused)
-    judged = judge(step.lines, runs, definition.overlap)
+    decision = apply_overlap(step.lines, runs, definition.overlap)
     expected = [
         time
         for time in times(definition, first, now)
@@ -267,7 +267,7 @@ def test_every_time_is_in_exactly_one_line_in_order(
     if step.more:  # the rest is the next plan's
         assert step.next_nominal_at is not None and len(expected) > MAX_TIMES
         expected = [time for time in expected if time < step.next_nominal_at]
-    covered = spans(judged.lines)
+    covered = spans(decision.lines)
     for (_, until, _), (begin, _, _) in pairwise(covered):
         assert until < begin
     assert sum(count for _, _, count in covered) == len(expected)
@@ -276,12 +276,12 @@ def test_every_time_is_in_exactly_one_line_in_order(
         assert begin in expected and until in expected
     following = next(times_after(definition, expected[-1]), None) if expected else first
     assert step.next_nominal_at == following
-    assert_neighbours_differ(judged)
+    assert_neighbours_differ(decision)
 
 
-def assert_neighbours_differ(judged: Judged) -> None:
+def assert_neighbours_differ(decision: OverlapDecision) -> None:
     """Consecutive times without a run and with one outcome share a line."""
-    for line, other in pairwise(judged.lines):
+    for line, other in pairwise(decision.lines):
         if isinstance(line, TimesWithoutRun) and isinstance(other, TimesWithoutRun):
             assert line.outcome != other.outcome
 
@@ -292,9 +292,9 @@ def test_overlap_and_catch_up_bound_what_starts(definition: ScheduleDefinition, 
     if first is None:
         return
     step = due_times(definition, "t/s", first, START + outage, grace_seconds=GRACE, paused=False)
-    judged = judge(step.lines, runs, definition.overlap)
-    starts = [line for line in judged.lines if isinstance(line, Start) and not line.waiting]
-    waits = [line for line in judged.lines if isinstance(line, Start) and line.waiting]
+    decision = apply_overlap(step.lines, runs, definition.overlap)
+    starts = [line for line in decision.lines if isinstance(line, Start) and not line.waiting]
+    waits = [line for line in decision.lines if isinstance(line, Start) and line.waiting]
     late = [line for line in starts + waits if line.due.cause == "catch_up"]
     assert len(late) <= {"none": 0, "latest": 1, "all": CATCH_UP_ALL}[definition.catch_up.mode]
     window = definition.catch_up.window_seconds

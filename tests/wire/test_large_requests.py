@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from app import main
-from app.api.bulk import judge_items
+from app.api.bulk import validate_items
 from app.domain.errors import Refusal
 from app.settings import Settings
 from tests.support import Holding
@@ -71,7 +71,7 @@ async def test_a_payload_of_very_many_members_is_judged_soon(api: Api, settled: 
 
 
 async def test_refusals_that_are_kept_hold_no_frames() -> None:
-    items = await judge_items([msgspec.Raw(b'{"bad":1}'), msgspec.Raw(b"{")], 1000)
+    items = await validate_items([msgspec.Raw(b'{"bad":1}'), msgspec.Raw(b"{")], 1000)
     for item in items:
         assert isinstance(item, Refusal)
         assert (item.__traceback__, item.__context__, item.__cause__) == (None, None, None)

@@ -7,7 +7,7 @@ import msgspec
 
 from app.domain.bodies import faults, field_errors, sound_part, with_more
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
-from app.domain.followups import OnComplete, judge_on_complete
+from app.domain.followups import OnComplete, validate_on_complete
 from app.domain.ijson import parse_ijson
 from app.domain.instants import parse_instant, read_instant
 from app.domain.schedules.cron import MAX_INTERVAL_SECONDS, CronError, parse_cron, parse_interval
@@ -51,7 +51,7 @@ def _parsed(
         found = faults(value, decoder.type)
         raise invalid(with_more(found, _other_errors(value, found, decoder.type)) or field_errors(str(error))) from None
     check_payload(given.payload, max_payload_bytes)
-    definition = _judged(given, max_payload_bytes)
+    definition = _validated(given, max_payload_bytes)
     _refuse_empty(definition)
     return definition, given
 
@@ -62,13 +62,13 @@ def _other_errors(value: Any, found: list[FieldError], kind: type[ScheduleBody])
     sound = sound_part(value, found, kind, plain, _STAND_INS)
     try:
         if sound is not None:
-            _judged(sound, 0)
+            _validated(sound, 0)
     except Refusal as refusal:
         return refusal.errors
     return ()
 
 
-def _judged(body: ScheduleBody, max_payload_bytes: int) -> ScheduleDefinition:
+def _validated(body: ScheduleBody, max_payload_bytes: int) -> ScheduleDefinition:
     """Check what no type can say. Raises Refusal (invalid)."""
     task, errors = _task_of(body)
     errors += _timing_errors(body)
@@ -79,7 +79,7 @@ def _judged(body: ScheduleBody, max_payload_bytes: int) -> ScheduleDefinition:
     on_complete: OnComplete | None = None
     if body.on_complete is not None:
         try:
-            on_complete = judge_on_complete(body.on_complete, max_payload_bytes)
+            on_complete = validate_on_complete(body.on_complete, max_payload_bytes)
         except Refusal as refusal:
             errors += refusal.errors
     if errors or task is None:

@@ -85,7 +85,7 @@ class DueTimes:
 
 
 @dataclass(slots=True)
-class Judged:
+class OverlapDecision:
     lines: list[Start | TimesWithoutRun] = field(default_factory=list)
     exhausted: bool = False
     """max_runs is reached, so nothing due later is a nominal time."""
@@ -204,11 +204,11 @@ def left_over(
     return [] if held is None else [held]
 
 
-def judge(
+def apply_overlap(
     lines: Iterable[DueTime | TimesWithoutRun], runs: Runs, overlap: Overlap, remaining: int | None = None
-) -> Judged:
+) -> OverlapDecision:
     """Apply the overlap policy in the order of the times. `remaining` is how many runs max_runs still allows."""
-    judged = Judged()
+    decision = OverlapDecision()
     listed = list(lines)
     running, catching_up, waiting = runs.running, runs.catching_up, runs.waiting
     last = max((n for n, line in enumerate(listed) if isinstance(line, DueTime)), default=-1)
@@ -216,7 +216,7 @@ def judge(
     left = remaining
     for n, line in enumerate(listed):
         if left is not None and left <= 0:
-            judged.exhausted = True
+            decision.exhausted = True
             break
         if isinstance(line, TimesWithoutRun):
             found.append(line)
@@ -225,7 +225,7 @@ def judge(
         verdict = _verdict(line, overlap, running, waiting, ahead, is_last=n == last)
         match verdict:
             case "start":
-                judged.cancel = judged.cancel or (overlap == "cancel_other" and not line.queued and running > 0)
+                decision.cancel = decision.cancel or (overlap == "cancel_other" and not line.queued and running > 0)
                 found.append(Start(line))
                 running += 1
                 catching_up += line.cause == "catch_up"
@@ -237,9 +237,9 @@ def judge(
                 found.append(TimesWithoutRun(line.nominal_at, line.nominal_at, 1, outcome, cause, line.extra))
         if left is not None and verdict in ("start", "wait"):
             left -= 1
-    judged.exhausted = judged.exhausted or left == 0
-    judged.lines = list(_joined(found))
-    return judged
+    decision.exhausted = decision.exhausted or left == 0
+    decision.lines = list(_joined(found))
+    return decision
 
 
 def _verdict(due: DueTime, overlap: Overlap, running: int, waiting: int, ahead: int, *, is_last: bool) -> str:

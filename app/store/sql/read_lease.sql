@@ -1,4 +1,4 @@
--- What is judged and counted by what the holder of a lease says, by its token alone.
+-- What the call of a lease holder is validated and counted by, found by its token alone.
 select t.tenant_id, t.queue_id, t.handler_id as lane, coalesce(t.lease_handler_id, 0) as handler_id, t.attempt,
        t.last_started_at as started_at, t.lease_owner is not null as called, t.options, t.batch_id,
        n.name as tenant, q.name as queue
