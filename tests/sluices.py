@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from app.main import Sluice
 
 ROOT = Path(__file__).parents[1]
+START_SECONDS = 60.0
+"""A start takes two seconds, and many times that beside others: only a test that fails waits so long."""
 
 # Clients of tests speak plain HTTP. With `verify=False` none loads the system's certificates, which takes 25 ms of processor
 # time, as much as the rest of a replica's start.
@@ -48,7 +50,7 @@ class SluiceProcess:
         """The log lines of this event so far."""
         return [entry for entry in map(_parsed, self.lines) if entry.get("event") == name]
 
-    async def printed(self, wanted: Callable[[str], bool], timeout_seconds: float = 20.0) -> str:
+    async def printed(self, wanted: Callable[[str], bool], timeout_seconds: float = START_SECONDS) -> str:
         """Wait for a line, from now or before."""
         try:
             async with asyncio.timeout(timeout_seconds), self._news:
@@ -59,7 +61,7 @@ class SluiceProcess:
         assert line is not None, f"sluice ended with {self.returncode} before that line:\n{self.output}"
         return line
 
-    async def ready(self, timeout_seconds: float = 20.0) -> "SluiceProcess":
+    async def ready(self, timeout_seconds: float = START_SECONDS) -> "SluiceProcess":
         line = await self.printed(lambda line: _parsed(line).get("event") == "ready", timeout_seconds)
         self.url = _parsed(line)["url"]
         await self.client.aclose()
