@@ -100,8 +100,8 @@ async def renew(core: Core, task_id: str, token: str, seconds: float, progress: 
     """Extend a lease. Raises Refusal: lease_lost, task_cancelled, too_large."""
     if progress is not None and len(progress) > MAX_PROGRESS_BYTES:
         raise Refusal("too_large", f"the progress has {len(progress)} bytes, at most {MAX_PROGRESS_BYTES} are allowed")
-    told = None if progress is None else progress.decode()
-    if await tasks.extend_lease(core.db, task_id, token, seconds, told) is None:
+    encoded = None if progress is None else progress.decode()
+    if await tasks.extend_lease(core.db, task_id, token, seconds, encoded) is None:
         raise await _refusal(core, task_id, token)
     return await _view(core, task_id)
 

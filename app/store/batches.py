@@ -63,7 +63,7 @@ async def settle_followups(
 async def _settle_followups(
     db: Reader, outcome: AttemptEnd, entries: Sequence[Entry], next_cursor: str | None, completion: Completion | None
 ) -> Followed:
-    told = await db.fetchval(
+    found = await db.fetchval(
         _SETTLE_FOLLOWUPS,
         outcome,
         entries,
@@ -72,7 +72,7 @@ async def _settle_followups(
         completion and completion.queue_version,
         completion and completion.payload,
     )
-    return _FOLLOWED.decode(told)
+    return _FOLLOWED.decode(found)
 
 
 @dataclass(frozen=True, slots=True)

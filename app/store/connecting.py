@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 
 from app.store.addresses import Address, read_address
-from app.store.failures import REFUSED, Refused, Unavailable, told
+from app.store.failures import REFUSED, Refused, Unavailable, message_of
 from app.store.session import COMMAND_SECONDS, BorrowedConnection, set_session
 from app.store.sockets import AnsweringConnection, keep_alive
 
@@ -49,7 +49,7 @@ async def connect(
             async with asyncio.timeout(seconds):
                 return await _connect(_arguments(host, address, connection_class), settings)
         except REFUSED as error:
-            raise Refused(told(error)) from error
+            raise Refused(message_of(error)) from error
         except TimeoutError as error:
             lost = Unavailable(f"no connection within {seconds:g} s")
             lost.__cause__ = error

@@ -19,7 +19,7 @@ AWAY = (
     asyncio.TimeoutError,
     ssl.SSLError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # an idle connection is used after it was told of its end, before its socket closes
+    asyncpg.InternalClientError,  # an idle connection is used after it was message_of of its end, before its socket closes
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # shutting down, starting up, cancelled by statement_timeout, crashed
     asyncpg.InsufficientResourcesError,  # no connection, memory or disk left
@@ -111,15 +111,15 @@ def _translation(error: BaseException) -> BaseException:
     if isinstance(cause, asyncpg.CheckViolationError) and not cause.constraint_name and cause.table_name in PARTITIONED:
         return PartitionMissing(str(cause))
     if isinstance(cause, asyncpg.TooManyConnectionsError):
-        return Busy(f"{told(cause)} ({FULL})")
+        return Busy(f"{message_of(cause)} ({FULL})")
     if isinstance(cause, asyncpg.QueryCanceledError):
-        return Busy(told(cause))
+        return Busy(message_of(cause))
     if isinstance(cause, AWAY) and not all(isinstance(cause, kind) for kind in MISUSE):
-        return Unavailable(told(cause))
+        return Unavailable(message_of(cause))
     return error
 
 
-def told(error: Any) -> str:
+def message_of(error: Any) -> str:
     return f"{type(error).__name__}: {str(error) or 'no answer in time'}"
 
 

@@ -201,8 +201,8 @@ async def definitions(reader: Reader, ids: Sequence[int]) -> list[tuple[int, int
 
 async def apply(reader: Reader, changes: Sequence[dict[str, Any]], replica: str, *, wait: bool) -> set[int]:
     """Write decisions; return the schedules for which they were still current."""
-    told = msgspec.json.encode(changes).decode()
-    return {row[0] for row in await reader.fetch(_APPLY, told, replica, wait)}
+    document = msgspec.json.encode(changes).decode()
+    return {row[0] for row in await reader.fetch(_APPLY, document, replica, wait)}
 
 
 async def find(reader: Reader, tenant_id: int, name: str) -> ScheduleRow | None:
