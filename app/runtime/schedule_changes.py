@@ -148,8 +148,8 @@ async def write(core: Core, changes: Sequence[ScheduleChange]) -> int:
 async def _apply(core: Core, changes: Sequence[ScheduleChange]) -> set[int]:
     """Return the schedules that were written. A failing group is written in parts, so that no schedule fails because of another."""
     try:
-        document = [change.to_apply(core) for change in changes]
-        written = await schedules.apply(core.db, document, core.replica.name, wait=False)
+        documents = [change.to_apply(core) for change in changes]
+        written = await schedules.apply(core.db, documents, core.replica.name, wait=False)
     except Unavailable:
         raise
     except Exception as error:

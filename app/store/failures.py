@@ -19,7 +19,7 @@ AWAY = (
     asyncio.TimeoutError,
     ssl.SSLError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # an idle connection is used after it was message_of of its end, before its socket closes
+    asyncpg.InternalClientError,  # an idle connection is used after it was told of its end, before its socket closes
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # shutting down, starting up, cancelled by statement_timeout, crashed
     asyncpg.InsufficientResourcesError,  # no connection, memory or disk left
