@@ -83,7 +83,7 @@ async def apply_definitions(
 
 
 async def _changes(plan: Plan) -> list[msgspec.Raw]:
-    """Each as JSON, for there may be thousands."""
+    """Encode each change by itself, because there may be thousands."""
     return [msgspec.Raw(msgspec.json.encode(_shown(change))) async for change in in_pieces(plan.changes)]
 
 

@@ -47,7 +47,7 @@ def parse_instant(text: str) -> datetime | None:
 
 
 def read_instant(text: str | None, where: str, errors: list[FieldError]) -> datetime | None:
-    """Parse an instant of a body. A text that is no instant is added to `errors`, with `where` as its pointer."""
+    """Parse an instant of a body. An invalid instant is added to `errors`, with `where` as its pointer."""
     instant = None if text is None else parse_instant(text)
     if text is not None and instant is None:
         errors.append(FieldError(where, NO_INSTANT))

@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 MAX_CONCURRENCY = 100_000
-# There is no limit of 0: a queue that should admit nothing is paused, a handler disabled.
+# 0 is not a valid limit: to stop a queue, pause it; to stop a handler, disable it.
 MaxConcurrency = Annotated[
     int,
     Meta(

@@ -1,4 +1,4 @@
-"""What became of each task of a bulk request or a batch."""
+"""The result of each task of a bulk request or a batch."""
 
 from typing import Annotated, Literal
 
@@ -33,7 +33,7 @@ Results = Annotated[
     list[Annotated[msgspec.Raw, Meta(extra_json_schema={"anyOf": [ref_of(StoredOut), ref_of(RefusedOut)]})]],
     Meta(description="The result of each task, in order."),
 ]
-"""Each is written by itself, for there may be 10,000."""
+"""Each is encoded by itself, because there may be 10,000."""
 
 
 class BulkOut(Struct):

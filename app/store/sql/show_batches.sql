@@ -1,5 +1,5 @@
--- The folded counts and what is not folded yet are read in one snapshot, so they agree with the live tasks. What is ready is what
--- is left: of a batch only its scheduled tasks are looked at, and once what the tenant has running, which is never many.
+-- Counts and unfolded deltas are read in one snapshot, so they agree with the live tasks. Ready tasks are the remainder: only a
+-- batch's scheduled tasks are counted, and the tenant's running ones, which are never many.
 with running as materialized (
   select t.batch_id, count(*) as n from sluice.tasks t where t.state = :state_running and t.tenant_id = $1
     and (t.lease_expires_at > clock_timestamp()) is not false group by 1)
