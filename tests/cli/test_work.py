@@ -303,7 +303,7 @@ async def test_what_no_waiting_mends_ends_it_with_a_sentence(api: Api, work: Sta
 
 async def test_a_service_that_is_away_is_asked_again(api: Api, work: Start, unused_port: int) -> None:
     process = await work("q", "cat", SLUICE_URL=f"http://127.0.0.1:{unused_port}")
-    await process.printed(lambda line: "next try in" in line)
+    await process.printed(lambda line: "trying again in" in line)
     process.signal(signal.SIGINT)
     assert await process.ended(10) == 0
 
