@@ -17,7 +17,7 @@ from app.domain.tasks import payload_of
 from app.edge.auth import CoreDep, Manager, User
 from app.edge.conditions import ConditionsDep
 from app.edge.declared import Reads, Shown, Takes
-from app.edge.pages import Cursor, Limit, Page, binding, next_cursor, position_of
+from app.edge.pages import DEFAULT_LIMIT, Cursor, Limit, Page, binding, next_cursor, position_of
 from app.edge.problems import EMPTY, ETAG, problems
 from app.edge.replies import reply
 from app.edge.strict import StrictRoute
@@ -39,7 +39,7 @@ LIST = binding("schedules")
 
 
 @router.get("", operation_id="list_schedules", responses=problems(shows=Page[ScheduleView]))
-async def list_schedules(core: CoreDep, caller: User, limit: Limit = 50, cursor: Cursor = None) -> Response:
+async def list_schedules(core: CoreDep, caller: User, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Response:
     """List schedules, by name."""
     views, more = await schedules.list_page(core, caller, position_of(cursor, LIST, is_name), limit)
     following = next_cursor(LIST, views[-1].id) if more else None
@@ -173,7 +173,7 @@ async def schedule_history(
     outcome: Annotated[Outcome | None, Query()] = None,
     from_: Annotated[str | None, Query(alias="from", max_length=50, json_schema_extra={"format": "date-time"})] = None,
     to: InstantQuery = None,
-    limit: Limit = 50,
+    limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> Response:
     """List a schedule's ledger, newest first. Every nominal time is in exactly one row.
