@@ -701,6 +701,7 @@ def test_every_reference_in_the_document_leads_somewhere() -> None:
     for part in text.split('"$ref": "#/components/schemas/')[1:]:
         assert part.split('"')[0] in found["components"]["schemas"]
     assert "HTTPValidationError" not in text
+    assert r"\\Z" not in text, "the end of a pattern as Python has it"
 
 
 async def test_the_docs_load_nothing_from_elsewhere(api: httpx2.AsyncClient) -> None:
