@@ -5,6 +5,7 @@ from pathlib import Path
 from alembic import op
 
 from app.store.functions import install
+from app.store.migrations import digest
 from app.store.numbers import named
 
 revision = "0001"
@@ -53,7 +54,7 @@ def upgrade() -> None:
             run(statement)
     install(run, INSTALLED)
     run(f"select sluice.ensure_partitions_v1({FIRST_PARTITIONS_DAYS})")
-    run("insert into sluice.meta (schema_version, min_compatible) values (1, 1)")
+    run("insert into sluice.meta (schema_version, min_compatible, digest) values (1, 1, $1)", (digest(),))
     run("insert into sluice.tenants (name) values ('default')")
 
 

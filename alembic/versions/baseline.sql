@@ -2,7 +2,8 @@
 create table sluice.meta (
   only_row boolean not null default true constraint meta_pkey primary key constraint meta_only_row check (only_row),
   schema_version integer not null,
-  min_compatible integer not null
+  min_compatible integer not null,
+  digest text not null
 );
 
 create table sluice.keyring (

@@ -5,7 +5,9 @@ polled, and skipped if the schema already has this release's version.
 """
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
+from functools import cache
 from pathlib import Path
 
 import asyncpg
@@ -15,6 +17,7 @@ from sqlalchemy.pool import NullPool
 
 from app.store.connecting import connect, connected
 from app.store.failures import Unsuitable, translated
+from app.store.functions import FUNCTIONS
 from app.store.numbers import Lock
 from app.store.sockets import AnsweringConnection
 
@@ -38,18 +41,38 @@ class SchemaMismatch(Exception):
     """Raised if this release cannot run on the database's schema."""
 
 
+@cache
+def digest() -> str:
+    """Return what distinguishes this build's schema from that of another build with the same version.
+
+    It is the SHA-256 of the statements that make tables and functions. They are frozen once released, but not before.
+    """
+    files = [scripts() / "versions" / "baseline.sql", *sorted(FUNCTIONS.glob("*.sql"))]
+    lines = [line for file in files for line in file.read_text().splitlines() if not line.lstrip().startswith("--")]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
 async def schema_version(connection: asyncpg.Connection) -> int:
     """Return the version of the database's schema; 0 without one.
 
-    Raises SchemaMismatch if a newer release has made the schema incompatible with this one.
+    Raises SchemaMismatch if a newer release has made the schema incompatible with this one, or another build of an unreleased
+    version has made it.
     """
     if await connection.fetchval("select to_regclass('sluice.meta')") is None:
         return 0
-    version, oldest = await connection.fetchrow("select schema_version, min_compatible from sluice.meta")
+    version, oldest, made_by = await connection.fetchrow(
+        "select schema_version, min_compatible, to_jsonb(m) ->> 'digest' from sluice.meta m"
+    )
     if oldest > SCHEMA_VERSION:
         raise SchemaMismatch(
             f"the database has schema {version}, which needs a release for schema {oldest} or newer; this release has "
             f"schema {SCHEMA_VERSION}: start a newer sluice"
+        )
+    if version == SCHEMA_VERSION and made_by != digest():
+        raise SchemaMismatch(
+            f"the database has schema {version} of another build, and no build migrates from another of the same version: start "
+            "the build that made it, or drop the schema `sluice` with everything in it (an embedded database: delete its data "
+            "directory)"
         )
     return int(version)
 

@@ -153,6 +153,20 @@ async def test_a_schema_that_needs_a_newer_release_is_left_alone(empty_database_
         await migrate(empty_database_url)
 
 
+@pytest.mark.parametrize(
+    "change", ["update sluice.meta set digest = 'other'", "alter table sluice.meta drop column digest"]
+)
+async def test_a_schema_that_another_build_of_this_version_made_is_refused(
+    empty_database_url: str, change: str
+) -> None:
+    await migrate(empty_database_url)
+    connection = await asyncpg.connect(empty_database_url)
+    await connection.execute(change)
+    await connection.close()
+    with pytest.raises(SchemaMismatch, match="another build"):
+        await migrate(empty_database_url)
+
+
 async def test_a_newer_schema_that_is_still_compatible_is_not_touched(empty_database_url: str) -> None:
     await migrate(empty_database_url)
     connection = await asyncpg.connect(empty_database_url)
