@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from app.delivery.webhook import lookups
-from app.delivery.webhook.lookups import Lookups, NoAnswer, resolve
+from app.delivery.webhook.lookups import LookupFailed, Lookups, resolve
 from tests.support import poll
 
 pytestmark = pytest.mark.anyio
@@ -65,7 +65,7 @@ async def test_silent_names_of_one_tenant_leave_places_to_all_others(servers: Se
     assert servers.under_way == lookups.TENANT_PLACES
     crowded = [task for task in asking if task.done()]
     assert len(crowded) == 400 - lookups.TENANT_PLACES - lookups.TENANT_WAITING
-    assert all(isinstance(task.exception(), NoAnswer) for task in crowded)
+    assert all(isinstance(task.exception(), LookupFailed) for task in crowded)
 
 
 async def test_silent_names_of_many_tenants_are_bounded_and_the_next_place_goes_to_who_has_none(
@@ -112,7 +112,7 @@ async def test_whoever_joins_what_was_just_dropped_gets_a_look_up_of_their_own(s
 
 
 async def refused(asking: Awaitable[Sequence[str]]) -> str:
-    with pytest.raises(NoAnswer) as caught:
+    with pytest.raises(LookupFailed) as caught:
         await asking
     return str(caught.value)
 

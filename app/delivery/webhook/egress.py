@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from app.delivery.webhook.errors import DeliveryError
-from app.delivery.webhook.lookups import Lookups, NoAnswer, Resolver
+from app.delivery.webhook.lookups import LookupFailed, Lookups, Resolver
 from app.delivery.webhook.urls import ParsedUrl, UrlError, check_host
 from app.domain.fair_cache import FairCache
 from app.telemetry import events
@@ -207,7 +207,7 @@ class EgressPolicy:
         if last is None or not last.addresses or self._age(last) > STALE_SECONDS:
             try:
                 return (await self._look_up(url, tenant)).read()
-            except NoAnswer as error:
+            except LookupFailed as error:
                 raise DeliveryError("unreachable", f"{url.host} does not resolve: {error}") from None
         return await self._refreshed(url, tenant, last)
 
@@ -219,7 +219,7 @@ class EgressPolicy:
             self._refreshing[tenant, url.host] = refreshing
             refreshing.add_done_callback(lambda task: self._refresh_ended(task, tenant, url.host))
         await asyncio.wait((refreshing,), timeout=STALE_AFTER_SECONDS)
-        if not refreshing.done() or refreshing.cancelled() or isinstance(refreshing.exception(), NoAnswer):
+        if not refreshing.done() or refreshing.cancelled() or isinstance(refreshing.exception(), LookupFailed):
             return last.addresses
         return refreshing.result().read()
 
@@ -229,12 +229,12 @@ class EgressPolicy:
             task.exception()  # retrieved here, because everyone who asked may have moved on
 
     async def _look_up(self, url: ParsedUrl, tenant: str) -> _Verdict:
-        """Raises NoAnswer."""
+        """Raises LookupFailed."""
         host = url.host
         try:
             texts = await self._lookups.addresses(tenant, host, url.port)
             addresses = [ipaddress.ip_address(text) for text in texts[:MAX_ADDRESSES]]
-        except NoAnswer:
+        except LookupFailed:
             raise
         except (OSError, ValueError, RuntimeError) as error:
             return self._keep(host, tenant, unknown=f"{host} does not resolve: {error}")

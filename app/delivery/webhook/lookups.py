@@ -39,7 +39,7 @@ MAX_STALLED = 8_192
 """How many stalled names of all tenants are remembered."""
 
 
-class NoAnswer(OSError):
+class LookupFailed(OSError):
     """Raised if a name cannot be resolved now: its servers are silent or fail temporarily, or no place is free."""
 
 
@@ -77,7 +77,7 @@ class Lookups:
         )
 
     async def addresses(self, tenant: str, host: str, port: int) -> list[str]:
-        """Return a name's addresses, unchecked. Raises NoAnswer, or what the resolver raises for a name that does not exist."""
+        """Return a name's addresses, unchecked. Raises LookupFailed, or what the resolver raises for a name that does not exist."""
         flight = self._flights.get((tenant, host))
         if flight is None:
             self._require_rest(tenant, host)
@@ -101,7 +101,7 @@ class Lookups:
     def _require_rest(self, tenant: str, host: str) -> None:
         stall = self._stalls.get(tenant, host)
         if stall is not None and (left := stall.until - self._clock()) > 0:
-            raise NoAnswer(f"its name servers did not answer; they will be asked again in {left:.0f} s")
+            raise LookupFailed(f"its name servers did not answer; they will be asked again in {left:.0f} s")
 
     async def _fly(self, flight: _Flight) -> None:
         stalled = self._stalls.get(flight.tenant, flight.host) is not None
@@ -112,18 +112,18 @@ class Lookups:
                 looking = asyncio.ensure_future(self._resolver(flight.host, flight.port))
                 await asyncio.wait((looking,), timeout=ANSWER_SECONDS)
                 if not looking.done():
-                    _fail(flight, NoAnswer(f"its name servers did not answer within {ANSWER_SECONDS:g} s"))
+                    _fail(flight, LookupFailed(f"its name servers did not answer within {ANSWER_SECONDS:g} s"))
                     await asyncio.wait((looking,))
                 self._land(flight, looking)
         except Refusal as refusal:
-            _fail(flight, NoAnswer(refusal.detail))
+            _fail(flight, LookupFailed(refusal.detail))
 
     def _land(self, flight: _Flight, looking: "asyncio.Future[list[str]]") -> None:
         error = looking.exception()
         again = isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
         if error is not None and (again or flight.answer.done()):
             self._stall(flight)
-            _fail(flight, NoAnswer(str(error)))
+            _fail(flight, LookupFailed(str(error)))
             return
         self._stalls.forget(flight.tenant, flight.host)
         if error is not None:
