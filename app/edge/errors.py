@@ -52,24 +52,13 @@ def problem(refusal: Refusal, headers: dict[str, str] | None = None) -> Response
 
 
 def validation_refusal(errors: Sequence[Any]) -> Refusal:
-    """Turn FastAPI's validation errors into a refusal. Pointers leave out the part of the request (body, query, path)."""
+    """Turn FastAPI's validation errors into a refusal. Pointers leave out the part of the request (query, path, header)."""
     return invalid(FieldError(pointer(*error["loc"][1:]), _detail(error)) for error in errors)
 
 
-_DETAILS = {
-    "extra_forbidden": "unknown field",
-    "missing": "is required",
-    # the framework's own messages mention classes and types of this program
-    "model_type": "expected an object",
-    "model_attributes_type": "expected an object",
-    "dict_type": "expected an object",
-    "list_type": "expected an array",
-}
-
-
 def _detail(error: Any) -> str:
-    if error["type"] in _DETAILS:
-        return _DETAILS[error["type"]]
+    if error["type"] == "missing":
+        return "is required"
     message: str = error["msg"]
     return message[:1].lower() + message[1:]
 
