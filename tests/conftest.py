@@ -25,7 +25,7 @@ from tests.wire.api import Api
 SERVER = pytest.StashKey[SharedServer]()
 
 # A bad example is a bad example on a busy machine too: none has a deadline. `--hypothesis-profile whole` looks longer.
-hypothesis_settings.register_profile("quick", max_examples=25, deadline=None)
+hypothesis_settings.register_profile("quick", max_examples=20, deadline=None)
 hypothesis_settings.register_profile("whole", max_examples=150, deadline=None)
 hypothesis_settings.load_profile("quick")
 

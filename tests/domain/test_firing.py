@@ -310,7 +310,7 @@ def test_overlap_and_catch_up_bound_what_starts(definition: ScheduleDefinition, 
 
 
 @given(st.integers(MAX_TIMES, MAX_TIMES + 4000), st.sampled_from(get_args(CatchUpMode)))
-@settings(max_examples=4)
+@settings(max_examples=2)
 def test_what_one_look_cannot_go_through_is_not_lost_between_looks(count: int, mode: CatchUpMode) -> None:
     definition = every(1, mode=mode, overlap="allow_all")
     found = after_outage(definition, timedelta(seconds=count))
