@@ -8,6 +8,7 @@ and reports every violation. It runs on refused bodies only.
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import islice
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
@@ -16,6 +17,8 @@ from msgspec import inspect
 
 from app.domain.errors import FieldError, invalid, pointer
 
+MAX_FAULTS = 100
+"""Most faults that one refusal names. A large body can have hundreds of thousands."""
 RULE = "rule"
 """Key of `Meta(extra=...)`: the message that replaces the one for the type."""
 ANY_JSON = "Any JSON (I-JSON, at most 128 levels deep)."
@@ -36,7 +39,7 @@ def read(value: Any, kind: type[Declared], where: str = "") -> Declared:
 
 def faults(value: Any, kind: Any = None, where: str = "") -> list[FieldError]:
     """Return every violation in a value, or in a struct built in code, of its declared type."""
-    return list(_faults(value, _node(type(value) if kind is None else kind), where))
+    return list(islice(_faults(value, _node(type(value) if kind is None else kind), where), MAX_FAULTS))
 
 
 def sound_part(
@@ -88,8 +91,11 @@ _node: Callable[[Any], inspect.Type] = cache(inspect.type_info)
 def _faults(value: Any, node: inspect.Type, where: str) -> Iterator[FieldError]:
     match node:
         case inspect.Metadata(type=inner, extra=extra):
-            found = list(_faults(value, inner, where))
-            yield from [FieldError(where, extra[RULE])] if found and extra and RULE in extra else found
+            found = _faults(value, inner, where)
+            if not extra or RULE not in extra:
+                yield from found
+            elif any(True for _ in found):
+                yield FieldError(where, extra[RULE])
         case inspect.UnionType(types=types):
             yield from _union_faults(value, types, where)
         case inspect.StructType():
@@ -117,7 +123,7 @@ def _union_faults(value: Any, types: Sequence[inspect.Type], where: str) -> Iter
     others = [kind for kind in types if not isinstance(kind, inspect.NoneType)]
     if value is msgspec.UNSET or (value is None and any(isinstance(kind, inspect.NoneType) for kind in types)):
         return
-    found = [list(_faults(value, kind, where)) for kind in others]
+    found = [list(islice(_faults(value, kind, where), MAX_FAULTS)) for kind in others]
     if all(found):
         yield from found[0]
 

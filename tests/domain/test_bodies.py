@@ -12,7 +12,7 @@ from app.api.models.definitions import ApplyOutline
 from app.api.models.handlers import RotateSecretBody
 from app.api.models.leases import FailBody, LeaseBody, RenewBody
 from app.api.models.queues import RedriveBody
-from app.domain.bodies import faults, field_errors, read
+from app.domain.bodies import MAX_FAULTS, faults, field_errors, read
 from app.domain.errors import Refusal
 from app.domain.followups import FollowUpBody
 from app.domain.handlers import HandlerBody, HandlerDefinition
@@ -113,6 +113,13 @@ def test_every_fault_is_named_and_not_only_the_first() -> None:
         "/max_concurrency": "expected 1 to 100000, or null for no limit (to stop a queue, pause it)",
         "/odd": "unknown field",
     }
+
+
+def test_a_refusal_names_a_bounded_number_of_faults() -> None:
+    many: list[dict[str, Any]] = [{"tags": [1] * 10**5}, {"headers": {f"x-{n}": 1 for n in range(10**5)}}]
+    many.append({f"x-{n}": 1 for n in range(10**5)})
+    for body in many:
+        assert len(faults({"payload": 1, **body}, TaskBody)) == MAX_FAULTS
 
 
 def test_a_definition_made_in_code_is_held_to_the_same_declaration() -> None:
