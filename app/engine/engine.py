@@ -40,7 +40,7 @@ log = get_logger(__name__)
 
 
 class Engine:
-    """All loops. Without `dispatching` (an API replica) only pulse, announcements and reaper run: workers lease there too."""
+    """All loops. Without `dispatching` (an API replica) those run that every replica needs (docs/concepts/architecture.md)."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Periodic chores on every replica, each a short idempotent statement or a bounded series of them."""
+"""Periodic chores of every engine, each a short idempotent statement or a bounded series of them."""
 
 from collections.abc import Awaitable, Callable
 

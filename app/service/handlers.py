@@ -1,6 +1,6 @@
 """Verbs on handlers: define, operate and test the places where tasks are delivered.
 
-A change is one transaction: take the handler's lock, then read, then write (PROTOCOL, section 2 item 7). Claims hold that lock
+A change is one transaction: take the handler's lock (store/numbers.py), then read, then write. Claims hold that lock
 shared, so once a verb here has returned, nothing is admitted under the old definition.
 """
 

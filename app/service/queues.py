@@ -1,7 +1,7 @@
 """Verbs on queues: define and operate them.
 
-A change is one transaction: take the locks (the handler's, shared, before the queue's), then read, then write (PROTOCOL, section
-2 item 7). Claims and enqueues hold the queue's lock shared, so once a verb here has returned, nothing is admitted under the old
+A change is one transaction: take the locks (the handler's, shared, before the queue's: see store/numbers.py), then read, then
+write. Claims and enqueues hold the queue's lock shared, so once a verb here has returned, nothing is admitted under the old
 definition.
 """
 
