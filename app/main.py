@@ -44,6 +44,8 @@ from app.version import VERSION
 
 DATABASE_WAIT_SECONDS = 30.0
 SWITCH_SECONDS = 0.001
+GC_THRESHOLDS = (20_000, 20, 20)
+"""New objects before the collector looks at the youngest; and how often it does so before it looks at the older ones."""
 NO_KEYS_HINT = (
     "create one with `sluice keys create --tenant default --scope operate` on this database (no restart needed), "
     "or set SLUICE_BOOTSTRAP_KEY and restart"
@@ -373,11 +375,13 @@ def _settle_down() -> None:
     """Tune a process that has started to serve.
 
     Objects that exist now live for good, so they are excluded from garbage collection: with them, each full collection blocks the
-    event loop for a tenth of a second, and large bodies trigger one after another. Computing threads yield to the loop sooner than
-    after the default 5 milliseconds.
+    event loop for a tenth of a second, and large bodies trigger one after another. Almost all others end by their reference counts,
+    so the collector looks for cycles among many at a time. Computing threads yield to the loop sooner than after the default 5
+    milliseconds.
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     sys.setswitchinterval(SWITCH_SECONDS)
 
 

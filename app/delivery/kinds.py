@@ -5,17 +5,17 @@ a definition is saved, and delivers one attempt at a time; domain/outcomes.py de
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
+
+import msgspec
 
 from app.domain.answers import Answer, NoAnswer
 from app.domain.options import Options
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """Everything one attempt sends. Fields that must not be logged are left out of its repr."""
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything one attempt sends. Its repr leaves out what must not be logged."""
 
     tenant: str
     url: str
@@ -23,18 +23,21 @@ class Call:
     queue: str
     attempt: int
     max_attempts: int
-    lease_token: str = field(repr=False)
+    lease_token: str
     task_url: str
     timeout_seconds: float
-    payload: bytes = field(repr=False)
+    payload: bytes
     content_type: str = "application/json"
-    secrets: tuple[str, ...] = field(repr=False)
-    options: Options = field(default=Options(), repr=False)
+    secrets: tuple[str, ...]
+    options: Options = Options()
     """What the task carries. Its trace is the caller's; the attempt's own is `traceparent`."""
     batch: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
-    handler_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    handler_headers: Mapping[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"Call({self.tenant}/{self.queue}, task {self.task_id}, attempt {self.attempt}, {self.url})"
 
 
 class Delivery(Protocol):

@@ -1,8 +1,9 @@
 """What a handler returns: a complete answer or none, and whether the answer names follow-up work."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 NoAnswerOutcome = Literal["timeout", "unreachable", "too_large", "egress_denied", "failed"]
 
@@ -14,8 +15,7 @@ MAX_FOLLOWUP_BYTES = 4_194_304
 """How much of such an answer is kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A complete answer from a handler. With `truncated`, the body was longer than what is kept."""
 
     status: int
@@ -25,8 +25,7 @@ class Answer:
     truncated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class NoAnswer:
+class NoAnswer(msgspec.Struct, frozen=True):
     outcome: NoAnswerOutcome
     error: str
 

@@ -14,10 +14,11 @@ Rows are read in this order (contract, section 5), and the first that matches de
 Whether the tasks of row 3 can be enqueued is known only later; if they cannot, decide_refused_followups() decides.
 """
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
+
+import msgspec
 
 from app.domain.answers import MAX_FOLLOWUP_BYTES, Answer, NoAnswer, is_followups
 from app.domain.backoff import RetryPolicy
@@ -34,8 +35,7 @@ SettlementKind = Literal["succeeded", "retry", "dead", "refund", "hold"]
 FollowupsFault = Literal["invalid", "too_large", "queue_full"]
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True):
     kind: SettlementKind
     outcome: str
     reason: str | None = None

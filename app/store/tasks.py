@@ -126,8 +126,7 @@ async def knows_key(db: Reader, queue_id: int, key: str) -> bool:
     return bool(rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(msgspec.Struct, frozen=True):
     """One leased task, as returned by the database."""
 
     task_id: str

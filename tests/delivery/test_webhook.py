@@ -1,12 +1,12 @@
 """What a handler receives, to the header."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from standardwebhooks.webhooks import Webhook
 
 from app.delivery.kinds import Call

@@ -4,12 +4,12 @@ import ast
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from msgspec.structs import fields, replace
 
 from app.api.models import schedules
 from app.delivery.kinds import Call
