@@ -4,7 +4,10 @@ It is one document in the database, written when the task is enqueued and change
 Python, from the enqueue to the delivery. What SQL decides by has a column of its own.
 """
 
+from collections.abc import Callable
 from datetime import datetime
+from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -36,13 +39,25 @@ _NONE = Options()
 _DECODER = msgspec.json.Decoder(Options)
 
 
-def options_of(given: object) -> Options:
-    """Return the options among the attributes of an object."""
-    return msgspec.convert(given, Options, from_attributes=True)
+def options_of(given: msgspec.Struct) -> Options:
+    """Return the options among the fields of a struct that has them under the same names and types."""
+    names, values, absent = _shared(type(given))
+    found = values(given)
+    # most tasks carry nothing, and this is done for each one
+    return _NONE if found == absent else Options(**dict(zip(names, found, strict=True)))
+
+
+@cache
+def _shared(kind: type[msgspec.Struct]) -> tuple[tuple[str, ...], Callable[[object], tuple[Any, ...]], tuple[Any, ...]]:
+    """Return the names of the options that a kind of struct has, what reads them, and their defaults."""
+    names = tuple(name for name in OPTIONS if name in kind.__struct_fields__)
+    return names, attrgetter(*names), attrgetter(*names)(_NONE)
 
 
 def encode_options(options: Options) -> str | None:
     """Return a document; None where no field is set."""
+    if options is _NONE:
+        return None
     document = msgspec.json.encode(options)
     return None if document == b"{}" else document.decode()
 

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -77,12 +78,13 @@ _CARRIED = tuple(
     for field in msgspec.structs.fields(TaskView)
     if field.name in OPTIONS and field.name not in ("timeout_seconds", "scheduled_for")
 )
+_CARRIED_OF = attrgetter(*_CARRIED)
 
 
 def carried(options: Options) -> dict[str, Any]:
     """Return the fields of a TaskView that show an option as it is. `timeout_seconds` shows the effective one instead, and
     `scheduled_for` is text."""
-    return {name: getattr(options, name) for name in _CARRIED}
+    return dict(zip(_CARRIED, _CARRIED_OF(options), strict=True))
 
 
 class AttemptView(Struct):
