@@ -100,7 +100,7 @@ async def enqueue(
 
 
 def lock_order(entries: Sequence[Entry]) -> Sequence[Entry]:
-    """Return the sort key in which groups insert their unique keys, so that two of them never wait for each other."""
+    """Return the entries in the order in which all groups insert unique keys, so that two of them never wait for each other."""
     if not any(entry.unique_key for entry in entries):
         return entries
     return sorted(entries, key=lambda entry: (entry.unique_key is not None, entry.queue_id, entry.unique_key or ""))
@@ -224,9 +224,17 @@ class AttemptEnd(NamedTuple):
 
 
 async def settle(db: Reader, outcomes: Sequence[AttemptEnd]) -> dict[str, str]:
-    """Write outcomes; return token -> applied | repeat | stale | unknown. Of several outcomes under one token the first counts."""
-    firsts = {outcome.token: outcome for outcome in reversed(outcomes)}
-    rows = await db.fetch(_SETTLE, list(firsts.values()))
+    """Write outcomes; return token -> applied | repeat | stale | unknown.
+
+    Of several outcomes under one token the first counts, but a hold, which settles nothing, gives way to any other: a handler may
+    complete its task while its answer is still being written.
+    """
+    counting: dict[str, AttemptEnd] = {}
+    for outcome in outcomes:
+        first = counting.setdefault(outcome.token, outcome)
+        if first is not outcome and first.kind == "hold":
+            counting[outcome.token] = outcome
+    rows = await db.fetch(_SETTLE, list(counting.values()))
     return {str(token): verdict for token, verdict in rows}
 
 

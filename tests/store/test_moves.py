@@ -145,3 +145,21 @@ async def test_two_outcomes_under_one_token_in_a_group_end_a_task_once(db: Datab
         assert await connection.fetchval("select array_agg(state::integer) from sluice.task_history") == [3]
     finally:
         await connection.close()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_a_hold_in_the_same_group_cannot_undo_the_completion_of_its_task(
+    db: Database, database_url: str, order: int
+) -> None:
+    """A handler may complete the task while its answer, which holds the lease, is still being written."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        task = await running(connection)
+        given = str(task["id"]), str(task["lease_token"])
+        hold = AttemptEnd(*given, "hold", "held", delay_seconds=60.0, status=202)
+        completed = AttemptEnd(*given, "succeeded", "succeeded", result=b"1", result_format="json")
+        assert await settle(db, [hold, completed][::order]) == {given[1]: "applied"}
+        assert await connection.fetchval("select result from sluice.task_history where id = $1", given[0]) == b"1"
+        assert await connection.fetchval("select count(*) from sluice.tasks where id = $1", given[0]) == 0
+    finally:
+        await connection.close()
