@@ -4,16 +4,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-import asyncpg
 import msgspec
 
 from app.domain.batches import BatchCounts, BatchView, CompletionView, Pace, progress
 from app.domain.instants import format_instant
 from app.store.db import Reader
 from app.store.statements import call, part, sql
-from app.store.tasks import COLLISIONS, AttemptEnd, Cancelled, Entry
+from app.store.tasks import AttemptEnd, Cancelled, Entry, despite_collisions
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,29 +49,10 @@ async def settle_followups(
 ) -> Followed:
     """Complete one task and enqueue its follow-up work, in one transaction.
 
-    A page that conflicts with another over a unique key or a lock has written nothing: it is run again, and then finds the other
-    task.
+    Raises Refusal (unavailable) if others take its unique keys first each time, Unavailable.
     """
-    for _ in range(COLLISIONS):
-        try:
-            return await _settle_followups(db, outcome, entries, next_cursor, completion)
-        except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):
-            continue
-    return await _settle_followups(db, outcome, entries, next_cursor, completion)
-
-
-async def _settle_followups(
-    db: Reader, outcome: AttemptEnd, entries: Sequence[Entry], next_cursor: str | None, completion: Completion | None
-) -> Followed:
-    found = await db.fetchval(
-        _SETTLE_FOLLOWUPS,
-        outcome,
-        entries,
-        next_cursor,
-        completion and completion.queue_id,
-        completion and completion.queue_version,
-        completion and completion.payload,
-    )
+    then = (completion.queue_id, completion.queue_version, completion.payload) if completion else (None, None, None)
+    found = await despite_collisions(partial(db.fetchval, _SETTLE_FOLLOWUPS, outcome, entries, next_cursor, *then))
     return _FOLLOWED.decode(found)
 
 

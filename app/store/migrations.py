@@ -45,7 +45,8 @@ class SchemaMismatch(Exception):
 def digest() -> str:
     """Return what distinguishes this build's schema from that of another build with the same version.
 
-    It is the SHA-256 of the statements that make tables and functions. They are frozen once released, but not before.
+    It is the SHA-256 of the statements that make tables and functions. They are frozen once released, but not before. A
+    migration that changes them also writes the new digest, with the new version.
     """
     files = [scripts() / "versions" / "baseline.sql", *sorted(FUNCTIONS.glob("*.sql"))]
     lines = [line for file in files for line in file.read_text().splitlines() if not line.lstrip().startswith("--")]

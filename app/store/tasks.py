@@ -1,9 +1,10 @@
 """The hot statements: one autocommitted round trip per group. The SQL is in sql/functions."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import asyncpg
 import msgspec
@@ -12,6 +13,8 @@ from app.domain.errors import Refusal
 from app.domain.options import Options, decode_options
 from app.store.db import Reader
 from app.store.statements import call, sql
+
+Written = TypeVar("Written")
 
 
 class Entry(NamedTuple):
@@ -81,16 +84,23 @@ async def enqueue(
     """Insert a group; with the id of a committed group, only return its receipt. `atomic`: all or nothing. Created tasks join the
     batch; if it takes no more, the whole group is `batch_sealed`.
 
-    `entries` are in the order of `lock_order`. A group that conflicts with another over a unique key has written nothing: it is run
-    again, and then finds the other task. Raises Refusal (unavailable) if others were first each time, Unavailable.
+    `entries` are in the order of `lock_order`. Raises Refusal (unavailable) if others were first each time, Unavailable.
+    """
+    return await despite_collisions(partial(_enqueue, db, group_id, entries, atomic, batch_id))
+
+
+async def despite_collisions(write: Callable[[], Awaitable[Written]]) -> Written:
+    """Run a write that conflicts with another over a unique key again. It has written nothing, and then finds the other task.
+
+    Raises Refusal (unavailable) if others were first each time, and what `write` raises.
     """
     for _ in range(COLLISIONS):
         try:
-            return await _enqueue(db, group_id, entries, atomic, batch_id)
+            return await write()
         except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):
             continue
     try:
-        return await _enqueue(db, group_id, entries, atomic, batch_id)
+        return await write()
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name != "tasks_unique_key":
             raise
