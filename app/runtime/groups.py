@@ -8,6 +8,7 @@ to a constraint. An unexpected error splits the group in two until the faulty it
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 from app.domain.errors import Refusal
@@ -36,34 +37,43 @@ class GroupWriter(Generic[Item, Verdict]):
         self._max_group = max_group
         self._max_concurrent = max_concurrent
         self._wrote = wrote
-        self._waiting: deque[tuple[Item, asyncio.Future[Verdict]]] = deque()
+        self._waiting: deque[tuple[Item, Callable[[Verdict | BaseException], None]]] = deque()
+        """Each item, and what takes its verdict or the error."""
         self._writes: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     async def submit(self, item: Item) -> Verdict:
         """Return the item's verdict. Raises what `write` raises for it; Refusal (unavailable) if too many are waiting."""
-        [future] = self._join((item,))
+        future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self.post(item, partial(_resolve, future))
         return await future
+
+    def post(self, item: Item, told: Callable[[Verdict | BaseException], None]) -> None:
+        """Submit an item whose verdict, or the exception that submit would raise for it, goes to `told`, which must not raise.
+
+        Raises Refusal (unavailable) if too many are waiting.
+        """
+        self._join(((item, told),))
 
     async def submit_all(self, items: Sequence[Item]) -> list[Verdict | BaseException]:
         """Return one verdict per item, in order, or the exception that submit would raise. Meant for at most a group or two."""
-        return await asyncio.gather(*self._join(items), return_exceptions=True)
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Verdict]] = [loop.create_future() for _ in items]
+        self._join([(item, partial(_resolve, future)) for item, future in zip(items, futures, strict=True)])
+        return await asyncio.gather(*futures, return_exceptions=True)
 
-    def _join(self, items: Sequence[Item]) -> list[asyncio.Future[Verdict]]:
+    def _join(self, items: Sequence[tuple[Item, Callable[[Verdict | BaseException], None]]]) -> None:
         if len(self._waiting) >= MAX_WAITING:
             raise Refusal(
                 "unavailable",
                 "too many requests are waiting for the database; try again later",
                 retry_after_seconds=1,
             )
-        loop = asyncio.get_running_loop()
-        futures: list[asyncio.Future[Verdict]] = [loop.create_future() for _ in items]
-        self._waiting.extend(zip(items, futures, strict=True))
+        self._waiting.extend(items)
         if not self._writes or len(self._waiting) >= self._max_group:
             self._start_group()
         elif self._timer is None:
-            self._timer = loop.call_later(PATIENCE_SECONDS, self._start_another)
-        return futures
+            self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._start_another)
 
     async def drained(self) -> None:
         """Return once everything submitted before has its verdict."""
@@ -89,26 +99,31 @@ class GroupWriter(Generic[Item, Verdict]):
         if self._waiting:
             self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._start_another)
 
-    async def _write_group(self, group: list[tuple[Item, asyncio.Future[Verdict]]]) -> None:
+    async def _write_group(self, group: list[tuple[Item, Callable[[Verdict | BaseException], None]]]) -> None:
         try:
             verdicts = await self._write([item for item, _ in group])
         except Unavailable as error:
             # items waiting behind would wait as long and fail the same way
             group += self._waiting
             self._waiting.clear()
-            for _, future in group:
-                if not future.done():
-                    future.set_exception(error)
+            for _, told in group:
+                told(error)
         except Exception as error:
             if len(group) == 1:
-                if not group[0][1].done():
-                    group[0][1].set_exception(error)
+                group[0][1](error)
                 return
             middle = len(group) // 2
             await self._write_group(group[:middle])
             await self._write_group(group[middle:])
         else:
             self._wrote(len(group))
-            for (_, future), verdict in zip(group, verdicts, strict=True):
-                if not future.done():
-                    future.set_result(verdict)
+            for (_, told), verdict in zip(group, verdicts, strict=True):
+                told(verdict)
+
+
+def _resolve(future: asyncio.Future[Verdict], verdict: Verdict | BaseException) -> None:
+    if not future.done():
+        if isinstance(verdict, BaseException):
+            future.set_exception(verdict)
+        else:
+            future.set_result(verdict)
