@@ -2,10 +2,13 @@
 
     python -m bench.ceiling enqueue DSN
     python -m bench.ceiling deliver DSN URL
+    python -m bench.ceiling insert DSN
 
 `enqueue`: an ASGI route without a framework under uvicorn (uvloop, httptools) that inserts id and payload in groups;
 what comes while a group is being written is the next group, and each request is answered after its commit.
-`deliver`: on each line of stdin, empties the table: claim a group, POST each by pyreqwest, settle the group.
+`deliver`: on each line of stdin, empties the table: claim a group, POST each by pyreqwest, settle the group. A line with a
+number inserts meanwhile, for so many seconds: a group of 100 whenever fewer than 1,000 tasks wait.
+`insert`: on each line of stdin, a number of seconds, inserts groups of 1,000 over two connections: no HTTP at all.
 """
 
 import asyncio
@@ -13,6 +16,7 @@ import socket
 import sys
 import time
 import uuid
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import asyncpg
@@ -39,6 +43,9 @@ MAX_GROUP = 500
 # The best of what was tried: one connection for enqueues (its groups are largest), two that claim and settle.
 WORKERS = 2
 CLAIM_GROUP = 100
+MAX_WAITING = 1_000
+BULK_GROUP = 1_000
+PAYLOAD = b'{"to": "ada@example.com", "template": "welcome", "n": 1, "note": "%s"}' % (b"x" * 100)
 
 
 class Enqueue:
@@ -88,34 +95,103 @@ async def enqueue(dsn: str) -> None:
     await uvicorn.Server(config).serve(sockets=[listener])
 
 
-async def deliver(dsn: str, url: str) -> None:
-    lanes = [await asyncpg.connect(dsn) for _ in range(WORKERS)]
+async def told() -> asyncio.StreamReader:
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    async with ClientBuilder().max_connections(256).http1_only().no_proxy().build() as client:
-        say(event="ready")
-        while await lines.readline():
-            begun = time.perf_counter()
-            counts = await asyncio.gather(*(empty(lane, client, url) for lane in lanes))
-            say(event="emptied", tasks=sum(counts), seconds=time.perf_counter() - begun)
+    return lines
 
 
-async def empty(lane: asyncpg.Connection, client: Any, url: str) -> int:
-    """Claim, POST and settle until nothing is left."""
+async def insert(dsn: str) -> None:
+    lanes = [await asyncpg.connect(dsn) for _ in range(WORKERS)]
+    lines = await told()
+    say(event="ready")
+    while line := await lines.readline():
+        begun = time.perf_counter()
+        counts = await asyncio.gather(*(fill(lane, BULK_GROUP, begun + float(line)) for lane in lanes))
+        say(event="inserted", tasks=sum(counts), seconds=time.perf_counter() - begun)
 
-    async def post(payload: bytes) -> None:
-        answer = await client.post(url).body_bytes(payload).header("content-type", "application/json").build().send()
-        await answer.bytes()
-        assert answer.status == 200
 
+async def fill(lane: asyncpg.Connection, group: int, until: float) -> int:
     done = 0
-    while rows := await lane.fetch(CLAIM, CLAIM_GROUP):
-        await asyncio.gather(*(post(row["payload"]) for row in rows))
-        await lane.execute(SETTLE, [row["id"] for row in rows])
-        done += len(rows)
+    while time.perf_counter() < until:
+        await lane.execute(INSERT, [uuid.uuid4() for _ in range(group)], [PAYLOAD] * group)
+        done += group
     return done
 
 
+class Deliver:
+    """Claims, delivers and settles over its lanes; may insert at the same time."""
+
+    def __init__(self, lanes: list[asyncpg.Connection], client: Any, url: str) -> None:
+        self.lanes = lanes
+        self.client = client
+        self.url = url
+        self.waiting = 0
+        self.moved = asyncio.Event()
+        """Set when tasks came or went, in a run that inserts."""
+        self.inserting = False
+
+    async def run(self, insert_seconds: float, writer: asyncpg.Connection) -> int:
+        """Return how many tasks were delivered and settled, until nothing is left."""
+        self.waiting, self.inserting = 0, insert_seconds > 0
+        sides = [self.empty(lane) for lane in self.lanes]
+        if self.inserting:
+            sides.append(self.insert(writer, time.perf_counter() + insert_seconds))
+        return sum(await asyncio.gather(*sides))
+
+    async def insert(self, writer: asyncpg.Connection, until: float) -> int:
+        while time.perf_counter() < until:
+            if self.waiting >= MAX_WAITING:
+                await self.change()
+                continue
+            await writer.execute(INSERT, [uuid.uuid4() for _ in range(CLAIM_GROUP)], [PAYLOAD] * CLAIM_GROUP)
+            self.waiting += CLAIM_GROUP
+            self.moved.set()
+        self.inserting = False
+        self.moved.set()
+        return 0
+
+    async def change(self) -> None:
+        self.moved.clear()
+        await self.moved.wait()
+
+    async def empty(self, lane: asyncpg.Connection) -> int:
+        """Claim, POST and settle until nothing is left, and nothing more comes."""
+        done = 0
+        while True:
+            more = self.inserting
+            rows = await lane.fetch(CLAIM, CLAIM_GROUP)
+            if not rows and more:
+                await self.change()
+            elif not rows:
+                return done
+            await asyncio.gather(*(self.post(row["payload"]) for row in rows))
+            await lane.execute(SETTLE, [row["id"] for row in rows])
+            done += len(rows)
+            self.waiting -= len(rows)
+            self.moved.set()
+
+    async def post(self, payload: bytes) -> None:
+        building = self.client.post(self.url).body_bytes(payload).header("content-type", "application/json")
+        answer = await building.build().send()
+        await answer.bytes()
+        assert answer.status == 200
+
+
+async def deliver(dsn: str, url: str) -> None:
+    writer, *lanes = [await asyncpg.connect(dsn) for _ in range(WORKERS + 1)]
+    lines = await told()
+    async with ClientBuilder().max_connections(256).http1_only().no_proxy().build() as client:
+        delivering = Deliver(lanes, client, url)
+        say(event="ready")
+        while line := await lines.readline():
+            begun = time.perf_counter()
+            tasks = await delivering.run(float(line), writer)
+            say(event="emptied", tasks=tasks, seconds=time.perf_counter() - begun)
+
+
+WAYS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {"enqueue": enqueue, "deliver": deliver, "insert": insert}
+
 if __name__ == "__main__":
     what, *arguments = sys.argv[1:]
-    uvloop.run(enqueue(*arguments) if what == "enqueue" else deliver(*arguments))
+    uvloop.run(WAYS[what](*arguments))

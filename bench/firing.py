@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 
-from bench.measures import quantile
+from bench.figures import quantile
 from bench.subject import PAYLOAD, Subject
 
 QUEUE = "bench-fire"

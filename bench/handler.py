@@ -1,7 +1,7 @@
 """The minimal handler, in a process of its own: answers 200 to every POST and knows when each came.
 
-POST /count counts. POST /stamp also keeps the arrival, by the clock all processes of this machine share, under the `n`
-of the payload. GET answers what is known so far and starts anew.
+POST /count counts. POST /stamp also keeps how long a payload with `sent_ns` took to arrive, by the clock that all processes of
+this machine share. GET /count answers the count; GET / answers everything that is known so far, and starts anew.
 """
 
 import asyncio
@@ -19,8 +19,7 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 class Seen:
     def __init__(self) -> None:
         self.count = 0
-        self.last_ns = 0
-        self.stamps: list[tuple[int, int]] = []
+        self.delays_ns: list[int] = []
 
 
 class Handler(asyncio.Protocol):
@@ -43,18 +42,23 @@ class Handler(asyncio.Protocol):
             self.transport.write(self.answer(head, body, arrived))
 
     def answer(self, head: bytes, body: bytes, arrived: int) -> bytes:
+        if head.startswith(b"get /count"):
+            return reply(b'{"count":%d}' % self.seen.count)
         if head.startswith(b"get "):
             return self.report()
         self.seen.count += 1
-        self.seen.last_ns = arrived
-        if head.startswith(b"post /stamp"):
-            self.seen.stamps.append((json.loads(body)["n"], arrived))
+        if head.startswith(b"post /stamp") and b'"sent_ns"' in body:
+            self.seen.delays_ns.append(arrived - json.loads(body)["sent_ns"])
         return OK
 
     def report(self) -> bytes:
         body = json.dumps(vars(self.seen)).encode()
         self.seen.__init__()  # type: ignore[misc]
-        return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+        return reply(body)
+
+
+def reply(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
 
 
 def content_length(head: bytes) -> int:

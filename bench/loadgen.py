@@ -1,9 +1,9 @@
 """The load: keep-alive connections that each send one prebuilt request after another, in a process of their own.
 
-    python -m bench.loadgen URL --connections 64 --seconds 3
+    python -m bench.loadgen URL --connections 64 --seconds 3 [--bulk 1000]
 
 A raw protocol on uvloop: it must cost less than what it measures (it reaches 65,000 requests a second against the
-minimal handler). Answers other than 2xx are counted as errors.
+minimal handler). Answers other than 2xx are counted as errors. With --bulk each request is a batch of so many tasks.
 """
 
 import argparse
@@ -14,10 +14,14 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from bench.measures import quantile
+from bench.figures import quantile
 from bench.processes import say
 
 BODY = b'{"payload": {"to": "ada@example.com", "template": "welcome", "n": 1, "note": "%s"}}' % (b"x" * 100)
+
+
+def bulk_body(tasks: int) -> bytes:
+    return b'{"tasks": [%s]}' % b", ".join([BODY] * tasks)
 
 
 def request(url: str, body: bytes = BODY) -> bytes:
@@ -38,8 +42,11 @@ class Tally:
 
 
 class Client(asyncio.Protocol):
-    def __init__(self, request: bytes, tally: Tally) -> None:
+    """`created`: how many tasks each answer must say were created, if it answers for several."""
+
+    def __init__(self, request: bytes, tally: Tally, created: int = 0) -> None:
         self.request = request
+        self.created = created
         self.tally = tally
         self.buffer = b""
         self.sent = 0.0
@@ -60,7 +67,7 @@ class Client(asyncio.Protocol):
             return
         self.buffer = b""
         tally = self.tally
-        if buffer[9:10] == b"2":
+        if buffer[9:10] == b"2" and buffer.count(b'"status":201') == self.created:
             tally.latencies.append(time.perf_counter() - self.sent)
         else:
             tally.errors += 1
@@ -81,13 +88,16 @@ def content_length(buffer: bytes, end: int) -> int:
     return int(buffer[at + 15 : buffer.find(b"\r", at)]) if at >= 0 else 0
 
 
-async def load(url: str, connections: int, warm_seconds: float, seconds: float) -> dict[str, float | int | str]:
+async def load(
+    url: str, bulk: int, connections: int, warm_seconds: float, seconds: float
+) -> dict[str, float | int | str]:
     parts = urlsplit(url)
     assert parts.hostname is not None and parts.port is not None
     tally = Tally()
+    sent = request(url, bulk_body(bulk) if bulk else BODY)
     loop = asyncio.get_running_loop()
     for _ in range(connections):
-        await loop.create_connection(lambda: Client(request(url), tally), parts.hostname, parts.port)
+        await loop.create_connection(lambda: Client(sent, tally, bulk), parts.hostname, parts.port)
     await asyncio.sleep(warm_seconds)
     tally.latencies.clear()
     begun = time.perf_counter()
@@ -112,5 +122,6 @@ if __name__ == "__main__":
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--warm-seconds", type=float, default=0.3)
     parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--bulk", type=int, default=0, metavar="TASKS")
     given = parser.parse_args()
-    say(event="loaded", **uvloop.run(load(given.url, given.connections, given.warm_seconds, given.seconds)))
+    say(event="loaded", **uvloop.run(load(given.url, given.bulk, given.connections, given.warm_seconds, given.seconds)))

@@ -73,7 +73,7 @@ class Child:
 
     def cpu_seconds(self) -> float:
         """What the process and its children have used of the processors so far."""
-        return sum(_cpu_nanoseconds(pid) for pid in _family(self.process.pid)) / 1e9
+        return cpu_seconds(self.process.pid)
 
     async def stop(self) -> None:
         if self.process.returncode is not None:
@@ -100,6 +100,11 @@ def clean_environ(**added: str) -> dict[str, str]:
     """This environment without what would change the service under test."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLUICE_", "OTEL_"))}
     return kept | added
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process and its children have used of the processors so far, without children that have ended."""
+    return sum(_cpu_nanoseconds(member) for member in _family(pid)) / 1e9
 
 
 def _family(pid: int) -> list[int]:

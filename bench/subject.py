@@ -1,7 +1,10 @@
-"""Sluice as the bench meets it: the real `sluice up` process, spoken to over the contract alone."""
+"""Sluice as the bench meets it: real `sluice up` processes on one database, spoken to over the contract.
+
+The database is looked at only where the contract cannot say it: whether the last task has been settled, how many attempts
+ran at once.
+"""
 
 import asyncio
-import itertools
 import json
 import random
 import sys
@@ -9,97 +12,49 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+import asyncpg
 import httpx2
 
-from bench.loadgen import request
+from bench.loadgen import bulk_body, request
 from bench.processes import Child, ChildFailed, clean_environ
 
 READY_SECONDS = 30.0
-CONNECTIONS = 64
-POLL_SECONDS = 0.1
+CONNECTIONS = 4
+BULK = 1_000
+POLL_SECONDS = 0.005
+SLOW_POLL_SECONDS = 0.05
 PAYLOAD = {"to": "ada@example.com", "template": "welcome", "n": 1, "note": "x" * 100}
 
 
-class Subject:
+class Replica:
     def __init__(self, child: Child, url: str) -> None:
         self.child = child
         self.url = url
         self.client = httpx2.AsyncClient(base_url=url, timeout=60, trust_env=False)
 
     @classmethod
-    async def start(cls, dsn: str, directory: Path) -> Self:
+    async def start(cls, dsn: str, directory: Path, name: str, role: str = "all") -> Self:
         environ = clean_environ(
-            SLUICE_DATABASE_URL=dsn, SLUICE_HOST="127.0.0.1", SLUICE_PORT="0", SLUICE_MAX_DEFINITIONS="100000"
+            SLUICE_DATABASE_URL=dsn,
+            SLUICE_HOST="127.0.0.1",
+            SLUICE_PORT="0",
+            SLUICE_ROLE=role,
+            SLUICE_MAX_DEFINITIONS="100000",
         )
         sluice = Path(sys.executable).with_name("sluice")
-        child = await Child.start([str(sluice), "up"], directory / "sluice.log", environ, cwd=directory)
-        return cls(child, (await child.heard("ready", READY_SECONDS))["url"].rstrip("/"))
-
-    async def define(self, handler_url: str) -> None:
-        """A paused queue for enqueues, one for whole ways, paused between rounds, one of schedules, and one that idles."""
-        await self.ask("PUT", "/handlers/bench-count", {"url": f"{handler_url}/count"})
-        await self.ask("PUT", "/handlers/bench-stamp", {"url": f"{handler_url}/stamp"})
-        for queue, handler in (("enqueue", "count"), ("deliver", "count"), ("fire", "count"), ("idle", "stamp")):
-            await self.ask("PUT", f"/queues/bench-{queue}", {"handler": f"bench-{handler}"})
-        await self.pause("bench-enqueue")
-
-    def tasks_url(self, queue: str) -> str:
-        return f"{self.url}/queues/{queue}/tasks"
-
-    async def pause(self, queue: str) -> None:
-        await self.ask("POST", f"/queues/{queue}/pause")
-
-    async def resume(self, queue: str) -> None:
-        await self.ask("POST", f"/queues/{queue}/resume")
-
-    async def preload(self, queue: str, count: int) -> None:
-        """One POST a task over a few raw connections, each with the next share of the count."""
-        begins = [count * n // CONNECTIONS for n in range(CONNECTIONS + 1)]
-        await asyncio.gather(*(self._post(queue, end - begin) for begin, end in itertools.pairwise(begins)))
-
-    async def _post(self, queue: str, count: int) -> None:
-        url = self.tasks_url(queue)
-        reader, writer = await asyncio.open_connection("127.0.0.1", httpx2.URL(url).port)
-        for _ in range(count):
-            writer.write(request(url))
-            status = await _answer(reader)
-            if status != b"201":
-                raise RuntimeError(f"POST {url}: {status.decode()}")
-        writer.close()
-
-    async def until_ended(self, queue: str, seconds: float) -> bool:
-        """Wait until the queue has nothing unfinished, seen through the lists; false if it takes too long."""
-        deadline = time.monotonic() + seconds
-        for state in ("ready", "running", "scheduled"):
-            while (await self.ask("GET", f"/tasks?queue={queue}&state={state}&limit=1"))["items"]:
-                if time.monotonic() > deadline:
-                    return False
-                await asyncio.sleep(POLL_SECONDS)
-        return True
-
-    async def start_delays(self, queue: str, count: int, handler: "HandlerReports") -> list[float]:
-        """Seconds from sending each POST to its call of the handler, one task at a time."""
-        url = self.tasks_url(queue)
-        reader, writer = await asyncio.open_connection("127.0.0.1", httpx2.URL(url).port)
-        sent: dict[int, int] = {}
-        await handler.take()
-        for n in range(count):
-            body = json.dumps({"payload": {"n": n}}).encode()
-            sent[n] = time.monotonic_ns()
-            writer.write(request(url, body))
-            await _answer(reader)
-            await asyncio.sleep(random.uniform(0.02, 0.05))
-        writer.close()
-        await self.until_ended(queue, 10)
-        stamps = (await handler.take())["stamps"]
-        return [(arrived - sent[n]) / 1e9 for n, arrived in stamps]
+        child = await Child.start([str(sluice), "up"], directory / f"{name}.log", environ, cwd=directory)
+        try:
+            return cls(child, (await child.heard("ready", READY_SECONDS))["url"].rstrip("/"))
+        except ChildFailed:
+            await child.stop()
+            raise
 
     async def stop(self) -> None:
         await self.client.aclose()
         await self.child.stop()
 
     async def ask(self, method: str, path: str, body: object = None) -> Any:
-        """What Sluice answers. Raises RuntimeError for anything but success."""
+        """What it answers. Raises RuntimeError for anything but success."""
         try:
             answer = await self.client.request(method, path, json=body)
         except httpx2.HTTPError as error:
@@ -109,16 +64,137 @@ class Subject:
         return answer.json() if answer.content else None
 
 
-async def _answer(reader: asyncio.StreamReader) -> bytes:
-    """Read one whole answer; its status."""
+class Subject:
+    """One database and its replicas, of which there is always a first."""
+
+    def __init__(self, dsn: str, directory: Path, name: str, database: asyncpg.Connection, first: Replica) -> None:
+        self.dsn = dsn
+        self.database = database
+        self.replicas = [first]
+        self._directory = directory
+        self._name = name
+
+    @classmethod
+    async def start(cls, dsn: str, directory: Path, name: str, role: str = "all") -> Self:
+        first = await Replica.start(dsn, directory, name, role)
+        return cls(dsn, directory, name, await asyncpg.connect(dsn), first)
+
+    @property
+    def first(self) -> Replica:
+        return self.replicas[0]
+
+    @property
+    def child(self) -> Child:
+        return self.first.child
+
+    async def add_replicas(self, count: int, role: str = "all") -> None:
+        names = [f"{self._name}-{len(self.replicas) + n}" for n in range(count)]
+        self.replicas += await asyncio.gather(*(Replica.start(self.dsn, self._directory, name, role) for name in names))
+
+    async def stop(self) -> None:
+        await self.database.close()
+        await asyncio.gather(*(replica.stop() for replica in self.replicas))
+
+    async def ask(self, method: str, path: str, body: object = None) -> Any:
+        """What the first replica answers. Raises RuntimeError for anything but success."""
+        return await self.first.ask(method, path, body)
+
+    # definitions
+
+    async def handler(self, name: str, url: str) -> None:
+        await self.ask("PUT", f"/handlers/{name}", {"url": url})
+
+    async def queue(self, name: str, handler: str | None, **options: Any) -> None:
+        await self.ask("PUT", f"/queues/{name}", {"handler": handler, **options})
+
+    async def queues(self, names: list[str], handler: str) -> None:
+        turns = asyncio.Semaphore(16)
+
+        async def make(name: str) -> None:
+            async with turns:
+                await self.queue(name, handler)
+
+        await asyncio.gather(*map(make, names))
+
+    async def close(self, handler: str) -> None:
+        """Deliver nothing more to this handler."""
+        await self.ask("POST", f"/handlers/{handler}/disable")
+
+    async def open(self, handler: str) -> None:
+        await self.ask("POST", f"/handlers/{handler}/enable")
+
+    async def pause(self, queue: str) -> None:
+        await self.ask("POST", f"/queues/{queue}/pause")
+
+    async def resume(self, queue: str) -> None:
+        await self.ask("POST", f"/queues/{queue}/resume")
+
+    # tasks
+
+    def tasks_url(self, queue: str) -> str:
+        return f"{self.first.url}/queues/{queue}/tasks"
+
+    async def preload(self, queues: list[str], count: int) -> None:
+        """Enqueue this many tasks over HTTP, the same number in each queue, and leave the table as autovacuum would."""
+        share = count // len(queues)
+        groups = [(queue, min(BULK, share - begin)) for queue in queues for begin in range(0, share, BULK)]
+        await asyncio.gather(*(self._post(groups[n::CONNECTIONS]) for n in range(CONNECTIONS)))
+        await self.database.execute("vacuum (analyze) sluice.tasks")
+
+    async def _post(self, groups: list[tuple[str, int]]) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", httpx2.URL(self.first.url).port)
+        bodies = {size: bulk_body(size) for size in {size for _, size in groups}}
+        for queue, size in groups:
+            url = f"{self.tasks_url(queue)}/bulk"
+            writer.write(request(url, bodies[size]))
+            status, body = await answer(reader)
+            if status != b"200" or body.count(b'"status":201') != size:
+                raise RuntimeError(f"POST {url}: {status.decode()} {body[:500]!r}")
+        writer.close()
+
+    async def until_settled(self, queues: list[str], count: int, handler: "HandlerReports", seconds: float) -> bool:
+        """Wait until the handler has had so many calls and the queues hold nothing more; false if it takes too long."""
+        deadline = time.monotonic() + seconds
+        while await handler.count() < count:
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(SLOW_POLL_SECONDS)
+        ids = await self.queue_ids(queues)
+        while await self.database.fetchval("select exists(select from sluice.tasks where queue_id = any($1))", ids):
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(POLL_SECONDS)
+        return True
+
+    async def queue_ids(self, queues: list[str]) -> list[int]:
+        return [
+            row[0] for row in await self.database.fetch("select id from sluice.queues where name = any($1)", queues)
+        ]
+
+    async def start_delays(self, queue: str, count: int, handler: "HandlerReports") -> list[float]:
+        """Seconds from sending each POST to its call of the handler, one task at a time."""
+        url = self.tasks_url(queue)
+        reader, writer = await asyncio.open_connection("127.0.0.1", httpx2.URL(url).port)
+        await handler.take()
+        for _ in range(count):
+            writer.write(request(url, json.dumps({"payload": {"sent_ns": time.monotonic_ns()}}).encode()))
+            await answer(reader)
+            await asyncio.sleep(random.uniform(0.02, 0.05))
+        writer.close()
+        await self.until_settled([queue], count, handler, 10)
+        return [nanoseconds / 1e9 for nanoseconds in (await handler.take())["delays_ns"]]
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """Read one whole answer: its status and its body."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-    await reader.readexactly(length)
-    return head.split(b" ", 2)[1]
+    body = await reader.readexactly(length)
+    return head.split(b" ", 2)[1], body
 
 
 class HandlerReports:
-    """What the minimal handler has seen since it was last asked."""
+    """What the minimal handler has seen since it was last asked for everything."""
 
     def __init__(self, url: str) -> None:
         self.client = httpx2.AsyncClient(base_url=url, timeout=10, trust_env=False)
@@ -126,3 +202,6 @@ class HandlerReports:
     async def take(self) -> dict[str, Any]:
         seen: dict[str, Any] = (await self.client.get("/")).json()
         return seen
+
+    async def count(self) -> int:
+        return int((await self.client.get("/count")).json()["count"])

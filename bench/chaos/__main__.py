@@ -30,7 +30,7 @@ import uvloop
 
 from app.embedded.directory import EmbeddedError
 from app.embedded.postgres import EmbeddedPostgres
-from bench import measures
+from bench import machine, report
 from bench.chaos import ledger
 from bench.chaos.definitions import Timed, build
 from bench.chaos.handler import Call, Received
@@ -88,9 +88,7 @@ class Run:
             if not settled:
                 verdict.faults.append(f"not settled {SETTLE_SECONDS:.0f} s after the end")
             return {
-                "machine": measures.machine(
-                    self.directory, await database.fetchval("show server_version"), load_before
-                ),
+                "machine": machine.machine(self.directory, await database.fetchval("show server_version"), load_before),
                 "seconds": self.given.seconds,
                 "replicas": self.given.replicas,
                 "seed": self.given.seed,
@@ -230,7 +228,7 @@ def main() -> int:
     print(json.dumps(result) if given.json else table(result))
     if given.seconds >= FULL_SECONDS:
         about = result["machine"]
-        measures.save(result, ROOT / "bench" / "results" / f"{about['at'][:10]}-{about['commit']}-chaos-schedules.json")
+        report.save(result, ROOT / "bench" / "results" / f"{about['at'][:10]}-{about['commit']}-chaos-schedules.json")
     if result["exact"]:
         shutil.rmtree(directory, ignore_errors=True)
     else:

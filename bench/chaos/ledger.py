@@ -10,7 +10,7 @@ import asyncpg
 
 from bench.chaos.definitions import Timed
 from bench.chaos.handler import Call
-from bench.measures import quantile
+from bench.figures import quantile
 
 _ROWS = """
 select s.name, r.nominal_at, r.nominal_until, r.count, r.cause, r.outcome, r.task_id::text as task,

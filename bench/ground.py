@@ -1,0 +1,160 @@
+"""What all measures stand on: one durable Postgres, one minimal handler, a bare table beside Sluice's, and fresh subjects.
+
+Each subject has a database of its own, copied from one that was migrated once, so that no measure inherits another's rows.
+"""
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from app.embedded.postgres import EmbeddedPostgres
+from bench import ceiling
+from bench.figures import paired
+from bench.processes import Child
+from bench.sizes import Size
+from bench.statements import StatementLog
+from bench.subject import HandlerReports, Replica, Subject
+
+WAY_MAX_SECONDS = 90.0
+HANDLER = "bench"
+QUEUE = "bench"
+FILL = "insert into bare (id, payload) select gen_random_uuid(), $1 from generate_series(1, $2)"
+# Statements are logged only where a measure asks for it.
+OPTIONS = {"log_line_prefix": "%m [%p] %d ", "log_parameter_max_length": "0"}
+
+Side = Callable[[], Awaitable[float]]
+
+
+@dataclass(slots=True)
+class Ground:
+    size: Size
+    directory: Path
+    stack: contextlib.AsyncExitStack
+    """Ends what was started."""
+    postgres: EmbeddedPostgres
+    server: asyncpg.Connection
+    bare: asyncpg.Connection
+    handler_url: str
+    reports: HandlerReports
+    deliverer: Child
+    problems: list[str] = field(default_factory=list)
+    """Errors, lost tasks, limits that were not exact: not missed targets."""
+    subjects: int = 0
+
+    def database(self, name: str) -> str:
+        return database(self.postgres, name)
+
+    @property
+    def statements(self) -> StatementLog:
+        return StatementLog(self.server, self.postgres.directory.log_file)
+
+    async def child(self, module: str, *arguments: str) -> tuple[Child, dict[str, Any]]:
+        """A process that runs until the end, and what it said when it was ready."""
+        return await started(self.stack, self.directory, module, *arguments)
+
+    @contextlib.asynccontextmanager
+    async def subject(self, role: str = "all", path: str = "/count") -> AsyncIterator[Subject]:
+        """One replica on an empty database, with the queue `bench` and its handler `bench`, at this path."""
+        self.subjects += 1
+        name = f"subject_{self.subjects}"
+        await self.server.execute(f"create database {name} template sluice")
+        subject = await Subject.start(self.database(name), self.directory, name, role)
+        try:
+            await subject.handler(HANDLER, self.handler_url + path)
+            await subject.queue(QUEUE, HANDLER)
+            yield subject
+        finally:
+            await subject.stop()
+            await self.server.execute(f"drop database {name} with (force)")
+
+    async def rounds(
+        self, base: Side, ours: Side, count: int, names: tuple[str, str] = ("bare", "sluice")
+    ) -> dict[str, Any]:
+        """Pairs, and each round the other side first: whatever the first leaves behind falls on both alike."""
+        found: tuple[list[float], list[float]] = ([], [])
+        # The first of each side meets cold caches and unopened connections, and is not counted.
+        await base()
+        await ours()
+        for number in range(count):
+            sides = list(zip((base, ours), found, strict=True))
+            for run, into in sides if number % 2 == 0 else reversed(sides):
+                into.append(await run())
+        return paired(*found, names)
+
+    async def bare_way(self) -> float:
+        """Tasks/s of the bare loop from a table that holds all of them."""
+        await self.bare.execute("truncate bare")
+        await self.bare.execute(FILL, ceiling.PAYLOAD, self.size.tasks)
+        await self.bare.execute("vacuum (analyze) bare")
+        return await self._bare("0")
+
+    async def bare_both(self, seconds: float) -> float:
+        """Tasks/s of the bare loop that inserts and delivers at once."""
+        await self.bare.execute("truncate bare")
+        return await self._bare(str(seconds), seconds)
+
+    async def _bare(self, line: str, seconds: float = 0.0) -> float:
+        await self.reports.take()
+        self.deliverer.tell(line)
+        said = await self.deliverer.heard("emptied", seconds + WAY_MAX_SECONDS)
+        self.expect(said["tasks"], (await self.reports.take())["count"], "bare")
+        return float(said["tasks"] / said["seconds"])
+
+    async def way(self, subject: Subject, queues: Sequence[str] = (QUEUE,)) -> float:
+        """Tasks/s from opening the handler, with all tasks stored, until all have been delivered and settled."""
+        tasks = self.size.tasks // len(queues) * len(queues)
+        await subject.close(HANDLER)
+        await subject.preload(list(queues), tasks)
+        await self.reports.take()
+        begun = time.monotonic()
+        await subject.open(HANDLER)
+        ended = await subject.until_settled(list(queues), tasks, self.reports, WAY_MAX_SECONDS)
+        took = time.monotonic() - begun
+        delivered = (await self.reports.take())["count"]
+        if not ended:
+            self.problems.append(f"only {delivered} of {tasks} tasks settled within {WAY_MAX_SECONDS:.0f} s")
+        self.expect(tasks, delivered, "sluice")
+        return float(tasks / took)
+
+    def expect(self, tasks: int, delivered: int, side: str) -> None:
+        if tasks != delivered:
+            self.problems.append(f"{side}: {tasks} tasks, {delivered} deliveries")
+
+
+async def lay(size: Size, directory: Path, stack: contextlib.AsyncExitStack) -> Ground:
+    """Start what all measures share; `stack` ends it."""
+    postgres = EmbeddedPostgres(directory / "data", options=OPTIONS)
+    dsn = await postgres.start()
+    stack.push_async_callback(postgres.stop)
+    server = await asyncpg.connect(database(postgres, "postgres"))
+    stack.push_async_callback(server.close)
+    migrated = await Replica.start(dsn, directory, "sluice-migrated")
+    await migrated.stop()
+    await server.execute("create database bare")
+    bare = await asyncpg.connect(database(postgres, "bare"))
+    stack.push_async_callback(bare.close)
+    await bare.execute(ceiling.SCHEMA)
+    _, said = await started(stack, directory, "bench.handler")
+    url = said["url"]
+    deliverer, _ = await started(
+        stack, directory, "bench.ceiling", "deliver", database(postgres, "bare"), f"{url}/count"
+    )
+    return Ground(size, directory, stack, postgres, server, bare, url, HandlerReports(url), deliverer)
+
+
+def database(postgres: EmbeddedPostgres, name: str) -> str:
+    return postgres.dsn.replace("/sluice?", f"/{name}?")
+
+
+async def started(
+    stack: contextlib.AsyncExitStack, directory: Path, module: str, *arguments: str
+) -> tuple[Child, dict[str, Any]]:
+    name = "-".join([module, *arguments[:1]])
+    child = await Child.python(module, *arguments, output=directory / f"{name}.log")
+    stack.push_async_callback(child.stop)
+    return child, await child.heard("ready", 20)

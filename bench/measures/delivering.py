@@ -1,0 +1,79 @@
+"""How fast stored tasks are delivered and settled: beside a bare loop, under limits, over many queues."""
+
+from datetime import datetime
+from typing import Any
+
+from bench.ground import HANDLER, QUEUE, Ground
+from bench.subject import Subject
+
+QUEUE_LIMIT = 64
+TENANT_LIMIT = 128
+
+_MOST_AT_ONCE = """
+with attempts as (
+  select last_started_at as started_at, last_ended_at as ended_at from sluice.task_history where last_started_at >= $1
+  union all
+  select started_at, ended_at from sluice.attempt_history where started_at >= $1)
+select coalesce(max(running), 0) from (
+  select sum(change) over (order by at, change) as running
+  from (select started_at as at, 1 as change from attempts union all select ended_at, -1 from attempts) changes) counted
+"""
+"""Of attempts between two instants of the database's clock; where one ends as another starts, the end comes first."""
+
+
+async def end_to_end(ground: Ground) -> dict[str, Any]:
+    """All tasks wait; from opening the handler until all have been delivered and settled."""
+    async with ground.subject() as subject:
+        return await ground.rounds(ground.bare_way, lambda: ground.way(subject), ground.size.rounds)
+
+
+async def limits(ground: Ground) -> dict[str, Any]:
+    """The same with a limit on the queue and one on the tenant, beside none: with one replica, and with several."""
+    async with ground.subject() as subject:
+        one = await _limited(ground, subject, ground.size.few_rounds)
+        await subject.add_replicas(ground.size.replicas - 1)
+        several = await _limited(ground, subject, ground.size.rounds)
+    return {
+        "one": one,
+        "several": several,
+        "replicas": ground.size.replicas,
+        "queue": QUEUE_LIMIT,
+        "tenant": TENANT_LIMIT,
+    }
+
+
+async def _limited(ground: Ground, subject: Subject, rounds: int) -> dict[str, Any]:
+    most = 0
+
+    async def limited() -> float:
+        nonlocal most
+        await _limit(subject, QUEUE_LIMIT, TENANT_LIMIT)
+        begun: datetime = await subject.database.fetchval("select clock_timestamp()")
+        rate = await ground.way(subject)
+        most = max(most, await subject.database.fetchval(_MOST_AT_ONCE, begun))
+        return rate
+
+    async def unlimited() -> float:
+        await _limit(subject, None, None)
+        return await ground.way(subject)
+
+    found = await ground.rounds(unlimited, limited, rounds, ("unlimited", "limited"))
+    if most > QUEUE_LIMIT:
+        ground.problems.append(f"{most} attempts at once under a limit of {QUEUE_LIMIT}")
+    return found | {"most_at_once": most}
+
+
+async def _limit(subject: Subject, queue: int | None, tenant: int | None) -> None:
+    await subject.queue(QUEUE, HANDLER, max_concurrency=queue)
+    await subject.ask("PUT", "/limits", {"max_concurrency": tenant})
+
+
+async def many_queues(ground: Ground) -> dict[str, Any]:
+    """The same number of tasks in many queues, beside one queue."""
+    names = [f"bench-{n}" for n in range(ground.size.queues)]
+    async with ground.subject() as subject:
+        await subject.queues(names, HANDLER)
+        found = await ground.rounds(
+            lambda: ground.way(subject), lambda: ground.way(subject, names), ground.size.rounds, ("one", "many")
+        )
+    return found | {"queues": len(names)}
