@@ -34,6 +34,8 @@ INSTALLED = (
     "release_claim_v1",
     "reap_v1",
     "promote_v1",
+    "poll_v1",
+    "ready_lanes_v1",
     "expire_v1",
     "cancel_v1",
     "revived_v1",

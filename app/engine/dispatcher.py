@@ -2,7 +2,7 @@
 
 For each lane the dispatcher has only hints: tasks became ready, a slot came free, the last claim found more. A hint leads to a
 claim, whose verdict is authoritative. About once per second every lane with ready tasks gets a hint anyway, so a lost hint costs
-only a second, or longer with so many lanes that checking them takes a noticeable share of the time.
+only a second, or longer with ready tasks in so many lanes that finding them takes a noticeable share of the time.
 
 Tenants take turns, and so do the lanes of each tenant (engine/lanes.py). domain/places.py limits the concurrent calls of each.
 """
@@ -24,7 +24,7 @@ from app.store.tasks import FIRST_LANE, Claim
 
 POLL_SECONDS = 1.0
 POLL_LANES = 500
-"""How many lanes one statement checks."""
+"""How many lanes with ready tasks one statement finds."""
 POLL_SHARE = 0.2
 """The share of its time that a replica may spend on polling: with very many lanes a round takes longer than POLL_SECONDS."""
 TRIED_LIMITS = 100
@@ -128,14 +128,14 @@ class Dispatcher:
         began = time.monotonic()
         if self._polled == FIRST_LANE:
             self._round_at, self._any_lane_ready = began + POLL_SECONDS, False
-        looked = await tasks.look_at_lanes(self._core.db, self._polled, POLL_LANES)
-        tenants = {found.queue_id: found.tenant_id for found in looked}
+        found = await tasks.ready_lanes(self._core.db, self._polled, POLL_LANES)
+        tenants = {lane.queue_id: lane.tenant_id for lane in found}
         self._lanes.introduce(tenants.keys(), tenants)
-        for found in looked:
-            if found.ready:
-                self._lanes.hint((found.queue_id, found.handler_id))
-        if len(looked) == POLL_LANES:
-            self._polled = (looked[-1].queue_id, looked[-1].handler_id)
+        for lane in found:
+            if lane.open:
+                self._lanes.hint((lane.queue_id, lane.handler_id))
+        if len(found) == POLL_LANES:
+            self._polled = (found[-1].queue_id, found[-1].handler_id)
         else:
             self._polled = FIRST_LANE
             self._lanes.forget()

@@ -19,12 +19,15 @@ from app.engine.scheduler import Scheduler
 from app.engine.snapshot import Snapshot
 from app.runtime.core import Core
 from app.runtime.signals import ConcurrencySlot
+from app.store import polls
 from app.store.failures import Unavailable
 from app.store.notify import Hint
 from app.store.replicas import Load
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
+POLL_SECONDS = 1.0
+"""How often all that is due is looked for: what a lost hint costs."""
 LAG_SECONDS = 0.5
 FOLD_SECONDS = 0.05
 """How long batch deltas accumulate before they are folded."""
@@ -75,6 +78,7 @@ class Engine:
         self._sweep = Loop("sweeper", janitor.sweep)
         self._fire = Loop("scheduler", Scheduler(core).tick)
         self._finish = Loop("finisher", Finisher(core).tick)
+        self._poll = Loop("poll", self._look_for_work)
         self._working = [
             self._fire,
             self._finish,
@@ -113,6 +117,7 @@ class Engine:
                 await self._counted.wait()
         self._long_polls.start()
         self._reap.start()
+        self._poll.start()
         self._run_forever("announcer", self._announcer.run())
         self._run_forever("listener", self._listener.listen())
         if self._dispatching:
@@ -131,7 +136,7 @@ class Engine:
 
     @property
     def _loops(self) -> tuple[Loop, ...]:
-        return self._beat, self._lag, self._snapshot, self._long_polls, self._reap, *self._working
+        return self._beat, self._lag, self._snapshot, self._long_polls, self._poll, self._reap, *self._working
 
     @property
     def in_flight(self) -> int:
@@ -195,7 +200,7 @@ class Engine:
             self._housekeeping.stop()
             await asyncio.gather(*(loop.stop() for loop in self._working))
         self._core.claiming.stop()
-        loops = (self._beat, self._lag, self._snapshot, self._long_polls, self._reap)
+        loops = (self._beat, self._lag, self._snapshot, self._long_polls, self._poll, self._reap)
         await asyncio.gather(*(loop.stop() for loop in loops))
         await self._pulse.goodbye()
         return cut
@@ -263,6 +268,23 @@ class Engine:
         self._look_at_all()
         self._holdings.doubt()
         self._renew.wake()
+
+    async def _look_for_work(self) -> float:
+        """Wake the loops that have something to do before the next poll, in case a hint was lost. One statement for all of them."""
+        due = await polls.poll(self._core.db)
+        self._wake_for(self._reap, due.reap)
+        if self._dispatching:
+            self._wake_for(self._promote, due.promote)
+            self._wake_for(self._expire, due.expire)
+            self._wake_for(self._fire, due.fire)
+            self._wake_for(self._finish, due.finish)
+            self._wake_for(self._fold, due.fold)
+            self._wake_for(self._sweep, due.sweep)
+        return POLL_SECONDS
+
+    def _wake_for(self, loop: Loop, seconds: float | None) -> None:
+        if seconds is not None and seconds < POLL_SECONDS:
+            loop.wake_in(seconds)
 
     async def _measure_lag(self) -> float:
         now = time.monotonic()

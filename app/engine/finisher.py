@@ -16,7 +16,6 @@ from app.store.ledger import Finished, WaitingStart
 from app.store.schedules import ScheduleState
 
 FINISH_LIMIT = 200
-POLL_SECONDS = 1.0
 LOST_SECONDS = 0.02
 """How soon it checks again after it has found any."""
 
@@ -27,9 +26,9 @@ class Finisher:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def tick(self) -> float:
+    async def tick(self) -> float | None:
         found = await finish(self._core, FINISH_LIMIT)
-        return LOST_SECONDS if found else POLL_SECONDS
+        return LOST_SECONDS if found else None
 
 
 async def finish(core: Core, limit: int) -> int:

@@ -2,7 +2,8 @@
 cancelled batches.
 
 Every replica does all of it; SKIP LOCKED makes sure that each row is moved once. Each statement returns when the next row is due,
-so a loop sleeps until then, but at most its poll interval, in case a hint was lost. Tenants share every statement's limit.
+so a loop sleeps until then; hints wake it sooner, and so does the engine's poll, in case one was lost. Tenants share every
+statement's limit.
 """
 
 import time
@@ -22,7 +23,6 @@ SWEEP_SECONDS = 0.2
 """How long the sweeper stays with one batch before it moves to the next."""
 ROUND_SECONDS = 2.0
 """How long a round takes before the sweeper lists batches again; each round starts with one per tenant."""
-POLL_SECONDS = 1.0
 LOST_SECONDS = 0.02
 """How soon a check is repeated if other replicas hold everything that is due."""
 
@@ -35,7 +35,7 @@ class Janitor:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def promote(self) -> float:
+    async def promote(self) -> float | None:
         due = await tasks.promote(self._core.db, PROMOTE_LIMIT)
         if due.moved:
             self._core.metrics.group_written("promote", due.moved)
@@ -43,7 +43,7 @@ class Janitor:
             self._core.signals.lane_ready(*lane)
         return _until(due.next_seconds, due.moved)
 
-    async def expire(self) -> float:
+    async def expire(self) -> float | None:
         due, ended = await partitions.with_days(self._core.db, partial(tasks.expire, self._core.db, EXPIRE_LIMIT))
         for queue_id, count in ended.items():
             for _ in range(count):
@@ -54,11 +54,11 @@ class Janitor:
             events.emit(log, events.TASKS_EXPIRED, tasks=due.moved)
         return _until(due.next_seconds, due.moved)
 
-    async def reap(self) -> float:
+    async def reap(self) -> float | None:
         found = await self._core.reaping.reap(REAP_LIMIT)
         return _until(found.next_seconds, len(found.reaped))
 
-    async def fold(self) -> float:
+    async def fold(self) -> float | None:
         folded = await batches.fold(self._core.db, FOLD_LIMIT)
         if folded.batches:
             self._core.metrics.group_written("fold", folded.batches)
@@ -69,9 +69,9 @@ class Janitor:
         for queue_id, count in folded.queues.items():
             self._core.stats.enqueued(queue_id, count)
             self._core.signals.lane_ready(queue_id, 0)
-        return 0 if folded.more else POLL_SECONDS
+        return 0 if folded.more else None
 
-    async def sweep(self) -> float:
+    async def sweep(self) -> float | None:
         """Cancel some unfinished tasks of cancelled batches, whoever cancelled them, with tenants taking turns.
 
         This includes what a crashed replica, or the start of a schedule's run, has left.
@@ -81,13 +81,11 @@ class Janitor:
             more = not await sweep_batch(self._core, self._core.db, batch_id, SWEEP_SECONDS) or more
             if more and time.monotonic() > until:
                 break
-        return 0 if more else POLL_SECONDS
+        return 0 if more else None
 
 
-def _until(next_seconds: float | None, moved: int) -> float:
+def _until(next_seconds: float | None, moved: int) -> float | None:
     """Return the seconds until the next row is due, or a moment if one is due but was not moved, because others hold it."""
-    if next_seconds is None:
-        return POLL_SECONDS
-    if next_seconds <= 0 and not moved:
+    if next_seconds is not None and next_seconds <= 0 and not moved:
         return LOST_SECONDS
-    return min(POLL_SECONDS, next_seconds)
+    return next_seconds

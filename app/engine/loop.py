@@ -1,4 +1,4 @@
-"""The frame of every loop: a name, and a tick that returns the seconds until the next.
+"""The frame of every loop: a name, and a tick that returns the seconds until the next, or None to wait for a wake-up.
 
 A loop stops by a flag after finishing the current tick; a tick is never cancelled. An error is logged, and the tick is retried
 with growing delays. A loop that ends unexpectedly fails liveness.
@@ -18,7 +18,7 @@ log = get_logger(__name__)
 
 
 class Loop:
-    def __init__(self, name: str, tick: Callable[[], Awaitable[float]]) -> None:
+    def __init__(self, name: str, tick: Callable[[], Awaitable[float | None]]) -> None:
         self.name = name
         self._tick = tick
         self._woken = asyncio.Event()
@@ -82,12 +82,10 @@ class Loop:
                 delay = min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**failures)
                 failures = min(failures + 1, 10)
                 _log_failure(self.name, error, delay)
-            if delay > 0 and not self._stopping:
-                try:
-                    async with asyncio.timeout(delay):
-                        await self._woken.wait()
-                except TimeoutError:
-                    pass
+            if (delay is None or delay > 0) and not self._stopping:
+                if delay is not None:
+                    self.wake_in(delay)
+                await self._woken.wait()
 
 
 def log_death(name: str, task: asyncio.Task[None]) -> None:

@@ -1,7 +1,7 @@
 """Firing: due schedules are read, decided and written, in groups, by whichever replica comes first.
 
 Every replica does it; compare-and-set decides who was first (runtime/schedule_changes.py). The scheduler sleeps until the next
-schedule is due, but at most its poll interval, in case a hint was lost. Its cost does not grow with the number of schedules.
+schedule is due; hints wake it sooner, and so does the engine's poll. Its cost does not grow with the number of schedules.
 """
 
 import asyncio
@@ -19,7 +19,6 @@ from app.store import schedules
 from app.store.schedules import ScheduleState
 
 FIRE_LIMIT = 500
-POLL_SECONDS = 1.0
 LOST_SECONDS = 0.02
 """How soon a check is repeated if other replicas were faster with everything that was due."""
 MANY_SECONDS = 200
@@ -34,11 +33,11 @@ class Scheduler:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def tick(self) -> float:
+    async def tick(self) -> float | None:
         _, written, next_seconds = await fire(self._core, FIRE_LIMIT)
         if next_seconds is not None and next_seconds <= 0:
             return 0 if written else LOST_SECONDS
-        return POLL_SECONDS if next_seconds is None else min(POLL_SECONDS, next_seconds)
+        return next_seconds
 
 
 class Fired(NamedTuple):

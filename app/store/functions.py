@@ -25,6 +25,8 @@ SETTINGS: dict[str, tuple[str, ...] | None] = {
     "promote_v1": NEVER_SORTED,
     "expire_v1": NEVER_SORTED,
     "reap_v1": NEVER_SORTED,
+    "poll_v1": BY_INDEX_ORDER,
+    "ready_lanes_v1": BY_INDEX_ORDER,
     "fold_v1": BY_INDEX_ORDER,
     "close_batch_v1": BY_INDEX_ORDER,
     "sweep_batch_v1": BY_INDEX_ORDER,

@@ -63,7 +63,7 @@ _HELD_LEASE = sql("read_lease")
 _READY_QUEUES = sql("find_ready_queues")
 _NOTE_WORKERS = sql("note_workers")
 _LANE = sql("find_lane_of_task")
-_LANES = sql("list_lanes")
+_LANES = call("ready_lanes_v1", 3)
 _CLAIM = call("claim_v1", 9)
 _RELEASE_CLAIM = call("release_claim_v1", 1)
 _SETTLE = call("settle_v1", 1)
@@ -437,13 +437,16 @@ FIRST_LANE = (0, -1)
 
 
 @dataclass(frozen=True, slots=True)
-class LaneFound:
+class ReadyLane:
+    """A lane with ready tasks."""
+
     queue_id: int
     handler_id: int
     tenant_id: int
-    ready: bool
+    open: bool
+    """Its queue is not paused, and its handler is enabled."""
 
 
-async def look_at_lanes(db: Reader, after: tuple[int, int], limit: int) -> list[LaneFound]:
-    """Return up to `limit` lanes, in the order of their keys."""
-    return [LaneFound(*row) for row in await db.fetch(_LANES, *after, limit)]
+async def ready_lanes(db: Reader, after: tuple[int, int], limit: int) -> list[ReadyLane]:
+    """Return up to `limit` lanes with ready tasks, in the order of their keys."""
+    return [ReadyLane(*row) for row in await db.fetch(_LANES, *after, limit)]

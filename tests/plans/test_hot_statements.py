@@ -14,7 +14,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.store import batches, migrations, stats, sweeps, task_lists, tasks, views, windows
+from app.store import batches, migrations, polls, stats, sweeps, task_lists, tasks, views, windows
 from app.store.db import READING
 from app.store.functions import FUNCTIONS
 from app.store.sweeps import DeadTasks
@@ -244,8 +244,9 @@ class Replica:
         assert await tasks.lane_of(self.db, waiting)
 
     async def look_for_work(self) -> None:
-        looked = await tasks.look_at_lanes(self.db, tasks.FIRST_LANE, 500)
-        assert [found.ready for found in looked] == [True] * len(self.queues)
+        found = await tasks.ready_lanes(self.db, tasks.FIRST_LANE, 500)
+        assert [lane.open for lane in found] == [True] * len(self.queues)
+        assert (await polls.poll(self.db)).promote is not None
         assert len(await tasks.ready_queues(self.db, [queue_id for queue_id, _ in self.queues])) == len(self.queues)
 
     async def list(self, **fields: Any) -> None:

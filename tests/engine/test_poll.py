@@ -1,0 +1,72 @@
+"""One poll a second, of one statement, finds what hints have not told, so an idle replica asks little."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+import pytest
+
+from app.engine import engine
+from app.store import polls
+from app.store.pool import Pool
+from tests.handlers import Handler
+from tests.sluices import Replica
+from tests.support import poll
+from tests.wire.api import Api
+
+pytestmark = pytest.mark.anyio
+
+StartReplica = Callable[..., Awaitable[Replica]]
+
+
+async def test_an_idle_replica_sends_few_statements(
+    start_replica: StartReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = await start_replica()
+    api = Api(replica.client, replica.url)
+    for _ in range(3):
+        await api.queue()
+    polled, sent = 0, list[str]()
+    ask, fetch = polls.poll, Pool.fetch
+
+    async def count_polls(db: object) -> polls.DueWork:
+        nonlocal polled
+        polled += 1
+        return await ask(db)  # type: ignore[arg-type]
+
+    async def count_statements(pool: Pool, sql: str, *args: object, **options: object) -> list[object]:
+        sent.append(sql)
+        return await fetch(pool, sql, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(polls, "poll", count_polls)
+    await poll(lambda: polled == 1)
+    monkeypatch.setattr(Pool, "fetch", count_statements)
+    await poll(lambda: polled == 3)
+    # two seconds: polls, ready lanes, heartbeats, and perhaps a snapshot
+    assert len(sent) <= 9, sent
+
+
+async def test_whatever_is_due_is_found_within_a_poll_though_nobody_hinted(
+    start_replica: StartReplica, handler: Handler
+) -> None:
+    replica = await start_replica()
+    api = Api(replica.client, replica.url)
+    queue = await api.queue_to(handler.url)
+    due = (await api.enqueue(queue, "due", delay_seconds=3600))["id"]
+    late = (await api.enqueue(queue, "late", delay_seconds=3600, ttl_seconds=7200))["id"]
+    body = {"queue": queue, "payload": "fired", "every_seconds": 3600, "end_at": "2099-01-01T00:00:00Z"}
+    assert (await replica.client.put("/schedules/once", json=body)).status_code == 201
+    began = time.monotonic()
+    async with replica.sluice.core.db.transaction() as connection:
+        await _move_up(connection, due, late)
+    assert {request.json for request in await handler.received(2)} == {"due", "fired"}
+    assert (await api.ended(late))["reason"] == "expired"
+    assert time.monotonic() - began < engine.POLL_SECONDS + 1
+
+
+async def _move_up(connection: asyncpg.Connection, due: str, late: str) -> None:
+    await connection.execute("update sluice.tasks set run_at = clock_timestamp() where id = $1", due)
+    await connection.execute("update sluice.tasks set expires_at = clock_timestamp() where id = $1", late)
+    await connection.execute(
+        "update sluice.schedules set look_at = clock_timestamp(), next_nominal_at = clock_timestamp()"
+    )
