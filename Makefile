@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST ?= $(BIN)/pytest -n 2
 SECONDS ?= 180
+ITERATIONS ?= 5
+JOBS ?= 10000
 
 # Printed if the packages cannot be downloaded.
 define NO_PACKAGES
@@ -71,6 +73,13 @@ check: setup ## check lint, types, import contracts and generated files
 bench: setup ## compare Sluice with bare ceilings
 	$(BIN)/python -m bench
 
+bench-peers: setup build/peers/.ready ## compare Sluice with other queues (ITERATIONS=5, JOBS=10000, ARGS="--only sluice,bullmq")
+	$(BIN)/python -m bench.peers --iterations $(ITERATIONS) --jobs $(JOBS) $(ARGS)
+
+build/peers/.ready: bench/peers/install bench/peers/requirements.txt bench/peers/package-lock.json
+	bench/peers/install $(BIN)/uv $(BIN)/python
+	@touch $@
+
 chaos-schedules: setup ## kill, pause and restart replicas under 300 schedules, and count what fired (SECONDS=180)
 	$(BIN)/python -m bench.chaos --seconds $(SECONDS)
 
@@ -80,4 +89,4 @@ openapi: setup ## generate openapi/openapi.json from the code
 reference: setup ## generate docs/reference from the code
 	$(BIN)/python -m app.cli.reference
 
-.PHONY: help setup lock demo up seed psql test test-fast fuzz check bench chaos-schedules openapi reference
+.PHONY: help setup lock demo up seed psql test test-fast fuzz check bench bench-peers chaos-schedules openapi reference

@@ -1,0 +1,32 @@
+// node pg_boss.mjs DSN HANDLER_URL
+
+import { PgBoss } from "pg-boss";
+import { CONCURRENCY, PAYLOAD, STORE, deliver, enqueueFor, serve } from "./peer.mjs";
+
+const QUEUE = "bench";
+const WORKERS = 4;
+
+const boss = new PgBoss({ connectionString: STORE, max: 20 });
+boss.on("error", (error) => console.error(error));
+await boss.start();
+await boss.createQueue(QUEUE);
+
+await serve({
+  fill: async ({ jobs }) => {
+    for (let rest = jobs; rest > 0; rest -= 1000) {
+      await boss.insert(QUEUE, Array.from({ length: Math.min(rest, 1000) }, () => ({ data: PAYLOAD })));
+    }
+  },
+  enqueue: (given) => enqueueFor(given, () => boss.send(QUEUE, PAYLOAD)),
+  work: async () => {
+    // As many jobs at once as the other peers have, fetched and completed in batches, and the next batch at once.
+    const options = {
+      localConcurrency: WORKERS,
+      batchSize: CONCURRENCY / WORKERS,
+      burstWhenBatchFull: true,
+      pollingIntervalSeconds: 0.5,
+    };
+    await boss.work(QUEUE, options, (jobs) => Promise.all(jobs.map((job) => deliver(job.data))).then(() => {}));
+  },
+  rest: () => boss.offWork(QUEUE),
+});
