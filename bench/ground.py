@@ -14,7 +14,7 @@ import asyncpg
 
 from app.embedded.postgres import EmbeddedPostgres
 from bench import ceiling
-from bench.figures import paired
+from bench.figures import milliseconds, paired
 from bench.processes import Child
 from bench.sizes import Size
 from bench.statements import StatementLog
@@ -26,6 +26,8 @@ QUEUE = "bench"
 FILL = "insert into bare (id, payload) select gen_random_uuid(), $1 from generate_series(1, $2)"
 # Statements are logged only where a measure asks for it.
 OPTIONS = {"log_line_prefix": "%m [%p] %d ", "log_parameter_max_length": "0"}
+
+KEPT = ("per_second", "delivered", "backlog_max", "backlog_thirds")
 
 Side = Callable[[], Awaitable[float]]
 
@@ -120,6 +122,26 @@ class Ground:
             self.problems.append(f"only {delivered} of {tasks} tasks settled within {WAY_MAX_SECONDS:.0f} s")
         self.expect(tasks, delivered, "sluice")
         return float(tasks / took)
+
+    async def paced(
+        self, subject: Subject, seconds: float, rate: float | None = None, queues: int = 0
+    ) -> dict[str, Any]:
+        """Enqueue and deliver at once, at this rate or at the one that the subject can drain; what came of it.
+
+        With `queues`, the tasks go to bench-0, bench-1 and so on, in turns.
+        """
+        options = ["--seconds", str(seconds)]
+        options += ["--rate", str(rate)] if rate else []
+        options += ["--queues", str(queues)] if queues else []
+        url = subject.tasks_url(f"{QUEUE}-{{}}" if queues else QUEUE)
+        load = await Child.python("bench.pace", url, self.handler_url, *options, output=self.directory / "pace.log")
+        found = await load.heard("paced", seconds + 80)
+        await load.stop()
+        if found["errors"]:
+            self.problems.append(f"{found['errors']} errors at {url}: {found['first_error']}")
+        self.expect(found["acknowledged"], found["delivered"], "enqueued and delivered at once")
+        delays = [nanoseconds / 1e9 for nanoseconds in found.pop("delays_ns")]
+        return {name: found[name] for name in KEPT} | {"start_delay": milliseconds(delays)}
 
     def expect(self, tasks: int, delivered: int, side: str) -> None:
         if tasks != delivered:

@@ -87,12 +87,40 @@ MEASURES = (
         delivering.many_queues,
         (
             Row(
-                "1,000 active queues, of one queue",
-                "ratio",
+                "1,000 active queues, tasks arriving, of one queue",
+                "arriving.ratio",
                 "x",
                 at_least(0.85),
-                "{many:,.0f} of {one:,.0f} tasks/s, {queues:,} queues",
+                "{arriving[many]:,.0f} of {arriving[one]:,.0f} tasks/s, {queues:,} queues",
             ),
+            Row(
+                "1,000 active queues, tasks stored beforehand, of one queue",
+                "stored.ratio",
+                "x",
+                at_least(0.85),
+                "{stored[many]:,.0f} of {stored[one]:,.0f} tasks/s",
+            ),
+        ),
+    ),
+    Measure(
+        "both",
+        delivering.both,
+        (
+            Row(
+                "both at once, sustained, of bare doing both",
+                "ratio",
+                "x",
+                at_least(0.4),
+                "{per_second:,.0f} of {bare:,.0f} tasks/s; backlog at most {backlog_max:,}",
+            ),
+            Row(
+                "both at once, of bare delivering what is stored",
+                "ratio_to_stored",
+                "x",
+                None,
+                "{per_second:,.0f} of {bare_stored:,.0f} tasks/s",
+            ),
+            Row("both at once: start delay, p99", "start_delay.p99_ms", "ms", None, "p50 {start_delay[p50_ms]:.0f} ms"),
         ),
     ),
     Measure(

@@ -8,6 +8,8 @@ from bench.subject import Subject
 
 QUEUE_LIMIT = 64
 TENANT_LIMIT = 128
+BACKLOG_MAX_SECONDS = 3.0
+"""The backlog is bounded if it stays below so much work, or at least does not grow."""
 
 _MOST_AT_ONCE = """
 with attempts as (
@@ -69,11 +71,39 @@ async def _limit(subject: Subject, queue: int | None, tenant: int | None) -> Non
 
 
 async def many_queues(ground: Ground) -> dict[str, Any]:
-    """The same number of tasks in many queues, beside one queue."""
-    names = [f"bench-{n}" for n in range(ground.size.queues)]
-    async with ground.subject() as subject:
+    """The same number of tasks in many queues, beside one queue: all stored beforehand, and arriving in turns meanwhile."""
+    names = [f"{QUEUE}-{n}" for n in range(ground.size.queues)]
+    async with ground.subject(path="/stamp") as subject:
         await subject.queues(names, HANDLER)
-        found = await ground.rounds(
-            lambda: ground.way(subject), lambda: ground.way(subject, names), ground.size.rounds, ("one", "many")
+
+        async def flow(queues: int) -> float:
+            return float((await ground.paced(subject, ground.size.load_seconds, queues=queues))["per_second"])
+
+        pair = ("one", "many")
+        stored = await ground.rounds(
+            lambda: ground.way(subject), lambda: ground.way(subject, names), ground.size.few_rounds, pair
         )
-    return found | {"queues": len(names)}
+        await subject.open(HANDLER)
+        arriving = await ground.rounds(lambda: flow(0), lambda: flow(len(names)), ground.size.few_rounds, pair)
+    return {"queues": len(names), "stored": stored, "arriving": arriving}
+
+
+async def both(ground: Ground) -> dict[str, Any]:
+    """Tasks arrive at the rate at which they can be delivered; beside a bare loop that inserts and delivers at once."""
+    seconds = ground.size.sustained_seconds
+    async with ground.subject(path="/stamp") as subject:
+        bare = [await ground.bare_both(seconds / 6)]
+        found = await ground.paced(subject, seconds)
+        bare.append(await ground.bare_both(seconds / 6))
+        stored = await ground.bare_way()
+    inserting = sum(bare) / 2
+    first, _, last = found["backlog_thirds"]
+    if found["backlog_max"] > found["per_second"] * BACKLOG_MAX_SECONDS and last > first:
+        ground.problems.append(f"the backlog grew: {found['backlog_thirds']}")
+    return found | {
+        "bare": inserting,
+        "bare_rounds": bare,
+        "ratio": found["per_second"] / inserting,
+        "bare_stored": stored,
+        "ratio_to_stored": found["per_second"] / stored,
+    }
