@@ -14,6 +14,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import asyncpg
+
 from app.api.app import create_app
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.transport import Transport
@@ -30,7 +32,7 @@ from app.runtime.core import Core, build_core
 from app.runtime.replica import Replica
 from app.service import keys, status
 from app.settings import Settings, SettingsError
-from app.store import examination, migrations, partitions, tenants
+from app.store import examination, migrations, partitions, rehearsals, tenants
 from app.store.db import Database
 from app.store.failures import Busy, Refused, Unavailable, Unsuitable
 from app.store.keys import any_usable
@@ -365,10 +367,18 @@ def _bind(host: str, port: int, backlog: int) -> socket.socket:
 async def serve(settings: Settings) -> int:
     """Run until a signal ends it; return the exit code."""
     logs.configure(settings.log_level)
-    async with running(settings, catch_signals=True) as (_, server):
+    async with running(settings, catch_signals=True) as (sluice, server):
+        if settings.role != "api":
+            await _rehearse(sluice.core.db)
         _settle_down()
         await server.draining.wait()
     return 0
+
+
+async def _rehearse(db: Database) -> None:
+    """Prepare the connections. What fails here fails again, and is reported, when it is needed."""
+    with suppress(Unavailable, asyncpg.PostgresError):
+        await rehearsals.rehearse(db)
 
 
 def _settle_down() -> None:

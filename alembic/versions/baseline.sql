@@ -98,6 +98,7 @@ create table sluice.lanes (
 -- options is what a task only carries (app/domain/options.py): no index and no decision depends on it. null means none.
 -- Columns named last_… are the newest attempt, so that a task that succeeds at once writes no row in attempts.
 -- No foreign keys: they cost a third of the throughput and a multixact per group.
+-- Statistics are not renewed for a few tasks: each renewal makes every session plan its statements anew, which the next task waits for.
 create table sluice.tasks (
   id uuid not null constraint tasks_pkey primary key,
   tenant_id bigint not null,
@@ -139,7 +140,7 @@ create table sluice.tasks (
   last_trace_id text,
   constraint tasks_running_is_leased check ((state = :state_running) = (lease_token is not null))
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
-        autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.2, autovacuum_vacuum_cost_delay = 0);
+        autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.2, autovacuum_analyze_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 create index tasks_by_queue on sluice.tasks (queue_id, id);
 create unique index tasks_unique_key on sluice.tasks (queue_id, unique_key) where unique_key is not null;
 create index tasks_ready on sluice.tasks (queue_id, handler_id, priority desc, run_at, id) where state = :state_ready;
@@ -185,7 +186,7 @@ create table sluice.receipts (
   group_id uuid not null constraint receipts_pkey primary key,
   verdicts jsonb not null,
   created_at timestamptz not null default clock_timestamp()
-) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+) with (autovacuum_analyze_threshold = 5000, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 create index receipts_created on sluice.receipts (created_at);
 
 -- Ended tasks, partitioned by the day on which they expire, so that a whole day can be dropped.

@@ -8,7 +8,7 @@ Tenants share these places in turns (app.domain.turns), so a tenant whose statem
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -81,6 +81,10 @@ class Database:
         connection = await connect(self.dsn, BorrowedConnection if self.borrows else PooledConnection, **settings)
         self._open.add(connection)
         return connection
+
+    async def on_each_connection(self, work: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
+        """Run `work` on each connection that `fetch` may use, one at a time."""
+        await self._work.on_each(work)
 
     def end_silent(self, since: float) -> int:
         """Close every connection older than `since` (monotonic seconds) that has not answered since then, even if someone waits on

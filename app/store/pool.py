@@ -100,6 +100,29 @@ class Pool:
         assert self._pool is not None
         await self._pool.release(connection)
 
+    async def on_each(self, work: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
+        """Run `work` on each connection that is idle, one at a time; the others stay available."""
+        assert self._pool is not None
+        done: set[int] = set()
+        while len(done) < self._pool.get_size():
+            held: list[Any] = []
+            try:
+                # the pool hands out the connection used last, so those that are done are held until another comes
+                while self._pool.get_idle_size() and (not held or held[-1].get_server_pid() in done):
+                    held.append(await self._acquire())
+                if not held or held[-1].get_server_pid() in done:
+                    return
+                connection = held.pop()
+            finally:
+                for passed_over in held:
+                    await self._release(passed_over)
+            done.add(connection.get_server_pid())
+            try:
+                async with translated(self._outage, "a rehearsal"):
+                    await work(connection)
+            finally:
+                await self._release(connection)
+
     @property
     def checked_out(self) -> int:
         assert self._pool is not None

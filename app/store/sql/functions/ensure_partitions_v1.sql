@@ -12,7 +12,7 @@ begin
     foreach v_parent in array array['task_history', 'attempt_history'] loop
       v_name := v_parent || '_' || to_char(v_day, 'YYYYMMDD');
       continue when to_regclass('sluice.' || v_name) is not null;
-      execute format('create table sluice.%I (like sluice.%I including all)', v_name, v_parent);
+      execute format('create table sluice.%I (like sluice.%I including all) with (autovacuum_analyze_threshold = 5000)', v_name, v_parent);
       execute format('alter table sluice.%I attach partition sluice.%I for values from (%L) to (%L)', v_parent, v_name,
                      v_day::text || ' 00:00:00+00', (v_day + 1)::text || ' 00:00:00+00');
       v_made := v_made + 1;
