@@ -26,7 +26,6 @@ app.conf.update(
     task_ignore_result=True,
     # As the other peers do: a job that a dying worker held is delivered again.
     task_acks_late=True,
-    worker_prefetch_multiplier=4,
     worker_hijack_root_logger=False,
     worker_redirect_stdouts=False,
     broker_connection_retry_on_startup=True,

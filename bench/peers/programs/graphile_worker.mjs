@@ -5,7 +5,7 @@ import pg from "pg";
 import { CONCURRENCY, PAYLOAD, STORE, deliver, enqueueFor, serve } from "./peer.mjs";
 
 // Its pools outlast a round, so that no round pays for connections.
-const pgPool = new pg.Pool({ connectionString: STORE, max: 20 });
+const pgPool = new pg.Pool({ connectionString: STORE, max: 20, idleTimeoutMillis: 0 });
 const logger = new Logger(() => () => {});
 // What its page on performance measures with.
 const preset = {

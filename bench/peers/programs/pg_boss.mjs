@@ -4,9 +4,9 @@ import { PgBoss } from "pg-boss";
 import { CONCURRENCY, PAYLOAD, STORE, deliver, enqueueFor, serve } from "./peer.mjs";
 
 const QUEUE = "bench";
-const WORKERS = 4;
+const WORKERS = 2;
 
-const boss = new PgBoss({ connectionString: STORE, max: 20 });
+const boss = new PgBoss({ connectionString: STORE, max: 20, idleTimeoutMillis: 0 });
 boss.on("error", (error) => console.error(error));
 await boss.start();
 await boss.createQueue(QUEUE);

@@ -19,7 +19,10 @@ BATCH = 500
 async def main(dsn: str, url: str) -> None:
     logging.getLogger("pgqueuer").setLevel(logging.ERROR)
     body = json.dumps(PAYLOAD).encode()
-    async with asyncpg.create_pool(dsn, min_size=2, max_size=20) as pool, client() as http:
+    async with (
+        asyncpg.create_pool(dsn, min_size=2, max_size=20, max_inactive_connection_lifetime=0) as pool,
+        client() as http,
+    ):
         queries = Queries(AsyncpgPoolDriver(pool))
         if not await queries.has_table("pgqueuer"):
             await queries.install()

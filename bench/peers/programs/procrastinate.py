@@ -10,7 +10,7 @@ from procrastinate import App, PsycopgConnector
 
 from bench.peers.programs.peer import CONCURRENCY, PAYLOAD, client, deliver, enqueue_for, serve
 
-POOL = 20
+POOL = 10
 
 
 async def main(dsn: str, url: str) -> None:
