@@ -1,16 +1,19 @@
-"""The table and the chart of bench/peers, made of a recorded result."""
+"""bench/peers: what counts as complete; the table and the chart, made of a recorded result."""
 
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from bench.peers import report
+from bench.peers import report, roster
+from bench.peers.__main__ import Bench, Plan
 from bench.processes import ROOT
 
-pytestmark = pytest.mark.ci
+pytestmark = [pytest.mark.ci, pytest.mark.anyio]
 
 RECORDED = sorted((ROOT / "bench" / "results").glob("*-peers.json"))
 
@@ -74,3 +77,66 @@ def test_a_recorded_result_can_be_drawn_again(path: Path) -> None:
     result = json.loads(path.read_text())
     assert report.table(result)
     assert ElementTree.fromstring(report.drawing(result)).tag.endswith("svg")
+
+
+class Contestant:
+    """Delivers jobs to no handler: `served` is what a handler would have counted."""
+
+    name, store = "somebody", roster.POSTGRES
+
+    def __init__(self, *, more: int = 0, settles: bool = True) -> None:
+        self.workers: list[Any] = []
+        self.more, self.settles = more, settles
+        self.jobs = self.count = 0
+
+    async def add_worker(self) -> None:
+        self.workers.append(SimpleNamespace(cpu_seconds=lambda: 0.0))
+
+    async def fill(self, jobs: int) -> None:
+        self.jobs = jobs
+
+    def work(self) -> None:
+        self.count += self.jobs + self.more
+
+    async def settled(self) -> bool:
+        return self.settles
+
+    async def rest(self) -> None: ...
+
+    async def enqueue(self, seconds: float) -> float | None:
+        return 100.0
+
+    async def stop(self) -> None: ...
+
+    async def served(self) -> int:
+        return self.count
+
+
+async def turn_of(somebody: Contestant) -> tuple[dict[str, Any], list[str]]:
+    nginx: Any = SimpleNamespace(served=somebody.served, child=SimpleNamespace(cpu_seconds=lambda: 0.0))
+    postgres: Any = SimpleNamespace(pid=os.getpid())
+    bench = Bench(Plan(1, 500, [1], [somebody.name]), postgres, nginx, None, [somebody])
+    turns = await bench.rounds(1)
+    return turns[somebody.name][0], bench.problems
+
+
+async def test_a_turn_in_which_every_job_is_delivered_once_and_settled_has_figures() -> None:
+    turn, problems = await turn_of(Contestant())
+    assert turn["per_second"] > 0 and turn["enqueues"] == 100.0 and problems == []
+
+
+@pytest.mark.parametrize(
+    ("somebody", "problem"),
+    [
+        (Contestant(more=1), "somebody: 500 jobs, 501 deliveries"),
+        (Contestant(more=-1), "somebody: 500 jobs, 499 deliveries"),
+        (Contestant(settles=False), "somebody: 500 jobs, 500 deliveries, and not all settled"),
+    ],
+    ids=["doubled", "lost", "not settled"],
+)
+async def test_a_turn_that_doubles_or_loses_a_job_or_does_not_settle_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, somebody: Contestant, problem: str
+) -> None:
+    monkeypatch.setattr(Plan, "turn_max_seconds", 0.1)
+    turn, problems = await turn_of(somebody)
+    assert turn == {} and problem in problems
