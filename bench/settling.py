@@ -15,7 +15,7 @@ from datetime import timedelta
 
 from app.store import batches, sweeps, tasks
 from app.store.db import Database
-from app.store.tasks import AttemptEnd, Claimed, Entry
+from app.store.tasks import AttemptEnd, Claimed, Entry, LaneWant
 from bench.subject import PAYLOAD, Subject
 
 QUEUE = "bench-settle"
@@ -89,11 +89,9 @@ class Settling:
     async def _claim(self, count: int) -> list[Claimed]:
         claimed: list[Claimed] = []
         while len(claimed) < count:
-            claim = await tasks.claim(
+            (claim,) = await tasks.claim(
                 self._db,
-                queue_id=self._queue[0],
-                lane=0,
-                want=MOVED_AT_ONCE,
+                [LaneWant(self._queue[0], 0, MOVED_AT_ONCE)],
                 owner=None,
                 replica="bench",
                 claim_id=str(uuid.uuid4()),

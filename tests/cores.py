@@ -1,6 +1,6 @@
 """The services by themselves: a core on a clean database, without an engine or an edge."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from uuid import uuid4
@@ -15,7 +15,7 @@ from app.runtime.core import Core, build_core
 from app.runtime.replica import Replica
 from app.store import queues, tasks, tenants
 from app.store.db import Database
-from app.store.tasks import Claim, Entry
+from app.store.tasks import Claim, Entry, LaneWant
 from app.store.vault import open_vault
 from app.telemetry.tracing import build_tracing
 
@@ -69,11 +69,15 @@ async def enqueue(core: Core, caller: Caller, queue: str, count: int = 1, *, han
 
 
 async def claim(core: Core, queue_id: int, want: int, lane: int = 0) -> Claim:
+    """Claim of one lane, as a replica does."""
+    (found,) = await claim_lanes(core, [LaneWant(queue_id, lane, want)])
+    return found
+
+
+async def claim_lanes(core: Core, lanes: Sequence[LaneWant]) -> list[Claim]:
     return await tasks.claim(
         core.db,
-        queue_id=queue_id,
-        lane=lane,
-        want=want,
+        lanes,
         owner=core.replica.id,
         replica=core.replica.name,
         claim_id=str(uuid4()),

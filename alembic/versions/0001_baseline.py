@@ -64,7 +64,7 @@ def downgrade() -> None:
     run = op.get_bind().exec_driver_sql
     for name in INSTALLED:
         run(f"drop function sluice.{name}")
-    for name in ("entry_v1", "outcome_v1"):
+    for name in ("entry_v1", "lane_v1", "outcome_v1"):
         run(f"drop type sluice.{name}")
     for table in (
         "replicas",

@@ -423,7 +423,7 @@ create table sluice.replicas (
 );
 
 -- Composite types for statements with many items: one array of named fields instead of one array per field. A type is part of the
--- signature of the functions that take it, so it has a version like theirs. The driver's tuples (Entry, Outcome) have the same
+-- signature of the functions that take it, so it has a version like theirs. The driver's tuples (Entry, LaneWant, AttemptEnd) have the same
 -- fields in the same order.
 create type sluice.entry_v1 as (
   task_id uuid,
@@ -441,6 +441,12 @@ create type sluice.entry_v1 as (
   ttl_seconds double precision,
   max_attempts integer,
   options jsonb
+);
+
+create type sluice.lane_v1 as (
+  queue_id bigint,
+  handler_id bigint,
+  want integer
 );
 
 create type sluice.outcome_v1 as (

@@ -10,8 +10,8 @@ Tenants take turns, and so do the lanes of each tenant (engine/lanes.py). domain
 import asyncio
 import random
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from app.domain.places import Places, level, reserve
 from app.engine.held import Held
@@ -20,7 +20,7 @@ from app.engine.lanes import Lane, LaneKey, Lanes, LimitKey
 from app.runtime.core import Core
 from app.runtime.signals import ConcurrencySlot
 from app.store import queues, tasks
-from app.store.tasks import FIRST_LANE, Claim
+from app.store.tasks import FIRST_LANE, Claim, LaneWant
 
 POLL_SECONDS = 1.0
 POLL_LANES = 500
@@ -30,19 +30,50 @@ POLL_SHARE = 0.2
 TRIED_LIMITS = 100
 """How many limits with parked lanes are tried without a hint after each round."""
 MAX_CLAIM = 200
+"""How many tasks one claim takes at most."""
+MAX_LANES = 32
+"""How many lanes one claim takes: more would hardly cost less per lane, and a claim holds up to three locks per lane."""
 MAX_CLAIMS_IN_FLIGHT = 5
-MAX_CLAIMS_OF_TENANT = 4
-"""So that claims waiting for a tenant's lock do not delay other tenants."""
 LOOKED_AT = 100
 """How many lanes of a tenant are considered to find one that may continue."""
 GATHER_SECONDS = 0.01
 """How long a lane with more tasks than room waits for an eighth of all places, for fewer but larger claims."""
 GATHER_PART = 8
 BUSY_SECONDS = 0.004
+"""The average pause of a lane after a busy claim; it doubles with each further one, up to MAX_DOUBLINGS times."""
+MAX_DOUBLINGS = 3
 SHUT = ("paused", "disabled", "worker", "gone")
 """Verdicts that enqueues cannot change. Whatever changes them hints every lane, so other hints need not be followed at once."""
 MAX_SHORT = 1000
 """How many queues that wait for places are reported."""
+
+
+@dataclass(slots=True)
+class Group:
+    """The lanes of one claim, each with how many tasks it wants.
+
+    Lanes without limits share a claim, whoever's they are. Lanes under limits are claimed apart, with others of their tenant: they
+    take longer, and while one claim holds the rows of their limits, another would only find them busy.
+    """
+
+    lanes: list[tuple[Lane, int]] = field(default_factory=list)
+    limited: bool = False
+    tenant: int = 0
+    """Of the first lane."""
+    wanted: int = 0
+
+    @property
+    def full(self) -> bool:
+        return len(self.lanes) >= MAX_LANES or self.wanted >= MAX_CLAIM
+
+    def takes(self, lane: Lane) -> bool:
+        return not self.lanes or (lane.limited == self.limited and (not lane.limited or lane.tenant == self.tenant))
+
+    def add(self, lane: Lane, want: int) -> None:
+        if not self.lanes:
+            self.limited, self.tenant = lane.limited, lane.tenant
+        self.lanes.append((lane, want))
+        self.wanted += want
 
 
 class Dispatcher:
@@ -60,7 +91,8 @@ class Dispatcher:
         """The last lane polled in this round."""
         self._any_lane_ready = True
         self._claims: set[asyncio.Task[None]] = set()
-        self._claims_of: Counter[int] = Counter()
+        self._limited: set[int] = set()
+        """Tenants with a claim in progress for lanes under limits."""
         self._starved = False
         """Whether lanes wait for places, or gather them."""
         self.wake: Callable[[], None] = lambda: None
@@ -150,20 +182,26 @@ class Dispatcher:
         wait = self._poll_due() - now
         self._starved = False
         going_on = True
-        while going_on:
-            going_on, tenants = False, self._lanes.tenants()
-            height = level(self._places.open, map(self._places.held, tenants))
-            for tenant in tenants:
-                if self.stopping or len(self._claims) >= MAX_CLAIMS_IN_FLIGHT:
-                    return max(0.001, wait)
-                if self._claims_of[tenant] < MAX_CLAIMS_OF_TENANT:
-                    started, seconds = self._serve(tenant, height, now)
-                    going_on = going_on or started
-                    wait = min(wait, seconds)
+        while going_on and not self.stopping and len(self._claims) < MAX_CLAIMS_IN_FLIGHT:
+            group = Group()
+            wait = min(wait, self._fill(group, now))
+            if going_on := bool(group.lanes):
+                self._send(group)
         return max(0.001, wait)
 
-    def _serve(self, tenant: int, height: int, now: float) -> tuple[bool, float]:
-        """Start a claim for a tenant's first lane that may continue; return whether there was one, and seconds until there may be.
+    def _fill(self, group: Group, now: float) -> float:
+        """Choose the lanes of a claim, in turns by tenant; return the seconds until there may be more."""
+        wait = POLL_SECONDS
+        tenants = self._lanes.tenants()
+        height = level(self._places.open, map(self._places.held, tenants))
+        for tenant in tenants:
+            if group.full:
+                break
+            wait = min(wait, self._serve(tenant, height, now, group))
+        return wait
+
+    def _serve(self, tenant: int, height: int, now: float, group: Group) -> float:
+        """Add a tenant's lanes that may continue to a claim, in their turns; return the seconds until there may be more.
 
         `height` is the number of places that tenants reach if the waiting ones share the open places.
         """
@@ -172,7 +210,11 @@ class Dispatcher:
         share = min(places.room(tenant), max(height - held, reserve(held, places.free)))
         line = self._lanes.waiting(tenant, LOOKED_AT)
         lane_height = level(places.open_to_lanes(tenant), (places.lane_held(lane.key) for lane in line))
-        for place, lane in enumerate(line):
+        part = MAX_CLAIM // min(MAX_LANES, max(len(line), len(self._lanes.tenants())))
+        passed: list[Lane] = []
+        for lane in line:
+            if group.full:
+                break
             want = min(share, self._lane_share(lane, lane_height))
             paused = self._lanes.paused_until(lane) - now
             if paused > 0 and not (lane.gathering and want >= self.capacity // GATHER_PART):
@@ -180,14 +222,20 @@ class Dispatcher:
                 self._starved = self._starved or lane.gathering
             elif want <= 0:
                 self._starved = True
-            else:
-                self._lanes.pass_over(line[:place])
-                self._begin(lane, min(want, MAX_CLAIM))
-                return True, wait
-        if len(line) == LOOKED_AT:
-            self._lanes.pass_over(line)
+            elif group.takes(lane) and not (lane.limited and tenant in self._limited):
+                want = min(want, part)
+                share -= want
+                self._lanes.begin(lane)
+                places.take(tenant, lane.key, want)
+                group.add(lane, want)
+                self._lanes.pass_over(passed)
+                passed = []
+                continue
+            passed.append(lane)
+        if len(passed) == LOOKED_AT:
+            self._lanes.pass_over(passed)
             wait = min(wait, GATHER_SECONDS)
-        return False, wait
+        return wait
 
     def _lane_share(self, lane: Lane, height: int) -> int:
         """Return how many places lift the lane to the level of the waiting lanes, at most its room."""
@@ -195,42 +243,64 @@ class Dispatcher:
         share = max(height - held, reserve(held, places.room(lane.tenant)))
         return min(share, places.lane_room(lane.tenant, lane.key))
 
-    def _begin(self, lane: Lane, want: int) -> None:
-        self._lanes.begin(lane)
-        self._places.take(lane.tenant, lane.key, want)
-        self._claims_of[lane.tenant] += 1
-        claim = asyncio.get_running_loop().create_task(self._claim(lane, want))
+    def _send(self, group: Group) -> None:
+        if group.limited:
+            self._limited.add(group.tenant)
+        claim = asyncio.get_running_loop().create_task(self._claim(group))
         self._claims.add(claim)
         claim.add_done_callback(self._claims.discard)
 
-    async def _claim(self, lane: Lane, want: int) -> None:
-        sent, got, full_at = time.monotonic(), 0, None
+    async def _claim(self, group: Group) -> None:
+        sent = time.monotonic()
+        claims: Sequence[Claim | None]
         try:
-            claim = await self._core.claiming.claim(*lane.key, want, self._lease_seconds, pull=False)
-            if claim.tasks:
-                await self._holdings.start(lane.key, claim, sent)
-                got = len(claim.tasks)
-            full_at = self._apply_verdict(lane, claim)
+            wants = [LaneWant(*lane.key, want) for lane, want in group.lanes]
+            claims = found = await self._core.claiming.claim(wants, self._lease_seconds)
         except Exception:
-            # logged, and whatever it took is being released; the lane is tried again later
-            lane.hinted = True
-            self._lanes.pause(lane, time.monotonic() + POLL_SECONDS)
+            # logged, and whatever it took is being released
+            claims, found = [None] * len(group.lanes), []
+        if group.limited:
+            self._limited.discard(group.tenant)
+        for (lane, want), claim in zip(group.lanes, claims, strict=True):
+            await self._apply(lane, want, claim, sent)
+        self.wake()
+        # whatever is reaped lets the lanes continue that it blocked
+        await self._core.claiming.reap_lapsed(found)
+
+    async def _apply(self, lane: Lane, want: int, claim: Claim | None, sent: float) -> None:
+        """Start what a lane got of a claim, and end its turn. Without an answer, the lane is tried again later."""
+        got, full_at = 0, None
+        try:
+            if claim is None:
+                self._try_later(lane)
+            else:
+                if claim.tasks:
+                    await self._holdings.start(lane.key, claim, sent)
+                    got = len(claim.tasks)
+                full_at = self._apply_verdict(lane, claim)
+        except Exception:
+            # given back
+            self._try_later(lane)
         finally:
             self._places.leave(lane.tenant, lane.key, want - got)
-            self._claims_of[lane.tenant] -= 1
             self._lanes.end(lane, full_at)
-            self.wake()
+
+    def _try_later(self, lane: Lane) -> None:
+        lane.hinted = True
+        self._lanes.pause(lane, time.monotonic() + POLL_SECONDS)
 
     def _apply_verdict(self, lane: Lane, claim: Claim) -> LimitKey | None:
         """Apply a claim's verdict to the lane and to those parked under the same limit; return the limit it met, if any."""
         now, full_at = time.monotonic(), None
+        if claim.verdict == "busy":
+            lane.hinted = True
+            self._lanes.pause(lane, now + BUSY_SECONDS * 2**lane.busy * (0.5 + random.random()))
+            lane.busy = min(lane.busy + 1, MAX_DOUBLINGS)
+            return None
+        lane.busy, lane.limited = 0, claim.limited
         if claim.verdict == "ok":
             lane.hinted, lane.gathering = True, True
             self._lanes.pause(lane, now + GATHER_SECONDS)
-        elif claim.verdict == "busy":
-            lane.hinted = True
-            self._lanes.pause(lane, now + BUSY_SECONDS * (0.5 + random.random()))
-            return None
         elif claim.verdict == "full":
             ids = {"tenant": lane.tenant, "handler": claim.handler_id, "queue": lane.key[0]}
             full_at = (claim.full_at, ids[claim.full_at])

@@ -32,6 +32,10 @@ class Lane:
     parked: LimitKey | None = None
     let_out: LimitKey | None = None
     """It was parked under this limit; the next lane may follow if it finds room."""
+    limited: bool = False
+    """Whether it was under any limit at its last claim."""
+    busy: int = 0
+    """How many claims in a row were busy."""
 
 
 class Lanes:

@@ -8,6 +8,7 @@ replica took is left to the reaper.
 import asyncio
 import time
 import uuid
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 from app.domain.turns import Turns
@@ -19,7 +20,7 @@ from app.store.clock import Clock
 from app.store.db import MAX_WAITING, Database
 from app.store.failures import Busy, Unavailable
 from app.store.session import COMMAND_SECONDS
-from app.store.tasks import Claim
+from app.store.tasks import Claim, LaneWant
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 from app.telemetry.metrics import Metrics
@@ -29,7 +30,7 @@ GRACE_SECONDS = 5.0
 RELEASE_EVERY_SECONDS = 1.0
 REAP_LIMIT = 100
 REAPS = 3
-"""How often one claim may reap expired leases that block it."""
+"""How often one pull may reap expired leases that block it."""
 
 log = get_logger(__name__)
 
@@ -49,21 +50,23 @@ class Claiming:
         self._pulls = Turns("pulling tasks", places=places, share=max(1, places - 1), max_waiting=MAX_WAITING)
 
     async def pull(self, tenant_id: int, queue_id: int, want: int, lease_seconds: float) -> Claim:
-        """Claim for a worker, in its tenant's turn, so that one tenant's thousands of workers do not block the others."""
-        async with self._pulls.turn(tenant_id):
-            return await self.claim(queue_id, 0, want, lease_seconds, pull=True)
+        """Claim for a worker, in its tenant's turn, so that one tenant's thousands of workers do not block the others.
 
-    async def claim(self, queue_id: int, lane: int, want: int, lease_seconds: float, *, pull: bool = False) -> Claim:
-        """Claim tasks. If expired leases block the claim, they are reaped first and it is repeated.
-
-        Raises what the statement raises, after arranging the release.
+        If expired leases block the claim, they are reaped first and it is repeated. Raises what the statement raises.
         """
-        claim = await self._claim(queue_id, lane, want, lease_seconds, pull)
-        for _ in range(REAPS):
-            if claim.tasks or claim.lapsed is None or not await self._reap(claim.lapsed):
-                break
-            claim = await self._claim(queue_id, lane, want, lease_seconds, pull)
-        return claim
+        async with self._pulls.turn(tenant_id):
+            lane = [LaneWant(queue_id, 0, want)]
+            (claim,) = await self.claim(lane, lease_seconds, pull=True)
+            for _ in range(REAPS):
+                if not await self.reap_lapsed([claim]):
+                    break
+                (claim,) = await self.claim(lane, lease_seconds, pull=True)
+            return claim
+
+    async def reap_lapsed(self, claims: Iterable[Claim]) -> set[int]:
+        """Reap the expired leases that left some of these claims without tasks; return the tenants of which any were reaped."""
+        lapsed = {claim.lapsed for claim in claims if claim.lapsed is not None and not claim.tasks}
+        return {tenant_id for tenant_id in lapsed if await self._reap(tenant_id)}
 
     async def _reap(self, tenant_id: int) -> int:
         """Return how many were reaped; 0 on a database error, which the reaper will meet and log."""
@@ -72,14 +75,16 @@ class Claiming:
         except Exception:
             return 0
 
-    async def _claim(self, queue_id: int, lane: int, want: int, lease_seconds: float, pull: bool) -> Claim:
+    async def claim(self, lanes: Sequence[LaneWant], lease_seconds: float, *, pull: bool = False) -> list[Claim]:
+        """Claim tasks of several lanes in one statement; return one Claim per lane, in order.
+
+        Raises what the statement raises, after arranging the release.
+        """
         claim_id = str(uuid.uuid4())
         try:
-            claim = await tasks.claim(
+            claims = await tasks.claim(
                 self._db,
-                queue_id=queue_id,
-                lane=lane,
-                want=want,
+                lanes,
                 owner=None if pull else self._replica.id,
                 replica=self._replica.name,
                 claim_id=claim_id,
@@ -94,8 +99,8 @@ class Claiming:
             elif isinstance(error, Exception) and not isinstance(error, Unavailable):
                 events.emit(log, events.CLAIM_FAILED, claim=claim_id, error=str(error), exc_info=error)
             raise
-        self._metrics.group_written("claim", len(claim.tasks))
-        return claim
+        self._metrics.group_written("claim", sum(len(claim.tasks) for claim in claims))
+        return claims
 
     def _spawn_release(self, claim_id: str) -> None:
         release = asyncio.get_running_loop().create_task(self._release(claim_id))

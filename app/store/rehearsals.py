@@ -16,7 +16,7 @@ import asyncpg
 from app.store import tasks
 from app.store.db import Database
 from app.store.statements import sql
-from app.store.tasks import AttemptEnd, Entry
+from app.store.tasks import AttemptEnd, Entry, LaneWant
 
 CALLS = 6
 """Postgres plans a statement anew for its first five calls, then considers a plan for good."""
@@ -56,11 +56,9 @@ async def take_through(connection: asyncpg.Connection, queue_id: int) -> None:
     """Take two tasks from enqueue to settle."""
     entries = [Entry(str(uuid.uuid4()), queue_id, 1, 0, b"null", None, None) for _ in range(2)]
     await tasks.enqueue(connection, str(uuid.uuid4()), tasks.lock_order(entries))
-    claim = await tasks.claim(
+    (claim,) = await tasks.claim(
         connection,
-        queue_id=queue_id,
-        lane=0,
-        want=2,
+        [LaneWant(queue_id, 0, 2)],
         owner=str(uuid.uuid4()),
         replica="rehearsal",
         claim_id=str(uuid.uuid4()),

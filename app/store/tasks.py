@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from itertools import islice
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 import asyncpg
@@ -64,7 +66,7 @@ _READY_QUEUES = sql("find_ready_queues")
 _NOTE_WORKERS = sql("note_workers")
 _LANE = sql("find_lane_of_task")
 _LANES = call("ready_lanes_v1", 3)
-_CLAIM = call("claim_v1", 9)
+_CLAIM = call("claim_v1", 7)
 _RELEASE_CLAIM = call("release_claim_v1", 1)
 _SETTLE = call("settle_v1", 1)
 _RENEW = call("renew_v1", 3)
@@ -136,77 +138,79 @@ async def knows_key(db: Reader, queue_id: int, key: str) -> bool:
     return bool(rows)
 
 
+class LaneWant(NamedTuple):
+    """How many tasks of a lane to claim: the fields of sluice.lane_v1, in order."""
+
+    queue_id: int
+    handler_id: int
+    """The handler that the lane's tasks name themselves; 0 for the queue's."""
+    want: int
+
+
 class Claimed(msgspec.Struct, frozen=True):
-    """One leased task, as returned by the database."""
+    """One leased task: the columns of claim_v1 after the first, in order."""
 
     task_id: str
     token: str
     lease_expires_at: datetime
-    started_at: datetime
     run_at: datetime
     number: int
     attempt: int
-    priority: int
     payload: bytes
     options: Options
     created_at: datetime
-    batch_id: str | None = None
+    batch_id: str | None
     """Its batch, or the batch whose completion enqueued it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct):
+    """What a claim got of one lane, and why it got no more."""
+
+    count: int
     verdict: str
     queue_version: int
     handler_id: int
+    """0 for none, as the versions of what there is not."""
     handler_version: int
-    tasks: list[Claimed]
-    full_at: str = ""
-    """With the verdict `full`, the level of the limit: tenant, handler or queue."""
-    lapsed: int | None = None
+    full_at: str
+    """The level of the limit that left less room than wanted: tenant, handler or queue."""
+    lapsed: int | None
     """The tenant, if its expired leases block the claim."""
+    limited: bool
+    """Whether the lane is under any limit."""
+    tasks: list[Claimed] = []
+    """Highest priority first, then oldest."""
+
+
+_VERDICTS = msgspec.json.Decoder(list[Claim])
 
 
 async def claim(
     db: Reader,
+    lanes: Sequence[LaneWant],
     *,
-    queue_id: int,
-    lane: int,
-    want: int,
     owner: str | None,
     replica: str,
     claim_id: str,
     not_after: datetime,
     lease_seconds: float,
     pull: bool = False,
-) -> Claim:
-    """Lease up to `want` ready tasks of a lane, highest priority first, then oldest."""
-    rows = await db.fetch(
-        _CLAIM,
-        queue_id,
-        lane,
-        want,
-        owner,
-        replica,
-        claim_id,
-        not_after,
-        lease_seconds,
-        pull,
-    )
-    first, last = rows[0], rows[-1]
-    if len(rows) == 1:
-        return Claim(last["verdict"], 0, last["handler_id"] or 0, 0, [], last["full_at"] or "", last["lapsed"])
-    # after the four columns of the definition come those of Claimed, in order
-    tasks = [
-        Claimed(
-            str(r[4]), str(r[5]), r[6], r[7], r[8], r[9], r[10], r[11], r[12], decode_options(r[13]), r[14],
-            r[15] and str(r[15]),
-        )
-        for r in rows[:-1]
-    ]  # fmt: skip
-    tasks.sort(key=lambda t: (-t.priority, t.run_at, t.task_id))
-    definitions = (first["queue_version"], first["handler_id"], first["handler_version"])
-    return Claim(last["verdict"], *definitions, tasks, last["full_at"] or "", last["lapsed"])
+) -> list[Claim]:
+    """Lease ready tasks of several lanes; return one Claim per lane, in order."""
+    *rows, last = await db.fetch(_CLAIM, lanes, owner, replica, claim_id, not_after, lease_seconds, pull)
+    rows.sort(key=itemgetter(0))
+    taken = iter(rows)
+    claims = _VERDICTS.decode(last["lanes"])
+    for claim in claims:
+        claim.tasks = [
+            Claimed(
+                str(task_id), str(token), until, run_at, number, attempt, payload, decode_options(options), created_at,
+                batch_id and str(batch_id),
+            )
+            for _, task_id, token, until, run_at, number, attempt, payload, options, created_at, batch_id, _
+            in islice(taken, claim.count)
+        ]  # fmt: skip
+    return claims
 
 
 async def release_claim(db: Reader, claim_id: str) -> list[int]:

@@ -16,7 +16,7 @@ from app.store import batches, migrations, pruning, task_lists, tasks
 from app.store.batches import Completion
 from app.store.db import READING
 from app.store.task_lists import TaskQuery
-from app.store.tasks import AttemptEnd, Claimed, Entry
+from app.store.tasks import AttemptEnd, Claimed, Entry, LaneWant
 from tests.databases import create_database, drop_database
 from tests.plans.plans import WatchedDatabase
 
@@ -105,11 +105,9 @@ class Pages:
     async def root(self) -> Claimed:
         entry = Entry(str(uuid4()), *self.queues[0], 0, b"null", None, None, None)
         await tasks.enqueue(self.db, str(uuid4()), [entry])
-        claim = await tasks.claim(
+        (claim,) = await tasks.claim(
             self.db,
-            queue_id=self.queues[0][0],
-            lane=0,
-            want=1,
+            [LaneWant(self.queues[0][0], 0, 1)],
             owner=None,
             replica="replica",
             claim_id=str(uuid4()),

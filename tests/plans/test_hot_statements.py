@@ -19,7 +19,7 @@ from app.store.db import READING
 from app.store.functions import FUNCTIONS
 from app.store.sweeps import DeadTasks
 from app.store.task_lists import TaskQuery
-from app.store.tasks import AttemptEnd, Claimed, Entry
+from app.store.tasks import AttemptEnd, Claimed, Entry, LaneWant
 from tests.databases import create_database, drop_database
 from tests.plans.loading import HISTORY, QUEUES, TASKS, batch_id, load, task_id
 from tests.plans.plans import CALLED, WatchedDatabase
@@ -78,11 +78,9 @@ class Replica:
         assert len(await self._claim(self.queues[3][0], str(uuid4()))) == GROUP
 
     async def _claim(self, queue_id: int, claim_id: str) -> list[Claimed]:
-        claim = await tasks.claim(
+        (claim,) = await tasks.claim(
             self.db,
-            queue_id=queue_id,
-            lane=0,
-            want=GROUP,
+            [LaneWant(queue_id, 0, GROUP)],
             owner=str(uuid4()),
             replica="replica",
             claim_id=claim_id,

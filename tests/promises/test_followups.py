@@ -21,7 +21,7 @@ from app.service import queues
 from app.store import batches, pruning, tasks
 from app.store import queues as store
 from app.store.batches import Folded
-from app.store.tasks import AttemptEnd, Claimed
+from app.store.tasks import AttemptEnd, Claimed, LaneWant
 from tests.cores import enqueue
 from tests.handlers import Handler
 from tests.promises.gates import shut
@@ -62,11 +62,9 @@ class Tree:
             self.ids[name] = row.id
 
     async def lease(self, queue: str, count: int = 1, seconds: float = 30) -> list[Claimed]:
-        found = await tasks.claim(
+        (found,) = await tasks.claim(
             self.core.db,
-            queue_id=self.ids[queue],
-            lane=0,
-            want=count,
+            [LaneWant(self.ids[queue], 0, count)],
             owner=None,
             replica="test",
             claim_id=str(uuid4()),

@@ -41,11 +41,10 @@ async def test_a_pull_takes_a_task_whose_lease_has_run_out_in_the_same_instant(
 ) -> None:
     """No reaper runs here: the claim makes its own way."""
     (task_id,) = await enqueue(core, caller, "pull")
-    claiming = core.claiming
-    (first,) = (await claiming.claim(pull, 0, 1, 30, pull=True)).tasks
-    assert (await claiming.claim(pull, 0, 1, 30, pull=True)).tasks == []
+    (first,) = (await claim_pull(core, pull)).tasks
+    assert (await claim_pull(core, pull)).tasks == []
     await lose_leases(core.db)
-    (second,) = (await claiming.claim(pull, 0, 1, 30, pull=True)).tasks
+    (second,) = (await claim_pull(core, pull)).tasks
     assert (second.task_id, second.number, second.attempt) == (task_id, 2, 2)
     assert second.token != first.token
     lost, held = await records.attempts(core.db, task_id)
@@ -61,10 +60,9 @@ async def test_a_claim_ends_a_task_at_its_last_attempt_and_says_it_is_empty(core
     assert row is not None
     (task_id,) = await enqueue(core, caller, "pull")
     await core.db.fetch("update sluice.tasks set max_attempts = 1")
-    claiming = core.claiming
-    assert len((await claiming.claim(row.id, 0, 1, 30, pull=True)).tasks) == 1
+    assert len((await claim_pull(core, row.id)).tasks) == 1
     await lose_leases(core.db)
-    found = await claiming.claim(row.id, 0, 1, 30, pull=True)
+    found = await claim_pull(core, row.id)
     assert (found.verdict, found.tasks) == ("empty", [])
     view = await views.find_task(core.db, caller.tenant_id, task_id)
     assert view is not None and (view.state, view.reason) == ("dead", "attempts_exhausted")
@@ -78,12 +76,14 @@ async def test_a_lease_that_has_run_out_takes_no_slot_of_a_limit(
     await level(core, caller, 3)
     held, other = (lanes[0], lanes[0]) if level is limit_queue else (lanes[1], lanes[0])
     await enqueue(core, caller, "news" if held == lanes[1] else "mail", 3)
-    claiming = core.claiming
-    assert len((await claiming.claim(held, 0, 3, 30, pull=False)).tasks) == 3
+    assert len((await claim(core, held, 3)).tasks) == 3
     await enqueue(core, caller, "mail", 9)
-    assert (await claiming.claim(other, 0, 9, 30, pull=False)).verdict == "full"
+    full = await claim(core, other, 9)
+    assert (full.verdict, await core.claiming.reap_lapsed([full])) == ("full", set())
     await lose_leases(core.db)
-    assert len((await claiming.claim(other, 0, 9, 30, pull=False)).tasks) == 3
+    full = await claim(core, other, 9)
+    assert (full.verdict, await core.claiming.reap_lapsed([full])) == ("full", {caller.tenant_id})
+    assert len((await claim(core, other, 9)).tasks) == 3
     found = await records.attempts(core.db)
     assert records.most_at_once(found) == 3
 
@@ -95,7 +95,6 @@ async def test_a_lease_that_is_being_renewed_in_time_keeps_its_slot(
     await limit_queue(core, caller, 1)
     await enqueue(core, caller, "mail", 2)
     (holder,) = (await claim(core, lanes[0], 1)).tasks
-    claiming = core.claiming
     connection = await asyncpg.connect(database_url)
     try:
         async with connection.transaction():
@@ -105,14 +104,15 @@ async def test_a_lease_that_is_being_renewed_in_time_keeps_its_slot(
                                      " where state = 1")  # fmt: skip
             renewed = "select sluice.renew_v1($1, $2, 30)"
             assert await connection.fetchval(renewed, [holder.task_id], [holder.token]) is not None
-            found = await claiming.claim(lanes[0], 0, 1, 30, pull=False)
+            found = await claim(core, lanes[0], 1)
             assert (found.verdict, found.tasks) == ("full", [])
             assert found.lapsed == caller.tenant_id, "as far as the claim can see"
+            assert await core.claiming.reap_lapsed([found]) == set()
     finally:
         await connection.close()
     assert await records.running(core.db) == 1
     assert await tasks.fate_of_lease(core.db, holder.task_id, holder.token) == "held"
-    assert (await claiming.claim(lanes[0], 0, 1, 30, pull=False)).verdict == "full"
+    assert (await claim(core, lanes[0], 1)).verdict == "full"
 
 
 async def test_every_count_takes_it_for_ready(core: Core, caller: Caller, pull: int) -> None:
@@ -146,7 +146,7 @@ async def test_every_count_takes_it_for_ready(core: Core, caller: Caller, pull: 
 
 
 async def claim_pull(core: Core, queue_id: int) -> tasks.Claim:
-    return await core.claiming.claim(queue_id, 0, 1, 30, pull=True)
+    return await core.claiming.pull(1, queue_id, 1, 30)
 
 
 @pytest.mark.parametrize("role", ["all", "api"])

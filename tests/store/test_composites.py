@@ -6,12 +6,12 @@ from typing import NamedTuple
 import asyncpg
 import pytest
 
-from app.store.tasks import AttemptEnd, Entry
+from app.store.tasks import AttemptEnd, Entry, LaneWant
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.mark.parametrize(("name", "kind"), [("entry_v1", Entry), ("outcome_v1", AttemptEnd)])
+@pytest.mark.parametrize(("name", "kind"), [("entry_v1", Entry), ("lane_v1", LaneWant), ("outcome_v1", AttemptEnd)])
 async def test_a_tuple_has_the_fields_of_its_type_in_the_same_order(
     database_url: str, name: str, kind: Callable[..., NamedTuple]
 ) -> None:
