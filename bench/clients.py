@@ -25,7 +25,7 @@ from pyreqwest.client import ClientBuilder
 
 from app.delivery.kinds import Call
 from app.delivery.webhook.egress import EgressPolicy
-from app.delivery.webhook.requests import build_headers
+from app.delivery.webhook.requests import headers_of, render
 from app.delivery.webhook.transport import Transport
 from app.delivery.webhook.webhooks import Webhooks
 from app.domain.answers import Answer
@@ -98,21 +98,7 @@ async def measure(post: Post, in_flight: int, seconds: float) -> float:
 
 
 async def thin(url: str, in_flight: int, seconds: float) -> float:
-    transport = Transport(EgressPolicy(["127.0.0.0/8"]))
-    headers = list(build_headers(call_to(url), datetime.now(UTC)).items())
-
-    async def post() -> None:
-        answer = await transport.post(url, headers, PAYLOAD, tenant="bench", timeout_seconds=30)
-        assert answer.body == b"ok"
-
-    try:
-        return await measure(post, in_flight, seconds)
-    finally:
-        await transport.aclose()
-
-
-async def thin_signed(url: str, in_flight: int, seconds: float) -> float:
-    """The whole of `deliver`: the call made, headers built and signed anew each time."""
+    """The whole of `deliver`: the call made, its head rendered and signed anew each time."""
     egress = EgressPolicy(["127.0.0.0/8"])
     webhooks = Webhooks(egress, Transport(egress))
 
@@ -127,7 +113,7 @@ async def thin_signed(url: str, in_flight: int, seconds: float) -> float:
 
 
 async def pyreqwest(url: str, in_flight: int, seconds: float) -> float:
-    headers = build_headers(call_to(url), datetime.now(UTC))
+    headers = headers_of(render(call_to(url), datetime.now(UTC))[1])
     async with ClientBuilder().build() as client:
 
         async def post() -> None:
@@ -138,7 +124,7 @@ async def pyreqwest(url: str, in_flight: int, seconds: float) -> float:
 
 
 async def aiohttp_client(url: str, in_flight: int, seconds: float) -> float:
-    headers = build_headers(call_to(url), datetime.now(UTC))
+    headers = headers_of(render(call_to(url), datetime.now(UTC))[1])
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=in_flight)) as session:
 
         async def post() -> None:
@@ -148,7 +134,7 @@ async def aiohttp_client(url: str, in_flight: int, seconds: float) -> float:
         return await measure(post, in_flight, seconds)
 
 
-CLIENTS = {"thin": thin, "thin, built and signed": thin_signed, "pyreqwest": pyreqwest, "aiohttp": aiohttp_client}
+CLIENTS = {"thin": thin, "pyreqwest": pyreqwest, "aiohttp": aiohttp_client}
 
 
 def main() -> None:

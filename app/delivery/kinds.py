@@ -4,7 +4,7 @@ A kind is a folder beside this file; webhook is the first. It knows nothing of t
 a definition is saved, and delivers one attempt at a time; domain/outcomes.py decides what an answer means.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -34,10 +34,17 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     batch: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
-    handler_headers: Mapping[str, str] = {}
+    handler_headers: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
         return f"Call({self.tenant}/{self.queue}, task {self.task_id}, attempt {self.attempt}, {self.url})"
+
+
+class Sending(Protocol):
+    """A call under way."""
+
+    def cancel(self) -> None:
+        """Close the connection, and tell nobody. Only before the call has ended."""
 
 
 class Delivery(Protocol):
@@ -46,11 +53,14 @@ class Delivery(Protocol):
     def check(self, url: str) -> None:
         """Check a target before it is saved. Raises Refusal: invalid, egress_denied."""
 
-    async def deliver(self, call: Call, now: datetime) -> Answer | NoAnswer:
-        """Send the call once, within call.timeout_seconds. Never raises for failures of the network or the target.
+    def send(self, call: Call, now: datetime, ended: Callable[[Answer | NoAnswer], None]) -> Sending:
+        """Send the call once, within call.timeout_seconds, and tell `ended` later, once, what came of it. Never raises.
 
-        Cancelling it closes the connection.
+        Callbacks instead of a coroutine, because a coroutine and a task per call cost more than the rest of it.
         """
+
+    async def deliver(self, call: Call, now: datetime) -> Answer | NoAnswer:
+        """Send the call, as `send` does, and return what came of it. Cancelling it closes the connection."""
 
     def preview(self, call: Call, now: datetime) -> dict[str, Any]:
         """Return what `deliver` would send, for people: the values of the handler's own headers are hidden."""

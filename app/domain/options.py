@@ -35,7 +35,7 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 OPTIONS = tuple(field.name for field in msgspec.structs.fields(Options))
-_NONE = Options()
+NO_OPTIONS = Options()
 _DECODER = msgspec.json.Decoder(Options)
 
 
@@ -44,19 +44,19 @@ def options_of(given: msgspec.Struct) -> Options:
     names, values, absent = _shared(type(given))
     found = values(given)
     # most tasks carry nothing, and this is done for each one
-    return _NONE if found == absent else Options(**dict(zip(names, found, strict=True)))
+    return NO_OPTIONS if found == absent else Options(**dict(zip(names, found, strict=True)))
 
 
 @cache
 def _shared(kind: type[msgspec.Struct]) -> tuple[tuple[str, ...], Callable[[object], tuple[Any, ...]], tuple[Any, ...]]:
     """Return the names of the options that a kind of struct has, what reads them, and their defaults."""
     names = tuple(name for name in OPTIONS if name in kind.__struct_fields__)
-    return names, attrgetter(*names), attrgetter(*names)(_NONE)
+    return names, attrgetter(*names), attrgetter(*names)(NO_OPTIONS)
 
 
 def encode_options(options: Options) -> str | None:
     """Return a document; None where no field is set."""
-    if options is _NONE:
+    if options is NO_OPTIONS:
         return None
     document = msgspec.json.encode(options)
     return None if document == b"{}" else document.decode()
@@ -64,4 +64,4 @@ def encode_options(options: Options) -> str | None:
 
 def decode_options(document: str | None) -> Options:
     """Return the options of a document."""
-    return _NONE if document is None else _DECODER.decode(document)
+    return NO_OPTIONS if document is None else _DECODER.decode(document)

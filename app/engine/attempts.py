@@ -3,16 +3,19 @@
 Two things end it early without writing an outcome: its lease was revoked (the task was cancelled), or lost (a renewal was
 refused, or did not succeed before the lease expired by this replica's clock). Whatever the handler still does, only the next
 holder's token can settle.
+
+An attempt is an object that the handler's answer calls back, and then the database's verdict on its outcome. A coroutine and a
+task for each would cost as much as all the rest of it. Only an answer that takes more than one write gets a task: follow-up work,
+and a handler that is gone.
 """
 
 import asyncio
 import random
 import time
-from types import TracebackType
+from collections.abc import Callable
 
-from app.delivery.kinds import Call
+from app.delivery.kinds import Call, Sending
 from app.domain.answers import Answer, NoAnswer
-from app.domain.backoff import RetryPolicy
 from app.domain.callers import Caller
 from app.domain.errors import Refusal
 from app.domain.followups import split_page
@@ -25,7 +28,6 @@ from app.runtime.core import Core
 from app.runtime.settling import RETRY_SECONDS, attempt_end
 from app.store import handlers
 from app.store.failures import Unavailable
-from app.store.tasks import AttemptEnd
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 from app.telemetry.tracing import AttemptSpan, TraceContext
@@ -36,13 +38,124 @@ OUTCOME_OF_CUT = {"revoked": "cancelled", "drained": "failed"}
 log = get_logger(__name__)
 
 
-class _Record:
-    """Counts an attempt from start to end, however it ends, and holds the span that is sent with the call."""
+class Attempt:
+    """One attempt, from the claim's answer to the settled outcome. `ended` is called once, however it ends."""
 
-    __slots__ = ("_began", "_core", "_held", "outcome", "span", "status")
+    __slots__ = (
+        "_answer",
+        "_began",
+        "_core",
+        "_ended",
+        "_lease_seconds",
+        "_over",
+        "_retry",
+        "_seconds",
+        "_sending",
+        "_settlement",
+        "_span",
+        "_writing",
+        "held",
+    )
 
-    def __init__(self, core: Core, held: Held) -> None:
-        task, policy = held.task, held.policy
+    def __init__(self, core: Core, held: Held, lease_seconds: float, ended: Callable[["Attempt"], None]) -> None:
+        self.held = held
+        self._core = core
+        self._lease_seconds = lease_seconds
+        self._ended = ended
+        self._sending: Sending | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._over = False
+
+    # the way of an attempt, step by step
+
+    def start(self) -> None:
+        """Send the call, or give the task back if that would come too late."""
+        core, held = self._core, self.held
+        try:
+            if held.too_late:
+                held.answered = True
+                core.settling.post(held.refund(), self._refunded)
+                return
+            self._began = time.monotonic()
+            self._span = self._count_start()
+            self._retry = effective_retry(held.policy.retry, held.task.options.retry)
+            held.max_attempts = self._retry.max_attempts
+            if held.target.secrets_lost:
+                self._answered(NoAnswer("failed", SECRETS_LOST))
+            else:
+                self._sending = core.webhooks.send(self._call(), core.clock.now(), self._answered)
+        except Exception as error:
+            self._fail(error)
+
+    def _answered(self, answer: Answer | NoAnswer) -> None:
+        """Decide what the answer means, and write it."""
+        try:
+            self._sending = None
+            self._seconds = time.monotonic() - self._began
+            settlement = self._decide(answer)
+            if settlement.followups or settlement.disable_handler:
+                self._writing = asyncio.get_running_loop().create_task(self._write_more(settlement, answer))
+            else:
+                self._settle(settlement, answer)
+        except Exception as error:
+            self._fail(error)
+
+    def _settle(self, settlement: Settlement, answer: Answer | NoAnswer) -> None:
+        task = self.held.task
+        self._settlement, self.held.answered = settlement, True
+        outcome = attempt_end(task.task_id, task.token, settlement, answer, self._span.trace_id)
+        self._core.settling.post(outcome, self._settled)
+
+    def _settled(self, verdict: str | BaseException) -> None:
+        """Report what became of the outcome."""
+        try:
+            if self._over:  # cut meanwhile
+                return
+            if isinstance(verdict, BaseException):
+                raise verdict
+            self._report(self._settlement, verdict)
+            outcome = self._settlement.outcome if verdict in ("applied", "repeat") else "stale"
+            self._close(outcome, self._settlement.status)
+        except Exception as error:
+            self._fail(error)
+
+    def _refunded(self, verdict: str | BaseException) -> None:
+        if isinstance(verdict, BaseException):
+            self._fail(verdict)
+        elif not self._over:
+            self._close("released", None)
+
+    # how it ends
+
+    def cut(self, why: str) -> None:
+        """End the attempt here and now: revoked, lost or drained. An outcome on its way to the database is still written."""
+        self.held.cut = why
+        if self._sending is not None:
+            self._sending.cancel()
+        if self._writing is not None:
+            self._writing.cancel()
+        self._close(OUTCOME_OF_CUT.get(why, "lease_expired"), None)
+
+    def _fail(self, error: BaseException) -> None:
+        """End an attempt that met a fault of ours; its lease ends by itself."""
+        events.emit(log, events.CALL_FAILED, exc_info=error, **self.held.log_fields())
+        if not self._over:
+            self._close("lease_expired", None)
+
+    def _close(self, outcome: str, status: int | None) -> None:
+        self._over = True
+        if self.held.max_attempts:  # otherwise nothing was sent
+            if outcome != "held":  # a held attempt continues, and is counted when its holder or the reaper ends it
+                policy = self.held.policy
+                self._core.metrics.attempt_ended(policy.tenant, policy.name, outcome, time.monotonic() - self._began)
+            self._span.end(outcome, status)
+        self._ended(self)
+
+    # what the steps need
+
+    def _count_start(self) -> AttemptSpan:
+        """Count the start, and return the span that is sent with the call."""
+        core, task, policy = self._core, self.held.task, self.held.policy
         now = core.clock.seconds()
         wait = max(0.0, now - task.run_at.timestamp())
         core.metrics.task_started(policy.tenant, policy.name, wait)
@@ -50,128 +163,81 @@ class _Record:
         traceparent, tracestate = task.options.traceparent, task.options.tracestate
         stored = None if traceparent is None else TraceContext.parse(traceparent, tracestate)
         age = now - task.created_at.timestamp()
-        self.span: AttemptSpan = core.tracing.attempt(
-            policy.name, policy.tenant, task.task_id, task.number, stored, age
-        )
-        self.outcome = "lease_expired"
-        self.status: int | None = None
-        self._core, self._held, self._began = core, held, time.monotonic()
+        return core.tracing.attempt(policy.name, policy.tenant, task.task_id, task.number, stored, age)
 
-    def seconds(self) -> float:
-        return time.monotonic() - self._began
-
-    def settled(self, settlement: Settlement, verdict: str) -> None:
-        self.outcome = settlement.outcome if verdict in ("applied", "repeat") else "stale"
-        self.status = settlement.status
-
-    def __enter__(self) -> "_Record":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if isinstance(error, asyncio.CancelledError):
-            self.outcome = OUTCOME_OF_CUT.get(self._held.cut or "", self.outcome)
-        if self.outcome != "held":  # a held attempt continues, and is counted when its holder or the reaper ends it
-            policy = self._held.policy
-            self._core.metrics.attempt_ended(policy.tenant, policy.name, self.outcome, self.seconds())
-        self.span.end(self.outcome, self.status)
-
-
-class Attempts:
-    def __init__(self, core: Core, *, lease_seconds: float) -> None:
-        self._core = core
-        self._lease_seconds = lease_seconds
-
-    async def run(self, held: Held) -> None:
-        """Run one attempt, from the claim's answer to the settled outcome. Cancelling it aborts the call."""
-        if held.too_late:
-            await self._settle(held, held.refund())
-            return
-        retry = effective_retry(held.policy.retry, held.task.options.retry)
-        held.max_attempts = retry.max_attempts
-        with _Record(self._core, held) as record:
-            answer = await self._send(held, record.span)
-            seconds = record.seconds()
-            settlement = self._decide(held, answer, retry)
-            if settlement.disable_handler:
-                await self._disable_handler(held)
-            settlement, verdict = await self._write(held, settlement, answer, retry, record.span)
-            record.settled(settlement, verdict)
-            self._report(held, settlement, verdict, seconds)
-
-    async def _send(self, held: Held, span: AttemptSpan) -> Answer | NoAnswer:
-        if held.target.secrets_lost:
-            return NoAnswer("failed", SECRETS_LOST)
-        return await self._core.webhooks.deliver(self._call(held, span), self._core.clock.now())
-
-    def _decide(self, held: Held, answer: Answer | NoAnswer, retry: RetryPolicy) -> Settlement:
+    def _decide(self, answer: Answer | NoAnswer) -> Settlement:
         return decide(
             answer,
-            attempt=held.task.attempt,
-            max_attempts=retry.max_attempts,
-            policy=retry,
-            fatal_statuses=held.target.fatal_statuses,
+            attempt=self.held.task.attempt,
+            max_attempts=self._retry.max_attempts,
+            policy=self._retry,
+            fatal_statuses=self.held.target.fatal_statuses,
             now=self._core.clock.now(),
             jitter=random.random(),
         )
 
-    async def _disable_handler(self, held: Held) -> None:
+    async def _write_more(self, settlement: Settlement, answer: Answer | NoAnswer) -> None:
+        """Write an outcome that takes more than a place in a group. Refused follow-up work changes its meaning."""
+        try:
+            if settlement.disable_handler:
+                await self._disable_handler()
+            elif isinstance(answer, Answer):
+                self.held.answered = True
+                try:
+                    self._settlement = settlement
+                    verdict = await self._follow(settlement, answer)
+                except Refusal as refusal:
+                    settlement = self._decide_refused(answer, refusal)
+                else:
+                    self._settled(verdict)
+                    return
+            self._settle(settlement, answer)
+        except Exception as error:
+            self._fail(error)
+
+    async def _disable_handler(self) -> None:
         """Disable the handler in a transaction of its own, before the settle, so that nothing more is claimed for it."""
         reason = "the handler answered 410 Gone"
+        held = self.held
         name = await handlers.disable_gone(self._core.db, held.target.id, reason)
         if name is not None:
             events.emit(log, events.HANDLER_DISABLED, tenant=held.policy.tenant, handler=name, reason=reason)
 
-    async def _write(
-        self, held: Held, settlement: Settlement, answer: Answer | NoAnswer, retry: RetryPolicy, span: AttemptSpan
-    ) -> tuple[Settlement, str]:
-        """Write what the answer means. Refused follow-up work changes that meaning."""
-        if settlement.followups and isinstance(answer, Answer):
-            held.answered = True
-            try:
-                return settlement, await self._follow(held, settlement, answer, span)
-            except Refusal as refusal:
-                settlement = self._decide_refused(held, answer, refusal, retry)
-        outcome = attempt_end(held.task.task_id, held.task.token, settlement, answer, span.trace_id)
-        return settlement, await self._settle(held, outcome)
-
-    def _decide_refused(self, held: Held, answer: Answer, refusal: Refusal, retry: RetryPolicy) -> Settlement:
+    def _decide_refused(self, answer: Answer, refusal: Refusal) -> Settlement:
         code, error = followups.fault(refusal)
         return decide_refused_followups(
             answer,
             error,
             code=code,
-            attempt=held.task.attempt,
-            max_attempts=retry.max_attempts,
-            policy=retry,
+            attempt=self.held.task.attempt,
+            max_attempts=self._retry.max_attempts,
+            policy=self._retry,
             now=self._core.clock.now(),
             jitter=random.random(),
         )
 
-    async def _settle(self, held: Held, outcome: AttemptEnd) -> str:
-        held.answered = True
-        return await self._core.settling.submit(outcome)
-
-    async def _follow(self, held: Held, settlement: Settlement, answer: Answer, span: AttemptSpan) -> str:
+    async def _follow(self, settlement: Settlement, answer: Answer) -> str:
         """Write follow-up work. Raises Refusal if nothing was written, or if the database was unavailable for a whole lease.
 
         Like any other outcome, it is written again while the database is unavailable: what was already committed answers `repeat`.
         """
-        core, task, policy = self._core, held.task, held.policy
+        core, held = self._core, self.held
+        task, policy = held.task, held.policy
         page = split_page(answer.body, core.max_payload_bytes)
-        outcome = attempt_end(task.task_id, task.token, settlement, answer, span.trace_id)
+        outcome = attempt_end(task.task_id, task.token, settlement, answer, self._span.trace_id)
         caller = Caller(policy.tenant_id, policy.tenant, "use")
         given_up = time.monotonic() + self._lease_seconds
         while True:
             try:
-                return await followups.settle(core, caller, outcome, page, held.lane, span.context)
+                return await followups.settle(core, caller, outcome, page, held.lane, self._span.context)
             except Unavailable:
                 if time.monotonic() > given_up:
                     raise
                 await asyncio.sleep(RETRY_SECONDS)
 
-    def _report(self, held: Held, settlement: Settlement, verdict: str, seconds: float) -> None:
+    def _report(self, settlement: Settlement, verdict: str) -> None:
         """Wake whoever waits for the outcome, count it, and log what operators need."""
-        core = self._core
+        core, held = self._core, self.held
         if verdict in ("stale", "unknown"):
             core.metrics.leases_lost()
             events.emit(
@@ -184,7 +250,7 @@ class Attempts:
         elif settlement.kind == "hold":
             core.signals.lease_ends(core.clock.seconds() + settlement.delay_seconds)
         elif settlement.kind in ("succeeded", "dead"):
-            core.stats.ended(held.policy.id, settlement.kind, seconds)
+            core.stats.ended(held.policy.id, settlement.kind, self._seconds)
             if held.task.batch_id is not None:
                 core.signals.batch_changed()
             if settlement.kind == "dead":
@@ -196,8 +262,9 @@ class Attempts:
             delay = round(settlement.delay_seconds, 3)
             events.emit(log, events.ATTEMPT_FAILED, retry_in_seconds=delay, **_failure(held, settlement))
 
-    def _call(self, held: Held, span: AttemptSpan) -> Call:
-        core, task, target = self._core, held.task, held.target
+    def _call(self) -> Call:
+        core, held, span = self._core, self.held, self._span
+        task, target = held.task, held.target
         now = core.clock.now()
         rotated = target.previous_until is not None and now >= target.previous_until
         return Call(

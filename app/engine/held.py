@@ -1,6 +1,5 @@
 """Leases that this replica holds for its own calls."""
 
-import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +31,6 @@ class Held:
     lease_until: float
     """Measured from before the statement that granted or renewed it was sent."""
     renewed: float
-    runner: asyncio.Task[None] | None = None
     cut: str | None = None
     """Why the call was cut: revoked, lost or drained."""
     max_attempts: int = 0

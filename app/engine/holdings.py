@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from app.engine.attempts import Attempts
+from app.engine.attempts import Attempt
 from app.engine.held import Held, LaneKey, granted_seconds, refund, timeout_of
 from app.runtime.catalogue import TargetCache
 from app.runtime.core import Core
@@ -27,15 +27,17 @@ class Holdings:
         self._core = core
         self._lease_seconds = lease_seconds
         self._ended = ended
-        self._attempts = Attempts(core, lease_seconds=lease_seconds)
         self._targets = TargetCache(core.db, core.vault)
-        self._held: dict[str, Held] = {}
+        self._attempts: dict[str, Attempt] = {}
+        """By the token of the lease."""
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._doubted = False
         self._background: set[asyncio.Task[None]] = set()
 
     @property
     def count(self) -> int:
-        return len(self._held)
+        return len(self._attempts)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -49,24 +51,18 @@ class Holdings:
         except Exception:
             self.spawn(self._give_back([refund(task) for task in claim.tasks]))
             raise
-        loop = asyncio.get_running_loop()
+        self._empty.clear()
         for task in claim.tasks:
             lease = granted_seconds(self._lease_seconds, timeout_of(task, policy, target))
             held = Held(task, lane, policy, target, lease, sent + lease, sent)
-            self._held[task.token] = held
-            held.runner = loop.create_task(self._run(held))
+            attempt = self._attempts[task.token] = Attempt(self._core, held, self._lease_seconds, self._over)
+            attempt.start()
 
-    async def _run(self, held: Held) -> None:
-        try:
-            await self._attempts.run(held)
-        except asyncio.CancelledError:
-            if held.cut is None:
-                raise
-        except Exception as error:
-            events.emit(log, events.CALL_FAILED, exc_info=error, **held.log_fields())
-        finally:
-            del self._held[held.task.token]
-            self._ended(held)
+    def _over(self, attempt: Attempt) -> None:
+        del self._attempts[attempt.held.task.token]
+        if not self._attempts:
+            self._empty.set()
+        self._ended(attempt.held)
 
     async def _give_back(self, outcomes: list[AttemptEnd]) -> None:
         await asyncio.gather(*(self._core.settling.submit(outcome) for outcome in outcomes), return_exceptions=True)
@@ -75,18 +71,19 @@ class Holdings:
         """Renew, in one statement, what has been held past a third of its lease, and cut what is lost. A loop of the engine."""
         now = time.monotonic()
         third = self._lease_seconds / 3
-        due = [held for held in self._held.values() if self._doubted or now - held.renewed >= third]
+        due = [a for a in self._attempts.values() if self._doubted or now - a.held.renewed >= third]
         self._doubted = False
         if due:
             try:
-                leases = [(held.task.task_id, held.task.token) for held in due]
+                leases = [(attempt.held.task.task_id, attempt.held.task.token) for attempt in due]
                 kept = await tasks.renew(self._core.db, leases, self._lease_seconds)
                 self._core.metrics.group_written("renew", len(due))
-                for held in due:
+                for attempt in due:
+                    held = attempt.held
                     if held.task.token in kept:
                         held.renewed, held.lease_until = now, max(held.lease_until, now + self._lease_seconds)
                     else:
-                        self._cut(held, "lost")
+                        self._cut(attempt, "lost")
             finally:
                 self._cut_overdue()
         return third / 4
@@ -97,20 +94,20 @@ class Holdings:
 
     def revoke(self, task_id: str) -> None:
         """End the task's call now, because it was cancelled."""
-        for held in list(self._held.values()):
-            if held.task.task_id == task_id:
-                self._cut(held, "revoked")
+        for attempt in list(self._attempts.values()):
+            if attempt.held.task.task_id == task_id:
+                self._cut(attempt, "revoked")
 
     def _cut_overdue(self) -> None:
         now = time.monotonic()
-        for held in list(self._held.values()):
-            if held.lease_until <= now:
-                self._cut(held, "lost")
+        for attempt in list(self._attempts.values()):
+            if attempt.held.lease_until <= now:
+                self._cut(attempt, "lost")
 
-    def _cut(self, held: Held, why: str) -> None:
-        if held.cut is None and held.runner is not None:
-            held.cut = why
-            held.runner.cancel()
+    def _cut(self, attempt: Attempt, why: str) -> None:
+        held = attempt.held
+        if held.cut is None and held.task.token in self._attempts:
+            attempt.cut(why)
             if why == "lost":
                 self._core.metrics.leases_lost()
                 late = round(max(0.0, time.monotonic() - held.lease_until), 3)
@@ -121,19 +118,16 @@ class Holdings:
 
         Returns how many were cut. Outcomes being written are waited for, because nothing else may be written under the same token.
         """
-        runners = [held.runner for held in self._held.values() if held.runner is not None]
-        if runners:
-            ended = asyncio.gather(*runners, return_exceptions=True)
-            skipped = asyncio.ensure_future(hurried.wait())
-            await asyncio.wait((ended, skipped), timeout=grace_seconds, return_when=asyncio.FIRST_COMPLETED)
-            skipped.cancel()
-        left = [h for h in self._held.values() if h.runner is not None and not h.answered and h.cut is None]
-        for held in left:
-            held.cut = "drained"
-            assert held.runner is not None
-            held.runner.cancel()
-        await self._give_back([held.abandoned() if held.max_attempts else held.refund() for held in left])
-        await asyncio.gather(*(h.runner for h in list(self._held.values()) if h.runner), return_exceptions=True)
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._empty, hurried)]
+        await asyncio.wait(waits, timeout=grace_seconds, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        left = [attempt for attempt in self._attempts.values() if not attempt.held.answered]
+        for attempt in left:
+            attempt.cut("drained")
+        helds = [attempt.held for attempt in left]
+        await self._give_back([held.abandoned() if held.max_attempts else held.refund() for held in helds])
+        await self._empty.wait()
         for task in self._background:
             task.cancel()
         return len(left)

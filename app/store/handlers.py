@@ -112,7 +112,7 @@ class Target:
     name: str
     url: str
     timeout_seconds: float
-    headers: dict[str, str] = field(repr=False)
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
     fatal_statuses: frozenset[int]
     secrets: tuple[str, ...] = field(repr=False)
     previous_until: datetime | None
@@ -158,7 +158,7 @@ async def load_target(db: Reader, vault: Vault, handler_id: int) -> Target | Non
         name=row["name"],
         url=row["url"],
         timeout_seconds=row["timeout_seconds"],
-        headers=headers,
+        headers=tuple(headers.items()),
         fatal_statuses=frozenset(row["fatal_statuses"]),
         secrets=tuple(secrets),
         previous_until=row["previous_until"],

@@ -13,6 +13,7 @@ from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.errors import DeliveryError
 from app.delivery.webhook.transport import Transport
 
+from .posting import post
 from .servers import OK, PATIENCE_SECONDS, Behaviour, Peer, answer, answer_ok, serve
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +24,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 async def failure(transport: Transport, url: str, seconds: float = 5.0, body: bytes = b"x") -> DeliveryError:
     with pytest.raises(DeliveryError) as caught:
-        await transport.post(url, [], body, tenant="t", timeout_seconds=seconds)
+        await post(transport, url, [], body, tenant="t", timeout_seconds=seconds)
     return caught.value
 
 
@@ -79,8 +80,8 @@ async def test_a_name_that_takes_for_ever_to_resolve_is_cut_at_the_deadline_and_
     transport = Transport(EgressPolicy(["127.0.0.1"], resolver=resolve))
     async with serve(answer_ok) as server:
         url = f"http://slow.example:{server.port}/"
-        slow = asyncio.create_task(transport.post(url, [], b"", tenant="t", timeout_seconds=60))
-        await transport.post(f"http://quick.example:{server.port}/", [], b"", tenant="t", timeout_seconds=5)
+        slow = asyncio.create_task(post(transport, url, [], b"", tenant="t", timeout_seconds=60))
+        await post(transport, f"http://quick.example:{server.port}/", [], b"", tenant="t", timeout_seconds=5)
         assert not slow.done()
         assert (await failure(transport, url, SHORT_SECONDS)).outcome == "timeout"
         slow.cancel()
@@ -174,7 +175,7 @@ def floods(head: bytes, piece: bytes) -> Behaviour:
 )
 async def test_a_body_larger_than_is_kept_is_a_full_answer_cut_there(transport: Transport, behave: Behaviour) -> None:
     async with serve(behave) as server:
-        got = await transport.post(server.url, [], b"", tenant="t", timeout_seconds=5)
+        got = await post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)
         assert (got.status, got.truncated) == (200, True)
         assert got.body == b"y" * 65536
         await server.wait_until_empty()
@@ -187,7 +188,7 @@ async def test_a_stalled_body_is_a_full_answer_once_all_that_is_kept_has_come(tr
         await peer.gone()
 
     async with serve(behave) as server:
-        got = await transport.post(server.url, [], b"", tenant="t", timeout_seconds=5)
+        got = await post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)
         assert (len(got.body), got.truncated) == (65536, True)
 
 
@@ -196,7 +197,7 @@ FOLLOWUPS = CHUNKED[:-2] + b"content-type: application/vnd.sluice.tasks+json\r\n
 
 async def test_follow_up_work_without_an_end_is_cut_at_its_own_cap(transport: Transport) -> None:
     async with serve(floods(FOLLOWUPS, b"1000\r\n" + b"y" * 4096 + b"\r\n")) as server:
-        got = await transport.post(server.url, [], b"", tenant="t", timeout_seconds=10)
+        got = await post(transport, server.url, [], b"", tenant="t", timeout_seconds=10)
         assert (len(got.body), got.truncated) == (4_194_305, True)
         await server.wait_until_empty()
 
@@ -286,7 +287,7 @@ async def test_a_gzip_bomb_stays_as_it_came(transport: Transport) -> None:
     assert len(bomb) < 65536
     head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(bomb)
     async with serve(answer(head + bomb)) as server:
-        got = await transport.post(server.url, [], b"", tenant="t", timeout_seconds=5)
+        got = await post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)
     assert got.body == bomb
     assert server.requests[0].header("accept-encoding") == "identity"
 
@@ -296,7 +297,7 @@ async def test_a_redirect_is_an_answer_and_never_followed(transport: Transport, 
     async with serve(answer_ok) as elsewhere:
         reply = b"HTTP/1.1 %d Away\r\nlocation: %b\r\ncontent-length: 0\r\n\r\n" % (status, elsewhere.url.encode())
         async with serve(answer(reply)) as server:
-            got = await transport.post(server.url, [], b"", tenant="t", timeout_seconds=5)
+            got = await post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)
         assert got.status == status
         assert got.headers["location"] == elsewhere.url
         assert elsewhere.connections == 0
@@ -308,7 +309,7 @@ async def test_a_proxy_in_the_environment_is_not_used(
 ) -> None:
     async with serve(answer_ok) as proxy, serve(answer_ok) as server:
         monkeypatch.setenv(variable, proxy.url)
-        await transport.post(server.url, [], b"", tenant="t", timeout_seconds=5)
+        await post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)
     assert (proxy.connections, server.connections) == (0, 1)
 
 
@@ -316,7 +317,7 @@ async def test_a_cookie_is_not_sent_back(transport: Transport) -> None:
     reply = b"HTTP/1.1 200 OK\r\nset-cookie: a=b\r\nset-cookie: c=d\r\ncontent-length: 0\r\n\r\n"
     async with serve(answer(reply)) as server:
         for _ in range(2):
-            await transport.post(server.url, [], b"", tenant="t", timeout_seconds=5)
+            await post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)
     assert server.requests[1].header("cookie") is None
 
 
@@ -331,9 +332,9 @@ async def test_an_answer_given_before_the_request_was_read_counts(transport: Tra
 
     may_end = asyncio.Event()
     async with serve(hasty) as server:
-        got = await transport.post(server.url, [], b"z" * 16_000_000, tenant="t", timeout_seconds=5)
+        got = await post(transport, server.url, [], b"z" * 16_000_000, tenant="t", timeout_seconds=5)
         assert got.status == 413
-        got = await transport.post(server.url, [], b"z", tenant="t", timeout_seconds=5)
+        got = await post(transport, server.url, [], b"z", tenant="t", timeout_seconds=5)
         assert (got.status, server.connections) == (413, 2)
         may_end.set()
 
@@ -348,7 +349,7 @@ async def test_a_cancelled_call_closes_its_connection_and_leaves_nothing_open(tr
     async with serve(behave) as server:
         before = len(os.listdir("/proc/self/fd"))
         calls = [
-            asyncio.create_task(transport.post(server.url, [], b"", tenant="t", timeout_seconds=5)) for _ in range(20)
+            asyncio.create_task(post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)) for _ in range(20)
         ]
         for _ in calls:
             await asked.acquire()
@@ -371,7 +372,7 @@ async def test_a_call_cancelled_while_connecting_leaves_nothing_open(transport: 
     async with serve(behave) as server:
         before = len(os.listdir("/proc/self/fd"))
         url = server.url.replace("http:", "https:")
-        calls = [asyncio.create_task(transport.post(url, [], b"", tenant="t", timeout_seconds=5)) for _ in range(5)]
+        calls = [asyncio.create_task(post(transport, url, [], b"", tenant="t", timeout_seconds=5)) for _ in range(5)]
         for _ in calls:
             await asked.acquire()
         for call in calls:
@@ -386,12 +387,12 @@ async def test_a_call_cancelled_as_its_answer_arrives_neither_leaks_nor_complain
 ) -> None:
     async with serve(answer_ok) as server:
         for turns in range(12):
-            call = asyncio.create_task(transport.post(server.url, [], b"", tenant="t", timeout_seconds=5))
+            call = asyncio.create_task(post(transport, server.url, [], b"", tenant="t", timeout_seconds=5))
             for _ in range(turns):
                 await asyncio.sleep(0)
             call.cancel()
             await asyncio.gather(call, return_exceptions=True)
-        assert (await transport.post(server.url, [], b"", tenant="t", timeout_seconds=5)).body == b"ok"
+        assert (await post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)).body == b"ok"
         assert not transport._busy
         await transport.aclose()
         await server.wait_until_empty()
@@ -410,10 +411,10 @@ async def test_a_handler_that_accepts_nothing_costs_the_deadline(transport: Tran
 async def test_a_slow_handler_holds_up_no_other(transport: Transport) -> None:
     async with serve(drips(b"HTTP/1.1 200 OK\r\n\r\n" + b"y" * 10_000)) as hell, serve(answer(OK)) as server:
         slow = [
-            asyncio.create_task(transport.post(hell.url, [], b"", tenant="t", timeout_seconds=60)) for _ in range(50)
+            asyncio.create_task(post(transport, hell.url, [], b"", tenant="t", timeout_seconds=60)) for _ in range(50)
         ]
         for _ in range(50):
-            await transport.post(server.url, [], b"", tenant="t", timeout_seconds=5)
+            await post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)
         assert not any(call.done() for call in slow)
         for call in slow:
             call.cancel()

@@ -15,6 +15,7 @@ from app.delivery.webhook.transport import Transport
 from app.delivery.webhook.urls import ParsedUrl
 from app.domain.answers import MAX_FOLLOWUP_BYTES, is_followups
 
+from .posting import post
 from .servers import OK, Behaviour, Peer, answer, answer_ok, serve
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_request_is_one_post_with_its_framing_and_the_headers_it_was_given(transport: Transport) -> None:
     async with serve(answer_ok) as server:
         headers = [("content-type", "application/json"), ("x-letter", "\xe9")]
-        await transport.post(server.url + "?a=1", headers, b'{"n":1}', tenant="t", timeout_seconds=5)
+        await post(transport, server.url + "?a=1", headers, b'{"n":1}', tenant="t", timeout_seconds=5)
     (request,) = server.requests
     assert request.line == "POST /hook?a=1 HTTP/1.1"
     assert request.headers == [
@@ -39,7 +40,7 @@ async def test_a_request_is_one_post_with_its_framing_and_the_headers_it_was_giv
 async def test_a_reply_has_lower_case_names_and_joins_repeated_headers(transport: Transport) -> None:
     reply = b"HTTP/1.1 418 Teapot\r\nX-A: one\r\nx-a: two\r\nX-B:  \xe9 \r\nContent-Length: 3\r\n\r\npot"
     async with serve(answer(reply)) as server:
-        got = await transport.post(server.url, [], b"", tenant="t", timeout_seconds=5)
+        got = await post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)
     assert (got.status, got.body, got.truncated) == (418, b"pot", False)
     assert got.headers == {"x-a": "one, two", "x-b": "\xe9", "content-length": "3"}
 
@@ -47,7 +48,7 @@ async def test_a_reply_has_lower_case_names_and_joins_repeated_headers(transport
 async def test_a_connection_is_kept_for_the_next_call(transport: Transport) -> None:
     async with serve(answer_ok) as server:
         for _ in range(10):
-            await transport.post(server.url, [], b"x", tenant="t", timeout_seconds=5)
+            await post(transport, server.url, [], b"x", tenant="t", timeout_seconds=5)
     assert (server.connections, len(server.requests)) == (1, 10)
 
 
@@ -60,7 +61,7 @@ async def test_many_calls_at_once_each_get_their_own_answer(transport: Transport
     async def caller(name: int) -> None:
         for turn in range(20):
             sent = f"{name}-{turn}".encode()
-            assert (await transport.post(server.url, [], sent, tenant="t", timeout_seconds=5)).body == sent
+            assert (await post(transport, server.url, [], sent, tenant="t", timeout_seconds=5)).body == sent
 
     async with serve(echo) as server:
         await asyncio.gather(*(caller(name) for name in range(32)))
@@ -72,7 +73,7 @@ async def test_a_connection_outlives_the_verdict_when_the_next_one_names_its_add
     transport = Transport(EgressPolicy(["127.0.0.1"], kept_seconds=0))
     async with serve(answer_ok) as server:
         for _ in range(3):
-            await transport.post(server.url, [], b"", tenant="t", timeout_seconds=5)
+            await post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)
         assert server.connections == 1
         await transport.aclose()
 
@@ -80,7 +81,7 @@ async def test_a_connection_outlives_the_verdict_when_the_next_one_names_its_add
 async def test_a_large_body_goes_out_whole(transport: Transport) -> None:
     body = bytes(range(256)) * 4096
     async with serve(answer_ok) as server:
-        await transport.post(server.url, [], body, tenant="t", timeout_seconds=5)
+        await post(transport, server.url, [], body, tenant="t", timeout_seconds=5)
     assert server.requests[0].body == body
 
 
@@ -95,7 +96,7 @@ async def test_a_large_body_goes_out_whole(transport: Transport) -> None:
 async def test_chunks_and_interim_replies_are_read_and_the_connection_kept(transport: Transport, reply: bytes) -> None:
     async with serve(answer(reply)) as server:
         for _ in range(2):
-            got = await transport.post(server.url, [], b"", tenant="t", timeout_seconds=5)
+            got = await post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)
             assert (got.status, got.body) == (200, b"abcde")
             assert "trailer" not in got.headers
             assert "link" not in got.headers
@@ -106,7 +107,7 @@ async def test_chunks_and_interim_replies_are_read_and_the_connection_kept(trans
 async def test_a_body_without_framing_ends_with_the_connection(transport: Transport, head: bytes) -> None:
     async with serve(answer(head + b"\r\nto the end", keep=False)) as server:
         for _ in range(2):
-            assert (await transport.post(server.url, [], b"", tenant="t", timeout_seconds=5)).body == b"to the end"
+            assert (await post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)).body == b"to the end"
     assert server.connections == 2
 
 
@@ -121,7 +122,7 @@ async def test_a_body_without_framing_ends_with_the_connection(transport: Transp
 async def test_a_connection_that_the_handler_will_close_is_not_used_again(transport: Transport, reply: bytes) -> None:
     async with serve(answer(reply)) as server:
         for _ in range(2):
-            assert (await transport.post(server.url, [], b"", tenant="t", timeout_seconds=5)).body == b"ok"
+            assert (await post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)).body == b"ok"
     assert server.connections == 2
 
 
@@ -129,7 +130,7 @@ async def test_a_connection_that_the_handler_will_close_is_not_used_again(transp
 async def test_a_reply_without_a_body_keeps_its_connection(transport: Transport, status: int) -> None:
     async with serve(answer(b"HTTP/1.1 %d None\r\n\r\n" % status)) as server:
         for _ in range(2):
-            got = await transport.post(server.url, [], b"", tenant="t", timeout_seconds=5)
+            got = await post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)
             assert (got.status, got.body) == (status, b"")
     assert server.connections == 1
 
@@ -141,8 +142,8 @@ async def test_a_body_of_exactly_the_cap_is_whole_and_one_byte_more_is_cut(trans
             await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
 
     async with serve(sized) as server:
-        whole = await transport.post(server.url, [], b"1000", tenant="t", timeout_seconds=5, max_reply_bytes=1000)
-        cut = await transport.post(server.url, [], b"1001", tenant="t", timeout_seconds=5, max_reply_bytes=1000)
+        whole = await post(transport, server.url, [], b"1000", tenant="t", timeout_seconds=5, max_reply_bytes=1000)
+        cut = await post(transport, server.url, [], b"1001", tenant="t", timeout_seconds=5, max_reply_bytes=1000)
     assert (len(whole.body), whole.truncated) == (1000, False)
     assert (len(cut.body), cut.truncated) == (1000, True)
 
@@ -176,7 +177,7 @@ async def test_follow_up_work_of_four_mebibytes_is_whole_and_keeps_its_connectio
 ) -> None:
     async with serve(sized(b"200 OK", FOLLOWUPS, chunked=chunked)) as server:
         for _ in range(2):
-            whole = await transport.post(server.url, [], b"%d" % MAX_FOLLOWUP_BYTES, tenant="t", timeout_seconds=10)
+            whole = await post(transport, server.url, [], b"%d" % MAX_FOLLOWUP_BYTES, tenant="t", timeout_seconds=10)
             assert (len(whole.body), whole.truncated) == (4 * MIB, False)
     assert server.connections == 1
 
@@ -187,7 +188,7 @@ async def test_follow_up_work_above_its_limit_is_cut_and_known_as_too_large(
     transport: Transport, chunked: bool, size: int
 ) -> None:
     async with serve(sized(b"201 Created", FOLLOWUPS, chunked=chunked)) as server:
-        cut = await transport.post(server.url, [], b"%d" % size, tenant="t", timeout_seconds=10)
+        cut = await post(transport, server.url, [], b"%d" % size, tenant="t", timeout_seconds=10)
     assert len(cut.body) == MAX_FOLLOWUP_BYTES + 1
     assert is_followups(cut)
 
@@ -205,7 +206,7 @@ async def test_any_other_reply_of_five_mebibytes_is_cut_as_ever(
     transport: Transport, status: bytes, head: bytes
 ) -> None:
     async with serve(sized(status, head)) as server:
-        cut = await transport.post(server.url, [], b"%d" % (5 * MIB), tenant="t", timeout_seconds=10)
+        cut = await post(transport, server.url, [], b"%d" % (5 * MIB), tenant="t", timeout_seconds=10)
     assert (len(cut.body), cut.truncated) == (65_536, True)
 
 
@@ -217,8 +218,8 @@ async def test_a_call_after_follow_up_work_on_the_same_connection_has_the_plain_
         await peer.gone()
 
     async with serve(both) as server:
-        first = await transport.post(server.url, [], b"", tenant="t", timeout_seconds=10)
-        second = await transport.post(server.url, [], b"", tenant="t", timeout_seconds=10)
+        first = await post(transport, server.url, [], b"", tenant="t", timeout_seconds=10)
+        second = await post(transport, server.url, [], b"", tenant="t", timeout_seconds=10)
     assert [len(first.body), len(second.body)] == [200_000, 65_536]
     assert server.connections == 1
 
@@ -236,7 +237,7 @@ async def test_idle_connections_are_bounded(loopback: EgressPolicy) -> None:
     async with serve(behave) as server:
         for _ in range(2):
             await asyncio.gather(
-                *(transport.post(server.url, [], b"", tenant="t", timeout_seconds=5) for _ in range(5))
+                *(post(transport, server.url, [], b"", tenant="t", timeout_seconds=5) for _ in range(5))
             )
         assert server.connections == 5 + 3
         await transport.aclose()
@@ -247,7 +248,7 @@ async def test_a_connection_idle_for_too_long_is_not_used_again(loopback: Egress
     transport = Transport(loopback, idle_seconds=0)
     async with serve(answer_ok) as server:
         for _ in range(3):
-            await transport.post(server.url, [], b"", tenant="t", timeout_seconds=5)
+            await post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)
         await transport.aclose()
     assert (server.connections, len(server.requests)) == (3, 3)
 
@@ -255,8 +256,8 @@ async def test_a_connection_idle_for_too_long_is_not_used_again(loopback: Egress
 async def test_connections_to_hosts_no_longer_called_are_swept(loopback: EgressPolicy) -> None:
     transport = Transport(loopback, idle_seconds=0)
     async with serve(answer_ok) as once, serve(answer_ok) as other:
-        await transport.post(once.url, [], b"", tenant="t", timeout_seconds=5)
-        await transport.post(other.url, [], b"", tenant="t", timeout_seconds=5)
+        await post(transport, once.url, [], b"", tenant="t", timeout_seconds=5)
+        await post(transport, other.url, [], b"", tenant="t", timeout_seconds=5)
         await once.wait_until_empty()
         await transport.aclose()
 
@@ -264,7 +265,7 @@ async def test_connections_to_hosts_no_longer_called_are_swept(loopback: EgressP
 async def test_an_idle_connection_closed_by_the_handler_is_noticed_by_the_loop(transport: Transport) -> None:
     async with serve(answer(OK, keep=False)) as server:
         for turn in range(3):
-            assert (await transport.post(server.url, [], b"", tenant="t", timeout_seconds=5)).status == 200
+            assert (await post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)).status == 200
             assert len(server.requests) == turn + 1
             await server.wait_until_empty()
     assert server.connections == 3
@@ -292,10 +293,10 @@ async def test_an_idle_connection_closed_while_the_loop_was_busy_is_noticed_befo
     thread = threading.Thread(target=handle, daemon=True)
     thread.start()
     url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    await transport.post(url, [], b"", tenant="t", timeout_seconds=5)
+    await post(transport, url, [], b"", tenant="t", timeout_seconds=5)
     may_close.set()
     assert closed.wait(5)
-    assert (await transport.post(url, [], b"", tenant="t", timeout_seconds=5)).body == b"ok"
+    assert (await post(transport, url, [], b"", tenant="t", timeout_seconds=5)).body == b"ok"
     thread.join(5)
     assert len(received) == 2
 
@@ -307,9 +308,9 @@ async def test_a_request_lost_on_a_kept_connection_is_not_sent_again(transport: 
         await peer.read()
 
     async with serve(once) as server:
-        await transport.post(server.url, [], b"first", tenant="t", timeout_seconds=5)
+        await post(transport, server.url, [], b"first", tenant="t", timeout_seconds=5)
         with pytest.raises(DeliveryError, match="without an answer") as caught:
-            await transport.post(server.url, [], b"second", tenant="t", timeout_seconds=5)
+            await post(transport, server.url, [], b"second", tenant="t", timeout_seconds=5)
         assert caught.value.outcome == "unreachable"
         assert [request.body for request in server.requests] == [b"first", b"second"]
         assert server.connections == 1
@@ -323,7 +324,7 @@ async def test_a_second_reply_is_never_taken_for_the_answer_to_the_next_call(tra
 
     async with serve(poison) as server:
         for sent in (b"one", b"two"):
-            assert (await transport.post(server.url, [], sent, tenant="t", timeout_seconds=5)).body == sent
+            assert (await post(transport, server.url, [], sent, tenant="t", timeout_seconds=5)).body == sent
     assert server.connections == 2
 
 
@@ -338,7 +339,7 @@ async def test_bytes_on_an_idle_connection_end_it(transport: Transport) -> None:
     async with serve(late) as server:
         for sent in (b"one", b"two"):
             replied = asyncio.Event()
-            assert (await transport.post(server.url, [], sent, tenant="t", timeout_seconds=5)).body == sent
+            assert (await post(transport, server.url, [], sent, tenant="t", timeout_seconds=5)).body == sent
             replied.set()
             await server.wait_until_empty()
     assert server.connections == 2
@@ -367,7 +368,7 @@ async def test_a_header_that_would_break_the_request_is_refused_before_a_byte_is
 ) -> None:
     async with serve(answer_ok) as server:
         with pytest.raises(DeliveryError, match="header"):
-            await transport.post(server.url, [(name, value)], b"", tenant="t", timeout_seconds=5)
+            await post(transport, server.url, [(name, value)], b"", tenant="t", timeout_seconds=5)
     assert server.connections == 0
 
 
@@ -378,7 +379,7 @@ async def test_the_next_vetted_address_is_tried_when_one_refuses() -> None:
     transport = Transport(EgressPolicy(["127.0.0.0/8"], resolver=resolve))
     async with serve(answer_ok) as server:
         for _ in range(2):
-            await transport.post(f"http://two.example:{server.port}/", [], b"", tenant="t", timeout_seconds=5)
+            await post(transport, f"http://two.example:{server.port}/", [], b"", tenant="t", timeout_seconds=5)
         assert server.requests[0].header("host") == f"two.example:{server.port}"
         assert server.connections == 1
         await transport.aclose()
@@ -398,7 +399,7 @@ async def test_an_address_that_does_not_answer_leaves_time_for_the_next(monkeypa
     really_connect = transport._connect
     async with serve(answer_ok) as server:
         with patch.object(transport, "_connect", connect):
-            await transport.post(f"http://two.example:{server.port}/", [], b"", tenant="t", timeout_seconds=5)
+            await post(transport, f"http://two.example:{server.port}/", [], b"", tenant="t", timeout_seconds=5)
         await transport.aclose()
     assert server.connections == 1
 
@@ -407,7 +408,7 @@ async def test_a_refused_connection_names_the_host_and_the_reason(transport: Tra
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(DeliveryError, match="Connection refused") as caught:
-        await transport.post(f"http://127.0.0.1:{port}/", [], b"", tenant="t", timeout_seconds=5)
+        await post(transport, f"http://127.0.0.1:{port}/", [], b"", tenant="t", timeout_seconds=5)
     assert caught.value.outcome == "unreachable"
 
 
@@ -417,7 +418,7 @@ async def test_ipv6_is_called_with_brackets_in_its_host_header(transport: Transp
     except OSError:
         pytest.skip("no IPv6 on this machine")
     async with serve(answer_ok, address="::1") as server:
-        await transport.post(f"http://[::1]:{server.port}/", [], b"", tenant="t", timeout_seconds=5)
+        await post(transport, f"http://[::1]:{server.port}/", [], b"", tenant="t", timeout_seconds=5)
     assert server.requests[0].header("host") == f"[::1]:{server.port}"
 
 
@@ -438,8 +439,8 @@ async def test_a_name_that_resolves_elsewhere_a_moment_later_is_refused_and_not_
         with patch.object(transport, "_connect", connect):
             for outcome in ("unreachable", "egress_denied"):
                 with pytest.raises(DeliveryError) as caught:
-                    await transport.post(
-                        f"http://moving.example:{server.port}/", [], b"", tenant="t", timeout_seconds=5
+                    await post(
+                        transport, f"http://moving.example:{server.port}/", [], b"", tenant="t", timeout_seconds=5
                     )
                 assert caught.value.outcome == outcome
     assert connected == ["93.184.216.34"]
@@ -455,10 +456,10 @@ async def test_a_kept_connection_is_not_used_once_its_address_is_no_longer_vette
     transport = Transport(EgressPolicy(["127.0.0.0/8"], resolver=resolve, kept_seconds=0))
     async with serve(answer_ok) as server:
         url = f"http://moving.example:{server.port}/"
-        await transport.post(url, [], b"", tenant="t", timeout_seconds=5)
+        await post(transport, url, [], b"", tenant="t", timeout_seconds=5)
         for outcome in ("unreachable", "egress_denied"):
             with pytest.raises(DeliveryError) as caught:
-                await transport.post(url, [], b"", tenant="t", timeout_seconds=5)
+                await post(transport, url, [], b"", tenant="t", timeout_seconds=5)
             assert caught.value.outcome == outcome
         assert len(server.requests) == 1
         await transport.aclose()
@@ -472,11 +473,11 @@ async def test_a_closed_client_refuses_calls_and_ends_those_in_flight(transport:
 
     asked = asyncio.Event()
     async with serve(silent) as server:
-        call = asyncio.create_task(transport.post(server.url, [], b"", tenant="t", timeout_seconds=5))
+        call = asyncio.create_task(post(transport, server.url, [], b"", tenant="t", timeout_seconds=5))
         await asked.wait()
         await transport.aclose()
         with pytest.raises(DeliveryError, match="without an answer"):
             await call
         with pytest.raises(DeliveryError, match="closed"):
-            await transport.post(server.url, [], b"", tenant="t", timeout_seconds=5)
+            await post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)
         await server.wait_until_empty()

@@ -11,6 +11,7 @@ from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.errors import DeliveryError
 from app.delivery.webhook.transport import Transport
 
+from .posting import post
 from .servers import OK, Peer, answer_ok, serve
 
 pytestmark = pytest.mark.anyio
@@ -49,8 +50,8 @@ async def test_the_name_of_the_url_is_asked_for_and_verified_and_the_connection_
     names: list[str | None] = []
     async with serve(answer_ok, tls=server_side(authority.issue_cert(NAME), names)) as server:
         for _ in range(3):
-            got = await trusting.post(
-                f"https://{NAME}:{server.port}/", [], b"x" * 200_000, tenant="t", timeout_seconds=5
+            got = await post(
+                trusting, f"https://{NAME}:{server.port}/", [], b"x" * 200_000, tenant="t", timeout_seconds=5
             )
             assert got.body == b"ok"
         assert (server.connections, len(server.requests)) == (1, 3)
@@ -60,7 +61,7 @@ async def test_the_name_of_the_url_is_asked_for_and_verified_and_the_connection_
 
 async def test_a_literal_address_is_verified_as_an_address(trusting: Transport, authority: trustme.CA) -> None:
     async with serve(answer_ok, tls=server_side(authority.issue_cert("127.0.0.1"))) as server:
-        assert (await trusting.post(server.url, [], b"", tenant="t", timeout_seconds=5)).status == 200
+        assert (await post(trusting, server.url, [], b"", tenant="t", timeout_seconds=5)).status == 200
 
 
 @pytest.mark.parametrize("flaw", ["another name", "expired", "not yet valid", "another authority"])
@@ -76,7 +77,7 @@ async def test_a_bad_certificate_is_refused_before_the_request_is_sent(
     }[flaw]()
     async with serve(answer_ok, tls=server_side(leaf)) as server:
         with pytest.raises(DeliveryError, match="the certificate was rejected") as caught:
-            await trusting.post(f"https://{NAME}:{server.port}/", [], b"secret", tenant="t", timeout_seconds=5)
+            await post(trusting, f"https://{NAME}:{server.port}/", [], b"secret", tenant="t", timeout_seconds=5)
         assert caught.value.outcome == "unreachable"
         assert server.requests == []
 
@@ -87,7 +88,7 @@ async def test_without_a_context_of_its_own_the_client_trusts_the_system_only(
     transport = Transport(loopback)
     async with serve(answer_ok, tls=server_side(authority.issue_cert("127.0.0.1"))) as server:
         with pytest.raises(DeliveryError, match="the certificate was rejected"):
-            await transport.post(server.url, [], b"", tenant="t", timeout_seconds=5)
+            await post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)
         assert server.requests == []
 
 
@@ -98,5 +99,5 @@ async def test_plain_text_where_tls_was_expected_is_unreachable(trusting: Transp
 
     async with serve(behave) as server:
         with pytest.raises(DeliveryError, match="TLS failed") as caught:
-            await trusting.post(f"https://{NAME}:{server.port}/", [], b"", tenant="t", timeout_seconds=5)
+            await post(trusting, f"https://{NAME}:{server.port}/", [], b"", tenant="t", timeout_seconds=5)
         assert caught.value.outcome == "unreachable"

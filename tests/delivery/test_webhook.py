@@ -11,7 +11,7 @@ from standardwebhooks.webhooks import Webhook
 
 from app.delivery.kinds import Call
 from app.delivery.webhook.egress import EgressPolicy
-from app.delivery.webhook.requests import build_headers
+from app.delivery.webhook.requests import headers_of, render
 from app.delivery.webhook.signing import new_secret
 from app.delivery.webhook.transport import Transport
 from app.delivery.webhook.webhooks import Webhooks
@@ -43,7 +43,7 @@ def webhooks(loopback: EgressPolicy, transport: Transport) -> Webhooks:
 
 
 def test_a_plain_task_sends_these_headers_and_no_empty_ones() -> None:
-    headers = build_headers(PLAIN, NOW)
+    headers = headers_of(render(PLAIN, NOW)[1])
     signature = headers.pop("webhook-signature")
     assert signature.startswith("v1,")
     assert " " not in signature
@@ -77,7 +77,7 @@ def test_all_that_a_task_may_have_is_sent() -> None:
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         tracestate="a=1,b=2",
     )
-    headers = build_headers(call, NOW)
+    headers = headers_of(render(call, NOW)[1])
     assert headers["sluice-type"] == "mail.send"
     assert headers["sluice-cursor"] == "page 2"
     assert headers["sluice-schedule"] == "nightly"
@@ -95,9 +95,11 @@ def test_the_handler_s_header_wins_over_the_task_s_and_neither_replaces_sluice_s
         options=Options(
             headers={"Authorization": "mine", "X-Task": "t", "webhook-id": "forged", "Sluice-Attempt": "9"}
         ),
-        handler_headers={"authorization": "operator's", "X-Handler": "h", "User-Agent": "Own", "content-length": "0"},
+        handler_headers=tuple(
+            {"authorization": "operator's", "X-Handler": "h", "User-Agent": "Own", "content-length": "0"}.items()
+        ),
     )
-    headers = build_headers(call, NOW)
+    headers = headers_of(render(call, NOW)[1])
     assert headers["authorization"] == "operator's"
     assert (headers["x-task"], headers["x-handler"], headers["user-agent"]) == ("t", "h", "Own")
     assert (headers["webhook-id"], headers["sluice-attempt"]) == (PLAIN.task_id, "2")
@@ -108,16 +110,16 @@ def test_names_that_a_handler_may_take_for_one_another_are_one_name() -> None:
     call = replace(
         PLAIN,
         options=Options(headers={"x_api_key": "mine", "webhook_signature": "v1,forged", "x_task": "t"}),
-        handler_headers={"x-api-key": "operator's", "sluice_attempt": "9"},
+        handler_headers=tuple({"x-api-key": "operator's", "sluice_attempt": "9"}.items()),
     )
-    headers = build_headers(call, NOW)
+    headers = headers_of(render(call, NOW)[1])
     assert (headers["x-api-key"], headers["x_task"]) == ("operator's", "t")
     assert not {"x_api_key", "webhook_signature", "sluice_attempt"} & set(headers)
 
 
 @given(st.text(min_size=1, max_size=60))
 def test_any_text_becomes_a_header_that_can_be_sent_and_read_back(text: str) -> None:
-    value = build_headers(replace(PLAIN, options=Options(type=text, correlation_id=text)), NOW)["sluice-type"]
+    value = headers_of(render(replace(PLAIN, options=Options(type=text, correlation_id=text)), NOW)[1])["sluice-type"]
     assert value.isascii()
     assert value.isprintable()
     assert value == value.strip()
@@ -127,7 +129,7 @@ def test_any_text_becomes_a_header_that_can_be_sent_and_read_back(text: str) -> 
 
 
 def test_nothing_secret_is_in_the_repr_of_a_call() -> None:
-    shown = repr(replace(PLAIN, handler_headers={"authorization": "hush"}, payload=b"private"))
+    shown = repr(replace(PLAIN, handler_headers=tuple({"authorization": "hush"}.items()), payload=b"private"))
     for hidden in (PLAIN.secrets[0], PLAIN.lease_token, "hush", "private"):
         assert hidden not in shown
 

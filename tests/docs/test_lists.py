@@ -193,7 +193,7 @@ FULL = Call(
     batch="x",
     traceparent="x",
     tracestate="x",
-    handler_headers={"x-of-the-handler": "x"},
+    handler_headers=(("x-of-the-handler", "x"),),
 )
 """All that a call may have."""
 

@@ -12,7 +12,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from svix.webhooks import Webhook as Svix
 
 from app.delivery.kinds import Call
-from app.delivery.webhook.requests import build_headers
+from app.delivery.webhook.requests import headers_of, render
 from app.delivery.webhook.signing import new_secret
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
@@ -41,7 +41,7 @@ def encoded(key: bytes, padded: bool) -> str:
 
 def sent(secrets: tuple[str, ...], task_id: str, payload: bytes, late: timedelta) -> dict[str, str]:
     call = Call(**CALL, task_id=task_id, payload=payload, secrets=secrets)  # type: ignore[arg-type]
-    return build_headers(call, datetime.now(UTC) + late)
+    return headers_of(render(call, datetime.now(UTC) + late)[1])
 
 
 @pytest.mark.parametrize("library", ["standardwebhooks", "svix"])

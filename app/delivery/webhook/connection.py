@@ -1,27 +1,33 @@
 """One HTTP/1.1 connection: a request out, a reply in, within limits.
 
-`exchange` sends one request and waits for one reply. The first of these ends the wait: the end of the reply; as much of its body
-as is kept; a limit on its head, interim replies or framing; invalid bytes; the end of the connection; the deadline; cancellation.
-All but the first leave the connection closed. `max_reply_bytes` of the body are kept. If the head announces follow-up work, the
-limit is that of its document plus one byte, which reveals one that is too large.
+`send` sends one request, and its callback gets one reply, once the bytes that ended it have been read to their end. The first of
+these ends it: the end of the reply; as much of its body as is kept; a limit on its head, interim replies or framing; invalid
+bytes; the end of the connection; the deadline. All but the first leave the connection closed; so does `cancel`, which tells
+nobody. `max_reply_bytes` of the body are kept. If the head announces follow-up work, the limit is that of its document plus one
+byte, which reveals one that is too large.
 
 A connection is reused only if the reply ended by its own framing, both sides keep it alive, the request was sent completely, and
 not a byte has arrived since: an unexpected byte would be read as the next call's answer. Nothing is ever sent twice. Whether the
 peer has closed an idle connection is known from the event loop or, if the loop has not polled yet, from asking the kernel right
 before the next request is written.
+
+Handlers send the same head again and again. Once the parser has accepted one in front of a whole reply, the same bytes need not be
+parsed again (`Heads`).
 """
 
 import asyncio
 import os
 import select
 import ssl
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import cast
+from typing import NamedTuple, cast
 
 import httptools
 
+from app.delivery.webhook.deadlines import Deadline, Deadlines
 from app.delivery.webhook.errors import DeliveryError
-from app.domain.answers import MAX_FOLLOWUP_BYTES, Answer, NoAnswerOutcome, heads_followups
+from app.domain.answers import MAX_FOLLOWUP_BYTES, Answer, NoAnswer, NoAnswerOutcome, heads_followups
 
 MAX_HEAD_BYTES = 65_536
 MAX_HEADERS = 256
@@ -32,16 +38,61 @@ FRAMING_FACTOR = 8
 """Raw bytes allowed per byte of body that is kept: a chunk of one byte takes six."""
 
 
+MAX_KNOWN_HEADS = 1024
+MAX_KNOWN_HEAD_BYTES = 1024
+
+Reply = Answer | NoAnswer
+
+
+class Head(NamedTuple):
+    """What the parser read in a head."""
+
+    status: int
+    headers: Mapping[str, str]
+    body_bytes: int
+    keep_alive: bool
+    keep_seconds: float
+
+
+class Heads:
+    """Heads that the parser has accepted, by their bytes."""
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, Head] = {}
+
+    def keep(self, data: bytes, head: Head) -> None:
+        if len(data) <= MAX_KNOWN_HEAD_BYTES:
+            if len(self.known) >= MAX_KNOWN_HEADS:
+                self.known.clear()
+            self.known[data] = head
+
+
 class Connection(asyncio.Protocol):
-    def __init__(self, loop: asyncio.AbstractEventLoop, key: tuple[str, str, int, str]) -> None:
+    """A connection of the pool; `released` is called when a call has ended, before its callback."""
+
+    def __init__(
+        self,
+        key: tuple[str, str, int, str],
+        deadlines: Deadlines,
+        heads: Heads,
+        released: Callable[["Connection"], None],
+    ) -> None:
         self.key = key
         self.idle_since = 0.0
-        self._loop = loop
+        self._deadlines = deadlines
+        self._heads = heads
+        self._released = released
         self._transport: asyncio.Transport | None = None
         self._poll = select.poll()
         self._parser = httptools.HttpResponseParser(self)
-        self._waiter: asyncio.Future[Answer | DeliveryError] | None = None
+        self._ended: Callable[[Reply], None] | None = None
+        """The callback of the call under way."""
+        self._reply: Reply | None = None
+        """What it will get, once the bytes in hand have been read to their end."""
+        self._reading = False
+        self._deadline: Deadline | None = None
         self._spoiled = False
+        self._keep_alive = False
         self._keep_seconds = float("inf")
         self._begin(0.0, 0)
 
@@ -63,7 +114,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         return (
             not self._spoiled
-            and self._waiter is None
+            and self._ended is None
             and transport is not None
             and not transport.is_closing()
             and transport.get_write_buffer_size() == 0
@@ -80,31 +131,34 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def exchange(
-        self, head: bytes, body: bytes, *, deadline: float, timeout_seconds: float, max_reply_bytes: int
-    ) -> Answer:
+    def cancel(self) -> None:
+        """End the call under way by closing the connection. Nobody is told."""
+        self._ended = None
+        self.abort()
+        self._release()
+
+    def send(
+        self,
+        head: bytes,
+        body: bytes,
+        *,
+        deadline: float,
+        timeout_seconds: float,
+        max_reply_bytes: int,
+        ended: Callable[[Reply], None],
+    ) -> None:
+        """Raises DeliveryError if the connection has been closed; then nothing was sent."""
         transport = self._transport
         if transport is None or transport.is_closing():
             raise DeliveryError("unreachable", "the connection was closed before the request was sent")
         self._begin(timeout_seconds, max_reply_bytes)
-        waiter: asyncio.Future[Answer | DeliveryError] = self._loop.create_future()
-        self._waiter = waiter
-        timer = self._loop.call_at(deadline, self._expire)
-        try:
-            if len(body) <= ONE_WRITE_BYTES:
-                transport.write(head + body)
-            else:
-                transport.write(head)
-                transport.write(body)
-            reply = await waiter
-        finally:
-            timer.cancel()
-            if self._waiter is not None:  # cancelled: nobody waits for what arrives now
-                self._waiter = None
-                self.abort()
-        if isinstance(reply, DeliveryError):
-            raise reply
-        return reply
+        self._ended = ended
+        self._deadline = self._deadlines.add(deadline, self._expire)
+        if len(body) <= ONE_WRITE_BYTES:
+            transport.write(head + body)
+        else:
+            transport.write(head)
+            transport.write(body)
 
     def _expire(self) -> None:
         self._fail("timeout", f"no complete answer within {self._timeout_seconds:g} s")
@@ -116,28 +170,58 @@ class Connection(asyncio.Protocol):
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
-        if self._waiter is None:
+        if self._ended is None:
             self.abort()
-            return
-        self._raw_bytes += len(data)
+        elif not (self._raw_bytes == 0 and self._read_known(data)):
+            self._raw_bytes += len(data)
+            self._reading = True
+            self._parse(data)
+            self._reading = False
+        if self._reply is not None:
+            self._tell()
+
+    def _read_known(self, data: bytes) -> bool:
+        """Read a whole reply whose head is known; return whether it was one."""
+        body_at = data.find(b"\r\n\r\n") + 4
+        head = self._heads.known.get(data[:body_at])
+        if head is None or not len(data) - body_at == head.body_bytes <= self._max_reply_bytes:
+            return False
+        if not head.keep_alive:
+            self._spoiled = True
+        self._keep_seconds = head.keep_seconds
+        self._reply = Answer(head.status, head.headers, data[body_at:])
+        return True
+
+    def _parse(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._spoiled = True
-            if self._waiter is not None:
+            if self._reply is None:
                 self._fail("unreachable", f"the answer is not valid HTTP/1.1: {error}")
             return
-        if self._waiter is None:
-            return
-        if self._status and len(self._body) >= self._max_reply_bytes:
+        if self._reply is not None:
+            self._remember(data)
+        elif self._status and len(self._body) >= self._max_reply_bytes:
             self._finish(truncated=True)
         elif not self._status and self._raw_bytes > MAX_HEAD_BYTES:
             self._fail("too_large", f"the head of the answer is larger than {MAX_HEAD_BYTES} bytes")
         elif self._raw_bytes > 2 * MAX_HEAD_BYTES + FRAMING_FACTOR * self._max_reply_bytes:
             self._fail("too_large", "the answer has more chunk framing than is accepted")
 
+    def _remember(self, data: bytes) -> None:
+        """Remember the head of a reply that came whole, alone and with its length."""
+        reply, headers = self._reply, self._headers
+        if len(data) != self._raw_bytes or self._interim_count or not isinstance(reply, Answer):
+            return
+        body_at = data.find(b"\r\n\r\n") + 4
+        body_bytes = len(data) - body_at
+        if headers.get("content-length") == str(body_bytes) and body_bytes == len(reply.body) and not reply.truncated:
+            head = Head(reply.status, headers, body_bytes, self._keep_alive, self._keep_seconds)
+            self._heads.keep(data[:body_at], head)
+
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._waiter is not None:
+        if self._ended is not None:
             if self._until_close and exc is None:
                 self._finish(truncated=False)
             else:
@@ -151,7 +235,7 @@ class Connection(asyncio.Protocol):
     # what the parser says
 
     def on_message_begin(self) -> None:
-        if self._waiter is None:
+        if self._reply is not None:
             self._spoiled = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -193,41 +277,55 @@ class Connection(asyncio.Protocol):
         self._headers = {}
 
     def on_body(self, body: bytes) -> None:
-        if self._waiter is None:
+        if self._reply is not None:
             return
         self._body += body
         if len(self._body) > self._max_reply_bytes:
             self._finish(truncated=True)
 
     def on_message_complete(self) -> None:
-        if self._status and self._waiter is not None:
-            if not self._parser.should_keep_alive():
+        if self._status and self._reply is None:
+            self._keep_alive = self._parser.should_keep_alive()  # known only here
+            if not self._keep_alive:
                 self._spoiled = True
-            if "keep-alive" in self._headers:
-                self._keep_seconds = _announced_seconds(self._headers["keep-alive"])
+            self._keep_seconds = _announced_seconds(self._headers.get("keep-alive", ""))
             self._settle(Answer(self._status, self._headers, bytes(self._body)))
 
-    # how the wait ends
+    # how the call ends
 
     def _finish(self, *, truncated: bool) -> None:
         body = bytes(self._body[: self._max_reply_bytes])
-        self._settle(Answer(self._status, self._headers, body, truncated))
         self.abort()
+        self._settle(Answer(self._status, self._headers, body, truncated))
 
     def _fail(self, outcome: NoAnswerOutcome, detail: str) -> None:
-        self._settle(DeliveryError(outcome, detail))
         self.abort()
+        self._settle(NoAnswer(outcome, detail))
 
     def _stop(self, outcome: NoAnswerOutcome, detail: str) -> None:
         """Fail from inside the parser, and stop it."""
         self._fail(outcome, detail)
         raise DeliveryError(outcome, detail)
 
-    def _settle(self, reply: Answer | DeliveryError) -> None:
-        # An error is a result here: as a future's exception it would be logged if the waiter has just been cancelled.
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(reply)
+    def _settle(self, reply: Reply) -> None:
+        if self._reply is None:
+            self._reply = reply
+            if not self._reading:
+                self._tell()
+
+    def _tell(self) -> None:
+        """End the call. Not before the bytes in hand have been read to their end: the callback may send the next request."""
+        reply, ended = self._reply, self._ended
+        self._reply = self._ended = None
+        self._release()
+        if ended is not None and reply is not None:
+            ended(reply)
+
+    def _release(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        self._released(self)
 
 
 def _announced_seconds(keep_alive: str) -> float:

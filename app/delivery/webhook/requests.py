@@ -1,68 +1,145 @@
-"""Headers of the request that a handler receives (contract, section 5).
+"""The head of the request that a handler receives (contract, section 5).
 
 Header names are sent in lower case, once each. If several sources set the same header, the later one wins: first the task's, then
 the handler's (callers must not replace an operator's credential), then Sluice's own. Reserved names from tasks and handlers are
 refused when saved; any that exist all the same are left out here.
+
+What all calls of a queue to a handler have in common is rendered and checked once (`_letterhead`). A task adds a few lines of
+Sluice's own, which need no check, and whatever it carries.
 
 A type, cursor, schedule or correlation id in printable ASCII is sent as it is, and any other is sent percent-encoded as UTF-8, so
 that no stored text can break the head of the request.
 """
 
 import re
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import quote
 
 from app.delivery.kinds import Call
+from app.delivery.webhook.errors import DeliveryError
 from app.delivery.webhook.signing import sign
-from app.domain.headers import folded, reserved_header
+from app.delivery.webhook.urls import ParsedUrl, UrlError, check_url
+from app.domain.headers import folded, is_token, reserved_header
+from app.domain.options import NO_OPTIONS, Options
 from app.domain.schedules.zones import local_time
 
 _AS_IT_STANDS = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_FRAMING = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "accept-encoding", "keep-alive", "te", "trailer"}
+    | {"upgrade", "expect", "proxy-connection"}
+)
 
 
-def build_headers(call: Call, now: datetime) -> dict[str, str]:
-    """Return all headers except those that frame the message, which the transport adds."""
+class _Letterhead(NamedTuple):
+    url: ParsedUrl
+    lines: str
+    """The request line, and the headers that every call has."""
+    agent: str
+    """The line of Sluice's own user-agent, which a task may replace; empty if the handler has one."""
+    taken: frozenset[str]
+    """Headers of the handler, which a task cannot replace, in their folded form."""
+
+
+def render(call: Call, now: datetime) -> tuple[ParsedUrl, bytes]:
+    """Return where the call goes and the head of its request. Raises DeliveryError if the head cannot be sent."""
+    url, lines, carried, taken = _letterhead(call.url, call.queue, call.content_type, call.handler_headers)
+    if call.options is not NO_OPTIONS or call.batch is not None or call.traceparent is not None:
+        headers = _carried(call, taken)
+        carried = header_lines(headers.items()) if "user-agent" in headers else carried + header_lines(headers.items())
+    at = now.timestamp()
+    seconds = int(at)
+    head = (
+        f"{lines}webhook-id: {call.task_id}\r\n"
+        f"webhook-timestamp: {seconds}\r\n"
+        f"webhook-signature: {sign(call.secrets, call.task_id, seconds, call.payload)}\r\n"
+        f"idempotency-key: {call.task_id}\r\n"
+        f"sluice-attempt: {call.attempt}\r\n"
+        f"sluice-max-attempts: {call.max_attempts}\r\n"
+        f"sluice-deadline: {_instant(at + call.timeout_seconds)}\r\n"
+        f"sluice-lease-token: {call.lease_token}\r\n"
+        f"sluice-task-url: {call.task_url}\r\n"
+        f"{carried}content-length: {len(call.payload)}\r\n\r\n"
+    )
+    return url, head.encode("latin-1")
+
+
+def request_line(url: ParsedUrl) -> str:
+    """Return the request line and the headers that frame every request, but for the content-length."""
+    return f"POST {url.target} HTTP/1.1\r\nhost: {url.authority}\r\naccept-encoding: identity\r\n"
+
+
+def header_lines(headers: Iterable[tuple[str, str]]) -> str:
+    """Return these headers as lines. Raises DeliveryError for a name or a value that would change the framing."""
+    lines: list[bytes] = []
+    for name, value in headers:
+        if not _may_be_sent(name):
+            raise DeliveryError("unreachable", f"the header {name!r} cannot be sent")
+        if _CONTROL.search(value):
+            raise DeliveryError("unreachable", "a header contains control characters")
+        try:
+            lines.append(f"{name}: {value}\r\n".encode("latin-1"))
+        except UnicodeEncodeError:
+            raise DeliveryError("unreachable", "a header contains characters that cannot be sent") from None
+    return b"".join(lines).decode("latin-1")
+
+
+def headers_of(head: bytes) -> dict[str, str]:
+    """Return the headers of a rendered head, for people: except those that frame the message."""
+    lines = head.decode("latin-1").split("\r\n")[1:-2]
+    headers = dict(line.split(": ", 1) for line in lines)
+    return {name: value for name, value in headers.items() if name not in _FRAMING}
+
+
+@lru_cache(maxsize=1024)
+def _letterhead(
+    address: str, queue: str, content_type: str, handler_headers: tuple[tuple[str, str], ...]
+) -> _Letterhead:
+    try:
+        url = check_url(address)
+    except UrlError as error:
+        raise DeliveryError("unreachable", f"the URL {error}") from None
+    headers = {name.lower(): value for name, value in handler_headers if not reserved_header(name)}
+    headers |= {"content-type": content_type, "sluice-queue": queue}
+    agent = "" if "user-agent" in headers else "user-agent: Sluice\r\n"
+    taken = frozenset(folded(name) for name, _ in handler_headers)
+    return _Letterhead(url, request_line(url) + header_lines(headers.items()), agent, taken)
+
+
+def _carried(call: Call, taken: frozenset[str]) -> dict[str, str]:
+    """Return the headers for what the task carries."""
     options = call.options
-    headers = {"user-agent": "Sluice"}
-    operators = {folded(name) for name in call.handler_headers}
-    for name, value in options.headers.items():
-        if not reserved_header(name) and folded(name) not in operators:
-            headers[name.lower()] = value
-    for name, value in call.handler_headers.items():
-        if not reserved_header(name):
-            headers[name.lower()] = value
-    timestamp = int(now.timestamp())
-    headers["content-type"] = call.content_type
-    headers["webhook-id"] = call.task_id
-    headers["webhook-timestamp"] = str(timestamp)
-    headers["webhook-signature"] = sign(call.secrets, call.task_id, timestamp, call.payload)
-    headers["idempotency-key"] = call.task_id
-    headers["sluice-queue"] = call.queue
-    headers["sluice-attempt"] = str(call.attempt)
-    headers["sluice-max-attempts"] = str(call.max_attempts)
-    headers["sluice-deadline"] = _instant(now + timedelta(seconds=call.timeout_seconds))
-    headers["sluice-lease-token"] = call.lease_token
-    headers["sluice-task-url"] = call.task_url
-    if options.scheduled_for is not None:
-        headers["sluice-scheduled-for"] = _instant(options.scheduled_for)
-        if options.schedule_timezone is not None:
-            headers["sluice-schedule-timezone"] = options.schedule_timezone
-            if (local := local_time(options.scheduled_for, options.schedule_timezone)) is not None:
-                headers["sluice-scheduled-for-local"] = local.isoformat(timespec="milliseconds")
-    if options.type:
-        headers["sluice-type"] = _header_text(options.type)
-    if options.cursor:
-        headers["sluice-cursor"] = _header_text(options.cursor)
-    if options.schedule:
-        headers["sluice-schedule"] = _header_text(options.schedule)
-    if call.batch:
-        headers["sluice-batch"] = _header_text(call.batch)
-    if call.traceparent:
-        headers["traceparent"] = _header_text(call.traceparent)
-    if call.tracestate:
-        headers["tracestate"] = _header_text(call.tracestate)
-    if options.correlation_id:
-        headers["x-correlation-id"] = _header_text(options.correlation_id)
+    headers = {
+        name.lower(): value
+        for name, value in options.headers.items()
+        if not reserved_header(name) and folded(name) not in taken
+    }
+    headers |= _of_schedule(options)
+    for name, text in (
+        ("sluice-type", options.type),
+        ("sluice-cursor", options.cursor),
+        ("sluice-schedule", options.schedule),
+        ("sluice-batch", call.batch),
+        ("traceparent", call.traceparent),
+        ("tracestate", call.tracestate),
+        ("x-correlation-id", options.correlation_id),
+    ):
+        if text:
+            headers[name] = _header_text(text)
+    return headers
+
+
+def _of_schedule(options: Options) -> dict[str, str]:
+    if options.scheduled_for is None:
+        return {}
+    headers = {"sluice-scheduled-for": _instant(options.scheduled_for.timestamp())}
+    if options.schedule_timezone is not None:
+        headers["sluice-schedule-timezone"] = options.schedule_timezone
+        if (local := local_time(options.scheduled_for, options.schedule_timezone)) is not None:
+            headers["sluice-scheduled-for-local"] = local.isoformat(timespec="milliseconds")
     return headers
 
 
@@ -70,6 +147,16 @@ def _header_text(text: str) -> str:
     return text if _AS_IT_STANDS.fullmatch(text) else quote(text, safe="!#$&'()*+,/:;=?@[]", errors="replace")
 
 
-def _instant(at: datetime) -> str:
-    at = at if at.tzinfo is UTC else at.astimezone(UTC)
-    return at.isoformat(timespec="milliseconds")[:-6] + "Z"
+def _instant(unix_seconds: float) -> str:
+    microseconds = round(unix_seconds * 1e6)
+    return f"{_second(microseconds // 1_000_000)}.{microseconds // 1000 % 1000:03}Z"
+
+
+@lru_cache(maxsize=256)
+def _second(unix_seconds: int) -> str:
+    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+@lru_cache(maxsize=4096)
+def _may_be_sent(name: str) -> bool:
+    return is_token(name) and name.lower() not in _FRAMING

@@ -34,6 +34,16 @@ def parse_secret(secret: str) -> bytes:
 def sign(secrets: Sequence[str], message_id: str, timestamp: int, body: bytes) -> str:
     """Return the value of `webhook-signature`: one signature per secret, in the given order, the newest first."""
     message = f"{message_id}.{timestamp}.".encode() + body
-    return " ".join(
-        "v1," + b64encode(hmac.digest(parse_secret(secret), message, "sha256")).decode() for secret in secrets
-    )
+    return " ".join([f"v1,{_signature(secret, message)}" for secret in secrets])
+
+
+def _signature(secret: str, message: bytes) -> str:
+    signing = _keyed(secret).copy()
+    signing.update(message)
+    return b64encode(signing.digest()).decode()
+
+
+@lru_cache(maxsize=1024)
+def _keyed(secret: str) -> hmac.HMAC:
+    """Return the state of the algorithm after the key, which is the same for every message."""
+    return hmac.new(parse_secret(secret), digestmod="sha256")

@@ -1,8 +1,8 @@
 """A minimal HTTP/1.1 client for deliveries: POST, one deadline, limits on raw bytes, pinned addresses, and nothing else.
 
 No redirects, proxies, cookies, decompression or retries: an attempt is one request, and the queue decides whether there is another.
-A call parses the URL, builds and checks the head, asks the egress policy for addresses, takes an idle connection to one of them or
-opens a new one, and exchanges request and answer. The deadline covers all of it.
+A call asks the egress policy for addresses, takes an idle connection to one of them or opens a new one, and exchanges request and
+reply. The deadline covers all of it. Only a call that must look up a name or open a connection gets a task of its own.
 
 Idle connections are kept per (scheme, host, port, address), last in, first out, for less time than servers commonly wait before
 they close. Expired ones are closed at the next use of the pool, so no background task is needed.
@@ -10,25 +10,32 @@ they close. Expired ones are closed at the next use of the pool, so no backgroun
 
 import asyncio
 import ssl
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from app.delivery.webhook.connection import Connection, reason
+from app.delivery.kinds import Sending
+from app.delivery.webhook.connection import Connection, Heads, Reply, reason
+from app.delivery.webhook.deadlines import Deadlines
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.errors import DeliveryError
-from app.delivery.webhook.urls import ParsedUrl, UrlError, check_url
-from app.domain.answers import MAX_RESULT_BYTES, Answer
-from app.domain.headers import is_token
+from app.delivery.webhook.urls import ParsedUrl
+from app.domain.answers import MAX_RESULT_BYTES, NoAnswer
 
 MAX_TRIED_ADDRESSES = 6
 CONNECT_SHARE_SECONDS = 3.0
 """How long to try one address at most while there is another."""
 
-_FRAMING = frozenset(
-    {"host", "content-length", "transfer-encoding", "connection", "accept-encoding", "keep-alive", "te", "trailer"}
-    | {"upgrade", "expect", "proxy-connection"}
-)
-_CONTROLS = bytes(code for code in (*range(32), 127) if code != ord("\t"))
+
+class Request(NamedTuple):
+    """One POST, rendered."""
+
+    url: ParsedUrl
+    head: bytes
+    body: bytes
+    tenant: str
+    """Who is charged for the DNS lookup."""
+    timeout_seconds: float
+    max_reply_bytes: int = MAX_RESULT_BYTES
 
 
 class Transport:
@@ -50,38 +57,37 @@ class Transport:
         self._idle_count = 0
         self._next_sweep = 0.0
         self._busy: set[Connection] = set()
+        self._deadlines = Deadlines()
+        self._heads = Heads()
         self._closed = False
 
-    async def post(
-        self,
-        url: str,
-        headers: Sequence[tuple[str, str]],
-        body: bytes,
-        *,
-        tenant: str,
-        timeout_seconds: float,
-        max_reply_bytes: int = MAX_RESULT_BYTES,
-    ) -> Answer:
-        """Return the complete answer to one POST. Raises DeliveryError. Cancelling it closes the connection.
-
-        `tenant` is charged for the DNS lookup.
-        """
+    def send(self, request: Request, ended: Callable[[Reply], None]) -> Sending:
+        """Send the request and tell `ended` later, once, what came of it."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_seconds
+        deadline = loop.time() + request.timeout_seconds
         try:
-            parsed = check_url(url)
-        except UrlError as error:
-            raise DeliveryError("unreachable", f"the URL {error}") from None
-        head = _request_head(parsed, headers, len(body))
-        connection = await self._acquire(parsed, tenant, loop, deadline, timeout_seconds)
+            addresses = None if self._closed else self._egress.known(request.url, request.tenant)
+            connection = self._take(request.url, addresses, loop.time()) if addresses else None
+        except DeliveryError:
+            connection = None  # said again, and told later
+        if connection is None:
+            return _Opening(self, request, deadline, ended)
+        return self.exchange(connection, request, deadline, ended)
+
+    def exchange(
+        self, connection: Connection, request: Request, deadline: float, ended: Callable[[Reply], None]
+    ) -> Connection:
+        """Send the request on this connection. Raises DeliveryError if the peer has just closed it; then nothing was sent."""
+        connection.send(
+            request.head,
+            request.body,
+            deadline=deadline,
+            timeout_seconds=request.timeout_seconds,
+            max_reply_bytes=request.max_reply_bytes,
+            ended=ended,
+        )
         self._busy.add(connection)
-        try:
-            return await connection.exchange(
-                head, body, deadline=deadline, timeout_seconds=timeout_seconds, max_reply_bytes=max_reply_bytes
-            )
-        finally:
-            self._busy.discard(connection)
-            self._release(connection, loop.time())
+        return connection
 
     async def aclose(self) -> None:
         """Close every connection; calls in flight fail as unreachable."""
@@ -93,24 +99,18 @@ class Transport:
             connection.abort()
         await asyncio.sleep(0)  # the loop closes the sockets in its next iteration
 
-    async def _acquire(
-        self, url: ParsedUrl, tenant: str, loop: asyncio.AbstractEventLoop, deadline: float, timeout_seconds: float
-    ) -> Connection:
+    async def connection(self, request: Request, deadline: float) -> Connection:
+        """Return an idle connection, or open one. Raises DeliveryError."""
         if self._closed:
             raise DeliveryError("unreachable", "the client has been closed")
-        addresses = self._egress.known(url, tenant)
-        connection = self._take(url, addresses, loop.time()) if addresses else None
-        if connection is not None:
-            return connection
+        loop, url = asyncio.get_running_loop(), request.url
         try:
             async with asyncio.timeout_at(deadline):
-                if addresses is None:
-                    addresses = await self._egress.vet(url, tenant)
-                    connection = self._take(url, addresses, loop.time())
-                return connection or await self._open(url, addresses, loop, deadline)
+                addresses = await self._egress.vet(url, request.tenant)
+                return self._take(url, addresses, loop.time()) or await self._open(url, addresses, loop, deadline)
         except TimeoutError:
             raise DeliveryError(
-                "timeout", f"could not connect to {url.authority} within {timeout_seconds:g} s"
+                "timeout", f"could not connect to {url.authority} within {request.timeout_seconds:g} s"
             ) from None
 
     def _take(self, url: ParsedUrl, addresses: Sequence[str], now: float) -> Connection | None:
@@ -124,7 +124,9 @@ class Transport:
                 connection.abort()
         return None
 
-    def _release(self, connection: Connection, now: float) -> None:
+    def _release(self, connection: Connection) -> None:
+        self._busy.discard(connection)
+        now = asyncio.get_running_loop().time()
         if now >= self._next_sweep:
             self._sweep(now)
         if self._closed or self._idle_count >= self._max_idle or not connection.reusable():
@@ -166,12 +168,15 @@ class Transport:
         raise DeliveryError("unreachable", f"could not connect to {url.authority}: {problem}")
 
     async def _connect(self, url: ParsedUrl, address: str, loop: asyncio.AbstractEventLoop) -> Connection:
-        key = (url.scheme, url.host, url.port, address)
+        def connected() -> Connection:
+            key = (url.scheme, url.host, url.port, address)
+            return Connection(key, self._deadlines, self._heads, self._release)
+
         if url.scheme == "http":
-            _, connection = await loop.create_connection(lambda: Connection(loop, key), address, url.port)
+            _, connection = await loop.create_connection(connected, address, url.port)
         else:
             _, connection = await loop.create_connection(
-                lambda: Connection(loop, key), address, url.port, ssl=self._tls(), server_hostname=url.host
+                connected, address, url.port, ssl=self._tls(), server_hostname=url.host
             )
         return connection
 
@@ -182,23 +187,24 @@ class Transport:
         return self._ssl_context
 
 
-def _request_head(url: ParsedUrl, headers: Sequence[tuple[str, str]], body_bytes: int) -> bytes:
-    lines = [f"POST {url.target} HTTP/1.1\r\nhost: {url.authority}\r\naccept-encoding: identity\r\n"]
-    for name, value in headers:
-        if not _may_be_sent(name):
-            raise DeliveryError("unreachable", f"the header {name!r} cannot be sent")
-        lines.append(f"{name}: {value}\r\n")
-    lines.append(f"content-length: {body_bytes}\r\n\r\n")
-    try:
-        head = "".join(lines).encode("latin-1")
-    except UnicodeEncodeError:
-        raise DeliveryError("unreachable", "a header contains characters that cannot be sent") from None
-    # Counts all control characters except tabs in one pass: there must be no more than those added above.
-    if len(head) - len(head.translate(None, _CONTROLS)) != 2 * (len(headers) + 5):
-        raise DeliveryError("unreachable", "a header contains control characters")
-    return head
+class _Opening:
+    """A call that must wait for a lookup or a new connection before it can be sent."""
 
+    def __init__(self, transport: Transport, request: Request, deadline: float, ended: Callable[[Reply], None]) -> None:
+        self._sending: Sending | None = None
+        self._task = asyncio.get_running_loop().create_task(self._run(transport, request, deadline, ended))
 
-@lru_cache(maxsize=4096)
-def _may_be_sent(name: str) -> bool:
-    return is_token(name) and name.lower() not in _FRAMING
+    async def _run(
+        self, transport: Transport, request: Request, deadline: float, ended: Callable[[Reply], None]
+    ) -> None:
+        try:
+            connection = await transport.connection(request, deadline)
+            self._sending = transport.exchange(connection, request, deadline, ended)
+        except DeliveryError as error:
+            ended(NoAnswer(error.outcome, error.detail))
+
+    def cancel(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+        else:
+            self._task.cancel()

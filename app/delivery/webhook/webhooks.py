@@ -1,13 +1,15 @@
 """Delivery by webhook: one signed POST per attempt."""
 
+import asyncio
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from app.delivery.kinds import Call
+from app.delivery.kinds import Call, Sending
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.errors import DeliveryError
-from app.delivery.webhook.requests import build_headers
-from app.delivery.webhook.transport import Transport
+from app.delivery.webhook.requests import headers_of, render
+from app.delivery.webhook.transport import Request, Transport
 from app.delivery.webhook.urls import UrlError, check_url
 from app.domain.answers import Answer, NoAnswer
 from app.domain.errors import FieldError, Refusal, invalid_field
@@ -29,20 +31,27 @@ class Webhooks:
         if refused is not None:
             raise Refusal("egress_denied", f"/url: {refused}", [FieldError("/url", refused)])
 
-    async def deliver(self, call: Call, now: datetime) -> Answer | NoAnswer:
-        headers = list(build_headers(call, now).items())
+    def send(self, call: Call, now: datetime, ended: Callable[[Answer | NoAnswer], None]) -> Sending:
         try:
-            return await self._transport.post(
-                call.url, headers, call.payload, tenant=call.tenant, timeout_seconds=call.timeout_seconds
-            )
+            url, head = render(call, now)
         except DeliveryError as error:
-            return NoAnswer(error.outcome, error.detail)
+            return asyncio.get_running_loop().call_soon(ended, NoAnswer(error.outcome, error.detail))
+        return self._transport.send(Request(url, head, call.payload, call.tenant, call.timeout_seconds), ended)
+
+    async def deliver(self, call: Call, now: datetime) -> Answer | NoAnswer:
+        answer: asyncio.Future[Answer | NoAnswer] = asyncio.get_running_loop().create_future()
+        sending = self.send(call, now, answer.set_result)
+        try:
+            return await asyncio.shield(answer)
+        finally:
+            if not answer.done():
+                sending.cancel()
 
     def preview(self, call: Call, now: datetime) -> dict[str, Any]:
-        hidden = {header.lower(): HIDDEN for header in call.handler_headers}
+        hidden = {name.lower(): HIDDEN for name, _ in call.handler_headers}
         return {
             "url": call.url,
-            "headers": build_headers(call, now) | hidden,
+            "headers": headers_of(render(call, now)[1]) | hidden,
             "body": call.payload.decode("utf-8", "replace"),
         }
 
