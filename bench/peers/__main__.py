@@ -49,10 +49,6 @@ class Plan:
     names: Sequence[str]
 
     @property
-    def warm_up_jobs(self) -> int:
-        return max(200, self.jobs // 5)
-
-    @property
     def enqueue_seconds(self) -> float:
         return min(2.0, max(0.5, self.jobs / 5_000))
 
@@ -76,7 +72,7 @@ class Bench:
             while len(contestant.workers) < processes:
                 await contestant.add_worker()
             # The first meets cold caches, unopened connections and code that no compiler has seen, and is not counted.
-            await self._deliveries(contestant, self.plan.warm_up_jobs)
+            await self._deliveries(contestant, self.plan.jobs)
             if processes == 1:
                 await contestant.enqueue(WARM_UP_SECONDS)
         turns: dict[str, list[dict[str, Any]]] = {contestant.name: [] for contestant in self.contestants}
