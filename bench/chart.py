@@ -10,6 +10,7 @@ without a value is a label with "-".
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from textwrap import wrap
 
 WIDTH = 760
 LABELS = 170
@@ -19,6 +20,7 @@ BAR = 16
 TITLE = 34
 PANEL_TITLE = 30
 FOOTER_LINE = 16
+FOOTER_LETTERS = 125
 MARGIN = 16
 
 STYLE = """
@@ -71,7 +73,7 @@ def svg(title: str, panels: Sequence[Panel], footer: Sequence[str] = ()) -> str:
             parts += _row(bar, y, most)
             y += ROW
         y += MARGIN
-    for line in footer:
+    for line in (short for long in footer for short in wrap(long, FOOTER_LETTERS)):
         parts.append(_text(MARGIN, y + 8, line, "footer"))
         y += FOOTER_LINE
     height = y + MARGIN // 2
