@@ -368,8 +368,7 @@ async def serve(settings: Settings) -> int:
     """Run until a signal ends it; return the exit code."""
     logs.configure(settings.log_level)
     async with running(settings, catch_signals=True) as (sluice, server):
-        if settings.role != "api":
-            await _rehearse(sluice.core.db)
+        await _rehearse(sluice.core.db)
         _settle_down()
         await server.draining.wait()
     return 0

@@ -9,6 +9,7 @@ import time
 from app.domain.errors import Refusal
 from app.runtime import overview
 from app.runtime.core import Core
+from app.runtime.pieces import in_pieces
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 from app.telemetry.metrics import QueueSnapshot, ScheduleSnapshot
@@ -41,10 +42,11 @@ class Snapshot:
         return max(SNAPSHOT_SECONDS, (time.monotonic() - began) / SNAPSHOT_SHARE)
 
     async def count_queues(self) -> None:
+        rows = await overview.all_queues(self._core.db)
         self._core.metrics.set_queue_snapshot(
             [
                 QueueSnapshot(row.tenant, row.queue, overview.depths(row), row.oldest_ready_age_seconds)
-                for row in await overview.all_queues(self._core.db)
+                async for row in in_pieces(rows)
             ]
         )
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
+
 from app.domain.histograms import trimmed
 from app.store.db import Reader
 from app.store.statements import sql
@@ -41,9 +43,8 @@ class Counts:
     oldest_ready_age_seconds: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class QueueOverview:
-    """A summary of one queue, of any tenant."""
+class QueueOverview(msgspec.Struct, frozen=True):
+    """A summary of one queue, of any tenant: the columns of show_queues, in order. Made ten thousand at a time."""
 
     tenant: str
     queue: str
@@ -115,7 +116,7 @@ async def read_minutes(db: Reader, queue_id: int, since: datetime) -> list[tuple
 
 async def overview(db: Reader) -> list[QueueOverview]:
     """Return every queue of every tenant, in one statement."""
-    return [QueueOverview(**row) for row in await db.fetch(_OVERVIEW)]
+    return [QueueOverview(*row) for row in await db.fetch(_OVERVIEW)]
 
 
 async def database_health(db: Reader) -> DatabaseHealth:
