@@ -70,8 +70,8 @@ check: setup ## check lint, types, import contracts and generated files
 	$(BIN)/python -m app.cli.openapi --check
 	$(BIN)/python -m app.cli.reference --check
 
-bench: setup ## compare Sluice with bare ceilings
-	$(BIN)/python -m bench
+bench: setup ## measure Sluice's speed, beside a bare loop (ITERATIONS=1: the smallest form; ARGS="--only limits,bulk", "--long --large")
+	$(BIN)/python -m bench $(ARGS)
 
 bench-peers: setup build/peers/.ready ## compare Sluice with other queues (ITERATIONS=5, JOBS=10000, ARGS="--only sluice,bullmq")
 	$(BIN)/python -m bench.peers --iterations $(ITERATIONS) --jobs $(JOBS) $(ARGS)

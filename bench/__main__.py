@@ -1,6 +1,7 @@
 """What Sluice does on this machine, beside what the machine gives: all in one run, on one durable Postgres.
 
     python -m bench [--only NAME,…] [--long] [--large] [--json FILE]
+    python -m bench --readme
 
 Every measure runs real `sluice up` processes on an empty database of their own. Pairs are measured in turns, and a ratio is the
 median of each round's own: absolute rates drift with the machine, ratios within a run do not. --long holds a snapshot and
@@ -8,7 +9,8 @@ soaks for ten minutes each instead of one; --large has ten million finished task
 ITERATIONS=1 in the environment runs every measure in its smallest form, to see that all of it still works.
 
 The exit code is 1 if something went wrong: an error, a lost task, a limit that was not exact. A missed target is no error.
-A whole run is saved under bench/results.
+A whole run is saved under bench/results, with a chart; --readme writes the newest one into README.md and
+docs/concepts/performance.md.
 """
 
 import argparse
@@ -26,14 +28,13 @@ from typing import Any
 import uvloop
 
 from app.embedded.directory import EmbeddedError
-from bench import report
+from bench import pages, report
 from bench.ground import lay
 from bench.machine import machine
 from bench.processes import ROOT, ChildFailed
+from bench.rows import Measure
 from bench.sizes import Size, size
-from bench.table import MEASURES, Measure
-
-RESULTS = ROOT / "bench" / "results"
+from bench.table import MEASURES
 
 
 async def run(chosen: list[Measure], sized: Size, directory: Path) -> dict[str, Any]:
@@ -51,7 +52,7 @@ async def run(chosen: list[Measure], sized: Size, directory: Path) -> dict[str, 
     return {
         "machine": about,
         "size": asdict(sized),
-        "figures": report.figures(found),
+        "figures": report.figures(found, pages.newest_peers()),
         "problems": ground.problems,
         "seconds": seconds,
         "found": found,
@@ -77,7 +78,11 @@ def main() -> int:
     parser.add_argument("--long", action="store_true", help="ten minutes of held snapshot, ten of soak")
     parser.add_argument("--large", action="store_true", help="ten million finished tasks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--readme", action="store_true", help="measure nothing: show the newest figures in the pages")
     given = parser.parse_args()
+    if given.readme:
+        print(f"bench: the pages show {pages.refresh()}", file=sys.stderr)
+        return 0
     iterations = int(os.environ["ITERATIONS"]) if os.environ.get("ITERATIONS") else None
     chosen = chosen_of(given.only)
     # Beside the code and not in the temp directory, which may be memory: commits must reach a disk.
@@ -96,7 +101,7 @@ def main() -> int:
         report.save(result, given.json)
     if given.only is None and iterations != 1:
         about = result["machine"]
-        report.save(result, RESULTS / f"{about['at'][:10]}-{about['commit']}.json")
+        report.save(result, pages.RESULTS / f"{about['at'][:10]}-{about['commit']}.json")
     return 1 if result["problems"] else 0
 
 

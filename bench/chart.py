@@ -61,8 +61,9 @@ class Panel:
     bars: Sequence[Bar]
 
 
-def svg(title: str, panels: Sequence[Panel], footer: Sequence[str] = ()) -> str:
-    """The whole file."""
+def svg(title: str, panels: Sequence[Panel], footer: Sequence[str] = (), labels: int = LABELS) -> str:
+    """The whole file; wider, if `labels` need more room."""
+    width = WIDTH + labels - LABELS
     parts = [_text(MARGIN, MARGIN + 16, title, "title")]
     y = MARGIN + TITLE
     for panel in panels:
@@ -70,7 +71,7 @@ def svg(title: str, panels: Sequence[Panel], footer: Sequence[str] = ()) -> str:
         y += PANEL_TITLE
         most = max((bar.value for bar in panel.bars if bar.value), default=1.0)
         for bar in panel.bars:
-            parts += _row(bar, y, most)
+            parts += _row(bar, y, most, labels)
             y += ROW
         y += MARGIN
     for line in (short for long in footer for short in wrap(long, FOOTER_LETTERS)):
@@ -78,18 +79,18 @@ def svg(title: str, panels: Sequence[Panel], footer: Sequence[str] = ()) -> str:
         y += FOOTER_LINE
     height = y + MARGIN // 2
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'role="img" aria-label="{escape(title)}">'
     )
-    ground = f'<rect class="ground" width="{WIDTH}" height="{height}"/>'
+    ground = f'<rect class="ground" width="{width}" height="{height}"/>'
     return "\n".join([head, f"<style>{STYLE}</style>", ground, *parts, "</svg>"]) + "\n"
 
 
-def _row(bar: Bar, y: int, most: float) -> list[str]:
+def _row(bar: Bar, y: int, most: float, labels: int) -> list[str]:
     length = (bar.value or 0) / most * (WIDTH - LABELS - NOTES - 2 * MARGIN)
     shade = "strong" if bar.strong else "pale" if bar.pale else "bar"
     value = "-" if bar.value is None else f"{bar.value:,.0f}" if bar.value >= 10 else f"{bar.value:.2f}"
-    begin = MARGIN + LABELS
+    begin = MARGIN + labels
     note = f'<tspan class="note" dx="8">{escape(bar.note)}</tspan>' if bar.note else ""
     return [
         _text(begin - 8, y + 13, bar.label, "", 'text-anchor="end"'),

@@ -8,14 +8,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 
 from app.embedded.postgres import EmbeddedPostgres
 from bench import ceiling
 from bench.figures import milliseconds, paired
-from bench.processes import Child
+from bench.processes import Child, cpu_seconds
 from bench.sizes import Size
 from bench.statements import StatementLog
 from bench.subject import HandlerReports, Replica, Subject
@@ -30,6 +30,17 @@ OPTIONS = {"log_line_prefix": "%m [%p] %d ", "log_parameter_max_length": "0"}
 KEPT = ("per_second", "delivered", "backlog_max", "backlog_thirds")
 
 Side = Callable[[], Awaitable[float]]
+
+
+class Way(NamedTuple):
+    """What a whole way cost, per task."""
+
+    per_second: float
+    service_us: float
+    postgres_us: float
+    """CPU time while delivering and settling."""
+    enqueue_wal_bytes: float
+    deliver_wal_bytes: float
 
 
 @dataclass(slots=True)
@@ -80,8 +91,9 @@ class Ground:
         """Pairs, and each round the other side first: whatever the first leaves behind falls on both alike."""
         found: tuple[list[float], list[float]] = ([], [])
         # The first of each side meets cold caches and unopened connections, and is not counted.
-        await base()
-        await ours()
+        if self.size.warmed:
+            await base()
+            await ours()
         for number in range(count):
             sides = list(zip((base, ours), found, strict=True))
             for run, into in sides if number % 2 == 0 else reversed(sides):
@@ -109,19 +121,41 @@ class Ground:
 
     async def way(self, subject: Subject, queues: Sequence[str] = (QUEUE,)) -> float:
         """Tasks/s from opening the handler, with all tasks stored, until all have been delivered and settled."""
+        return (await self.whole_way(subject, queues)).per_second
+
+    async def whole_way(self, subject: Subject, queues: Sequence[str] = (QUEUE,)) -> Way:
         tasks = self.size.tasks // len(queues) * len(queues)
         await subject.close(HANDLER)
+        began = await self._wal()
         await subject.preload(list(queues), tasks)
+        stored = await self._wal()
+        await subject.settle_down()
         await self.reports.take()
-        begun = time.monotonic()
+        cpu, wal, begun = self._cpu(subject), await self._wal(), time.monotonic()
         await subject.open(HANDLER)
         ended = await subject.until_settled(list(queues), tasks, self.reports, WAY_MAX_SECONDS)
         took = time.monotonic() - begun
+        service, postgres = (after - before for after, before in zip(self._cpu(subject), cpu, strict=True))
+        settled = await self._wal()
         delivered = (await self.reports.take())["count"]
         if not ended:
             self.problems.append(f"only {delivered} of {tasks} tasks settled within {WAY_MAX_SECONDS:.0f} s")
         self.expect(tasks, delivered, "sluice")
-        return float(tasks / took)
+        return Way(
+            tasks / took,
+            service / tasks * 1e6,
+            postgres / tasks * 1e6,
+            (stored - began) / tasks,
+            (settled - wal) / tasks,
+        )
+
+    def _cpu(self, subject: Subject) -> tuple[float, float]:
+        """Seconds that the service and Postgres have used."""
+        return sum(replica.child.cpu_seconds() for replica in subject.replicas), cpu_seconds(self.postgres.pid or 0)
+
+    async def _wal(self) -> int:
+        """Bytes of WAL that the server has written."""
+        return int(await self.server.fetchval("select pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
 
     async def paced(
         self, subject: Subject, seconds: float, rate: float | None = None, queues: int = 0
@@ -130,12 +164,12 @@ class Ground:
 
         With `queues`, the tasks go to bench-0, bench-1 and so on, in turns.
         """
-        options = ["--seconds", str(seconds)]
+        options = ["--seconds", str(seconds), "--find-seconds", str(self.size.find_seconds)]
         options += ["--rate", str(rate)] if rate else []
         options += ["--queues", str(queues)] if queues else []
         url = subject.tasks_url(f"{QUEUE}-{{}}" if queues else QUEUE)
         load = await Child.python("bench.pace", url, self.handler_url, *options, output=self.directory / "pace.log")
-        found = await load.heard("paced", seconds + 80)
+        found = await load.heard("paced", seconds + self.size.find_seconds + 80)
         await load.stop()
         if found["errors"]:
             self.problems.append(f"{found['errors']} errors at {url}: {found['first_error']}")

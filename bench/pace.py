@@ -1,6 +1,6 @@
 """Enqueues at a pace, in a process of its own: a given one, or the one at which the service can deliver at the same time.
 
-    python -m bench.pace URL HANDLER_URL --seconds 60 [--rate 4000] [--queues 1000]
+    python -m bench.pace URL HANDLER_URL --seconds 60 [--rate 4000 | --find-seconds 3] [--queues 1000]
 
 One POST a task over keep-alive connections. Without --rate, a controller follows what the handler counts, four times a
 second: it offers a little more than was delivered lately while few tasks wait, and less while many do, so that the backlog
@@ -29,7 +29,6 @@ AIMED_SECONDS = 0.25
 """How much work is to wait, in seconds of it."""
 MAX_GROWTH = 1.25
 FIRST_RATE = 2_000.0
-FIND_SECONDS = 2.0
 STAMPED = 10
 DRAIN_SECONDS = 60.0
 
@@ -147,7 +146,9 @@ class Watch:
         return (after - before) / (ended - began) if ended > began else 0.0
 
 
-async def run(urls: list[str], handler_url: str, seconds: float, rate: float | None) -> dict[str, object]:
+async def run(
+    urls: list[str], handler_url: str, seconds: float, rate: float | None, find_seconds: float
+) -> dict[str, object]:
     handler = HandlerReports(handler_url)
     pace = Pace(urls, rate)
     watch = Watch(pace, handler)
@@ -155,9 +156,8 @@ async def run(urls: list[str], handler_url: str, seconds: float, rate: float | N
     await pace.connect(urls[0])
     sending = asyncio.create_task(pace.run())
     if rate is None:
-        # to find the rate; not counted
         await watch.look()
-        await watch.follow(min(max(FIND_SECONDS, seconds / 2), 5.0), steer=True)
+        await watch.follow(find_seconds, steer=True)
         watch.looks.clear()
     await watch.look()
     await watch.follow(seconds, steer=rate is None)
@@ -194,7 +194,8 @@ if __name__ == "__main__":
     parser.add_argument("handler_url")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rate", type=float)
+    parser.add_argument("--find-seconds", type=float, default=3.0, help="before anything counts, for finding the rate")
     parser.add_argument("--queues", type=int, default=1)
     given = parser.parse_args()
     urls = [given.url.replace("{}", str(n)) for n in range(given.queues)]
-    say(event="paced", **uvloop.run(run(urls, given.handler_url, given.seconds, given.rate)))
+    say(event="paced", **uvloop.run(run(urls, given.handler_url, given.seconds, given.rate, given.find_seconds)))

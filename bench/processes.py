@@ -71,6 +71,13 @@ class Child:
         """What the process and its children hold in memory."""
         return sum(_resident_kb(pid) for pid in _family(self.process.pid)) / 1024
 
+    def descriptors(self) -> int:
+        """How many files and sockets the process and its children have open."""
+        return sum(_entries(pid, "fd") for pid in _family(self.process.pid))
+
+    def threads(self) -> int:
+        return sum(_entries(pid, "task") for pid in _family(self.process.pid))
+
     def cpu_seconds(self) -> float:
         """What the process and its children have used of the processors so far."""
         return cpu_seconds(self.process.pid)
@@ -122,6 +129,12 @@ def _cpu_nanoseconds(pid: int) -> int:
         with contextlib.suppress(OSError):
             total += int(thread.read_text().split()[0])
     return total
+
+
+def _entries(pid: int, folder: str) -> int:
+    with contextlib.suppress(OSError):
+        return len(list(Path(f"/proc/{pid}/{folder}").iterdir()))
+    return 0
 
 
 def _resident_kb(pid: int) -> int:

@@ -13,8 +13,10 @@ class Size:
     load_seconds: float = 3.0
     """Of one round of load."""
     sustained_seconds: float = 60.0
-    find_seconds: float = 6.0
-    """For finding the rate at which a service enqueues and delivers at once."""
+    find_seconds: float = 3.0
+    """For finding the rate at which a service enqueues and delivers at once, before it counts."""
+    warmed: bool = True
+    """Whether the first of each pair is not counted."""
     delays: int = 500
     queues: int = 1_000
     replicas: int = 4
@@ -36,18 +38,19 @@ SMALLEST = Size(
     few_rounds=1,
     tasks=1_000,
     load_seconds=0.5,
-    sustained_seconds=2.0,
-    find_seconds=1.0,
+    sustained_seconds=1.0,
+    find_seconds=0.5,
+    warmed=False,
     delays=20,
     queues=50,
     replicas=2,
     idle_queues=100,
     delayed=5_000,
-    idle_seconds=2.0,
+    idle_seconds=1.0,
     history=5_000,
     ready=5_000,
-    xmin_seconds=2.0,
-    soak_seconds=2.0,
+    xmin_seconds=1.0,
+    soak_seconds=1.0,
     settled=2_000,
     schedules=(1, 100),
     fire_rounds=1,

@@ -135,10 +135,13 @@ class Subject:
         return f"{self.first.url}/queues/{queue}/tasks"
 
     async def preload(self, queues: list[str], count: int) -> None:
-        """Enqueue this many tasks over HTTP, the same number in each queue, and leave the table as autovacuum would."""
+        """Enqueue this many tasks over HTTP, the same number in each queue."""
         share = count // len(queues)
         groups = [(queue, min(BULK, share - begin)) for queue in queues for begin in range(0, share, BULK)]
         await asyncio.gather(*(self._post(groups[n::CONNECTIONS]) for n in range(CONNECTIONS)))
+
+    async def settle_down(self) -> None:
+        """Leave the tasks as autovacuum would, rather than have it come while something is measured."""
         await self.database.execute("vacuum (analyze) sluice.tasks")
 
     async def _post(self, groups: list[tuple[str, int]]) -> None:

@@ -1,65 +1,31 @@
 """The measures, what each row of the table shows of them, and what it should reach."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
-
-from bench.ground import Ground
-from bench.measures import crowding, delivering, enqueueing
-
-Found = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    value: float
-    least: bool
-    """Whether it is to be reached; otherwise it is not to be exceeded."""
-
-    def share(self, measured: float) -> float:
-        """How far the target is reached: 1 and more is met."""
-        if self.least:
-            return measured / self.value
-        return self.value / measured if measured > 0 else float("inf")
-
-
-def at_least(value: float) -> Target:
-    return Target(value, True)
-
-
-def at_most(value: float) -> Target:
-    return Target(value, False)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    what: str
-    path: str
-    """Where the figure is in what the measure has found, by keys."""
-    unit: str = ""
-    target: Target | None = None
-    beside: str = ""
-    """What else to show of it, as a format of what the measure has found."""
-
-    def value(self, found: Found) -> float:
-        inside: Any = found
-        for key in self.path.split("."):
-            inside = inside[key]
-        return float(inside)
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    name: str
-    run: Callable[[Ground], Awaitable[Found]]
-    rows: tuple[Row, ...]
-
+from bench.measures import aging, crowding, delays, delivering, enqueueing, firing, lasting, settling
+from bench.rows import Measure, Row, at_least, at_most
 
 MEASURES = (
     Measure(
         "end-to-end",
         delivering.end_to_end,
-        (Row("end to end, one process, of bare", "ratio", "x", at_least(0.6), "{sluice:,.0f} of {bare:,.0f} tasks/s"),),
+        (
+            Row(
+                "end to end, one process, of bare",
+                "ratio",
+                "x",
+                at_least(0.6),
+                "{sluice:,.0f} of {bare:,.0f} tasks/s",
+                headline=True,
+            ),
+            Row("the same: CPU time of the service, per task", "cost.service_us", "us"),
+            Row("the same: CPU time of Postgres, per task", "cost.postgres_us", "us"),
+            Row(
+                "the same: WAL, per task",
+                "cost.deliver_wal_bytes",
+                "B",
+                None,
+                "and {cost[enqueue_wal_bytes]:,.0f} B for its enqueue, in batches of 1,000",
+            ),
+        ),
     ),
     Measure(
         "limits",
@@ -71,6 +37,7 @@ MEASURES = (
                 "x",
                 at_least(0.9),
                 "{several[limited]:,.0f} of {several[unlimited]:,.0f} tasks/s",
+                headline=True,
             ),
             Row(
                 "with limits on queue and tenant, 1 replica, of unlimited",
@@ -92,6 +59,7 @@ MEASURES = (
                 "x",
                 at_least(0.85),
                 "{arriving[many]:,.0f} of {arriving[one]:,.0f} tasks/s, {queues:,} queues",
+                headline=True,
             ),
             Row(
                 "1,000 active queues, tasks stored beforehand, of one queue",
@@ -112,6 +80,7 @@ MEASURES = (
                 "x",
                 at_least(0.4),
                 "{per_second:,.0f} of {bare:,.0f} tasks/s; backlog at most {backlog_max:,}",
+                headline=True,
             ),
             Row(
                 "both at once, of bare delivering what is stored",
@@ -127,7 +96,7 @@ MEASURES = (
         "enqueue",
         enqueueing.single,
         (
-            Row("enqueue, one POST per task, 64 connections", "sluice", "/s", at_least(5_000)),
+            Row("enqueue, one POST per task, 64 connections", "sluice", "/s", at_least(5_000), headline=True),
             Row("the same, of a bare route", "ratio", "x", None, "{sluice:,.0f} of {bare:,.0f}/s"),
         ),
     ),
@@ -135,7 +104,7 @@ MEASURES = (
         "bulk",
         enqueueing.bulk,
         (
-            Row("enqueue in batches of 1,000, two clients", "two.sluice", "/s", at_least(50_000)),
+            Row("enqueue in batches of 1,000, two clients", "two.sluice", "/s", at_least(50_000), headline=True),
             Row(
                 "the same, of bare inserts without HTTP",
                 "two.ratio",
@@ -144,6 +113,28 @@ MEASURES = (
                 "{two[sluice]:,.0f} of {two[bare]:,.0f}/s",
             ),
             Row("enqueue in batches of 1,000, one client", "one.sluice", "/s"),
+        ),
+    ),
+    Measure(
+        "start-delay",
+        delays.start_delay,
+        (
+            Row("start delay, idle, p50", "idle.p50_ms", "ms", at_most(3), headline=True),
+            Row("start delay, idle, p99", "idle.p99_ms", "ms", at_most(20), "{idle[samples]} tasks", headline=True),
+            Row(
+                "start delay, through another replica, p99",
+                "other_replica.p99_ms",
+                "ms",
+                at_most(100),
+                "p50 {other_replica[p50_ms]:.1f} ms",
+            ),
+            Row(
+                "start delay at half the maximum rate, p99",
+                "half.p99_ms",
+                "ms",
+                at_most(100),
+                "p50 {half[p50_ms]:.1f} ms at {rate:,.0f} tasks/s",
+            ),
         ),
     ),
     Measure(
@@ -156,6 +147,7 @@ MEASURES = (
                 "x",
                 at_least(0.8),
                 "{end_to_end[with]:,.0f} of {end_to_end[none]:,.0f} tasks/s",
+                headline=True,
             ),
             Row(
                 "an idle service: share of a core",
@@ -166,5 +158,92 @@ MEASURES = (
             ),
             Row("an idle service: statements", "idle.statements_per_second", "/s", at_most(5)),
         ),
+    ),
+    Measure(
+        "history",
+        aging.history,
+        (
+            Row(
+                "beside finished tasks in history, of none",
+                "end_to_end.ratio",
+                "x",
+                at_least(0.9),
+                "{tasks:,} tasks; {end_to_end[full]:,.0f} of {end_to_end[empty]:,.0f} tasks/s",
+                headline=True,
+            ),
+            Row("dropping a day of history", "dropping.ms", "ms", at_most(500), "{dropping[tasks]:,} tasks"),
+        ),
+    ),
+    Measure(
+        "xmin",
+        aging.held_xmin,
+        (
+            Row(
+                "a held snapshot at half rate: claim p99, of before",
+                "during_to_before",
+                "x",
+                at_most(2),
+                "{during[p99_ms]:.1f} of {before[p99_ms]:.1f} ms, after {seconds:.0f} s",
+            ),
+            Row("claim p99 after it has ended, of before", "after_to_before", "x", None, "{after[p99_ms]:.1f} ms"),
+        ),
+    ),
+    Measure(
+        "memory",
+        lasting.memory,
+        (
+            Row("memory, 64 in flight", "plain_mb", "MB", at_most(150)),
+            Row(
+                "memory, 64 in flight, 1,000,000 ready tasks behind",
+                "behind_mb",
+                "MB",
+                at_most(150),
+                "{left:,} left",
+                headline=True,
+            ),
+        ),
+    ),
+    Measure(
+        "soak",
+        lasting.soak,
+        (
+            Row(
+                "soak at 80 %: memory, per minute",
+                "memory_mb_per_minute",
+                "MB",
+                at_most(1),
+                "{memory_mb:.0f} MB after {seconds:.0f} s at {rate:,.0f} tasks/s",
+            ),
+            Row(
+                "soak at 80 %: more file descriptors", "more_descriptors", "", at_most(0), "{descriptors[1]} in the end"
+            ),
+            Row("soak at 80 %: more threads", "more_threads", "", at_most(0), "{threads[1]} in the end"),
+        ),
+    ),
+    Measure(
+        "fire-lag",
+        firing.fire_lag,
+        (
+            Row(
+                "10,000 schedules due in one second: the last one fired",
+                "most.max_seconds",
+                "s",
+                at_most(3),
+                "p50 {most[p50_seconds]:.1f} s, {most[schedules]:,} schedules",
+                headline=True,
+            ),
+            Row(
+                "statements with 10,000 schedules that are not due",
+                "idle.many.statements_per_second",
+                "/s",
+                None,
+                "{idle[one][statements_per_second]:.1f}/s with one",
+            ),
+        ),
+    ),
+    Measure(
+        "settle",
+        settling.settle,
+        (Row("settled tasks of one batch, of plain ones", "ratio", "x", None, "{batch:,.0f} of {plain:,.0f}/s"),),
     ),
 )

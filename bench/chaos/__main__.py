@@ -228,7 +228,9 @@ def main() -> int:
     print(json.dumps(result) if given.json else table(result))
     if given.seconds >= FULL_SECONDS:
         about = result["machine"]
-        report.save(result, ROOT / "bench" / "results" / f"{about['at'][:10]}-{about['commit']}-chaos-schedules.json")
+        report.save_json(
+            result, ROOT / "bench" / "results" / f"{about['at'][:10]}-{about['commit']}-chaos-schedules.json"
+        )
     if result["exact"]:
         shutil.rmtree(directory, ignore_errors=True)
     else:

@@ -24,17 +24,17 @@ async def idle(ground: Ground) -> dict[str, Any]:
             rates = await ground.rounds(
                 lambda: ground.way(empty), lambda: ground.way(full), size.few_rounds, ("none", "with")
             )
-        cost = await _idle_cost(ground, full)
+        cost = await idle_cost(ground, full)
     return {"queues": size.idle_queues, "delayed": size.delayed, "end_to_end": rates, "idle": cost}
 
 
-async def _idle_cost(ground: Ground, subject: Subject) -> dict[str, Any]:
+async def idle_cost(ground: Ground, subject: Subject) -> dict[str, Any]:
     """Shares of a core, and statements/s, of one replica and of the whole server."""
     await subject.database.execute("vacuum (analyze) sluice.tasks")
     database = await subject.database.fetchval("select current_database()")
     log = ground.statements
     async with log.on():
-        await asyncio.sleep(SETTLE_SECONDS if ground.size.rounds > 1 else 0)
+        await asyncio.sleep(SETTLE_SECONDS if ground.size.warmed else 0)
         log.taken(database)
         pids = {"service": subject.child.process.pid, "postgres": ground.postgres.pid or 0}
         before = {name: cpu_seconds(pid) for name, pid in pids.items()}

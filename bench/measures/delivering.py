@@ -1,9 +1,10 @@
 """How fast stored tasks are delivered and settled: beside a bare loop, under limits, over many queues."""
 
+import statistics
 from datetime import datetime
 from typing import Any
 
-from bench.ground import HANDLER, QUEUE, Ground
+from bench.ground import HANDLER, QUEUE, Ground, Way
 from bench.subject import Subject
 
 QUEUE_LIMIT = 64
@@ -25,8 +26,17 @@ select coalesce(max(running), 0) from (
 
 async def end_to_end(ground: Ground) -> dict[str, Any]:
     """All tasks wait; from opening the handler until all have been delivered and settled."""
+    ways: list[Way] = []
     async with ground.subject() as subject:
-        return await ground.rounds(ground.bare_way, lambda: ground.way(subject), ground.size.rounds)
+
+        async def ours() -> float:
+            ways.append(await ground.whole_way(subject))
+            return ways[-1].per_second
+
+        found = await ground.rounds(ground.bare_way, ours, ground.size.rounds)
+    counted = ways[-ground.size.rounds :]
+    cost = {name: statistics.median(getattr(way, name) for way in counted) for name in Way._fields}
+    return found | {"cost": cost}
 
 
 async def limits(ground: Ground) -> dict[str, Any]:

@@ -12,13 +12,17 @@ import time
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from app.store import batches, sweeps, tasks
 from app.store.db import Database
 from app.store.tasks import AttemptEnd, Claimed, Entry, LaneWant
+from bench.figures import paired
+from bench.ground import Ground
 from bench.subject import PAYLOAD, Subject
 
 QUEUE = "bench-settle"
+"""Without a handler, so that nobody else claims from it."""
 MOVED_AT_ONCE = 500
 SETTLED_AT_ONCE = 100
 SLICE = 10_000
@@ -29,6 +33,20 @@ FOLD_LIMIT = 200
 COMPLETE_SECONDS = 10.0
 
 
+async def settle(ground: Ground) -> dict[str, Any]:
+    """Tasks of one batch, beside tasks of none."""
+    count = ground.size.settled
+    async with ground.subject() as subject:
+        settling = await Settling.on(subject)
+        try:
+            if ground.size.warmed:
+                await settling.round(count // 10)  # cold caches and unopened connections
+            found = [await settling.round(count) for _ in range(ground.size.few_rounds)]
+        finally:
+            await settling.close()
+    return paired([plain for plain, _ in found], [batch for _, batch in found], ("plain", "batch"))
+
+
 class Settling:
     def __init__(self, subject: Subject, db: Database, queue_id: int, version: int) -> None:
         self._subject = subject
@@ -36,10 +54,9 @@ class Settling:
         self._queue = queue_id, version
 
     @classmethod
-    async def on(cls, subject: Subject, dsn: str) -> "Settling":
-        """A queue without a handler, so that nobody else claims from it."""
-        await subject.ask("PUT", f"/queues/{QUEUE}", {})
-        db = Database(dsn)
+    async def on(cls, subject: Subject) -> "Settling":
+        await subject.queue(QUEUE, None)
+        db = Database(subject.dsn)
         await db.open()
         [row] = await db.fetch("select id, version from sluice.queues where name = $1", QUEUE)
         return cls(subject, db, row["id"], row["version"])

@@ -1,0 +1,38 @@
+"""From sending a POST to the handler's call: into an idle service, through another replica, and under load."""
+
+from typing import Any
+
+from bench.figures import milliseconds
+from bench.ground import QUEUE, Ground
+from bench.subject import Subject
+
+WARM = 10
+HALF = 0.5
+
+
+async def start_delay(ground: Ground) -> dict[str, Any]:
+    """One task at a time into an idle service; the same into a replica that has no engine, beside one that has; then a
+    stream at half the rate that the service can drain."""
+    size = ground.size
+    async with ground.subject(path="/stamp") as subject:
+        idle = await _one_by_one(ground, subject, size.delays)
+        top = await ground.paced(subject, size.load_seconds)
+        half = await ground.paced(subject, 2 * size.load_seconds, rate=HALF * top["per_second"])
+    async with ground.subject(role="api", path="/stamp") as subject:
+        await subject.add_replicas(1, role="engine")
+        other = await _one_by_one(ground, subject, size.delays // 2)
+    return {
+        "idle": idle,
+        "other_replica": other,
+        "half": half["start_delay"],
+        "rate": half["per_second"],
+        "top": top["per_second"],
+    }
+
+
+async def _one_by_one(ground: Ground, subject: Subject, count: int) -> dict[str, float]:
+    if ground.size.warmed:
+        await subject.start_delays(QUEUE, WARM, ground.reports)
+    delays = await subject.start_delays(QUEUE, count, ground.reports)
+    ground.expect(count, len(delays), "one at a time")
+    return milliseconds(delays)

@@ -1,0 +1,94 @@
+"""What the process of a service weighs, and whether that stays the same."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from bench import filling
+from bench.figures import slope
+from bench.ground import HANDLER, QUEUE, Ground
+from bench.processes import Child
+
+IN_FLIGHT = 64
+SOAK_SHARE = 0.8
+SAMPLE_SECONDS = 0.5
+WARM_SHARE = 0.25
+"""Of a soak, how much passes before growth counts: caches, pools and histograms fill."""
+
+
+class Weights:
+    """Memory, file descriptors and threads of a process and its children, by time."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.memory_mb: list[float] = []
+        self.descriptors: list[int] = []
+        self.threads: list[int] = []
+
+    @contextlib.asynccontextmanager
+    async def of(self, child: Child) -> AsyncIterator[None]:
+        """Take samples meanwhile, and one at the end."""
+
+        async def sample() -> None:
+            while True:
+                self._take(child)
+                await asyncio.sleep(SAMPLE_SECONDS)
+
+        sampling = asyncio.create_task(sample())
+        try:
+            yield
+            self._take(child)
+        finally:
+            sampling.cancel()
+
+    def _take(self, child: Child) -> None:
+        self.times.append(time.monotonic())
+        self.memory_mb.append(child.resident_mb())
+        self.descriptors.append(child.descriptors())
+        self.threads.append(child.threads())
+
+
+async def memory(ground: Ground) -> dict[str, Any]:
+    """The most that a service holds while it delivers with 64 calls in flight, first without a backlog, then with one."""
+    size = ground.size
+    async with ground.subject() as subject:
+        await subject.queue(QUEUE, HANDLER, max_concurrency=IN_FLIGHT)
+        plain, behind = Weights(), Weights()
+        async with plain.of(subject.child):
+            await ground.way(subject)
+        await subject.close(HANDLER)
+        await filling.ready_tasks(subject, size.ready)
+        async with behind.of(subject.child):
+            await subject.open(HANDLER)
+            await asyncio.sleep(size.load_seconds)
+        await subject.close(HANDLER)
+        left = await subject.database.fetchval("select count(*) from sluice.tasks where lease_token is null")
+    return {"plain_mb": max(plain.memory_mb), "behind_mb": max(behind.memory_mb), "ready": size.ready, "left": left}
+
+
+async def soak(ground: Ground) -> dict[str, Any]:
+    """At 80 % of the rate that the service can drain: what grows."""
+    size = ground.size
+    weights = Weights()
+    async with ground.subject(path="/stamp") as subject:
+        top = await ground.paced(subject, size.load_seconds)
+        async with weights.of(subject.child):
+            paced = await ground.paced(subject, size.soak_seconds, SOAK_SHARE * top["per_second"])
+    begin = int(len(weights.times) * WARM_SHARE)
+    minutes = [moment / 60 for moment in weights.times[begin:]]
+    megabytes = weights.memory_mb[begin:]
+    return {
+        "seconds": size.soak_seconds,
+        "rate": paced["per_second"],
+        "backlog_thirds": paced["backlog_thirds"],
+        "start_delay": paced["start_delay"],
+        "memory_mb": weights.memory_mb[-1],
+        "memory_mb_per_minute": slope(minutes, megabytes),
+        "descriptors": [weights.descriptors[begin], weights.descriptors[-1]],
+        "more_descriptors": weights.descriptors[-1] - weights.descriptors[begin],
+        "threads": [weights.threads[begin], weights.threads[-1]],
+        "more_threads": weights.threads[-1] - weights.threads[begin],
+        "memory_samples": megabytes,
+    }
