@@ -39,6 +39,9 @@ LOOKED_AT = 100
 GATHER_SECONDS = 0.01
 """How long a lane with more tasks than room waits for an eighth of all places, for fewer but larger claims."""
 GATHER_PART = 8
+YIELD_SECONDS = 0.05
+YIELDING_CLAIM = 20
+"""While something else goes first, claims start this far apart and take this many tasks each."""
 BUSY_SECONDS = 0.004
 """The average pause of a lane after a busy claim; it doubles with each further one, up to MAX_DOUBLINGS times."""
 MAX_DOUBLINGS = 3
@@ -98,6 +101,10 @@ class Dispatcher:
         self.wake: Callable[[], None] = lambda: None
         self.wake_in: Callable[[float], None] = lambda seconds: None
         """Wakes the loop that ticks this; connected by the engine."""
+        self.yields: Callable[[], bool] = lambda: False
+        """Whether something else goes first for now; connected by the engine."""
+        self._yields_until = 0.0
+        self._claim_size = MAX_CLAIM
         self.stopping = False
 
     @property
@@ -181,6 +188,12 @@ class Dispatcher:
         now = time.monotonic()
         wait = self._poll_due() - now
         self._starved = False
+        self._claim_size = MAX_CLAIM
+        if self._lanes.tenants() and self.yields():
+            if now < self._yields_until:
+                return max(0.001, min(wait, self._yields_until - now))
+            self._yields_until, self._claim_size = now + YIELD_SECONDS, YIELDING_CLAIM
+            wait = min(wait, YIELD_SECONDS)
         going_on = True
         while going_on and not self.stopping and len(self._claims) < MAX_CLAIMS_IN_FLIGHT:
             group = Group()
@@ -210,7 +223,7 @@ class Dispatcher:
         share = min(places.room(tenant), max(height - held, reserve(held, places.free)))
         line = self._lanes.waiting(tenant, LOOKED_AT)
         lane_height = level(places.open_to_lanes(tenant), (places.lane_held(lane.key) for lane in line))
-        part = MAX_CLAIM // min(MAX_LANES, max(len(line), len(self._lanes.tenants())))
+        part = max(1, self._claim_size // min(MAX_LANES, max(len(line), len(self._lanes.tenants()))))
         passed: list[Lane] = []
         for lane in line:
             if group.full:

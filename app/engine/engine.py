@@ -76,7 +76,9 @@ class Engine:
         self._expire = Loop("expirer", janitor.expire)
         self._fold = Loop("folder", janitor.fold)
         self._sweep = Loop("sweeper", janitor.sweep)
-        self._fire = Loop("scheduler", Scheduler(core).tick)
+        scheduler = Scheduler(core)
+        self._fire = Loop("scheduler", scheduler.tick)
+        self._dispatcher.yields = lambda: scheduler.goes_first
         self._finish = Loop("finisher", Finisher(core).tick)
         self._poll = Loop("poll", self._look_for_work)
         self._working = [

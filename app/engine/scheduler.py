@@ -21,6 +21,8 @@ from app.store.schedules import ScheduleState
 FIRE_LIMIT = 500
 LOST_SECONDS = 0.02
 """How soon a check is repeated if other replicas were faster with everything that was due."""
+FIRST_SECONDS = 3.0
+"""How long firing goes before delivering when more schedules are due than one pass takes."""
 MANY_SECONDS = 200
 """Decisions that span a longer time than this run in a thread."""
 WRITE_SECONDS = 0.2
@@ -32,9 +34,19 @@ class Scheduler:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._behind_since: float | None = None
+
+    @property
+    def goes_first(self) -> bool:
+        """Whether so many schedules are due that calls of handlers are held back, for FIRST_SECONDS at most."""
+        return self._behind_since is not None and time.monotonic() - self._behind_since < FIRST_SECONDS
 
     async def tick(self) -> float | None:
-        _, written, next_seconds = await fire(self._core, FIRE_LIMIT)
+        found, written, next_seconds = await fire(self._core, FIRE_LIMIT)
+        if found < FIRE_LIMIT:
+            self._behind_since = None
+        elif self._behind_since is None:
+            self._behind_since = time.monotonic()
         if next_seconds is not None and next_seconds <= 0:
             return 0 if written else LOST_SECONDS
         return next_seconds

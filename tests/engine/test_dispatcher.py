@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
+from app.engine import dispatcher
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica
 from tests.support import poll
@@ -169,6 +170,22 @@ async def test_a_replica_holds_no_more_calls_than_it_may(
 async def received_all(handlers: Sequence[Handler], count: int) -> None:
     for handler in handlers:
         await handler.received(count)
+
+
+async def test_few_calls_start_while_something_else_goes_first(
+    start_replica: StartReplica, hanging: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "YIELD_SECONDS", 60)
+    replica = await start_replica()
+    first = True
+    replica.sluice.engine._dispatcher.yields = lambda: first
+    api = Api(replica.client, replica.url)
+    await fill(api, await api.queue_to(hanging.url), 3 * dispatcher.YIELDING_CLAIM)
+    await settled(hanging, 0)
+    assert 0 < hanging.open_calls <= dispatcher.YIELDING_CLAIM
+    first = False
+    replica.sluice.engine._dispatcher.wake()
+    await poll(lambda: hanging.open_calls == 3 * dispatcher.YIELDING_CLAIM)
 
 
 async def test_a_limit_that_many_lanes_wait_for_costs_no_claim_for_each_of_them(

@@ -11,6 +11,7 @@ from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition
 from app.domain.schedules.bodies import parse_schedule
+from app.engine import scheduler
 from app.engine.finisher import finish
 from app.engine.scheduler import fire
 from app.runtime.core import Core
@@ -203,6 +204,26 @@ async def test_two_thousand_schedules_that_are_due_in_one_second_are_fired_in_mo
     print(f"{MANY} schedules fired in {took:.3f} s")
     assert await outcomes(core) == {"running": MANY}
     assert took < 10, took
+
+
+async def test_firing_goes_first_while_more_is_due_than_one_pass_takes_but_not_for_ever(
+    core: Core, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "FIRE_LIMIT", 4)
+    await put(core, caller, "s")
+    await copy(core, "s", 9)
+    await make_due(core)
+    firing = scheduler.Scheduler(core)
+    assert not firing.goes_first
+    await firing.tick()
+    assert firing.goes_first
+    with monkeypatch.context() as patched:
+        patched.setattr(scheduler, "FIRST_SECONDS", 0)
+        assert not firing.goes_first
+    while await outcomes(core) != {"running": 10}:
+        await firing.tick()
+    await firing.tick()
+    assert not firing.goes_first
 
 
 async def test_a_look_reads_what_is_due_and_not_all_there_are(core: Core, caller: Caller) -> None:
