@@ -49,7 +49,7 @@ ENTRIES = (
         "pg_boss.mjs",
         unfinished=["exists (select from pgboss.job where name = 'bench' and state <> 'completed')"],
         clear=["delete from pgboss.job where name = 'bench'"],
-        options="2 workers with batches of 32, the next batch at once",
+        options="2 workers with batches of 500, the next batch at once",
     ),
     Entry(
         "pgqueuer",

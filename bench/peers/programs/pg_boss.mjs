@@ -1,10 +1,9 @@
 // node pg_boss.mjs DSN HANDLER_URL
 
 import { PgBoss } from "pg-boss";
-import { CONCURRENCY, PAYLOAD, STORE, deliver, enqueueFor, serve } from "./peer.mjs";
+import { PAYLOAD, STORE, deliver, enqueueFor, serve } from "./peer.mjs";
 
 const QUEUE = "bench";
-const WORKERS = 2;
 
 const boss = new PgBoss({ connectionString: STORE, max: 20, idleTimeoutMillis: 0 });
 boss.on("error", (error) => console.error(error));
@@ -19,10 +18,11 @@ await serve({
   },
   enqueue: (given) => enqueueFor(given, () => boss.send(QUEUE, PAYLOAD)),
   work: async () => {
-    // As many jobs at once as the other peers have, fetched and completed in batches, and the next batch at once.
+    // Large batches, fetched and completed in one statement each, and the next batch at once; while one worker completes its
+    // batch, the other still delivers. The HTTP client holds calls to as many at once as the other peers have.
     const options = {
-      localConcurrency: WORKERS,
-      batchSize: CONCURRENCY / WORKERS,
+      localConcurrency: 2,
+      batchSize: 500,
       burstWhenBatchFull: true,
       pollingIntervalSeconds: 0.5,
     };
