@@ -140,17 +140,19 @@ create table sluice.tasks (
   last_trace_id text,
   constraint tasks_running_is_leased check ((state = :state_running) = (lease_token is not null))
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
-        autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.2, autovacuum_analyze_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
-create index tasks_by_queue on sluice.tasks (queue_id, id);
+        autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.2, autovacuum_analyze_threshold = 5000,
+        autovacuum_vacuum_cost_delay = 0);
+-- Not of running tasks: every claim would write it. claims >= 0 is always true: only the queries that are to use this index include
+-- it, so that no other query mistakes it for a cheap way to a few tasks.
+create index tasks_waiting on sluice.tasks (queue_id, id) where state <> :state_running and claims >= 0;
 create unique index tasks_unique_key on sluice.tasks (queue_id, unique_key) where unique_key is not null;
 create index tasks_ready on sluice.tasks (queue_id, handler_id, priority desc, run_at, id) where state = :state_ready;
--- claims >= 0 is always true. Only the queries for due tasks include it, so that no other query mistakes this index for a cheap way
--- to a few scheduled tasks when the statistics have none
+-- claims >= 0 as above, for the queries for due tasks
 create index tasks_due on sluice.tasks (tenant_id, run_at) where state = :state_scheduled and claims >= 0;
 create index tasks_scheduled on sluice.tasks (queue_id, id) where state = :state_scheduled;
 create index tasks_expiring on sluice.tasks (tenant_id, expires_at) where state <> :state_running and expires_at is not null;
-create index tasks_running on sluice.tasks (tenant_id, queue_id, lease_handler_id) where state = :state_running;
-create index tasks_leased on sluice.tasks (tenant_id, lease_expires_at) where state = :state_running;
+-- one for counting under limits, for lists and for the reaper: every claim writes it
+create index tasks_running on sluice.tasks (tenant_id, queue_id, lease_expires_at, lease_handler_id) where state = :state_running;
 create index tasks_by_batch on sluice.tasks (batch_id, id) where batch_id is not null;
 create index tasks_scheduled_by_batch on sluice.tasks (batch_id) where state = :state_scheduled and batch_id is not null;
 

@@ -46,6 +46,8 @@ _WINDOW = sql("look_through_tasks")
 _OF_QUEUE = part("handler_of_queue")
 _BY_QUEUE, _BY_BATCH = part("newest_by_queue"), part("newest_of_batch")
 _RUNNING, _NEWEST = part("newest_running"), part("newest")
+_NOT_RUNNING = named(" and t.state <> :state_running and t.claims >= 0")
+"""The predicate of the index on a queue's live tasks: a claim takes a task out of it. Running ones are read beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,7 @@ class _Look:
             "within": "",
         }
         if self._by_queue:
-            return fill(_BY_QUEUE, **parts)
+            return self._of_queues(parts)
         if query.batch is not None:
             return fill(_BY_BATCH, **parts)
         if query.state == "running":
@@ -217,3 +219,9 @@ class _Look:
         if query.state in ("dead", "cancelled") or query.reason is not None:
             parts["within"] = f" and t.tenant_id = $1 and {UNSUCCESSFUL}"
         return fill(_NEWEST, **parts)
+
+    def _of_queues(self, parts: dict[str, str]) -> str:
+        if parts["table"] != "tasks" or parts["state"]:
+            return fill(_BY_QUEUE, **parts)
+        running = fill(_RUNNING, **{**parts, "within": f" and t.queue_id = any({self.queues})"})
+        return f"{fill(_BY_QUEUE, **{**parts, 'state': _NOT_RUNNING})} union all {running}"

@@ -13,7 +13,8 @@ from
    where queue_id = $1) due,
   (select count(*) as n from sluice.tasks where queue_id = $1 and state = :state_scheduled) scheduled,
   (select count(*) as n, count(*) filter (where lease_expires_at <= statement_timestamp()) as lapsed
-   from sluice.tasks where queue_id = $1 and state = :state_running) running,
+   from sluice.tasks where state = :state_running and queue_id = $1
+     and tenant_id = (select tenant_id from sluice.queues where id = $1)) running,
   (select count(*) filter (where state = :state_succeeded) as succeeded, count(*) filter (where state = :state_dead) as dead,
           count(*) filter (where state = :state_cancelled) as cancelled
    from sluice.task_history where queue_id = $1 and kept_until > statement_timestamp()) ended

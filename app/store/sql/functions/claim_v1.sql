@@ -4,9 +4,9 @@
 -- verdict: ok (as many as wanted), empty, full (a limit), busy (another claim or a change holds a lock: try again in milliseconds),
 -- paused, disabled, worker (the queue has no handler), push (it has one, but a pull worker asks), gone, late.
 -- full_at says which limit is full: tenant, handler or queue. limited: whether the lane has a limit at all.
--- lapsed: the tenant's id, if the lane got less than it wanted while expired leases of the tenant are not reaped yet: reap them
--- and claim again. A claim neither takes nor ignores such rows itself: a holder may be renewing one just in time, and counting
--- without its lock would admit another task above the limit.
+-- lapsed: the tenant's id, if the lane got less than it wanted while expired leases of its queue, or of the tenant where a limit
+-- beyond the queue is full, are not reaped yet: reap them and claim again. A claim neither takes nor ignores such rows itself: a
+-- holder may be renewing one just in time, and counting without its lock would admit another task above the limit.
 -- A pull lease lasts as long as requested; one for a call, as long as the call may take.
 --
 -- Limits are exact because the shared advisory locks come first, the definitions are read in a later statement, the rows of limited
@@ -27,7 +27,7 @@ as $$
 #variable_conflict use_column
 declare
   v_handlers bigint[]; v_locked boolean[]; v_verdict text; v_full_at text; v_room integer; v_left integer; v_count integer := 0; v_got integer; v_now timestamptz;
-  v_ids uuid[]; v_again boolean; v_lapsed bigint; v_told jsonb := '[]'; s record;
+  v_ids uuid[]; v_again boolean; v_lapsed bigint; v_told jsonb := '[]'; v_secret bytea; s record;
 begin
   select array_agg(k.handler_id order by l.place), array_agg(k.locked order by l.place) into v_handlers, v_locked
   from unnest(p_lanes) with ordinality l(queue_id, handler_id, want, place)
@@ -105,6 +105,8 @@ begin
       end if;
       if v_ids is not null then
         v_now := clock_timestamp();
+        -- tokens are made from one secret per claim: asking for a random one per task takes a quarter of the claim's time
+        v_secret := coalesce(v_secret, uuid_send(gen_random_uuid()));
         return query
           update sluice.tasks t set
             state = :state_running, attempt = t.attempt + 1, claims = t.claims + 1,
@@ -114,7 +116,8 @@ begin
               end),
             last_token = g.token, last_counted = true, last_replica = p_replica, last_started_at = v_now, last_ended_at = null,
             last_outcome = null, last_status = null, last_message = null, last_excerpt = null, last_trace_id = null
-          from (select i.id, v_count + i.n as n, gen_random_uuid() as token from unnest(v_ids) with ordinality i(id, n) offset 0) g
+          from (select i.id, v_count + i.n as n, encode(substr(sha256(v_secret || uuid_send(i.id)), 1, 16), 'hex')::uuid as token
+                from unnest(v_ids) with ordinality i(id, n) offset 0) g
           where t.id = g.id
           returning g.n::integer, t.id, t.lease_token, t.lease_expires_at, t.run_at, t.claims, t.attempt, t.payload, t.options, t.created_at,
             coalesce(t.batch_id, t.completes), null::jsonb;
@@ -127,10 +130,15 @@ begin
       when v_room > 0 and v_got < v_room then 'empty'
       when v_room < s.want then 'full'
       else 'ok' end;
-    v_lapsed := case when v_verdict in ('empty', 'full') then (
-      select t.tenant_id from sluice.tasks t
-      where t.state = :state_running and t.tenant_id = s.tenant_id and t.lease_expires_at <= statement_timestamp()
-      order by t.lease_expires_at limit 1) end;
+    v_lapsed := case
+      when v_verdict not in ('empty', 'full') then null
+      when v_full_at in ('tenant', 'handler') then (
+        select t.tenant_id from sluice.tasks t
+        where t.state = :state_running and t.tenant_id = s.tenant_id and t.lease_expires_at <= statement_timestamp() limit 1)
+      else (
+        select t.tenant_id from sluice.tasks t
+        where t.state = :state_running and t.tenant_id = s.tenant_id and t.queue_id = s.queue_id
+          and t.lease_expires_at <= statement_timestamp() limit 1) end;
     v_told := v_told || jsonb_build_object(
       'count', v_got, 'verdict', v_verdict, 'queue_version', coalesce(s.queue_version, 0), 'handler_id', coalesce(s.handler_id, 0),
       'handler_version', coalesce(s.handler_version, 0), 'full_at', coalesce(v_full_at, ''), 'lapsed', v_lapsed,

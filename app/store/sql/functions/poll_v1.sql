@@ -1,6 +1,7 @@
 -- What the loops have to do, in one statement: seconds until the first task is due, the first one expires, the first lease ends and
 -- the first schedule is due (null: none will be), and whether runs of schedules have ended, batches have something to fold, and
--- cancelled batches have tasks left. One index probe per tenant for each, however much there is.
+-- cancelled batches have tasks left. One index probe per tenant for each, and per queue with running tasks
+-- for the leases, however much there is.
 create function sluice.poll_v1()
 returns table (promote double precision, expire double precision, reap double precision, fire double precision,
                finish boolean, fold boolean, sweep boolean)
@@ -23,13 +24,14 @@ begin
         select t.tenant_id, t.expires_at from sluice.tasks t
         where t.state <> :state_running and t.expires_at is not null and t.tenant_id > f.tenant_id
         order by t.tenant_id, t.expires_at limit 1) n),
-    leased(tenant_id, at) as (
-      (select t.tenant_id, t.lease_expires_at from sluice.tasks t where t.state = :state_running
-       order by t.tenant_id, t.lease_expires_at limit 1)
+    leased(tenant_id, queue_id, at) as (
+      (select t.tenant_id, t.queue_id, t.lease_expires_at from sluice.tasks t where t.state = :state_running
+       order by t.tenant_id, t.queue_id, t.lease_expires_at limit 1)
       union all
-      select n.tenant_id, n.lease_expires_at from leased f cross join lateral (
-        select t.tenant_id, t.lease_expires_at from sluice.tasks t where t.state = :state_running and t.tenant_id > f.tenant_id
-        order by t.tenant_id, t.lease_expires_at limit 1) n),
+      select n.tenant_id, n.queue_id, n.lease_expires_at from leased f cross join lateral (
+        select t.tenant_id, t.queue_id, t.lease_expires_at from sluice.tasks t
+        where t.state = :state_running and (t.tenant_id, t.queue_id) > (f.tenant_id, f.queue_id)
+        order by t.tenant_id, t.queue_id, t.lease_expires_at limit 1) n),
     looks(tenant_id, at) as (
       (select s.tenant_id, s.look_at from sluice.schedules s where s.look_at is not null order by s.tenant_id, s.look_at limit 1)
       union all

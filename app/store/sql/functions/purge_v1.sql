@@ -8,12 +8,12 @@ begin
   if p_wait then
     select array_agg(l.id) into v_ids
     from (select t.id from sluice.tasks t
-          where t.queue_id = p_queue and t.id > p_after and t.state <> :state_running and t.created_at <= p_before
+          where t.queue_id = p_queue and t.id > p_after and t.state <> :state_running and t.claims >= 0 and t.created_at <= p_before
           order by t.id limit p_limit for update) l;
   else
     select array_agg(l.id) into v_ids
     from (select t.id from sluice.tasks t
-          where t.queue_id = p_queue and t.id > p_after and t.state <> :state_running and t.created_at <= p_before
+          where t.queue_id = p_queue and t.id > p_after and t.state <> :state_running and t.claims >= 0 and t.created_at <= p_before
           order by t.id limit p_limit for update skip locked) l;
   end if;
   purged := coalesce(cardinality(v_ids), 0);

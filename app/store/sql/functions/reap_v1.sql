@@ -10,28 +10,36 @@ language plpgsql volatile
 as $$
 #variable_conflict use_column
 declare
-  v_tenants bigint[] := array[p_tenant]; v_each integer; v_ids uuid[]; v_called uuid[]; v_dead uuid[]; v_expired uuid[];
+  v_tenants bigint[]; v_queues bigint[]; v_each integer; v_ids uuid[]; v_called uuid[]; v_dead uuid[]; v_expired uuid[];
   v_now timestamptz; v_next timestamptz;
 begin
   for v_look in 1..2 loop
-    if p_tenant is null then
-      with recursive firsts(tenant_id, ends_at) as (
-        (select t.tenant_id, t.lease_expires_at from sluice.tasks t where t.state = :state_running
-         order by t.tenant_id, t.lease_expires_at limit 1)
-        union all
-        select n.tenant_id, n.lease_expires_at from firsts f cross join lateral (
-          select t.tenant_id, t.lease_expires_at from sluice.tasks t where t.state = :state_running and t.tenant_id > f.tenant_id
-          order by t.tenant_id, t.lease_expires_at limit 1) n)
-      select array_agg(f.tenant_id) filter (where f.ends_at <= statement_timestamp()), min(f.ends_at) into v_tenants, v_next
-      from firsts f;
-    end if;
+    -- the first lease to end of each queue that has one, by jumping from queue to queue in the index; first each tenant's queue
+    -- that has waited longest
+    with recursive firsts(tenant_id, queue_id, ends_at) as (
+      select coalesce(p_tenant, 0), 0::bigint, null::timestamptz
+      union all
+      select n.tenant_id, n.queue_id, n.lease_expires_at from firsts f cross join lateral (
+        select t.tenant_id, t.queue_id, t.lease_expires_at from sluice.tasks t
+        where t.state = :state_running and (t.tenant_id, t.queue_id) > (f.tenant_id, f.queue_id)
+        order by t.tenant_id, t.queue_id, t.lease_expires_at limit 1) n
+      where p_tenant is null or n.tenant_id = p_tenant)
+    select array_agg(l.tenant_id order by l.turn, l.ends_at) filter (where l.ends_at <= statement_timestamp()),
+           array_agg(l.queue_id order by l.turn, l.ends_at) filter (where l.ends_at <= statement_timestamp()),
+           count(distinct l.tenant_id) filter (where l.ends_at <= statement_timestamp()), min(l.ends_at)
+      into v_tenants, v_queues, v_each, v_next
+    from (select f.*, row_number() over (partition by f.tenant_id order by f.ends_at) as turn from firsts f
+          where f.ends_at is not null) l;
     exit when v_look = 2 or v_tenants is null;
-    v_each := greatest(1, p_limit / cardinality(v_tenants));
+    v_each := greatest(1, p_limit / v_each);
     select array_agg(l.id), array_agg(l.id) filter (where l.lease_owner is not null) into v_ids, v_called
-    from unnest(v_tenants) w(id) cross join lateral (
-      select t.id, t.lease_owner from sluice.tasks t
-      where t.state = :state_running and t.tenant_id = w.id and t.lease_expires_at <= statement_timestamp()
-      order by t.lease_expires_at limit v_each for update skip locked) l;
+    from (
+      select k.id, k.lease_owner from unnest(v_tenants, v_queues) w(tenant_id, queue_id) cross join lateral (
+        select t.id, t.lease_owner from sluice.tasks t
+        where t.state = :state_running and t.tenant_id = w.tenant_id and t.queue_id = w.queue_id
+          and t.lease_expires_at <= statement_timestamp()
+        order by t.lease_expires_at limit v_each for update skip locked) k
+      limit p_limit) l;
     exit when v_ids is null;
     v_now := clock_timestamp();
     update sluice.tasks t set state = :state_ready, run_at = v_now, lease_token = null, lease_owner = null, lease_claim = null,
