@@ -13,6 +13,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 from app.delivery.kinds import Call, Sending
 from app.domain.answers import Answer, NoAnswer
@@ -68,8 +69,8 @@ class Attempt:
 
     # the way of an attempt, step by step
 
-    def start(self) -> None:
-        """Send the call, or give the task back if that would come too late."""
+    def start(self, now: datetime) -> None:
+        """Send the call, or give the task back if that would come too late. `now` is the database's time."""
         core, held = self._core, self.held
         try:
             if held.too_late:
@@ -77,13 +78,13 @@ class Attempt:
                 core.settling.post(held.refund(), self._refunded)
                 return
             self._began = time.monotonic()
-            self._span = self._count_start()
+            self._span = self._count_start(now.timestamp())
             self._retry = effective_retry(held.policy.retry, held.task.options.retry)
             held.max_attempts = self._retry.max_attempts
             if held.target.secrets_lost:
                 self._answered(NoAnswer("failed", SECRETS_LOST))
             else:
-                self._sending = core.webhooks.send(self._call(), core.clock.now(), self._answered)
+                self._sending = core.webhooks.send(self._call(now), now, self._answered)
         except Exception as error:
             self._fail(error)
 
@@ -153,10 +154,9 @@ class Attempt:
 
     # what the steps need
 
-    def _count_start(self) -> AttemptSpan:
+    def _count_start(self, now: float) -> AttemptSpan:
         """Count the start, and return the span that is sent with the call."""
         core, task, policy = self._core, self.held.task, self.held.policy
-        now = core.clock.seconds()
         wait = max(0.0, now - task.run_at.timestamp())
         core.metrics.task_started(policy.tenant, policy.name, wait)
         core.stats.started(policy.id, wait)
@@ -262,10 +262,9 @@ class Attempt:
             delay = round(settlement.delay_seconds, 3)
             events.emit(log, events.ATTEMPT_FAILED, retry_in_seconds=delay, **_failure(held, settlement))
 
-    def _call(self) -> Call:
+    def _call(self, now: datetime) -> Call:
         core, held, span = self._core, self.held, self._span
         task, target = held.task, held.target
-        now = core.clock.now()
         rotated = target.previous_until is not None and now >= target.previous_until
         return Call(
             tenant=held.policy.tenant,

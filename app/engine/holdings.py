@@ -52,11 +52,12 @@ class Holdings:
             self.spawn(self._give_back([refund(task) for task in claim.tasks]))
             raise
         self._empty.clear()
+        now = self._core.clock.now()
         for task in claim.tasks:
             lease = granted_seconds(self._lease_seconds, timeout_of(task, policy, target))
             held = Held(task, lane, policy, target, lease, sent + lease, sent)
             attempt = self._attempts[task.token] = Attempt(self._core, held, self._lease_seconds, self._over)
-            attempt.start()
+            attempt.start(now)
 
     def _over(self, attempt: Attempt) -> None:
         del self._attempts[attempt.held.task.token]
