@@ -84,6 +84,38 @@ async def test_a_reply_in_pieces_is_parsed_though_its_head_is_known(transport: T
     assert parsed == [HEAD + b"ok", HEAD + b"n", b"o"]
 
 
+async def test_a_body_that_looks_like_a_known_reply_is_a_body(transport: Transport, parsed: Parsed) -> None:
+    inner = HEAD + b"no"
+
+    async def behave(peer: Peer) -> None:
+        await peer.read()
+        await peer.send(HEAD + b"ok")
+        await peer.read()
+        parsed.changed.clear()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(inner))
+        await parsed.changed.wait()
+        await peer.send(inner)
+
+    async with serve(behave) as server:
+        for body in (b"ok", inner):
+            assert (await post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)).body == body
+
+
+async def test_the_end_of_a_head_that_came_in_pieces_is_not_kept_as_a_head(
+    transport: Transport, parsed: Parsed
+) -> None:
+    async def behave(peer: Peer) -> None:
+        await peer.read()
+        parsed.changed.clear()
+        await peer.send(HEAD[:-3])
+        await parsed.changed.wait()
+        await peer.send(HEAD[-3:] + b"ok")
+
+    async with serve(behave) as server:
+        assert (await post(transport, server.url, [], b"", tenant="t", timeout_seconds=5)).body == b"ok"
+    assert not transport._heads.known
+
+
 async def test_bytes_after_a_known_reply_spoil_the_connection(transport: Transport) -> None:
     async with serve(Server(HEAD + b"ok", HEAD + b"ok" + HEAD + b"xx", HEAD + b"ok")) as server:
         for _ in range(3):

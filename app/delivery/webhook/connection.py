@@ -212,7 +212,7 @@ class Connection(asyncio.Protocol):
     def _remember(self, data: bytes) -> None:
         """Remember the head of a reply that came whole, alone and with its length."""
         reply, headers = self._reply, self._headers
-        if len(data) != self._raw_bytes or self._interim_count or not isinstance(reply, Answer):
+        if len(data) != self._raw_bytes or not isinstance(reply, Answer):
             return
         body_at = data.find(b"\r\n\r\n") + 4
         body_bytes = len(data) - body_at
