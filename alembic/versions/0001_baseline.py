@@ -16,6 +16,7 @@ INSTALLED = (
     "ensure_partitions_v1",
     "enqueue_v1",
     "enqueue_atomic_v1",
+    "enqueue_plain_v1",
     "claim_v1",
     "ended_v1",
     "bury_v1",

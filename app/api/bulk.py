@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.enqueue import trace_of
 from app.api.models.bulk import BulkOut, RefusedOut, StoredOut
-from app.domain.bulk import MAX_BULK_BYTES, parse_item, split_bulk
+from app.domain.bulk import MAX_BULK_BYTES, TOGETHER, parse_item, parse_together, split_bulk
 from app.domain.errors import Refusal, invalid_field
 from app.domain.names import NAME_RULE, is_name
 from app.domain.tasks import Enqueue
@@ -90,7 +90,15 @@ class BulkEndpoint:
 async def validate_items(spans: Sequence[msgspec.Raw], max_payload_bytes: int) -> list[Enqueue | Refusal]:
     """Return what each task enqueues, or its refusal."""
     items: list[Enqueue | Refusal] = []
-    async for index, span in in_pieces(enumerate(spans)):
+    async for start in in_pieces(range(0, len(spans), TOGETHER)):
+        some = spans[start : start + TOGETHER]
+        items += parse_together(some, max_payload_bytes) or await _parse_each(some, start, max_payload_bytes)
+    return items
+
+
+async def _parse_each(spans: Sequence[msgspec.Raw], start: int, max_payload_bytes: int) -> list[Enqueue | Refusal]:
+    items: list[Enqueue | Refusal] = []
+    async for index, span in in_pieces(enumerate(spans, start)):
         try:
             items.append(parse_item(span, index, max_payload_bytes))
         except Refusal as refusal:
@@ -98,12 +106,16 @@ async def validate_items(spans: Sequence[msgspec.Raw], max_payload_bytes: int) -
     return items
 
 
-async def all_shown(results: Sequence[Result]) -> list[msgspec.Raw]:
-    """Each as JSON."""
-    return [msgspec.Raw(msgspec.json.encode(_shown(result))) async for result in in_pieces(results)]
+async def all_shown(results: Sequence[Result]) -> list[StoredOut | msgspec.Raw]:
+    """Problems as JSON already, because 10,000 of them take long to encode."""
+    refused = [(n, result) for n, result in enumerate(results) if isinstance(result, Refusal)]
+    problems = {n: _refused(refusal) async for n, refusal in in_pieces(refused)}
+    return [problems[n] if isinstance(result, Refusal) else _stored(result) for n, result in enumerate(results)]
 
 
-def _shown(result: Result) -> StoredOut | RefusedOut:
-    if isinstance(result, Stored):
-        return StoredOut(201 if result.created else 200, result.task_id, True if result.unique_held else UNSET)
-    return RefusedOut(STATUS[result.code], problem_of(result))
+def _stored(result: Stored) -> StoredOut:
+    return StoredOut(201 if result.created else 200, result.task_id, True if result.unique_held else UNSET)
+
+
+def _refused(refusal: Refusal) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(RefusedOut(STATUS[refusal.code], problem_of(refusal))))

@@ -19,6 +19,9 @@ from app.domain.tasks import Body, Enqueue, TaskBody, check_payload, decode_task
 MAX_BULK_TASKS = 10_000
 MAX_BULK_BYTES = 33_554_432
 MANY_COMMAS = 100_000
+TOGETHER = 100
+"""How many tasks are parsed together."""
+MAX_TOGETHER_BYTES = 262_144
 
 
 class BulkBody(Struct, forbid_unknown_fields=True):
@@ -40,6 +43,7 @@ class _Counted(msgspec.Struct, gc=False):
 
 
 _COUNTED = msgspec.json.Decoder(list[_Counted])
+_TASKS = msgspec.json.Decoder(list[TaskBody])
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _SPANS = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -132,6 +136,24 @@ def _validate_around(body: bytes, tasks: msgspec.Raw | UnsetType) -> dict[str, A
     alone = bool(span) and body.find(span, at + 1) < 0
     value: dict[str, Any] = parse_ijson(body[:at] + b"0" + body[at + len(span) :] if alone else body)
     return value
+
+
+def parse_together(spans: Sequence[msgspec.Raw], max_payload_bytes: int) -> list[Enqueue] | None:
+    """Parse some tasks of a bulk request in one go, at a third of the cost of parse_item for each.
+
+    None if they are too large to block others for so long, or if any of them is refused: parse_item then says which, and why.
+    """
+    if sum(len(memoryview(span)) for span in spans) > MAX_TOGETHER_BYTES:
+        return None
+    text = b"[" + b",".join(spans) + b"]"
+    try:
+        values = parse_ijson(text)
+        return [
+            Enqueue(check_payload(task.payload, max_payload_bytes)) if len(value) == 1 else validate_task(task)
+            for value, task in zip(values, _TASKS.decode(text), strict=True)
+        ]
+    except (Refusal, ValueError):
+        return None
 
 
 def parse_item(span: msgspec.Raw, index: int, max_payload_bytes: int) -> Enqueue:

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import secrets
+import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,6 @@ from msgspec import Meta
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 _RANDOM_BITS = 74
 _LOW = (1 << 62) - 1
-_VERSION = 0x7 << 76
 _VARIANT = 0b10 << 62
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 
@@ -21,36 +21,45 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}
 class IdMaker:
     """UUIDv7 texts that always increase within one process, even when the clock stands still or steps back."""
 
-    __slots__ = ("_last_ms", "_pool", "_rand", "_random", "_used")
+    __slots__ = ("_head", "_last_ms", "_pool", "_rand", "_random", "_used")
 
     def __init__(self, random: Callable[[int], bytes] = secrets.token_bytes) -> None:
         self._random = random
         self._last_ms = -1
+        self._head = ""
+        """The text of `_last_ms` and of the version."""
         self._rand = 0
         self._pool = b""
         self._used = 0
 
-    def _bits(self, count: int) -> int:
+    def uuid7(self, now_ms: int) -> str:
+        return self.uuid7s(now_ms, 1)[0]
+
+    def uuid7s(self, now_ms: int, count: int) -> list[str]:
+        """Return this many ids, in order."""
+        if now_ms > self._last_ms:
+            self._begin(now_ms)
+        made = []
+        for step in struct.unpack(f"{count}I", self._entropy(4 * count)):
+            self._rand += 1 + step
+            if self._rand >> _RANDOM_BITS:
+                self._begin(self._last_ms + 1)
+            low = f"{_VARIANT | self._rand & _LOW:016x}"
+            made.append(f"{self._head}{self._rand >> 62:03x}-{low[:4]}-{low[4:]}")
+        return made
+
+    def _begin(self, ms: int) -> None:
+        self._last_ms = ms
+        self._head = f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-7"
+        self._rand = int.from_bytes(self._entropy(10), "big") >> 7  # 73 bits: the top bit leaves room to count up
+
+    def _entropy(self, count: int) -> bytes:
         # One call for entropy serves hundreds of ids; a system call per id would be most of its cost.
         if self._used + count > len(self._pool):
-            self._pool = self._random(4096)
+            self._pool = self._random(max(count, 4096))
             self._used = 0
         start, self._used = self._used, self._used + count
-        return int.from_bytes(self._pool[start : self._used], "big")
-
-    def uuid7(self, now_ms: int) -> str:
-        if now_ms > self._last_ms:
-            self._last_ms = now_ms
-            self._rand = self._bits(10) >> 7  # 73 bits: the top bit leaves room to count up
-        else:
-            self._rand += 1 + self._bits(4)
-            if self._rand >> _RANDOM_BITS:
-                self._last_ms += 1
-                self._rand = self._bits(10) >> 7
-        rand = self._rand
-        value = self._last_ms << 80 | _VERSION | (rand >> 62) << 64 | _VARIANT | rand & _LOW
-        text = f"{value:032x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        return self._pool[start : self._used]
 
 
 def parse_uuid(text: str) -> str | None:

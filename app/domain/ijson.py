@@ -40,7 +40,7 @@ def _why(body: bytes, error: str) -> str:
 
 def nests_deeper(text: bytes, limit: int = MAX_DEPTH) -> bool:
     """Do what is_deeper does on a text that parse_ijson accepted; ten times faster than walking the value."""
-    if text.count(b"[") + text.count(b"{") <= limit:
+    if len(text) <= 2 * limit or text.count(b"[") + text.count(b"{") <= limit:
         return False
     bare = text.replace(rb"\\", b"").replace(rb"\"", b"")
     outside = b"".join(bare.split(b'"')[::2])  # the parts outside strings

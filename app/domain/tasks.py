@@ -199,9 +199,9 @@ def parse_enqueue(body: bytes, *, max_payload_bytes: int) -> Enqueue:
     """Parse the body of `POST /queues/{name}/tasks`. Rules that need the present instant are left to check_instants."""
     value = parse_ijson(body)
     task = decode_task(body, value, TaskBody)
-    check_payload(task.payload, max_payload_bytes)
+    payload = check_payload(task.payload, max_payload_bytes)
     if len(value) == 1:
-        return Enqueue(bytes(task.payload))
+        return Enqueue(payload)
     return validate_task(task)
 
 
@@ -210,8 +210,7 @@ def payload_of(body: bytes, *, max_bytes: int) -> bytes | None:
     payload = _ONLY_PAYLOAD.decode(body).payload
     if isinstance(payload, msgspec.UnsetType):
         return None
-    check_payload(payload, max_bytes)
-    return bytes(payload)
+    return check_payload(payload, max_bytes)
 
 
 Body = TypeVar("Body", bound=TaskBody)
@@ -243,13 +242,14 @@ def _decoder(kind: type[Body]) -> "msgspec.json.Decoder[Body]":
     return msgspec.json.Decoder(kind)
 
 
-def check_payload(payload: msgspec.Raw, max_bytes: int) -> None:
-    """Check the payload of a body that parse_ijson accepted. Raises Refusal: too_large, malformed."""
-    size = len(memoryview(payload))
-    if size > max_bytes:
-        raise Refusal("too_large", f"the payload has {size} bytes, at most {max_bytes} are allowed")
-    if nests_deeper(bytes(payload)):
+def check_payload(payload: msgspec.Raw, max_bytes: int) -> bytes:
+    """Return the bytes of the payload of a body that parse_ijson accepted. Raises Refusal: too_large, malformed."""
+    text = bytes(payload)
+    if len(text) > max_bytes:
+        raise Refusal("too_large", f"the payload has {len(text)} bytes, at most {max_bytes} are allowed")
+    if nests_deeper(text):
         raise Refusal("malformed", f"the payload is nested deeper than {MAX_DEPTH} levels")
+    return text
 
 
 def validate_task(task: TaskBody, where: str = "") -> Enqueue:

@@ -7,20 +7,20 @@ second run insert. So an acknowledged enqueue exists exactly once, and a refused
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from app.domain.instants import format_instant, parse_instant
 from app.store import tasks
 from app.store.db import Reader
 from app.store.failures import Unavailable
-from app.store.tasks import Entry
+from app.store.tasks import Entry, Receipt
 
 GROUP_TRIES = 3
 GROUP_RETRY_SECONDS = 0.3
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """The database's verdict on one entry."""
 
     verdict: str
@@ -57,18 +57,25 @@ def writer(
                 if tried == GROUP_TRIES:
                     raise
                 await asyncio.sleep(GROUP_RETRY_SECONDS * tried)
-        at = _instant(receipt.at)
-        found: dict[str, Admitted] = {}
-        for ordinal, entry in enumerate(ordered, 1):
-            verdict = receipt.verdicts.get(ordinal, ["created"])
-            task_id = verdict[1] if len(verdict) == 2 else entry.task_id
-            found[entry.task_id] = Admitted(verdict[0], task_id, at, receipt.waiting.get(entry.queue_id))
-        admitted = [found[entry.task_id] for entry in entries]
+        admitted = _admitted(ordered, receipt)
+        if ordered is not entries:
+            found = {entry.task_id: verdict for entry, verdict in zip(ordered, admitted, strict=True)}
+            admitted = [found[entry.task_id] for entry in entries]
         if receipt.refused:
             raise GroupRefused(admitted)
         return admitted
 
     return write
+
+
+def _admitted(entries: Sequence[Entry], receipt: Receipt) -> list[Admitted]:
+    at, verdicts, waiting = _instant(receipt.at), receipt.verdicts, receipt.waiting
+    admitted = [Admitted("created", entry.task_id, at, waiting.get(entry.queue_id)) for entry in entries]
+    for ordinal, verdict in verdicts.items():
+        entry = entries[ordinal - 1]
+        existing = verdict[1] if len(verdict) == 2 else entry.task_id
+        admitted[ordinal - 1] = Admitted(verdict[0], existing, at, waiting.get(entry.queue_id))
+    return admitted
 
 
 def _instant(text: str) -> str:

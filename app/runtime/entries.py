@@ -38,6 +38,16 @@ def refusal_of(verdict: str, queue: str, request: Enqueue) -> Refusal | None:
     return None
 
 
+def needs_check(row: QueueRow, request: Enqueue) -> bool:
+    """Return whether `check` has anything to check."""
+    return (
+        row.payload_schema is not None
+        or request.handler is not None
+        or request.run_at is not None
+        or request.expires_at is not None
+    )
+
+
 async def check(
     core: Core,
     row: QueueRow,
@@ -114,28 +124,49 @@ async def named_queue(core: Core, caller: Caller, name: str, where: str) -> Queu
         raise invalid_field(where, refusal.detail) from None
 
 
-def entry_of(core: Core, row: QueueRow, handler_id: int, request: Enqueue, context: TraceContext | None) -> Entry:
+def new_ids(core: Core, count: int) -> list[str]:
+    """Return ids for this many tasks, in ascending order."""
+    return core.ids.uuid7s(int(core.clock.seconds() * 1000), count)
+
+
+def entry_of(task_id: str, row: QueueRow, handler_id: int, request: Enqueue, context: TraceContext | None) -> Entry:
     options = options_of(request)
     if context is not None:
         options = msgspec.structs.replace(options, traceparent=context.traceparent, tracestate=context.tracestate)
     key = request.idempotency_key
+    # by position, because names cost as much as everything else here
     return Entry(
-        task_id=core.ids.uuid7(int(core.clock.seconds() * 1000)),
-        queue_id=row.id,
-        queue_version=row.version,
-        handler_id=handler_id,
-        payload=request.payload,
-        key=key,
-        fingerprint=request.fingerprint() if key is not None else None,
-        unique_key=request.unique_key,
-        priority=request.priority,
-        run_at=request.run_at,
-        delay_seconds=request.delay_seconds,
-        expires_at=request.expires_at,
-        ttl_seconds=request.ttl_seconds,
-        max_attempts=(request.retry or {}).get("max_attempts"),
-        options=encode_options(options),
+        task_id,
+        row.id,
+        row.version,
+        handler_id,
+        request.payload,
+        key,
+        request.fingerprint() if key is not None else None,
+        request.unique_key,
+        request.priority,
+        request.run_at,
+        request.delay_seconds,
+        request.expires_at,
+        request.ttl_seconds,
+        None if request.retry is None else request.retry.get("max_attempts"),
+        encode_options(options),
     )
+
+
+def is_timed(request: Enqueue) -> bool:
+    """Return whether the task may start later than now, or expires."""
+    return (
+        bool(request.delay_seconds or request.ttl_seconds)
+        or request.run_at is not None
+        or request.expires_at is not None
+    )
+
+
+def tasks_ready(core: Core, queue_id: int, handler_id: int, count: int) -> None:
+    """Count created tasks of one lane that may start now, and wake whoever claims them."""
+    core.stats.enqueued(queue_id, count)
+    core.signals.lane_ready(queue_id, handler_id)
 
 
 def task_created(
@@ -143,17 +174,17 @@ def task_created(
 ) -> tuple[datetime | None, datetime | None]:
     """Count a created task and wake whoever must act on it; return its run_at, if in the future, and its expires_at."""
     run_at = expires_at = None
-    if request.delay_seconds or request.run_at is not None or request.ttl_seconds or request.expires_at:
+    if is_timed(request):
         now = parse_instant(at)
         assert now is not None
         run_at, expires_at = request.run_at_from(now), request.expires_at_from(now)
         if run_at <= now:
             run_at = None
-    core.stats.enqueued(queue_id, 1)
     if expires_at is not None:
         core.signals.task_due_at(expires_at.timestamp())
     if run_at is None:
-        core.signals.lane_ready(queue_id, handler_id)
+        tasks_ready(core, queue_id, handler_id, 1)
     else:
+        core.stats.enqueued(queue_id, 1)
         core.signals.task_due_at(run_at.timestamp())
     return run_at, expires_at

@@ -18,7 +18,7 @@ from app.domain.outcomes import FollowupsFault
 from app.domain.tasks import Enqueue
 from app.runtime.catalogue import until_current
 from app.runtime.core import Core
-from app.runtime.entries import check, entry_of, named_queue
+from app.runtime.entries import check, entry_of, named_queue, new_ids
 from app.runtime.pieces import in_pieces
 from app.runtime.schemas import CheckBudget
 from app.store import batches, handlers, partitions
@@ -65,7 +65,7 @@ class _PageEntries:
                 raise
             self.errors += refusal.errors or [FieldError(where, refusal.detail)]
             return
-        entry = entry_of(core, row, own.id if own else 0, task, self.context)
+        entry = entry_of(new_ids(core, 1)[0], row, own.id if own else 0, task, self.context)
         self.entries.append(entry)
         now = core.clock.now()
         self.due += [at.timestamp() for at in (task.run_at_from(now), task.expires_at_from(now)) if at and at > now]

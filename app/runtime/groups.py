@@ -2,14 +2,15 @@
 
 Concurrent callers each submit an item and wait. What gathers while one group is being written becomes the next group, so an idle
 system adds no delay and a busy one pays one commit for many items. Validation comes first: nothing a caller can violate is left
-to a constraint. An unexpected error splits the group in two until the faulty item fails alone.
+to a constraint. An unexpected error splits the group in two until the faulty item fails alone. Items submitted together share one
+future and one group.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from app.domain.errors import Refusal
 from app.store.failures import Unavailable
@@ -37,15 +38,23 @@ class GroupWriter(Generic[Item, Verdict]):
         self._max_group = max_group
         self._max_concurrent = max_concurrent
         self._wrote = wrote
-        self._waiting: deque[tuple[Item, Callable[[Verdict | BaseException], None]]] = deque()
-        """Each item, and what takes its verdict or the error."""
+        self._waiting: deque[_Submission[Item, Verdict]] = deque()
+        self._items_waiting = 0
         self._writes: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     async def submit(self, item: Item) -> Verdict:
         """Return the item's verdict. Raises what `write` raises for it; Refusal (unavailable) if too many are waiting."""
-        future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        self.post(item, partial(_resolve, future))
+        [verdict] = await self.submit_all((item,))
+        if isinstance(verdict, BaseException):
+            raise verdict
+        return verdict
+
+    async def submit_all(self, items: Sequence[Item]) -> Sequence[Verdict | BaseException]:
+        """Return one verdict per item, in order, or the exception that submit would raise. At most `max_group` items, which stay
+        together."""
+        future: asyncio.Future[Sequence[Verdict | BaseException]] = asyncio.get_running_loop().create_future()
+        self._join(items, partial(_resolve, future))
         return await future
 
     def post(self, item: Item, told: Callable[[Verdict | BaseException], None]) -> None:
@@ -53,24 +62,18 @@ class GroupWriter(Generic[Item, Verdict]):
 
         Raises Refusal (unavailable) if too many are waiting.
         """
-        self._join(((item, told),))
+        self._join((item,), lambda verdicts: told(verdicts[0]))
 
-    async def submit_all(self, items: Sequence[Item]) -> list[Verdict | BaseException]:
-        """Return one verdict per item, in order, or the exception that submit would raise. Meant for at most a group or two."""
-        loop = asyncio.get_running_loop()
-        futures: list[asyncio.Future[Verdict]] = [loop.create_future() for _ in items]
-        self._join([(item, partial(_resolve, future)) for item, future in zip(items, futures, strict=True)])
-        return await asyncio.gather(*futures, return_exceptions=True)
-
-    def _join(self, items: Sequence[tuple[Item, Callable[[Verdict | BaseException], None]]]) -> None:
-        if len(self._waiting) >= MAX_WAITING:
+    def _join(self, items: Sequence[Item], told: Callable[[Sequence[Verdict | BaseException]], None]) -> None:
+        if self._items_waiting >= MAX_WAITING:
             raise Refusal(
                 "unavailable",
                 "too many requests are waiting for the database; try again later",
                 retry_after_seconds=1,
             )
-        self._waiting.extend(items)
-        if not self._writes or len(self._waiting) >= self._max_group:
+        self._waiting.append(_Submission(items, told))
+        self._items_waiting += len(items)
+        if not self._writes or self._items_waiting >= self._max_group:
             self._start_group()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._start_another)
@@ -83,10 +86,18 @@ class GroupWriter(Generic[Item, Verdict]):
     def _start_group(self) -> None:
         # nothing awaits between reading the waiting items and registering the write, so no wake-up can be lost
         if self._waiting and len(self._writes) < self._max_concurrent:
-            group = [self._waiting.popleft() for _ in range(min(self._max_group, len(self._waiting)))]
-            writing = asyncio.get_running_loop().create_task(self._write_group(group))
+            writing = asyncio.get_running_loop().create_task(self._write_group(self._next_group()))
             self._writes.add(writing)
             writing.add_done_callback(self._group_written)
+
+    def _next_group(self) -> "list[_Submission[Item, Verdict]]":
+        group = [self._waiting.popleft()]
+        size = len(group[0].items)
+        while self._waiting and size + len(self._waiting[0].items) <= self._max_group:
+            group.append(self._waiting.popleft())
+            size += len(group[-1].items)
+        self._items_waiting -= size
+        return group
 
     def _group_written(self, writing: asyncio.Task[None]) -> None:
         self._writes.discard(writing)
@@ -99,31 +110,48 @@ class GroupWriter(Generic[Item, Verdict]):
         if self._waiting:
             self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._start_another)
 
-    async def _write_group(self, group: list[tuple[Item, Callable[[Verdict | BaseException], None]]]) -> None:
+    async def _write_group(self, group: "list[_Submission[Item, Verdict]]") -> None:
+        items = group[0].items if len(group) == 1 else [item for submission in group for item in submission.items]
+        verdicts = await self._verdicts_on(items)
+        if len(group) == 1:
+            group[0].told(verdicts)
+            return
+        start = 0
+        for submission in group:
+            end = start + len(submission.items)
+            submission.told(verdicts[start:end])
+            start = end
+
+    async def _verdicts_on(self, items: Sequence[Item]) -> Sequence[Verdict | BaseException]:
         try:
-            verdicts = await self._write([item for item, _ in group])
+            verdicts = await self._write(items)
         except Unavailable as error:
-            # items waiting behind would wait as long and fail the same way
-            group += self._waiting
-            self._waiting.clear()
-            for _, told in group:
-                told(error)
+            self._fail_waiting(error)
+            return [error] * len(items)
         except Exception as error:
-            if len(group) == 1:
-                group[0][1](error)
-                return
-            middle = len(group) // 2
-            await self._write_group(group[:middle])
-            await self._write_group(group[middle:])
-        else:
-            self._wrote(len(group))
-            for (_, told), verdict in zip(group, verdicts, strict=True):
-                told(verdict)
+            if len(items) == 1:
+                return [error]
+            middle = len(items) // 2
+            return [*await self._verdicts_on(items[:middle]), *await self._verdicts_on(items[middle:])]
+        self._wrote(len(items))
+        return verdicts
+
+    def _fail_waiting(self, error: Unavailable) -> None:
+        """Fail the items that wait behind a failed group: they would wait as long and fail the same way."""
+        failing, self._items_waiting = list(self._waiting), 0
+        self._waiting.clear()
+        for submission in failing:
+            submission.told([error] * len(submission.items))
 
 
-def _resolve(future: asyncio.Future[Verdict], verdict: Verdict | BaseException) -> None:
+class _Submission(NamedTuple, Generic[Item, Verdict]):
+    items: Sequence[Item]
+    told: Callable[[Sequence[Verdict | BaseException]], None]
+    """Takes the verdicts on the items, in order."""
+
+
+def _resolve(
+    future: "asyncio.Future[Sequence[Verdict | BaseException]]", verdicts: Sequence[Verdict | BaseException]
+) -> None:
     if not future.done():
-        if isinstance(verdict, BaseException):
-            future.set_exception(verdict)
-        else:
-            future.set_result(verdict)
+        future.set_result(verdicts)

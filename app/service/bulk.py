@@ -4,8 +4,11 @@ Tasks go through the group writer in groups, together with those of other reques
 request takes turns with small ones. An atomic request is a single group of its own, in one transaction.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+
+import msgspec
 
 from app.domain.bulk import atomic_refusal
 from app.domain.callers import Caller
@@ -18,8 +21,12 @@ from app.runtime.entries import (
     check,
     entry_of,
     find_queue,
+    is_timed,
+    needs_check,
+    new_ids,
     refusal_of,
     task_created,
+    tasks_ready,
 )
 from app.runtime.pieces import in_pieces
 from app.runtime.schemas import CheckBudget
@@ -34,8 +41,7 @@ GROUP = 500
 Write = Callable[[Sequence[Entry]], Awaitable[Sequence[Admitted | BaseException]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True):
     created: bool
     task_id: str
     unique_held: bool = False
@@ -50,7 +56,8 @@ class _Bulk:
     core: Core
     caller: Caller
     queue: str
-    items: Sequence[Enqueue | Refusal]
+    items: dict[int, Enqueue]
+    """The sound ones, by their place in the request."""
     context: TraceContext | None
     results: dict[int, Result]
     atomic: bool = False
@@ -76,19 +83,20 @@ async def enqueue(
     with core.tracing.enqueue(queue, caller.tenant, incoming, len(items)) as span:
         await find_queue(core, caller, queue)
         refused: dict[int, Result] = {n: item for n, item in enumerate(items) if isinstance(item, Refusal)}
-        bulk = _Bulk(core, caller, queue, items, span.context, refused, atomic)
-        sound = [n for n in range(len(items)) if n not in refused]
+        sound = {n: item for n, item in enumerate(items) if not isinstance(item, Refusal)}
+        bulk = _Bulk(core, caller, queue, sound, span.context, refused, atomic)
         if atomic:
-            await _write(bulk, sound, writer(core.db.changes(caller.tenant_id), atomic=True))
+            await _write(bulk, list(sound), writer(core.db.changes(caller.tenant_id), atomic=True))
         elif batch_id is not None:
-            await _write_in_groups(bulk, sound, writer(core.db.changes(caller.tenant_id), batch_id=batch_id))
+            await _write_in_groups(bulk, writer(core.db.changes(caller.tenant_id), batch_id=batch_id))
         else:
-            await _write_in_groups(bulk, sound, core.enqueueing.submit_all)
+            await _write_in_groups(bulk, core.enqueueing.submit_all)
     return [bulk.results[n] for n in range(len(items))]
 
 
-async def _write_in_groups(bulk: _Bulk, sound: list[int], write: Write) -> None:
+async def _write_in_groups(bulk: _Bulk, write: Write) -> None:
     """Write in groups. After something is stored, a failure affects only its own items: the caller must learn the stored ids."""
+    sound = list(bulk.items)
     for start in range(0, len(sound), GROUP):
         try:
             await _write(bulk, sound[start : start + GROUP], write)
@@ -131,51 +139,66 @@ async def _write(bulk: _Bulk, pending: list[int], write: Write) -> None:
 
 async def _entries(bulk: _Bulk, row: QueueRow, fresh: bool, pending: list[int]) -> dict[int, Entry]:
     """Return entries by item. An item that breaks a rule of its queue is recorded as refused instead."""
-    lookups = bulk.core.db.lookups(bulk.caller.tenant_id)
     own: dict[str | None, OwnHandler | None] = {None: None}
+    if any(needs_check(row, bulk.items[n]) for n in pending):
+        pending = await _checked(bulk, row, fresh, pending, own)
     entries: dict[int, Entry] = {}
+    for n, task_id in zip(pending, new_ids(bulk.core, len(pending)), strict=True):
+        item = bulk.items[n]
+        handler = own[item.handler]
+        entries[n] = entry_of(task_id, row, handler.id if handler else 0, item, bulk.context)
+    return entries
+
+
+async def _checked(
+    bulk: _Bulk, row: QueueRow, fresh: bool, pending: list[int], own: dict[str | None, OwnHandler | None]
+) -> list[int]:
+    """Return the items that break no rule of their queue, and add the handlers they name to `own`."""
+    lookups = bulk.core.db.lookups(bulk.caller.tenant_id)
+    sound: list[int] = []
     async for n in in_pieces(pending):
         item = bulk.items[n]
-        assert isinstance(item, Enqueue)
         if item.handler not in own and item.handler is not None:
             own[item.handler] = await handlers.find_own(lookups, bulk.caller.tenant_id, item.handler)
-        handler = own[item.handler]
         try:
-            await check(bulk.core, row, handler, item, pointer("tasks", n), fresh=fresh, budget=bulk.budget)
+            await check(bulk.core, row, own[item.handler], item, pointer("tasks", n), fresh=fresh, budget=bulk.budget)
         except Refusal as refusal:
             bulk.results[n] = refusal.bare()
         else:
-            entries[n] = entry_of(bulk.core, row, handler.id if handler else 0, item, bulk.context)
-    return entries
+            sound.append(n)
+    return sound
 
 
 def _note(bulk: _Bulk, entries: dict[int, Entry], verdicts: Sequence[Admitted | BaseException]) -> list[int]:
     """Record the results of a group; return the items to try again."""
     again: list[int] = []
+    ready: Counter[tuple[int, int]] = Counter()
     failed: BaseException | None = None
     for (n, entry), admitted in zip(entries.items(), verdicts, strict=True):
         item = bulk.items[n]
-        assert isinstance(item, Enqueue)
         if isinstance(admitted, BaseException):
             failed = failed or admitted
         elif admitted.verdict == "created":
-            task_created(bulk.core, entry.queue_id, entry.handler_id, item, admitted.at)
             bulk.results[n] = Stored(True, admitted.task_id)
+            if is_timed(item):
+                task_created(bulk.core, entry.queue_id, entry.handler_id, item, admitted.at)
+            else:
+                ready[entry.queue_id, entry.handler_id] += 1
         elif admitted.verdict in ("replayed", "held"):
             bulk.results[n] = Stored(False, admitted.task_id, unique_held=admitted.verdict == "held")
         elif admitted.verdict == "batch_sealed":
             failed = refusal_of(admitted.verdict, bulk.queue, item)
         elif not _note_refusal(bulk, n, admitted):
             again.append(n)
+    for lane, count in ready.items():
+        tasks_ready(bulk.core, *lane, count)
     if failed is not None:
         raise failed
     return again
 
 
 def _note_refusal(bulk: _Bulk, n: int, admitted: Admitted) -> bool:
-    item = bulk.items[n]
-    assert isinstance(item, Enqueue)
-    refusal = refusal_of(admitted.verdict, bulk.queue, item)
+    refusal = refusal_of(admitted.verdict, bulk.queue, bulk.items[n])
     if refusal is not None:
         bulk.results[n] = refusal
     return refusal is not None

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -23,6 +22,8 @@ from app.runtime.entries import (
     check,
     entry_of,
     find_queue,
+    needs_check,
+    new_ids,
     refusal_of,
     task_created,
 )
@@ -34,8 +35,7 @@ from app.store.task_lists import TaskPage, TaskQuery
 from app.telemetry.tracing import TraceContext
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueued:
+class Enqueued(msgspec.Struct, frozen=True):
     created: bool
     task_id: str
     body: bytes
@@ -62,8 +62,10 @@ async def enqueue(
             own = None
             if request.handler is not None:
                 own = await handlers.find_own(lookups, caller.tenant_id, request.handler)
-            await check(core, row, own, request)
-            entry = entry_of(core, row, own.id if own else 0, request, span.context)
+            if needs_check(row, request):
+                await check(core, row, own, request)
+            [task_id] = new_ids(core, 1)
+            entry = entry_of(task_id, row, own.id if own else 0, request, span.context)
             admitted = await core.enqueueing.submit(entry)
             match admitted.verdict:
                 case "created":

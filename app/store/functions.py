@@ -41,7 +41,9 @@ SETTINGS: dict[str, tuple[str, ...] | None] = {
     # only calls others, or makes tables
     "enqueue_atomic_v1": (),
     "ensure_partitions_v1": (),
-    # planned once for groups of any size: planning each group takes half the time of settling one task
+    # planned once for groups of any size: planning takes longer than writing a small group
+    "enqueue_v1": PLANNED_ONCE,
+    "enqueue_plain_v1": PLANNED_ONCE,
     "settle_v1": PLANNED_ONCE,
     "bury_v1": PLANNED_ONCE,
     "revive_v1": PLANNED_ONCE,

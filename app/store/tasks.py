@@ -59,6 +59,7 @@ COLLISIONS = 5
 """How often a group is repeated at once because another one took a unique key first."""
 _ENQUEUE = {False: call("enqueue_v1", 2), True: call("enqueue_atomic_v1", 2)}
 _ENQUEUE_BATCH = call("enqueue_v1", 3)
+_ENQUEUE_PLAIN = call("enqueue_plain_v1", 5)
 _FIND_KEY = sql("find_idempotency_key")
 _TENANT = sql("find_tenant_of_task")
 _HELD_LEASE = sql("read_lease")
@@ -119,13 +120,25 @@ def lock_order(entries: Sequence[Entry]) -> Sequence[Entry]:
 
 
 async def _enqueue(db: Reader, group_id: str, entries: Sequence[Entry], atomic: bool, batch_id: str | None) -> Receipt:
-    receipt = await db.fetchval(
-        _ENQUEUE[atomic] if batch_id is None else _ENQUEUE_BATCH,
-        group_id,
-        entries,
-        *(() if batch_id is None else (batch_id,)),
-    )
+    if batch_id is not None:
+        receipt = await db.fetchval(_ENQUEUE_BATCH, group_id, entries, batch_id)
+    elif not atomic and (plain := _plain(entries)) is not None:
+        receipt = await db.fetchval(_ENQUEUE_PLAIN, group_id, *plain)
+    else:
+        receipt = await db.fetchval(_ENQUEUE[atomic], group_id, entries)
     return _RECEIPT.decode(receipt)
+
+
+def _plain(entries: Sequence[Entry]) -> tuple[int, int, Sequence[str], Sequence[bytes]] | None:
+    """Return what enqueue_plain_v1 takes if all entries are of one queue and have nothing but a payload, None otherwise."""
+    first = entries[0]
+    if first != Entry(first.task_id, first.queue_id, first.queue_version, 0, first.payload, None, None):
+        return None
+    ids, queues, versions, handlers, payloads, *rest = zip(*entries, strict=True)
+    same = zip((queues, versions, handlers, *rest), first[1:4] + first[5:], strict=True)
+    if any(column.count(value) < len(entries) for column, value in same):
+        return None
+    return first.queue_id, first.queue_version, ids, payloads
 
 
 async def knows_key(db: Reader, queue_id: int, key: str) -> bool:

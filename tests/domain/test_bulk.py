@@ -8,7 +8,7 @@ import pytest
 
 from app.domain import bulk
 from app.domain.batches import split_batch, split_tasks
-from app.domain.bulk import MANY_COMMAS, MAX_BULK_TASKS, split_bulk, task_spans
+from app.domain.bulk import MANY_COMMAS, MAX_BULK_TASKS, parse_item, parse_together, split_bulk, task_spans
 from app.domain.errors import Refusal
 from app.domain.followups import split_page
 
@@ -51,3 +51,36 @@ def test_many_commas_within_tasks_are_no_harm() -> None:
 def test_items_that_are_no_objects_are_judged_one_by_one_where_they_are_few() -> None:
     spans, _ = split_bulk(b'{"tasks":[1,{"payload":1},"a"]}')
     assert [bytes(span) for span in spans] == [b"1", b'{"payload":1}', b'"a"']
+
+
+FAULTY = (
+    *(b"3", b"{}", b'{"payload":1,"payload":2}', b'{"payload":"\\ud800"}', b'{"payload":"\xff"}', b'{"payload":NaN}'),
+    *(b'{"payload":1,"typo":1}', b'{"payload":1,"priority":101}', b'{"payload":1,"tags":["a","a"]}'),
+    b'{"payload":"' + b"x" * 200 + b'"}',
+    b'{"payload":' + b"[" * 129 + b"]" * 129 + b"}",
+)
+SOUND = (
+    *(b'{"payload":null}', b'{"payload": {"a" : [1, "\\u00e9"]}}', b'{"priority":3,"payload":"x","tags":["a"]}'),
+    b'{"payload":' + b"[" * 90 + b"]" * 90 + b"}",
+)
+
+
+def spans_of(*tasks: bytes) -> list[msgspec.Raw]:
+    return [msgspec.Raw(task) for task in tasks]
+
+
+def test_tasks_parsed_together_are_those_parsed_one_by_one() -> None:
+    spans = spans_of(*SOUND * 3)
+    assert parse_together(spans, 190) == [parse_item(span, n, 190) for n, span in enumerate(spans)]
+
+
+@pytest.mark.parametrize("faulty", FAULTY)
+@pytest.mark.parametrize("place", range(len(SOUND) + 1))
+def test_a_faulty_task_among_others_is_noticed_wherever_it_is(faulty: bytes, place: int) -> None:
+    assert parse_together(spans_of(*SOUND[:place], faulty, *SOUND[place:]), 190) is None
+
+
+def test_tasks_too_large_to_be_parsed_in_one_go_are_parsed_one_by_one() -> None:
+    large = b'{"payload":"' + b"x" * (bulk.MAX_TOGETHER_BYTES // 2) + b'"}'
+    assert parse_together(spans_of(large), 2**20) is not None
+    assert parse_together(spans_of(large, large), 2**20) is None

@@ -28,6 +28,13 @@ def test_ids_rise_past_the_end_of_the_random_bits() -> None:
     assert all(uuid.UUID(text).version == 7 for text in made)
 
 
+def test_ids_made_together_rise_among_those_made_alone() -> None:
+    maker = IdMaker()
+    made = [maker.uuid7(5), *maker.uuid7s(5, 3000), maker.uuid7(5), *maker.uuid7s(6, 2), *maker.uuid7s(4, 2)]
+    assert len(made) == 3006 and made == sorted(set(made))
+    assert all(str(uuid.UUID(text)) == text and uuid.UUID(text).version == 7 for text in made)
+
+
 def test_two_processes_make_different_ids() -> None:
     assert len({IdMaker().uuid7(1) for _ in range(1000)}) == 1000
 

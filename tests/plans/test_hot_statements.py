@@ -133,6 +133,11 @@ class Replica:
         replayed = (await tasks.enqueue(self.db, str(uuid4()), again)).verdicts
         assert {verdict[0] for verdict in replayed.values()} == {"replayed"}
 
+    async def enqueue_plain(self) -> None:
+        queue_id, version = self.queues[5]
+        entries = [Entry(str(uuid4()), queue_id, version, 0, b"null", None, None) for _ in range(GROUP)]
+        assert (await tasks.enqueue(self.db, str(uuid4()), entries)).verdicts == {}
+
     async def enqueue_held(self) -> None:
         """Unfinished tasks have the unique keys."""
         numbers = list(itertools.islice(self.unique, GROUP))
@@ -276,6 +281,7 @@ class Replica:
                 self.release_claim,
                 self.enqueue,
                 self.enqueue_atomic,
+                self.enqueue_plain,
                 self.enqueue_held,
                 self.reap,
                 self.promote,

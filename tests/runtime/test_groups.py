@@ -204,3 +204,22 @@ async def test_a_writer_that_cannot_keep_up_refuses_instead_of_growing(monkeypat
     assert (refused.value.code, refused.value.retry_after_seconds) == ("unavailable", 1)
     write.gate.set()
     await asyncio.gather(flying, *waiting)
+
+
+async def test_items_submitted_together_stay_in_one_group_and_get_their_verdicts_in_order() -> None:
+    write = Writer()
+    write.gate.clear()
+    write.fail = lambda items: ValueError("poison") if 6 in items else None
+    groups, wrote = writer_over(write, max_group=8, max_concurrent=1)
+    first = asyncio.create_task(groups.submit(0))
+    await turns()
+    rest = [asyncio.create_task(groups.submit_all(items)) for items in ([1, 2], [3, 4, 5, 6, 7], [8, 9])]
+    await turns()
+    write.gate.set()
+    assert await first == "verdict 0"
+    pair, several, last = await asyncio.gather(*rest)
+    assert write.groups[1] == [1, 2, 3, 4, 5, 6, 7]
+    assert list(pair) == ["verdict 1", "verdict 2"]
+    assert [str(verdict) for verdict in several] == ["verdict 3", "verdict 4", "verdict 5", "poison", "verdict 7"]
+    assert list(last) == ["verdict 8", "verdict 9"]
+    assert sum(wrote) == 9

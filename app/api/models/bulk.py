@@ -1,8 +1,7 @@
 """The result of each task of a bulk request or a batch."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from app.domain.ids import Uuid
@@ -30,10 +29,10 @@ class RefusedOut(Struct):
 
 
 Results = Annotated[
-    list[Annotated[msgspec.Raw, Meta(extra_json_schema={"anyOf": [ref_of(StoredOut), ref_of(RefusedOut)]})]],
+    list[Annotated[Any, Meta(extra_json_schema={"anyOf": [ref_of(StoredOut), ref_of(RefusedOut)]})]],
     Meta(description="The result of each task, in order."),
 ]
-"""Each is encoded by itself, because there may be 10,000."""
+"""StoredOut, or the JSON of RefusedOut."""
 
 
 class BulkOut(Struct):
