@@ -53,9 +53,10 @@ async def stage(connection: asyncpg.Connection) -> AsyncIterator[int]:
 
 
 async def take_through(connection: asyncpg.Connection, queue_id: int) -> None:
-    """Take two tasks from enqueue to settle."""
-    entries = [Entry(str(uuid.uuid4()), queue_id, 1, 0, b"null", None, None) for _ in range(2)]
-    await tasks.enqueue(connection, str(uuid.uuid4()), tasks.lock_order(entries))
+    """Take two tasks from enqueue to settle, a plain one and one with a priority: each has an insert of its own."""
+    for priority in (0, 1):
+        entry = Entry(str(uuid.uuid4()), queue_id, 1, 0, b"null", None, None, priority=priority)
+        await tasks.enqueue(connection, str(uuid.uuid4()), [entry])
     (claim,) = await tasks.claim(
         connection,
         [LaneWant(queue_id, 0, 2)],
