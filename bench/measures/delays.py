@@ -1,5 +1,6 @@
 """From sending a POST to the handler's call: into an idle service, through another replica, and under load."""
 
+import asyncio
 from typing import Any
 
 from bench.figures import milliseconds
@@ -8,6 +9,8 @@ from bench.subject import Subject
 
 WARM = 10
 HALF = 0.5
+PULSE_SECONDS = 2.5
+"""By then a replica knows that it is not alone; before, it announces nothing, and others find its tasks when they poll."""
 
 
 async def start_delay(ground: Ground) -> dict[str, Any]:
@@ -20,6 +23,7 @@ async def start_delay(ground: Ground) -> dict[str, Any]:
         half = await ground.paced(subject, 2 * size.load_seconds, rate=HALF * top["per_second"])
     async with ground.subject(role="api", path="/stamp") as subject:
         await subject.add_replicas(1, role="engine")
+        await asyncio.sleep(PULSE_SECONDS)
         other = await _one_by_one(ground, subject, size.delays // 2)
     return {
         "idle": idle,
