@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from bench import filling
@@ -14,8 +15,8 @@ from bench.processes import Child
 IN_FLIGHT = 64
 SOAK_SHARE = 0.8
 SAMPLE_SECONDS = 0.5
-WARM_SHARE = 0.25
-"""Of a soak, how much passes before growth counts: caches, pools and histograms fill."""
+WARM_SHARE, END_SHARE = 0.25, 0.9
+"""Of a soak, the part in which growth counts: before, caches, pools and histograms fill; after, the load has ended."""
 
 
 class Weights:
@@ -76,19 +77,26 @@ async def soak(ground: Ground) -> dict[str, Any]:
         top = await ground.paced(subject, size.load_seconds)
         async with weights.of(subject.child):
             paced = await ground.paced(subject, size.soak_seconds, SOAK_SHARE * top["per_second"])
-    begin = int(len(weights.times) * WARM_SHARE)
-    minutes = [moment / 60 for moment in weights.times[begin:]]
-    megabytes = weights.memory_mb[begin:]
+    counted = slice(int(len(weights.times) * WARM_SHARE), int(len(weights.times) * END_SHARE) + 1)
+    minutes = [moment / 60 for moment in weights.times[counted]]
+    megabytes = weights.memory_mb[counted]
+    descriptors, threads = _thirds(weights.descriptors[counted]), _thirds(weights.threads[counted])
     return {
         "seconds": size.soak_seconds,
         "rate": paced["per_second"],
         "backlog_thirds": paced["backlog_thirds"],
         "start_delay": paced["start_delay"],
-        "memory_mb": weights.memory_mb[-1],
+        "memory_mb": megabytes[-1],
         "memory_mb_per_minute": slope(minutes, megabytes),
-        "descriptors": [weights.descriptors[begin], weights.descriptors[-1]],
-        "more_descriptors": weights.descriptors[-1] - weights.descriptors[begin],
-        "threads": [weights.threads[begin], weights.threads[-1]],
-        "more_threads": weights.threads[-1] - weights.threads[begin],
+        "descriptors": descriptors,
+        "more_descriptors": descriptors[1] - descriptors[0],
+        "threads": threads,
+        "more_threads": threads[1] - threads[0],
         "memory_samples": megabytes,
     }
+
+
+def _thirds(samples: Sequence[int]) -> tuple[int, int]:
+    """The median of the first third, and that of the last: whoever comes and goes meanwhile is in neither."""
+    third = max(1, len(samples) // 3)
+    return statistics.median_low(samples[:third]), statistics.median_low(samples[-third:])
