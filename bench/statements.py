@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,5 +46,10 @@ class StatementLog:
             text = file.read()
         end = text.rfind(b"\n") + 1
         self._at += end
-        found = (_LINE.match(line) for line in text[:end].decode(errors="replace").splitlines())
-        return [Statement(float(m["ms"]), m["text"]) for m in found if m is not None and m["database"] == database]
+        return parsed(text[:end].decode(errors="replace").splitlines(), database)
+
+
+def parsed(lines: Iterable[str], database: str) -> list[Statement]:
+    """The statements of this database among the lines of a log; parsing and planning are lines of their own, and left out."""
+    found = (_LINE.match(line) for line in lines)
+    return [Statement(float(m["ms"]), m["text"]) for m in found if m is not None and m["database"] == database]
