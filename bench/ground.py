@@ -120,11 +120,11 @@ class Ground:
         return float(said["tasks"] / said["seconds"])
 
     async def way(self, subject: Subject, queues: Sequence[str] = (QUEUE,)) -> float:
-        """Tasks/s from opening the handler, with all tasks stored, until all have been delivered and settled."""
-        return (await self.whole_way(subject, queues)).per_second
+        """Tasks/s from opening the handler, with fewer tasks stored, until all have been delivered and settled."""
+        return (await self.whole_way(subject, self.size.fewer_tasks, queues)).per_second
 
-    async def whole_way(self, subject: Subject, queues: Sequence[str] = (QUEUE,)) -> Way:
-        tasks = self.size.tasks // len(queues) * len(queues)
+    async def whole_way(self, subject: Subject, tasks: int, queues: Sequence[str] = (QUEUE,)) -> Way:
+        """`tasks` is a multiple of the number of queues."""
         await subject.close(HANDLER)
         began = await self._wal()
         await subject.preload(list(queues), tasks)

@@ -6,11 +6,14 @@ from dataclasses import dataclass, replace
 @dataclass(frozen=True, slots=True)
 class Size:
     rounds: int = 5
-    """Pairs whose median counts; the measures with large tables or many processes take `few_rounds`."""
+    """Pairs whose median counts."""
     few_rounds: int = 3
+    """The same, of what has no target."""
     tasks: int = 20_000
     """Of one whole way: enqueued, delivered, settled."""
-    load_seconds: float = 3.0
+    fewer_tasks: int = 10_000
+    """The same, where both sides are Sluice, which is slower than bare."""
+    load_seconds: float = 2.0
     """Of one round of load."""
     sustained_seconds: float = 60.0
     find_seconds: float = 3.0
@@ -37,6 +40,7 @@ SMALLEST = Size(
     rounds=1,
     few_rounds=1,
     tasks=1_000,
+    fewer_tasks=1_000,
     load_seconds=0.5,
     sustained_seconds=1.0,
     find_seconds=0.5,

@@ -29,7 +29,7 @@ async def history(ground: Ground) -> dict[str, Any]:
         await filling.history(full, size.history, KEPT_DAYS)
         async with ground.subject() as empty:
             rates = await ground.rounds(
-                lambda: ground.way(empty), lambda: ground.way(full), size.few_rounds, ("empty", "full")
+                lambda: ground.way(empty), lambda: ground.way(full), size.rounds, ("empty", "full")
             )
         dropping = await _dropped(full, size.history // KEPT_DAYS)
     if not dropping["tables"]:
@@ -72,7 +72,7 @@ async def held_xmin(ground: Ground) -> dict[str, Any]:
             if size.xmin_seconds > part:
                 await ground.paced(subject, size.xmin_seconds - part, rate)
             during = await _claims(ground, subject, part, rate)
-        await ground.paced(subject, part, rate)
+        await ground.paced(subject, part / 2, rate)
         after = await _claims(ground, subject, part, rate)
     return {
         "seconds": size.xmin_seconds,

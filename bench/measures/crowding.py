@@ -22,13 +22,13 @@ async def idle(ground: Ground) -> dict[str, Any]:
         await filling.delayed_tasks(full, size.delayed, size.idle_queues)
         async with ground.subject() as empty:
             rates = await ground.rounds(
-                lambda: ground.way(empty), lambda: ground.way(full), size.few_rounds, ("none", "with")
+                lambda: ground.way(empty), lambda: ground.way(full), size.rounds, ("none", "with")
             )
-        cost = await idle_cost(ground, full)
+        cost = await idle_cost(ground, full, size.idle_seconds)
     return {"queues": size.idle_queues, "delayed": size.delayed, "end_to_end": rates, "idle": cost}
 
 
-async def idle_cost(ground: Ground, subject: Subject) -> dict[str, Any]:
+async def idle_cost(ground: Ground, subject: Subject, seconds: float) -> dict[str, Any]:
     """Shares of a core, and statements/s, of one replica and of the whole server."""
     await subject.database.execute("vacuum (analyze) sluice.tasks")
     database = await subject.database.fetchval("select current_database()")
@@ -39,7 +39,7 @@ async def idle_cost(ground: Ground, subject: Subject) -> dict[str, Any]:
         pids = {"service": subject.child.process.pid, "postgres": ground.postgres.pid or 0}
         before = {name: cpu_seconds(pid) for name, pid in pids.items()}
         began = time.monotonic()
-        await asyncio.sleep(ground.size.idle_seconds)
+        await asyncio.sleep(seconds)
         took = time.monotonic() - began
         shares = {f"{name}_share": (cpu_seconds(pid) - before[name]) / took for name, pid in pids.items()}
         statements = log.taken(database)

@@ -31,7 +31,7 @@ async def end_to_end(ground: Ground) -> dict[str, Any]:
     async with ground.subject() as subject:
 
         async def ours() -> float:
-            ways.append(await ground.whole_way(subject))
+            ways.append(await ground.whole_way(subject, ground.size.tasks))
             return ways[-1].per_second
 
         found = await ground.rounds(ground.bare_way, ours, ground.size.rounds)
@@ -98,10 +98,10 @@ async def many_queues(ground: Ground) -> dict[str, Any]:
 
         pair = ("one", "many")
         stored = await ground.rounds(
-            lambda: ground.way(subject), lambda: ground.way(subject, names), ground.size.few_rounds, pair
+            lambda: ground.way(subject), lambda: ground.way(subject, names), ground.size.rounds, pair
         )
         await subject.open(HANDLER)
-        arriving = await ground.rounds(lambda: flow(0), lambda: flow(len(names)), ground.size.few_rounds, pair)
+        arriving = await ground.rounds(lambda: flow(0), lambda: flow(len(names)), ground.size.rounds, pair)
     return {"queues": len(names), "stored": stored, "arriving": arriving}
 
 

@@ -44,9 +44,9 @@ async def fire_lag(ground: Ground) -> dict[str, Any]:
         lags = {str(count): await _lags(ground, subject, count) for count in size.schedules}
         many = max(size.schedules)
         await _make(subject, "far-", {"at": _instant(time.time() + YEARS_SECONDS)})
-        one = await idle_cost(ground, subject)
+        one = await idle_cost(ground, subject, size.idle_seconds / 2)
         await _copies(subject, "far-", many)
-        idle = await idle_cost(ground, subject)
+        idle = await idle_cost(ground, subject, size.idle_seconds / 2)
     most = lags[str(many)]
     return {"lags": lags, "most": most, "idle": {"schedules": many, "one": one, "many": idle}}
 
