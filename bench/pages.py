@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.processes import ROOT
-from bench.report import footer, shown
+from bench.report import drawing, footer, shown
 
 RESULTS = ROOT / "bench" / "results"
 PAGES = {ROOT / "README.md": True, ROOT / "docs" / "concepts" / "performance.md": False}
@@ -52,9 +52,10 @@ def _line(figure: Mapping[str, Any]) -> str:
 
 
 def refresh() -> str:
-    """Write the newest result into the pages; return its name."""
+    """Write the newest result into the pages, and draw its chart; return its name."""
     path = newest()
     result = json.loads(path.read_text())
+    path.with_suffix(".svg").write_text(drawing(result))
     for page in PAGES:
         text = page.read_text()
         begin, end = next(BLOCK.finditer(text)).span()

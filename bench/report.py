@@ -10,7 +10,7 @@ from bench import chart
 from bench.rows import Row, at_least
 from bench.table import MEASURES
 
-LABELS = 360
+LABELS = 420
 DRAWN_MAX = 2.0
 BEST_PEER = Row(
     "end to end, of the best other queue",
