@@ -29,7 +29,7 @@ POLL_SHARE = 0.2
 """The share of its time that a replica may spend on polling: with very many lanes a round takes longer than POLL_SECONDS."""
 TRIED_LIMITS = 100
 """How many limits with parked lanes are tried without a hint after each round."""
-MAX_CLAIM = 200
+MAX_CLAIM = 400
 """How many tasks one claim takes at most."""
 MAX_LANES = 32
 """How many lanes one claim takes: more would hardly cost less per lane, and a claim holds up to three locks per lane."""
@@ -275,28 +275,33 @@ class Dispatcher:
         if group.limited:
             self._limited.discard(group.tenant)
         for (lane, want), claim in zip(group.lanes, claims, strict=True):
-            await self._apply(lane, want, claim, sent)
+            self._end_turn(lane, want, claim)
+        # the next claim is on its way while these calls are started
         self.wake()
+        for (lane, _), claim in zip(group.lanes, claims, strict=True):
+            if claim is not None and claim.tasks:
+                await self._start(lane, claim, sent)
         # whatever is reaped lets the lanes continue that it blocked
         await self._core.claiming.reap_lapsed(found)
 
-    async def _apply(self, lane: Lane, want: int, claim: Claim | None, sent: float) -> None:
-        """Start what a lane got of a claim, and end its turn. Without an answer, the lane is tried again later."""
+    def _end_turn(self, lane: Lane, want: int, claim: Claim | None) -> None:
+        """End a lane's turn by its verdict. Without one, it is tried again later."""
         got, full_at = 0, None
+        if claim is None:
+            self._try_later(lane)
+        else:
+            got, full_at = len(claim.tasks), self._apply_verdict(lane, claim)
+        self._places.leave(lane.tenant, lane.key, want - got)
+        self._lanes.end(lane, full_at)
+
+    async def _start(self, lane: Lane, claim: Claim, sent: float) -> None:
         try:
-            if claim is None:
-                self._try_later(lane)
-            else:
-                if claim.tasks:
-                    await self._holdings.start(lane.key, claim, sent)
-                    got = len(claim.tasks)
-                full_at = self._apply_verdict(lane, claim)
+            await self._holdings.start(lane.key, claim, sent)
         except Exception:
             # given back
+            self._places.leave(lane.tenant, lane.key, len(claim.tasks))
             self._try_later(lane)
-        finally:
-            self._places.leave(lane.tenant, lane.key, want - got)
-            self._lanes.end(lane, full_at)
+            self._lanes.hint(lane.key)
 
     def _try_later(self, lane: Lane) -> None:
         lane.hinted = True

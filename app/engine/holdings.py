@@ -17,6 +17,9 @@ from app.store.tasks import AttemptEnd, Claim
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
+STARTED_AT_ONCE = 50
+"""How many calls are started before answers are read, and the next claim is sent."""
+
 log = get_logger(__name__)
 
 
@@ -51,13 +54,15 @@ class Holdings:
         except Exception:
             self.spawn(self._give_back([refund(task) for task in claim.tasks]))
             raise
-        self._empty.clear()
-        now = self._core.clock.now()
-        for task in claim.tasks:
-            lease = granted_seconds(self._lease_seconds, timeout_of(task, policy, target))
-            held = Held(task, lane, policy, target, lease, sent + lease, sent)
-            attempt = self._attempts[task.token] = Attempt(self._core, held, self._lease_seconds, self._over)
-            attempt.start(now)
+        for begin in range(0, len(claim.tasks), STARTED_AT_ONCE):
+            self._empty.clear()
+            now = self._core.clock.now()
+            for task in claim.tasks[begin : begin + STARTED_AT_ONCE]:
+                lease = granted_seconds(self._lease_seconds, timeout_of(task, policy, target))
+                held = Held(task, lane, policy, target, lease, sent + lease, sent)
+                attempt = self._attempts[task.token] = Attempt(self._core, held, self._lease_seconds, self._over)
+                attempt.start(now)
+            await asyncio.sleep(0)
 
     def _over(self, attempt: Attempt) -> None:
         del self._attempts[attempt.held.task.token]
