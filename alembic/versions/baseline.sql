@@ -448,7 +448,9 @@ create type sluice.entry_v1 as (
 create type sluice.lane_v1 as (
   queue_id bigint,
   handler_id bigint,
-  want integer
+  want integer,
+  priority smallint,
+  since timestamptz
 );
 
 create type sluice.outcome_v1 as (

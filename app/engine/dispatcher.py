@@ -20,7 +20,7 @@ from app.engine.lanes import Lane, LaneKey, Lanes, LimitKey
 from app.runtime.core import Core
 from app.runtime.signals import ConcurrencySlot
 from app.store import queues, tasks
-from app.store.tasks import FIRST_LANE, Claim, LaneWant
+from app.store.tasks import FIRST_LANE, Claim
 
 POLL_SECONDS = 1.0
 POLL_LANES = 500
@@ -173,6 +173,7 @@ class Dispatcher:
         for lane in found:
             if lane.open:
                 self._lanes.hint((lane.queue_id, lane.handler_id))
+            self._lanes.first_at((lane.queue_id, lane.handler_id), lane.priority, lane.run_at)
         if len(found) == POLL_LANES:
             self._polled = (found[-1].queue_id, found[-1].handler_id)
         else:
@@ -267,7 +268,7 @@ class Dispatcher:
         sent = time.monotonic()
         claims: Sequence[Claim | None]
         try:
-            wants = [LaneWant(*lane.key, want) for lane, want in group.lanes]
+            wants = [self._lanes.want(lane, want, sent) for lane, want in group.lanes]
             claims = found = await self._core.claiming.claim(wants, self._lease_seconds)
         except Exception:
             # logged, and whatever it took is being released
@@ -316,6 +317,7 @@ class Dispatcher:
             lane.busy = min(lane.busy + 1, MAX_DOUBLINGS)
             return None
         lane.busy, lane.limited = 0, claim.limited
+        self._lanes.scanned(lane, claim.priority, claim.since, now)
         if claim.verdict == "ok":
             lane.hinted, lane.gathering = True, True
             self._lanes.pause(lane, now + GATHER_SECONDS)

@@ -8,13 +8,23 @@ not cost a claim per waiting lane.
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import islice
 
 from app.runtime.signals import ConcurrencySlot
+from app.store.tasks import LaneWant
 
 LaneKey = tuple[int, int]
 LimitKey = tuple[str, int]
 """The level of a limit (tenant, handler, queue), and the id of the object that has it."""
+
+
+Start = tuple[int, datetime]
+"""A place in the order of claiming: priority and run_at."""
+START_SECONDS = 10.0
+"""How long claims of a lane start at a remembered place before one is tried without."""
+LATE_COMMIT = timedelta(seconds=0.5)
+"""How far before the first ready task claims start, for enqueues that commit later than others with the same run_at."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +46,10 @@ class Lane:
     """Whether it was under any limit at its last claim."""
     busy: int = 0
     """How many claims in a row were busy."""
+    start: Start | None = None
+    """Where its claims start, because scans over what was taken before are slow: they then find nothing before it."""
+    start_ends: float = 0.0
+    """Until when, in monotonic seconds; then one claim scans everything."""
 
 
 class Lanes:
@@ -107,6 +121,28 @@ class Lanes:
     def paused_until(self, lane: Lane) -> float:
         """Return until when the lane is paused, in monotonic seconds."""
         return lane.paused_until if lane.age == self._age else 0.0
+
+    # where claims start
+
+    def scanned(self, lane: Lane, priority: int | None, since: datetime | None, now: float) -> None:
+        """Note where the lane's next claim may start after a slow scan; None after a quick one."""
+        if priority is not None and since is not None:
+            if lane.start is None:
+                lane.start_ends = now + START_SECONDS
+            lane.start = (priority, since)
+
+    def first_at(self, key: LaneKey, priority: int, run_at: datetime) -> None:
+        """Note where a lane's first ready task is: whatever was released or came late is claimed from there."""
+        lane = self._known.get(key)
+        if lane is not None and lane.start is not None:
+            lane.start = (priority, run_at - LATE_COMMIT)
+
+    def want(self, lane: Lane, count: int, now: float) -> LaneWant:
+        """Return what to claim of a lane, and from where."""
+        if lane.start is None or now > lane.start_ends:
+            lane.start = None
+            return LaneWant(*lane.key, count)
+        return LaneWant(*lane.key, count, *lane.start)
 
     # whose they are
 

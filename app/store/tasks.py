@@ -158,6 +158,9 @@ class LaneWant(NamedTuple):
     handler_id: int
     """The handler that the lane's tasks name themselves; 0 for the queue's."""
     want: int
+    priority: int | None = None
+    since: datetime | None = None
+    """With `priority`: start there, and ignore what comes before it in the order of claiming."""
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -191,6 +194,9 @@ class Claim(msgspec.Struct):
     """The tenant, if its expired leases block the claim."""
     limited: bool
     """Whether the lane is under any limit."""
+    priority: int | None
+    since: datetime | None
+    """After a slow scan, with `priority`, where the next claim may start (LaneWant)."""
     tasks: list[Claimed] = []
     """Highest priority first, then oldest."""
 
@@ -460,6 +466,9 @@ class ReadyLane:
     queue_id: int
     handler_id: int
     tenant_id: int
+    priority: int
+    run_at: datetime
+    """With `priority`, where the first ready task is in the order of claiming."""
     open: bool
     """Its queue is not paused, and its handler is enabled."""
 

@@ -77,10 +77,14 @@ class Replica:
         """Where queue, handler and tenant have a limit, and all that runs is counted three times."""
         assert len(await self._claim(self.queues[3][0], str(uuid4()))) == GROUP
 
-    async def _claim(self, queue_id: int, claim_id: str) -> list[Claimed]:
+    async def claim_since(self) -> None:
+        """From a remembered place on, and then what has a lower priority."""
+        await self._claim(self.queues[2][0], str(uuid4()), (0, self.now - timedelta(hours=1)))
+
+    async def _claim(self, queue_id: int, claim_id: str, since: tuple[int, datetime] | None = None) -> list[Claimed]:
         (claim,) = await tasks.claim(
             self.db,
-            [LaneWant(queue_id, 0, GROUP)],
+            [LaneWant(queue_id, 0, GROUP, *(since or ()))],
             owner=str(uuid4()),
             replica="replica",
             claim_id=claim_id,
@@ -276,7 +280,15 @@ class Replica:
             "list ended since": {"ended_from": self.now - timedelta(days=1)},
         }
         verbs: list[Call] = [
-            *(self.claim, self.renew, self.extend_lease, self.read_lease, self.settle, self.settle_again),
+            *(
+                self.claim,
+                self.claim_since,
+                self.renew,
+                self.extend_lease,
+                self.read_lease,
+                self.settle,
+                self.settle_again,
+            ),
             *(
                 self.release_claim,
                 self.enqueue,

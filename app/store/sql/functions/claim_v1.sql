@@ -7,6 +7,9 @@
 -- lapsed: the tenant's id, if the lane got less than it wanted while expired leases of its queue, or of the tenant where a limit
 -- beyond the queue is full, are not reaped yet: reap them and claim again. A claim neither takes nor ignores such rows itself: a
 -- holder may be renewing one just in time, and counting without its lock would admit another task above the limit.
+-- While a transaction elsewhere holds back the vacuum, a scan steps over every task that was taken before. If a lane's scan takes
+-- long, its object says where the last task was that it took, less half a second for enqueues that commit late: priority and since.
+-- With these, a claim starts there and finds nothing before it, nor does it look for lapsed leases: polls and the reaper do.
 -- A pull lease lasts as long as requested; one for a call, as long as the call may take.
 --
 -- Limits are exact because the shared advisory locks come first, the definitions are read in a later statement, the rows of limited
@@ -27,10 +30,11 @@ as $$
 #variable_conflict use_column
 declare
   v_handlers bigint[]; v_locked boolean[]; v_verdict text; v_full_at text; v_room integer; v_left integer; v_count integer := 0; v_got integer; v_now timestamptz;
-  v_ids uuid[]; v_again boolean; v_lapsed bigint; v_told jsonb := '[]'; v_secret bytea; s record;
+  v_ids uuid[]; v_again boolean; v_lapsed bigint; v_told jsonb := '[]'; v_secret bytea; v_began timestamptz;
+  v_more uuid[]; v_more_again boolean; v_priority smallint; v_since timestamptz; s record;
 begin
   select array_agg(k.handler_id order by l.place), array_agg(k.locked order by l.place) into v_handlers, v_locked
-  from unnest(p_lanes) with ordinality l(queue_id, handler_id, want, place)
+  from unnest(p_lanes) with ordinality l(queue_id, handler_id, want, priority, since, place)
   left join lateral (
     select d.handler_id,
            pg_try_advisory_xact_lock_shared(:lock_tenant, d.tenant_id::integer)
@@ -41,7 +45,8 @@ begin
     offset 0) k on true;
 
   for s in
-    select l.place, l.queue_id, l.lane, l.want, q.tenant_id, l.handler_id, q.version as queue_version, h.version as handler_version,
+    select l.queue_id, l.lane, l.want, l.priority, l.since, q.tenant_id, l.handler_id, q.version as queue_version,
+           h.version as handler_version,
            q.timeout_seconds as queue_timeout, h.timeout_seconds as handler_timeout,
            least(n.max_concurrency, n.granted_max_concurrency) as tenant_limit, h.max_concurrency as handler_limit,
            q.max_concurrency as queue_limit,
@@ -53,12 +58,13 @@ begin
              when p_pull and l.handler_id is not null then 'push'
              when not p_pull and l.handler_id is null then 'worker'
              when not h.enabled or h.deleted_at is not null then 'disabled' end as verdict
-    from unnest(p_lanes, v_handlers, v_locked) with ordinality l(queue_id, lane, want, handler_id, locked, place)
+    from unnest(p_lanes, v_handlers, v_locked) with ordinality l(queue_id, lane, want, priority, since, handler_id, locked, place)
     left join sluice.queues q on q.id = l.queue_id and q.deleted_at is null
     left join sluice.tenants n on n.id = q.tenant_id
     left join sluice.handlers h on h.id = l.handler_id
   loop
-    v_verdict := s.verdict; v_full_at := null; v_room := s.want; v_ids := null;
+    v_verdict := s.verdict; v_full_at := null; v_room := s.want; v_ids := null; v_priority := null;
+    v_since := null;
     if v_verdict is null and s.tenant_limit is not null then
       perform 1 from sluice.tenants n where n.id = s.tenant_id for no key update skip locked;
       if not found then v_verdict := 'busy'; end if;
@@ -91,11 +97,34 @@ begin
 
     if v_verdict is null and v_room > 0 then
       -- pick first, then record and update: each statement sees the rows as they were locked
-      select array_agg(k.id), bool_or(k.claims > 0) into v_ids, v_again
-      from (select t.id, t.claims from sluice.tasks t
-            where t.queue_id = s.queue_id and t.handler_id = s.lane and t.state = :state_ready
-              and (t.expires_at is null or t.expires_at > clock_timestamp())
-            order by t.priority desc, t.run_at, t.id limit v_room for update skip locked) k;
+      v_began := clock_timestamp();
+      if s.since is null then
+        select array_agg(k.id), bool_or(k.claims > 0) into v_ids, v_again
+        from (select t.id, t.claims from sluice.tasks t
+              where t.queue_id = s.queue_id and t.handler_id = s.lane and t.state = :state_ready
+                and (t.expires_at is null or t.expires_at > clock_timestamp())
+              order by t.priority desc, t.run_at, t.id limit v_room for update skip locked) k;
+      else
+        select array_agg(k.id), bool_or(k.claims > 0) into v_ids, v_again
+        from (select t.id, t.claims from sluice.tasks t
+              where t.queue_id = s.queue_id and t.handler_id = s.lane and t.state = :state_ready
+                and t.priority = s.priority and t.run_at >= s.since
+                and (t.expires_at is null or t.expires_at > clock_timestamp())
+              order by t.priority desc, t.run_at, t.id limit v_room for update skip locked) k;
+        if coalesce(cardinality(v_ids), 0) < v_room then
+          select array_agg(k.id), bool_or(k.claims > 0) into v_more, v_more_again
+          from (select t.id, t.claims from sluice.tasks t
+                where t.queue_id = s.queue_id and t.handler_id = s.lane and t.state = :state_ready and t.priority < s.priority
+                  and (t.expires_at is null or t.expires_at > clock_timestamp())
+                order by t.priority desc, t.run_at, t.id limit v_room - coalesce(cardinality(v_ids), 0) for update skip locked) k;
+          v_ids := v_ids || v_more;
+          v_again := coalesce(v_again, false) or coalesce(v_more_again, false);
+        end if;
+      end if;
+      if v_ids is not null and clock_timestamp() - v_began > interval '3 milliseconds' then
+        select t.priority, t.run_at - interval '0.5 seconds' into v_priority, v_since
+        from sluice.tasks t where t.id = v_ids[cardinality(v_ids)];
+      end if;
       if v_again then
         insert into sluice.attempts (task_id, number, token, counted, replica, started_at, ended_at, outcome, status, message,
                                      excerpt, trace_id)
@@ -131,7 +160,7 @@ begin
       when v_room < s.want then 'full'
       else 'ok' end;
     v_lapsed := case
-      when v_verdict not in ('empty', 'full') then null
+      when v_verdict not in ('empty', 'full') or s.since is not null then null
       when v_full_at in ('tenant', 'handler') then (
         select t.tenant_id from sluice.tasks t
         where t.state = :state_running and t.tenant_id = s.tenant_id and t.lease_expires_at <= statement_timestamp() limit 1)
@@ -142,7 +171,8 @@ begin
     v_told := v_told || jsonb_build_object(
       'count', v_got, 'verdict', v_verdict, 'queue_version', coalesce(s.queue_version, 0), 'handler_id', coalesce(s.handler_id, 0),
       'handler_version', coalesce(s.handler_version, 0), 'full_at', coalesce(v_full_at, ''), 'lapsed', v_lapsed,
-      'limited', s.tenant_limit is not null or s.handler_limit is not null or s.queue_limit is not null);
+      'limited', s.tenant_limit is not null or s.handler_limit is not null or s.queue_limit is not null,
+      'priority', v_priority, 'since', v_since);
   end loop;
   lanes := v_told;
   return next;
