@@ -222,12 +222,18 @@ class Dispatcher:
         places, wait = self._places, POLL_SECONDS
         held = places.held(tenant)
         share = min(places.room(tenant), max(height - held, reserve(held, places.free)))
+        if share <= 0:
+            self._starved = True
+            return wait
         line = self._lanes.waiting(tenant, LOOKED_AT)
         lane_height = level(places.open_to_lanes(tenant), (places.lane_held(lane.key) for lane in line))
         part = max(1, self._claim_size // min(MAX_LANES, max(len(line), len(self._lanes.tenants()))))
         passed: list[Lane] = []
         for lane in line:
             if group.full:
+                break
+            if share <= 0:
+                self._starved = True
                 break
             want = min(share, self._lane_share(lane, lane_height))
             paused = self._lanes.paused_until(lane) - now

@@ -46,6 +46,8 @@ class Lane:
     """Whether it was under any limit at its last claim."""
     busy: int = 0
     """How many claims in a row were busy."""
+    slow: bool = False
+    """Whether its last scan of everything was slow."""
     start: Start | None = None
     """Where its claims start, because scans over what was taken before are slow: they then find nothing before it."""
     start_ends: float = 0.0
@@ -125,11 +127,15 @@ class Lanes:
     # where claims start
 
     def scanned(self, lane: Lane, priority: int | None, since: datetime | None, now: float) -> None:
-        """Note where the lane's next claim may start after a slow scan; None after a quick one."""
-        if priority is not None and since is not None:
+        """Note where the lane's next claim may start after a slow scan (None: it was quick). One slow scan alone may be chance."""
+        if priority is None or since is None:
+            lane.slow = lane.start is not None
+        elif lane.start is not None or lane.slow:
             if lane.start is None:
                 lane.start_ends = now + START_SECONDS
             lane.start = (priority, since)
+        else:
+            lane.slow = True
 
     def first_at(self, key: LaneKey, priority: int, run_at: datetime) -> None:
         """Note where a lane's first ready task is: whatever was released or came late is claimed from there."""

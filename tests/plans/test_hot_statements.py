@@ -79,7 +79,9 @@ class Replica:
 
     async def claim_since(self) -> None:
         """From a remembered place on, and then what has a lower priority."""
-        await self._claim(self.queues[2][0], str(uuid4()), (0, self.now - timedelta(hours=1)))
+        claim_id = str(uuid4())
+        await self._claim(self.queues[2][0], claim_id, (0, self.now - timedelta(hours=1)))
+        await tasks.release_claim(self.db, claim_id)
 
     async def _claim(self, queue_id: int, claim_id: str, since: tuple[int, datetime] | None = None) -> list[Claimed]:
         (claim,) = await tasks.claim(

@@ -108,6 +108,8 @@ async def test_a_poll_moves_the_start_of_claims_back_and_a_start_ends(core: Core
     (lane,) = lanes.waiting(1, 1)
     lanes.first_at(key, 3, now)
     assert lanes.want(lane, 5, 0.0) == LaneWant(1, 0, 5), "no scan was slow"
+    lanes.scanned(lane, 0, now, 99.0)
+    assert lanes.want(lane, 5, 99.0) == LaneWant(1, 0, 5), "one may be chance"
     lanes.scanned(lane, 0, now, 100.0)
     assert lanes.want(lane, 5, 105.0) == LaneWant(1, 0, 5, 0, now)
     lanes.first_at(key, 3, now)
@@ -116,3 +118,5 @@ async def test_a_poll_moves_the_start_of_claims_back_and_a_start_ends(core: Core
     lanes.scanned(lane, None, None, 106.0)
     assert lanes.want(lane, 5, 107.0) == moved
     assert lanes.want(lane, 5, 111.0) == LaneWant(1, 0, 5)
+    lanes.scanned(lane, 0, now, 112.0)
+    assert lanes.want(lane, 5, 113.0) == LaneWant(1, 0, 5, 0, now), "still slow"

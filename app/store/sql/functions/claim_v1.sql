@@ -29,7 +29,8 @@ language plpgsql volatile
 as $$
 #variable_conflict use_column
 declare
-  v_handlers bigint[]; v_locked boolean[]; v_verdict text; v_full_at text; v_room integer; v_left integer; v_count integer := 0; v_got integer; v_now timestamptz;
+  v_handlers bigint[]; v_locked boolean[]; v_verdict text; v_full_at text; v_room integer; v_left integer; v_count integer := 0; v_got integer;
+  v_now timestamptz;
   v_ids uuid[]; v_again boolean; v_lapsed bigint; v_told jsonb := '[]'; v_secret bytea; v_began timestamptz;
   v_more uuid[]; v_more_again boolean; v_priority smallint; v_since timestamptz; s record;
 begin
