@@ -62,7 +62,7 @@ async def _dropped(subject: Subject, tasks: int) -> dict[str, Any]:
 async def held_xmin(ground: Ground) -> dict[str, Any]:
     """Claims at half the rate that the service can drain: before, while an idle transaction holds its snapshot, and after."""
     size = ground.size
-    async with ground.subject() as subject:
+    async with ground.subject(path="/stamp") as subject:
         top = await ground.paced(subject, size.load_seconds)
         rate = HALF * top["per_second"]
         # of the time with the snapshot only the last part counts, when most dead rows are kept
