@@ -78,7 +78,7 @@ async def test_attempts_that_touch_do_not_overlap_and_those_before_do_not_count(
             ):
                 columns = ", ".join(f"{name} timestamptz" for name in names.split(", "))
                 await connection.execute(f"create table seen.{table} ({columns})")
-            rows = [at(-1, 9), at(0, 1), at(1, 2), at(1.5, 3), at(1.75, 2)]
+            rows = [at(-1, 9), at(0, 1), at(1, 2), at(1.5, 3), at(1.75, 2), at(2, 4)]
             await connection.executemany("insert into seen.task_history values ($1, $2)", rows[:3])
             await connection.executemany("insert into seen.attempt_history values ($1, $2)", rows[3:])
             assert await most_at_once(connection, begun, "seen") == 3
