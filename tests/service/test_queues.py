@@ -258,7 +258,7 @@ async def test_a_change_waits_for_the_claim_in_flight(
         flight = other.transaction()
         await flight.start()
         await other.fetch(
-            "select * from sluice.claim_v1(array[($1::bigint, 0, 1)::sluice.lane_v1], gen_random_uuid(), 'x',"
+            "select * from sluice.claim_v1(array[($1::bigint, 0, 1, null, null)::sluice.lane_v1], gen_random_uuid(), 'x',"
             " gen_random_uuid(), clock_timestamp() + '9 s', 30, false)",
             row.id,
         )

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -86,12 +87,16 @@ async def test_a_process_that_serves_leaves_out_of_the_garbage_what_it_began_wit
         draining = asyncio.Event()
 
     @asynccontextmanager
-    async def running(*_: object, **__: object) -> AsyncIterator[tuple[None, Server]]:
-        yield None, Server()
+    async def running(*_: object, **__: object) -> AsyncIterator[tuple[SimpleNamespace, Server]]:
+        yield SimpleNamespace(core=SimpleNamespace(db=None)), Server()
         frozen.append((gc.get_freeze_count(), sys.getswitchinterval()))
+
+    async def rehearse(db: None) -> None:
+        pass
 
     Server.draining.set()
     monkeypatch.setattr(main, "running", running)
+    monkeypatch.setattr("app.main.rehearsals.rehearse", rehearse)
     monkeypatch.setattr("app.main.logs.configure", lambda level: None)
     interval = sys.getswitchinterval()
     try:
