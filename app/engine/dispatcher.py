@@ -42,6 +42,8 @@ GATHER_PART = 8
 YIELD_SECONDS = 0.05
 YIELDING_CLAIM = 20
 """While something else goes first, claims start this far apart and take this many tasks each."""
+SLOTS_SECONDS = 0.002
+"""How long a lane at its limit waits for a quarter of the slots that it held to come free."""
 BUSY_SECONDS = 0.004
 """The average pause of a lane after a busy claim; it doubles with each further one, up to MAX_DOUBLINGS times."""
 MAX_DOUBLINGS = 3
@@ -242,6 +244,8 @@ class Dispatcher:
                 self._starved = self._starved or lane.gathering
             elif want <= 0:
                 self._starved = True
+            elif (slots := self._gathers_slots(lane, now)) > 0:
+                wait = min(wait, slots)
             elif group.takes(lane) and not (lane.limited and tenant in self._limited):
                 want = min(want, part)
                 share -= want
@@ -256,6 +260,12 @@ class Dispatcher:
             self._lanes.pass_over(passed)
             wait = min(wait, GATHER_SECONDS)
         return wait
+
+    def _gathers_slots(self, lane: Lane, now: float) -> float:
+        """Return the seconds that a lane waits for more slots to come free: many are claimed for little more than one."""
+        if lane.let_out is None or lane.held_when_full - self._places.lane_held(lane.key) >= lane.held_when_full // 4:
+            return 0.0
+        return lane.let_out_at + SLOTS_SECONDS - now
 
     def _lane_share(self, lane: Lane, height: int) -> int:
         """Return how many places lift the lane to the level of the waiting lanes, at most its room."""
@@ -299,6 +309,7 @@ class Dispatcher:
         else:
             got, full_at = len(claim.tasks), self._apply_verdict(lane, claim)
         self._places.leave(lane.tenant, lane.key, want - got)
+        lane.held_when_full = self._places.lane_held(lane.key)
         self._lanes.end(lane, full_at)
 
     async def _start(self, lane: Lane, claim: Claim, sent: float) -> None:

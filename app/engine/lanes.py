@@ -6,6 +6,7 @@ limit: a slot that comes free lets one lane out, and only a lane that finds room
 not cost a claim per waiting lane.
 """
 
+import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -42,6 +43,9 @@ class Lane:
     parked: LimitKey | None = None
     let_out: LimitKey | None = None
     """It was parked under this limit; the next lane may follow if it finds room."""
+    let_out_at: float = 0.0
+    held_when_full: int = 0
+    """How many places it held when its claim met that limit."""
     limited: bool = False
     """Whether it was under any limit at its last claim."""
     busy: int = 0
@@ -110,6 +114,7 @@ class Lanes:
         if parked:
             self._parked[limit] = parked
         lane.parked, lane.let_out, lane.hinted = None, limit, True
+        lane.let_out_at = time.monotonic()
         self._line_up(lane)
         return True
 

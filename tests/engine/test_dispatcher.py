@@ -205,3 +205,28 @@ async def test_a_limit_that_many_lanes_wait_for_costs_no_claim_for_each_of_them(
     assert found is not None
     claims = int(found[1])
     assert claims < 500, "each lane met the limit once, and then each call let one out"
+
+
+async def test_a_lane_at_its_limit_waits_for_some_slots_but_not_for_all(
+    start_replica: StartReplica, start_handler: StartHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of eight slots, two make a claim at once; one alone waits for another, here for a minute."""
+    monkeypatch.setattr(dispatcher, "SLOTS_SECONDS", 60)
+    handler = await start_handler()
+    gates = [asyncio.Event() for _ in range(11)]
+    left = iter(gates)
+    handler.script(lambda request: Reply(until=next(left)))
+    replica = await start_replica()
+    api = Api(replica.client, replica.url)
+    queue = await api.queue(await api.handler(handler.url, timeout_seconds=3600), max_concurrency=8)
+    await fill(api, queue, 11)
+    await poll(lambda: handler.open_calls == 8)
+    gates[0].set()
+    await settled(handler, 8)
+    assert handler.open_calls == 7
+    gates[1].set()
+    await handler.received(10)
+    assert handler.open_calls == 8
+    for gate in gates:
+        gate.set()
+    await handler.received(11)
