@@ -96,6 +96,8 @@ class Dispatcher:
         """The last lane polled in this round."""
         self._any_lane_ready = True
         self._claims: set[asyncio.Task[None]] = set()
+        self._unanswered = 0
+        """How many claims are at the database; the others start their calls."""
         self._limited: set[int] = set()
         """Tenants with a claim in progress for lanes under limits."""
         self._starved = False
@@ -198,7 +200,7 @@ class Dispatcher:
             self._yields_until, self._claim_size = now + YIELD_SECONDS, YIELDING_CLAIM
             wait = min(wait, YIELD_SECONDS)
         going_on = True
-        while going_on and not self.stopping and len(self._claims) < MAX_CLAIMS_IN_FLIGHT:
+        while going_on and not self.stopping and self._unanswered < MAX_CLAIMS_IN_FLIGHT:
             group = Group()
             wait = min(wait, self._fill(group, now))
             if going_on := bool(group.lanes):
@@ -276,6 +278,7 @@ class Dispatcher:
     def _send(self, group: Group) -> None:
         if group.limited:
             self._limited.add(group.tenant)
+        self._unanswered += 1
         claim = asyncio.get_running_loop().create_task(self._claim(group))
         self._claims.add(claim)
         claim.add_done_callback(self._claims.discard)
@@ -289,6 +292,8 @@ class Dispatcher:
         except Exception:
             # logged, and whatever it took is being released
             claims, found = [None] * len(group.lanes), []
+        finally:
+            self._unanswered -= 1
         if group.limited:
             self._limited.discard(group.tenant)
         for (lane, want), claim in zip(group.lanes, claims, strict=True):

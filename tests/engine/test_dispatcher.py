@@ -230,3 +230,18 @@ async def test_a_lane_at_its_limit_waits_for_some_slots_but_not_for_all(
     for gate in gates:
         gate.set()
     await handler.received(11)
+
+
+async def test_lanes_that_one_poll_finds_all_drain_without_the_next_poll(
+    start_replica: StartReplica, handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "POLL_SECONDS", 60)
+    monkeypatch.setattr(dispatcher, "MAX_LANES", 4)
+    replica = await start_replica()
+    api = Api(replica.client, replica.url)
+    name = await api.handler(handler.url)
+    good(await api.post(f"/handlers/{name}/disable"))
+    for _ in range(60):
+        await fill(api, await api.queue(name), 3)
+    good(await api.post(f"/handlers/{name}/enable"))
+    await handler.received(180)
