@@ -323,7 +323,7 @@ class Dispatcher:
         except Exception:
             # given back
             self._places.leave(lane.tenant, lane.key, len(claim.tasks))
-            self._try_later(lane)
+            self._lanes.pause(lane, time.monotonic() + POLL_SECONDS)
             self._lanes.hint(lane.key)
 
     def _try_later(self, lane: Lane) -> None:

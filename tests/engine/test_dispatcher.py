@@ -7,6 +7,11 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from app.engine import dispatcher
+from app.runtime.catalogue import TargetCache
+from app.store.failures import Unavailable
+from app.store.handlers import Target
+from app.store.queues import Policy
+from app.store.tasks import Claim
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica
 from tests.support import poll
@@ -245,3 +250,25 @@ async def test_lanes_that_one_poll_finds_all_drain_without_the_next_poll(
         await fill(api, await api.queue(name), 3)
     good(await api.post(f"/handlers/{name}/enable"))
     await handler.received(180)
+
+
+async def test_a_lane_continues_after_its_calls_could_not_be_started(
+    start_replica: StartReplica, handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they need to know of queue and handler could not be read; their tasks are given back."""
+    replica = await start_replica()
+    targets = replica.sluice.engine._holdings._targets
+    read, failures = type(targets).of, iter([Unavailable("gone")])
+
+    async def of(self: TargetCache, queue_id: int, claim: Claim) -> tuple[Policy, Target]:
+        for failure in failures:
+            raise failure
+        return await read(self, queue_id, claim)
+
+    monkeypatch.setattr(TargetCache, "of", of)
+    api = Api(replica.client, replica.url)
+    queue = await api.queue_to(handler.url)
+    await fill(api, queue, 3)
+    await handler.received(3)
+    await fill(api, queue, 3)
+    await handler.received(6)
