@@ -13,9 +13,10 @@ from app.delivery.webhook.webhooks import Webhooks
 from app.domain.callers import Caller
 from app.runtime.core import Core, build_core
 from app.runtime.replica import Replica
-from app.store import queues, tasks, tenants
+from app.store import enqueues, queues, tasks, tenants
 from app.store.db import Database
-from app.store.tasks import Claim, Entry, LaneWant
+from app.store.enqueues import Entry
+from app.store.tasks import Claim, LaneWant
 from app.store.vault import open_vault
 from app.telemetry.tracing import build_tracing
 
@@ -63,7 +64,7 @@ async def enqueue(core: Core, caller: Caller, queue: str, count: int = 1, *, han
     assert row is not None
     ids = [core.ids.uuid7(int(core.clock.seconds() * 1000)) for _ in range(count)]
     entries = [Entry(task_id, row.id, row.version, handler_id, b"null", None, None, None) for task_id in ids]
-    receipt = await tasks.enqueue(core.db, str(uuid4()), entries)
+    receipt = await enqueues.enqueue(core.db, str(uuid4()), entries)
     assert receipt.verdicts == {}
     return ids
 

@@ -53,8 +53,9 @@ class Delivery(Protocol):
     def check(self, url: str) -> None:
         """Check a target before it is saved. Raises Refusal: invalid, egress_denied."""
 
-    def send(self, call: Call, now: datetime, ended: Callable[[Answer | NoAnswer], None]) -> Sending:
-        """Send the call once, within call.timeout_seconds, and tell `ended` later, once, what came of it. Never raises.
+    def send(self, call: Call, now: datetime, ended: Callable[[Answer | NoAnswer | Exception], None]) -> Sending:
+        """Send the call once, within call.timeout_seconds, and tell `ended` later, once, what came of it. An exception is a fault
+        of Sluice itself, not of the network or the target.
 
         Callbacks instead of a coroutine, because a coroutine and a task per call cost more than the rest of it.
         """

@@ -43,7 +43,6 @@ class Attempt:
     """One attempt, from the claim's answer to the settled outcome. `ended` is called once, however it ends."""
 
     __slots__ = (
-        "_answer",
         "_began",
         "_core",
         "_ended",
@@ -88,10 +87,12 @@ class Attempt:
         except Exception as error:
             self._fail(error)
 
-    def _answered(self, answer: Answer | NoAnswer) -> None:
+    def _answered(self, answer: Answer | NoAnswer | Exception) -> None:
         """Decide what the answer means, and write it."""
         try:
             self._sending = None
+            if isinstance(answer, Exception):
+                raise answer
             self._seconds = time.monotonic() - self._began
             settlement = self._decide(answer)
             if settlement.followups or settlement.disable_handler:

@@ -314,7 +314,8 @@ class Dispatcher:
         else:
             got, full_at = len(claim.tasks), self._apply_verdict(lane, claim)
         self._places.leave(lane.tenant, lane.key, want - got)
-        lane.held_when_full = self._places.lane_held(lane.key)
+        if full_at is not None:
+            lane.held_when_full = self._places.lane_held(lane.key)
         self._lanes.end(lane, full_at)
 
     async def _start(self, lane: Lane, claim: Claim, sent: float) -> None:

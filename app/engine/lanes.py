@@ -25,7 +25,7 @@ Start = tuple[int, datetime]
 START_SECONDS = 10.0
 """How long claims of a lane start at a remembered place before one is tried without."""
 LATE_COMMIT = timedelta(seconds=0.5)
-"""How far before the first ready task claims start, for enqueues that commit later than others with the same run_at."""
+"""How far before that place claims start, for enqueues that commit later than others with the same run_at."""
 
 
 @dataclass(slots=True, eq=False)
@@ -138,7 +138,7 @@ class Lanes:
         elif lane.start is not None or lane.slow:
             if lane.start is None:
                 lane.start_ends = now + START_SECONDS
-            lane.start = (priority, since)
+            lane.start = (priority, since - LATE_COMMIT)
         else:
             lane.slow = True
 

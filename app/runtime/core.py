@@ -22,7 +22,8 @@ from app.runtime.signals import Signals
 from app.runtime.waiters import TaskWaiters
 from app.store.clock import Clock
 from app.store.db import Database
-from app.store.tasks import AttemptEnd, Entry
+from app.store.enqueues import Entry
+from app.store.tasks import AttemptEnd
 from app.store.vault import Vault
 from app.telemetry.metrics import Metrics
 from app.telemetry.tracing import Tracing

@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from app.domain.instants import format_instant, parse_instant
-from app.store import tasks
+from app.store import enqueues
 from app.store.db import Reader
+from app.store.enqueues import Entry, Receipt
 from app.store.failures import Unavailable
-from app.store.tasks import Entry, Receipt
 
 GROUP_TRIES = 3
 GROUP_RETRY_SECONDS = 0.3
@@ -48,10 +48,10 @@ def writer(
 
     async def write(entries: Sequence[Entry]) -> list[Admitted]:
         group_id = str(uuid.uuid4())
-        ordered = tasks.lock_order(entries)
+        ordered = enqueues.lock_order(entries)
         for tried in range(1, GROUP_TRIES + 1):
             try:
-                receipt = await tasks.enqueue(db, group_id, ordered, atomic=atomic, batch_id=batch_id)
+                receipt = await enqueues.enqueue(db, group_id, ordered, atomic=atomic, batch_id=batch_id)
                 break
             except Unavailable:
                 if tried == GROUP_TRIES:

@@ -13,10 +13,10 @@ from app.domain.options import encode_options, options_of
 from app.domain.tasks import Enqueue, check_instants
 from app.runtime.core import Core
 from app.runtime.schemas import CheckBudget
-from app.store import tasks
+from app.store import enqueues
+from app.store.enqueues import Entry
 from app.store.handlers import OwnHandler
 from app.store.queues import QueueRow
-from app.store.tasks import Entry
 from app.telemetry.tracing import TraceContext
 
 
@@ -83,7 +83,7 @@ async def _check_unless_replayed(
         # a replay gets the first answer, even if its instants have passed or the schema has changed in the meantime
         if refusal.code == "unavailable" or request.idempotency_key is None:
             raise
-        if not await tasks.knows_key(core.db.lookups(row.tenant_id), row.id, request.idempotency_key):
+        if not await enqueues.knows_key(core.db.lookups(row.tenant_id), row.id, request.idempotency_key):
             raise
 
 

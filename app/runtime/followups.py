@@ -23,8 +23,9 @@ from app.runtime.pieces import in_pieces
 from app.runtime.schemas import CheckBudget
 from app.store import batches, handlers, partitions
 from app.store.batches import Completion, Followed
+from app.store.enqueues import Entry
 from app.store.handlers import OwnHandler
-from app.store.tasks import AttemptEnd, Entry
+from app.store.tasks import AttemptEnd
 from app.telemetry.tracing import TraceContext
 
 MAX_ERRORS = 20

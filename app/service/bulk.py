@@ -31,9 +31,9 @@ from app.runtime.entries import (
 from app.runtime.pieces import in_pieces
 from app.runtime.schemas import CheckBudget
 from app.store import handlers
+from app.store.enqueues import Entry
 from app.store.handlers import OwnHandler
 from app.store.queues import QueueRow
-from app.store.tasks import Entry
 from app.telemetry.tracing import TraceContext
 
 GROUP = 500

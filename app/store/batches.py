@@ -12,8 +12,9 @@ import msgspec
 from app.domain.batches import BatchCounts, BatchView, CompletionView, Pace, progress
 from app.domain.instants import format_instant
 from app.store.db import Reader
+from app.store.enqueues import Entry, despite_collisions
 from app.store.statements import call, part, sql
-from app.store.tasks import AttemptEnd, Cancelled, Entry, despite_collisions
+from app.store.tasks import AttemptEnd, Cancelled
 
 
 @dataclass(frozen=True, slots=True)

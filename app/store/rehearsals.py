@@ -13,10 +13,11 @@ from datetime import timedelta
 
 import asyncpg
 
-from app.store import tasks
+from app.store import enqueues, tasks
 from app.store.db import Database
+from app.store.enqueues import Entry
 from app.store.statements import sql
-from app.store.tasks import AttemptEnd, Entry, LaneWant
+from app.store.tasks import AttemptEnd, LaneWant
 
 CALLS = 6
 """Postgres plans a statement anew for its first five calls, then considers a plan for good."""
@@ -56,7 +57,7 @@ async def take_through(connection: asyncpg.Connection, queue_id: int) -> None:
     """Take two tasks from enqueue to settle, a plain one and one with a priority: each has an insert of its own."""
     for priority in (0, 1):
         entry = Entry(str(uuid.uuid4()), queue_id, 1, 0, b"null", None, None, priority=priority)
-        await tasks.enqueue(connection, str(uuid.uuid4()), [entry])
+        await enqueues.enqueue(connection, str(uuid.uuid4()), [entry])
     (claim,) = await tasks.claim(
         connection,
         [LaneWant(queue_id, 0, 2)],
@@ -67,6 +68,7 @@ async def take_through(connection: asyncpg.Connection, queue_id: int) -> None:
         lease_seconds=30,
     )
     ends = [
-        AttemptEnd(t.task_id, t.token, kind, kind) for t, kind in zip(claim.tasks, ("succeeded", "refund"), strict=True)
+        AttemptEnd(t.task_id, t.token, kind, kind)
+        for t, kind in zip(claim.tasks, ("succeeded", "refund"), strict=False)
     ]
     await tasks.settle(connection, ends)

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from app.store import batches, sweeps, tasks
+from app.store import batches, enqueues, sweeps, tasks
 from app.store.db import Database
-from app.store.tasks import AttemptEnd, Claimed, Entry, LaneWant
+from app.store.enqueues import Entry
+from app.store.tasks import AttemptEnd, Claimed, LaneWant
 from bench.figures import paired
 from bench.ground import Ground
 from bench.subject import PAYLOAD, Subject
@@ -101,7 +102,7 @@ class Settling:
                 Entry(str(uuid.uuid4()), *self._queue, 0, payload, None, None, None)
                 for _ in range(min(MOVED_AT_ONCE, count - begin))
             ]
-            await tasks.enqueue(self._db, str(uuid.uuid4()), entries, batch_id=batch_id)
+            await enqueues.enqueue(self._db, str(uuid.uuid4()), entries, batch_id=batch_id)
 
     async def _claim(self, count: int) -> list[Claimed]:
         claimed: list[Claimed] = []

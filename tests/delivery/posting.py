@@ -23,13 +23,15 @@ async def post(
     """Return the answer. Raises DeliveryError if there is none. Cancelling it cancels the call."""
     parsed = check_url(url)
     head = f"{request_line(parsed)}{header_lines(headers)}content-length: {len(body)}\r\n\r\n".encode("latin-1")
-    reply: asyncio.Future[Answer | NoAnswer] = asyncio.get_running_loop().create_future()
+    reply: asyncio.Future[Answer | NoAnswer | Exception] = asyncio.get_running_loop().create_future()
     sending = transport.send(Request(parsed, head, body, tenant, timeout_seconds, max_reply_bytes), reply.set_result)
     try:
         got = await asyncio.shield(reply)
     finally:
         if not reply.done():
             sending.cancel()
+    if isinstance(got, Exception):
+        raise got
     if isinstance(got, NoAnswer):
         raise DeliveryError(got.outcome, got.error)
     return got

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from app.delivery.webhook.transport import Transport
 from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.handlers import HandlerDefinition
@@ -125,6 +126,24 @@ async def test_a_fault_while_settling_ends_the_attempt_and_leaves_the_lease(
         assert (holdings.count, len(ended)) == (0, 3)
     assert core.metrics.queue("default", "mail").outcomes == {"lease_expired": 3}
     assert await states(core) == [(1, None)] * 3
+
+
+async def test_a_fault_while_a_connection_is_opened_ends_the_attempt_and_leaves_the_lease(
+    core: Core,
+    hold: Callable[[str, int], Awaitable[Holdings]],
+    ended: list[Held],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def broken(*_: object) -> None:
+        raise ValueError("broken")
+
+    monkeypatch.setattr(Transport, "_connect", broken)
+    async with asyncio.timeout(20):
+        holdings = await hold("http://127.0.0.1:9/", 2)
+        await holdings._empty.wait()
+    assert (holdings.count, len(ended)) == (0, 2)
+    assert core.metrics.queue("default", "mail").outcomes == {"lease_expired": 2}
+    assert await states(core) == [(1, None)] * 2
 
 
 async def test_a_drain_gives_back_what_is_still_called(

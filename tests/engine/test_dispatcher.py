@@ -249,7 +249,7 @@ async def test_lanes_that_one_poll_finds_all_drain_without_the_next_poll(
     for _ in range(60):
         await fill(api, await api.queue(name), 3)
     good(await api.post(f"/handlers/{name}/enable"))
-    await handler.received(180)
+    assert len({request.headers["webhook-id"] for request in await handler.received(180)}) == 180
 
 
 async def test_a_lane_continues_after_its_calls_could_not_be_started(

@@ -12,11 +12,12 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.store import batches, migrations, pruning, task_lists, tasks
+from app.store import batches, enqueues, migrations, pruning, task_lists, tasks
 from app.store.batches import Completion
 from app.store.db import READING
+from app.store.enqueues import Entry
 from app.store.task_lists import TaskQuery
-from app.store.tasks import AttemptEnd, Claimed, Entry, LaneWant
+from app.store.tasks import AttemptEnd, Claimed, LaneWant
 from tests.databases import create_database, drop_database
 from tests.plans.plans import WatchedDatabase
 
@@ -104,7 +105,7 @@ class Pages:
 
     async def root(self) -> Claimed:
         entry = Entry(str(uuid4()), *self.queues[0], 0, b"null", None, None, None)
-        await tasks.enqueue(self.db, str(uuid4()), [entry])
+        await enqueues.enqueue(self.db, str(uuid4()), [entry])
         (claim,) = await tasks.claim(
             self.db,
             [LaneWant(self.queues[0][0], 0, 1)],

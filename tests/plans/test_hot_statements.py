@@ -14,12 +14,13 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.store import batches, migrations, polls, stats, sweeps, task_lists, tasks, views, windows
+from app.store import batches, enqueues, migrations, polls, stats, sweeps, task_lists, tasks, views, windows
 from app.store.db import READING
+from app.store.enqueues import Entry
 from app.store.functions import FUNCTIONS
 from app.store.sweeps import DeadTasks
 from app.store.task_lists import TaskQuery
-from app.store.tasks import AttemptEnd, Claimed, Entry, LaneWant
+from app.store.tasks import AttemptEnd, Claimed, LaneWant
 from tests.databases import create_database, drop_database
 from tests.plans.loading import HISTORY, QUEUES, TASKS, batch_id, load, task_id
 from tests.plans.plans import CALLED, WatchedDatabase
@@ -134,15 +135,15 @@ class Replica:
     async def enqueue(self) -> None:
         group, entries = str(uuid4()), self.entries()
         for _ in range(2):
-            assert (await tasks.enqueue(self.db, group, entries)).verdicts == {}
+            assert (await enqueues.enqueue(self.db, group, entries)).verdicts == {}
         again = [entry._replace(task_id=str(uuid4())) for entry in entries if entry.key]
-        replayed = (await tasks.enqueue(self.db, str(uuid4()), again)).verdicts
+        replayed = (await enqueues.enqueue(self.db, str(uuid4()), again)).verdicts
         assert {verdict[0] for verdict in replayed.values()} == {"replayed"}
 
     async def enqueue_plain(self) -> None:
         queue_id, version = self.queues[5]
         entries = [Entry(str(uuid4()), queue_id, version, 0, b"null", None, None) for _ in range(GROUP)]
-        assert (await tasks.enqueue(self.db, str(uuid4()), entries)).verdicts == {}
+        assert (await enqueues.enqueue(self.db, str(uuid4()), entries)).verdicts == {}
 
     async def enqueue_held(self) -> None:
         """Unfinished tasks have the unique keys."""
@@ -152,11 +153,11 @@ class Replica:
             queue_id, version = self.queues[number % QUEUES]
             key = f"unique {number}"
             entries.append(Entry(str(uuid4()), queue_id, version, 0, b"null", None, None, key))
-        verdicts = (await tasks.enqueue(self.db, str(uuid4()), entries)).verdicts
+        verdicts = (await enqueues.enqueue(self.db, str(uuid4()), entries)).verdicts
         assert [verdicts[place] for place in sorted(verdicts)] == [["held", task_id(number)] for number in numbers]
 
     async def enqueue_atomic(self) -> None:
-        assert (await tasks.enqueue(self.db, str(uuid4()), self.entries(True), atomic=True)).verdicts == {}
+        assert (await enqueues.enqueue(self.db, str(uuid4()), self.entries(True), atomic=True)).verdicts == {}
 
     async def reap(self) -> None:
         lost = [task.task_id for task in await self._claim(self.queues[4][0], str(uuid4()))]
@@ -219,7 +220,7 @@ class Replica:
         batch_id, queue = str(uuid4()), self.queues[5]
         completion = batches.Completion(*queue, b"null")
         assert await batches.create(self.db, self.tenant, batch_id, queue, sealed=False, completion=completion)
-        await tasks.enqueue(self.db, str(uuid4()), self.entries(True), batch_id=batch_id)
+        await enqueues.enqueue(self.db, str(uuid4()), self.entries(True), batch_id=batch_id)
         view = await batches.find(self.db, self.tenant, batch_id)
         assert view is not None and view.counts.ready == GROUP
         dead = [task_id(next(self.ended)) for _ in range(GROUP)]

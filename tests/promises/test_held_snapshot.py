@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from app.domain.callers import Caller
-from app.engine.lanes import Lanes
+from app.engine.lanes import LATE_COMMIT, Lanes
 from app.runtime.core import Core
 from app.store import tasks
 from app.store.tasks import Claim, LaneWant
@@ -111,12 +111,12 @@ async def test_a_poll_moves_the_start_of_claims_back_and_a_start_ends(core: Core
     lanes.scanned(lane, 0, now, 99.0)
     assert lanes.want(lane, 5, 99.0) == LaneWant(1, 0, 5), "one may be chance"
     lanes.scanned(lane, 0, now, 100.0)
-    assert lanes.want(lane, 5, 105.0) == LaneWant(1, 0, 5, 0, now)
+    assert lanes.want(lane, 5, 105.0) == LaneWant(1, 0, 5, 0, now - LATE_COMMIT)
     lanes.first_at(key, 3, now)
     moved = lanes.want(lane, 5, 105.0)
-    assert moved.priority == 3 and moved.since is not None and moved.since < now
+    assert moved == LaneWant(1, 0, 5, 3, now - LATE_COMMIT)
     lanes.scanned(lane, None, None, 106.0)
     assert lanes.want(lane, 5, 107.0) == moved
     assert lanes.want(lane, 5, 111.0) == LaneWant(1, 0, 5)
     lanes.scanned(lane, 0, now, 112.0)
-    assert lanes.want(lane, 5, 113.0) == LaneWant(1, 0, 5, 0, now), "still slow"
+    assert lanes.want(lane, 5, 113.0) == LaneWant(1, 0, 5, 0, now - LATE_COMMIT), "still slow"

@@ -13,10 +13,10 @@ from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition
 from app.runtime.core import Core
 from app.service import queues
+from app.store import enqueues
 from app.store import queues as store
-from app.store import tasks
+from app.store.enqueues import Entry
 from app.store.queues import QueueRow
-from app.store.tasks import Entry
 from tests.promises.gates import shut, until_waiting
 from tests.sluices import Replica
 from tests.wire.api import Api, problem
@@ -98,7 +98,7 @@ async def race_groups(cores: list[Core], row: QueueRow, keys: list[str], groups:
 
     async def group(core: Core) -> None:
         entries = [entry(core, row, key) for key in dice.sample(keys, len(keys))]
-        receipt = await tasks.enqueue(core.db, str(uuid4()), entries)
+        receipt = await enqueues.enqueue(core.db, str(uuid4()), entries)
         for ordinal, one in enumerate(entries, 1):
             verdict = receipt.verdicts.get(ordinal, ["created", one.task_id])
             assert verdict[0] in ("created", "replayed"), verdict
@@ -145,7 +145,7 @@ async def test_a_full_queue_refuses_without_keeping_the_key_and_replays_what_it_
 
     async def group(core: Core, keys: list[str]) -> None:
         entries = [entry(core, row, key) for key in keys]
-        receipt = await tasks.enqueue(core.db, str(uuid4()), entries)
+        receipt = await enqueues.enqueue(core.db, str(uuid4()), entries)
         for ordinal, key in enumerate(keys, 1):
             verdicts[key].add(receipt.verdicts.get(ordinal, ["created"])[0])
 
@@ -170,7 +170,7 @@ async def test_a_depth_is_exact_whoever_races_for_its_last_places(
 
     async def group(core: Core) -> int:
         entries = [entry(core, row, "")._replace(key=None, fingerprint=None) for _ in range(7)]
-        return 7 - len((await tasks.enqueue(core.db, str(uuid4()), entries)).verdicts)
+        return 7 - len((await enqueues.enqueue(core.db, str(uuid4()), entries)).verdicts)
 
     async with shut(database_url, "tasks"):
         racing = asyncio.gather(*(group(cores[n % 3]) for n in range(12)))

@@ -11,10 +11,10 @@ from app.domain.queues import QueueDefinition
 from app.runtime.core import Core
 from app.runtime.entries import new_ids
 from app.service import queues
+from app.store import enqueues
 from app.store import queues as store
-from app.store import tasks
+from app.store.enqueues import Entry, Receipt
 from app.store.queues import QueueRow
-from app.store.tasks import Entry, Receipt
 
 pytestmark = pytest.mark.anyio
 
@@ -33,7 +33,7 @@ def plain(core: Core, row: QueueRow, count: int) -> list[Entry]:
 
 
 async def enqueue(core: Core, entries: list[Entry]) -> Receipt:
-    return await tasks.enqueue(core.db, str(uuid4()), entries)
+    return await enqueues.enqueue(core.db, str(uuid4()), entries)
 
 
 async def count(core: Core) -> int:
@@ -48,11 +48,11 @@ async def test_a_plain_group_is_stored_as_the_same_tasks_are_beside_one_with_opt
     if paused:
         await queues.pause(core, caller, "mail")
     alone, beside = plain(core, row, 3), plain(core, row, 3)
-    assert tasks._plain(alone) is not None
+    assert enqueues._plain(alone) is not None
     receipt = await enqueue(core, alone)
     other = Entry(new_ids(core, 1)[0], row.id, row.version, 0, b"null", "key", b"print", "unique", 7)
     mixed = [*beside, other]
-    assert tasks._plain(mixed) is None
+    assert enqueues._plain(mixed) is None
     assert (await enqueue(core, mixed)).waiting == receipt.waiting == {row.id: "queue_paused" if paused else "worker"}
     ids = [[entry.task_id for entry in group] for group in (alone, beside)]
     rows = [
@@ -80,16 +80,16 @@ async def test_a_plain_group_is_stored_as_the_same_tasks_are_beside_one_with_opt
 )
 def test_one_entry_with_anything_else_makes_a_group_not_plain(change: dict[str, Any]) -> None:
     bare = Entry("id", 1, 1, 0, b"null", None, None)
-    assert tasks._plain([bare, bare, bare]) == (1, 1, ("id",) * 3, (b"null",) * 3)
-    assert tasks._plain([bare, bare._replace(**change), bare]) is None
-    assert tasks._plain([bare._replace(**change), bare]) is None
+    assert enqueues._plain([bare, bare, bare]) == (1, 1, ("id",) * 3, (b"null",) * 3)
+    assert enqueues._plain([bare, bare._replace(**change), bare]) is None
+    assert enqueues._plain([bare._replace(**change), bare]) is None
 
 
 async def test_a_repeated_plain_group_gets_the_same_receipt_and_stores_nothing(core: Core, caller: Caller) -> None:
     entries, group = plain(core, await queue_row(core, caller), 5), str(uuid4())
-    first = await tasks.enqueue(core.db, group, entries)
+    first = await enqueues.enqueue(core.db, group, entries)
     await core.db.fetch("delete from sluice.tasks where id = $1", entries[0].task_id)  # it has ended meanwhile
-    assert await tasks.enqueue(core.db, group, entries) == first
+    assert await enqueues.enqueue(core.db, group, entries) == first
     assert await count(core) == 4
 
 

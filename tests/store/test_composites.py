@@ -6,7 +6,8 @@ from typing import NamedTuple
 import asyncpg
 import pytest
 
-from app.store.tasks import AttemptEnd, Entry, LaneWant
+from app.store.enqueues import Entry
+from app.store.tasks import AttemptEnd, LaneWant
 
 pytestmark = pytest.mark.anyio
 

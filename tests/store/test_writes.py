@@ -16,8 +16,9 @@ from app.service import queues
 from app.store import queues as store
 from app.store import task_lists, tasks
 from app.store.connecting import connect
+from app.store.enqueues import Entry
 from app.store.task_lists import TaskQuery
-from app.store.tasks import AttemptEnd, Claimed, Entry, LaneWant
+from app.store.tasks import AttemptEnd, Claimed, LaneWant
 from tests.cores import enqueue
 from tests.promises.records import lose_leases
 

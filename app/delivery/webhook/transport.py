@@ -61,15 +61,15 @@ class Transport:
         self._heads = Heads()
         self._closed = False
 
-    def send(self, request: Request, ended: Callable[[Reply], None]) -> Sending:
-        """Send the request and tell `ended` later, once, what came of it."""
+    def send(self, request: Request, ended: Callable[[Reply | Exception], None]) -> Sending:
+        """Send the request and tell `ended` later, once, what came of it: an exception if it met a fault of ours."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + request.timeout_seconds
         try:
             addresses = None if self._closed else self._egress.known(request.url, request.tenant)
             connection = self._take(request.url, addresses, loop.time()) if addresses else None
         except DeliveryError:
-            connection = None  # said again, and told later
+            connection = None  # raised again, and told, where it is opened
         if connection is None:
             return _Opening(self, request, deadline, ended)
         return self.exchange(connection, request, deadline, ended)
@@ -190,18 +190,23 @@ class Transport:
 class _Opening:
     """A call that must wait for a lookup or a new connection before it can be sent."""
 
-    def __init__(self, transport: Transport, request: Request, deadline: float, ended: Callable[[Reply], None]) -> None:
+    def __init__(
+        self, transport: Transport, request: Request, deadline: float, ended: Callable[[Reply | Exception], None]
+    ) -> None:
         self._sending: Sending | None = None
         self._task = asyncio.get_running_loop().create_task(self._run(transport, request, deadline, ended))
 
     async def _run(
-        self, transport: Transport, request: Request, deadline: float, ended: Callable[[Reply], None]
+        self, transport: Transport, request: Request, deadline: float, ended: Callable[[Reply | Exception], None]
     ) -> None:
         try:
             connection = await transport.connection(request, deadline)
             self._sending = transport.exchange(connection, request, deadline, ended)
         except DeliveryError as error:
             ended(NoAnswer(error.outcome, error.detail))
+        except Exception as error:
+            # otherwise nobody would ever hear of this call, and its lease would be renewed for good
+            ended(error)
 
     def cancel(self) -> None:
         if self._sending is not None:

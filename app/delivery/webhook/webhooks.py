@@ -31,7 +31,7 @@ class Webhooks:
         if refused is not None:
             raise Refusal("egress_denied", f"/url: {refused}", [FieldError("/url", refused)])
 
-    def send(self, call: Call, now: datetime, ended: Callable[[Answer | NoAnswer], None]) -> Sending:
+    def send(self, call: Call, now: datetime, ended: Callable[[Answer | NoAnswer | Exception], None]) -> Sending:
         try:
             url, head = render(call, now)
         except DeliveryError as error:
@@ -39,13 +39,16 @@ class Webhooks:
         return self._transport.send(Request(url, head, call.payload, call.tenant, call.timeout_seconds), ended)
 
     async def deliver(self, call: Call, now: datetime) -> Answer | NoAnswer:
-        answer: asyncio.Future[Answer | NoAnswer] = asyncio.get_running_loop().create_future()
-        sending = self.send(call, now, answer.set_result)
+        ended: asyncio.Future[Answer | NoAnswer | Exception] = asyncio.get_running_loop().create_future()
+        sending = self.send(call, now, ended.set_result)
         try:
-            return await asyncio.shield(answer)
+            answer = await asyncio.shield(ended)
         finally:
-            if not answer.done():
+            if not ended.done():
                 sending.cancel()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def preview(self, call: Call, now: datetime) -> dict[str, Any]:
         hidden = {name.lower(): HIDDEN for name, _ in call.handler_headers}

@@ -8,7 +8,7 @@
 -- beyond the queue is full, are not reaped yet: reap them and claim again. A claim neither takes nor ignores such rows itself: a
 -- holder may be renewing one just in time, and counting without its lock would admit another task above the limit.
 -- While a transaction elsewhere holds back the vacuum, a scan steps over every task that was taken before. If a lane's scan takes
--- long, its object says where the last task was that it took, less half a second for enqueues that commit late: priority and since.
+-- long, its object says where the last task was that it took: priority and since (its run_at).
 -- With these, a claim starts there and finds nothing before it, nor does it look for lapsed leases: polls and the reaper do.
 -- A pull lease lasts as long as requested; one for a call, as long as the call may take.
 --
@@ -63,6 +63,7 @@ begin
     left join sluice.queues q on q.id = l.queue_id and q.deleted_at is null
     left join sluice.tenants n on n.id = q.tenant_id
     left join sluice.handlers h on h.id = l.handler_id
+    order by l.place
   loop
     v_verdict := s.verdict; v_full_at := null; v_room := s.want; v_ids := null; v_priority := null;
     v_since := null;
@@ -123,7 +124,7 @@ begin
         end if;
       end if;
       if v_ids is not null and clock_timestamp() - v_began > interval '3 milliseconds' then
-        select t.priority, t.run_at - interval '0.5 seconds' into v_priority, v_since
+        select t.priority, t.run_at into v_priority, v_since
         from sluice.tasks t where t.id = v_ids[cardinality(v_ids)];
       end if;
       if v_again then
