@@ -4,9 +4,17 @@ import asyncio
 
 import pytest
 
-from app.delivery.webhook.deadlines import SLOT_SECONDS, Deadlines
+from app.delivery.webhook import deadlines as module
+from app.delivery.webhook.deadlines import Deadlines
 
 pytestmark = pytest.mark.anyio
+
+SLOT_SECONDS = 0.1
+
+
+@pytest.fixture(autouse=True)
+def short_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLOT_SECONDS", SLOT_SECONDS)
 
 
 async def test_each_expires_at_its_own_instant_though_they_share_slots() -> None:

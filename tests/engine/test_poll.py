@@ -19,6 +19,7 @@ pytestmark = pytest.mark.anyio
 StartReplica = Callable[..., Awaitable[Replica]]
 
 
+@pytest.mark.ci
 async def test_an_idle_replica_sends_few_statements(
     start_replica: StartReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
