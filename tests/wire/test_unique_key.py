@@ -6,7 +6,7 @@ import asyncpg
 import httpx2
 import pytest
 
-from app.store import tasks
+from app.store import enqueues
 from tests.handlers import Handler, Reply
 from tests.wire.api import Api, good, problem
 
@@ -84,7 +84,7 @@ async def test_an_enqueue_that_loses_every_race_for_its_unique_key_is_told_to_co
     async def lose(*_: object) -> None:
         raise beaten
 
-    monkeypatch.setattr(tasks, "_enqueue", lose)
+    monkeypatch.setattr(enqueues, "_enqueue", lose)
     problem(await api.post(f"/queues/{queue}/tasks", json={"payload": 1, "unique_key": "u"}), 503, "unavailable")
 
 
