@@ -119,13 +119,16 @@ def _faults(value: Any, node: inspect.Type, where: str) -> Iterator[FieldError]:
 
 
 def _union_faults(value: Any, types: Sequence[inspect.Type], where: str) -> Iterator[FieldError]:
-    """Handle unions, which only ever combine null with one other type."""
+    """Handle unions: of null, and of one other type or of a text and an object."""
     others = [kind for kind in types if not isinstance(kind, inspect.NoneType)]
     if value is msgspec.UNSET or (value is None and any(isinstance(kind, inspect.NoneType) for kind in types)):
         return
     found = [list(islice(_faults(value, kind, where), MAX_FAULTS)) for kind in others]
     if all(found):
-        yield from found[0]
+        is_text = [
+            isinstance(kind.type if isinstance(kind, inspect.Metadata) else kind, inspect.StrType) for kind in others
+        ]
+        yield from found[is_text.index(isinstance(value, str)) if isinstance(value, str) in is_text else 0]
 
 
 def _struct_faults(value: Any, node: inspect.StructType, where: str) -> Iterator[FieldError]:

@@ -14,12 +14,11 @@ from app.domain.conditions import etag_of
 from app.domain.errors import FieldError
 from app.domain.headers import check_headers
 from app.domain.limits import MaxConcurrency
-from app.domain.texts import check_text
+from app.domain.texts import MAX_DESCRIPTION, Description, check_text
 
 MIN_TIMEOUT_SECONDS = 0.1
 MAX_TIMEOUT_SECONDS = 43_200.0
 MAX_URL = 2048
-MAX_DESCRIPTION = 1000
 MAX_FATAL_STATUSES = 100
 
 _URL_TEXT = re.compile(r"[\x21-\x7e]+")
@@ -32,7 +31,6 @@ SECRET_RULE = "whsec_ and the base64 of 24 to 64 bytes"  # noqa: S105  # a rule,
 
 
 TimeoutSeconds = Annotated[float, Meta(ge=MIN_TIMEOUT_SECONDS, le=MAX_TIMEOUT_SECONDS)]
-Description = Annotated[str, Meta(max_length=MAX_DESCRIPTION)]
 FatalStatus = Annotated[int, Meta(ge=100, le=599)]
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from app.domain.limits import LimitUse
+
 
 class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     """Fields left out have their default. A release passes over fields that only a newer one knows."""
@@ -32,6 +34,10 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     """The nominal time it fired for."""
     schedule_timezone: str | None = None
     """The IANA zone of the definition that fired."""
+    key: str | None = None
+    """Whose task it is: the keys of a queue share it fairly, and keyed limits hold for each by itself."""
+    limits: tuple[LimitUse, ...] = ()
+    """The limits that the task takes beside those of its queue and its handler."""
 
 
 OPTIONS = tuple(field.name for field in msgspec.structs.fields(Options))

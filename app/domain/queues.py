@@ -10,12 +10,12 @@ from app.domain.backoff import RetryPolicy
 from app.domain.bodies import faults, with_more
 from app.domain.conditions import etag_of
 from app.domain.errors import FieldError, invalid
-from app.domain.handlers import MAX_DESCRIPTION, Description, TimeoutSeconds
+from app.domain.handlers import TimeoutSeconds
 from app.domain.limits import MaxConcurrency
 from app.domain.names import Name
 from app.domain.retries import DEFAULT_RETRY, Retry, check_retry, effective_retry, retry_to_dict
 from app.domain.schemas.rules import check_size, schema_text, schema_value
-from app.domain.texts import check_text
+from app.domain.texts import MAX_DESCRIPTION, Description, check_text
 
 MAX_DEPTH = 1_000_000_000
 MAX_RETENTION_DAYS = 90

@@ -1,6 +1,13 @@
 """Texts from callers: bounded, and storable in Postgres."""
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from app.domain.errors import FieldError
+
+MAX_DESCRIPTION = 1000
+Description = Annotated[str, Meta(max_length=MAX_DESCRIPTION)]
 
 
 def text_problem(text: str, longest: int, *, empty: bool = False) -> str | None:
