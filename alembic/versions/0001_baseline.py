@@ -11,6 +11,8 @@ from app.store.numbers import named
 revision = "0001"
 down_revision = None
 
+# the tables refer to these
+FIRST = ("hash_v1", "flow_changed_v1")
 INSTALLED = (
     "uuid7_v1",
     "ensure_partitions_v1",
@@ -39,7 +41,6 @@ INSTALLED = (
     "ready_lanes_v1",
     "expire_v1",
     "cancel_v1",
-    "revived_v1",
     "revive_v1",
     "retry_v1",
     "redrive_v1",
@@ -52,6 +53,7 @@ FIRST_PARTITIONS_DAYS = 37
 
 def upgrade() -> None:
     run = op.get_bind().exec_driver_sql
+    install(run, FIRST)
     for statement in named(Path(__file__).with_name("baseline.sql").read_text()).split(";\n"):
         if statement.strip():
             run(statement)
@@ -82,7 +84,13 @@ def downgrade() -> None:
         "receipts",
         "idempotency_keys",
         "attempts",
+        "flow_signals",
+        "rate_clocks",
+        "holds",
+        "flows",
         "tasks",
+        "limit_keys",
+        "limits",
         "lanes",
         "queues",
         "handlers",
@@ -92,3 +100,5 @@ def downgrade() -> None:
         "meta",
     ):
         run(f"drop table sluice.{table}")
+    for name in FIRST:
+        run(f"drop function sluice.{name}")

@@ -17,6 +17,7 @@ create table sluice.tenants (
   name text not null constraint tenants_name_key unique,
   max_concurrency integer constraint tenants_max_concurrency check (max_concurrency > 0),
   granted_max_concurrency integer constraint tenants_granted_max_concurrency check (granted_max_concurrency > 0),
+  flows boolean not null default false,
   created_at timestamptz not null default clock_timestamp()
 );
 
@@ -42,6 +43,8 @@ create table sluice.handlers (
   sealed_headers bytea not null,
   max_concurrency integer constraint handlers_max_concurrency check (max_concurrency > 0),
   fatal_statuses integer[] not null default '{}',
+  limits jsonb not null default '[]',
+  flows boolean not null default false,
   description text,
   etag text not null,
   owner text,
@@ -58,6 +61,8 @@ create table sluice.handlers (
 );
 create unique index handlers_name_key on sluice.handlers (tenant_id, name) where deleted_at is null;
 
+-- limits: the named limits that all tasks take, [{"name", "key"?, "cost"?}]. flows, as in tenants and handlers: claims of these tasks
+-- go through the tenant's gate (pick_flows_v1), because they have a key, named limits or a rate, or had some.
 create table sluice.queues (
   id bigint generated always as identity constraint queues_pkey primary key,
   tenant_id bigint not null constraint queues_tenant_fkey references sluice.tenants,
@@ -70,6 +75,8 @@ create table sluice.queues (
   max_attempts integer not null,
   idempotency_seconds double precision not null,
   payload_schema text,
+  limits jsonb not null default '[]',
+  flows boolean not null default false,
   succeeded_days double precision not null,
   cancelled_days double precision not null,
   dead_days double precision not null,
@@ -94,8 +101,55 @@ create table sluice.lanes (
   constraint lanes_pkey primary key (queue_id, handler_id)
 );
 
+-- Everything that flow control enforces beside max_concurrency of tenant, handler and queue, in one form. named: a limit that queues,
+-- handlers and tasks name. queue_key: what holds for each key of a queue's tasks. The others are rates; owner_id is their queue,
+-- handler or tenant. The columns of rates: rate_limit units per rate_period_seconds, with rate_burst at once (null: what 0.1 s brings).
+create table sluice.limits (
+  id bigint generated always as identity constraint limits_pkey primary key,
+  tenant_id bigint not null constraint limits_tenant_fkey references sluice.tenants,
+  kind text not null constraint limits_kind check (kind in ('named', 'queue_key', 'queue_rate', 'handler_rate', 'tenant_rate')),
+  name text constraint limits_name check ((name is null) = (kind <> 'named')),
+  owner_id bigint constraint limits_owner check ((owner_id is null) = (kind = 'named')),
+  keyed boolean not null default false,
+  max_concurrency integer constraint limits_max_concurrency check (max_concurrency > 0),
+  rate_limit double precision constraint limits_rate_limit check (rate_limit > 0),
+  rate_period_seconds double precision not null default 1 constraint limits_rate_period check (rate_period_seconds > 0),
+  rate_burst integer constraint limits_rate_burst check (rate_burst > 0),
+  max_depth integer constraint limits_max_depth check (max_depth > 0),
+  ordered boolean not null default false,
+  required boolean not null default false,
+  paused boolean not null default false,
+  paused_at timestamptz,
+  description text,
+  etag text not null default '',
+  owner text,
+  version bigint not null default 1,
+  created_at timestamptz not null default clock_timestamp(),
+  updated_at timestamptz not null default clock_timestamp()
+);
+create unique index limits_name_key on sluice.limits (tenant_id, name) where name is not null;
+create unique index limits_owner_key on sluice.limits (owner_id, kind) where owner_id is not null;
+
+-- What holds for one key of a limit, in place of the limit's own values (null: those). weight counts for kind queue_key alone.
+create table sluice.limit_keys (
+  limit_id bigint not null constraint limit_keys_limit_fkey references sluice.limits on delete cascade,
+  key text not null,
+  bucket_id bigint not null constraint limit_keys_bucket_key unique,
+  max_concurrency integer constraint limit_keys_max_concurrency check (max_concurrency > 0),
+  rate_limit double precision constraint limit_keys_rate_limit check (rate_limit > 0),
+  rate_period_seconds double precision not null default 1 constraint limit_keys_rate_period check (rate_period_seconds > 0),
+  rate_burst integer constraint limit_keys_rate_burst check (rate_burst > 0),
+  weight double precision not null default 1 constraint limit_keys_weight check (weight > 0),
+  paused boolean not null default false,
+  paused_at timestamptz,
+  updated_at timestamptz not null default clock_timestamp(),
+  constraint limit_keys_pkey primary key (limit_id, key)
+);
+
 -- Live tasks. States: app/store/numbers.py. A held slot is a running row, and only a running row has a lease_token.
--- options is what a task only carries (app/domain/options.py): no index and no decision depends on it. null means none.
+-- options is what a task only carries (app/domain/options.py): no index and no decision depends on it, except on its key and limits,
+-- by which flow_id says with which other tasks it is admitted or blocked (null: it has neither). null means none.
+-- gated: while running, it was admitted through its tenant's gate (pick_flows_v1).
 -- Columns named last_… are the newest attempt, so that a task that succeeds at once writes no row in attempts.
 -- No foreign keys: they cost a third of the throughput and a multixact per group.
 -- Statistics are not renewed for a few tasks: each renewal makes every session plan its statements anew, which the next task waits for.
@@ -138,6 +192,10 @@ create table sluice.tasks (
   last_message text,
   last_excerpt text,
   last_trace_id text,
+  gated boolean not null default false,
+  flow_id bigint generated always as (case when options ?| array['key', 'limits'] then sluice.hash_v1(
+    queue_id::text || ' ' || handler_id::text || ' ' || coalesce((options -> 'key')::text, '') || coalesce((options -> 'limits')::text, ''))
+    end) stored,
   constraint tasks_running_is_leased check ((state = :state_running) = (lease_token is not null))
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
         autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.2, autovacuum_analyze_threshold = 5000,
@@ -146,7 +204,11 @@ create table sluice.tasks (
 -- it, so that no other query mistakes it for a cheap way to a few tasks.
 create index tasks_waiting on sluice.tasks (queue_id, id) where state <> :state_running and claims >= 0;
 create unique index tasks_unique_key on sluice.tasks (queue_id, unique_key) where unique_key is not null;
-create index tasks_ready on sluice.tasks (queue_id, handler_id, priority desc, run_at, id) where state = :state_ready;
+create index tasks_ready on sluice.tasks (queue_id, handler_id, priority desc, run_at, id) where state = :state_ready and flow_id is null;
+create index tasks_flow_ready on sluice.tasks (queue_id, flow_id, priority desc, run_at, id)
+  where state = :state_ready and flow_id is not null;
+-- a key's tasks in the order of enqueueing, for queues whose keys are ordered or have a max_depth
+create index tasks_key on sluice.tasks (queue_id, (options ->> 'key'), created_at, id) where flow_id is not null and claims >= 0;
 -- claims >= 0 as above, for the queries for due tasks
 create index tasks_due on sluice.tasks (tenant_id, run_at) where state = :state_scheduled and claims >= 0;
 create index tasks_scheduled on sluice.tasks (queue_id, id) where state = :state_scheduled;
@@ -155,6 +217,83 @@ create index tasks_expiring on sluice.tasks (tenant_id, expires_at) where state 
 create index tasks_running on sluice.tasks (tenant_id, queue_id, lease_expires_at, lease_handler_id) where state = :state_running;
 create index tasks_by_batch on sluice.tasks (batch_id, id) where batch_id is not null;
 create index tasks_scheduled_by_batch on sluice.tasks (batch_id) where state = :state_scheduled and batch_id is not null;
+
+create trigger tasks_flow_inserted after insert on sluice.tasks for each row
+  when (new.flow_id is not null and new.state = :state_ready) execute function sluice.flow_changed_v1();
+create trigger tasks_flow_updated after update on sluice.tasks for each row
+  when ((old.flow_id is not null or new.flow_id is not null or old.gated) and (
+    new.flow_id is not null and new.state = :state_ready
+    or old.gated and old.state = :state_running and new.state <> :state_running
+    or old.flow_id is distinct from new.flow_id)) execute function sluice.flow_changed_v1();
+create trigger tasks_flow_deleted after delete on sluice.tasks for each row
+  when (old.flow_id is not null or old.gated) execute function sluice.flow_changed_v1();
+
+-- Flows: tasks of one lane with the same key and own limits, which are admitted or blocked together (pick_flows_v1). A flow has a row
+-- while it has ready tasks, and each lane that is claimed through the gate has one for its tasks without key and limits (plain), whose
+-- clock is the lane's virtual time. parked_on: the bucket without room that blocks it; null: open. buckets, limit_ids and costs are
+-- what its tasks take (flow_buckets_v1); null: to be worked out again.
+-- Written under the tenant's gate alone.
+create table sluice.flows (
+  id bigint not null constraint flows_pkey primary key,
+  tenant_id bigint not null,
+  queue_id bigint not null,
+  handler_id bigint not null,
+  plain boolean not null default false,
+  key text,
+  own_limits jsonb,
+  buckets bigint[],
+  limit_ids bigint[],
+  costs integer[],
+  weight double precision not null default 1,
+  priority smallint not null default 0,
+  vt double precision not null,
+  clock double precision,
+  parked_on bigint,
+  parked_limit bigint
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
+        autovacuum_analyze_scale_factor = 0.2, autovacuum_analyze_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+create index flows_open on sluice.flows (queue_id, handler_id, priority desc, vt, id) where parked_on is null and not plain;
+create index flows_parked on sluice.flows (parked_on, queue_id, handler_id, priority desc, vt, id) where parked_on is not null;
+create index flows_lanes on sluice.flows (tenant_id, queue_id, handler_id) where plain;
+
+-- Who holds what of a bucket: a limit under one key. A row counts only while its task is running with that number of claims.
+-- Written under the tenant's gate alone, and deleted with the signal that the run has ended.
+create table sluice.holds (
+  bucket_id bigint not null,
+  task_id uuid not null,
+  claims integer not null,
+  limit_id bigint not null,
+  constraint holds_pkey primary key (bucket_id, task_id)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_analyze_threshold = 5000,
+        autovacuum_vacuum_cost_delay = 0);
+create index holds_task on sluice.holds (task_id);
+
+-- The state of a bucket with a rate: tat, the arrival time of GCRA, which was reckoned with unit_seconds per unit. Nothing is admitted
+-- before open_at; then as many parked flows as opens are looked at again.
+create table sluice.rate_clocks (
+  bucket_id bigint not null constraint rate_clocks_pkey primary key,
+  tenant_id bigint not null,
+  limit_id bigint not null,
+  tat timestamptz not null,
+  unit_seconds double precision not null,
+  open_at timestamptz,
+  opens integer not null default 1
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+create index rate_clocks_timers on sluice.rate_clocks (tenant_id, open_at) where open_at is not null;
+
+-- "Look at this flow again", or "this run has ended": one per transaction and flow, or per transaction and run (task_id and claims;
+-- else zeros). Written by a trigger with whatever it is about, and deleted under the tenant's gate alone.
+create table sluice.flow_signals (
+  tenant_id bigint not null,
+  transaction xid8 not null default pg_current_xact_id(),
+  flow_id bigint not null,
+  task_id uuid not null,
+  claims integer not null,
+  queue_id bigint not null,
+  handler_id bigint not null,
+  key text,
+  constraint flow_signals_pkey primary key (tenant_id, transaction, flow_id, task_id)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 -- Attempts of live tasks before the newest one.
 create table sluice.attempts (

@@ -50,7 +50,7 @@ SETTINGS: dict[str, tuple[str, ...] | None] = {
     # no search path either, which would prevent inlining; the names in their bodies were resolved when they were created
     "uuid7_v1": None,
     "ended_v1": None,
-    "revived_v1": None,
+    "hash_v1": None,
 }
 """The exceptions; all others are PLANNED."""
 

@@ -5,7 +5,11 @@ select statement_timestamp() as now, scheduled.n - due.n as scheduled, ready.n +
        ended.succeeded, ended.dead, ended.cancelled,
        extract(epoch from statement_timestamp() - least(ready.oldest, due.oldest))::double precision as oldest_ready_age_seconds
 from
-  (select count(*) as n, min(run_at) as oldest from sluice.tasks where queue_id = $1 and state = :state_ready) ready,
+  (select plain.n + flows.n as n, least(plain.oldest, flows.oldest) as oldest from
+     (select count(*) as n, min(run_at) as oldest from sluice.tasks
+      where queue_id = $1 and state = :state_ready and flow_id is null) plain,
+     (select count(*) as n, min(run_at) as oldest from sluice.tasks
+      where queue_id = $1 and state = :state_ready and flow_id is not null) flows) ready,
   (select count(*) as n, min(run_at) as oldest
    from (select queue_id, run_at from sluice.tasks
          where state = :state_scheduled and claims >= 0 and tenant_id = (select tenant_id from sluice.queues where id = $1)

@@ -1,7 +1,13 @@
 -- Every queue of every tenant. Each state's index is read once for all queues, so that the cost depends on the tasks and not on the
 -- number of queues. Readable dead tasks are all dead ones, from the index alone, minus the expired ones, which only the oldest
 -- partitions have.
-with ready as (select queue_id, count(*) as n, min(run_at) as oldest from sluice.tasks where state = :state_ready group by queue_id),
+with ready as (
+  select queue_id, sum(n) as n, min(oldest) as oldest from (
+    select queue_id, count(*) as n, min(run_at) as oldest from sluice.tasks
+    where state = :state_ready and flow_id is null group by queue_id
+    union all
+    select queue_id, count(*), min(run_at) from sluice.tasks where state = :state_ready and flow_id is not null group by queue_id) r
+  group by queue_id),
 due as (select queue_id, count(*) as n, min(run_at) as oldest
         from sluice.tenants n cross join lateral (
           select queue_id, run_at from sluice.tasks

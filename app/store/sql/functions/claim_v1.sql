@@ -103,20 +103,21 @@ begin
       if s.since is null then
         select array_agg(k.id), bool_or(k.claims > 0) into v_ids, v_again
         from (select t.id, t.claims from sluice.tasks t
-              where t.queue_id = s.queue_id and t.handler_id = s.lane and t.state = :state_ready
+              where t.queue_id = s.queue_id and t.handler_id = s.lane and t.state = :state_ready and t.flow_id is null
                 and (t.expires_at is null or t.expires_at > clock_timestamp())
               order by t.priority desc, t.run_at, t.id limit v_room for update skip locked) k;
       else
         select array_agg(k.id), bool_or(k.claims > 0) into v_ids, v_again
         from (select t.id, t.claims from sluice.tasks t
-              where t.queue_id = s.queue_id and t.handler_id = s.lane and t.state = :state_ready
+              where t.queue_id = s.queue_id and t.handler_id = s.lane and t.state = :state_ready and t.flow_id is null
                 and t.priority = s.priority and t.run_at >= s.since
                 and (t.expires_at is null or t.expires_at > clock_timestamp())
               order by t.priority desc, t.run_at, t.id limit v_room for update skip locked) k;
         if coalesce(cardinality(v_ids), 0) < v_room then
           select array_agg(k.id), bool_or(k.claims > 0) into v_more, v_more_again
           from (select t.id, t.claims from sluice.tasks t
-                where t.queue_id = s.queue_id and t.handler_id = s.lane and t.state = :state_ready and t.priority < s.priority
+                where t.queue_id = s.queue_id and t.handler_id = s.lane and t.state = :state_ready and t.flow_id is null
+                  and t.priority < s.priority
                   and (t.expires_at is null or t.expires_at > clock_timestamp())
                 order by t.priority desc, t.run_at, t.id limit v_room - coalesce(cardinality(v_ids), 0) for update skip locked) k;
           v_ids := v_ids || v_more;

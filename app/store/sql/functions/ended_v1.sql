@@ -1,4 +1,4 @@
--- A live task as the row of history that it becomes at p_now: the one list of what moves. revived_v1 is its inverse.
+-- A live task as the row of history that it becomes at p_now: the one list of what moves. revive_v1 has its inverse.
 -- p_outcome is that of the attempt that ended the task. Its fields are null where none did: then the newest attempt stays as it was
 -- recorded. kept_until picks the partition: the queue's retention from now on, and never before the idempotency key expires.
 -- Postgres inlines a set-returning function of one query, so no row is built and taken apart again (docs/decisions/0039).

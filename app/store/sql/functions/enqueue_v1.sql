@@ -115,7 +115,8 @@ begin
           from unnest(p_entries) with ordinality e
           where e.queue_id = v_queue.id and not v_verdicts ? e.ordinality::text) i
     where i.place > v_queue.max_depth
-      - (select count(*) from sluice.tasks t where t.queue_id = v_queue.id and t.state = :state_ready)
+      - (select count(*) from sluice.tasks t where t.queue_id = v_queue.id and t.state = :state_ready and t.flow_id is null)
+      - (select count(*) from sluice.tasks t where t.queue_id = v_queue.id and t.state = :state_ready and t.flow_id is not null)
       - (select count(*) from sluice.tasks t where t.queue_id = v_queue.id and t.state = :state_scheduled);
     if v_bad is not null then
       select v_verdicts || jsonb_object_agg(b, '["queue_full"]'::jsonb) into v_verdicts from unnest(v_bad) b;

@@ -10,12 +10,12 @@ begin
   return query
     with recursive lanes(queue_id, handler_id, priority, run_at, place) as (
       (select t.queue_id, t.handler_id, t.priority, t.run_at, 1 from sluice.tasks t
-       where t.state = :state_ready and (t.queue_id, t.handler_id) > (p_queue, p_handler)
+       where t.state = :state_ready and t.flow_id is null and (t.queue_id, t.handler_id) > (p_queue, p_handler)
        order by t.queue_id, t.handler_id, t.priority desc, t.run_at, t.id limit 1)
       union all
       select n.queue_id, n.handler_id, n.priority, n.run_at, l.place + 1 from lanes l cross join lateral (
         select t.queue_id, t.handler_id, t.priority, t.run_at from sluice.tasks t
-        where t.state = :state_ready and (t.queue_id, t.handler_id) > (l.queue_id, l.handler_id)
+        where t.state = :state_ready and t.flow_id is null and (t.queue_id, t.handler_id) > (l.queue_id, l.handler_id)
         order by t.queue_id, t.handler_id, t.priority desc, t.run_at, t.id limit 1) n
       where l.place < p_limit)
     select l.queue_id, l.handler_id, q.tenant_id, l.priority, l.run_at,
