@@ -51,6 +51,7 @@ SETTINGS: dict[str, tuple[str, ...] | None] = {
     "uuid7_v1": None,
     "ended_v1": None,
     "hash_v1": None,
+    "bucket_v1": None,
 }
 """The exceptions; all others are PLANNED."""
 

@@ -6,7 +6,7 @@ plans need literals. A released number never changes its meaning.
 Advisory locks
 --------------
 Changes of what a lock guards take it exclusively. Users of what it guards take it shared and read in a later statement, so that no
-claim or enqueue in flight outruns a change. The first seven are held until the transaction ends. They are taken before all row
+claim or enqueue in flight outruns a change. The first nine are held until the transaction ends. They are taken before all row
 locks, in the order of this table, and several of one class in ascending order of keys. Row locks follow: tenant, handlers, queues,
 schedules, ledger rows, tasks, batches (each by id), idempotency keys, unique keys (each sorted).
 A page of follow-ups takes GROUP last: its group is its lease token, under which nothing else is enqueued.
@@ -20,8 +20,12 @@ HANDLER      handler  claim; a queue, schedule or task that      a change, a dis
                       redrive, follow-ups)
 QUEUE        queue    claim, enqueue, update, retry, redrive,    a change, a pause, a deletion
                       batches, follow-ups, schedules
+LIMITS       tenant   a queue, handler, schedule or task that    a change or deletion of a named limit
+                      names limits
 BATCH        hash     whoever adds tasks to the batch            sealing, cancelling, the last sweep of a cancelled batch
 DEPTH        queue    -                                          an enqueue to a queue with max_depth: counts, then adds
+GATE         tenant   -                                          a claim of tasks that limits or keys hold back, which tries for it;
+                                                                 a change of limits, keys or rates
 
 MAKE_PARTITIONS       -                                          making days of history, in a transaction of its own
 DROP_PARTITIONS       -                                          dropping them; a session's lock, tried and never waited for
@@ -56,6 +60,8 @@ class Lock(IntEnum):
     DEFINITIONS = 5157008
     ROOM = 5157009
     DROP_PARTITIONS = 5157010
+    GATE = 5157011
+    LIMITS = 5157012
 
 
 _NUMBERS = {
