@@ -46,6 +46,8 @@ create table sluice.handlers (
   limits jsonb not null default '[]',
   flows boolean not null default false,
   description text,
+  group_max_tasks integer,
+  group_wait_seconds double precision,
   etag text not null,
   owner text,
   sealed_secret bytea not null,

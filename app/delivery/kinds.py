@@ -40,6 +40,14 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         return f"Call({self.tenant}/{self.queue}, task {self.task_id}, attempt {self.attempt}, {self.url})"
 
 
+class GroupedCall(msgspec.Struct, frozen=True):
+    """One call for several attempts of a queue, which have everything in common but what each task has of its own."""
+
+    group_id: str
+    calls: tuple[Call, ...]
+    """At least one."""
+
+
 class Sending(Protocol):
     """A call under way."""
 
@@ -53,17 +61,19 @@ class Delivery(Protocol):
     def check(self, url: str) -> None:
         """Check a target before it is saved. Raises Refusal: invalid, egress_denied."""
 
-    def send(self, call: Call, now: datetime, ended: Callable[[Answer | NoAnswer | Exception], None]) -> Sending:
-        """Send the call once, within call.timeout_seconds, and tell `ended` later, once, what came of it. An exception is a fault
+    def send(
+        self, call: Call | GroupedCall, now: datetime, ended: Callable[[Answer | NoAnswer | Exception], None]
+    ) -> Sending:
+        """Send the call once, within its timeout_seconds, and tell `ended` later, once, what came of it. An exception is a fault
         of Sluice itself, not of the network or the target.
 
         Callbacks instead of a coroutine, because a coroutine and a task per call cost more than the rest of it.
         """
 
-    async def deliver(self, call: Call, now: datetime) -> Answer | NoAnswer:
+    async def deliver(self, call: Call | GroupedCall, now: datetime) -> Answer | NoAnswer:
         """Send the call, as `send` does, and return what came of it. Cancelling it closes the connection."""
 
-    def preview(self, call: Call, now: datetime) -> dict[str, Any]:
+    def preview(self, call: Call | GroupedCall, now: datetime) -> dict[str, Any]:
         """Return what `deliver` would send, for people: the values of the handler's own headers are hidden."""
 
     async def aclose(self) -> None:

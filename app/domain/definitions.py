@@ -12,7 +12,7 @@ import msgspec
 
 from app.domain.conditions import etag_of
 from app.domain.errors import FieldError
-from app.domain.handlers import HIDDEN, HandlerDefinition
+from app.domain.handlers import HIDDEN, HandlerDefinition, handler_to_dict
 from app.domain.limits import Limits
 from app.domain.queues import QueueDefinition, queue_to_dict
 from app.domain.schedules.definitions import ScheduleDefinition, schedule_to_dict
@@ -70,7 +70,7 @@ def handler_changes(
 ) -> tuple[FieldChange, ...]:
     """Compare handlers. Values of headers and secrets are compared but not shown; an old secret of None could not be read."""
     default = HandlerDefinition(url="")
-    shown = msgspec.structs.asdict(before or default), msgspec.structs.asdict(after)
+    shown = handler_to_dict(before or default), handler_to_dict(after)
     headers = [plain.pop("headers") for plain in shown]
     found = list(_differences(shown[0], shown[1]))
     found += [change.hidden() for change in _differences(headers[0], headers[1], "headers.")]

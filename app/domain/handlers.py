@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,6 +20,8 @@ MIN_TIMEOUT_SECONDS = 0.1
 MAX_TIMEOUT_SECONDS = 43_200.0
 MAX_URL = 2048
 MAX_FATAL_STATUSES = 100
+MIN_GROUP_TASKS, MAX_GROUP_TASKS = 2, 1_000
+MAX_GROUP_WAIT_SECONDS = 300.0
 
 _URL_TEXT = re.compile(r"[\x21-\x7e]+")
 _SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{32,88}={0,2}")
@@ -34,6 +36,22 @@ TimeoutSeconds = Annotated[float, Meta(ge=MIN_TIMEOUT_SECONDS, le=MAX_TIMEOUT_SE
 FatalStatus = Annotated[int, Meta(ge=100, le=599)]
 
 
+class Grouping(Struct, frozen=True, forbid_unknown_fields=True):
+    """Several tasks of one queue in one request."""
+
+    max_tasks: Annotated[
+        int, Meta(ge=MIN_GROUP_TASKS, le=MAX_GROUP_TASKS, description="The most tasks that one request carries.")
+    ]
+    wait_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=MAX_GROUP_WAIT_SECONDS,
+            description="How long a ready task may wait for others, while there are fewer than `max_tasks`.",
+        ),
+    ] = 0.0
+
+
 class HandlerDefinition(Struct, frozen=True, forbid_unknown_fields=True):
     url: Annotated[str, Meta(max_length=MAX_URL, description="http or https, without user name, password or fragment.")]
     timeout_seconds: TimeoutSeconds = 30.0
@@ -41,6 +59,9 @@ class HandlerDefinition(Struct, frozen=True, forbid_unknown_fields=True):
     max_concurrency: MaxConcurrency | None = None
     fatal_statuses: Annotated[tuple[FatalStatus, ...], Meta(max_length=MAX_FATAL_STATUSES)] = ()
     description: Description | None = None
+    group: Annotated[
+        Grouping | None, Meta(description="Deliver ready tasks together; null: each in a request of its own.")
+    ] = None
 
     def check(self) -> list[FieldError]:
         """Return every violation. Whether the address may be called is up to the egress policy."""
@@ -107,4 +128,10 @@ def is_secret(text: str) -> bool:
 
 
 def handler_etag(definition: HandlerDefinition) -> str:
-    return etag_of(msgspec.structs.asdict(definition))
+    return etag_of(handler_to_dict(definition))
+
+
+def handler_to_dict(definition: HandlerDefinition) -> dict[str, Any]:
+    """Return the complete definition as JSON values."""
+    document: dict[str, Any] = msgspec.to_builtins(definition)
+    return document

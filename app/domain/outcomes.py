@@ -12,6 +12,8 @@ Rows are read in this order (contract, section 5), and the first that matches de
 8. anything else              retry after max(backoff, Retry-After clamped), or dead when attempts are exhausted
 
 Whether the tasks of row 3 can be enqueued is known only later; if they cannot, decide_refused_followups() decides.
+
+One answer for a group of tasks is shared out first: domain/grouped.py.
 """
 
 from datetime import UTC, datetime
@@ -87,7 +89,31 @@ def decide(
             result=answer.body,
             result_truncated=answer.truncated,
         )
-    text = excerpt(answer.body)
+    return _decide_unsuccessful(
+        answer,
+        error,
+        attempt=attempt,
+        max_attempts=max_attempts,
+        policy=policy,
+        fatal_statuses=fatal_statuses,
+        now=now,
+        jitter=jitter,
+    )
+
+
+def _decide_unsuccessful(
+    answer: Answer,
+    error: str,
+    *,
+    attempt: int,
+    max_attempts: int,
+    policy: RetryPolicy,
+    fatal_statuses: frozenset[int],
+    now: datetime,
+    jitter: float,
+) -> Settlement:
+    """Read rows 5 to 8."""
+    status, text = answer.status, excerpt(answer.body)
     if status == 410:
         return Settlement("refund", "failed", status=status, error=error, excerpt=text, disable_handler=True)
     if answer.headers.get("sluice-retry", "").strip().lower() == "no":
@@ -134,6 +160,30 @@ def decide_refused_followups(
     )
 
 
+def decide_refused_document(
+    answer: Answer,
+    fault: str,
+    *,
+    attempt: int,
+    max_attempts: int,
+    policy: RetryPolicy,
+    fatal_statuses: frozenset[int],
+    now: datetime,
+    jitter: float,
+) -> Settlement:
+    """Return what a 2xx means for a task of a group if its document is not valid (domain/grouped.py); numbers as in decide()."""
+    return _decide_unsuccessful(
+        answer,
+        _stored_text(f"the handler answered {answer.status}, but {fault}")[:MAX_ERROR],
+        attempt=attempt,
+        max_attempts=max_attempts,
+        policy=policy,
+        fatal_statuses=fatal_statuses,
+        now=now,
+        jitter=jitter,
+    )
+
+
 def _decide_followups(answer: Answer) -> Settlement:
     if answer.truncated or len(answer.body) > MAX_FOLLOWUP_BYTES:
         return _too_large(answer, f"the follow-up work has more than {MAX_FOLLOWUP_BYTES} bytes")
@@ -173,17 +223,19 @@ def decide_failure(
     max_attempts: int,
     policy: RetryPolicy,
     jitter: float,
+    stopped: str = "stopped_by_worker",
+    status: int | None = None,
 ) -> Settlement:
-    """Return what a failure reported by a worker means; numbers as in decide()."""
+    """Return what a failure means that a worker has reported, or that a handler's answer names for one task of a group; numbers
+    as in decide(). `stopped` is the reason of a task that is not to be retried."""
     text = _stored_text(error)
     if not retryable:
-        return Settlement("dead", "failed", "stopped_by_worker", error=text)
+        return Settlement("dead", "failed", stopped, status=status, error=text)
     if attempt >= max_attempts:
-        return Settlement("dead", "failed", "attempts_exhausted", error=text)
+        return Settlement("dead", "failed", "attempts_exhausted", status=status, error=text)
     asked = min(retry_after_seconds, policy.retry_after_max_seconds)
-    return Settlement(
-        "retry", "failed", delay_seconds=max(policy.backoff.delay_after(attempt, jitter), asked), error=text
-    )
+    delay = max(policy.backoff.delay_after(attempt, jitter), asked)
+    return Settlement("retry", "failed", delay_seconds=delay, status=status, error=text)
 
 
 def hold_seconds(value: str) -> float | None:

@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Callable
 from datetime import datetime
+from typing import Protocol
 
 from app.delivery.kinds import Call, Sending
 from app.domain.answers import Answer, NoAnswer
@@ -36,7 +37,17 @@ from app.telemetry.tracing import AttemptSpan, TraceContext
 OUTCOME_OF_CUT = {"revoked": "cancelled", "drained": "failed"}
 """The outcome of an attempt that was cut short, by cause; otherwise its lease was lost."""
 
+Decide = Callable[..., Settlement]
+"""Called like decide() of domain/outcomes.py."""
+
 log = get_logger(__name__)
+
+
+class SharedCall(Protocol):
+    """A call that is sent for several attempts (engine/grouped.py)."""
+
+    def join(self, attempt: "Attempt", call: Call) -> Sending:
+        """Take an attempt in; return what ends its part in the call."""
 
 
 class Attempt:
@@ -68,8 +79,8 @@ class Attempt:
 
     # the way of an attempt, step by step
 
-    def start(self, now: datetime) -> None:
-        """Send the call, or give the task back if that would come too late. `now` is the database's time."""
+    def start(self, now: datetime, shared: SharedCall | None = None) -> None:
+        """Send the call, or join the shared one; give the task back if that would come too late. `now` is the database's time."""
         core, held = self._core, self.held
         try:
             if held.too_late:
@@ -81,20 +92,22 @@ class Attempt:
             self._retry = effective_retry(held.policy.retry, held.task.options.retry)
             held.max_attempts = self._retry.max_attempts
             if held.target.secrets_lost:
-                self._answered(NoAnswer("failed", SECRETS_LOST))
+                self.answered(NoAnswer("failed", SECRETS_LOST))
+            elif shared is None:
+                self._sending = core.webhooks.send(self._call(now), now, self.answered)
             else:
-                self._sending = core.webhooks.send(self._call(now), now, self._answered)
+                self._sending = shared.join(self, self._call(now))
         except Exception as error:
             self._fail(error)
 
-    def _answered(self, answer: Answer | NoAnswer | Exception) -> None:
+    def answered(self, answer: Answer | NoAnswer | Exception, decide: Decide = decide) -> None:
         """Decide what the answer means, and write it."""
         try:
             self._sending = None
             if isinstance(answer, Exception):
                 raise answer
             self._seconds = time.monotonic() - self._began
-            settlement = self._decide(answer)
+            settlement = self._decide(answer, decide)
             if settlement.followups or settlement.disable_handler:
                 self._writing = asyncio.get_running_loop().create_task(self._write_more(settlement, answer))
             else:
@@ -166,7 +179,7 @@ class Attempt:
         age = now - task.created_at.timestamp()
         return core.tracing.attempt(policy.name, policy.tenant, task.task_id, task.number, stored, age)
 
-    def _decide(self, answer: Answer | NoAnswer) -> Settlement:
+    def _decide(self, answer: Answer | NoAnswer, decide: Decide) -> Settlement:
         return decide(
             answer,
             attempt=self.held.task.attempt,
@@ -181,7 +194,7 @@ class Attempt:
         """Write an outcome that takes more than a place in a group. Refused follow-up work changes its meaning."""
         try:
             if settlement.disable_handler:
-                await self._disable_handler()
+                await disable_gone(self._core, self.held)
             elif isinstance(answer, Answer):
                 self.held.answered = True
                 try:
@@ -195,14 +208,6 @@ class Attempt:
             self._settle(settlement, answer)
         except Exception as error:
             self._fail(error)
-
-    async def _disable_handler(self) -> None:
-        """Disable the handler in a transaction of its own, before the settle, so that nothing more is claimed for it."""
-        reason = "the handler answered 410 Gone"
-        held = self.held
-        name = await handlers.disable_gone(self._core.db, held.target.id, reason)
-        if name is not None:
-            events.emit(log, events.HANDLER_DISABLED, tenant=held.policy.tenant, handler=name, reason=reason)
 
     def _decide_refused(self, answer: Answer, refusal: Refusal) -> Settlement:
         code, error = followups.fault(refusal)
@@ -285,6 +290,14 @@ class Attempt:
             batch=task.batch_id,
             handler_headers=target.headers,
         )
+
+
+async def disable_gone(core: Core, held: Held) -> None:
+    """Disable the handler in a transaction of its own, before the settle, so that nothing more is claimed for it."""
+    reason = "the handler answered 410 Gone"
+    name = await handlers.disable_gone(core.db, held.target.id, reason)
+    if name is not None:
+        events.emit(log, events.HANDLER_DISABLED, tenant=held.policy.tenant, handler=name, reason=reason)
 
 
 def _failure(held: Held, settlement: Settlement) -> dict[str, object]:

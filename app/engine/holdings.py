@@ -5,15 +5,18 @@ A lease is renewed while its call lasts. The call is cut if the lease is revoked
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from app.engine.attempts import Attempt
+from app.engine.grouped import GroupCall, parcels
 from app.engine.held import Held, LaneKey, granted_seconds, refund, timeout_of
 from app.runtime.catalogue import TargetCache
 from app.runtime.core import Core
 from app.store import tasks
-from app.store.tasks import AttemptEnd, Claim
+from app.store.handlers import Target
+from app.store.queues import Policy
+from app.store.tasks import AttemptEnd, Claim, Claimed
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
@@ -54,14 +57,31 @@ class Holdings:
         except Exception:
             self.spawn(self._give_back([refund(task) for task in claim.tasks]))
             raise
-        for begin in range(0, len(claim.tasks), STARTED_AT_ONCE):
+        if target.group is None:
+            await self._start(claim.tasks, None, lane, policy, target, sent)
+            return
+        for parcel in parcels(claim.tasks, policy, target, target.group):
+            shared = GroupCall(self._core)
+            await self._start(parcel, shared, lane, policy, target, sent)
+            shared.send(self._core.clock.now())
+
+    async def _start(
+        self,
+        claimed: Sequence[Claimed],
+        shared: GroupCall | None,
+        lane: LaneKey,
+        policy: Policy,
+        target: Target,
+        sent: float,
+    ) -> None:
+        for begin in range(0, len(claimed), STARTED_AT_ONCE):
             self._empty.clear()
             now = self._core.clock.now()
-            for task in claim.tasks[begin : begin + STARTED_AT_ONCE]:
+            for task in claimed[begin : begin + STARTED_AT_ONCE]:
                 lease = granted_seconds(self._lease_seconds, timeout_of(task, policy, target))
                 held = Held(task, lane, policy, target, lease, sent + lease, sent)
                 attempt = self._attempts[task.token] = Attempt(self._core, held, self._lease_seconds, self._over)
-                attempt.start(now)
+                attempt.start(now, shared)
             await asyncio.sleep(0)
 
     def _over(self, attempt: Attempt) -> None:

@@ -6,17 +6,19 @@ shared, so once a verb here has returned, nothing is admitted under the old defi
 
 import secrets
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from msgspec import structs
 
-from app.delivery.kinds import Call
+from app.delivery.kinds import Call, GroupedCall
 from app.delivery.webhook.signing import new_secret
 from app.domain.answers import Answer, NoAnswer
 from app.domain.callers import Caller
 from app.domain.conditions import Conditions
 from app.domain.errors import FieldError, Refusal, invalid, pointer, too_many
+from app.domain.grouped import UNEXPLAINED, Failure, GroupFault, is_shared, share_out
 from app.domain.handlers import HIDDEN, SECRET_RULE, SECRETS_LOST, HandlerDefinition, HandlerView, is_secret
 from app.domain.names import NAME_RULE, is_name
 from app.domain.options import Options
@@ -281,25 +283,29 @@ async def test(core: Core, caller: Caller, name: str, payload: bytes | None) -> 
         secrets=target.secrets,
         handler_headers=target.headers,
     )
+    sent: Call | GroupedCall = call if target.group is None else GroupedCall(f"group_{task_id}", (call,))
     begun = time.monotonic()
     lost = NoAnswer("failed", SECRETS_LOST) if target.secrets_lost else None
     if lost is None:
         async with core.handler_tests.turn(caller.tenant_id, patience_seconds=TEST_TURN_SECONDS):
             begun = time.monotonic()
-            answer: Answer | NoAnswer = await core.webhooks.deliver(call, now)
+            answer: Answer | NoAnswer = await core.webhooks.deliver(sent, now)
     else:
         answer = lost
     return {
-        "sent": core.webhooks.preview(call, now),
-        **_result_of_test(answer),
+        "sent": core.webhooks.preview(sent, now),
+        **_result_of_test(answer, () if target.group is None else (task_id,)),
         "duration_seconds": time.monotonic() - begun,
     }
 
 
-def _result_of_test(answer: Answer | NoAnswer) -> dict[str, Any]:
+def _result_of_test(answer: Answer | NoAnswer, group: Collection[str]) -> dict[str, Any]:
+    """Return what is shown of the answer. `group` is empty for a handler that does not take groups."""
     if isinstance(answer, NoAnswer):
         return {"received": None, "outcome": answer.outcome, "error": answer.error}
-    succeeded = 200 <= answer.status <= 299
+    error = None if 200 <= answer.status <= 299 else f"the handler answered {answer.status}"
+    if group and is_shared(answer):
+        error = _failure_of_group(answer, group)
     return {
         "received": {
             "status": answer.status,
@@ -307,6 +313,15 @@ def _result_of_test(answer: Answer | NoAnswer) -> dict[str, Any]:
             "body": answer.body.decode("utf-8", "replace"),
             "truncated": answer.truncated,
         },
-        "outcome": "succeeded" if succeeded else "failed",
-        "error": None if succeeded else f"the handler answered {answer.status}",
+        "outcome": "succeeded" if error is None else "failed",
+        "error": error,
     }
+
+
+def _failure_of_group(answer: Answer, group: Collection[str]) -> str | None:
+    """Return why a task of this group would fail; None if all would succeed."""
+    try:
+        shares = share_out(answer, group).values()
+    except GroupFault as fault:
+        return f"the handler answered {answer.status}, but {fault}"
+    return next((share.error or UNEXPLAINED for share in shares if isinstance(share, Failure)), None)

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Update, bindparam, case, func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from app.domain.handlers import HandlerDefinition, HandlerView, handler_etag
+from app.domain.handlers import Grouping, HandlerDefinition, HandlerView, handler_etag
 from app.domain.queues import MAX_RETENTION_DAYS
 from app.store import locks
 from app.store.db import Database, Reader
@@ -30,7 +30,10 @@ _ALIVE = handlers.c.deleted_at.is_(None)
 _THIS = handlers.c.id == bindparam("handler_id")
 _NAMED = (handlers.c.tenant_id == bindparam("tenant_id"), handlers.c.name == bindparam("name"))
 _BY_NAME = handlers.c.name.collate("C")
-_PLAIN = ("url", "timeout_seconds", "max_concurrency", "fatal_statuses", "description", "etag")
+_PLAIN = (
+    *("url", "timeout_seconds", "max_concurrency", "fatal_statuses", "description", "etag"),
+    *("group_max_tasks", "group_wait_seconds"),
+)
 """The parts of a definition that are not encrypted."""
 
 
@@ -118,6 +121,7 @@ class Target:
     previous_until: datetime | None
     """When the second secret stops signing."""
     limited: bool
+    group: Grouping | None
     secrets_lost: bool
     """Its encrypted parts cannot be decrypted, so nothing may be sent."""
 
@@ -163,6 +167,7 @@ async def load_target(db: Reader, vault: Vault, handler_id: int) -> Target | Non
         secrets=tuple(secrets),
         previous_until=row["previous_until"],
         limited=row["limited"],
+        group=_grouping(row),
         secrets_lost=secret is None,
     )
 
@@ -296,8 +301,14 @@ def _plain_columns(definition: HandlerDefinition) -> dict[str, Any]:
         "max_concurrency": definition.max_concurrency,
         "fatal_statuses": list(definition.fatal_statuses),
         "description": definition.description,
+        "group_max_tasks": definition.group and definition.group.max_tasks,
+        "group_wait_seconds": definition.group and definition.group.wait_seconds,
         "etag": handler_etag(definition),
     }
+
+
+def _grouping(row: Any) -> Grouping | None:
+    return None if row["group_max_tasks"] is None else Grouping(row["group_max_tasks"], row["group_wait_seconds"])
 
 
 def _stored(vault: Vault, row: Any) -> HandlerRow:
@@ -309,6 +320,7 @@ def _stored(vault: Vault, row: Any) -> HandlerRow:
         max_concurrency=row["max_concurrency"],
         fatal_statuses=tuple(row["fatal_statuses"]),
         description=row["description"],
+        group=_grouping(row),
     )
     view = HandlerView(
         name=row["name"],

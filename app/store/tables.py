@@ -83,6 +83,8 @@ handlers = Table(
     Column("limits", JSONB, nullable=False, server_default=text("'[]'")),
     Column("flows", Boolean, nullable=False, server_default=text("false")),
     Column("description", Text),
+    Column("group_max_tasks", Integer),
+    Column("group_wait_seconds", Double),
     Column("etag", Text, nullable=False),
     Column("owner", Text),
     Column("sealed_secret", LargeBinary, nullable=False),

@@ -402,6 +402,7 @@ async def test_a_handler_as_it_is_shown(api: httpx2.AsyncClient, services: Servi
         "max_concurrency": None,
         "fatal_statuses": [],
         "description": None,
+        "group": None,
         "enabled": True,
         "disabled_at": None,
         "disabled_reason": None,

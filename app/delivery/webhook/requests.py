@@ -7,6 +7,10 @@ refused when saved; any that exist all the same are left out here.
 What all calls of a queue to a handler have in common is rendered and checked once (`_letterhead`). A task adds a few lines of
 Sluice's own, which need no check, and whatever it carries.
 
+A request for a group has the headers of the handler and of the call as a whole. What belongs to a task is in the document: its
+`headers` are those that a request for it alone would carry (`_carried`), except its type and its correlation id, which have
+fields of their own.
+
 A type, cursor, schedule or correlation id in printable ASCII is sent as it is, and any other is sent percent-encoded as UTF-8, so
 that no stored text can break the head of the request.
 """
@@ -18,10 +22,13 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 
-from app.delivery.kinds import Call
+import msgspec
+
+from app.delivery.kinds import Call, GroupedCall
 from app.delivery.webhook.errors import DeliveryError
 from app.delivery.webhook.signing import sign
 from app.delivery.webhook.urls import ParsedUrl, UrlError, check_url
+from app.domain.grouped import GROUP_TYPE
 from app.domain.headers import folded, is_token, reserved_header
 from app.domain.options import NO_OPTIONS, Options
 from app.domain.schedules.zones import local_time
@@ -65,6 +72,56 @@ def render(call: Call, now: datetime) -> tuple[ParsedUrl, bytes]:
         f"{carried}content-length: {len(call.payload)}\r\n\r\n"
     )
     return url, head.encode("latin-1")
+
+
+class _Item(msgspec.Struct):
+    """A task in the document of a group."""
+
+    id: str
+    attempt: int
+    max_attempts: int
+    lease_token: str
+    type: str | None
+    headers: dict[str, str]
+    correlation_id: str | None
+    payload: msgspec.Raw
+
+
+class _Document(msgspec.Struct):
+    tasks: list[_Item]
+
+
+def render_group(group: GroupedCall, now: datetime) -> tuple[ParsedUrl, bytes, bytes]:
+    """Return where the call goes, and the head and the body of its request. Raises DeliveryError as render()."""
+    one = group.calls[0]
+    url, lines, agent, taken = _letterhead(one.url, one.queue, GROUP_TYPE, one.handler_headers)
+    body = msgspec.json.encode(_Document([_item(call, taken) for call in group.calls]))
+    at = now.timestamp()
+    seconds = int(at)
+    head = (
+        f"{lines}webhook-id: {group.group_id}\r\n"
+        f"webhook-timestamp: {seconds}\r\n"
+        f"webhook-signature: {sign(one.secrets, group.group_id, seconds, body)}\r\n"
+        f"sluice-deadline: {_instant(at + one.timeout_seconds)}\r\n"
+        f"{agent}content-length: {len(body)}\r\n\r\n"
+    )
+    return url, head.encode("latin-1"), body
+
+
+def _item(call: Call, taken: frozenset[str]) -> _Item:
+    headers = _carried(call, taken)
+    headers.pop("sluice-type", None)
+    headers.pop("x-correlation-id", None)
+    return _Item(
+        call.task_id,
+        call.attempt,
+        call.max_attempts,
+        call.lease_token,
+        call.options.type,
+        headers,
+        call.options.correlation_id,
+        msgspec.Raw(call.payload),
+    )
 
 
 def request_line(url: ParsedUrl) -> str:

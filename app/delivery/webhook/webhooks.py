@@ -1,18 +1,19 @@
-"""Delivery by webhook: one signed POST per attempt."""
+"""Delivery by webhook: one signed POST per attempt, or for a group of them."""
 
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from app.delivery.kinds import Call, Sending
+from app.delivery.kinds import Call, GroupedCall, Sending
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.errors import DeliveryError
-from app.delivery.webhook.requests import headers_of, render
+from app.delivery.webhook.requests import headers_of, render, render_group
 from app.delivery.webhook.transport import Request, Transport
 from app.delivery.webhook.urls import UrlError, check_url
 from app.domain.answers import Answer, NoAnswer
 from app.domain.errors import FieldError, Refusal, invalid_field
+from app.domain.grouped import MAX_GROUP_ANSWER_BYTES
 from app.domain.handlers import HIDDEN
 
 
@@ -31,14 +32,20 @@ class Webhooks:
         if refused is not None:
             raise Refusal("egress_denied", f"/url: {refused}", [FieldError("/url", refused)])
 
-    def send(self, call: Call, now: datetime, ended: Callable[[Answer | NoAnswer | Exception], None]) -> Sending:
+    def send(
+        self, call: Call | GroupedCall, now: datetime, ended: Callable[[Answer | NoAnswer | Exception], None]
+    ) -> Sending:
         try:
-            url, head = render(call, now)
+            if isinstance(call, GroupedCall):
+                request = _group_request(call, now)
+            else:
+                url, head = render(call, now)
+                request = Request(url, head, call.payload, call.tenant, call.timeout_seconds)
         except DeliveryError as error:
             return asyncio.get_running_loop().call_soon(ended, NoAnswer(error.outcome, error.detail))
-        return self._transport.send(Request(url, head, call.payload, call.tenant, call.timeout_seconds), ended)
+        return self._transport.send(request, ended)
 
-    async def deliver(self, call: Call, now: datetime) -> Answer | NoAnswer:
+    async def deliver(self, call: Call | GroupedCall, now: datetime) -> Answer | NoAnswer:
         ended: asyncio.Future[Answer | NoAnswer | Exception] = asyncio.get_running_loop().create_future()
         sending = self.send(call, now, ended.set_result)
         try:
@@ -50,13 +57,20 @@ class Webhooks:
             raise answer
         return answer
 
-    def preview(self, call: Call, now: datetime) -> dict[str, Any]:
-        hidden = {name.lower(): HIDDEN for name, _ in call.handler_headers}
-        return {
-            "url": call.url,
-            "headers": headers_of(render(call, now)[1]) | hidden,
-            "body": call.payload.decode("utf-8", "replace"),
-        }
+    def preview(self, call: Call | GroupedCall, now: datetime) -> dict[str, Any]:
+        if isinstance(call, GroupedCall):
+            one = call.calls[0]
+            _, head, body = render_group(call, now)
+        else:
+            one, head, body = call, render(call, now)[1], call.payload
+        hidden = {name.lower(): HIDDEN for name, _ in one.handler_headers}
+        return {"url": one.url, "headers": headers_of(head) | hidden, "body": body.decode("utf-8", "replace")}
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+
+
+def _group_request(group: GroupedCall, now: datetime) -> Request:
+    url, head, body = render_group(group, now)
+    one = group.calls[0]
+    return Request(url, head, body, one.tenant, one.timeout_seconds, MAX_GROUP_ANSWER_BYTES + 1)
