@@ -16,6 +16,7 @@ FIRST = ("hash_v1", "flow_changed_v1")
 INSTALLED = (
     "uuid7_v1",
     "ensure_partitions_v1",
+    "replace_held_v1",
     "enqueue_v1",
     "enqueue_atomic_v1",
     "enqueue_plain_v1",

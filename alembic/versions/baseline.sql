@@ -583,7 +583,9 @@ create type sluice.entry_v1 as (
   expires_at timestamptz,
   ttl_seconds double precision,
   max_attempts integer,
-  options jsonb
+  options jsonb,
+  on_duplicate text,
+  debounce_max_seconds double precision
 );
 
 create type sluice.lane_v1 as (

@@ -19,7 +19,7 @@ from app.domain.instants import Instant, format_instant
 from app.domain.names import Name
 from app.domain.tasks import DelaySeconds, Enqueue, Label, Priority, Tags, TaskBody, validate_task
 
-_SET_ONCE = ("idempotency_key", "unique_key", "ttl_seconds")
+_SET_ONCE = ("idempotency_key", "unique_key", "on_duplicate", "debounce_max_seconds", "ttl_seconds")
 
 
 class PatchBody(Struct, forbid_unknown_fields=True):

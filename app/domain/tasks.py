@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -34,6 +34,7 @@ MAX_LABEL = 255
 Label = Annotated[str, Meta(min_length=1, max_length=MAX_LABEL)]
 DelaySeconds = Annotated[float, Meta(ge=0, le=MAX_DELAY_SECONDS)]
 Priority = Annotated[int, Meta(ge=MIN_PRIORITY, le=MAX_PRIORITY)]
+OnDuplicate = Literal["keep", "replace", "postpone"]
 Tags = Annotated[
     list[Annotated[str, Meta(min_length=1, max_length=MAX_TAG)]],
     Meta(max_length=MAX_TAGS, extra_json_schema={"uniqueItems": True}),
@@ -136,6 +137,17 @@ class TaskBody(msgspec.Struct, forbid_unknown_fields=True):
         None
     )
     unique_key: Annotated[Label | None, Meta(description="At most one unfinished task per queue can have it.")] = None
+    on_duplicate: Annotated[
+        OnDuplicate | None,
+        Meta(
+            description="What happens if a waiting task has the `unique_key`. `keep`: nothing. `replace`: it takes this payload"
+            " and these options. `postpone`: its `run_at` moves too, never to an earlier time. A running task is kept."
+        ),
+    ] = "keep"
+    debounce_max_seconds: Annotated[
+        DelaySeconds | None,
+        Meta(description="Only with `postpone`: how long after its creation a task can be postponed to at most."),
+    ] = None
     retry: Annotated[Retry | None, Meta(description="Partial; merged over the queue's.")] = None
     timeout_seconds: Annotated[TimeoutSeconds | None, Meta(description="null: the queue's, else the handler's.")] = None
     correlation_id: Label | None = None
@@ -160,6 +172,9 @@ class Enqueue(msgspec.Struct, frozen=True):
     priority: int = 0
     idempotency_key: str | None = None
     unique_key: str | None = None
+    on_duplicate: str | None = None
+    """replace or postpone; None keeps the task that has the unique key."""
+    debounce_max_seconds: float | None = None
     retry: dict[str, Any] | None = None
     timeout_seconds: float | None = None
     correlation_id: str | None = None
@@ -191,8 +206,8 @@ class Enqueue(msgspec.Struct, frozen=True):
 
 _OPTIONS = msgspec.json.Encoder(order="sorted")
 _ONLY_PAYLOAD = msgspec.json.Decoder(_OnlyPayload)
-_STAND_INS = {"queue": "q", "idempotency_key": "k"}
-"""For fields of follow-ups with a fault, while the rules of the others are checked."""
+_STAND_INS = {"queue": "q", "idempotency_key": "k", "unique_key": "u", "on_duplicate": "postpone"}
+"""For fields with a fault, while the rules of the others are checked."""
 
 
 def parse_enqueue(body: bytes, *, max_payload_bytes: int) -> Enqueue:
@@ -259,6 +274,10 @@ def validate_task(task: TaskBody, where: str = "") -> Enqueue:
         errors.append(FieldError(where + "/run_at", "cannot be combined with delay_seconds; send one of them"))
     if task.ttl_seconds is not None and task.expires_at is not None:
         errors.append(FieldError(where + "/expires_at", "cannot be combined with ttl_seconds; send one of them"))
+    if task.on_duplicate not in (None, "keep") and task.unique_key is None:
+        errors.append(FieldError(where + "/on_duplicate", "is about tasks with the same unique_key; send one"))
+    if task.debounce_max_seconds is not None and task.on_duplicate != "postpone":
+        errors.append(FieldError(where + "/debounce_max_seconds", "applies only with on_duplicate postpone"))
     run_at = read_instant(task.run_at, where + "/run_at", errors)
     expires_at = read_instant(task.expires_at, where + "/expires_at", errors)
     if task.retry is not None:
@@ -279,6 +298,8 @@ def validate_task(task: TaskBody, where: str = "") -> Enqueue:
         priority=task.priority,
         idempotency_key=task.idempotency_key,
         unique_key=task.unique_key,
+        on_duplicate=None if task.on_duplicate == "keep" else task.on_duplicate,
+        debounce_max_seconds=task.debounce_max_seconds,
         retry=task.retry,
         timeout_seconds=task.timeout_seconds,
         correlation_id=task.correlation_id,

@@ -151,6 +151,8 @@ def entry_of(task_id: str, row: QueueRow, handler_id: int, request: Enqueue, con
         request.ttl_seconds,
         None if request.retry is None else request.retry.get("max_attempts"),
         encode_options(options),
+        request.on_duplicate,
+        request.debounce_max_seconds,
     )
 
 
@@ -167,6 +169,18 @@ def tasks_ready(core: Core, queue_id: int, handler_id: int, count: int) -> None:
     """Count created tasks of one lane that may start now, and wake whoever claims them."""
     core.stats.enqueued(queue_id, count)
     core.signals.lane_ready(queue_id, handler_id)
+
+
+def task_replaced(core: Core, queue_id: int, handler_id: int, request: Enqueue, at: str) -> None:
+    """Wake whoever must act on a waiting task that has taken a request's payload and options: it may be ready, or due at another
+    time than before."""
+    now = parse_instant(at)
+    assert now is not None
+    core.signals.lane_ready(queue_id, handler_id)
+    for due_at in (request.run_at_from(now), request.expires_at_from(now)):
+        if due_at is not None and due_at > now:
+            # limited by the creation of a task that is not known here: whoever promotes looks when the next one is due
+            core.signals.task_due_at((now if request.debounce_max_seconds is not None else due_at).timestamp())
 
 
 def task_created(

@@ -70,6 +70,8 @@ class _PageEntries:
         self.entries.append(entry)
         now = core.clock.now()
         self.due += [at.timestamp() for at in (task.run_at_from(now), task.expires_at_from(now)) if at and at > now]
+        if task.debounce_max_seconds is not None:
+            self.due.append(now.timestamp())  # it may postpone a task to a time that is not known here
 
 
 def result_of(page: FollowupPage) -> tuple[bytes | None, str | None, bool]:

@@ -26,6 +26,7 @@ from app.runtime.entries import (
     new_ids,
     refusal_of,
     task_created,
+    task_replaced,
     tasks_ready,
 )
 from app.runtime.pieces import in_pieces
@@ -184,8 +185,10 @@ def _note(bulk: _Bulk, entries: dict[int, Entry], verdicts: Sequence[Admitted | 
                 task_created(bulk.core, entry.queue_id, entry.handler_id, item, admitted.at)
             else:
                 ready[entry.queue_id, entry.handler_id] += 1
-        elif admitted.verdict in ("replayed", "held"):
-            bulk.results[n] = Stored(False, admitted.task_id, unique_held=admitted.verdict == "held")
+        elif admitted.verdict in ("replayed", "held", "replaced"):
+            bulk.results[n] = Stored(False, admitted.task_id, unique_held=admitted.verdict != "replayed")
+            if admitted.verdict == "replaced":
+                task_replaced(bulk.core, entry.queue_id, entry.handler_id, item, admitted.at)
         elif admitted.verdict == "batch_sealed":
             failed = refusal_of(admitted.verdict, bulk.queue, item)
         elif not _note_refusal(bulk, n, admitted):

@@ -26,6 +26,7 @@ from app.runtime.entries import (
     new_ids,
     refusal_of,
     task_created,
+    task_replaced,
 )
 from app.store import handlers, partitions, task_lists, tasks, views
 from app.store.db import Reader
@@ -40,7 +41,7 @@ class Enqueued(msgspec.Struct, frozen=True):
     task_id: str
     body: bytes
     held: bool = False
-    """Not created, because an unfinished task has its unique key: the answer is that task, not a replay."""
+    """Not created, because an unfinished task has its unique key: the answer is that task, as it is now, not a replay."""
 
 
 async def enqueue(
@@ -74,6 +75,11 @@ async def enqueue(
                     view = await views.find_task(lookups, caller.tenant_id, admitted.task_id, even_past=True)
                     if view is not None:
                         return Enqueued(False, admitted.task_id, msgspec.json.encode(view))
+                case "replaced":
+                    task_replaced(core, row.id, own.id if own else 0, request, admitted.at)
+                    view = await views.find_task(lookups, caller.tenant_id, admitted.task_id, even_past=True)
+                    if view is not None:
+                        return Enqueued(False, admitted.task_id, msgspec.json.encode(view), held=True)
                 case "held":
                     view = await views.find_task(lookups, caller.tenant_id, admitted.task_id, even_past=True)
                     if view is not None:

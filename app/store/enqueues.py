@@ -35,6 +35,9 @@ class Entry(NamedTuple):
     max_attempts: int | None = None
     options: str | None = None
     """The document of what it carries; None for none."""
+    on_duplicate: str | None = None
+    """What it does to a waiting task that has its unique key: replace or postpone; None: nothing."""
+    debounce_max_seconds: float | None = None
 
 
 class Receipt(msgspec.Struct):

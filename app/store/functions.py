@@ -44,6 +44,7 @@ SETTINGS: dict[str, tuple[str, ...] | None] = {
     # planned once for groups of any size: planning takes longer than writing a small group
     "enqueue_v1": PLANNED_ONCE,
     "enqueue_plain_v1": PLANNED_ONCE,
+    "replace_held_v1": PLANNED_ONCE,
     "settle_v1": PLANNED_ONCE,
     "bury_v1": PLANNED_ONCE,
     "revive_v1": PLANNED_ONCE,

@@ -7,7 +7,7 @@ declare v_receipt jsonb;
 begin
   begin
     v_receipt := sluice.enqueue_v1(p_group, p_entries);
-    if exists (select from jsonb_each(v_receipt -> 'verdicts') v where v.value ->> 0 not in ('replayed', 'held')) then
+    if exists (select from jsonb_each(v_receipt -> 'verdicts') v where v.value ->> 0 not in ('replayed', 'held', 'replaced')) then
       raise exception using errcode = 'SL001', message = 'refused';
     end if;
   exception when sqlstate 'SL001' then

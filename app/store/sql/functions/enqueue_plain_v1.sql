@@ -19,7 +19,8 @@ begin
   where q.id = p_queue and q.version = p_version and q.deleted_at is null and q.max_depth is null;
   if not found then
     return sluice.enqueue_v1(p_group, array(
-      select (u.id, p_queue, p_version, 0, u.payload, null, null, null, 0, null, null, null, null, null, null)::sluice.entry_v1
+      select (u.id, p_queue, p_version, 0, u.payload, null, null, null, 0, null, null, null, null, null, null,
+              null, null)::sluice.entry_v1
       from unnest(p_ids, p_payloads) with ordinality u(id, payload, n) order by u.n));
   end if;
   v_now := clock_timestamp();

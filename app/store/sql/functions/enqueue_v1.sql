@@ -9,22 +9,24 @@
 -- sorted, unique keys as sorted by the caller. The second inserter of a unique key waits, fails, and runs its group again.
 -- The rows are read in statements after the locks, under a newer snapshot: a count in the locking statement would be outdated.
 -- 'held': an unfinished task has the unique key; such an item stores no idempotency key, because it created no task.
--- 'changed': the definition has changed since the caller validated; 'again': the key has expired since; both are retried.
+-- 'replaced': that task was waiting, and has what the item says instead (on_duplicate); the item's idempotency key refers to it.
+-- 'changed': the definition has changed since the caller validated; 'again': the key has expired since, or another task has taken
+-- the unique key; both are retried.
 create function sluice.enqueue_v1(
   p_group uuid, p_entries sluice.entry_v1[], p_batch uuid default null, p_root uuid default null, p_parent uuid default null)
 returns jsonb language plpgsql volatile
 as $$
 declare
   v_now timestamptz; v_verdicts jsonb := '{}'; v_more jsonb; v_waiting jsonb; v_receipt jsonb; v_bad integer[]; v_queue record;
-  v_queues bigint[]; v_handled boolean; v_keyed boolean; v_unique boolean;
-  v_changed boolean; v_deep boolean; v_dropped boolean := false; v_gone jsonb;
+  v_queues bigint[]; v_handled boolean; v_keyed boolean; v_unique boolean; v_replaces boolean;
+  v_changed boolean; v_deep boolean; v_dropped boolean := false; v_gone jsonb; v_held uuid[];
 begin
   perform pg_advisory_xact_lock(:lock_group, hashtext(p_group::text));
   select r.verdicts into v_receipt from sluice.receipts r where r.group_id = p_group;
   if found then return v_receipt; end if;
   select array_agg(distinct e.queue_id), bool_or(e.handler_id <> 0), p_parent is null and bool_or(e.key is not null),
-         bool_or(e.unique_key is not null)
-    into v_queues, v_handled, v_keyed, v_unique
+         bool_or(e.unique_key is not null), bool_or(e.on_duplicate is not null)
+    into v_queues, v_handled, v_keyed, v_unique, v_replaces
   from unnest(p_entries) e;
   if v_handled then
     perform pg_advisory_xact_lock_shared(:lock_handler, s.id::integer)
@@ -94,10 +96,21 @@ begin
     v_verdicts := v_verdicts || v_more;
   end if;
 
+  if v_replaces then
+    -- a claim may take one of them before it is locked, or it may end: the next statement reads what became of them
+    select array_agg(l.id) into v_held
+    from (select t.id from sluice.tasks t
+          where t.id = any(array(select h.id from unnest(p_entries) e
+                                 join sluice.tasks h on h.queue_id = e.queue_id and h.unique_key = e.unique_key
+                                 where e.on_duplicate is not null))
+          order by t.id for update) l;
+  end if;
   if v_unique then
-    select coalesce(jsonb_object_agg(i.n, jsonb_build_array('held', i.holder)), '{}') into v_more
+    select coalesce(jsonb_object_agg(i.n, jsonb_build_array(i.verdict, i.holder)), '{}') into v_more
     from (
       select e.ordinality as n,
+             case when e.on_duplicate is null or t.state = :state_running then 'held'
+                  when t.id is null or t.id = any(v_held) then 'replaced' else 'again' end as verdict,
              coalesce(t.id, nullif(first_value(e.task_id) over (partition by e.queue_id, e.unique_key order by e.ordinality),
                                    e.task_id)) as holder
       from unnest(p_entries) with ordinality e
@@ -123,25 +136,26 @@ begin
       v_dropped := true;
     end if;
   end loop;
+  if v_dropped and v_unique then
+    select jsonb_object_agg(e.task_id, true) into v_gone from unnest(p_entries) with ordinality e
+    where v_verdicts -> e.ordinality::text ->> 0 in ('queue_full', 'again');
+    select v_verdicts || coalesce(jsonb_object_agg(e.ordinality, '["again"]'::jsonb), '{}') into v_verdicts
+    from unnest(p_entries) with ordinality e
+    where e.unique_key is not null and v_verdicts -> e.ordinality::text ->> 0 in ('held', 'replaced')
+      and v_gone ? (v_verdicts -> e.ordinality::text ->> 1);
+  end if;
   if v_dropped and v_keyed then
     -- a key must not refer to a task that was never created, and duplicates of it in this group must not be answered with one
     with gone as (
       delete from sluice.idempotency_keys k using unnest(p_entries) with ordinality e
-      where v_verdicts ? e.ordinality::text and k.queue_id = e.queue_id and k.key = e.key and k.task_id = e.task_id
+      where v_verdicts ? e.ordinality::text and v_verdicts -> e.ordinality::text ->> 0 <> 'replaced'
+        and k.queue_id = e.queue_id and k.key = e.key and k.task_id = e.task_id
       returning e.queue_id || ' ' || e.key as key, v_verdicts -> e.ordinality::text -> 0 as verdict)
     select coalesce(jsonb_object_agg(g.key, g.verdict), '{}') into v_gone from gone g;
     select v_verdicts || coalesce(jsonb_object_agg(e.ordinality, jsonb_build_array(
         case v_gone ->> (e.queue_id || ' ' || e.key) when 'queue_full' then 'queue_full' else 'again' end)), '{}') into v_verdicts
     from unnest(p_entries) with ordinality e
     where v_gone ? (e.queue_id || ' ' || e.key) and v_verdicts -> e.ordinality::text ->> 0 in ('replayed', 'mismatch');
-  end if;
-  if v_dropped and v_unique then
-    select jsonb_object_agg(e.task_id, true) into v_gone from unnest(p_entries) with ordinality e
-    where v_verdicts -> e.ordinality::text ->> 0 in ('queue_full', 'again');
-    select v_verdicts || coalesce(jsonb_object_agg(e.ordinality, '["again"]'::jsonb), '{}') into v_verdicts
-    from unnest(p_entries) with ordinality e
-    where e.unique_key is not null and v_verdicts -> e.ordinality::text ->> 0 = 'held'
-      and v_gone ? (v_verdicts -> e.ordinality::text ->> 1);
   end if;
 
   insert into sluice.tasks (
@@ -158,6 +172,7 @@ begin
     select greatest(e.run_at, v_now + make_interval(secs => e.delay_seconds), v_now) as run_at offset 0) r
   where not v_verdicts ? e.ordinality::text;
 
+  if v_replaces then v_verdicts := sluice.replace_held_v1(p_entries, v_verdicts, v_now, v_keyed); end if;
   if p_batch is not null then
     insert into sluice.batch_deltas (tenant_id, batch_id, total)
     select b.tenant_id, b.id, cardinality(p_entries) - (select count(*) from jsonb_object_keys(v_verdicts))
@@ -166,7 +181,7 @@ begin
   if v_handled then
     insert into sluice.lanes (queue_id, handler_id)
     select distinct e.queue_id, e.handler_id from unnest(p_entries) with ordinality e
-    where e.handler_id <> 0 and not v_verdicts ? e.ordinality::text
+    where e.handler_id <> 0 and coalesce(v_verdicts -> e.ordinality::text ->> 0, 'replaced') = 'replaced'
     order by 1, 2 on conflict do nothing;
   end if;
   v_receipt := jsonb_strip_nulls(jsonb_build_object('at', v_now, 'waiting', v_waiting,

@@ -4,7 +4,8 @@
 -- changed (a definition has changed since the caller validated) · queue_full and too_large, with the "queue" whose max_depth has no
 -- room for the page now, or for a page of this size ever.
 -- A follow-up's key is unique per (root, queue, key): the first wins, in this page and in earlier ones. If an unfinished task has a
--- follow-up's unique_key, no task is created and no key stored. Continuations do not count against max_depth.
+-- follow-up's unique_key, no task is created and no key stored, unless the follow-up replaces that task.
+-- Continuations do not count against max_depth.
 -- Order of locks (app/store/numbers.py): shared advisory ones of handlers, queues and the batch, the depth of queues that limit it; then the task's row,
 -- and the batch's keys sorted. The inner block is a subtransaction that a refusal rolls back as a whole.
 create function sluice.settle_followups_v1(
@@ -66,12 +67,12 @@ begin
       from unnest(v_new) with ordinality e join sluice.queues q on q.id = e.queue_id
       where v_verdicts -> e.ordinality::text ->> 0 = 'queue_full' limit 1;
       if found then raise exception using errcode = 'SL001', message = 'queue_full', detail = v_queue; end if;
-      if jsonb_path_exists(v_verdicts, '$.*[0] ? (@ != "held")') then
+      if jsonb_path_exists(v_verdicts, '$.*[0] ? (@ != "held" && @ != "replaced")') then
         raise exception using errcode = 'SL001', message = 'changed', detail = '';
       end if;
       delete from sluice.followup_keys k
       using unnest(v_new) with ordinality e
-      where v_verdicts <> '{}' and v_verdicts ? e.ordinality::text
+      where v_verdicts <> '{}' and v_verdicts -> e.ordinality::text ->> 0 = 'held'
         and k.batch_id = v_batch and k.root_id = v_root and k.queue_id = e.queue_id and k.key = e.key;
       select coalesce(jsonb_object_agg(c.queue_id, c.n), '{}') into v_created
       from (select e.queue_id, count(*) as n from unnest(v_new) with ordinality e
