@@ -50,6 +50,7 @@ BatchId = Annotated[str, Depends(batch_id_of)]
     operation_id="create_batch",
     status_code=201,
     responses=problems(
+        "egress_denied",
         "payload_schema_mismatch",
         body=True,
         also={201: Shown(FilledBatch, headers={"Location": header("URL of the batch.")})},

@@ -63,7 +63,9 @@ ENQUEUE: dict[str, Any] = {
         "201": Shown(TaskView, description="Enqueued.", headers=_LOCATION),
         **{
             str(status): response
-            for status, response in problems("queue_not_found", "idempotency_mismatch", "queue_full", body=True).items()
+            for status, response in problems(
+                "queue_not_found", "idempotency_mismatch", "egress_denied", "queue_full", body=True
+            ).items()
         },
     },
 }

@@ -64,6 +64,7 @@ async def preview_definition(
     operation_id="put_schedule",
     responses=problems(
         "etag_mismatch",
+        "egress_denied",
         "payload_schema_mismatch",
         body=True,
         also={200: Shown(ScheduleView, **ETAG), 201: Shown(ScheduleView, description="Created.", **ETAG)},

@@ -10,7 +10,7 @@ from app.domain.ids import parse_uuid
 from app.domain.instants import parse_instant
 from app.domain.names import NAME_PATTERN
 from app.domain.patches import PatchBody, parse_patch
-from app.domain.tasks import MAX_LABEL, MAX_TAG, Reason, State, TaskFilters, payload_of
+from app.domain.tasks import MAX_LABEL, MAX_TAG, Reason, State, TaskFilters
 from app.domain.texts import check_text
 from app.domain.views import AttemptView, TaskView
 from app.edge.auth import CoreDep, User
@@ -116,7 +116,7 @@ async def disconnected(request: Request) -> None:
 @router.patch(
     "/{task_id}",
     operation_id="update_task",
-    responses=problems("task_not_found", "task_not_editable", "task_ended", shows=TaskView, body=True),
+    responses=problems("task_not_found", "task_not_editable", "task_ended", "egress_denied", shows=TaskView, body=True),
 )
 async def update_task(
     core: CoreDep,
@@ -126,9 +126,8 @@ async def update_task(
     body: Annotated[bytes, Depends(Takes(PatchBody))],
 ) -> Response:
     """Change a waiting task with a merge patch: absent fields are kept, null resets to the default, the payload is replaced."""
-    patch = parse_patch(await request.json())
-    payload = payload_of(body, max_bytes=core.max_payload_bytes)
-    return reply(await patches.update(core, caller, task_id, patch, payload))
+    patch = parse_patch(body, await request.json(), core.max_payload_bytes)
+    return reply(await patches.update(core, caller, task_id, patch))
 
 
 @router.get(

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 import time
+from base64 import b64decode
 from collections.abc import Coroutine
 from datetime import datetime
 from random import random
@@ -35,9 +36,16 @@ class Leased(msgspec.Struct):
     queue: str
     type: str | None
     attempt: int
-    payload: msgspec.Raw
-    """As it was enqueued, byte for byte."""
     lease_token: str
+    payload: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    """As it was enqueued, byte for byte."""
+    payload_base64: str = ""
+    """Instead of `payload`."""
+
+    @property
+    def body(self) -> bytes:
+        given = self.payload
+        return b64decode(self.payload_base64) if isinstance(given, msgspec.UnsetType) else bytes(given)
 
 
 class _Leases(msgspec.Struct):
@@ -187,7 +195,7 @@ class Worker:
         self._leases.add(lease)
         name, began = f"task {task.id} attempt {task.attempt}", time.monotonic()
         try:
-            command = await Command.start(self._line, bytes(task.payload), variables(task), self._memory_mb)
+            command = await Command.start(self._line, task.body, variables(task), self._memory_mb)
         except OSError as error:
             say(f"{name}: the command cannot be started: {error}")
             await lease.settle("fail", {"error": f"the command cannot be started: {error}"})

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from app.domain.answers import Answer, NoAnswer
+from app.domain.handlers import Targets
 from app.domain.options import Options
 
 
@@ -19,6 +20,9 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
     tenant: str
     url: str
+    """The handler's; the task's target says more."""
+    targets: Targets = "own"
+    """What its handler lets a task's target name."""
     task_id: str
     queue: str
     attempt: int
@@ -27,7 +31,6 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     task_url: str
     timeout_seconds: float
     payload: bytes
-    content_type: str = "application/json"
     secrets: tuple[str, ...]
     options: Options = Options()
     """What the task carries. Its trace is the caller's; the attempt's own is `traceparent`."""
@@ -58,8 +61,8 @@ class Sending(Protocol):
 class Delivery(Protocol):
     """One kind of delivery, in one event loop."""
 
-    def check(self, url: str) -> None:
-        """Check a target before it is saved. Raises Refusal: invalid, egress_denied."""
+    def check(self, url: str, where: str) -> None:
+        """Check a URL before it is saved; `where` is its pointer. Raises Refusal: invalid, egress_denied."""
 
     def send(
         self, call: Call | GroupedCall, now: datetime, ended: Callable[[Answer | NoAnswer | Exception], None]

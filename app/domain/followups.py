@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from app.domain.answers import MAX_FOLLOWUP_BYTES
 from app.domain.bodies import ANY_JSON
 from app.domain.bulk import decode_item, split
-from app.domain.errors import Refusal, invalid_field, pointer
+from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
 from app.domain.ijson import MAX_DEPTH, nests_deeper
 from app.domain.names import Name
 from app.domain.tasks import Enqueue, Label, TaskBody, check_payload, header_text_problem, validate_task
@@ -150,5 +150,6 @@ def parse_followup(span: msgspec.Raw, index: int, max_payload_bytes: int) -> Fol
     except Refusal as refusal:
         if refusal.code != "too_large":
             raise
-        raise invalid_field(where + "/payload", refusal.detail) from None
+        faults = [error for error in refusal.errors if error.pointer != where]
+        raise invalid(faults or [FieldError(where + "/payload", refusal.detail)]) from None
     return FollowUp(body.queue, validate_task(body, where))

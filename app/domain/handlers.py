@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -34,6 +34,8 @@ SECRET_RULE = "whsec_ and the base64 of 24 to 64 bytes"  # noqa: S105  # a rule,
 
 TimeoutSeconds = Annotated[float, Meta(ge=MIN_TIMEOUT_SECONDS, le=MAX_TIMEOUT_SECONDS)]
 FatalStatus = Annotated[int, Meta(ge=100, le=599)]
+Targets = Literal["own", "path", "any"]
+"""What a handler lets its tasks name: nothing, a path below its URL, or any URL."""
 
 
 class Grouping(Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,6 +64,12 @@ class HandlerDefinition(Struct, frozen=True, forbid_unknown_fields=True):
     group: Annotated[
         Grouping | None, Meta(description="Deliver ready tasks together; null: each in a request of its own.")
     ] = None
+    targets: Annotated[
+        Targets,
+        Meta(
+            description="What a task's `target` may name: nothing (`own`), a path below the URL (`path`), or any URL (`any`)."
+        ),
+    ] = "own"
 
     def check(self) -> list[FieldError]:
         """Return every violation. Whether the address may be called is up to the egress policy."""

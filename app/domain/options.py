@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from app.domain.limits import LimitUse
+from app.domain.targets import TaskTarget
 
 
 class Options(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -26,6 +27,11 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     timeout_seconds: float | None = None
     traceparent: str | None = None
     tracestate: str | None = None
+    target: TaskTarget | None = None
+    content_type: str | None = None
+    """None: application/json."""
+    binary: bool = False
+    """The payload came as base64 and is shown so; otherwise it is JSON."""
     cursor: str | None = None
     """Where a continuation resumes."""
     schedule: str | None = None

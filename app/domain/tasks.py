@@ -4,6 +4,7 @@ Bytes are decoded to a `TaskBody`, and a `TaskBody` is validated to an `Enqueue`
 second step. The payload stays the bytes it came in throughout.
 """
 
+import binascii
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,9 +13,10 @@ from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from app.domain.bodies import faults, field_errors, sound_part, with_more
+from app.domain.content_types import ANY_BYTES, JSON, content_type_problem
 from app.domain.errors import FieldError, Refusal, invalid, pointer
 from app.domain.handlers import TimeoutSeconds
 from app.domain.headers import check_headers
@@ -22,6 +24,7 @@ from app.domain.ijson import MAX_DEPTH, nests_deeper, parse_ijson
 from app.domain.instants import Instant, format_instant, read_instant
 from app.domain.names import Name
 from app.domain.retries import Retry, check_retry
+from app.domain.targets import TargetBody, TaskTarget, read_target
 from app.domain.texts import text_problem
 
 MAX_DELAY_SECONDS = 366 * 86_400
@@ -116,7 +119,25 @@ class TaskFilters:
 class TaskBody(msgspec.Struct, forbid_unknown_fields=True):
     """A task as sent: types and limits are checked, other rules are not yet."""
 
-    payload: Annotated[msgspec.Raw, Meta(description="Any JSON, including null. It reaches the handler byte for byte.")]
+    payload: Annotated[
+        msgspec.Raw | UnsetType,
+        Meta(
+            description="Any JSON, including null. It reaches the handler byte for byte. Required without `payload_base64`."
+        ),
+    ] = UNSET
+    payload_base64: Annotated[
+        str | None,
+        Meta(
+            description="Instead of `payload`: any bytes, as base64.", extra_json_schema={"contentEncoding": "base64"}
+        ),
+    ] = None
+    content_type: Annotated[
+        str | None,
+        Meta(
+            description="What the payload is delivered as. Beside `payload`, it is JSON and the default `application/json`; beside"
+            " `payload_base64`, the default is `application/octet-stream`."
+        ),
+    ] = None
     type: Label | None = None
     delay_seconds: Annotated[DelaySeconds | None, Meta(description="Cannot be combined with `run_at`.")] = None
     run_at: Annotated[
@@ -154,10 +175,13 @@ class TaskBody(msgspec.Struct, forbid_unknown_fields=True):
     headers: Annotated[dict[str, str] | None, Meta(description="Sent with every delivery of this task.")] = None
     tags: Tags | None = None
     handler: Annotated[Name | None, Meta(description="Overrides the queue's handler, on a queue that has one.")] = None
+    target: Annotated[
+        TargetBody | None, Meta(description="Where and how to deliver it, as far as the handler's `targets` allows.")
+    ] = None
 
 
 class _OnlyPayload(msgspec.Struct):
-    payload: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    payload: msgspec.Raw | UnsetType = UNSET
 
 
 class Enqueue(msgspec.Struct, frozen=True):
@@ -181,6 +205,11 @@ class Enqueue(msgspec.Struct, frozen=True):
     headers: dict[str, str] = {}
     tags: tuple[str, ...] = ()
     handler: str | None = None
+    target: TaskTarget | None = None
+    content_type: str | None = None
+    """None: application/json."""
+    binary: bool = False
+    """The payload came as base64."""
 
     def with_key(self, key: str) -> "Enqueue":
         return msgspec.structs.replace(self, idempotency_key=key)
@@ -190,7 +219,7 @@ class Enqueue(msgspec.Struct, frozen=True):
         digest = hashlib.sha256(self.payload)
         options = msgspec.structs.asdict(self)
         del options["payload"], options["idempotency_key"]
-        digest.update(b"\x00")  # no JSON text contains a NUL, so the two parts stay distinct
+        digest.update(b"\x00")  # the JSON after it contains no NUL, so the two parts stay distinct
         digest.update(_OPTIONS.encode({name: value for name, value in options.items() if value}))
         return digest.digest()
 
@@ -206,7 +235,8 @@ class Enqueue(msgspec.Struct, frozen=True):
 
 _OPTIONS = msgspec.json.Encoder(order="sorted")
 _ONLY_PAYLOAD = msgspec.json.Decoder(_OnlyPayload)
-_STAND_INS = {"queue": "q", "idempotency_key": "k", "unique_key": "u", "on_duplicate": "postpone"}
+REQUIRED = "is required (null is a valid payload)"
+_STAND_INS = {"queue": "q", "idempotency_key": "k", "unique_key": "u", "on_duplicate": "postpone", "payload_base64": ""}
 """For fields with a fault, while the rules of the others are checked."""
 
 
@@ -214,18 +244,26 @@ def parse_enqueue(body: bytes, *, max_payload_bytes: int) -> Enqueue:
     """Parse the body of `POST /queues/{name}/tasks`. Rules that need the present instant are left to check_instants."""
     value = parse_ijson(body)
     task = decode_task(body, value, TaskBody)
-    payload = check_payload(task.payload, max_payload_bytes)
-    if len(value) == 1:
-        return Enqueue(payload)
-    return validate_task(task)
+    check_body(task, max_payload_bytes)
+    return enqueue_of(task, len(value))
+
+
+def enqueue_of(task: TaskBody, fields: int, where: str = "") -> Enqueue:
+    """Validate a task with so many fields, of which most have nothing but a payload. Raises as validate_task."""
+    if fields == 1 and not isinstance(task.payload, UnsetType):
+        return Enqueue(bytes(task.payload))
+    return validate_task(task, where)
 
 
 def payload_of(body: bytes, *, max_bytes: int) -> bytes | None:
     """Return the bytes of `payload` in a body that is already validated; None if it has none."""
-    payload = _ONLY_PAYLOAD.decode(body).payload
-    if isinstance(payload, msgspec.UnsetType):
-        return None
-    return check_payload(payload, max_bytes)
+    payload = raw_payload_of(body)
+    return None if isinstance(payload, UnsetType) else check_payload(payload, max_bytes)
+
+
+def raw_payload_of(body: bytes) -> msgspec.Raw | UnsetType:
+    """Return `payload` as it stands in a body that is already validated."""
+    return _ONLY_PAYLOAD.decode(body).payload
 
 
 Body = TypeVar("Body", bound=TaskBody)
@@ -237,13 +275,17 @@ def decode_task(body: bytes | msgspec.Raw, value: Any, kind: type[Body]) -> Body
         task: Body = _decoder(kind).decode(body)
     except msgspec.ValidationError as error:
         found = faults(value, kind)
+        if isinstance(value, dict) and not {"payload", "payload_base64"} & value.keys():
+            found.insert(0, FieldError("/payload", REQUIRED))
         raise invalid(_with_rules(found, value, kind) or field_errors(str(error))) from None
     return task
 
 
 def _with_rules(found: list[FieldError], value: Any, kind: type[Body]) -> list[FieldError]:
     """Add the rules that the fields without a fault break."""
-    sound = sound_part(value, found, kind, {"payload": msgspec.Raw(b"null")}, _STAND_INS)
+    has_payload = isinstance(value, dict) and "payload" in value
+    plain = {"payload": msgspec.Raw(b"null")} if has_payload else {}
+    sound = sound_part(value, found, kind, plain, _STAND_INS)
     try:
         if sound is not None:
             validate_task(sound)
@@ -255,6 +297,18 @@ def _with_rules(found: list[FieldError], value: Any, kind: type[Body]) -> list[F
 @cache
 def _decoder(kind: type[Body]) -> "msgspec.json.Decoder[Body]":
     return msgspec.json.Decoder(kind)
+
+
+def check_body(task: TaskBody, max_bytes: int) -> None:
+    """Check the size and depth of a task's payload in either form, as far as it has one. Raises Refusal: too_large, malformed."""
+    if not isinstance(task.payload, UnsetType):
+        check_payload(task.payload, max_bytes)
+    elif task.payload_base64 is not None:
+        text = task.payload_base64
+        size = len(text) // 4 * 3 - text[-2:].count("=")
+        if size > max_bytes:
+            detail = f"the payload has {size} bytes, at most {max_bytes} are allowed"
+            raise Refusal("too_large", detail, [FieldError("/payload_base64", detail)])
 
 
 def check_payload(payload: msgspec.Raw, max_bytes: int) -> bytes:
@@ -286,10 +340,16 @@ def validate_task(task: TaskBody, where: str = "") -> Enqueue:
         errors += check_headers(task.headers, where + "/headers")
     if task.tags:
         errors += _tag_errors(task.tags, where + "/tags")
+    target = None if task.target is None else read_target(task.target, where + "/target", errors)
+    payload = _payload_of(task, where, errors)
+    binary = isinstance(task.payload, UnsetType)
+    loose = binary or task.payload_base64 is not None  # with both forms, the second is the fault
+    if task.content_type is not None and (problem := content_type_problem(task.content_type, binary=loose)):
+        errors.append(FieldError(where + "/content_type", problem))
     if errors:
         raise invalid(errors)
     return Enqueue(
-        payload=bytes(task.payload),
+        payload=payload,
         type=task.type,
         delay_seconds=task.delay_seconds,
         run_at=run_at,
@@ -306,7 +366,32 @@ def validate_task(task: TaskBody, where: str = "") -> Enqueue:
         headers=task.headers or {},
         tags=tuple(task.tags or ()),
         handler=task.handler,
+        target=target,
+        content_type=kept_content_type(task.content_type, binary=binary),
+        binary=binary,
     )
+
+
+def _payload_of(task: TaskBody, where: str, errors: list[FieldError]) -> bytes:
+    if not isinstance(task.payload, UnsetType):
+        if task.payload_base64 is not None:
+            errors.append(FieldError(where + "/payload_base64", "cannot be combined with payload; send one of them"))
+        return bytes(task.payload)
+    if task.payload_base64 is None:
+        errors.append(FieldError(where + "/payload", REQUIRED))
+        return b""
+    try:
+        return binascii.a2b_base64(task.payload_base64, strict_mode=True)
+    except ValueError:
+        errors.append(FieldError(where + "/payload_base64", "is not base64 (RFC 4648, with its padding)"))
+        return b""
+
+
+def kept_content_type(given: str | None, *, binary: bool) -> str | None:
+    """Return the content type as a task keeps it: None for the default of JSON, never for binary payloads."""
+    if binary:
+        return given or ANY_BYTES
+    return None if given == JSON else given
 
 
 def _text_errors(task: TaskBody, where: str) -> list[FieldError]:

@@ -9,10 +9,12 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from app.domain.bodies import ANY_JSON, AnyJson
+from app.domain.content_types import JSON
 from app.domain.ids import Uuid
 from app.domain.instants import Instant
 from app.domain.names import Name
 from app.domain.options import OPTIONS, Options
+from app.domain.targets import TaskTarget
 from app.domain.tasks import Outcome, Reason, State, WaitingFor
 
 
@@ -33,9 +35,11 @@ class TaskView(Struct, kw_only=True):
     payload: Annotated[
         msgspec.Raw | UnsetType, Meta(description=ANY_JSON + " Absent in lists without `include=payload`.")
     ] = UNSET
-    content_type: str
+    payload_base64: Annotated[str | UnsetType, Meta(description="Instead of `payload`, if it came as base64.")] = UNSET
+    content_type: Annotated[str, Meta(description="What the payload is delivered as.")]
     headers: dict[str, str]
     tags: Sequence[str]
+    target: TaskTarget | None = None
     correlation_id: str | None
     idempotency_key: str | None
     unique_key: str | None
@@ -76,15 +80,25 @@ class LeasedTaskView(TaskView, kw_only=True):
 _CARRIED = tuple(
     field.name
     for field in msgspec.structs.fields(TaskView)
-    if field.name in OPTIONS and field.name not in ("timeout_seconds", "scheduled_for")
+    if field.name in OPTIONS and field.name not in ("timeout_seconds", "scheduled_for", "content_type")
 )
 _CARRIED_OF = attrgetter(*_CARRIED)
 
 
 def carried(options: Options) -> dict[str, Any]:
-    """Return the fields of a TaskView that show an option as it is. `timeout_seconds` shows the effective one instead, and
-    `scheduled_for` is text."""
+    """Return the fields of a TaskView that show an option as it is. `timeout_seconds` shows the effective one instead,
+    `scheduled_for` is text, and `content_type` is shown with the payload."""
     return dict(zip(_CARRIED, _CARRIED_OF(options), strict=True))
+
+
+def shown_payload(payload: bytes | None, options: Options) -> dict[str, Any]:
+    """Return the fields of a TaskView that show the payload, in the form in which it came, and its type. None: it is left out."""
+    shown: dict[str, Any] = {"content_type": options.content_type or JSON}
+    if payload is not None and options.binary:
+        shown["payload_base64"] = base64.b64encode(payload).decode()
+    elif payload is not None:
+        shown["payload"] = msgspec.Raw(payload)
+    return shown
 
 
 class AttemptView(Struct):

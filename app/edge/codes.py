@@ -174,7 +174,7 @@ CODES: dict[str, Code] = {
     "egress_denied": Code(
         422,
         "The address is not allowed",
-        "The handler's URL has an address that is neither public nor listed in `SLUICE_EGRESS_ALLOW`.",
+        "The URL, of a handler or of a task's `target`, has an address that is neither public nor in `SLUICE_EGRESS_ALLOW`.",
         "Use another address, or have the operator list this one.",
     ),
     "payload_schema_mismatch": Code(

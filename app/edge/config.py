@@ -40,5 +40,6 @@ class EdgeConfig:
 
     @property
     def max_body_bytes(self) -> int:
-        """Room for a payload and its options, which have limits of their own; escapes make text up to six times as long."""
-        return self.max_payload_bytes + 262_144
+        """Room for a payload and its options, which have limits of their own; escapes make text up to six times as long, and base64
+        makes a payload longer by a third."""
+        return max(self.max_payload_bytes + 262_144, self.max_payload_bytes * 4 // 3 + 131_072)

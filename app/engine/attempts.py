@@ -275,6 +275,7 @@ class Attempt:
         return Call(
             tenant=held.policy.tenant,
             url=target.url,
+            targets=target.targets,
             task_id=task.task_id,
             queue=held.policy.name,
             attempt=task.attempt,

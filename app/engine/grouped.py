@@ -4,7 +4,7 @@ Each attempt stays what it is: a lease of its own, renewed, revoked and lost lik
 call is shared. It takes an attempt in (`join`), is sent once for all of them, and shares out its answer (domain/grouped.py). An
 attempt that is cut leaves its call, which goes on for the others; without any, the connection is closed.
 
-Attempts share a call if they have the same timeout, because it has one deadline.
+Attempts share a call if they have the same timeout, because it has one deadline. A task with a target of its own is in no group.
 """
 
 import asyncio
@@ -61,7 +61,8 @@ def parcels(tasks: Iterable[Claimed], policy: Policy, target: Target, group: Gro
 def size_of(task: Claimed) -> int:
     """Return about how many bytes the task takes in the document of its group."""
     headers = sum(len(name) + len(value) for name, value in task.options.headers.items())
-    return len(task.payload) + headers + ITEM_BYTES
+    size = len(task.payload)
+    return (size * 4 // 3 if task.options.binary else size) + headers + ITEM_BYTES
 
 
 class GroupCall:

@@ -60,7 +60,10 @@ class Holdings:
         if target.group is None:
             await self._start(claim.tasks, None, lane, policy, target, sent)
             return
-        for parcel in parcels(claim.tasks, policy, target, target.group):
+        if alone := [task for task in claim.tasks if task.options.target is not None]:
+            await self._start(alone, None, lane, policy, target, sent)
+        together = [task for task in claim.tasks if task.options.target is None]
+        for parcel in parcels(together, policy, target, target.group):
             shared = GroupCall(self._core)
             await self._start(parcel, shared, lane, policy, target, sent)
             shared.send(self._core.clock.now())

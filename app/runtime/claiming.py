@@ -52,16 +52,31 @@ class Claiming:
     async def pull(self, tenant_id: int, queue_id: int, want: int, lease_seconds: float) -> Claim:
         """Claim for a worker, in its tenant's turn, so that one tenant's thousands of workers do not block the others.
 
-        If expired leases block the claim, they are reaped first and it is repeated. Raises what the statement raises.
+        If leases have run out that are in its way, they are reaped and it is repeated for what is missing. Raises what the first
+        statement raises.
         """
         async with self._pulls.turn(tenant_id):
-            lane = [LaneWant(queue_id, 0, want)]
-            (claim,) = await self.claim(lane, lease_seconds, pull=True)
+            (claim,) = await self.claim([LaneWant(queue_id, 0, want)], lease_seconds, pull=True)
             for _ in range(REAPS):
-                if not await self.reap_lapsed([claim]):
+                if claim.lapsed is None or not await self._reap(claim.lapsed):
                     break
-                (claim,) = await self.claim(lane, lease_seconds, pull=True)
+                more = await self._claim_more(claim, LaneWant(queue_id, 0, want - len(claim.tasks)), lease_seconds)
+                if more is None:
+                    break
+                claim = more
             return claim
+
+    async def _claim_more(self, claim: Claim, lane: LaneWant, lease_seconds: float) -> Claim | None:
+        """Claim again for a pull; return the claim with the tasks of both. None if that fails while there are tasks to return."""
+        try:
+            (more,) = await self.claim([lane], lease_seconds, pull=True)
+        except Exception:
+            if not claim.tasks:
+                raise
+            return None
+        more.tasks = claim.tasks + more.tasks
+        more.count = len(more.tasks)
+        return more
 
     async def reap_lapsed(self, claims: Iterable[Claim]) -> set[int]:
         """Reap the expired leases that left some of these claims without tasks; return the tenants of which any were reaped."""

@@ -5,11 +5,14 @@ batches, schedules and follow-up work.
 from datetime import datetime
 
 import msgspec
+from msgspec import UnsetType
 
 from app.domain.callers import Caller
-from app.domain.errors import Refusal, batch_sealed, invalid_field, queue_not_found
+from app.domain.errors import FieldError, Refusal, batch_sealed, invalid_field, queue_not_found
+from app.domain.handlers import Targets
 from app.domain.instants import parse_instant
 from app.domain.options import encode_options, options_of
+from app.domain.targets import TaskTarget, address_of
 from app.domain.tasks import Enqueue, check_instants
 from app.runtime.core import Core
 from app.runtime.schemas import CheckBudget
@@ -43,6 +46,7 @@ def needs_check(row: QueueRow, request: Enqueue) -> bool:
     return (
         row.payload_schema is not None
         or request.handler is not None
+        or request.target is not None
         or request.run_at is not None
         or request.expires_at is not None
     )
@@ -62,25 +66,27 @@ async def check(
 
     If `row` is outdated, the check passes: the statement that stores refuses an entry made from such a row. A `fresh` row has been
     compared during this request already. Checks of one request share a `budget`.
-    Raises Refusal: invalid, payload_schema_mismatch, unavailable.
+    Raises Refusal: invalid, egress_denied, payload_schema_mismatch, unavailable.
     """
     try:
         check_handler(row, own, request, where)
-        await _check_unless_replayed(core, row, request, where, budget)
+        await _check_unless_replayed(core, row, own, request, where, budget)
     except Refusal as refusal:
         if fresh or refusal.code == "unavailable" or await core.queues.is_current(row):
             raise
 
 
 async def _check_unless_replayed(
-    core: Core, row: QueueRow, request: Enqueue, where: str, budget: CheckBudget | None
+    core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue, where: str, budget: CheckBudget | None
 ) -> None:
     try:
         check_instants(request, core.clock.now(), where)
+        if request.target is not None:
+            check_own_target(core, row, own, request.target, where)
         if row.payload_schema is not None:
-            await check_schema(core, row, request.payload, where, budget)
+            await check_schema(core, row, request, where, budget)
     except Refusal as refusal:
-        # a replay gets the first answer, even if its instants have passed or the schema has changed in the meantime
+        # a replay gets the first answer, even if its instants have passed, or the schema or handler has changed in the meantime
         if refusal.code == "unavailable" or request.idempotency_key is None:
             raise
         if not await enqueues.knows_key(core.db.lookups(row.tenant_id), row.id, request.idempotency_key):
@@ -98,12 +104,40 @@ def check_handler(row: QueueRow, own: OwnHandler | None, request: Enqueue, where
         )
 
 
+def check_own_target(core: Core, row: QueueRow, own: OwnHandler | None, target: TaskTarget, where: str = "") -> None:
+    """Check a task's target against the handler that will deliver it: the task's own, or the queue's. Raises as check_target."""
+    if own is not None:
+        check_target(core, target, own.url, own.targets, where)
+    elif row.handler_url is None or row.handler_targets is None:
+        raise pull_queue_target(row.name, where)
+    else:
+        check_target(core, target, row.handler_url, row.handler_targets, where)
+
+
+def pull_queue_target(queue: str, where: str = "") -> Refusal:
+    """Return the refusal of a target on a queue without a handler."""
+    return invalid_field(
+        where + "/target", f"queue {queue} is for pull workers, so its tasks cannot say where to deliver them"
+    )
+
+
+def check_target(core: Core, target: TaskTarget, handler_url: str, allowed: Targets, where: str = "") -> None:
+    """Check a target against its handler's URL and `targets`. Raises Refusal: invalid, egress_denied."""
+    address = address_of(target, handler_url, allowed, where + "/target")
+    if not isinstance(target.url, UnsetType):
+        core.webhooks.check(address, where + "/target/url")
+
+
 async def check_schema(
-    core: Core, row: QueueRow, payload: bytes, where: str = "", budget: CheckBudget | None = None
+    core: Core, row: QueueRow, request: Enqueue, where: str = "", budget: CheckBudget | None = None
 ) -> None:
     """Check a payload against its queue's schema. Raises Refusal: payload_schema_mismatch, unavailable."""
-    if row.payload_schema is not None:
-        await core.schemas.check(row.tenant_id, row.payload_schema, payload, where, budget)
+    if row.payload_schema is None:
+        return
+    if request.binary:
+        detail = f"queue {row.name} has a payload_schema, which only a JSON payload can match"
+        raise Refusal("payload_schema_mismatch", detail, [FieldError(where + "/payload_base64", detail)])
+    await core.schemas.check(row.tenant_id, row.payload_schema, request.payload, where, budget)
 
 
 async def find_queue(core: Core, caller: Caller, name: str) -> QueueRow:

@@ -29,12 +29,13 @@ from app.domain.definitions import (
     version_of,
 )
 from app.domain.errors import FieldError, Refusal, pointer, too_many
-from app.domain.handlers import handler_etag
+from app.domain.handlers import HandlerDefinition, handler_etag
 from app.domain.limits import Limits
 from app.domain.queues import queue_etag
 from app.domain.schedules.bodies import parse_schedule
 from app.domain.schedules.definitions import ScheduleDefinition, schedule_etag
 from app.runtime.core import Core
+from app.runtime.entries import check_target, pull_queue_target
 from app.runtime.pieces import in_pieces
 from app.runtime.schemas import CheckBudget
 from app.service import handlers, limits, queues, schedules
@@ -184,10 +185,19 @@ async def _validate_schedule(
     def queue_of(name: str) -> Any:
         return (document.queues or {}).get(name) or current.queues[name].view.definition
 
+    def handler_of(name: str) -> HandlerDefinition:
+        return (document.handlers or {}).get(name) or current.handlers[name].view.definition
+
     queue = queue_of(schedule.queue)
     if schedule.handler is not None and queue.handler is None:
         detail = f"queue {schedule.queue} is for pull workers, so its tasks cannot name a handler"
         raise Refusal("invalid", detail, [FieldError("/handler", detail)])
+    if schedule.target is not None:
+        name = schedule.handler or queue.handler
+        if name is None:
+            raise pull_queue_target(schedule.queue)
+        handler = handler_of(name)
+        check_target(core, schedule.target, handler.url, handler.targets)
     if queue.payload_schema is not None:
         await core.schemas.check(caller.tenant_id, queue.payload_schema, schedule.payload, "", budget)
     then = schedule.on_complete

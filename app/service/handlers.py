@@ -121,7 +121,7 @@ async def _put(
 
 def _queues_see(definition: HandlerDefinition) -> tuple[object, ...]:
     """Return what replicas cache of a handler together with its queues."""
-    return definition.max_concurrency is None, definition.timeout_seconds
+    return definition.max_concurrency is None, definition.timeout_seconds, definition.url, definition.targets
 
 
 def check(core: Core, name: str, definition: HandlerDefinition, secret: str | None) -> None:
@@ -140,7 +140,7 @@ def check(core: Core, name: str, definition: HandlerDefinition, secret: str | No
         errors.append(FieldError("/secret", f"is not {SECRET_RULE}"))
     if errors:
         raise invalid(errors)
-    core.webhooks.check(definition.url)
+    core.webhooks.check(definition.url, "/url")
 
 
 def _shown(row: HandlerRow) -> HandlerView:

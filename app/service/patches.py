@@ -1,5 +1,7 @@
 """Updating a waiting task."""
 
+from typing import Any
+
 import msgspec
 
 from app.domain.callers import Caller
@@ -11,20 +13,23 @@ from app.domain.tasks import UNFINISHED, State, check_instants
 from app.domain.views import TaskView
 from app.runtime.catalogue import until_current
 from app.runtime.core import Core
-from app.runtime.entries import check_handler, check_schema, find_queue
+from app.runtime.entries import check_handler, check_own_target, check_schema, find_queue
 from app.service import tasks as service
 from app.store import handlers, tasks
+from app.store.handlers import OwnHandler
+from app.store.queues import QueueRow
 
 
-async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch, payload: bytes | None) -> TaskView:
-    """Update a task. Raises Refusal: task_not_found, invalid, payload_schema_mismatch, task_not_editable (running), task_ended."""
+async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch) -> TaskView:
+    """Update a task. Raises Refusal: task_not_found, invalid, egress_denied, payload_schema_mismatch, task_not_editable (running),
+    task_ended."""
     caller.require("use")
 
     async def attempt() -> TaskView | None:
         view = await service.find(core.db.changes(caller.tenant_id), caller, task_id)
         if view.state not in UNFINISHED:
             raise task_ended(view.state)
-        match await _write(core, caller, view, patch, payload):
+        match await _write(core, caller, view, patch):
             case "done":
                 return await _announced(core, caller, task_id)
             case "running":
@@ -38,20 +43,22 @@ async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch, pay
     return await until_current(attempt, "the task")
 
 
-async def _write(core: Core, caller: Caller, view: TaskView, patch: TaskPatch, payload: bytes | None) -> str:
+async def _write(core: Core, caller: Caller, view: TaskView, patch: TaskPatch) -> str:
     row = await find_queue(core, caller, view.queue)
     name = patch.asked.handler
     own = None if name is None else await handlers.find_own(core.db.lookups(caller.tenant_id), caller.tenant_id, name)
     try:
         check_handler(row, own, patch.asked)
         check_instants(patch.asked, core.clock.now())
-        if payload is not None:
-            await check_schema(core, row, payload)
+        await _check_target(core, caller, row, own, view, patch)
+        if patch.new_payload:
+            await check_schema(core, row, patch.asked)
     except Refusal as refusal:
         if refusal.code == "unavailable" or await core.queues.is_current(row):
             raise
         return "changed"
-    options = dict(patch.options)
+    options, present = dict(patch.options), _merged_with(view)
+    options |= patch.form_over(bool(present["binary"]))
     if "headers" in options:
         options["headers"] = patch.headers_over(view.headers)
     handler_id = None
@@ -66,10 +73,31 @@ async def _write(core: Core, caller: Caller, view: TaskView, patch: TaskPatch, p
         row.version,
         msgspec.json.encode(options).decode(),
         msgspec.json.encode(carried).decode(),
-        payload,
+        patch.asked.payload if patch.new_payload else None,
         handler_id,
-        msgspec.json.encode(view.headers).decode(),
+        msgspec.json.encode(present).decode(),
     )
+
+
+def _merged_with(view: TaskView) -> dict[str, Any]:
+    """Return what a patch is merged with or judged by, as options, None for absent. A patch is written only while it is so."""
+    return {
+        "headers": view.headers or None,
+        "binary": True if view.payload_base64 is not msgspec.UNSET else None,
+        "target": view.target,
+    }
+
+
+async def _check_target(
+    core: Core, caller: Caller, row: QueueRow, own: OwnHandler | None, view: TaskView, patch: TaskPatch
+) -> None:
+    """Check the target that the task will have against the handler that it will have, if the patch changes either."""
+    target = patch.asked.target if "target" in patch.options else view.target
+    if target is None or not {"target", "handler"} & patch.options.keys():
+        return
+    if "handler" not in patch.options and view.handler is not None and view.handler != row.handler:
+        own = await handlers.find_own(core.db.lookups(caller.tenant_id), caller.tenant_id, view.handler)
+    check_own_target(core, row, own, target)
 
 
 async def _announced(core: Core, caller: Caller, task_id: str) -> TaskView:

@@ -130,7 +130,7 @@ async def put(
 ) -> Saved:
     """Create or replace a schedule; a pause is kept, and the owner if none is given.
 
-    Raises Refusal: invalid, payload_schema_mismatch, etag_mismatch, unavailable.
+    Raises Refusal: invalid, egress_denied, payload_schema_mismatch, etag_mismatch, unavailable.
     """
     caller.require("manage")
     if not is_name(name):
@@ -152,7 +152,7 @@ async def _named(core: Core, caller: Caller, definition: ScheduleDefinition) -> 
     own = None
     if definition.handler is not None:
         own = await handlers.find_own(core.db.lookups(caller.tenant_id), caller.tenant_id, definition.handler)
-    await check(core, queue, own, Enqueue(definition.payload, handler=definition.handler))
+    await check(core, queue, own, Enqueue(definition.payload, handler=definition.handler, target=definition.target))
     then = None
     if definition.on_complete is not None:
         then = await named_queue(core, caller, definition.on_complete.queue, "/on_complete/queue")

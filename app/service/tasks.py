@@ -13,7 +13,7 @@ from app.domain.errors import Refusal, task_ended
 from app.domain.instants import format_instant
 from app.domain.options import options_of
 from app.domain.tasks import UNFINISHED, Enqueue, State, TaskFilters, WaitingFor
-from app.domain.views import AttemptView, TaskView, carried
+from app.domain.views import AttemptView, TaskView, carried, shown_payload
 from app.runtime.cancelling import after_cancel
 from app.runtime.catalogue import KeepsChanging, until_current
 from app.runtime.core import Core
@@ -49,7 +49,8 @@ async def enqueue(
 ) -> Enqueued:
     """Enqueue a task. Acknowledged after commit.
 
-    Raises Refusal: queue_not_found, invalid, payload_schema_mismatch, idempotency_mismatch, queue_full, unavailable.
+    Raises Refusal: queue_not_found, invalid, egress_denied, payload_schema_mismatch, idempotency_mismatch, queue_full,
+    unavailable.
     """
     caller.require("use")
     incoming = TraceContext.parse(*trace) if trace is not None else None
@@ -104,7 +105,7 @@ async def enqueue(
 
 def _created(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue, admitted: Admitted) -> Enqueued:
     run_at, expires_at = task_created(core, row.id, own.id if own else 0, request, admitted.at)
-    retry = request.retry or {}
+    retry, options = request.retry or {}, options_of(request)
     view = TaskView(
         id=admitted.task_id,
         queue=row.name,
@@ -112,8 +113,6 @@ def _created(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue
         state=State.READY if run_at is None else State.SCHEDULED,
         reason=None,
         priority=request.priority,
-        payload=msgspec.Raw(request.payload),
-        content_type="application/json",
         idempotency_key=request.idempotency_key,
         unique_key=request.unique_key,
         created_at=admitted.at,
@@ -127,7 +126,8 @@ def _created(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue
         or row.timeout_seconds
         or (own.timeout_seconds if own else row.handler_timeout_seconds),
         waiting_for=_waiting_for(core, own, admitted) if run_at is None else WaitingFor.RUN_AT,
-        **carried(options_of(request)),
+        **shown_payload(request.payload, options),
+        **carried(options),
     )
     return Enqueued(True, admitted.task_id, msgspec.json.encode(view))
 

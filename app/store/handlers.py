@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Update, bindparam, case, func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from app.domain.handlers import Grouping, HandlerDefinition, HandlerView, handler_etag
+from app.domain.handlers import Grouping, HandlerDefinition, HandlerView, Targets, handler_etag
 from app.domain.queues import MAX_RETENTION_DAYS
 from app.store import locks
 from app.store.db import Database, Reader
@@ -32,7 +32,7 @@ _NAMED = (handlers.c.tenant_id == bindparam("tenant_id"), handlers.c.name == bin
 _BY_NAME = handlers.c.name.collate("C")
 _PLAIN = (
     *("url", "timeout_seconds", "max_concurrency", "fatal_statuses", "description", "etag"),
-    *("group_max_tasks", "group_wait_seconds"),
+    *("group_max_tasks", "group_wait_seconds", "targets"),
 )
 """The parts of a definition that are not encrypted."""
 
@@ -50,7 +50,7 @@ _TARGET = Query(
     ).where(_THIS)
 )
 _ID = Query(select(handlers.c.id).where(*_NAMED, _ALIVE))
-_OWN = Query(select(handlers.c.id, handlers.c.timeout_seconds, handlers.c.enabled).where(*_NAMED, _ALIVE))
+_OWN = Query(select(*handlers.c["id", "timeout_seconds", "enabled", "url", "targets"]).where(*_NAMED, _ALIVE))
 _REMEMBERED = Query(
     select(handlers.c.id).where(
         *_NAMED, or_(_ALIVE, handlers.c.deleted_at > _NOW - func.make_interval(0, 0, 0, bindparam("days")))
@@ -122,17 +122,20 @@ class Target:
     """When the second secret stops signing."""
     limited: bool
     group: Grouping | None
+    targets: Targets
     secrets_lost: bool
     """Its encrypted parts cannot be decrypted, so nothing may be sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnHandler:
-    """What the answer to an enqueue shows of a task's own handler."""
+    """What an enqueue needs of a task's own handler."""
 
     id: int
     timeout_seconds: float
     enabled: bool
+    url: str
+    targets: Targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,7 @@ async def load_target(db: Reader, vault: Vault, handler_id: int) -> Target | Non
         previous_until=row["previous_until"],
         limited=row["limited"],
         group=_grouping(row),
+        targets=row["targets"],
         secrets_lost=secret is None,
     )
 
@@ -303,6 +307,7 @@ def _plain_columns(definition: HandlerDefinition) -> dict[str, Any]:
         "description": definition.description,
         "group_max_tasks": definition.group and definition.group.max_tasks,
         "group_wait_seconds": definition.group and definition.group.wait_seconds,
+        "targets": definition.targets,
         "etag": handler_etag(definition),
     }
 
@@ -321,6 +326,7 @@ def _stored(vault: Vault, row: Any) -> HandlerRow:
         fatal_statuses=tuple(row["fatal_statuses"]),
         description=row["description"],
         group=_grouping(row),
+        targets=row["targets"],
     )
     view = HandlerView(
         name=row["name"],

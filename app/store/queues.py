@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Select, Update, bindparam, delete, func, n
 from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.backoff import RetryPolicy
+from app.domain.handlers import Targets
 from app.domain.queues import QueueDefinition, QueueView, Retention, queue_etag
 from app.domain.retries import DEFAULT_RETRY, effective_retry, retry_to_dict
 from app.store import locks
@@ -84,6 +85,8 @@ _FIND = Query(
         *queues.c["max_attempts", "timeout_seconds", "payload_schema"],
         handlers.c.name.label("handler"),
         handlers.c.timeout_seconds.label("handler_timeout_seconds"),
+        handlers.c.url.label("handler_url"),
+        handlers.c.targets.label("handler_targets"),
     )
     .select_from(_WITH_HANDLER)
     .where(_OF_TENANT, _NAMED, _ALIVE)
@@ -157,6 +160,8 @@ class QueueRow:
     timeout_seconds: float | None
     """None: the handler's."""
     handler_timeout_seconds: float | None
+    handler_url: str | None
+    handler_targets: Targets | None
     payload_schema: str | None
     """Its JSON text."""
 

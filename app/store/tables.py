@@ -85,6 +85,7 @@ handlers = Table(
     Column("description", Text),
     Column("group_max_tasks", Integer),
     Column("group_wait_seconds", Double),
+    Column("targets", Text, nullable=False),
     Column("etag", Text, nullable=False),
     Column("owner", Text),
     Column("sealed_secret", LargeBinary, nullable=False),
@@ -98,6 +99,7 @@ handlers = Table(
     _instant("updated_at", default=True),
     _instant("deleted_at", nullable=True),
     CheckConstraint("max_concurrency > 0", name="handlers_max_concurrency"),
+    CheckConstraint("targets in ('own', 'path', 'any')", name="handlers_targets"),
     Index("handlers_name_key", "tenant_id", "name", unique=True, postgresql_where=text("deleted_at is null")),
 )
 

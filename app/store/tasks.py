@@ -315,7 +315,7 @@ async def update(
     options: str,
     payload: bytes | None,
     handler_id: int | None,
-    headers_were: str,
+    options_were: str,
 ) -> str:
     """Update a task; return done | running | ended | gone | again | changed. `columns` and `options` are JSON of the changes."""
     verdict: str = await db.fetchval(
@@ -327,7 +327,7 @@ async def update(
         options,
         payload,
         handler_id,
-        headers_were,
+        options_were,
     )
     return verdict
 

@@ -9,7 +9,7 @@ import msgspec
 from app.domain.instants import format_instant
 from app.domain.options import decode_options
 from app.domain.tasks import NO_WORKER_SECONDS
-from app.domain.views import AttemptView, LeaseView, TaskView, carried, shown_result
+from app.domain.views import AttemptView, LeaseView, TaskView, carried, shown_payload, shown_result
 from app.store.db import Reader
 from app.store.replicas import ENGINES
 from app.store.statements import fill, part, sql
@@ -120,8 +120,6 @@ def task_view(row: Any) -> TaskView:
         state=row["state"],
         reason=row["reason"],
         priority=row["priority"],
-        payload=msgspec.UNSET if row["payload"] is None else msgspec.Raw(row["payload"]),
-        content_type="application/json",
         idempotency_key=row["idempotency_key"],
         unique_key=row["unique_key"],
         created_at=_at(row["created_at"]) or "",
@@ -143,5 +141,6 @@ def task_view(row: Any) -> TaskView:
         batch=None if row["batch_id"] is None else str(row["batch_id"]),
         parent=None if row["parent_id"] is None else str(row["parent_id"]),
         waiting_for=row["waiting_for"],
+        **shown_payload(row["payload"], options),
         **carried(options),
     )

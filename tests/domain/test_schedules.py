@@ -17,6 +17,7 @@ from app.domain.schedules.bodies import parse_schedule
 from app.domain.schedules.definitions import CatchUp, ScheduleDefinition, schedule_etag, schedule_to_dict
 from app.domain.schedules.readings import reading
 from app.domain.schedules.times import jitter_of, times_after
+from app.domain.targets import TaskTarget
 
 MIB = 1_048_576
 NOW = datetime(2026, 11, 22, 12, 0, 0, 250_000, tzinfo=UTC)
@@ -32,6 +33,7 @@ EVERYTHING = {
     "type": "report",
     "headers": {"x-a": "b"},
     "tags": ["monthly"],
+    "target": {"path": "/monthly", "method": "PUT"},
     "priority": -3,
     "retry": {"max_attempts": 3},
     "timeout_seconds": 60.0,
@@ -80,6 +82,7 @@ def test_a_definition_says_everything_and_is_shown_as_it_was_given() -> None:
         type="report",
         headers={"x-a": "b"},
         tags=("monthly",),
+        target=TaskTarget(path="/monthly", method="PUT"),
         priority=-3,
         retry={"max_attempts": 3},
         timeout_seconds=60,

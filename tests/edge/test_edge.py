@@ -403,6 +403,7 @@ async def test_a_handler_as_it_is_shown(api: httpx2.AsyncClient, services: Servi
         "fatal_statuses": [],
         "description": None,
         "group": None,
+        "targets": "own",
         "enabled": True,
         "disabled_at": None,
         "disabled_reason": None,

@@ -53,6 +53,16 @@ async def test_a_pull_takes_a_task_whose_lease_has_run_out_in_the_same_instant(
     assert await tasks.fate_of_lease(core.db, task_id, first.token) == "lost"
 
 
+async def test_a_pull_of_several_takes_it_beside_those_that_never_ran(core: Core, caller: Caller, pull: int) -> None:
+    (lost,) = await enqueue(core, caller, "pull")
+    await claim_pull(core, pull)
+    await lose_leases(core.db)
+    (new,) = await enqueue(core, caller, "pull")
+    found = await core.claiming.pull(caller.tenant_id, pull, 3, 30)
+    assert {(task.task_id, task.number) for task in found.tasks} == {(lost, 2), (new, 1)}
+    assert found.count == 2
+
+
 async def test_a_claim_ends_a_task_at_its_last_attempt_and_says_it_is_empty(core: Core, caller: Caller) -> None:
     definition = QueueDefinition()
     await queues.put(core, caller, "pull", definition, ANY)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 FIELDS = {
     *("id", "queue", "handler", "type", "state", "reason"),
-    *("priority", "payload", "content_type", "headers", "tags", "correlation_id"),
+    *("priority", "payload", "content_type", "headers", "tags", "target", "correlation_id"),
     *("idempotency_key", "unique_key", "created_at", "run_at", "started_at", "ended_at"),
     *("expires_at", "attempt", "max_attempts", "timeout_seconds", "last_error", "result"),
     *("result_truncated", "progress", "lease", "replica", "schedule", "scheduled_for"),

@@ -20,6 +20,8 @@ DEFAULTS: dict[str, Any] = {
     "max_concurrency": None,
     "fatal_statuses": [],
     "description": None,
+    "group": None,
+    "targets": "own",
     "enabled": True,
     "disabled_at": None,
     "disabled_reason": None,
@@ -31,6 +33,7 @@ FULL: dict[str, Any] = {
     "max_concurrency": 3,
     "fatal_statuses": [400, 404],
     "description": "the shop",
+    "targets": "path",
 }
 STAMPS = {"created_at", "updated_at"}
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()

@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "type": None,
     "headers": {},
     "tags": [],
+    "target": None,
     "priority": 0,
     "retry": None,
     "timeout_seconds": None,

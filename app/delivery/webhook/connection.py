@@ -4,7 +4,8 @@
 these ends it: the end of the reply; as much of its body as is kept; a limit on its head, interim replies or framing; invalid
 bytes; the end of the connection; the deadline. All but the first leave the connection closed; so does `cancel`, which tells
 nobody. `max_reply_bytes` of the body are kept. If the head announces follow-up work, the limit is that of its document plus one
-byte, which reveals one that is too large.
+byte, which reveals one that is too large. An answer to HEAD ends with its head, whatever length that announces. The parser does not
+know of HEAD, so its connection is closed afterwards.
 
 A connection is reused only if the reply ended by its own framing, both sides keep it alive, the request was sent completely, and
 not a byte has arrived since: an unexpected byte would be read as the next call's answer. Nothing is ever sent twice. Whether the
@@ -94,6 +95,7 @@ class Connection(asyncio.Protocol):
         self._spoiled = False
         self._keep_alive = False
         self._keep_seconds = float("inf")
+        self._head_only = False
         self._begin(0.0, 0)
 
     def _begin(self, timeout_seconds: float, max_reply_bytes: int) -> None:
@@ -153,6 +155,7 @@ class Connection(asyncio.Protocol):
             raise DeliveryError("unreachable", "the connection was closed before the request was sent")
         self._begin(timeout_seconds, max_reply_bytes)
         self._ended = ended
+        self._head_only = head.startswith(b"HEAD ")
         self._deadline = self._deadlines.add(deadline, self._expire)
         if len(body) <= ONE_WRITE_BYTES:
             transport.write(head + body)
@@ -201,7 +204,8 @@ class Connection(asyncio.Protocol):
                 self._fail("unreachable", f"the answer is not valid HTTP/1.1: {error}")
             return
         if self._reply is not None:
-            self._remember(data)
+            if not self._head_only:
+                self._remember(data)
         elif self._status and len(self._body) >= self._max_reply_bytes:
             self._finish(truncated=True)
         elif not self._status and self._raw_bytes > MAX_HEAD_BYTES:
@@ -267,6 +271,8 @@ class Connection(asyncio.Protocol):
         if heads_followups(status, self._headers):
             self._max_reply_bytes = max(self._max_reply_bytes, KEPT_OF_FOLLOWUPS)
         self._status = status
+        if self._head_only:
+            self._finish(truncated=False)
 
     def _interim(self, status: int) -> None:
         if status == 101 or status < 100:

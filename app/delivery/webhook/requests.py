@@ -1,11 +1,15 @@
-"""The head of the request that a handler receives (contract, section 5).
+"""The request that a handler receives (contract, section 5).
 
 Header names are sent in lower case, once each. If several sources set the same header, the later one wins: first the task's, then
-the handler's (callers must not replace an operator's credential), then Sluice's own. Reserved names from tasks and handlers are
-refused when saved; any that exist all the same are left out here.
+its target's, then the handler's (callers must not replace an operator's credential), then Sluice's own. Reserved names from tasks
+and handlers are refused when saved; any that exist all the same are left out here.
 
-What all calls of a queue to a handler have in common is rendered and checked once (`_letterhead`). A task adds a few lines of
-Sluice's own, which need no check, and whatever it carries.
+What all plain calls of a queue to a handler have in common is rendered and checked once (`_letterhead`). A task adds a few lines of
+Sluice's own, which need no check, and whatever it carries. One with a target, or a content type of its own, gets a letterhead that
+is not kept: callers could fill the cache with them.
+
+A handler's own headers are write-only. So they go nowhere but to the scheme, host and port of its own URL: a task's target could
+otherwise name a server that shows them to its caller.
 
 A request for a group has the headers of the handler and of the call as a whole. What belongs to a task is in the document: its
 `headers` are those that a request for it alone would carry (`_carried`), except its type and its correlation id, which have
@@ -23,15 +27,19 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from app.delivery.kinds import Call, GroupedCall
 from app.delivery.webhook.errors import DeliveryError
 from app.delivery.webhook.signing import sign
-from app.delivery.webhook.urls import ParsedUrl, UrlError, check_url
+from app.delivery.webhook.urls import ParsedUrl, UrlError, check_url, parse_url
+from app.domain.content_types import JSON
+from app.domain.errors import Refusal
 from app.domain.grouped import GROUP_TYPE
 from app.domain.headers import folded, is_token, reserved_header
 from app.domain.options import NO_OPTIONS, Options
 from app.domain.schedules.zones import local_time
+from app.domain.targets import WITHOUT_BODY, TaskTarget, address_of
 
 _AS_IT_STANDS = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -51,9 +59,20 @@ class _Letterhead(NamedTuple):
     """Headers of the handler, which a task cannot replace, in their folded form."""
 
 
-def render(call: Call, now: datetime) -> tuple[ParsedUrl, bytes]:
-    """Return where the call goes and the head of its request. Raises DeliveryError if the head cannot be sent."""
-    url, lines, carried, taken = _letterhead(call.url, call.queue, call.content_type, call.handler_headers)
+def render(call: Call, now: datetime) -> tuple[ParsedUrl, bytes, bytes]:
+    """Return where the call goes, the head of its request, and its body. Raises DeliveryError if it cannot be sent."""
+    body = call.payload
+    length = f"content-length: {len(body)}\r\n"
+    if call.options.target is not None:
+        if _has_no_body(call, call.options.target):
+            body, length = b"", ""
+        url, lines, carried, taken = _targeted(call, call.options.target, bool(length))
+    elif call.options.content_type is not None:
+        url, lines, carried, taken = _written(
+            "POST", _parsed(call.url), call.queue, call.options.content_type, call.handler_headers
+        )
+    else:
+        url, lines, carried, taken = _letterhead(call.url, call.queue, JSON, call.handler_headers)
     if call.options is not NO_OPTIONS or call.batch is not None or call.traceparent is not None:
         headers = _carried(call, taken)
         carried = header_lines(headers.items()) if "user-agent" in headers else carried + header_lines(headers.items())
@@ -62,16 +81,16 @@ def render(call: Call, now: datetime) -> tuple[ParsedUrl, bytes]:
     head = (
         f"{lines}webhook-id: {call.task_id}\r\n"
         f"webhook-timestamp: {seconds}\r\n"
-        f"webhook-signature: {sign(call.secrets, call.task_id, seconds, call.payload)}\r\n"
+        f"webhook-signature: {sign(call.secrets, call.task_id, seconds, body)}\r\n"
         f"idempotency-key: {call.task_id}\r\n"
         f"sluice-attempt: {call.attempt}\r\n"
         f"sluice-max-attempts: {call.max_attempts}\r\n"
         f"sluice-deadline: {_instant(at + call.timeout_seconds)}\r\n"
         f"sluice-lease-token: {call.lease_token}\r\n"
         f"sluice-task-url: {call.task_url}\r\n"
-        f"{carried}content-length: {len(call.payload)}\r\n\r\n"
+        f"{carried}{length}\r\n"
     )
-    return url, head.encode("latin-1")
+    return url, head.encode("latin-1"), body
 
 
 class _Item(msgspec.Struct):
@@ -84,7 +103,9 @@ class _Item(msgspec.Struct):
     type: str | None
     headers: dict[str, str]
     correlation_id: str | None
-    payload: msgspec.Raw
+    payload: msgspec.Raw | UnsetType = UNSET
+    payload_base64: bytes | UnsetType = UNSET
+    content_type: str | UnsetType = UNSET
 
 
 class _Document(msgspec.Struct):
@@ -112,6 +133,7 @@ def _item(call: Call, taken: frozenset[str]) -> _Item:
     headers = _carried(call, taken)
     headers.pop("sluice-type", None)
     headers.pop("x-correlation-id", None)
+    binary = call.options.binary
     return _Item(
         call.task_id,
         call.attempt,
@@ -120,13 +142,15 @@ def _item(call: Call, taken: frozenset[str]) -> _Item:
         call.options.type,
         headers,
         call.options.correlation_id,
-        msgspec.Raw(call.payload),
+        UNSET if binary else msgspec.Raw(call.payload),
+        call.payload if binary else UNSET,
+        call.options.content_type or UNSET,
     )
 
 
-def request_line(url: ParsedUrl) -> str:
+def request_line(url: ParsedUrl, method: str = "POST") -> str:
     """Return the request line and the headers that frame every request, but for the content-length."""
-    return f"POST {url.target} HTTP/1.1\r\nhost: {url.authority}\r\naccept-encoding: identity\r\n"
+    return f"{method} {url.target} HTTP/1.1\r\nhost: {url.authority}\r\naccept-encoding: identity\r\n"
 
 
 def header_lines(headers: Iterable[tuple[str, str]]) -> str:
@@ -155,15 +179,50 @@ def headers_of(head: bytes) -> dict[str, str]:
 def _letterhead(
     address: str, queue: str, content_type: str, handler_headers: tuple[tuple[str, str], ...]
 ) -> _Letterhead:
+    """Return the letterhead of plain tasks, alone or in a group: posted to their handler's URL."""
+    return _written("POST", _parsed(address), queue, content_type, handler_headers)
+
+
+def _targeted(call: Call, target: TaskTarget, has_body: bool) -> _Letterhead:
+    """Judge a task's target by its handler as it is now, and return its letterhead. Raises DeliveryError."""
     try:
-        url = check_url(address)
+        address = address_of(target, call.url, call.targets, "/target")
+        url = parse_url(address)
+    except Refusal as refusal:
+        raise DeliveryError("failed", f"nothing was sent: {refusal.detail}") from None
     except UrlError as error:
         raise DeliveryError("unreachable", f"the URL {error}") from None
+    home = _parsed(call.url)
+    at_home = (url.scheme, url.host, url.port) == (home.scheme, home.host, home.port)
+    content_type = (call.options.content_type or JSON) if has_body else None
+    return _written(target.method, url, call.queue, content_type, call.handler_headers if at_home else ())
+
+
+def _has_no_body(call: Call, target: TaskTarget) -> bool:
+    return target.method in WITHOUT_BODY and call.payload == b"null" and not call.options.binary
+
+
+def _written(
+    method: str,
+    url: ParsedUrl,
+    queue: str,
+    content_type: str | None,
+    handler_headers: tuple[tuple[str, str], ...],
+) -> _Letterhead:
     headers = {name.lower(): value for name, value in handler_headers if not reserved_header(name)}
-    headers |= {"content-type": content_type, "sluice-queue": queue}
+    if content_type is not None:
+        headers["content-type"] = content_type
+    headers["sluice-queue"] = queue
     agent = "" if "user-agent" in headers else "user-agent: Sluice\r\n"
     taken = frozenset(folded(name) for name, _ in handler_headers)
-    return _Letterhead(url, request_line(url) + header_lines(headers.items()), agent, taken)
+    return _Letterhead(url, request_line(url, method) + header_lines(headers.items()), agent, taken)
+
+
+def _parsed(address: str) -> ParsedUrl:
+    try:
+        return check_url(address)
+    except UrlError as error:
+        raise DeliveryError("unreachable", f"the URL {error}") from None
 
 
 def _carried(call: Call, taken: frozenset[str]) -> dict[str, str]:
@@ -171,7 +230,7 @@ def _carried(call: Call, taken: frozenset[str]) -> dict[str, str]:
     options = call.options
     headers = {
         name.lower(): value
-        for name, value in options.headers.items()
+        for name, value in _own_headers(options).items()
         if not reserved_header(name) and folded(name) not in taken
     }
     headers |= _of_schedule(options)
@@ -187,6 +246,17 @@ def _carried(call: Call, taken: frozenset[str]) -> dict[str, str]:
         if text:
             headers[name] = _header_text(text)
     return headers
+
+
+def _own_headers(options: Options) -> dict[str, str]:
+    """Return the headers of the task, and of its target instead of those of the same name."""
+    if options.target is None or isinstance(options.target.headers, UnsetType):
+        return options.headers
+    instead = {folded(name) for name in options.target.headers}
+    return {
+        **{name: value for name, value in options.headers.items() if folded(name) not in instead},
+        **options.target.headers,
+    }
 
 
 def _of_schedule(options: Options) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A minimal HTTP/1.1 client for deliveries: POST, one deadline, limits on raw bytes, pinned addresses, and nothing else.
+"""A minimal HTTP/1.1 client for deliveries: one request, one deadline, limits on raw bytes, pinned addresses, and nothing else.
 
 No redirects, proxies, cookies, decompression or retries: an attempt is one request, and the queue decides whether there is another.
 A call asks the egress policy for addresses, takes an idle connection to one of them or opens a new one, and exchanges request and
@@ -27,7 +27,7 @@ CONNECT_SHARE_SECONDS = 3.0
 
 
 class Request(NamedTuple):
-    """One POST, rendered."""
+    """One request, rendered."""
 
     url: ParsedUrl
     head: bytes

@@ -42,7 +42,12 @@ class ParsedUrl:
 
 @lru_cache(maxsize=4096)
 def check_url(url: str) -> ParsedUrl:
-    """Parse `url`. Raises UrlError. Cached, because every delivery needs it."""
+    """Parse the URL of a handler. Raises UrlError. Cached, because every delivery needs it."""
+    return parse_url(url)
+
+
+def parse_url(url: str) -> ParsedUrl:
+    """Parse a URL that may never come again. Raises UrlError."""
     if len(url) > MAX_URL:
         raise UrlError(f"is longer than {MAX_URL} characters")
     if any(char <= " " or char == "\\" or "\x7f" <= char <= "\xa0" or "\ud800" <= char <= "\udfff" for char in url):

@@ -1,4 +1,4 @@
-"""Delivery by webhook: one signed POST per attempt, or for a group of them."""
+"""Delivery by webhook: one signed request per attempt, or for a group of them."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.errors import DeliveryError
 from app.delivery.webhook.requests import headers_of, render, render_group
 from app.delivery.webhook.transport import Request, Transport
-from app.delivery.webhook.urls import UrlError, check_url
+from app.delivery.webhook.urls import UrlError, parse_url
 from app.domain.answers import Answer, NoAnswer
 from app.domain.errors import FieldError, Refusal, invalid_field
 from app.domain.grouped import MAX_GROUP_ANSWER_BYTES
@@ -24,13 +24,13 @@ class Webhooks:
         self._egress = egress
         self._transport = transport
 
-    def check(self, url: str) -> None:
+    def check(self, url: str, where: str) -> None:
         try:
-            refused = self._egress.refuse_literal(check_url(url))
+            refused = self._egress.refuse_literal(parse_url(url))
         except UrlError as error:
-            raise invalid_field("/url", str(error)) from None
+            raise invalid_field(where, str(error)) from None
         if refused is not None:
-            raise Refusal("egress_denied", f"/url: {refused}", [FieldError("/url", refused)])
+            raise Refusal("egress_denied", f"{where}: {refused}", [FieldError(where, refused)])
 
     def send(
         self, call: Call | GroupedCall, now: datetime, ended: Callable[[Answer | NoAnswer | Exception], None]
@@ -39,8 +39,8 @@ class Webhooks:
             if isinstance(call, GroupedCall):
                 request = _group_request(call, now)
             else:
-                url, head = render(call, now)
-                request = Request(url, head, call.payload, call.tenant, call.timeout_seconds)
+                url, head, body = render(call, now)
+                request = Request(url, head, body, call.tenant, call.timeout_seconds)
         except DeliveryError as error:
             return asyncio.get_running_loop().call_soon(ended, NoAnswer(error.outcome, error.detail))
         return self._transport.send(request, ended)
@@ -62,7 +62,8 @@ class Webhooks:
             one = call.calls[0]
             _, head, body = render_group(call, now)
         else:
-            one, head, body = call, render(call, now)[1], call.payload
+            one = call
+            _, head, body = render(call, now)
         hidden = {name.lower(): HIDDEN for name, _ in one.handler_headers}
         return {"url": one.url, "headers": headers_of(head) | hidden, "body": body.decode("utf-8", "replace")}
 

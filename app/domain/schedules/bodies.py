@@ -89,6 +89,7 @@ def _validated(body: ScheduleBody, max_payload_bytes: int) -> ScheduleDefinition
         payload=task.payload,
         headers=task.headers,
         tags=task.tags,
+        target=task.target,
         on_complete=on_complete,
         **instants,
         **{name: getattr(body, name) for name in ScheduleOptions.__struct_fields__},

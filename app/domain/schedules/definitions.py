@@ -14,6 +14,7 @@ from app.domain.instants import Instant, instant_text
 from app.domain.names import Name
 from app.domain.retries import Retry
 from app.domain.schedules.cron import Dst
+from app.domain.targets import TargetBody, TaskTarget
 from app.domain.tasks import Label, Priority, Tags
 
 Overlap = Literal["skip", "buffer_one", "buffer_all", "cancel_other", "allow_all"]
@@ -72,6 +73,7 @@ class ScheduleDefinition(ScheduleOptions, frozen=True):
     """The JSON bytes exactly as in the request."""
     headers: dict[str, str] = {}
     tags: tuple[str, ...] = ()
+    target: TaskTarget | None = None
     at: datetime | None = None
     start_at: datetime | None = None
     end_at: datetime | None = None
@@ -85,6 +87,7 @@ class ScheduleBody(ScheduleOptions, frozen=True, kw_only=True):
     payload: Annotated[msgspec.Raw, Meta(description=ANY_JSON)]
     headers: dict[str, str] | None = {}
     tags: Tags | None = []
+    target: TargetBody | None = None
     at: Instant | None = None
     start_at: Instant | None = None
     end_at: Instant | None = None
@@ -122,6 +125,7 @@ class ScheduleView(ScheduleOptions, frozen=True, kw_only=True):
     payload: Annotated[msgspec.Raw, Meta(description=ANY_JSON)]
     headers: dict[str, str]
     tags: tuple[str, ...]
+    target: TaskTarget | None
     at: Instant | None
     start_at: Instant | None
     end_at: Instant | None
@@ -144,6 +148,7 @@ def schedule_to_dict(definition: ScheduleDefinition) -> dict[str, Any]:
     complete = definition.on_complete
     return structs.asdict(definition) | {
         "payload": msgspec.Raw(definition.payload),
+        "target": msgspec.to_builtins(definition.target),
         "at": instant_text(definition.at),
         "start_at": instant_text(definition.start_at),
         "end_at": instant_text(definition.end_at),

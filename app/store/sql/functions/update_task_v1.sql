@@ -1,10 +1,11 @@
 -- Change a waiting task. p_patch holds the changes to its columns, p_options those to what it carries, null for a default; retry is
--- merged. p_payload and p_handler (0: the queue's) are null if they stay. Verdicts: done · running · ended · gone · again (it moved,
--- or its headers are not those the caller merged with) · changed (the queue has changed since the caller read it, or the handler
--- was deleted). Takes locks in the order of an enqueue: handler, queue, task.
+-- merged. p_payload and p_handler (0: the queue's) are null if they stay. p_options_were is what the caller merged with or judged by,
+-- null for an absent option. Verdicts: done · running · ended · gone · again (it moved, or those are no longer so) · changed (the
+-- queue has changed since the caller read it, or the handler was deleted). Takes locks in the order of an enqueue: handler, queue,
+-- task.
 create function sluice.update_task_v1(
   p_tenant bigint, p_id uuid, p_version bigint, p_patch jsonb, p_options jsonb, p_payload bytea, p_handler bigint,
-  p_headers_were jsonb)
+  p_options_were jsonb)
 returns text language plpgsql volatile
 as $$
 declare v_queue bigint; v_task record; v_now timestamptz; v_options jsonb;
@@ -21,7 +22,10 @@ begin
     return 'changed';
   end if;
   select t.state, coalesce(t.options, '{}') as options into v_task from sluice.tasks t where t.id = p_id and t.tenant_id = p_tenant for update;
-  if not found or p_options ? 'headers' and coalesce(v_task.options -> 'headers', '{}') <> p_headers_were then return 'again'; end if;
+  if not found or exists (select from jsonb_each(p_options_were) w
+                          where coalesce(v_task.options -> w.key, 'null') <> w.value) then
+    return 'again';
+  end if;
   if v_task.state = :state_running then return 'running'; end if;
   v_now := clock_timestamp();
   v_options := v_task.options || p_options;
