@@ -21,6 +21,7 @@ INSTALLED = (
     "enqueue_atomic_v1",
     "enqueue_plain_v1",
     "bucket_v1",
+    "forming_v1",
     "claim_v1",
     "ended_v1",
     "bury_v1",

@@ -47,6 +47,8 @@ SLOTS_SECONDS = 0.002
 BUSY_SECONDS = 0.004
 """The average pause of a lane after a busy claim; it doubles with each further one, up to MAX_DOUBLINGS times."""
 MAX_DOUBLINGS = 3
+FORMING_SECONDS = 0.05
+"""How long a lane whose next group is forming is not claimed, whatever becomes ready; less if the group may go earlier."""
 SHUT = ("paused", "disabled", "worker", "gone")
 """Verdicts that enqueues cannot change. Whatever changes them hints every lane, so other hints need not be followed at once."""
 MAX_SHORT = 1000
@@ -249,7 +251,7 @@ class Dispatcher:
             elif (slots := self._gathers_slots(lane, now)) > 0:
                 wait = min(wait, slots)
             elif group.takes(lane) and not (lane.limited and tenant in self._limited):
-                want = min(want, part)
+                want = min(want, self._whole_group(lane, part))
                 share -= want
                 self._lanes.begin(lane)
                 places.take(tenant, lane.key, want)
@@ -262,6 +264,11 @@ class Dispatcher:
             self._lanes.pass_over(passed)
             wait = min(wait, GATHER_SECONDS)
         return wait
+
+    def _whole_group(self, lane: Lane, part: int) -> int:
+        """Return how many tasks a lane may want where each may want `part`: at least a group for its handler, unless something else
+        goes first."""
+        return part if self._claim_size < MAX_CLAIM else max(part, lane.group)
 
     def _gathers_slots(self, lane: Lane, now: float) -> float:
         """Return the seconds that a lane waits for more slots to come free: many are claimed for little more than one."""
@@ -339,7 +346,7 @@ class Dispatcher:
             self._lanes.pause(lane, now + BUSY_SECONDS * 2**lane.busy * (0.5 + random.random()))
             lane.busy = min(lane.busy + 1, MAX_DOUBLINGS)
             return None
-        lane.busy, lane.limited = 0, claim.limited
+        lane.busy, lane.limited, lane.group = 0, claim.limited, claim.group or 1
         self._lanes.scanned(lane, claim.priority, claim.since, now)
         if claim.verdict == "ok":
             lane.hinted, lane.gathering = True, True
@@ -347,12 +354,25 @@ class Dispatcher:
         elif claim.verdict == "full":
             ids = {"tenant": lane.tenant, "handler": claim.handler_id, "queue": lane.key[0]}
             full_at = (claim.full_at, ids[claim.full_at])
+        elif claim.verdict == "forming" and claim.forms_in is not None:
+            self._let_form(lane, claim.forms_in, now)
         elif claim.verdict in SHUT:
             self._lanes.pause(lane, now + POLL_SECONDS)
         if lane.let_out is not None and lane.let_out != full_at:
             self._lanes.let_out(lane.let_out)
         lane.let_out = None
         return full_at
+
+    def _let_form(self, lane: Lane, seconds: float, now: float) -> None:
+        """Leave the lane's next group to form; hint the lane when it need not wait any longer. More tasks hint it as well."""
+        self._lanes.pause(lane, now + min(seconds, FORMING_SECONDS))
+        if not lane.forms_at:
+            lane.forms_at = now + seconds
+            asyncio.get_running_loop().call_later(seconds, self._formed, lane)
+
+    def _formed(self, lane: Lane) -> None:
+        lane.forms_at = 0.0
+        self.hint(*lane.key)
 
     async def stop(self) -> None:
         """Stop claiming, and wait for the claims in flight."""

@@ -46,6 +46,10 @@ class Lane:
     let_out_at: float = 0.0
     held_when_full: int = 0
     """How many places it held when its claim met that limit."""
+    group: int = 1
+    """How many tasks its handler takes in one call."""
+    forms_at: float = 0.0
+    """While its next group is forming, when that need not wait for more tasks any longer, in monotonic seconds; else 0."""
     limited: bool = False
     """Whether it was under any limit at its last claim."""
     busy: int = 0
@@ -207,7 +211,7 @@ class Lanes:
     def forget(self) -> None:
         """Drop idle lanes."""
         for key, lane in list(self._known.items()):
-            if not (lane.hinted or lane.claiming or lane.parked):
+            if not (lane.hinted or lane.claiming or lane.parked or lane.forms_at):
                 del self._known[key]
 
     def _line_up(self, lane: Lane) -> None:

@@ -23,6 +23,7 @@ NEVER_SORTED = (*BY_INDEX_ORDER, "enable_sort = off")
 SETTINGS: dict[str, tuple[str, ...] | None] = {
     # planned once for any lanes, as planning a claim of a few tasks takes as long as the claim
     "claim_v1": (*NEVER_SORTED, "plan_cache_mode = force_generic_plan"),
+    "forming_v1": (*NEVER_SORTED, "plan_cache_mode = force_generic_plan"),
     "promote_v1": NEVER_SORTED,
     "expire_v1": NEVER_SORTED,
     "reap_v1": NEVER_SORTED,

@@ -79,6 +79,10 @@ class Claim(msgspec.Struct):
     priority: int | None
     since: datetime | None
     """After a slow scan, with `priority`, where the next claim may start (LaneWant)."""
+    group: int | None
+    """How many tasks the handler takes in one call; None: one."""
+    forms_in: float | None
+    """For how many seconds the next group may still wait for more tasks; with the verdict `forming`."""
     tasks: list[Claimed] = []
     """Highest priority first, then oldest."""
 

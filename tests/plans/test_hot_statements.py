@@ -84,6 +84,10 @@ class Replica:
         await self._claim(self.queues[2][0], claim_id, (0, self.now - timedelta(hours=1)))
         await tasks.release_claim(self.db, claim_id)
 
+    async def claim_groups(self) -> None:
+        """For a handler that takes groups, and lets them wait."""
+        await self._claim(self.queues[3][0], str(uuid4()))
+
     async def _claim(self, queue_id: int, claim_id: str, since: tuple[int, datetime] | None = None) -> list[Claimed]:
         (claim,) = await tasks.claim(
             self.db,
@@ -347,6 +351,8 @@ async def test_every_hot_statement_keeps_its_index_plan_with_two_million_tasks_a
     await db.unwatched("update sluice.handlers set max_concurrency = 1000")
     await db.unwatched("update sluice.tenants set max_concurrency = 1000")
     await run("claim under limits", replica.claim_limited, CALLS, MOST_ROWS)
+    await db.unwatched("update sluice.handlers set group_max_tasks = 1000, group_wait_seconds = 300")
+    await run("claim groups", replica.claim_groups, CALLS, MOST_ROWS)
     await run("enqueue under a depth", replica.enqueue, 2, float("inf"))
     await db.close()
     await reads.close()

@@ -109,6 +109,15 @@ async def test_what_is_ready_is_delivered_in_full_groups_in_the_order_of_claimin
         await api.until(task_id, "succeeded", result=None)
 
 
+async def test_more_than_a_group_is_claimed_in_whole_groups(api: Api, handler: Handler) -> None:
+    handler.script(Reply(body=b""))
+    queue = await grouped(api, handler.url, 150)
+    good(await api.post(f"/queues/{queue}/pause"))
+    await bulk(api, queue, *range(450))
+    good(await api.post(f"/queues/{queue}/resume"))
+    assert [len(ids(request)) for request in await handler.received(3)] == [150] * 3
+
+
 async def test_tasks_with_other_timeouts_have_a_call_of_their_own(api: Api, handler: Handler) -> None:
     queue = await grouped(api, handler.url)
     good(await api.post(f"/queues/{queue}/pause"))
@@ -344,6 +353,46 @@ async def test_limits_count_tasks(api: Api, handler: Handler) -> None:
     for task_id in tasks:
         await api.until(task_id, "succeeded")
     assert all(len(ids(request)) <= 3 for request in handler.requests)
+
+
+# waiting for more
+
+
+async def waiting(api: Api, url: str, max_tasks: int, wait_seconds: float, **queue: Any) -> str:
+    group = {"max_tasks": max_tasks, "wait_seconds": wait_seconds}
+    return await api.queue(await api.handler(url, group=group), **queue)
+
+
+async def test_an_incomplete_group_waits_for_more_tasks_without_leases_and_no_longer(
+    api: Api, other: Api, handler: Handler
+) -> None:
+    """Whichever of two replicas looks at it."""
+    handler.script(Reply(body=b""))
+    queue = await waiting(api, handler.url, 10, 0.6)
+    first = await api.enqueue(queue)
+    second = await other.enqueue(queue)
+    assert [(await api.task(task["id"]))["state"] for task in (first, second)] == ["ready", "ready"]
+    [request] = await handler.received()
+    assert ids(request) == [first["id"], second["id"]]
+    assert 0.6 <= request.arrived_at - instant(first["run_at"]).timestamp() < 0.95  # before a poll finds it
+    await api.until(second["id"], "succeeded", attempt=1)
+
+
+async def test_a_full_group_waits_for_nothing(api: Api, handler: Handler) -> None:
+    queue = await waiting(api, handler.url, 3, 300)
+    first = await api.enqueue(queue)
+    assert (await api.task(first["id"]))["state"] == "ready"
+    rest = await bulk(api, queue, 1, 2, 3)
+    [request] = await handler.received(1, 2)
+    assert ids(request) == [first["id"], *rest[:2]]
+    assert (await api.task(rest[2]))["state"] == "ready" and await api.attempts(rest[2]) == []
+
+
+async def test_a_group_that_no_limit_lets_grow_waits_for_nothing(api: Api, handler: Handler) -> None:
+    queue = await waiting(api, handler.url, 10, 300, max_concurrency=2)
+    tasks = await bulk(api, queue, 1, 2)
+    [request] = await handler.received(1, 2)
+    assert ids(request) == tasks
 
 
 # the definition, and its test

@@ -2,7 +2,9 @@
 -- One row per leased task; n numbers them by lane, and within each in the order of claiming. The last row has only `lanes`, one JSON
 -- object per lane: count (its tasks), verdict, definitions, full_at, lapsed, limited.
 -- verdict: ok (as many as wanted), empty, full (a limit), busy (another claim or a change holds a lock: try again in milliseconds),
--- paused, disabled, worker (the queue has no handler), push (it has one, but a pull worker asks), gone, late.
+-- paused, disabled, worker (the queue has no handler), push (it has one, but a pull worker asks), gone, late, forming (the handler
+-- takes groups, and the next one may wait for more tasks; forms_in: for so many seconds).
+-- group: how many tasks the handler takes in one call, if it takes groups. More are claimed in whole groups.
 -- full_at says which limit is full: tenant, handler or queue. limited: whether the lane has a limit at all.
 -- lapsed: the tenant's id, if the lane got less than it wanted while expired leases of its queue, or of the tenant where a limit
 -- beyond the queue is full, are not reaped yet: reap them and claim again. A claim neither takes nor ignores such rows itself: a
@@ -32,7 +34,7 @@ declare
   v_handlers bigint[]; v_locked boolean[]; v_verdict text; v_full_at text; v_room integer; v_left integer; v_count integer := 0; v_got integer;
   v_now timestamptz;
   v_ids uuid[]; v_again boolean; v_lapsed bigint; v_told jsonb := '[]'; v_secret bytea; v_began timestamptz;
-  v_more uuid[]; v_more_again boolean; v_priority smallint; v_since timestamptz; s record;
+  v_more uuid[]; v_more_again boolean; v_priority smallint; v_since timestamptz; v_filled integer; v_forms_in double precision; s record;
 begin
   select array_agg(k.handler_id order by l.place), array_agg(k.locked order by l.place) into v_handlers, v_locked
   from unnest(p_lanes) with ordinality l(queue_id, handler_id, want, priority, since, place)
@@ -50,7 +52,7 @@ begin
            h.version as handler_version,
            q.timeout_seconds as queue_timeout, h.timeout_seconds as handler_timeout,
            least(n.max_concurrency, n.granted_max_concurrency) as tenant_limit, h.max_concurrency as handler_limit,
-           q.max_concurrency as queue_limit,
+           q.max_concurrency as queue_limit, h.group_max_tasks as group_tasks, h.group_wait_seconds as group_wait,
            case
              when q.id is null then 'gone'
              when not l.locked or coalesce(nullif(l.lane, 0), q.handler_id) is distinct from l.handler_id then 'busy'
@@ -66,7 +68,10 @@ begin
     order by l.place
   loop
     v_verdict := s.verdict; v_full_at := null; v_room := s.want; v_ids := null; v_priority := null;
-    v_since := null;
+    v_since := null; v_forms_in := null;
+    if s.want > s.group_tasks then
+      s.want := s.want - s.want % s.group_tasks; v_room := s.want;
+    end if;
     if v_verdict is null and s.tenant_limit is not null then
       perform 1 from sluice.tenants n where n.id = s.tenant_id for no key update skip locked;
       if not found then v_verdict := 'busy'; end if;
@@ -95,6 +100,15 @@ begin
         - (select count(*) from sluice.tasks t where t.state = :state_running and t.tenant_id = s.tenant_id
                                                   and t.queue_id = s.queue_id)::integer;
       if v_left < v_room then v_room := v_left; v_full_at := 'queue'; end if;
+    end if;
+    if v_verdict is null and v_room > 0 and s.group_wait > 0 then
+      select f.filled, f.forms_in into v_filled, v_forms_in from sluice.forming_v1(
+        s.queue_id, s.lane, least(s.group_tasks, s.tenant_limit, s.handler_limit, s.queue_limit), s.group_wait, s.want) f;
+      if v_forms_in is not null and v_filled = 0 then
+        v_verdict := 'forming';
+      elsif v_forms_in is not null then
+        s.want := least(s.want, v_filled); v_room := least(v_room, s.want);
+      end if;
     end if;
 
     if v_verdict is null and v_room > 0 then
@@ -175,7 +189,7 @@ begin
       'count', v_got, 'verdict', v_verdict, 'queue_version', coalesce(s.queue_version, 0), 'handler_id', coalesce(s.handler_id, 0),
       'handler_version', coalesce(s.handler_version, 0), 'full_at', coalesce(v_full_at, ''), 'lapsed', v_lapsed,
       'limited', s.tenant_limit is not null or s.handler_limit is not null or s.queue_limit is not null,
-      'priority', v_priority, 'since', v_since);
+      'priority', v_priority, 'since', v_since, 'group', s.group_tasks, 'forms_in', v_forms_in);
   end loop;
   lanes := v_told;
   return next;
