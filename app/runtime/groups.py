@@ -1,9 +1,10 @@
 """The group writer: one coalescer behind all grouped statements.
 
 Concurrent callers each submit an item and wait. What gathers while one group is being written becomes the next group, so an idle
-system adds no delay and a busy one pays one commit for many items. Validation comes first: nothing a caller can violate is left
-to a constraint. An unexpected error splits the group in two until the faulty item fails alone. Items submitted together share one
-future and one group.
+system adds no delay and a busy one pays one commit for many items. A group takes its items when it is written, in the turn of the
+event loop after its first item: whatever came in the same turn goes with it. Validation comes first: nothing a caller can violate
+is left to a constraint. An unexpected error splits the group in two until the faulty item fails alone. Items submitted together
+share one future and one group.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ Verdict = TypeVar("Verdict")
 
 MAX_WAITING = 20_000
 PATIENCE_SECONDS = 0.02
-"""How long items wait behind a group in progress before another starts beside it: one large group costs less than two."""
+"""How long an item waits behind a group in progress before another starts beside it: one large group costs less than two."""
 
 
 class GroupWriter(Generic[Item, Verdict]):
@@ -41,6 +42,10 @@ class GroupWriter(Generic[Item, Verdict]):
         self._waiting: deque[_Submission[Item, Verdict]] = deque()
         self._items_waiting = 0
         self._writes: set[asyncio.Task[None]] = set()
+        self._unformed = 0
+        """How many writes have not taken their items yet."""
+        self._waiting_since = 0.0
+        """When the first of the waiting items came, in the event loop's seconds."""
         self._timer: asyncio.TimerHandle | None = None
 
     async def submit(self, item: Item) -> Verdict:
@@ -71,9 +76,11 @@ class GroupWriter(Generic[Item, Verdict]):
                 "too many requests are waiting for the database; try again later",
                 retry_after_seconds=1,
             )
+        if not self._waiting:
+            self._waiting_since = asyncio.get_running_loop().time()
         self._waiting.append(_Submission(items, told))
         self._items_waiting += len(items)
-        if not self._writes or self._items_waiting >= self._max_group:
+        if not self._writes or self._items_waiting >= self._max_group * (self._unformed + 1):
             self._start_group()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._start_another)
@@ -86,9 +93,9 @@ class GroupWriter(Generic[Item, Verdict]):
     def _start_group(self) -> None:
         # nothing awaits between reading the waiting items and registering the write, so no wake-up can be lost
         if self._waiting and len(self._writes) < self._max_concurrent:
-            writing = asyncio.get_running_loop().create_task(self._write_group(self._next_group()))
+            self._unformed += 1
+            writing = asyncio.get_running_loop().create_task(self._write_group())
             self._writes.add(writing)
-            writing.add_done_callback(self._group_written)
 
     def _next_group(self) -> "list[_Submission[Item, Verdict]]":
         group = [self._waiting.popleft()]
@@ -99,23 +106,27 @@ class GroupWriter(Generic[Item, Verdict]):
         self._items_waiting -= size
         return group
 
-    def _group_written(self, writing: asyncio.Task[None]) -> None:
-        self._writes.discard(writing)
-        self._start_group()
-
     def _start_another(self) -> None:
-        """Start another group: the one in progress is slow, and may wait for a lock that does not concern these items."""
+        """Start another group: the one in progress is slow, and may wait for a lock that does not concern the items waiting."""
         self._timer = None
-        self._start_group()
+        loop = asyncio.get_running_loop()
+        if self._waiting and loop.time() >= self._waiting_since + PATIENCE_SECONDS:
+            self._start_group()
+            self._waiting_since = loop.time()
         if self._waiting:
-            self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._start_another)
+            self._timer = loop.call_at(self._waiting_since + PATIENCE_SECONDS, self._start_another)
 
-    async def _write_group(self, group: "list[_Submission[Item, Verdict]]") -> None:
-        items = group[0].items if len(group) == 1 else [item for submission in group for item in submission.items]
-        verdicts = await self._verdicts_on(items)
-        if len(group) == 1:
-            group[0].told(verdicts)
-            return
+    async def _write_group(self) -> None:
+        writing = asyncio.current_task()
+        assert writing is not None
+        self._unformed -= 1
+        group = self._next_group() if self._waiting else []
+        try:
+            verdicts = await self._verdicts_on([item for submission in group for item in submission.items])
+        finally:
+            # the next group does not wait for the work of those that are told
+            self._writes.discard(writing)
+            self._start_group()
         start = 0
         for submission in group:
             end = start + len(submission.items)
@@ -123,6 +134,8 @@ class GroupWriter(Generic[Item, Verdict]):
             start = end
 
     async def _verdicts_on(self, items: Sequence[Item]) -> Sequence[Verdict | BaseException]:
+        if not items:
+            return ()
         try:
             verdicts = await self._write(items)
         except Unavailable as error:

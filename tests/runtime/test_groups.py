@@ -62,6 +62,17 @@ async def test_an_idle_lane_adds_no_wait() -> None:
     assert await submitted == "verdict 1"
 
 
+async def test_items_of_one_turn_are_one_group() -> None:
+    write = Writer()
+    groups, _ = writer_over(write)
+    told: list[object] = []
+    for item in range(3):
+        groups.post(item, told.append)
+    await turns()
+    assert write.groups == [[0, 1, 2]]
+    assert told == ["verdict 0", "verdict 1", "verdict 2"]
+
+
 async def test_what_gathers_while_a_group_is_written_becomes_the_next_group() -> None:
     write = Writer()
     write.gate.clear()
@@ -101,6 +112,26 @@ async def test_a_slow_group_does_not_hold_up_those_behind_it() -> None:
     assert write.groups == [[0], [1]]
 
 
+async def test_groups_that_are_quick_enough_are_written_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.runtime.groups.PATIENCE_SECONDS", 0.2)
+    write = Writer()
+    write.gate.clear()
+    groups, _ = writer_over(write, max_concurrent=2)
+    submitted: list[asyncio.Task[str]] = []
+    until = asyncio.get_running_loop().time() + 0.5
+    while asyncio.get_running_loop().time() < until:  # almost always an item waits, but none for as long as that
+        for _ in range(2):
+            submitted.append(asyncio.create_task(groups.submit(len(submitted))))
+            await turns()
+        await asyncio.sleep(0.01)
+        write.gate.set()
+        await turns()
+        write.gate.clear()
+    write.gate.set()
+    await asyncio.gather(*submitted)
+    assert write.most_flying == 1
+
+
 async def test_a_poisonous_item_fails_alone() -> None:
     write = Writer()
     write.fail = lambda items: ValueError("poison") if 37 in items else None
@@ -131,7 +162,7 @@ async def test_a_database_that_is_away_fails_the_flight_and_all_that_wait_behind
     write.fail = lambda items: away
     write.gate.set()
     assert await asyncio.gather(*submitted, return_exceptions=True) == [away] * 9
-    assert write.groups == [[0]], "those behind would have waited as long and heard the same"
+    assert write.groups == [[0, 1]], "those behind would have waited as long and heard the same"
     assert wrote == []
     write.fail = lambda items: None
     assert await groups.submit(9) == "verdict 9"
