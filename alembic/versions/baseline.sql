@@ -33,6 +33,7 @@ create table sluice.api_keys (
 
 create unique index api_keys_bootstrap_key on sluice.api_keys (bootstrap) where bootstrap and revoked_at is null;
 
+-- parked_until, effective_max_concurrency (0: the breaker is open), half_open and period are what claims read of a handler's health.
 -- Deleted handlers and queues are only marked, because tasks in history still refer to their names.
 create table sluice.handlers (
   id bigint generated always as identity constraint handlers_pkey primary key,
@@ -45,6 +46,9 @@ create table sluice.handlers (
   fatal_statuses integer[] not null default '{}',
   limits jsonb not null default '[]',
   flows boolean not null default false,
+  breaker json,
+  adaptive json,
+  park_on_retry_after text not null default 'task',
   description text,
   group_max_tasks integer,
   group_wait_seconds double precision,
@@ -57,12 +61,38 @@ create table sluice.handlers (
   enabled boolean not null default true,
   disabled_at timestamptz,
   disabled_reason text,
+  parked_until timestamptz,
+  effective_max_concurrency integer constraint handlers_effective_max_concurrency check (effective_max_concurrency >= 0),
+  half_open boolean not null default false,
+  period bigint not null default 0,
   version bigint not null default 1,
   created_at timestamptz not null default clock_timestamp(),
   updated_at timestamptz not null default clock_timestamp(),
   deleted_at timestamptz
 );
 create unique index handlers_name_key on sluice.handlers (tenant_id, name) where deleted_at is null;
+
+-- What is known of a handler with a breaker or an adaptive limit (Health in app/domain/breakers.py). It changes only under the
+-- handler's exclusive lock, and what claims read of it is in handlers. look_at: when time alone changes it.
+create table sluice.handler_health (
+  handler_id bigint not null constraint handler_health_pkey primary key,
+  health jsonb not null,
+  look_at timestamptz
+) with (fillfactor = 50);
+create index handler_health_look on sluice.handler_health (look_at) where look_at is not null;
+
+-- Their calls by second and by the period in which they were admitted, summed over all replicas. durations: a histogram.
+create table sluice.handler_calls (
+  handler_id bigint not null,
+  second bigint not null,
+  period bigint not null,
+  calls integer not null,
+  failures integer not null,
+  pushed_back integer not null,
+  found_full boolean not null,
+  durations bigint[] not null,
+  constraint handler_calls_pkey primary key (handler_id, second, period)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
 -- limits: the named limits that all tasks take, [{"name", "key"?, "cost"?}]. flows, as in tenants and handlers: claims of these tasks
 -- go through the tenant's gate (pick_flows_v1), because they have a key, named limits or a rate, or had some.

@@ -5,14 +5,17 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request, Response
 
 from app.api.models.handlers import (
+    BreakerBody,
     HandlerOut,
     HandlerSaved,
+    HealthOut,
     RotateSecretBody,
     SecretOut,
     TestBody,
     TestOut,
     handler_out,
     handler_saved,
+    health_out,
 )
 from app.domain.handlers import HandlerBody
 from app.domain.names import NAME_PATTERN, is_name
@@ -24,7 +27,7 @@ from app.edge.pages import DEFAULT_LIMIT, Cursor, Limit, Page, binding, next_cur
 from app.edge.problems import EMPTY, ETAG, problems
 from app.edge.replies import NO_STORE, reply
 from app.edge.strict import StrictRoute
-from app.service import handlers
+from app.service import breakers, handlers
 
 router = APIRouter(prefix="/handlers", tags=["handlers"], route_class=StrictRoute)
 HandlerName = Annotated[str, Path(pattern=NAME_PATTERN)]
@@ -103,6 +106,28 @@ async def enable_handler(core: CoreDep, caller: Manager, name: HandlerName) -> R
 async def disable_handler(core: CoreDep, caller: Manager, name: HandlerName) -> Response:
     """Disable a handler: its tasks are accepted but not delivered."""
     return reply(handler_out(await handlers.disable(core, caller, name)))
+
+
+@router.get(
+    "/{name}/health",
+    operation_id="get_handler_health",
+    responses=problems("handler_not_found", shows=HealthOut),
+)
+async def get_handler_health(core: CoreDep, caller: User, name: HandlerName) -> Response:
+    """Show how a handler fares: its breaker, the limit now, and the calls of the window, over all replicas."""
+    return reply(health_out(await breakers.get(core, caller, name)))
+
+
+@router.post(
+    "/{name}/breaker",
+    operation_id="set_handler_breaker",
+    responses=problems("handler_not_found", shows=HealthOut, body=True),
+)
+async def set_handler_breaker(
+    core: CoreDep, caller: Manager, name: HandlerName, body: Annotated[BreakerBody, Depends(Reads(BreakerBody))]
+) -> Response:
+    """Open a handler's breaker until it is closed by hand, or close it: its tasks are delivered again, few at first."""
+    return reply(health_out(await breakers.set_breaker(core, caller, name, to_open=body.to_open)))
 
 
 @router.post(

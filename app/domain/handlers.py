@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from app.domain.bodies import faults, with_more
+from app.domain.breakers import Adaptive, Breaker, Guard, Park
 from app.domain.conditions import etag_of
 from app.domain.errors import FieldError
 from app.domain.headers import check_headers
@@ -70,14 +71,37 @@ class HandlerDefinition(Struct, frozen=True, forbid_unknown_fields=True):
             description="What a task's `target` may name: nothing (`own`), a path below the URL (`path`), or any URL (`any`)."
         ),
     ] = "own"
+    breaker: Annotated[Breaker | None, Meta(description="null: a failing service is called all the same.")] = None
+    adaptive: Annotated[
+        Adaptive | None, Meta(description="null: max_concurrency is the limit. Otherwise it is required, and the most.")
+    ] = None
+    park_on_retry_after: Annotated[
+        Park, Meta(description="What waits when an answer has a `Retry-After`: the task, or the whole handler.")
+    ] = "task"
+
+    @property
+    def guard(self) -> Guard:
+        return Guard(self.breaker, self.adaptive, self.max_concurrency)
 
     def check(self) -> list[FieldError]:
         """Return every violation. Whether the address may be called is up to the egress policy."""
         more = [FieldError("/url", problem)] if (problem := url_problem(self.url)) else []
         more += check_headers(self.headers)
+        more += self._guard_errors()
         if self.description is not None:
             more += check_text(self.description, "/description", MAX_DESCRIPTION, empty=True)
         return with_more(faults(self), more)
+
+    def _guard_errors(self) -> list[FieldError]:
+        errors = []
+        if self.breaker is not None and self.breaker.open_max_seconds < self.breaker.open_seconds:
+            errors.append(FieldError("/breaker/open_max_seconds", "must not be less than open_seconds"))
+        if self.adaptive is not None:
+            if self.max_concurrency is None:
+                errors.append(FieldError("/max_concurrency", "is required with adaptive, as the most it may allow"))
+            elif self.adaptive.min > self.max_concurrency:
+                errors.append(FieldError("/adaptive/min", "must not be more than max_concurrency"))
+        return errors
 
 
 class HandlerBody(HandlerDefinition, frozen=True, forbid_unknown_fields=True):
@@ -104,6 +128,8 @@ class HandlerView:
     enabled: bool = True
     disabled_at: datetime | None = None
     disabled_reason: str | None = None
+    parked_until: datetime | None = None
+    """A service asked not to be called before then; it may have passed."""
     secrets_lost: bool = False
     """Its headers and signing secret cannot be decrypted: nothing is sent until the handler is PUT again."""
     owner: str | None = None

@@ -16,6 +16,15 @@ from app.domain.limits import LimitUse
 from app.domain.targets import TaskTarget
 
 
+class PushedBack(msgspec.Struct, frozen=True):
+    """A task's last push-backs in a row."""
+
+    since: datetime
+    times: int
+    attempt: int
+    """They were all of this attempt, which none of them has spent. The next one has another number if something else came since."""
+
+
 class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     """Fields left out have their default. A release passes over fields that only a newer one knows."""
 
@@ -44,6 +53,7 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whose task it is: the keys of a queue share it fairly, and keyed limits hold for each by itself."""
     limits: tuple[LimitUse, ...] = ()
     """The limits that the task takes beside those of its queue and its handler."""
+    pushed_back: PushedBack | None = None
 
 
 OPTIONS = tuple(field.name for field in msgspec.structs.fields(Options))

@@ -2,28 +2,33 @@
 
 Rows are read in this order (contract, section 5), and the first that matches decides:
 
-1. no complete answer         as row 8
+1. no complete answer         as row 9
 2. 2xx with `sluice-hold`     held: accepted, the lease lives that many seconds from now
 3. 2xx with follow-up work    succeeded if its tasks are enqueued in the same transaction; too large: dead, followup_too_large
 4. 2xx                        succeeded, the body is the result
 5. 410                        the attempt is refunded, the handler disabled
 6. `sluice-retry: no`         dead, stopped_by_handler
 7. a status in fatal_statuses dead, fatal_status
-8. anything else              retry after max(backoff, Retry-After clamped), or dead when attempts are exhausted
+8. 429 or 503, guarded        pushed_back: the attempt is refunded, retry after max(backoff by consecutive push-backs, Retry-After
+                              clamped), or dead after a day of it
+9. anything else              retry after max(backoff, Retry-After clamped), or dead when attempts are exhausted
 
+A handler with a breaker or an adaptive limit is guarded. The failures of its breaker's probe in rows 1 and 9 are refunded.
 Whether the tasks of row 3 can be enqueued is known only later; if they cannot, decide_refused_followups() decides.
 
 One answer for a group of tasks is shared out first: domain/grouped.py.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from app.domain.answers import MAX_FOLLOWUP_BYTES, Answer, NoAnswer, is_followups
 from app.domain.backoff import RetryPolicy
+from app.domain.breakers import PUSHING_BACK, call_of
+from app.domain.options import PushedBack
 
 EXCERPT_BYTES = 1024
 
@@ -33,8 +38,29 @@ MAX_ERROR = 2000
 MAX_LEASE_SECONDS = 43_200.0
 """How far in the future a lease may end, whether it is granted, renewed or held."""
 
+PUSHED_BACK_FOR = timedelta(hours=24)
+"""How long push-backs may follow one another before the task is dead."""
+
 SettlementKind = Literal["succeeded", "retry", "dead", "refund", "hold"]
 FollowupsFault = Literal["invalid", "too_large", "queue_full"]
+
+
+class Standing(NamedTuple):
+    """What else an answer's meaning depends on."""
+
+    guarded: bool = False
+    """The handler has a breaker or an adaptive limit."""
+    probe: bool = False
+    """The call is its breaker's probe."""
+    pushed_back: PushedBack | None = None
+    """The task's last push-backs; this one follows them if its attempt is still the same."""
+
+    def is_free(self, answer: Answer | NoAnswer) -> bool:
+        """Return whether this is a failure of the service that the probe found."""
+        return self.probe and call_of(answer) in ("failed", "pushed_back")
+
+
+PLAIN = Standing()
 
 
 class Settlement(msgspec.Struct, frozen=True):
@@ -49,6 +75,8 @@ class Settlement(msgspec.Struct, frozen=True):
     result: bytes | None = None
     result_truncated: bool = False
     disable_handler: bool = False
+    retry_after_seconds: float = 0.0
+    """What the answer asked for, clamped."""
     followups: bool = False
     """Succeeded only together with the tasks that the answer names; the result comes from its document."""
 
@@ -62,10 +90,15 @@ def decide(
     fatal_statuses: frozenset[int],
     now: datetime,
     jitter: float,
+    standing: Standing = PLAIN,
 ) -> Settlement:
     """Return what an answer means. `attempt` counts from 1 and includes this one; `jitter` is a draw from [0, 1)."""
     if isinstance(answer, NoAnswer):
         error = _stored_text(answer.error)
+        if standing.is_free(answer):
+            return Settlement(
+                "refund", answer.outcome, delay_seconds=policy.backoff.delay_after(attempt, jitter), error=error
+            )
         if attempt >= max_attempts:
             return Settlement("dead", answer.outcome, "attempts_exhausted", error=error)
         delay = policy.backoff.delay_after(attempt, jitter)
@@ -98,6 +131,7 @@ def decide(
         fatal_statuses=fatal_statuses,
         now=now,
         jitter=jitter,
+        standing=standing,
     )
 
 
@@ -111,8 +145,9 @@ def _decide_unsuccessful(
     fatal_statuses: frozenset[int],
     now: datetime,
     jitter: float,
+    standing: Standing,
 ) -> Settlement:
-    """Read rows 5 to 8."""
+    """Read rows 5 to 9."""
     status, text = answer.status, excerpt(answer.body)
     if status == 410:
         return Settlement("refund", "failed", status=status, error=error, excerpt=text, disable_handler=True)
@@ -122,8 +157,46 @@ def _decide_unsuccessful(
     if status in fatal_statuses:
         error += ", a fatal status of its handler"
         return Settlement("dead", "failed", "fatal_status", status=status, error=error, excerpt=text)
+    if standing.guarded and status in PUSHING_BACK:
+        before = standing.pushed_back
+        before = before if before is not None and before.attempt == attempt else None
+        return _pushed_back(answer, error, before, policy=policy, now=now, jitter=jitter)
     return _retry_or_dead(
-        answer, error, attempt=attempt, max_attempts=max_attempts, policy=policy, now=now, jitter=jitter
+        answer,
+        error,
+        attempt=attempt,
+        max_attempts=max_attempts,
+        policy=policy,
+        now=now,
+        jitter=jitter,
+        free=standing.is_free(answer),
+    )
+
+
+def _pushed_back(
+    answer: Answer, error: str, before: PushedBack | None, *, policy: RetryPolicy, now: datetime, jitter: float
+) -> Settlement:
+    status, text = answer.status, excerpt(answer.body)
+    asked = _asked(answer, policy, now)
+    if before is not None and now - before.since >= PUSHED_BACK_FOR:
+        return Settlement(
+            "dead",
+            "pushed_back",
+            "pushed_back_too_long",
+            status=status,
+            error=error,
+            excerpt=text,
+            retry_after_seconds=asked,
+        )
+    delay = policy.backoff.delay_after(1 if before is None else before.times + 1, jitter)
+    return Settlement(
+        "refund",
+        "pushed_back",
+        delay_seconds=max(delay, asked),
+        status=status,
+        error=error,
+        excerpt=text,
+        retry_after_seconds=asked,
     )
 
 
@@ -170,6 +243,7 @@ def decide_refused_document(
     fatal_statuses: frozenset[int],
     now: datetime,
     jitter: float,
+    standing: Standing = PLAIN,
 ) -> Settlement:
     """Return what a 2xx means for a task of a group if its document is not valid (domain/grouped.py); numbers as in decide()."""
     return _decide_unsuccessful(
@@ -181,6 +255,7 @@ def decide_refused_document(
         fatal_statuses=fatal_statuses,
         now=now,
         jitter=jitter,
+        standing=standing,
     )
 
 
@@ -205,13 +280,28 @@ def _retry_or_dead(
     policy: RetryPolicy,
     now: datetime,
     jitter: float,
+    free: bool = False,
 ) -> Settlement:
     status, text = answer.status, excerpt(answer.body)
-    if attempt >= max_attempts:
-        return Settlement("dead", "failed", "attempts_exhausted", status=status, error=error, excerpt=text)
-    asked = retry_after_seconds(answer.headers.get("retry-after"), now)
-    delay = max(policy.backoff.delay_after(attempt, jitter), min(asked, policy.retry_after_max_seconds))
-    return Settlement("retry", "failed", delay_seconds=delay, status=status, error=error, excerpt=text)
+    asked = _asked(answer, policy, now)
+    if attempt >= max_attempts and not free:
+        return Settlement(
+            "dead", "failed", "attempts_exhausted", status=status, error=error, excerpt=text, retry_after_seconds=asked
+        )
+    return Settlement(
+        "refund" if free else "retry",
+        "failed",
+        delay_seconds=max(policy.backoff.delay_after(attempt, jitter), asked),
+        status=status,
+        error=error,
+        excerpt=text,
+        retry_after_seconds=asked,
+    )
+
+
+def _asked(answer: Answer, policy: RetryPolicy, now: datetime) -> float:
+    """Return the seconds of an answer's Retry-After, clamped."""
+    return min(retry_after_seconds(answer.headers.get("retry-after"), now), policy.retry_after_max_seconds)
 
 
 def decide_failure(

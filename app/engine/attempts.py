@@ -18,14 +18,15 @@ from typing import Protocol
 
 from app.delivery.kinds import Call, Sending
 from app.domain.answers import Answer, NoAnswer
+from app.domain.breakers import CallKind, call_of
 from app.domain.callers import Caller
 from app.domain.errors import Refusal
 from app.domain.followups import split_page
 from app.domain.handlers import SECRETS_LOST
-from app.domain.outcomes import Settlement, decide, decide_refused_followups
+from app.domain.outcomes import Settlement, Standing, decide, decide_refused_followups
 from app.domain.retries import effective_retry
 from app.engine.held import Held
-from app.runtime import followups
+from app.runtime import breakers, followups
 from app.runtime.core import Core
 from app.runtime.settling import RETRY_SECONDS, attempt_end
 from app.store import handlers
@@ -107,8 +108,9 @@ class Attempt:
             if isinstance(answer, Exception):
                 raise answer
             self._seconds = time.monotonic() - self._began
-            settlement = self._decide(answer, decide)
-            if settlement.followups or settlement.disable_handler:
+            settlement, call = self._decide(answer, decide), self._count_call(answer)
+            probed = self.held.probe and call is not None
+            if settlement.followups or settlement.disable_handler or probed or self._parks(settlement):
                 self._writing = asyncio.get_running_loop().create_task(self._write_more(settlement, answer))
             else:
                 self._settle(settlement, answer)
@@ -188,14 +190,33 @@ class Attempt:
             fatal_statuses=self.held.target.fatal_statuses,
             now=self._core.clock.now(),
             jitter=random.random(),
+            standing=Standing(self.held.target.guarded, self.held.probe, self.held.task.options.pushed_back),
         )
 
+    def _count_call(self, answer: Answer | NoAnswer) -> CallKind | None:
+        """Count what the call says about a guarded handler, and return it."""
+        held = self.held
+        if held.period is None:
+            return None
+        call = call_of(answer)
+        if call is not None:
+            self._core.calls.ended(held.target.id, held.period, call, self._seconds)
+        return call
+
+    def _parks(self, settlement: Settlement) -> bool:
+        return self.held.target.parks and settlement.retry_after_seconds > 0
+
     async def _write_more(self, settlement: Settlement, answer: Answer | NoAnswer) -> None:
-        """Write an outcome that takes more than a place in a group. Refused follow-up work changes its meaning."""
+        """Write an outcome that takes more than a place in a group. Refused follow-up work changes its meaning.
+
+        What it means for the handler is written in transactions of their own, before the settle: a slot that comes free must not
+        let in what the answer forbids.
+        """
         try:
+            await self._tell_handler(settlement, answer)
             if settlement.disable_handler:
                 await disable_gone(self._core, self.held)
-            elif isinstance(answer, Answer):
+            elif settlement.followups and isinstance(answer, Answer):
                 self.held.answered = True
                 try:
                     self._settlement = settlement
@@ -208,6 +229,17 @@ class Attempt:
             self._settle(settlement, answer)
         except Exception as error:
             self._fail(error)
+
+    async def _tell_handler(self, settlement: Settlement, answer: Answer | NoAnswer) -> None:
+        """Park the handler, and judge the probe of its breaker."""
+        core, held = self._core, self.held
+        if self._parks(settlement):
+            seconds = settlement.retry_after_seconds
+            name = await handlers.park(core.db, held.target.id, seconds)
+            if name is not None:
+                events.emit(log, events.HANDLER_PARKED, tenant=held.policy.tenant, handler=name, seconds=seconds)
+        if held.probe and held.period is not None and (call := call_of(answer)) is not None:
+            await breakers.probed(core, held.target.id, held.period, ok=call == "ok")
 
     def _decide_refused(self, answer: Answer, refusal: Refusal) -> Settlement:
         code, error = followups.fault(refusal)
@@ -263,7 +295,7 @@ class Attempt:
                 events.emit(log, events.TASK_DEAD, reason=settlement.reason, **_failure(held, settlement))
         else:
             core.signals.task_due_at(core.clock.seconds() + settlement.delay_seconds)
-            if settlement.delay_seconds <= 0 and settlement.kind == "retry":
+            if settlement.delay_seconds <= 0 and not settlement.disable_handler:
                 core.signals.lane_ready(*held.lane)
             delay = round(settlement.delay_seconds, 3)
             events.emit(log, events.ATTEMPT_FAILED, retry_in_seconds=delay, **_failure(held, settlement))

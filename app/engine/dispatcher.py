@@ -51,6 +51,8 @@ FORMING_SECONDS = 0.05
 """How long a lane whose next group is forming is not claimed, whatever becomes ready; less if the group may go earlier."""
 SHUT = ("paused", "disabled", "worker", "gone")
 """Verdicts that enqueues cannot change. Whatever changes them hints every lane, so other hints need not be followed at once."""
+CLOSED = ("parked", "breaker_open")
+"""Verdicts for every lane of a handler: like its limit, were it 0."""
 MAX_SHORT = 1000
 """How many queues that wait for places are reported."""
 
@@ -110,6 +112,8 @@ class Dispatcher:
         self.yields: Callable[[], bool] = lambda: False
         """Whether something else goes first for now; connected by the engine."""
         self._yields_until = 0.0
+        self._timers: dict[LimitKey, asyncio.TimerHandle] = {}
+        """When handlers that are parked may be tried again."""
         self._claim_size = MAX_CLAIM
         self.stopping = False
 
@@ -354,6 +358,12 @@ class Dispatcher:
         elif claim.verdict == "full":
             ids = {"tenant": lane.tenant, "handler": claim.handler_id, "queue": lane.key[0]}
             full_at = (claim.full_at, ids[claim.full_at])
+            if claim.full_at == "handler" and claim.period is not None:
+                self._core.calls.found_full(claim.handler_id, claim.period)
+        elif claim.verdict in CLOSED:
+            full_at = ("handler", claim.handler_id)
+            if claim.opens_in is not None:
+                self._let_out_in(full_at, claim.opens_in)
         elif claim.verdict == "forming" and claim.forms_in is not None:
             self._let_form(lane, claim.forms_in, now)
         elif claim.verdict in SHUT:
@@ -374,8 +384,20 @@ class Dispatcher:
         lane.forms_at = 0.0
         self.hint(*lane.key)
 
+    def _let_out_in(self, limit: LimitKey, seconds: float) -> None:
+        """Let a lane parked under this limit try again in so many seconds, or sooner if something else lets it out."""
+        if limit not in self._timers:
+            self._timers[limit] = asyncio.get_running_loop().call_later(seconds, self._let_out, limit)
+
+    def _let_out(self, limit: LimitKey) -> None:
+        del self._timers[limit]
+        self._lanes.let_out(limit)
+        self.wake()
+
     async def stop(self) -> None:
         """Stop claiming, and wait for the claims in flight."""
         self.stopping = True
+        for timer in self._timers.values():
+            timer.cancel()
         while self._claims:
             await asyncio.wait(self._claims)

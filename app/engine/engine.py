@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from app.engine.announcer import Announcer, HintListener
+from app.engine.breakers import Breakers
 from app.engine.dispatcher import Dispatcher
 from app.engine.finisher import Finisher
 from app.engine.held import Held
@@ -31,6 +32,8 @@ POLL_SECONDS = 1.0
 LAG_SECONDS = 0.5
 FOLD_SECONDS = 0.05
 """How long batch deltas accumulate before they are folded."""
+COUNT_SECONDS = 0.1
+"""How long counts of calls accumulate before they are added to those of the other replicas."""
 FIRST_SNAPSHOT_SECONDS = 1.0
 """How long a start waits for the first snapshot, so that the first scrape has every queue; with a deep backlog it goes on
 without."""
@@ -80,6 +83,7 @@ class Engine:
         self._fire = Loop("scheduler", scheduler.tick)
         self._dispatcher.yields = lambda: scheduler.goes_first
         self._finish = Loop("finisher", Finisher(core).tick)
+        self._breakers = Loop("breakers", Breakers(core).tick)
         self._poll = Loop("poll", self._look_for_work)
         self._working = [
             self._fire,
@@ -90,6 +94,7 @@ class Engine:
             self._renew,
             self._promote,
             self._expire,
+            self._breakers,
         ]
         self._dispatcher.wake, self._dispatcher.wake_in = self._dispatch.wake, self._dispatch.wake_in
         self._housekeeping = Housekeeping(core)
@@ -104,6 +109,7 @@ class Engine:
         signals.lease_ends = lambda at: self._reap.wake_in(at - core.clock.seconds())
         signals.schedule_due_at = lambda at: self._fire.wake_in(at - core.clock.seconds())
         signals.batch_changed = lambda: self._fold.wake_in(FOLD_SECONDS)
+        signals.calls_counted = lambda: self._breakers.wake_in(COUNT_SECONDS)
         signals.batch_completed = self._finish.wake
         signals.batch_cancelled = self._sweep.wake
         signals.revoked = self._revoked
@@ -282,6 +288,7 @@ class Engine:
             self._wake_for(self._finish, due.finish)
             self._wake_for(self._fold, due.fold)
             self._wake_for(self._sweep, due.sweep)
+            self._wake_for(self._breakers, due.health)
         return POLL_SECONDS
 
     def _wake_for(self, loop: Loop, seconds: float | None) -> None:

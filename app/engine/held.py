@@ -31,6 +31,10 @@ class Held:
     lease_until: float
     """Measured from before the statement that granted or renewed it was sent."""
     renewed: float
+    period: int | None = None
+    """Of the handler's health when the task was claimed; None without a breaker or an adaptive limit."""
+    probe: bool = False
+    """The only call that the handler's breaker admits."""
     cut: str | None = None
     """Why the call was cut: revoked, lost or drained."""
     max_attempts: int = 0

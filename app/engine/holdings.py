@@ -58,18 +58,19 @@ class Holdings:
             self.spawn(self._give_back([refund(task) for task in claim.tasks]))
             raise
         if target.group is None:
-            await self._start(claim.tasks, None, lane, policy, target, sent)
+            await self._start(claim, claim.tasks, None, lane, policy, target, sent)
             return
         if alone := [task for task in claim.tasks if task.options.target is not None]:
-            await self._start(alone, None, lane, policy, target, sent)
+            await self._start(claim, alone, None, lane, policy, target, sent)
         together = [task for task in claim.tasks if task.options.target is None]
         for parcel in parcels(together, policy, target, target.group):
             shared = GroupCall(self._core)
-            await self._start(parcel, shared, lane, policy, target, sent)
+            await self._start(claim, parcel, shared, lane, policy, target, sent)
             shared.send(self._core.clock.now())
 
     async def _start(
         self,
+        claim: Claim,
         claimed: Sequence[Claimed],
         shared: GroupCall | None,
         lane: LaneKey,
@@ -82,7 +83,7 @@ class Holdings:
             now = self._core.clock.now()
             for task in claimed[begin : begin + STARTED_AT_ONCE]:
                 lease = granted_seconds(self._lease_seconds, timeout_of(task, policy, target))
-                held = Held(task, lane, policy, target, lease, sent + lease, sent)
+                held = Held(task, lane, policy, target, lease, sent + lease, sent, claim.period, claim.half_open)
                 attempt = self._attempts[task.token] = Attempt(self._core, held, self._lease_seconds, self._over)
                 attempt.start(now, shared)
             await asyncio.sleep(0)

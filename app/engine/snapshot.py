@@ -12,7 +12,7 @@ from app.runtime.core import Core
 from app.runtime.pieces import in_pieces
 from app.telemetry import events
 from app.telemetry.logs import get_logger
-from app.telemetry.metrics import QueueSnapshot, ScheduleSnapshot
+from app.telemetry.metrics import HandlerSnapshot, QueueSnapshot, ScheduleSnapshot
 
 SNAPSHOT_SECONDS = 10.0
 SNAPSHOT_SHARE = 0.05
@@ -36,6 +36,7 @@ class Snapshot:
         try:
             await self.count_queues()
             await self.count_schedules()
+            await self.look_at_handlers()
         except Refusal:
             pass  # the heartbeat reports outages; a count that took too long is not repeated at once
         self.counted.set()
@@ -47,6 +48,14 @@ class Snapshot:
             [
                 QueueSnapshot(row.tenant, row.queue, overview.depths(row), row.oldest_ready_age_seconds)
                 async for row in in_pieces(rows)
+            ]
+        )
+
+    async def look_at_handlers(self) -> None:
+        self._core.metrics.set_handler_snapshot(
+            [
+                HandlerSnapshot(row.tenant, row.handler, row.state, row.max_concurrency)
+                for row in await overview.guarded_handlers(self._core.db)
             ]
         )
 

@@ -7,6 +7,7 @@ from app.delivery.kinds import Delivery
 from app.domain.ids import IdMaker
 from app.domain.turns import Turns
 from app.runtime import enqueueing, settling
+from app.runtime.calls import CallCounts
 from app.runtime.catalogue import QueueCache, ScheduleCache
 from app.runtime.claiming import Claiming
 from app.runtime.compute import ComputePool
@@ -55,6 +56,7 @@ class Core:
     """Per kind and tenant."""
     signals: Signals
     stats: StatsBuffer
+    calls: CallCounts
     waiters: TaskWaiters
     queues: QueueCache
     schedules: ScheduleCache
@@ -122,6 +124,7 @@ def build_core(
         max_definitions=max_definitions,
         signals=signals,
         stats=stats,
+        calls=CallCounts(lambda: signals.calls_counted()),
         waiters=waiters,
         queues=QueueCache(db),
         schedules=ScheduleCache(),

@@ -1,6 +1,7 @@
 """Overviews of all tenants, for operators and the gauges of /metrics."""
 
-from app.store import schedules, stats
+from app.store import breakers, schedules, stats
+from app.store.breakers import GuardedHandler
 from app.store.db import Database, Reader
 from app.store.schedules import ScheduleHealth
 from app.store.stats import QueueOverview
@@ -11,6 +12,8 @@ COUNT_SECONDS = 15.0
 """Counting millions of tasks takes longer than a tenant's reads may."""
 MAX_SCHEDULES = 1000
 """Listed individually; above this number, only schedules that need attention."""
+
+MAX_HANDLERS = 1000
 
 
 def reads_of_operators(db: Database) -> Reader:
@@ -23,6 +26,11 @@ async def all_queues(db: Database) -> list[QueueOverview]:
 
 async def all_schedules(db: Database) -> list[ScheduleHealth]:
     return await schedules.health(reads_of_operators(db), MAX_SCHEDULES)
+
+
+async def guarded_handlers(db: Database) -> list[GuardedHandler]:
+    """Return handlers with a breaker or an adaptive limit, and those that are parked."""
+    return await breakers.guarded(reads_of_operators(db), MAX_HANDLERS)
 
 
 def depths(row: QueueOverview) -> dict[str, int]:

@@ -36,6 +36,8 @@ class Signals:
     """(Unix seconds by the database's clock): a lease expires then, before the reaper's next regular run."""
     schedule_due_at: Callable[[float], None] = _ignore
     """(Unix seconds by the database's clock): a schedule is due then."""
+    calls_counted: Callable[[], None] = _ignore
+    """Calls of a handler with a breaker or an adaptive limit were counted, and may change its health."""
     batch_completed: Callable[[], None] = _ignore
     """A batch has completed; if it is a schedule's run, its end must be recorded."""
     batch_cancelled: Callable[[], None] = _ignore

@@ -15,6 +15,7 @@ from msgspec import structs
 from app.delivery.kinds import Call, GroupedCall
 from app.delivery.webhook.signing import new_secret
 from app.domain.answers import Answer, NoAnswer
+from app.domain.breakers import Guard
 from app.domain.callers import Caller
 from app.domain.conditions import Conditions
 from app.domain.errors import FieldError, Refusal, invalid, pointer, too_many
@@ -23,6 +24,7 @@ from app.domain.handlers import HIDDEN, SECRET_RULE, SECRETS_LOST, HandlerDefini
 from app.domain.names import NAME_RULE, is_name
 from app.domain.options import Options
 from app.domain.schemas.rules import example_of
+from app.runtime import breakers
 from app.runtime.core import Core
 from app.store import handlers, queues, tenants
 from app.store.handlers import HandlerRow
@@ -97,6 +99,8 @@ async def _put(
         made = None if secret is not None else new_secret()
         new = secret or made or ""
         row = await handlers.insert_new(connection, core.vault, caller.tenant_id, name, definition, new, owner)
+        if row is not None and definition.guard.on:
+            await breakers.fit(connection, row.id, definition.guard)
         return None if row is None else Saved(_shown(row), row.etag, True, made)
     await handlers.lock(connection, handler_id)
     before = await handlers.read(connection, core.vault, handler_id)
@@ -108,6 +112,8 @@ async def _put(
         secret = renewed = new_secret()
     if lost or definition != before.view.definition:
         await handlers.replace_definition(connection, core.vault, handler_id, definition)
+        if definition.guard != before.view.definition.guard:
+            await breakers.fit(connection, handler_id, definition.guard)
     if secret is not None and secret != before.secret:
         await handlers.replace_secret(connection, core.vault, handler_id, secret, 0)
     if owner is not None:
@@ -149,7 +155,7 @@ def _shown(row: HandlerRow) -> HandlerView:
     return replace(row.view, definition=hidden)
 
 
-def _not_found(name: str) -> Refusal:
+def not_found(name: str) -> Refusal:
     return Refusal("handler_not_found", f"there is no handler {name}; PUT /handlers/{name} creates it")
 
 
@@ -171,7 +177,7 @@ async def _read(core: Core, caller: Caller, name: str) -> HandlerRow:
         handler_id = await handlers.id_of(connection, caller.tenant_id, name)
         row = None if handler_id is None else await handlers.read(connection, core.vault, handler_id)
     if row is None:
-        raise _not_found(name)
+        raise not_found(name)
     return row
 
 
@@ -189,7 +195,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
     """Delete a handler. Raises Refusal: handler_not_found, etag_mismatch, handler_in_use."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
-        row = await _locked(core, connection, caller, name)
+        row = await locked(core, connection, caller, name)
         conditions.check(row.etag)
         if named_by := await handlers.queues_naming(connection, row.id):
             raise Refusal(
@@ -202,26 +208,27 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
                 f"handler {name} is used by unfinished tasks or by a schedule; wait for them, or change them first",
             )
         await handlers.mark_deleted(connection, row.id)
+        await breakers.fit(connection, row.id, Guard())
 
 
-async def _locked(core: Core, connection: Any, caller: Caller, name: str) -> HandlerRow:
+async def locked(core: Core, connection: Any, caller: Caller, name: str) -> HandlerRow:
     """Return the handler of this name under its lock, which is held until the transaction ends."""
     while (handler_id := await handlers.id_of(connection, caller.tenant_id, name)) is not None:
         await handlers.lock(connection, handler_id)
         row = await handlers.read(connection, core.vault, handler_id)
         if row is not None:
             return row
-    raise _not_found(name)
+    raise not_found(name)
 
 
 async def enable(core: Core, caller: Caller, name: str) -> HandlerView:
-    """Enable a handler. Raises Refusal (handler_not_found)."""
+    """Enable a handler; it is not parked any longer either. Raises Refusal (handler_not_found)."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
-        row = await _locked(core, connection, caller, name)
-        if not row.view.enabled:
+        row = await locked(core, connection, caller, name)
+        if not row.view.enabled or row.view.parked_until is not None:
             await handlers.enable(connection, row.id)
-            row = await _locked(core, connection, caller, name)
+            row = await locked(core, connection, caller, name)
     core.signals.any_lane_ready()
     return _shown(row)
 
@@ -230,10 +237,10 @@ async def disable(core: Core, caller: Caller, name: str) -> HandlerView:
     """Disable a handler; one that is already disabled keeps its reason. Raises Refusal (handler_not_found)."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
-        row = await _locked(core, connection, caller, name)
+        row = await locked(core, connection, caller, name)
         if row.view.enabled:
             await handlers.disable(connection, row.id, BY_REQUEST)
-            row = await _locked(core, connection, caller, name)
+            row = await locked(core, connection, caller, name)
     return _shown(row)
 
 
@@ -245,7 +252,7 @@ async def rotate_secret(core: Core, caller: Caller, name: str, overlap_seconds: 
     caller.require("manage")
     secret = new_secret()
     async with core.db.begin(caller.tenant_id) as connection:
-        row = await _locked(core, connection, caller, name)
+        row = await locked(core, connection, caller, name)
         if row.view.secrets_lost:  # a new secret would not restore the headers
             raise Refusal("invalid", SECRETS_LOST)
         await handlers.replace_secret(connection, core.vault, row.id, secret, overlap_seconds)
@@ -262,7 +269,7 @@ async def test(core: Core, caller: Caller, name: str, payload: bytes | None) -> 
     handler_id = await handlers.id_of(reads, caller.tenant_id, name)
     target = None if handler_id is None else await handlers.load_target(reads, core.vault, handler_id)
     if target is None:
-        raise _not_found(name)
+        raise not_found(name)
     if payload is None:
         schemas = await queues.schemas_to(reads, target.id)
         payload = next(filter(None, map(example_of, schemas)), TEST_PAYLOAD)

@@ -51,6 +51,7 @@ SETTINGS: dict[str, tuple[str, ...] | None] = {
     "revive_v1": PLANNED_ONCE,
     # no search path either, which would prevent inlining; the names in their bodies were resolved when they were created
     "uuid7_v1": None,
+    "pushed_back_v1": None,
     "ended_v1": None,
     "hash_v1": None,
     "bucket_v1": None,

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import Update, bindparam, case, func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from app.domain.breakers import Adaptive, Breaker
 from app.domain.handlers import Grouping, HandlerDefinition, HandlerView, Targets, handler_etag
 from app.domain.queues import MAX_RETENTION_DAYS
 from app.store import locks
@@ -32,9 +34,12 @@ _NAMED = (handlers.c.tenant_id == bindparam("tenant_id"), handlers.c.name == bin
 _BY_NAME = handlers.c.name.collate("C")
 _PLAIN = (
     *("url", "timeout_seconds", "max_concurrency", "fatal_statuses", "description", "etag"),
-    *("group_max_tasks", "group_wait_seconds", "targets"),
+    *("group_max_tasks", "group_wait_seconds", "targets", "breaker", "adaptive", "park_on_retry_after"),
 )
 """The parts of a definition that are not encrypted."""
+
+
+_UNTIL = _NOW + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("seconds"))
 
 
 def _change() -> Update:
@@ -44,7 +49,8 @@ def _change() -> Update:
 _TARGET = Query(
     select(
         handlers,
-        handlers.c.max_concurrency.is_not(None).label("limited"),
+        or_(handlers.c.max_concurrency.is_not(None), handlers.c.breaker.is_not(None)).label("limited"),
+        or_(handlers.c.breaker.is_not(None), handlers.c.adaptive.is_not(None)).label("guarded"),
         case((handlers.c.previous_secret_until > _NOW, handlers.c.sealed_previous_secret)).label("previous"),
         case((handlers.c.previous_secret_until > _NOW, handlers.c.previous_secret_until)).label("previous_until"),
     ).where(_THIS)
@@ -88,12 +94,18 @@ _REPLACE_SECRET = Query(
     )
 )
 _SET_OWNER = Query(update(handlers).where(_THIS).values(**bound("owner")))
-_ENABLE = Query(_change().values(enabled=True, disabled_at=null(), disabled_reason=null()))
+_ENABLE = Query(_change().values(enabled=True, disabled_at=null(), disabled_reason=null(), parked_until=null()))
 _DISABLE = Query(_change().values(enabled=False, disabled_at=_NOW, **bound("disabled_reason")))
 _DISABLE_GONE = Query(
     _change()
     .where(handlers.c.enabled, _ALIVE)
     .values(enabled=False, disabled_at=_NOW, **bound("disabled_reason"))
+    .returning(handlers.c.name)
+)
+_PARK = Query(
+    update(handlers)
+    .where(_THIS, or_(handlers.c.parked_until.is_(None), handlers.c.parked_until < _UNTIL))
+    .values(parked_until=_UNTIL)
     .returning(handlers.c.name)
 )
 _DELETE = Query(_change().values(deleted_at=_NOW))
@@ -121,8 +133,13 @@ class Target:
     previous_until: datetime | None
     """When the second secret stops signing."""
     limited: bool
+    """It has a limit, or may get one from its breaker."""
     group: Grouping | None
     targets: Targets
+    guarded: bool
+    """It has a breaker or an adaptive limit."""
+    parks: bool
+    """A Retry-After parks all of it."""
     secrets_lost: bool
     """Its encrypted parts cannot be decrypted, so nothing may be sent."""
 
@@ -172,6 +189,8 @@ async def load_target(db: Reader, vault: Vault, handler_id: int) -> Target | Non
         limited=row["limited"],
         group=_grouping(row),
         targets=row["targets"],
+        guarded=row["guarded"],
+        parks=row["park_on_retry_after"] == "handler",
         secrets_lost=secret is None,
     )
 
@@ -284,6 +303,14 @@ async def disable_gone(db: Database, handler_id: int, reason: str) -> str | None
     return name
 
 
+async def park(db: Database, handler_id: int, seconds: float) -> str | None:
+    """Admit nothing for a handler for so many seconds; return its name, or None if it is parked for longer already."""
+    async with db.transaction() as connection:
+        await lock(connection, handler_id)
+        name: str | None = await _PARK.fetchval(connection, handler_id=handler_id, seconds=seconds)
+    return name
+
+
 async def mark_deleted(connection: Reader, handler_id: int) -> None:
     await _DELETE.fetch(connection, handler_id=handler_id)
 
@@ -304,6 +331,9 @@ def _plain_columns(definition: HandlerDefinition) -> dict[str, Any]:
         "timeout_seconds": definition.timeout_seconds,
         "max_concurrency": definition.max_concurrency,
         "fatal_statuses": list(definition.fatal_statuses),
+        "breaker": _encoded(definition.breaker),
+        "adaptive": _encoded(definition.adaptive),
+        "park_on_retry_after": definition.park_on_retry_after,
         "description": definition.description,
         "group_max_tasks": definition.group and definition.group.max_tasks,
         "group_wait_seconds": definition.group and definition.group.wait_seconds,
@@ -316,6 +346,10 @@ def _grouping(row: Any) -> Grouping | None:
     return None if row["group_max_tasks"] is None else Grouping(row["group_max_tasks"], row["group_wait_seconds"])
 
 
+def _encoded(part: Breaker | Adaptive | None) -> str | None:
+    return None if part is None else msgspec.json.encode(part).decode()
+
+
 def _stored(vault: Vault, row: Any) -> HandlerRow:
     headers, secret = _open(vault, row["id"], row["sealed_headers"], row["sealed_secret"])
     definition = HandlerDefinition(
@@ -324,6 +358,9 @@ def _stored(vault: Vault, row: Any) -> HandlerRow:
         headers=headers,
         max_concurrency=row["max_concurrency"],
         fatal_statuses=tuple(row["fatal_statuses"]),
+        breaker=row["breaker"] and msgspec.json.decode(row["breaker"], type=Breaker),
+        adaptive=row["adaptive"] and msgspec.json.decode(row["adaptive"], type=Adaptive),
+        park_on_retry_after=row["park_on_retry_after"],
         description=row["description"],
         group=_grouping(row),
         targets=row["targets"],
@@ -336,6 +373,7 @@ def _stored(vault: Vault, row: Any) -> HandlerRow:
         enabled=row["enabled"],
         disabled_at=row["disabled_at"],
         disabled_reason=row["disabled_reason"],
+        parked_until=row["parked_until"],
         secrets_lost=secret is None,
         owner=row["owner"],
     )

@@ -19,8 +19,9 @@ class DueWork:
     finish: float | None
     fold: float | None
     sweep: float | None
+    health: float | None
 
 
 async def poll(db: Reader) -> DueWork:
     (row,) = await db.fetch(_POLL)
-    return DueWork(*row[:4], *(0.0 if there_is else None for there_is in row[4:]))
+    return DueWork(**{name: {True: 0.0, False: None}.get(found, found) for name, found in row.items()})

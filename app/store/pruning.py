@@ -1,5 +1,6 @@
 """Chunked deletion of expired rows."""
 
+from app.domain.breakers import MAX_WINDOW_SECONDS
 from app.store.db import Database
 from app.store.statements import sql
 
@@ -11,6 +12,7 @@ _RECEIPTS = sql("prune_receipts")
 _FOLLOWUP_KEYS = sql("prune_followup_keys")
 _BATCHES = sql("prune_batches")
 _RUNS = sql("prune_runs")
+_HANDLER_CALLS = sql("prune_handler_calls")
 
 
 async def idempotency_keys(db: Database) -> int:
@@ -34,6 +36,11 @@ async def batches(db: Database) -> int:
 async def schedule_runs(db: Database) -> int:
     """Delete expired ledger rows; unfinished runs stay."""
     return await _all(db, _RUNS, CHUNK)
+
+
+async def handler_calls(db: Database) -> int:
+    """Delete counts of calls that no window reaches any longer."""
+    return await _all(db, _HANDLER_CALLS, CHUNK, MAX_WINDOW_SECONDS + 60)
 
 
 async def _all(db: Database, statement: str, *arguments: int) -> int:

@@ -83,6 +83,12 @@ class Claim(msgspec.Struct):
     """How many tasks the handler takes in one call; None: one."""
     forms_in: float | None
     """For how many seconds the next group may still wait for more tasks; with the verdict `forming`."""
+    period: int | None
+    """Of the handler's health; None without a breaker or an adaptive limit."""
+    half_open: bool
+    """Its breaker admits a single probe, so what was claimed is one."""
+    opens_in: float | None
+    """If the handler is parked, for how many seconds."""
     tasks: list[Claimed] = []
     """Highest priority first, then oldest."""
 

@@ -167,6 +167,23 @@ HANDLER_SECRETS_LOST = _event(
 HANDLER_DISABLED = _event(
     "handler_disabled", WARNING, "A handler answered 410 and was disabled; its tasks wait.", "handler", "reason"
 )
+HANDLER_PARKED = _event(
+    "handler_parked", WARNING, "A handler asked for a pause with Retry-After; its tasks wait.", "handler", "seconds"
+)
+BREAKER_OPENED = _event(
+    "breaker_opened",
+    WARNING,
+    "A handler failed too often, or its breaker was opened by hand (open_seconds is null); its tasks wait.",
+    "handler",
+    "calls",
+    "failures",
+    "open_seconds",
+)
+BREAKER_HALF_OPENED = _event("breaker_half_opened", INFO, "A handler's breaker admits a single probe.", "handler")
+BREAKER_CLOSED = _event("breaker_closed", INFO, "A handler's tasks are delivered again, few at first.", "handler")
+CONCURRENCY_LOWERED = _event(
+    "concurrency_lowered", INFO, "A handler's adaptive limit was lowered.", "handler", "before", "after"
+)
 
 # Housekeeping
 PARTITIONS_MADE = _event("partitions_made", INFO, "History partitions were created for the days ahead.", "partitions")

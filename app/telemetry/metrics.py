@@ -92,6 +92,18 @@ SCHEDULE_OVERDUE = Definition(
 SCHEDULE_MISSED = Definition(
     "sluice_schedule_missed_total", "counter", ("schedule", "tenant"), "Nominal times that passed without a run."
 )
+HANDLER_BREAKER = Definition(
+    "sluice_handler_breaker",
+    "gauge",
+    ("handler", "tenant"),
+    "State of a handler's breaker across the whole fleet: 0 closed, 1 half-open, 2 open.",
+)
+HANDLER_LIMIT = Definition(
+    "sluice_handler_limit",
+    "gauge",
+    ("handler", "tenant"),
+    "Concurrent calls allowed now to a handler with a breaker or an adaptive limit; no series without a limit.",
+)
 LOOP_LAG = Definition(
     "sluice_loop_lag_seconds", "gauge", (), "The worst delay of a loop's wake-up in the last 30 to 60 seconds."
 )
@@ -106,8 +118,11 @@ DEFINITIONS: Final = (
     GROUP_SIZE,
     SCHEDULE_OVERDUE,
     SCHEDULE_MISSED,
+    HANDLER_BREAKER,
+    HANDLER_LIMIT,
     LOOP_LAG,
 )
+BREAKER_STATES: Final = {"closed": 0, "half_open": 1, "open": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +141,16 @@ class ScheduleSnapshot:
     schedule: str
     overdue_seconds: float
     missed: int
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerSnapshot:
+    """A handler with a breaker (`state` is not None) or an adaptive limit."""
+
+    tenant: str
+    handler: str
+    state: str | None
+    limit: int | None
 
 
 class Histogram:
@@ -185,6 +210,7 @@ class Metrics:
         """When each queue last held tasks."""
         self._clock = clock
         self._schedules: Sequence[ScheduleSnapshot] = ()
+        self._handlers: Sequence[HandlerSnapshot] = ()
         self._groups: dict[str, Histogram] = {}
         self._leases_lost = 0
         self._leases_reaped = 0
@@ -241,6 +267,9 @@ class Metrics:
     def set_schedule_snapshot(self, rows: Sequence[ScheduleSnapshot]) -> None:
         self._schedules = rows
 
+    def set_handler_snapshot(self, rows: Sequence[HandlerSnapshot]) -> None:
+        self._handlers = rows
+
     def render(self) -> tuple[bytes, str]:
         """Return the exposition text and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
@@ -266,6 +295,14 @@ class Metrics:
         found = self._schedules
         yield _gauge(SCHEDULE_OVERDUE, (((row.schedule, row.tenant), row.overdue_seconds) for row in found))
         yield _counter(SCHEDULE_MISSED, (((row.schedule, row.tenant), row.missed) for row in found))
+        handlers = self._handlers
+        yield _gauge(
+            HANDLER_BREAKER,
+            (((row.handler, row.tenant), BREAKER_STATES[row.state]) for row in handlers if row.state is not None),
+        )
+        yield _gauge(
+            HANDLER_LIMIT, (((row.handler, row.tenant), row.limit) for row in handlers if row.limit is not None)
+        )
         yield _gauge(LOOP_LAG, [((), self._lag.value())])
 
 

@@ -18,10 +18,12 @@ from app.delivery.webhook.signing import new_secret
 from app.delivery.webhook.transport import Transport
 from app.delivery.webhook.webhooks import Webhooks
 from app.domain.connections import Limit, NoRoom, fit
-from app.domain.options import OPTIONS, Options
+from app.domain.limits import LimitUse
+from app.domain.options import OPTIONS, Options, PushedBack
 from app.domain.schedules.cron import Dst
 from app.domain.schedules.definitions import CatchUpMode, Overlap
 from app.domain.schedules.firing import Cause
+from app.domain.targets import TaskTarget
 from app.domain.tasks import Outcome, Reason, State, WaitingFor
 from app.store.addresses import DROPPED, TAKEN
 from tests.docs.pages import ROOT
@@ -189,6 +191,12 @@ FULL = Call(
         schedule="x",
         scheduled_for=datetime.now(UTC),
         schedule_timezone="Europe/Berlin",
+        target=TaskTarget(path="/x"),
+        content_type="application/json",
+        binary=True,
+        key="x",
+        limits=(LimitUse("x"),),
+        pushed_back=PushedBack(datetime.now(UTC), 1, 1),
     ),
     batch="x",
     traceparent="x",

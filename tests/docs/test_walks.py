@@ -123,6 +123,37 @@ async def retries(page: Page) -> None:
     assert '"matched":0' in await page.on()
 
 
+@walk("guides/breakers.md")
+async def breakers(page: Page) -> None:
+    shown = answers(await page.on())[-1]
+    assert (shown["state"], shown["effective_max_concurrency"]) == ("open", 0)
+    assert shown["window"]["failures"] >= 5 and shown["next_probe_at"]
+    assert answers(await page.on())[-1]["counts"]["succeeded"] == 6
+    *_, opened, closed, _, shown = answers(await page.on())
+    assert (opened["state"], opened["opened_by_hand"], closed["state"]) == ("open", True, "closed")
+    assert (shown["state"], shown["parked_until"]) == ("closed", None)
+
+
+@walk("runbooks/handler-suffers.md")
+async def handler_suffers(page: Page) -> None:
+    given = {"url": page.reader.handler_url, "breaker": {"min_calls": 1}}
+    good(await page.api.put("/handlers/shop", json=given), 201)
+    good(await page.api.put("/queues/orders", json={"handler": "shop"}), 201)
+    await page.api.enqueue("orders")
+
+    async def opened() -> bool:
+        return bool(good(await page.api.get("/handlers/shop/health"))["state"] == "open")
+
+    await poll(opened)
+    handler, shown, tasks = answers(await page.on())
+    assert handler["breaker"]["min_calls"] == 1 and shown["next_probe_at"] and tasks["items"] is not None
+    tasks, shown = answers(await page.on())
+    assert tasks["items"][0]["last_error"]
+    assert shown["state"] == "closed"
+    await page.to_the_end()
+    assert good(await page.api.get("/handlers/shop"))["enabled"]
+
+
 @walk("guides/idempotency.md")
 async def idempotency(page: Page) -> None:
     said = (await page.on()).lower()

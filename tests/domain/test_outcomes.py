@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from app.domain.answers import FOLLOWUPS_TYPE, MAX_FOLLOWUP_BYTES, Answer, NoAnswer
 from app.domain.backoff import Backoff, RetryPolicy
+from app.domain.options import PushedBack
 from app.domain.outcomes import (
     MAX_LEASE_SECONDS,
     FollowupsFault,
     Settlement,
+    Standing,
     decide,
     decide_refused_followups,
     excerpt,
@@ -25,7 +27,12 @@ POLICY = RetryPolicy(max_attempts=3, retry_after_max_seconds=100, backoff=Backof
 
 
 def decided(
-    answer: Answer | NoAnswer, *, attempt: int = 1, fatal: frozenset[int] = frozenset(), max_attempts: int = 3
+    answer: Answer | NoAnswer,
+    *,
+    attempt: int = 1,
+    fatal: frozenset[int] = frozenset(),
+    max_attempts: int = 3,
+    **guard: Any,
 ) -> Settlement:
     return decide(
         answer,
@@ -35,6 +42,7 @@ def decided(
         fatal_statuses=fatal,
         now=NOW,
         jitter=0.5,
+        standing=Standing(**guard),
     )
 
 
@@ -107,6 +115,61 @@ def test_an_excerpt_is_a_kibibyte_that_postgres_can_store() -> None:
     assert excerpt(b"x" * 5000) == "x" * 1024
     assert excerpt("é".encode() * 600)[-1] in "é\ufffd"  # type: ignore[index]
     assert decided(NoAnswer("unreachable", "a\x00b")).error == "ab"
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_guarded_handler_that_pushes_back_spends_no_attempt(status: int) -> None:
+    pushed = decided(answer(status, retry_after="30"), attempt=3, guarded=True)
+    assert (pushed.kind, pushed.outcome, pushed.delay_seconds) == ("refund", "pushed_back", 30)
+    assert decided(answer(status), guarded=True).delay_seconds == 7, "the backoff is the least it waits"
+    assert decided(answer(status, retry_after="999"), guarded=True).delay_seconds == 100
+    assert decided(answer(status), attempt=3).reason == "attempts_exhausted"
+    for other in (answer(500), answer(status, sluice_retry="no")):
+        assert decided(other, guarded=True).outcome == "failed"
+    assert decided(answer(status), fatal=frozenset({status}), guarded=True).reason == "fatal_status"
+
+
+def test_push_backs_in_a_row_lengthen_the_backoff_and_end_the_task_after_a_day() -> None:
+    policy = RetryPolicy(max_attempts=3, backoff=Backoff("list", seconds=(1.0, 2.0, 3.0)))
+
+    def pushed(times: int, ago: timedelta, attempt: int = 2) -> Settlement:
+        return decide(
+            answer(429),
+            attempt=2,
+            max_attempts=3,
+            policy=policy,
+            fatal_statuses=frozenset(),
+            now=NOW,
+            jitter=0.5,
+            standing=Standing(guarded=True, pushed_back=PushedBack(NOW - ago, times, attempt)),
+        )
+
+    hour, day = timedelta(hours=1), timedelta(hours=24)
+    assert [pushed(times, hour).delay_seconds for times in (1, 2, 9)] == [2, 3, 3]
+    assert pushed(9, day - timedelta(seconds=1)).kind == "refund"
+    dead = pushed(9, day)
+    assert (dead.kind, dead.outcome, dead.reason) == ("dead", "pushed_back", "pushed_back_too_long")
+    assert pushed(9, day, attempt=1).delay_seconds == 1, "another attempt was spent in between: they begin again"
+
+
+@pytest.mark.parametrize(
+    ("given", "outcome"),
+    [
+        (answer(500), "failed"),
+        (answer(429), "failed"),
+        (NoAnswer("timeout", "why"), "timeout"),
+        (NoAnswer("unreachable", "why"), "unreachable"),
+    ],
+)
+def test_what_a_breaker_takes_for_the_services_failure_is_free_in_a_probe(given: Any, outcome: str) -> None:
+    probe = decided(given, attempt=3, probe=True)
+    assert (probe.kind, probe.outcome, probe.delay_seconds) == ("refund", outcome, 7)
+    assert decided(given, attempt=3).kind == "dead"
+
+
+@pytest.mark.parametrize("given", [answer(404), NoAnswer("egress_denied", "why"), NoAnswer("too_large", "why")])
+def test_what_says_nothing_of_the_service_counts_in_a_probe_too(given: Any) -> None:
+    assert decided(given, attempt=3, probe=True).reason == "attempts_exhausted"
 
 
 @pytest.mark.parametrize(
@@ -188,7 +251,9 @@ def test_a_document_larger_than_is_allowed_is_dead_at_once(body: bytes, truncate
 
 def test_invalid_follow_up_work_is_retried_as_any_failure() -> None:
     settled = refused_followups("invalid", followups(retry_after="30"), attempt=2)
-    assert settled == Settlement("retry", "failed", delay_seconds=30, status=200, error="/tasks/0: no", excerpt="{}")
+    assert settled == Settlement(
+        "retry", "failed", delay_seconds=30, status=200, error="/tasks/0: no", excerpt="{}", retry_after_seconds=30
+    )
     assert refused_followups("invalid", followups()).delay_seconds == 7
     assert refused_followups("invalid", followups(retry_after="9999")).delay_seconds == 100
     dead = refused_followups("invalid", followups(), attempt=3)

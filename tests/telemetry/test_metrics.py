@@ -10,6 +10,7 @@ from app.telemetry.metrics import (
     DEFINITIONS,
     LAG_WINDOW_SECONDS,
     QUIET_SECONDS,
+    HandlerSnapshot,
     Metrics,
     QueueSnapshot,
     ScheduleSnapshot,
@@ -36,6 +37,7 @@ def used() -> Metrics:
     metrics.loop_woke(0.25)
     metrics.set_queue_snapshot([QueueSnapshot("default", "mail", {"ready": 3, "dead": 1}, 1.5)])
     metrics.set_schedule_snapshot([ScheduleSnapshot("t", "nightly", 2.5, 3)])
+    metrics.set_handler_snapshot([HandlerSnapshot("t", "crm", "half_open", 1)])
     return metrics
 
 

@@ -1,13 +1,18 @@
 """Responses and actions of handlers. domain.handlers declares their definitions."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
+from app.domain.breakers import Health, effective
+from app.domain.errors import FieldError, invalid
 from app.domain.handlers import HIDDEN, HandlerDefinition, HandlerView
+from app.domain.histograms import percentile
 from app.domain.instants import Instant, format_instant, instant_text
 from app.domain.names import Name
 from app.edge.pages import Owner
+from app.service.breakers import ShownHealth
+from app.store.breakers import HandlerHealth
 
 DEFAULT_OVERLAP_SECONDS = 86_400.0
 MAX_OVERLAP_SECONDS = 90 * 86_400
@@ -56,6 +61,85 @@ def _fields(view: HandlerView) -> dict[str, Any]:
         "updated_at": format_instant(view.updated_at),
         "owner": UNSET if view.owner is None else view.owner,
     }
+
+
+class BreakerBody(Struct, forbid_unknown_fields=True):
+    open: Annotated[
+        Literal[True] | None, Meta(description="Nothing is delivered until the breaker is closed by hand.")
+    ] = None
+    close: Annotated[Literal[True] | None, Meta(description="Tasks are delivered again, few at first.")] = None
+
+    @property
+    def to_open(self) -> bool:
+        """Raises Refusal (invalid) unless exactly one of the two is given."""
+        if (self.open is None) == (self.close is None):
+            raise invalid([FieldError("", 'send either {"open": true} or {"close": true}')])
+        return self.open is not None
+
+
+class CallsOut(Struct):
+    """The calls of the breaker's window, by all replicas, since the last change of its state."""
+
+    seconds: int
+    calls: int
+    failures: Annotated[int, Meta(description="Unreachable, timed out, 5xx or 429.")]
+    pushed_back: Annotated[int, Meta(description="Of these, 429 and 503.")]
+    failure_percent: float | None
+    calls_per_second: float
+    p50_seconds: float | None
+    p95_seconds: float | None
+
+
+class HealthOut(Struct):
+    handler: Name
+    state: Annotated[
+        Literal["closed", "open", "half_open"] | None,
+        Meta(description="Of its breaker: open admits nothing, half_open a single probe. null: it has none."),
+    ]
+    since: Annotated[Instant | None, Meta(description="null: since the breaker was defined.")]
+    next_probe_at: Annotated[Instant | None, Meta(description="While open; null if it was opened by hand.")]
+    opened_by_hand: bool
+    slow_start: Annotated[bool, Meta(description="It has closed lately; its limit doubles each second.")]
+    parked_until: Annotated[Instant | None, Meta(description="A Retry-After asked for no calls before then.")]
+    running: Annotated[int | None, Meta(description="Its tasks that run now; null without breaker and adaptive.")]
+    max_concurrency: int | None
+    effective_max_concurrency: Annotated[
+        int | None, Meta(description="The limit now, by the breaker, the slow start and `adaptive`; null: none.")
+    ]
+    window: Annotated[CallsOut | None, Meta(description="null without breaker and adaptive: nothing is counted.")]
+
+
+def health_out(shown: ShownHealth) -> HealthOut:
+    found, guard = shown.found, shown.guard
+    health = Health() if found is None else found.health
+    limits = (effective(health), guard.max_concurrency)
+    return HealthOut(
+        handler=shown.name,
+        state=None if guard.breaker is None else health.state,
+        since=instant_text(health.since),
+        next_probe_at=instant_text(health.probe_at),
+        opened_by_hand=health.state == "open" and health.probe_at is None,
+        slow_start=health.ramp is not None,
+        parked_until=instant_text(shown.parked_until),
+        running=None if found is None else found.seen.running,
+        max_concurrency=guard.max_concurrency,
+        effective_max_concurrency=min((limit for limit in limits if limit is not None), default=None),
+        window=None if found is None else _calls_out(found),
+    )
+
+
+def _calls_out(found: HandlerHealth) -> CallsOut:
+    seen, seconds = found.seen, found.guard.window_seconds
+    return CallsOut(
+        seconds=seconds,
+        calls=seen.calls,
+        failures=seen.failures,
+        pushed_back=found.pushed_back,
+        failure_percent=round(100 * seen.failures / seen.calls, 2) if seen.calls else None,
+        calls_per_second=seen.calls / seconds,
+        p50_seconds=percentile(found.durations, 0.5),
+        p95_seconds=percentile(found.durations, 0.95),
+    )
 
 
 class RotateSecretBody(Struct, forbid_unknown_fields=True):

@@ -25,12 +25,14 @@ select t.id, q.name as queue, h.name as handler,
         then 'worker'
       else 'no_worker' end
     when not h.enabled then 'handler_disabled'
+    when h.parked_until > clock_timestamp() then 'handler_parked'
+    when h.effective_max_concurrency = 0 or h.half_open then 'breaker_open'
     when not exists (select {engines}) then 'no_engine'
     when least(n.max_concurrency, n.granted_max_concurrency) is not null
          and least(n.max_concurrency, n.granted_max_concurrency) <= (select count(*) from sluice.tasks r
                                                                      where {others_running} and r.tenant_id = t.tenant_id)
       then 'global_limit'
-    when h.max_concurrency is not null and h.max_concurrency <= (select count(*) from sluice.tasks r
+    when least(h.max_concurrency, h.effective_max_concurrency) <= (select count(*) from sluice.tasks r
                                where {others_running} and r.tenant_id = t.tenant_id and r.lease_handler_id = h.id)
       then 'handler_limit'
     when q.max_concurrency is not null and q.max_concurrency <= (select count(*) from sluice.tasks r

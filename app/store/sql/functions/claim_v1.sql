@@ -2,9 +2,11 @@
 -- One row per leased task; n numbers them by lane, and within each in the order of claiming. The last row has only `lanes`, one JSON
 -- object per lane: count (its tasks), verdict, definitions, full_at, lapsed, limited.
 -- verdict: ok (as many as wanted), empty, full (a limit), busy (another claim or a change holds a lock: try again in milliseconds),
--- paused, disabled, worker (the queue has no handler), push (it has one, but a pull worker asks), gone, late, forming (the handler
--- takes groups, and the next one may wait for more tasks; forms_in: for so many seconds).
+-- paused, disabled, parked (until opens_in seconds from now), breaker_open, worker (the queue has no handler), push (it has one, but
+-- a pull worker asks), gone, late, forming (the handler takes groups, and the next one may wait for more tasks; forms_in: for so many
+-- seconds).
 -- group: how many tasks the handler takes in one call, if it takes groups. More are claimed in whole groups.
+-- period: of the handler's health, if it has a breaker or an adaptive limit. half_open: its breaker admits a single probe.
 -- full_at says which limit is full: tenant, handler or queue. limited: whether the lane has a limit at all.
 -- lapsed: the tenant's id, if the lane got less than it wanted while expired leases of its queue, or of the tenant where a limit
 -- beyond the queue is full, are not reaped yet: reap them and claim again. A claim neither takes nor ignores such rows itself: a
@@ -51,7 +53,10 @@ begin
     select l.queue_id, l.lane, l.want, l.priority, l.since, q.tenant_id, l.handler_id, q.version as queue_version,
            h.version as handler_version,
            q.timeout_seconds as queue_timeout, h.timeout_seconds as handler_timeout,
-           least(n.max_concurrency, n.granted_max_concurrency) as tenant_limit, h.max_concurrency as handler_limit,
+           least(n.max_concurrency, n.granted_max_concurrency) as tenant_limit,
+           least(h.max_concurrency, h.effective_max_concurrency) as handler_limit, h.half_open,
+           case when h.breaker is not null or h.adaptive is not null then h.period end as period,
+           extract(epoch from h.parked_until - clock_timestamp())::double precision as opens_in,
            q.max_concurrency as queue_limit, h.group_max_tasks as group_tasks, h.group_wait_seconds as group_wait,
            case
              when q.id is null then 'gone'
@@ -60,7 +65,9 @@ begin
              when q.paused then 'paused'
              when p_pull and l.handler_id is not null then 'push'
              when not p_pull and l.handler_id is null then 'worker'
-             when not h.enabled or h.deleted_at is not null then 'disabled' end as verdict
+             when not h.enabled or h.deleted_at is not null then 'disabled'
+             when h.parked_until > clock_timestamp() then 'parked'
+             when h.effective_max_concurrency = 0 then 'breaker_open' end as verdict
     from unnest(p_lanes, v_handlers, v_locked) with ordinality l(queue_id, lane, want, priority, since, handler_id, locked, place)
     left join sluice.queues q on q.id = l.queue_id and q.deleted_at is null
     left join sluice.tenants n on n.id = q.tenant_id
@@ -189,7 +196,8 @@ begin
       'count', v_got, 'verdict', v_verdict, 'queue_version', coalesce(s.queue_version, 0), 'handler_id', coalesce(s.handler_id, 0),
       'handler_version', coalesce(s.handler_version, 0), 'full_at', coalesce(v_full_at, ''), 'lapsed', v_lapsed,
       'limited', s.tenant_limit is not null or s.handler_limit is not null or s.queue_limit is not null,
-      'priority', v_priority, 'since', v_since, 'group', s.group_tasks, 'forms_in', v_forms_in);
+      'priority', v_priority, 'since', v_since, 'group', s.group_tasks, 'forms_in', v_forms_in, 'period', s.period,
+      'half_open', coalesce(s.half_open, false), 'opens_in', case when v_verdict = 'parked' then s.opens_in end);
   end loop;
   lanes := v_told;
   return next;

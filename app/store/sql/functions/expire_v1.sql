@@ -1,10 +1,11 @@
--- End waiting tasks at their expires_at, or after an attempt that outlasted it, as dead with reason expired. Returns how many per
+-- End waiting tasks at their expires_at, or after an attempt that outlasted it, as dead with reason expired,
+-- or pushed_back_too_long if that was its last attempt. Returns how many per
 -- queue, and in the last row (no queue) when the next one is due. Tenants share the limit, as in promote_v1.
 create function sluice.expire_v1(p_limit integer)
 returns table (queue_id bigint, ended bigint, next_at timestamptz, at timestamptz) language plpgsql volatile
 as $$
 #variable_conflict use_column
-declare v_tenants bigint[]; v_each integer; v_ids uuid[]; v_at timestamptz[]; v_next timestamptz;
+declare v_tenants bigint[]; v_each integer; v_ids uuid[]; v_some uuid[]; v_reason text; v_at timestamptz[]; v_next timestamptz;
 begin
   for v_look in 1..2 loop
     with recursive firsts(tenant_id, expires_at) as (
@@ -27,7 +28,12 @@ begin
     exit when v_ids is null;
     return query select t.queue_id, count(*), null::timestamptz, null::timestamptz
       from sluice.tasks t where t.id = any(v_ids) group by 1;
-    perform sluice.bury_v1(v_ids, :state_dead::smallint, 'expired', v_at);
+    for v_reason, v_some, v_at in
+      select case when t.last_outcome = 'pushed_back' then 'pushed_back_too_long' else 'expired' end,
+             array_agg(i.id), array_agg(i.at)
+      from unnest(v_ids, v_at) i(id, at) join sluice.tasks t on t.id = i.id group by 1 loop
+      perform sluice.bury_v1(v_some, :state_dead::smallint, v_reason, v_at);
+    end loop;
   end loop;
   queue_id := null; ended := coalesce(cardinality(v_ids), 0); next_at := v_next; at := clock_timestamp();
   return next;

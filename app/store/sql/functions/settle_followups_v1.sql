@@ -85,7 +85,7 @@ begin
         root_id, parent_id, batch_id)
       values (
         sluice.uuid7_v1(), v_task.tenant_id, v_task.queue_id, v_task.handler_id, :state_ready, v_task.priority, v_now, v_now,
-        v_task.expires_at, v_task.payload, coalesce(v_task.options, '{}') || jsonb_build_object('cursor', p_next),
+        v_task.expires_at, v_task.payload, coalesce(v_task.options, '{}') - 'pushed_back' || jsonb_build_object('cursor', p_next),
         v_task.max_attempts, v_root, p_outcome.task_id, v_batch);
     end if;
     if p_then_queue is not null then

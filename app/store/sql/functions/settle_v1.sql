@@ -50,6 +50,7 @@ begin
                  else t.run_at end,
         attempt = case when o.kind = 'refund' then t.attempt - 1 else t.attempt end,
         last_error = coalesce(o.message, t.last_error),
+        options = case when o.outcome = 'pushed_back' then sluice.pushed_back_v1(t.options, t.attempt, v_now) else t.options end,
         lease_token = null, lease_owner = null, lease_claim = null, lease_expires_at = null,
         last_counted = o.kind <> 'refund', last_ended_at = v_now, last_outcome = o.outcome, last_status = o.status,
         last_message = o.message, last_excerpt = o.excerpt, last_trace_id = o.trace_id
