@@ -18,8 +18,8 @@ end $$
 """
 
 _DEFINITIONS = """
-insert into sluice.handlers (tenant_id, name, url, timeout_seconds, sealed_headers, etag, sealed_secret)
-select id, 'hook', 'https://example.com', 30, '', '', '' from sluice.tenants;
+insert into sluice.handlers (tenant_id, name, url, timeout_seconds, targets, sealed_headers, etag, sealed_secret)
+select id, 'hook', 'https://example.com', 30, 'own', '', '', '' from sluice.tenants;
 insert into sluice.queues (tenant_id, name, handler_id, retry, max_attempts, idempotency_seconds, succeeded_days, cancelled_days,
                            dead_days, etag)
 select h.tenant_id, 'q' || n, h.id, '{}', 25, 86400, 3, 3, 30, '' from sluice.handlers h, generate_series(1, %(queues)s) n;
