@@ -126,6 +126,13 @@ async def test_the_handler_that_holds(tmp_path: Path) -> None:
         await is_well(url, b'{"numbers": []}', "accepted", **gone)
 
 
+async def test_the_handler_that_takes_groups(tmp_path: Path) -> None:
+    async with serving(copied(tmp_path, "handlers.md", "grouped-delivery.md"), sys.executable, "ledger.py") as url:
+        task = b'{"id": "1", "payload": {"account": "ada", "amount": 5}}'
+        await is_well(url, b'{"tasks": [' + task + b"]}", {"failures": [], "results": {"1": {"booked": 5}}})
+        assert (await delivered(url, SECRET, b'{"no": "tasks"}')).status_code == 500
+
+
 async def test_the_example_of_a_handler(tmp_path: Path) -> None:
     script = EXAMPLES / "handler" / "handler.py"
     async with serving(tmp_path, sys.executable, script) as url:

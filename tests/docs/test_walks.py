@@ -114,6 +114,17 @@ async def long_tasks(page: Page) -> None:
     assert (export["state"], export["result"], export["progress"]) == ("succeeded", {"rows": 17}, 0.5)
 
 
+@walk("guides/grouped-delivery.md")
+async def grouped_delivery(page: Page) -> None:
+    assert '"result":{"booked":7}' in (await page.on()).replace(": ", ":")
+    ended = await page.api.pages("/tasks", queue="entries", include="payload")
+    assert [(task["payload"]["amount"], task["state"]) for task in ended] == [
+        (7, "succeeded"),
+        ("x", "dead"),
+        (5, "succeeded"),
+    ]
+
+
 @walk("guides/retries-and-dead-letters.md")
 async def retries(page: Page) -> None:
     await page.on()
