@@ -22,7 +22,7 @@ from app.domain.answers import FOLLOWUPS_TYPE, MAX_FOLLOWUP_BYTES, MAX_RESULT_BY
 from app.domain.bodies import field_errors
 from app.domain.errors import Refusal
 from app.domain.ijson import MAX_DEPTH, nests_deeper, parse_ijson
-from app.domain.outcomes import MAX_ERROR, Settlement, decide, decide_failure
+from app.domain.outcomes import MAX_ERROR, Settlement, decide_failure
 
 GROUP_TYPE = "application/vnd.sluice.group+json"
 """The media type of a request that carries a group."""
@@ -129,8 +129,3 @@ def decide_share(failure: Failure, answer: Answer, **numbers: Any) -> Settlement
         stopped="stopped_by_handler",
         status=answer.status,
     )
-
-
-def decide_gone(answer: Answer | NoAnswer, **numbers: Any) -> Settlement:
-    """Return what 410 means once the handler has been disabled for all tasks of the group; it is called like decide()."""
-    return msgspec.structs.replace(decide(answer, **numbers), disable_handler=False)

@@ -93,16 +93,16 @@ class Attempt:
             self._retry = effective_retry(held.policy.retry, held.task.options.retry)
             held.max_attempts = self._retry.max_attempts
             if held.target.secrets_lost:
-                self.answered(NoAnswer("failed", SECRETS_LOST))
+                self._answered(NoAnswer("failed", SECRETS_LOST))
             elif shared is None:
-                self._sending = core.webhooks.send(self._call(now), now, self.answered)
+                self._sending = core.webhooks.send(self._call(now), now, self._answered)
             else:
                 self._sending = shared.join(self, self._call(now))
         except Exception as error:
             self._fail(error)
 
-    def answered(self, answer: Answer | NoAnswer | Exception, decide: Decide = decide) -> None:
-        """Decide what the answer means, and write it."""
+    def _answered(self, answer: Answer | NoAnswer | Exception) -> None:
+        """Decide what the answer to its own call means, and write it."""
         try:
             self._sending = None
             if isinstance(answer, Exception):
@@ -114,6 +114,23 @@ class Attempt:
                 self._writing = asyncio.get_running_loop().create_task(self._write_more(settlement, answer))
             else:
                 self._settle(settlement, answer)
+        except Exception as error:
+            self._fail(error)
+
+    async def tell_handler(self, answer: Answer | NoAnswer, decide: Decide) -> None:
+        """Count the answer to a shared call and write what it means for the handler, once for all attempts, before each is told."""
+        self._seconds = time.monotonic() - self._began
+        self._count_call(answer)
+        await self._tell_handler(self._decide(answer, decide), answer)
+
+    def told(self, answer: Answer | NoAnswer | Exception, decide: Decide) -> None:
+        """Decide what the answer to a shared call means for this attempt, and write it."""
+        try:
+            self._sending = None
+            if isinstance(answer, Exception):
+                raise answer
+            self._seconds = time.monotonic() - self._began
+            self._settle(self._decide(answer, decide), answer)
         except Exception as error:
             self._fail(error)
 
@@ -214,9 +231,7 @@ class Attempt:
         """
         try:
             await self._tell_handler(settlement, answer)
-            if settlement.disable_handler:
-                await disable_gone(self._core, self.held)
-            elif settlement.followups and isinstance(answer, Answer):
+            if settlement.followups and isinstance(answer, Answer):
                 self.held.answered = True
                 try:
                     self._settlement = settlement
@@ -231,8 +246,10 @@ class Attempt:
             self._fail(error)
 
     async def _tell_handler(self, settlement: Settlement, answer: Answer | NoAnswer) -> None:
-        """Park the handler, and judge the probe of its breaker."""
+        """Park the handler or disable it, and judge the probe of its breaker."""
         core, held = self._core, self.held
+        if settlement.disable_handler:
+            await self._disable_handler()
         if self._parks(settlement):
             seconds = settlement.retry_after_seconds
             name = await handlers.park(core.db, held.target.id, seconds)
@@ -240,6 +257,13 @@ class Attempt:
                 events.emit(log, events.HANDLER_PARKED, tenant=held.policy.tenant, handler=name, seconds=seconds)
         if held.probe and held.period is not None and (call := call_of(answer)) is not None:
             await breakers.probed(core, held.target.id, held.period, ok=call == "ok")
+
+    async def _disable_handler(self) -> None:
+        reason = "the handler answered 410 Gone"
+        held = self.held
+        name = await handlers.disable_gone(self._core.db, held.target.id, reason)
+        if name is not None:
+            events.emit(log, events.HANDLER_DISABLED, tenant=held.policy.tenant, handler=name, reason=reason)
 
     def _decide_refused(self, answer: Answer, refusal: Refusal) -> Settlement:
         code, error = followups.fault(refusal)
@@ -323,14 +347,6 @@ class Attempt:
             batch=task.batch_id,
             handler_headers=target.headers,
         )
-
-
-async def disable_gone(core: Core, held: Held) -> None:
-    """Disable the handler in a transaction of its own, before the settle, so that nothing more is claimed for it."""
-    reason = "the handler answered 410 Gone"
-    name = await handlers.disable_gone(core.db, held.target.id, reason)
-    if name is not None:
-        events.emit(log, events.HANDLER_DISABLED, tenant=held.policy.tenant, handler=name, reason=reason)
 
 
 def _failure(held: Held, settlement: Settlement) -> dict[str, object]:

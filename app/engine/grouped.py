@@ -18,14 +18,13 @@ from app.domain.grouped import (
     MAX_GROUP_BYTES,
     Failure,
     GroupFault,
-    decide_gone,
     decide_share,
     is_shared,
     share_out,
 )
 from app.domain.handlers import Grouping
 from app.domain.outcomes import decide, decide_refused_document
-from app.engine.attempts import Attempt, Decide, disable_gone
+from app.engine.attempts import Attempt, Decide
 from app.engine.held import timeout_of
 from app.runtime.core import Core
 from app.store.handlers import Target
@@ -113,27 +112,33 @@ class GroupCall:
         for count, task_id in enumerate(tuple(self._attempts), 1):
             attempt, _ = self._attempts.pop(task_id, (None, None))
             if attempt is not None:
-                attempt.answered(*judge(task_id))
+                attempt.told(*judge(task_id))
             if count % AT_ONCE == 0:
                 await asyncio.sleep(0)
 
     async def _judge(self, answer: Answer | NoAnswer | Exception) -> Judge:
         """Return how the answer is to be read for each task."""
         try:
-            if isinstance(answer, Answer) and answer.status == 410:
-                # once for all of them, before any is settled
-                await disable_gone(self._core, next(iter(self._attempts.values()))[0].held)
-                return lambda _: (answer, decide_gone)
+            if isinstance(answer, Exception):
+                raise answer
+            judge, whole = self._read(answer)
+            attempt, _ = next(iter(self._attempts.values()))
+            await attempt.tell_handler(answer, whole)
+        except Exception as error:
+            fault = error
+            return lambda _: (fault, decide)
+        return judge
+
+    def _read(self, answer: Answer | NoAnswer) -> tuple[Judge, Decide]:
+        """Return how the answer is to be read for each task, and what decides its meaning for the handler."""
+        whole: Decide = decide
+        try:
             if isinstance(answer, Answer) and is_shared(answer):
                 shares = share_out(answer, self._ids)
-                return lambda task_id: _of_share(answer, shares[task_id])
+                return lambda task_id: _of_share(answer, shares[task_id]), whole
         except GroupFault as fault:
-            refused = partial(decide_refused_document, fault=str(fault))
-            return lambda _: (answer, refused)
-        except Exception as error:
-            fault_of_ours = error
-            return lambda _: (fault_of_ours, decide)
-        return lambda _: (answer, decide)
+            whole = partial(decide_refused_document, fault=str(fault))
+        return lambda _: (answer, whole), whole
 
 
 class _Seat:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from app.delivery.webhook.webhooks import Webhooks
+from app.domain.breakers import Breaker
 from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.grouped import MAX_GROUP_BYTES
@@ -19,6 +20,7 @@ from app.engine.held import Held
 from app.engine.holdings import Holdings
 from app.runtime.core import Core
 from app.service import handlers, queues
+from app.store import handlers as rows
 from app.store import queues as store
 from app.store.tasks import Claimed
 from tests.cores import claim, enqueue
@@ -27,7 +29,7 @@ from tests.support import poll
 
 pytestmark = pytest.mark.anyio
 
-Hold = Callable[[int], Awaitable[Holdings]]
+Hold = Callable[..., Awaitable[Holdings]]
 
 
 @pytest.fixture
@@ -37,8 +39,8 @@ def ended() -> list[Held]:
 
 @pytest.fixture
 async def hold(core: Core, caller: Caller, handler: Handler, ended: list[Held]) -> Hold:
-    async def holding(count: int) -> Holdings:
-        await handlers.put(core, caller, "h", HandlerDefinition(handler.url, group=Grouping(100)), None, ANY)
+    async def holding(count: int, **fields: Any) -> Holdings:
+        await handlers.put(core, caller, "h", HandlerDefinition(handler.url, group=Grouping(100), **fields), None, ANY)
         await queues.put(core, caller, "mail", QueueDefinition(handler="h"), ANY)
         await enqueue(core, caller, "mail", count)
         row = await store.find(core.db, caller.tenant_id, "mail")
@@ -134,23 +136,30 @@ async def test_a_fault_of_ours_ends_every_attempt_and_leaves_the_leases(
     assert await outcomes(core) == [None] * 3
 
 
-async def test_410_disables_the_handler_in_one_transaction_for_all(
-    core: Core, handler: Handler, hold: Hold, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("change", "reply", "outcome"),
+    [
+        ("disable_gone", Reply(410), "failed"),
+        ("park", Reply(503, {"retry-after": "60"}), "pushed_back"),
+        ("park", Reply(200, {"retry-after": "60"}, b"no document"), "failed"),
+    ],
+)
+async def test_a_handler_is_changed_and_its_call_counted_once_for_all(
+    core: Core, handler: Handler, hold: Hold, monkeypatch: pytest.MonkeyPatch, change: str, reply: Reply, outcome: str
 ) -> None:
-    from app.store import handlers as rows
-
-    calls: list[object] = []
-    disable = rows.disable_gone
+    changes: list[str] = []
+    write = getattr(rows, change)
 
     async def counted(*arguments: Any) -> Any:
-        calls.append(arguments)
-        return await disable(*arguments)
+        changes.append(change)
+        return await write(*arguments)
 
-    monkeypatch.setattr(rows, "disable_gone", counted)
-    handler.script(Reply(410))
-    holdings = await hold(5)
+    monkeypatch.setattr(rows, change, counted)
+    handler.script(reply)
+    holdings = await hold(5, breaker=Breaker(), park_on_retry_after="handler")
     await poll(lambda: holdings.count == 0)
-    assert len(calls) == 1 and await outcomes(core) == ["failed"] * 5
+    assert changes == [change] and await outcomes(core) == [outcome] * 5
+    assert sum(count.calls for count in core.calls.take()) == 1
 
 
 def claimed(number: int, size: int = 4, timeout_seconds: float | None = None) -> Claimed:
