@@ -242,6 +242,8 @@ create index tasks_flow_ready on sluice.tasks (queue_id, flow_id, priority desc,
   where state = :state_ready and flow_id is not null;
 -- a key's tasks in the order of enqueueing, for queues whose keys are ordered or have a max_depth
 create index tasks_key on sluice.tasks (queue_id, (options ->> 'key'), created_at, id) where flow_id is not null and claims >= 0;
+-- which limits tasks name themselves, for whoever deletes a limit
+create index tasks_limits on sluice.tasks (tenant_id, (options -> 'limits')) where flow_id is not null and options ? 'limits';
 -- claims >= 0 as above, for the queries for due tasks
 create index tasks_due on sluice.tasks (tenant_id, run_at) where state = :state_scheduled and claims >= 0;
 create index tasks_scheduled on sluice.tasks (queue_id, id) where state = :state_scheduled;

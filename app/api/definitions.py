@@ -1,4 +1,4 @@
-"""Definitions as code: plan and apply a document of handlers, queues, schedules and limits."""
+"""Definitions as code: plan and apply a document of limits, handlers, queues and schedules."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ from app.domain.definitions import MAX_DEFINITIONS, SECTIONS, DefinitionChange, 
 from app.domain.errors import Refusal, invalid_field, pointer
 from app.domain.handlers import HandlerBody
 from app.domain.ijson import parse_ijson
-from app.domain.limits import Limits
+from app.domain.limits import LimitDefinition, Limits
 from app.domain.queues import QueueBody
 from app.domain.schedules.bodies import parse_schedule
 from app.edge.auth import CoreDep, Manager
@@ -67,12 +67,14 @@ async def plan_definitions(
 @router.post(
     "/apply",
     operation_id="apply_definitions",
-    responses=problems(*CODES, "etag_mismatch", "queue_in_use", "handler_in_use", shows=AppliedOut, body=True),
+    responses=problems(
+        *CODES, "etag_mismatch", "queue_in_use", "handler_in_use", "limit_in_use", shows=AppliedOut, body=True
+    ),
 )
 async def apply_definitions(
     core: CoreDep, caller: Manager, body: Annotated[bytes, Depends(Takes(ApplyBody))]
 ) -> Response:
-    """Change whatever differs from this document: handlers, queues, schedules, limits, and then prune in reverse order.
+    """Change whatever differs from this document: limits, handlers, queues and schedules, and then prune in reverse order.
 
     The whole document is validated before anything changes. Pauses and disabled handlers stay as they are. If someone else
     changes a definition in the meantime, that change is refused and the apply stops there.
@@ -113,6 +115,9 @@ async def parse_document(
         return parse_schedule(bytes(schedule_spans[name]), max_payload_bytes)
 
     document = Document(
+        named_limits=await parse.section(
+            "named_limits", given.named_limits, lambda _, value: read(value, LimitDefinition)
+        ),
         handlers=await parse.section("handlers", given.handlers, handler),
         secrets=secrets,
         queues=await parse.section("queues", given.queues, lambda _, value: read(value, QueueBody).definition()),

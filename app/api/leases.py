@@ -122,7 +122,7 @@ async def renew_lease(
 @complete_router.post(
     "/{task_id}/complete",
     operation_id="complete_task",
-    responses=problems(*HOLDER, "queue_full", shows=TaskView, body=True),
+    responses=problems(*HOLDER, "queue_full", "key_full", shows=TaskView, body=True),
 )
 async def complete_task(
     request: Request,

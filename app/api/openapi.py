@@ -64,7 +64,7 @@ ENQUEUE: dict[str, Any] = {
         **{
             str(status): response
             for status, response in problems(
-                "queue_not_found", "idempotency_mismatch", "egress_denied", "queue_full", body=True
+                "queue_not_found", "idempotency_mismatch", "egress_denied", "queue_full", "key_full", body=True
             ).items()
         },
     },
@@ -108,7 +108,7 @@ def document(app: FastAPI, declared: Iterable[BaseRoute], *, tasks: bool, secure
         if body is not None:
             taken.append(body.kind)
             for method in route.methods or ():
-                found["paths"][route.path][method.lower()]["requestBody"] = request_body(
+                found["paths"][route.path_format][method.lower()]["requestBody"] = request_body(
                     body.kind, required=body.required, nullable=body.nullable
                 )
     schemas |= schemas_of(taken, shown)

@@ -4,7 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Response
 
+from app.api.models.limits import QueueKeyOut, queue_key_out
 from app.api.models.queues import PurgedOut, QueueOut, QueueStatsOut, RedriveBody, RedrivenOut, queue_out
+from app.domain.limits import QueueKeyOverride
 from app.domain.names import NAME_PATTERN, is_name
 from app.domain.queues import QueueBody
 from app.edge.auth import CoreDep, Manager, User
@@ -15,10 +17,11 @@ from app.edge.problems import EMPTY, ETAG, problems
 from app.edge.replies import reply
 from app.edge.strict import StrictRoute
 from app.runtime.pieces import in_pieces
-from app.service import queues, sweeps
+from app.service import limit_keys, queues, sweeps
 
 router = APIRouter(prefix="/queues", tags=["queues"], route_class=StrictRoute)
 QueueName = Annotated[str, Path(pattern=NAME_PATTERN)]
+KeyName = Annotated[str, Path(description="1-128 bytes of UTF-8, percent-encoded.")]
 LIST = binding("queues")
 
 
@@ -128,3 +131,49 @@ async def redrive_queue(
 async def get_queue_stats(core: CoreDep, caller: User, name: QueueName) -> Response:
     """Read a queue's counts by state, rates, waiting times and run times."""
     return reply(await queues.stats(core, caller, name))
+
+
+@router.get(
+    "/{name}/keys/{key:path}",
+    operation_id="get_queue_key",
+    responses=problems("queue_not_found", shows=QueueKeyOut),
+)
+async def get_queue_key(core: CoreDep, caller: User, name: QueueName, key: KeyName) -> Response:
+    """Read one key of a queue: what holds for it, what it holds, and how many of its tasks wait."""
+    return reply(queue_key_out(*await limit_keys.get_of_queue(core, caller, name, key)))
+
+
+@router.put(
+    "/{name}/keys/{key:path}",
+    operation_id="put_queue_key",
+    responses=problems("queue_not_found", shows=QueueKeyOut, body=True),
+)
+async def put_queue_key(
+    core: CoreDep,
+    caller: Manager,
+    name: QueueName,
+    key: KeyName,
+    body: Annotated[QueueKeyOverride, Depends(Reads(QueueKeyOverride))],
+) -> Response:
+    """Set what holds for one key in place of the queue's `key`. Absent fields get their defaults; a pause is kept."""
+    return reply(queue_key_out(*await limit_keys.put_of_queue(core, caller, name, key, body)))
+
+
+@router.post(
+    "/{name}/keys/{key:path}/pause",
+    operation_id="pause_queue_key",
+    responses=problems("queue_not_found", shows=QueueKeyOut, body=True),
+)
+async def pause_queue_key(core: CoreDep, caller: Manager, name: QueueName, key: KeyName) -> Response:
+    """Pause one key: its tasks are accepted but not started. Once answered, none of them starts."""
+    return reply(queue_key_out(*await limit_keys.set_paused_of_queue(core, caller, name, key, paused=True)))
+
+
+@router.post(
+    "/{name}/keys/{key:path}/resume",
+    operation_id="resume_queue_key",
+    responses=problems("queue_not_found", shows=QueueKeyOut, body=True),
+)
+async def resume_queue_key(core: CoreDep, caller: Manager, name: QueueName, key: KeyName) -> Response:
+    """Resume a paused key."""
+    return reply(queue_key_out(*await limit_keys.set_paused_of_queue(core, caller, name, key, paused=False)))

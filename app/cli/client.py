@@ -25,6 +25,9 @@ NEXT = {
     "task_not_found": "`sluice tasks list` lists the tasks",
     "task_ended": "`sluice tasks show ID` shows how it ended",
     "task_not_editable": "`sluice tasks show ID` shows its state",
+    "limit_not_found": "`sluice limits list` lists the limits",
+    "limit_in_use": "remove it from the queues, handlers and tasks that name it first",
+    "key_full": "try again later, or raise max_depth in the queue's key",
     "queue_full": "try again later, or raise the queue's max_depth",
     "rate_limited": "try again later",
     "etag_mismatch": "see what has changed with `sluice plan`",
@@ -62,6 +65,9 @@ class Client:
 
     def put(self, path: str, body: dict[str, Any]) -> Any:
         return self._ask("PUT", path, json=body)
+
+    def delete(self, path: str) -> Any:
+        return self._ask("DELETE", path)
 
     def post(
         self,

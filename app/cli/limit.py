@@ -40,8 +40,10 @@ def limit(
 
     path = "/limits" if tenant is None else f"/tenants/{tenant}/limits"
     with Client(url, key, as_json) as client:
-        body = {"max_concurrency": None if most in (None, NONE) else int(most or 0)}
-        found = client.get(path) if most is None else client.put(path, body)
+        found = client.get(path)
+        if most is not None:
+            kept = {"rate": found["rate"]} if tenant is None else {}
+            found = client.put(path, kept | {"max_concurrency": None if most == NONE else int(most)})
     if as_json:
         say_json(found)
         return

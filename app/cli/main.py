@@ -12,6 +12,7 @@ import typer
 
 from app.cli import definitions, limit, queues, status
 from app.cli.failures import REFUSED, UNREACHABLE, USAGE, Failure
+from app.cli.limits import limits
 from app.cli.tasks import tasks
 from app.cli.work import work
 from app.settings import Settings, SettingsError, load, unknown_variables
@@ -27,6 +28,7 @@ keys = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=Tru
 cli.add_typer(keys, name="keys")
 cli.command()(work)
 cli.add_typer(tasks, name="tasks")
+cli.add_typer(limits, name="limits")
 
 
 def run() -> None:

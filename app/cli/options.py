@@ -59,6 +59,7 @@ Key = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout, and errors as JSON to stderr.")]
 Queue = Annotated[str, typer.Argument(metavar="QUEUE", callback=_name, help="The queue's name.")]
+LimitName = Annotated[str, typer.Argument(metavar="NAME", callback=_name, help="The limit's name.")]
 QueueFilter = Annotated[str | None, typer.Option("--queue", callback=_name, help="Only tasks of this queue.")]
 TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", callback=_ids, help="The ids of one or more tasks.")]
 TaskId = Annotated[

@@ -92,6 +92,9 @@ def list_tasks(
 
 def _why(task: dict[str, Any]) -> str:
     waits = task.get("waiting_for")
+    on = task.get("waiting_on") or {}
+    if waits and (named := [on[part] for part in ("limit", "key") if on.get(part)]):
+        waits = f"{waits} ({', '.join(named)})"
     return " · ".join(part for part in (task["reason"], waits and f"waiting for {waits}", task["last_error"]) if part)
 
 
@@ -183,6 +186,13 @@ def enqueue(
         int | None, typer.Option("--max-attempts", min=1, help="The largest number of attempts, including the first.")
     ] = None,
     handler: Annotated[str | None, typer.Option("--handler", help="A handler other than the queue's.")] = None,
+    task_key: Annotated[
+        str | None, typer.Option("--task-key", help="Whose task it is: keys share a queue fairly.")
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option("--limit", metavar="NAME[:COST]", help="A named limit that it takes; can be repeated."),
+    ] = None,
     wait: Wait = 0,
     url: Url = CLIENT_URL,
     key: Key = None,
@@ -205,6 +215,8 @@ def enqueue(
         "timeout_seconds": timeout,
         "retry": None if max_attempts is None else {"max_attempts": max_attempts},
         "handler": handler,
+        "key": task_key,
+        "limits": [_use(text) for text in limit or ()] or None,
     }
     body = _body(payload, {name: value for name, value in given.items() if value is not None})
     with Client(url, key, as_json) as client:
@@ -230,6 +242,13 @@ def _body(payload: str, fields: dict[str, Any]) -> bytes:
         ) from None
     more = "".join(f",{json.dumps(name)}:{json.dumps(value)}" for name, value in fields.items())
     return b'{"payload":' + given.strip() + more.encode() + b"}"
+
+
+def _use(text: str) -> dict[str, Any]:
+    name, colon, cost = text.partition(":")
+    if colon and not (cost.isascii() and cost.isdigit()):
+        raise typer.BadParameter(f"{text!r} is not NAME or NAME:COST", param_hint="--limit")
+    return {"name": name} | ({"cost": int(cost)} if colon else {})
 
 
 def _header(text: str) -> tuple[str, str]:

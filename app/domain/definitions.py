@@ -11,15 +11,21 @@ from typing import Any, Literal
 import msgspec
 
 from app.domain.conditions import etag_of
-from app.domain.errors import FieldError
+from app.domain.errors import FieldError, pointer
 from app.domain.handlers import HIDDEN, HandlerDefinition, handler_to_dict
-from app.domain.limits import Limits
+from app.domain.limits import LimitDefinition, Limits, limit_to_dict
 from app.domain.queues import QueueDefinition, queue_to_dict
 from app.domain.schedules.definitions import ScheduleDefinition, schedule_to_dict
 
-Kind = Literal["handler", "queue", "schedule", "limits"]
+Kind = Literal["named_limit", "handler", "queue", "schedule", "limits"]
 Action = Literal["create", "update", "delete", "unchanged"]
-SECTIONS: dict[str, Kind] = {"handlers": "handler", "queues": "queue", "schedules": "schedule", "limits": "limits"}
+SECTIONS: dict[str, Kind] = {
+    "named_limits": "named_limit",
+    "handlers": "handler",
+    "queues": "queue",
+    "schedules": "schedule",
+    "limits": "limits",
+}
 """In the order in which they are applied: a definition comes after what it refers to. Pruning goes the other way."""
 MAX_DEFINITIONS = 5_000
 MAX_VERSION = 100
@@ -29,6 +35,7 @@ MAX_VERSION = 100
 class Document:
     """What should exist. None: the section is absent."""
 
+    named_limits: Mapping[str, LimitDefinition] | None = None
     handlers: Mapping[str, HandlerDefinition] | None = None
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Signing secrets by handler. A handler without one gets a generated secret when it is created, and keeps it."""
@@ -91,8 +98,13 @@ def schedule_changes(before: ScheduleDefinition | None, after: ScheduleDefinitio
     return _of_new(found) if before is None else tuple(found)
 
 
+def named_limit_changes(before: LimitDefinition | None, after: LimitDefinition) -> tuple[FieldChange, ...]:
+    found = _differences(limit_to_dict(before or LimitDefinition()), limit_to_dict(after))
+    return _of_new(found) if before is None else tuple(found)
+
+
 def limits_changes(before: Limits, after: Limits) -> tuple[FieldChange, ...]:
-    return tuple(_differences(msgspec.structs.asdict(before), msgspec.structs.asdict(after)))
+    return tuple(_differences(limit_to_dict(before), limit_to_dict(after)))
 
 
 def _queue(definition: QueueDefinition) -> dict[str, Any]:
@@ -149,13 +161,21 @@ def name_faults(
     """Yield references to what neither the document nor the service (`there`, by section) will have. `kept` is what a prune
     leaves, because it has another owner."""
 
-    def known(section: Literal["handlers", "queues"]) -> set[str]:
+    def known(section: Literal["handlers", "queues", "named_limits"]) -> set[str]:
         given = getattr(document, section)
         if given is None:
             return there[section]
         return set(given) | ((kept or {}).get(section, set()) if document.prune else there[section])
 
-    handlers, queues = known("handlers"), known("queues")
+    handlers, queues, limits = known("handlers"), known("queues"), known("named_limits")
+    for section in ("handlers", "queues", "schedules"):
+        for name, definition in (getattr(document, section) or {}).items():
+            for index, use in enumerate(definition.limits):
+                if use.name not in limits:
+                    yield FieldError(
+                        pointer(section, name, "limits", index, "name"),
+                        f"there is no limit {use.name}; define it here or create it first",
+                    )
     for name, queue in (document.queues or {}).items():
         if queue.handler is not None and queue.handler not in handlers:
             yield FieldError(

@@ -14,7 +14,7 @@ from app.domain.breakers import Adaptive, Breaker, Guard, Park
 from app.domain.conditions import etag_of
 from app.domain.errors import FieldError
 from app.domain.headers import check_headers
-from app.domain.limits import MaxConcurrency
+from app.domain.limits import LimitUse, MaxConcurrency, NamedUses, Rate, check_uses, uses_of
 from app.domain.texts import MAX_DESCRIPTION, Description, check_text
 
 MIN_TIMEOUT_SECONDS = 0.1
@@ -83,11 +83,16 @@ class HandlerDefinition(Struct, frozen=True, forbid_unknown_fields=True):
     def guard(self) -> Guard:
         return Guard(self.breaker, self.adaptive, self.max_concurrency)
 
+    rate: Annotated[Rate | None, Meta(description="How many of its tasks start in a while.")] = None
+    limits: tuple[LimitUse, ...] = ()
+    """What all its tasks take."""
+
     def check(self) -> list[FieldError]:
         """Return every violation. Whether the address may be called is up to the egress policy."""
         more = [FieldError("/url", problem)] if (problem := url_problem(self.url)) else []
         more += check_headers(self.headers)
         more += self._guard_errors()
+        more += check_uses(self.limits, "/limits")
         if self.description is not None:
             more += check_text(self.description, "/description", MAX_DESCRIPTION, empty=True)
         return with_more(faults(self), more)
@@ -105,8 +110,9 @@ class HandlerDefinition(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HandlerBody(HandlerDefinition, frozen=True, forbid_unknown_fields=True):
-    """A handler definition with its secret, which reads never show."""
+    """A handler definition as sent, with its secret, which reads never show."""
 
+    limits: NamedUses = []  # type: ignore[assignment]  # the names that stand for objects here
     secret: Annotated[
         Annotated[str, Meta(max_length=100)] | None,
         Meta(description=f"The signing secret, {SECRET_RULE}; generated if absent."),
@@ -114,7 +120,8 @@ class HandlerBody(HandlerDefinition, frozen=True, forbid_unknown_fields=True):
 
     @property
     def definition(self) -> HandlerDefinition:
-        return HandlerDefinition(*(getattr(self, name) for name in HandlerDefinition.__struct_fields__))
+        given = {name: getattr(self, name) for name in HandlerDefinition.__struct_fields__}
+        return HandlerDefinition(**given | {"limits": uses_of(self.limits)})
 
 
 @dataclass(frozen=True, slots=True)

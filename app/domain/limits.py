@@ -4,12 +4,15 @@ A named limit may be keyed: then it holds for each key by itself. Queues, handle
 The tenant's own limits and the operator's grant hold over all queues.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Annotated
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, structs
 
 from app.domain.bodies import faults, with_more
+from app.domain.conditions import etag_of
 from app.domain.errors import FieldError, pointer
 from app.domain.names import Name
 from app.domain.texts import MAX_DESCRIPTION, Description, check_text, text_problem
@@ -23,10 +26,13 @@ MAX_USES = 4
 """How many named or keyed limits a task may take, beside those of its queue, its handler and its tenant."""
 MAX_KEY_BYTES = 128
 MAX_DEPTH_OF_KEY = 1_000_000_000
+MAX_HOLDERS = 20
 BURST_SECONDS = 0.1
 """A rate without a burst admits at once what comes in this time."""
 TASKS_KEY = "task"
-"""As the key of a limit that a queue or handler names: each task's own."""
+"""As the key in a use of a limit: the same as none, the task's own."""
+
+KeyState = Literal["full", "waiting"]
 
 # 0 is not a valid limit: to stop a queue, pause it; to stop a handler, disable it.
 MaxConcurrency = Annotated[
@@ -62,6 +68,9 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """The tenant's own limits."""
 
     max_concurrency: Annotated[MaxConcurrency | None, Meta(description="null: no limit over all queues.")] = None
+    rate: Annotated[
+        Rate | None, Meta(description="How many tasks of all queues start in a while; null: any number.")
+    ] = None
 
 
 class Grant(Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,10 +130,77 @@ class QueueKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = False
     required: Annotated[bool, Meta(description="A task without a key is refused.")] = False
 
+    @property
+    def limited(self) -> bool:
+        return self.ordered or self.max_concurrency is not None or self.rate is not None
+
     def check(self, where: str) -> list[FieldError]:
         if self.ordered and self.max_concurrency not in (None, 1):
             return [FieldError(where + "/max_concurrency", "an ordered key runs one task at a time; leave it out")]
         return []
+
+
+@dataclass(frozen=True, slots=True)
+class LimitView:
+    """A named limit: its definition, and whether it is paused."""
+
+    name: str
+    definition: LimitDefinition
+    created_at: datetime
+    updated_at: datetime
+    paused_at: datetime | None = None
+    owner: str | None = None
+    """The owner that the definitions document managing it names."""
+    overridden: bool = False
+    """Some key has values of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyView:
+    """One key of a limit, with the values that apply to it."""
+
+    key: str
+    max_concurrency: int | None
+    rate: Rate | None
+    overridden: bool
+    paused_at: datetime | None
+    weight: int
+    """Among the keys of a queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRule:
+    """What tasks that take a named limit must observe."""
+
+    keyed: bool
+    capacity: float | None
+    """The most that one of them may cost; None without a rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A running task that takes a limit."""
+
+    task_id: str
+    queue: str
+    key: str | None
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What is taken of a limit, or of one key of it, at one instant."""
+
+    holding: int
+    """Running tasks."""
+    waiting_keys: int
+    """Flows of tasks, one for each key, that wait for it."""
+    holders: tuple[Holder, ...]
+    """The first MAX_HOLDERS of them, the longest running first."""
+    tokens: float | None = None
+    """Units of the rate that could start at once; None without a rate, or over all keys."""
+    next_at: datetime | None = None
+    """When the next unit can start; None: now."""
 
 
 class LimitUse(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -144,6 +220,23 @@ class LimitUseShown(LimitUse, frozen=True, omit_defaults=False):
     """A limit that a task takes, with every field."""
 
 
+@dataclass(frozen=True, slots=True)
+class QueueRules:
+    """What the tasks of a queue must observe."""
+
+    key_required: bool = False
+    key_limited: bool = False
+    """Each key has a limit of its own."""
+    uses: tuple[LimitUse, ...] = ()
+    """What the queue makes its tasks take."""
+    handler_uses: tuple[LimitUse, ...] = ()
+    """What its handler makes them take."""
+
+    def count(self) -> int:
+        """Return how many named or keyed limits a task with a key takes that names none itself."""
+        return len({use.name for use in (*self.uses, *self.handler_uses)}) + self.key_limited
+
+
 Uses = Annotated[list[LimitUse], Meta(max_length=MAX_USES)]
 """What a task takes."""
 NamedUses = Annotated[
@@ -154,7 +247,7 @@ NamedUses = Annotated[
 
 
 def uses_of(given: Iterable["LimitUse | str"]) -> tuple[LimitUse, ...]:
-    """Return what a queue or handler makes its tasks take in its one form."""
+    """Return the limits of a list in their one form."""
     uses = (LimitUse(one) if isinstance(one, str) else one for one in given)
     return tuple(structs.replace(use, key=None) if use.key == TASKS_KEY else use for use in uses)
 
@@ -182,3 +275,71 @@ def key_problem(text: str) -> str | None:
     if problem is None and len(text.encode()) > MAX_KEY_BYTES:
         return f"is longer than {MAX_KEY_BYTES} bytes of UTF-8"
     return problem
+
+
+def tokens_at(rate: Rate, owed: float, now: datetime) -> tuple[float, datetime | None]:
+    """Return how many units of a rate could start at once, and when the next one can (None: now). `owed` are the units that its
+    bucket still has to drain."""
+    tokens = rate.capacity - owed
+    if tokens >= 1:
+        return tokens, None
+    return max(0.0, tokens), now + timedelta(seconds=(1 - tokens) * rate.period_seconds / rate.limit)
+
+
+def rule_of(definition: LimitDefinition) -> LimitRule:
+    return LimitRule(definition.keyed, None if definition.rate is None else definition.rate.capacity)
+
+
+def limit_to_dict(definition: LimitDefinition | Limits) -> dict[str, Any]:
+    """Return the complete definition as JSON values."""
+    return structs.asdict(definition) | {"rate": None if definition.rate is None else structs.asdict(definition.rate)}
+
+
+def limit_etag(definition: LimitDefinition | Limits) -> str:
+    return etag_of(limit_to_dict(definition))
+
+
+def task_errors(
+    key: str | None,
+    own: Sequence[LimitUse],
+    rules: QueueRules,
+    known: Mapping[str, LimitRule],
+    where: str,
+) -> list[FieldError]:
+    """Return what is wrong with the key and the limits of a task. `known` are the limits that it and the rules name."""
+    errors: list[FieldError] = []
+    if key is None and rules.key_required:
+        errors.append(FieldError(where + "/key", "is required: the queue runs by key"))
+    for index, use in enumerate(own):
+        errors += use_errors(use, known.get(use.name), key, where + pointer("limits", index))
+    shared = {use.name: use for use in (*rules.handler_uses, *rules.uses)}
+    for use in own:
+        shared.pop(use.name, None)
+    for use in shared.values():
+        if key is None and use.key is None and use.name in known and known[use.name].keyed:
+            errors.append(FieldError(where + "/key", f"is required: all tasks here take the keyed limit {use.name}"))
+    count = len(own) + len(shared) + (key is not None and rules.key_limited)
+    if count > MAX_USES:
+        errors.append(
+            FieldError(
+                where + "/limits", f"the task would take {count} named or keyed limits, at most {MAX_USES} are allowed"
+            )
+        )
+    return errors
+
+
+def use_errors(use: LimitUse, rule: LimitRule | None, key: str | None, where: str) -> list[FieldError]:
+    """Return what is wrong with one limit that a task, queue or handler names; `key` is the task's, if it is known to have one."""
+    if rule is None:
+        return [FieldError(where + "/name", f"there is no limit {use.name}; PUT /limits/{use.name} creates it")]
+    errors: list[FieldError] = []
+    if use.key is not None and not rule.keyed:
+        errors.append(FieldError(where + "/key", f"limit {use.name} is not keyed; leave the key out"))
+    if use.key is None and key is None and rule.keyed:
+        errors.append(FieldError(where + "/key", f"is required: limit {use.name} is keyed, and the task has no key"))
+    if rule.capacity is not None and use.cost > rule.capacity:
+        most = int(rule.capacity)
+        errors.append(
+            FieldError(where + "/cost", f"is above the burst of limit {use.name}, {most}, so it could never start")
+        )
+    return errors

@@ -17,6 +17,7 @@ from app.domain.errors import FieldError, Refusal, invalid, invalid_field
 from app.domain.handlers import TimeoutSeconds
 from app.domain.headers import check_headers
 from app.domain.instants import Instant, format_instant
+from app.domain.limits import KeyText, Uses
 from app.domain.names import Name
 from app.domain.targets import TargetBody
 from app.domain.tasks import (
@@ -68,6 +69,8 @@ class PatchBody(Struct, forbid_unknown_fields=True):
     correlation_id: Label | UnsetType | None = UNSET
     handler: Annotated[Name | UnsetType | None, Meta(description="null: the queue's.")] = UNSET
     target: Annotated[TargetBody | UnsetType | None, Meta(description="Replaced as a whole.")] = UNSET
+    key: KeyText | UnsetType | None = UNSET
+    limits: Annotated[Uses | UnsetType | None, Meta(description="Replaced as a whole.")] = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,8 @@ def parse_patch(body: bytes, value: Mapping[str, Any], max_payload_bytes: int) -
             options[name] = format_instant(getattr(asked, name))
     if options.get("target") is not None:
         options["target"] = asked.target
+    if "limits" in options:
+        options["limits"] = asked.limits or None
     return TaskPatch(options, asked, new_payload)
 
 

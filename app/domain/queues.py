@@ -11,7 +11,7 @@ from app.domain.bodies import faults, with_more
 from app.domain.conditions import etag_of
 from app.domain.errors import FieldError, invalid
 from app.domain.handlers import TimeoutSeconds
-from app.domain.limits import MaxConcurrency
+from app.domain.limits import LimitUse, MaxConcurrency, NamedUses, QueueKey, Rate, check_uses, uses_of
 from app.domain.names import Name
 from app.domain.retries import DEFAULT_RETRY, Retry, check_retry, effective_retry, retry_to_dict
 from app.domain.schemas.rules import check_size, schema_text, schema_value
@@ -53,6 +53,8 @@ class QueueOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Annotated[int, Meta(ge=1, le=MAX_DEPTH)] | None,
         Meta(description="Exact limit on scheduled and ready tasks."),
     ] = None
+    rate: Annotated[Rate | None, Meta(description="How many of its tasks start in a while.")] = None
+    key: Annotated[QueueKey | None, Meta(description="What holds for each distinct key of its tasks.")] = None
     timeout_seconds: Annotated[TimeoutSeconds | None, Meta(description="null: the handler's.")] = None
     idempotency_seconds: Annotated[float, Meta(ge=0, le=MAX_IDEMPOTENCY_SECONDS)] = 86_400.0
     retention: Retention = Retention()
@@ -63,6 +65,13 @@ class QueueDefinition(QueueOptions, frozen=True, kw_only=True):
     retry: RetryPolicy = DEFAULT_RETRY
     payload_schema: str | None = None
     """The schema's JSON text; None: any payload is valid."""
+    limits: tuple[LimitUse, ...] = ()
+    """What all its tasks take."""
+
+    @property
+    def key_limited(self) -> bool:
+        """Whether each key has a limit of its own."""
+        return self.key is not None and self.key.limited
 
     def check(self) -> list[FieldError]:
         more = check_retry(retry_to_dict(self.retry))
@@ -70,6 +79,9 @@ class QueueDefinition(QueueOptions, frozen=True, kw_only=True):
             more += check_size(self.payload_schema)
         if self.description is not None:
             more += check_text(self.description, "/description", MAX_DESCRIPTION, empty=True)
+        more += check_uses(self.limits, "/limits")
+        if self.key is not None:
+            more += self.key.check("/key")
         return with_more(faults(self), more)
 
 
@@ -78,6 +90,7 @@ class QueueBody(QueueOptions, frozen=True, kw_only=True):
 
     retry: Retry = {}
     payload_schema: PayloadSchema = None
+    limits: NamedUses = []
 
     def definition(self) -> QueueDefinition:
         """Return the definition. Raises Refusal (invalid) if its retry cannot be merged; the service validates the rest."""
@@ -86,6 +99,8 @@ class QueueBody(QueueOptions, frozen=True, kw_only=True):
         given = structs.asdict(self) | {
             "retry": effective_retry(DEFAULT_RETRY, self.retry),
             "payload_schema": schema_text(self.payload_schema),
+            "limits": uses_of(self.limits),
+            "key": None if self.key == QueueKey() else self.key,
         }
         return QueueDefinition(**given)
 
@@ -110,7 +125,14 @@ def queue_to_dict(definition: QueueDefinition) -> dict[str, Any]:
         "retention": structs.asdict(definition.retention),
         "retry": retry_to_dict(definition.retry),
         "payload_schema": schema_value(definition.payload_schema),
+        "rate": None if definition.rate is None else structs.asdict(definition.rate),
+        "key": None if definition.key is None else _key_to_dict(definition.key),
+        "limits": [structs.asdict(use) for use in definition.limits],
     }
+
+
+def _key_to_dict(key: QueueKey) -> dict[str, Any]:
+    return structs.asdict(key) | {"rate": None if key.rate is None else structs.asdict(key.rate)}
 
 
 def queue_etag(definition: QueueDefinition) -> str:

@@ -22,6 +22,7 @@ from app.domain.handlers import TimeoutSeconds
 from app.domain.headers import check_headers
 from app.domain.ijson import MAX_DEPTH, nests_deeper, parse_ijson
 from app.domain.instants import Instant, format_instant, read_instant
+from app.domain.limits import KeyText, LimitUse, Uses, check_uses, key_problem, uses_of
 from app.domain.names import Name
 from app.domain.retries import Retry, check_retry
 from app.domain.targets import TargetBody, TaskTarget, read_target
@@ -97,6 +98,16 @@ class WaitingFor(StrEnum):
     NO_ENGINE = "no_engine"
     NO_WORKER = "no_worker"
     REPLICAS_BUSY = "replicas_busy"
+    QUEUE_RATE = "queue_rate"
+    HANDLER_RATE = "handler_rate"
+    GLOBAL_RATE = "global_rate"
+    KEY_LIMIT = "key_limit"
+    KEY_RATE = "key_rate"
+    LIMIT = "limit"
+    LIMIT_RATE = "limit_rate"
+    KEY_PAUSED = "key_paused"
+    ORDERING = "ordering"
+    FAIR_SHARE = "fair_share"
 
 
 NO_WORKER_SECONDS = 60.0
@@ -182,6 +193,10 @@ class TaskBody(msgspec.Struct, forbid_unknown_fields=True):
     target: Annotated[
         TargetBody | None, Meta(description="Where and how to deliver it, as far as the handler's `targets` allows.")
     ] = None
+    key: Annotated[KeyText | None, Meta(description="Whose task it is: the keys of a queue share it fairly.")] = None
+    limits: Annotated[
+        Uses | None, Meta(description="Named limits that it takes, beside those of its queue and handler.")
+    ] = None
 
 
 class _OnlyPayload(msgspec.Struct):
@@ -214,6 +229,8 @@ class Enqueue(msgspec.Struct, frozen=True):
     """None: application/json."""
     binary: bool = False
     """The payload came as base64."""
+    key: str | None = None
+    limits: tuple[LimitUse, ...] = ()
 
     def with_key(self, key: str) -> "Enqueue":
         return msgspec.structs.replace(self, idempotency_key=key)
@@ -350,6 +367,8 @@ def validate_task(task: TaskBody, where: str = "") -> Enqueue:
     loose = binary or task.payload_base64 is not None  # with both forms, the second is the fault
     if task.content_type is not None and (problem := content_type_problem(task.content_type, binary=loose)):
         errors.append(FieldError(where + "/content_type", problem))
+    if task.limits:
+        errors += check_uses(task.limits, where + "/limits")
     if errors:
         raise invalid(errors)
     return Enqueue(
@@ -373,6 +392,8 @@ def validate_task(task: TaskBody, where: str = "") -> Enqueue:
         target=target,
         content_type=kept_content_type(task.content_type, binary=binary),
         binary=binary,
+        key=task.key,
+        limits=uses_of(task.limits or ()),
     )
 
 
@@ -405,11 +426,14 @@ def _text_errors(task: TaskBody, where: str) -> list[FieldError]:
         "unique_key": task.unique_key,
         "correlation_id": task.correlation_id,
     }
-    return [
+    errors = [
         FieldError(f"{where}/{name}", problem)
         for name, text in texts.items()
         if text is not None and (problem := label_problem(text, header=name != "unique_key"))
     ]
+    if task.key is not None and (problem := key_problem(task.key)):
+        errors.append(FieldError(where + "/key", problem))
+    return errors
 
 
 def label_problem(text: str, *, header: bool = True) -> str | None:

@@ -12,6 +12,7 @@ from app.domain.bodies import ANY_JSON, AnyJson
 from app.domain.content_types import JSON
 from app.domain.ids import Uuid
 from app.domain.instants import Instant
+from app.domain.limits import LimitUseShown, shown_uses
 from app.domain.names import Name
 from app.domain.options import OPTIONS, Options
 from app.domain.targets import TaskTarget
@@ -20,6 +21,14 @@ from app.domain.tasks import Outcome, Reason, State, WaitingFor
 
 class LeaseView(Struct):
     expires_at: Instant
+
+
+class WaitingOn(Struct):
+    limit: Annotated[str | None, Meta(description="A named limit.")]
+    key: str | None
+    until: Annotated[
+        Instant | None, Meta(description="When it is looked at again at the latest; null: when room comes.")
+    ]
 
 
 class TaskView(Struct, kw_only=True):
@@ -62,7 +71,14 @@ class TaskView(Struct, kw_only=True):
     scheduled_for: Instant | None = None
     batch: str | None = None
     parent: str | None = None
+    key: str | None
+    limits: Annotated[
+        Sequence[LimitUseShown], Meta(description="What it takes itself, beside what its queue and handler do.")
+    ]
     waiting_for: Annotated[WaitingFor | None, Meta(description="Only for unfinished tasks.")] = None
+    waiting_on: Annotated[
+        WaitingOn | None, Meta(description="The limit, key and instant that `waiting_for` speaks of.")
+    ] = None
 
 
 class LeasedTaskView(TaskView, kw_only=True):
@@ -80,15 +96,17 @@ class LeasedTaskView(TaskView, kw_only=True):
 _CARRIED = tuple(
     field.name
     for field in msgspec.structs.fields(TaskView)
-    if field.name in OPTIONS and field.name not in ("timeout_seconds", "scheduled_for", "content_type")
+    if field.name in OPTIONS and field.name not in ("timeout_seconds", "scheduled_for", "content_type", "limits")
 )
 _CARRIED_OF = attrgetter(*_CARRIED)
 
 
 def carried(options: Options) -> dict[str, Any]:
-    """Return the fields of a TaskView that show an option as it is. `timeout_seconds` shows the effective one instead,
-    `scheduled_for` is text, and `content_type` is shown with the payload."""
-    return dict(zip(_CARRIED, _CARRIED_OF(options), strict=True))
+    """Return the fields of a TaskView that show options. `timeout_seconds` shows the effective one instead, `scheduled_for` is
+    text, and `content_type` is shown with the payload."""
+    found = dict(zip(_CARRIED, _CARRIED_OF(options), strict=True))
+    found["limits"] = shown_uses(options.limits)
+    return found
 
 
 def shown_payload(payload: bytes | None, options: Options) -> dict[str, Any]:

@@ -81,6 +81,12 @@ CODES: dict[str, Code] = {
         "There is no tenant with this name.",
         "Check the name, or create the tenant with its first key: `sluice keys create --tenant NAME`.",
     ),
+    "limit_not_found": Code(
+        404,
+        "Limit not found",
+        "The tenant has no limit with this name.",
+        "Check the name, or create it with `PUT /limits/{name}`.",
+    ),
     "method_not_allowed": Code(
         405,
         "Method not allowed",
@@ -135,6 +141,12 @@ CODES: dict[str, Code] = {
         "Queues, schedules or unfinished tasks name the handler.",
         "Give them another handler or delete them, then delete the handler again.",
     ),
+    "limit_in_use": Code(
+        409,
+        "The limit is in use",
+        "A queue, a handler, a schedule or an unfinished task names the limit, so it cannot be deleted, and `keyed` cannot change.",
+        "Take the limit out of what `detail` names, or wait for those tasks to end, then send the request again.",
+    ),
     "batch_sealed": Code(
         409,
         "The batch is sealed",
@@ -188,6 +200,12 @@ CODES: dict[str, Code] = {
         "The queue is full",
         "The queue already holds `max_depth` scheduled and ready tasks.",
         "Wait for `Retry-After` seconds and send the request again, or raise `max_depth`.",
+    ),
+    "key_full": Code(
+        429,
+        "The key is full",
+        "The queue already holds as many scheduled and ready tasks with this key as the `max_depth` of its `key` allows.",
+        "Wait for `Retry-After` seconds and send the request again, or raise that `max_depth`.",
     ),
     "rate_limited": Code(
         429,

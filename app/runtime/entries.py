@@ -2,25 +2,29 @@
 batches, schedules and follow-up work.
 """
 
+from dataclasses import replace
 from datetime import datetime
 
 import msgspec
 from msgspec import UnsetType
 
 from app.domain.callers import Caller
-from app.domain.errors import FieldError, Refusal, batch_sealed, invalid_field, queue_not_found
+from app.domain.errors import FieldError, Refusal, batch_sealed, invalid, invalid_field, queue_not_found
 from app.domain.handlers import Targets
 from app.domain.instants import parse_instant
+from app.domain.limits import QueueRules, task_errors
 from app.domain.options import encode_options, options_of
 from app.domain.targets import TaskTarget, address_of
 from app.domain.tasks import Enqueue, check_instants
 from app.runtime.core import Core
 from app.runtime.schemas import CheckBudget
-from app.store import enqueues
+from app.store import enqueues, limits
 from app.store.enqueues import Entry
 from app.store.handlers import OwnHandler
 from app.store.queues import QueueRow
 from app.telemetry.tracing import TraceContext
+
+NO_RULES = QueueRules()
 
 
 def refusal_of(verdict: str, queue: str, request: Enqueue) -> Refusal | None:
@@ -38,7 +42,17 @@ def refusal_of(verdict: str, queue: str, request: Enqueue) -> Refusal | None:
             f"queue {queue} is full: it holds max_depth tasks; try again when some have ended",
             retry_after_seconds=1,
         )
+    if verdict == "key_full":
+        return key_full(queue, request.key or "")
     return None
+
+
+def key_full(queue: str, key: str) -> Refusal:
+    return Refusal(
+        "key_full",
+        f"key {key} of queue {queue} is full: it holds max_depth tasks; try again when some have ended",
+        retry_after_seconds=1,
+    )
 
 
 def needs_check(row: QueueRow, request: Enqueue) -> bool:
@@ -49,6 +63,8 @@ def needs_check(row: QueueRow, request: Enqueue) -> bool:
         or request.target is not None
         or request.run_at is not None
         or request.expires_at is not None
+        or row.rules != NO_RULES
+        or bool(request.limits)
     )
 
 
@@ -85,12 +101,28 @@ async def _check_unless_replayed(
             check_own_target(core, row, own, request.target, where)
         if row.payload_schema is not None:
             await check_schema(core, row, request, where, budget)
+        await check_limits(core, row, own, request, where)
     except Refusal as refusal:
         # a replay gets the first answer, even if its instants have passed, or the schema or handler has changed in the meantime
         if refusal.code == "unavailable" or request.idempotency_key is None:
             raise
         if not await enqueues.knows_key(core.db.lookups(row.tenant_id), row.id, request.idempotency_key):
             raise
+
+
+async def check_limits(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue, where: str = "") -> None:
+    """Check the key and the limits of a task. That the limits still exist, the statement that stores checks again.
+
+    Raises Refusal (invalid).
+    """
+    rules, known = row.rules, row.known
+    if own is not None:
+        rules = replace(rules, handler_uses=own.limits)
+    missing = {use.name for use in (*request.limits, *rules.handler_uses)} - known.keys()
+    if missing:
+        known = {**known, **await limits.rules(core.db.lookups(row.tenant_id), row.tenant_id, missing)}
+    if errors := task_errors(request.key, request.limits, rules, known, where):
+        raise invalid(errors)
 
 
 def check_handler(row: QueueRow, own: OwnHandler | None, request: Enqueue, where: str = "") -> None:

@@ -93,7 +93,7 @@ def fault(refusal: Refusal) -> tuple[FollowupsFault, str]:
     error = f"the follow-up work was refused: {pointers or refusal.detail}"
     if refusal.code == "too_large":
         return "too_large", error
-    return ("queue_full" if refusal.code in ("queue_full", "unavailable") else "invalid"), error
+    return ("queue_full" if refusal.code in ("queue_full", "key_full", "unavailable") else "invalid"), error
 
 
 async def settle(
@@ -107,8 +107,8 @@ async def settle(
     """Complete the task and enqueue its follow-up work; return applied, repeat, stale or unknown. `lane` is the task's own, for its
     continuation.
 
-    Raises Refusal, and then nothing has changed: invalid (with pointers into the page), queue_full (no room now), too_large (more
-    tasks for a queue than its max_depth), unavailable.
+    Raises Refusal, and then nothing has changed: invalid (with pointers into the page), queue_full and key_full (no room
+    now), too_large (more tasks for a queue or key than its max_depth), unavailable.
     """
     result, result_format, truncated = result_of(page)
     outcome = outcome._replace(result=result, result_format=result_format, result_truncated=truncated)
@@ -127,6 +127,12 @@ async def settle(
                 raise Refusal(
                     "queue_full",
                     f"queue {followed.queue} has no room for these tasks under its max_depth",
+                    retry_after_seconds=1,
+                )
+            case "key_full":
+                raise Refusal(
+                    "key_full",
+                    f"a key of queue {followed.queue} has no room for these tasks under its max_depth",
                     retry_after_seconds=1,
                 )
             case "too_large":

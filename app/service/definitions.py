@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from msgspec import structs
 
 from app.domain.callers import Caller
-from app.domain.conditions import Conditions, etag_of
+from app.domain.conditions import Conditions
 from app.domain.definitions import (
     SECTIONS,
     DefinitionChange,
@@ -23,14 +23,15 @@ from app.domain.definitions import (
     handler_changes,
     limits_changes,
     name_faults,
+    named_limit_changes,
     owner_change,
     queue_changes,
     schedule_changes,
     version_of,
 )
-from app.domain.errors import FieldError, Refusal, pointer, too_many
+from app.domain.errors import FieldError, Refusal, invalid_field, pointer, too_many
 from app.domain.handlers import HandlerDefinition, handler_etag
-from app.domain.limits import Limits
+from app.domain.limits import TASKS_KEY, Limits, QueueRules, limit_etag, rule_of, use_errors
 from app.domain.queues import queue_etag
 from app.domain.schedules.bodies import parse_schedule
 from app.domain.schedules.definitions import ScheduleDefinition, schedule_etag
@@ -38,12 +39,13 @@ from app.runtime.core import Core
 from app.runtime.entries import check_target, pull_queue_target
 from app.runtime.pieces import in_pieces
 from app.runtime.schemas import CheckBudget
-from app.service import handlers, limits, queues, schedules
-from app.service.limits import limits_etag
+from app.service import handlers, limits, queues, schedules, tenant_limits
 from app.store import handlers as handler_rows
+from app.store import limits as limit_rows
 from app.store import queues as queue_rows
 from app.store import schedules as schedule_rows
 from app.store.handlers import HandlerRow
+from app.store.limits import StoredLimit
 from app.store.queues import StoredQueue
 from app.store.schedules import ScheduleRow
 from app.store.tenants import TenantLimits
@@ -67,6 +69,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
+    named_limits: dict[str, StoredLimit]
     handlers: dict[str, HandlerRow]
     queues: dict[str, StoredQueue]
     schedules: dict[str, ScheduleRow]
@@ -106,6 +109,9 @@ async def _read(core: Core, caller: Caller) -> _Stored:
     tenant = caller.tenant_id
     async with core.db.begin(caller.tenant_id) as connection:
 
+        async def limits_after(name: str | None) -> list[StoredLimit]:
+            return await limit_rows.list_page(connection, tenant, name, PAGE)
+
         async def handlers_after(name: str | None) -> list[HandlerRow]:
             return await handler_rows.list_page(connection, core.vault, tenant, name, PAGE)
 
@@ -116,10 +122,12 @@ async def _read(core: Core, caller: Caller) -> _Stored:
             rows, _ = await schedule_rows.list_page(core.db.reads(tenant), tenant, name, PAGE)
             return rows
 
+        found_limits = await _all(limits_after, lambda row: row.view.name)
         found_handlers = await _all(handlers_after, lambda row: row.view.name)
         found_queues = await _all(queues_after, lambda row: row.view.name)
     found_schedules = await _all(schedules_after, lambda row: row.name)
-    return _Stored(found_handlers, found_queues, found_schedules, await limits.get(core, caller))
+    own = await tenant_limits.get(core, caller)
+    return _Stored(found_limits, found_handlers, found_queues, found_schedules, own)
 
 
 async def _all(page: Callable[[str | None], Awaitable[list[Row]]], name_of: Callable[[Row], str]) -> dict[str, Row]:
@@ -140,6 +148,11 @@ async def _validate(core: Core, caller: Caller, document: Document, current: _St
             raise refusal
         refusals.append(placed(refusal, where))
 
+    async for name, limit in in_pieces((document.named_limits or {}).items()):
+        try:
+            limits.check(name, limit)
+        except Refusal as refusal:
+            note(pointer("named_limits", name), refusal)
     async for name, handler in in_pieces((document.handlers or {}).items()):
         try:
             handlers.check(core, name, handler, document.secrets.get(name))
@@ -150,22 +163,24 @@ async def _validate(core: Core, caller: Caller, document: Document, current: _St
             await queues.check(core, caller, name, queue)
         except Refusal as refusal:
             note(pointer("queues", name), refusal)
-    if document.limits is not None and document.limits.max_concurrency != current.limits.max_concurrency:
+    if document.limits is not None and document.limits != current.limits.own:
         try:
-            limits.check(document.limits.max_concurrency, current.limits)
+            tenant_limits.check(document.limits, current.limits)
         except Refusal as refusal:
             note(pointer("limits"), refusal)
-    for section in ("handlers", "queues", "schedules"):
+    for section in ("named_limits", "handlers", "queues", "schedules"):
         rows, wanted = getattr(current, section), getattr(document, section) or {}
         # pruning comes last
         if wanted.keys() - rows.keys() and len(wanted.keys() | rows.keys()) > core.max_definitions:
-            refusals.append(too_many(section, core.max_definitions, pointer(section)))
-    names = {"handlers": set(current.handlers), "queues": set(current.queues)}
+            what = section.replace("_", " ")
+            refusals.append(too_many(what, core.max_definitions, pointer(section)))
+    names = {section: set(getattr(current, section)) for section in ("named_limits", "handlers", "queues")}
     kept = {
         section: {name for name, row in getattr(current, section).items() if _owner(row) != document.owner}
         for section in names
     }
     refusals += [Refusal("invalid", fault.detail, [fault]) for fault in name_faults(document, names, kept)]
+    refusals += _limit_refusals(document, current)
     if not refusals:  # otherwise a queue's schema may itself be at fault
         budget = CheckBudget()
         async for name, schedule in in_pieces((document.schedules or {}).items()):
@@ -175,6 +190,31 @@ async def _validate(core: Core, caller: Caller, document: Document, current: _St
                 note(pointer("schedules", name), refusal)
     if refusals:
         raise joined(refusals)
+
+
+def _limit_refusals(document: Document, current: _Stored) -> Iterator[Refusal]:
+    """Yield what is wrong with the limits that the handlers and queues of a document name, as the limits and handlers will be."""
+    stored = {name: row.view.definition for name, row in current.named_limits.items()}
+    known = {name: rule_of(limit) for name, limit in (stored | dict(document.named_limits or {})).items()}
+    handlers_then = {name: row.view.definition for name, row in current.handlers.items()} | dict(
+        document.handlers or {}
+    )
+    for section in ("handlers", "queues"):
+        for name, definition in (getattr(document, section) or {}).items():
+            errors = [
+                error
+                for index, use in enumerate(definition.limits)
+                if use.name in known
+                for error in use_errors(use, known[use.name], TASKS_KEY, pointer(section, name, "limits", index))
+            ]
+            if errors:
+                yield Refusal("invalid", errors[0].detail, errors)
+    for name, queue in (document.queues or {}).items():
+        handler = handlers_then.get(queue.handler or "")
+        try:
+            limits.check_count(QueueRules(False, queue.key_limited, queue.limits, handler.limits if handler else ()))
+        except Refusal as refusal:
+            yield placed(refusal, pointer("queues", name))
 
 
 async def _validate_schedule(
@@ -198,6 +238,8 @@ async def _validate_schedule(
             raise pull_queue_target(schedule.queue)
         handler = handler_of(name)
         check_target(core, schedule.target, handler.url, handler.targets)
+    if schedule.key is None and queue.key is not None and queue.key.required:
+        raise invalid_field("/key", f"is required: queue {schedule.queue} runs by key")
     if queue.payload_schema is not None:
         await core.schemas.check(caller.tenant_id, queue.payload_schema, schedule.payload, "", budget)
     then = schedule.on_complete
@@ -222,6 +264,10 @@ def joined(refusals: Sequence[Refusal]) -> Refusal:
 
 
 def _changes(document: Document, current: _Stored) -> Iterator[DefinitionChange]:
+    for name, limit in sorted((document.named_limits or {}).items()):
+        kept = current.named_limits.get(name)
+        found = named_limit_changes(None if kept is None else kept.view.definition, limit)
+        yield _change("named_limit", name, kept, found, document.owner)
     for name in sorted(document.handlers or {}):
         yield _handler(document, name, current.handlers.get(name))
     for name, queue in sorted((document.queues or {}).items()):
@@ -233,8 +279,8 @@ def _changes(document: Document, current: _Stored) -> Iterator[DefinitionChange]
         found = schedule_changes(None if stored is None else _definition(stored), schedule)
         yield _change("schedule", name, stored, found, document.owner)
     if document.limits is not None:
-        changes = limits_changes(Limits(current.limits.max_concurrency), document.limits)
-        etag = limits_etag(current.limits.max_concurrency)
+        changes = limits_changes(current.limits.own, document.limits)
+        etag = limit_etag(current.limits.own)
         yield DefinitionChange("limits", None, "update" if changes else "unchanged", changes, etag)
     if document.prune:
         yield from _prunings(document, current)
@@ -253,12 +299,12 @@ def _change(kind: Kind, name: str, row: Any, found: tuple[FieldChange, ...], own
     return DefinitionChange(kind, name, "update" if changes else "unchanged", changes, row.etag)
 
 
-def _owner(row: HandlerRow | StoredQueue | ScheduleRow) -> str | None:
+def _owner(row: StoredLimit | HandlerRow | StoredQueue | ScheduleRow) -> str | None:
     return row.owner if isinstance(row, ScheduleRow) else row.view.owner
 
 
 def _prunings(document: Document, current: _Stored) -> Iterator[DefinitionChange]:
-    for section in ("schedules", "queues", "handlers"):
+    for section in ("schedules", "queues", "handlers", "named_limits"):
         wanted, rows = getattr(document, section), getattr(current, section)
         if wanted is not None:
             for name in sorted(name for name in set(rows) - set(wanted) if _owner(rows[name]) == document.owner):
@@ -273,11 +319,12 @@ async def _wanted(document: Document) -> dict[str, Any]:
     """Return the part of the document that a plan's version covers; secrets as a digest."""
     secrets = "\n".join(f"{name} {secret}" for name, secret in sorted(document.secrets.items()))
     return {
+        "named_limits": await _etags(document.named_limits, limit_etag),
         "handlers": await _etags(document.handlers, handler_etag),
         "secrets": hashlib.sha256(secrets.encode()).hexdigest(),
         "queues": await _etags(document.queues, queue_etag),
         "schedules": await _etags(document.schedules, schedule_etag),
-        "limits": None if document.limits is None else etag_of({"limit": document.limits.max_concurrency}),
+        "limits": None if document.limits is None else limit_etag(document.limits),
         "prune": document.prune,
         "owner": document.owner,
     }
@@ -292,8 +339,15 @@ async def _carry_out(core: Core, caller: Caller, document: Document, change: Def
     conditions = Conditions(if_none_match_any=True) if change.etag is None else Conditions(if_match=(change.etag,))
     name = change.name or ""
     if change.action == "delete":
-        verbs = {"handler": handlers.delete, "queue": queues.delete, "schedule": schedules.delete}
+        verbs = {
+            "named_limit": limits.delete,
+            "handler": handlers.delete,
+            "queue": queues.delete,
+            "schedule": schedules.delete,
+        }
         await verbs[change.kind](core, caller, name, conditions)
+    elif change.kind == "named_limit":
+        await limits.put(core, caller, name, (document.named_limits or {})[name], conditions, owner=document.owner)
     elif change.kind == "handler":
         wanted = (document.handlers or {})[name]
         secret = document.secrets.get(name)
@@ -304,7 +358,7 @@ async def _carry_out(core: Core, caller: Caller, document: Document, change: Def
     elif change.kind == "schedule":
         await schedules.put(core, caller, name, (document.schedules or {})[name], conditions, owner=document.owner)
     else:
-        await limits.put(core, caller, (document.limits or Limits()).max_concurrency, conditions)
+        await tenant_limits.put(core, caller, document.limits or Limits(), conditions)
     return None
 
 

@@ -26,7 +26,8 @@ from app.domain.options import Options
 from app.domain.schemas.rules import example_of
 from app.runtime import breakers
 from app.runtime.core import Core
-from app.store import handlers, queues, tenants
+from app.service import limits
+from app.store import flows, handlers, queues, tenants
 from app.store.handlers import HandlerRow
 from app.telemetry import events
 from app.telemetry.logs import get_logger
@@ -96,6 +97,7 @@ async def _put(
             return None
         if full:
             raise too_many("handlers", core.max_definitions)
+        await limits.check_uses(connection, caller, definition.limits)
         made = None if secret is not None else new_secret()
         new = secret or made or ""
         row = await handlers.insert_new(connection, core.vault, caller.tenant_id, name, definition, new, owner)
@@ -111,7 +113,8 @@ async def _put(
     if lost and secret is None:
         secret = renewed = new_secret()
     if lost or definition != before.view.definition:
-        await handlers.replace_definition(connection, core.vault, handler_id, definition)
+        await _check_limits(connection, caller, handler_id, definition)
+        await handlers.replace_definition(connection, core.vault, caller.tenant_id, handler_id, definition)
         if definition.guard != before.view.definition.guard:
             await breakers.fit(connection, handler_id, definition.guard)
     if secret is not None and secret != before.secret:
@@ -120,6 +123,8 @@ async def _put(
         await handlers.set_owner(connection, handler_id, owner)
     if _queues_see(definition) != _queues_see(before.view.definition):
         await queues.outdate_of_handler(connection, handler_id)
+    if _flows_see(definition) != _flows_see(before.view.definition):
+        await flows.reopen(connection, caller.tenant_id)
     after = await handlers.read(connection, core.vault, handler_id)
     assert after is not None, "its lock is held"
     return Saved(_shown(after), after.etag, False, renewed)
@@ -127,7 +132,25 @@ async def _put(
 
 def _queues_see(definition: HandlerDefinition) -> tuple[object, ...]:
     """Return what replicas cache of a handler together with its queues."""
-    return definition.max_concurrency is None, definition.timeout_seconds, definition.url, definition.targets
+    return (
+        definition.max_concurrency is None,
+        definition.timeout_seconds,
+        definition.url,
+        definition.targets,
+        definition.limits,
+    )
+
+
+def _flows_see(definition: HandlerDefinition) -> tuple[object, ...]:
+    """Return what decides which of its tasks are blocked together."""
+    return definition.rate, definition.limits
+
+
+async def _check_limits(connection: Any, caller: Caller, handler_id: int, definition: HandlerDefinition) -> None:
+    """Check the limits that its tasks would take, and hold the named ones until the transaction ends. Raises Refusal (invalid)."""
+    await limits.check_uses(connection, caller, definition.limits)
+    for queue, rules in (await queues.rules_to(connection, handler_id)).items() if definition.limits else ():
+        limits.check_count(replace(rules, handler_uses=definition.limits), f"in queue {queue}: ")
 
 
 def check(core: Core, name: str, definition: HandlerDefinition, secret: str | None) -> None:

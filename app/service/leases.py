@@ -109,7 +109,7 @@ async def renew(core: Core, task_id: str, token: str, seconds: float, progress: 
 async def complete(core: Core, task_id: str, token: str, page: FollowupPage) -> TaskView:
     """Complete a task, with its follow-up work if the page names any. A refusal leaves the lease as it is.
 
-    Raises Refusal: lease_lost, task_cancelled, invalid, too_large, queue_full.
+    Raises Refusal: lease_lost, task_cancelled, invalid, too_large, queue_full, key_full.
     """
     if page.result is not None and len(page.result) > MAX_RESULT_BYTES:
         raise Refusal("too_large", f"the result has {len(page.result)} bytes, at most {MAX_RESULT_BYTES} are allowed")

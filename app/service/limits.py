@@ -1,81 +1,177 @@
-"""A tenant's limit over all its queues: its own, and the one that an operator grants. The lower one applies."""
+"""Verbs on named limits: define and operate them.
 
-from app.domain.bodies import faults
+A change is one transaction: hold off whoever names limits, read, write, and then take the tenant's gate, under which alone tasks
+are admitted against limits. So once a verb here has returned, nothing is admitted under the old definition.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
 from app.domain.callers import Caller
-from app.domain.conditions import ANY, Conditions, etag_of
-from app.domain.errors import Refusal, invalid, invalid_field
-from app.domain.limits import MaxConcurrency
+from app.domain.conditions import Conditions
+from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer, too_many
+from app.domain.limits import (
+    MAX_USES,
+    TASKS_KEY,
+    LimitDefinition,
+    LimitUse,
+    LimitView,
+    QueueRules,
+    Use,
+    use_errors,
+)
+from app.domain.names import NAME_RULE, is_name
 from app.runtime.core import Core
-from app.store import queues, tenants
-from app.store.tenants import TenantLimits
+from app.store import flows, limits, queues, tenants
+from app.store.limits import StoredLimit
 
 
-async def get(core: Core, caller: Caller) -> TenantLimits:
-    caller.require("use")
-    async with core.db.begin(caller.tenant_id) as connection:
-        return await tenants.read_limits(connection, caller.tenant_id)
+@dataclass(frozen=True, slots=True)
+class Saved:
+    view: LimitView
+    use: Use
+    etag: str
+    created: bool
 
 
-def limits_etag(max_concurrency: int | None) -> str:
-    return etag_of({"max_concurrency": max_concurrency})
+def not_found(name: str) -> Refusal:
+    return Refusal("limit_not_found", f"there is no limit {name}; PUT /limits/{name} creates it")
 
 
-def check(max_concurrency: int | None, limits: TenantLimits) -> None:
-    """Check that a tenant may set this limit. Raises Refusal (invalid)."""
-    if errors := faults(max_concurrency, MaxConcurrency | None, "/max_concurrency"):
-        raise invalid(errors)
-    granted = limits.granted_max_concurrency
-    if max_concurrency is not None and granted is not None and max_concurrency > granted:
-        raise invalid_field(
-            "/max_concurrency", f"exceeds what the operator grants this tenant, {granted}; null uses the whole grant"
-        )
-
-
-async def put(core: Core, caller: Caller, max_concurrency: int | None, conditions: Conditions = ANY) -> TenantLimits:
-    """Set the limit. Once this returns, nothing is admitted above it. Raises Refusal: invalid, etag_mismatch."""
+@asynccontextmanager
+async def changing(core: Core, caller: Caller) -> AsyncIterator[Any]:
+    """Begin a transaction that changes limits. At its end it takes the tenant's gate, and what waits is looked at again."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
-        await tenants.lock(connection, caller.tenant_id)
-        before = await tenants.read_limits(connection, caller.tenant_id)
-        conditions.check(limits_etag(before.max_concurrency))
-        check(max_concurrency, before)
-        after = TenantLimits(max_concurrency, before.granted_max_concurrency)
-        await tenants.write_limit(connection, caller.tenant_id, max_concurrency)
-        if before.limited != after.limited:
-            await queues.outdate_of_tenant(connection, caller.tenant_id)
+        yield connection
+        await flows.reopen(connection, caller.tenant_id)
     core.signals.any_lane_ready()
-    return after
 
 
-async def get_grant(core: Core, caller: Caller, tenant: str) -> int | None:
-    """Return the operator's limit for a tenant. Raises Refusal: forbidden, tenant_not_found."""
-    caller.require("operate")
-    async with core.db.begin(caller.tenant_id) as connection:
-        tenant_id = _known(tenant, await tenants.find(connection, tenant))
-        limits = await tenants.read_limits(connection, tenant_id)
-        return limits.granted_max_concurrency
+async def put(
+    core: Core,
+    caller: Caller,
+    name: str,
+    definition: LimitDefinition,
+    conditions: Conditions,
+    *,
+    owner: str | None = None,
+) -> Saved:
+    """Create or replace a limit. Absent fields get their defaults; a pause and the values of single keys are kept, and the owner
+    if none is given. Once this returns, nothing is admitted above it.
+
+    Raises Refusal: invalid, etag_mismatch, limit_in_use (`keyed`).
+    """
+    check(name, definition)
+    async with changing(core, caller) as connection:
+        known = await limits.id_of(connection, caller.tenant_id, name)
+        full = known is None and await tenants.is_full(connection, caller.tenant_id, "limits", core.max_definitions)
+        await limits.lock(connection, caller.tenant_id)
+        limit_id = await limits.id_of(connection, caller.tenant_id, name)
+        before = None if limit_id is None else await limits.read(connection, limit_id)
+        conditions.check(None if before is None else before.etag)
+        if before is None:
+            if full:
+                raise too_many("limits", core.max_definitions)
+            after = await limits.insert_new(connection, caller.tenant_id, name, definition, owner)
+        else:
+            if definition.keyed != before.view.definition.keyed:
+                await _refuse_in_use(connection, caller, name, "/keyed")
+            if definition != before.view.definition:
+                await limits.replace_definition(connection, before.id, definition)
+            if owner is not None:
+                await limits.set_owner(connection, before.id, owner)
+            await queues.outdate_of_limit(connection, caller.tenant_id, name)
+            after = await limits.read(connection, before.id)
+        assert after is not None, "the lock of the tenant's limits is held"
+        [use] = await limits.use_of(connection, caller.tenant_id, [after])
+    return Saved(after.view, use, after.etag, before is None)
 
 
-async def put_grant(core: Core, caller: Caller, tenant: str, max_concurrency: int | None) -> int | None:
-    """Set the operator's limit. Once this returns, nothing is admitted above it. Raises Refusal: forbidden, tenant_not_found,
-    invalid."""
-    caller.require("operate")
-    if errors := faults(max_concurrency, MaxConcurrency | None, "/max_concurrency"):
+def check(name: str, definition: LimitDefinition) -> None:
+    """Check that a definition may be stored. Raises Refusal (invalid)."""
+    errors = [] if is_name(name) else [FieldError("", f"{name} is not a name ({NAME_RULE})")]
+    if errors := errors + definition.check():
         raise invalid(errors)
+
+
+async def _refuse_in_use(connection: Any, caller: Caller, name: str, where: str) -> None:
+    user = await limits.user_of(connection, caller.tenant_id, name)
+    if user is not None:
+        detail = f"limit {name} is named by {user}; change that first"
+        raise Refusal("limit_in_use", detail, [FieldError(where, detail)])
+
+
+async def get(core: Core, caller: Caller, name: str) -> tuple[LimitView, Use, str]:
+    """Return the limit, what is taken of it, and its ETag. Raises Refusal (limit_not_found)."""
+    caller.require("use")
     async with core.db.begin(caller.tenant_id) as connection:
-        tenant_id = _known(tenant, await tenants.find(connection, tenant))
-        await tenants.lock(connection, tenant_id)
-        before = await tenants.read_limits(connection, tenant_id)
-        await tenants.write_granted(connection, tenant_id, max_concurrency)
-        if before.limited != TenantLimits(before.max_concurrency, max_concurrency).limited:
-            await queues.outdate_of_tenant(connection, tenant_id)
-    core.signals.any_lane_ready()
-    return max_concurrency
+        row = await found(connection, caller, name)
+        [use] = await limits.use_of(connection, caller.tenant_id, [row])
+    return row.view, use, row.etag
 
 
-def _known(tenant: str, tenant_id: int | None) -> int:
-    if tenant_id is None:
-        raise Refusal(
-            "tenant_not_found", f"there is no tenant {tenant}; `sluice keys create --tenant {tenant}` creates it"
-        )
-    return tenant_id
+async def list_page(
+    core: Core, caller: Caller, after: str | None, limit: int
+) -> tuple[list[tuple[LimitView, Use]], bool]:
+    """Return a page by name, after the name `after`, and whether there are more."""
+    caller.require("use")
+    async with core.db.begin(caller.tenant_id) as connection:
+        rows = await limits.list_page(connection, caller.tenant_id, after, limit + 1)
+        uses = await limits.use_of(connection, caller.tenant_id, rows[:limit])
+    return [(row.view, use) for row, use in zip(rows, uses, strict=False)], len(rows) > limit
+
+
+async def found(connection: Any, caller: Caller, name: str) -> StoredLimit:
+    """Return the limit of this name. Raises Refusal (limit_not_found)."""
+    limit_id = await limits.id_of(connection, caller.tenant_id, name)
+    row = None if limit_id is None else await limits.read(connection, limit_id)
+    if row is None:
+        raise not_found(name)
+    return row
+
+
+async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) -> None:
+    """Delete a limit. Raises Refusal: limit_not_found, etag_mismatch, limit_in_use."""
+    async with changing(core, caller) as connection:
+        await limits.lock(connection, caller.tenant_id)
+        row = await found(connection, caller, name)
+        conditions.check(row.etag)
+        await _refuse_in_use(connection, caller, name, "")
+        await limits.remove(connection, row.id)
+
+
+async def set_paused(core: Core, caller: Caller, name: str, *, paused: bool) -> tuple[LimitView, Use]:
+    """Pause or resume a limit. Once a pause returns, no task that takes it starts. Raises Refusal (limit_not_found)."""
+    async with changing(core, caller) as connection:
+        await limits.lock(connection, caller.tenant_id)
+        row = await found(connection, caller, name)
+        if (row.view.paused_at is not None) != paused:
+            await limits.set_paused(connection, row.id, paused=paused)
+            row = await found(connection, caller, name)
+        [use] = await limits.use_of(connection, caller.tenant_id, [row])
+    return row.view, use
+
+
+async def check_uses(connection: Any, caller: Caller, uses: Sequence[LimitUse]) -> None:
+    """Check the limits that a queue or handler names, and hold them until the transaction ends. Raises Refusal (invalid)."""
+    if not uses:
+        return
+    await limits.share(connection, caller.tenant_id)
+    known = await limits.rules(connection, caller.tenant_id, {use.name for use in uses})
+    errors = [
+        error
+        for index, use in enumerate(uses)
+        for error in use_errors(use, known.get(use.name), TASKS_KEY, pointer("limits", index))
+    ]
+    if errors:
+        raise invalid(errors)
+
+
+def check_count(rules: QueueRules, where: str = "") -> None:
+    """Check that the tasks of a queue do not take too many limits. Raises Refusal (invalid)."""
+    if rules.count() > MAX_USES:
+        detail = f"{where}its tasks would take {rules.count()} named or keyed limits, at most {MAX_USES} are allowed"
+        raise invalid_field("/limits", detail)

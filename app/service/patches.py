@@ -9,11 +9,11 @@ from app.domain.errors import Refusal, task_ended
 from app.domain.instants import parse_instant
 from app.domain.options import OPTIONS
 from app.domain.patches import TaskPatch
-from app.domain.tasks import UNFINISHED, State, check_instants
+from app.domain.tasks import UNFINISHED, Enqueue, State, check_instants
 from app.domain.views import TaskView
 from app.runtime.catalogue import until_current
 from app.runtime.core import Core
-from app.runtime.entries import check_handler, check_own_target, check_schema, find_queue
+from app.runtime.entries import check_handler, check_limits, check_own_target, check_schema, find_queue, key_full
 from app.service import tasks as service
 from app.store import handlers, tasks
 from app.store.handlers import OwnHandler
@@ -22,7 +22,7 @@ from app.store.queues import QueueRow
 
 async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch) -> TaskView:
     """Update a task. Raises Refusal: task_not_found, invalid, egress_denied, payload_schema_mismatch, task_not_editable (running),
-    task_ended."""
+    task_ended, key_full."""
     caller.require("use")
 
     async def attempt() -> TaskView | None:
@@ -36,6 +36,8 @@ async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch) -> 
                 raise Refusal(
                     "task_not_editable", "the task is running, so what its handler was sent can no longer change"
                 )
+            case "key_full":
+                raise key_full(view.queue, patch.asked.key or "")
             case "changed":
                 core.queues.forget(caller.tenant_id, view.queue)
         return None
@@ -53,6 +55,8 @@ async def _write(core: Core, caller: Caller, view: TaskView, patch: TaskPatch) -
         await _check_target(core, caller, row, own, view, patch)
         if patch.new_payload:
             await check_schema(core, row, patch.asked)
+        if patch.options.keys() & {"key", "limits", "handler"}:
+            await check_limits(core, row, own, _with_limits(patch, view))
     except Refusal as refusal:
         if refusal.code == "unavailable" or await core.queues.is_current(row):
             raise
@@ -85,6 +89,7 @@ def _merged_with(view: TaskView) -> dict[str, Any]:
         "headers": view.headers or None,
         "binary": True if view.payload_base64 is not msgspec.UNSET else None,
         "target": view.target,
+        "key": view.key,
     }
 
 
@@ -98,6 +103,13 @@ async def _check_target(
     if "handler" not in patch.options and view.handler is not None and view.handler != row.handler:
         own = await handlers.find_own(core.db.lookups(caller.tenant_id), caller.tenant_id, view.handler)
     check_own_target(core, row, own, target)
+
+
+def _with_limits(patch: TaskPatch, view: TaskView) -> Enqueue:
+    """Return the key and the limits that the task will have."""
+    key = patch.asked.key if "key" in patch.options else view.key
+    given = patch.asked.limits if "limits" in patch.options else tuple(view.limits)
+    return Enqueue(b"null", key=key, limits=given)
 
 
 async def _announced(core: Core, caller: Caller, task_id: str) -> TaskView:

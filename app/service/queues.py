@@ -11,11 +11,13 @@ from typing import Any
 from app.domain.callers import Caller
 from app.domain.conditions import Conditions
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, queue_not_found, too_many
+from app.domain.limits import QueueRules
 from app.domain.names import NAME_RULE, is_name
 from app.domain.queues import QueueDefinition, QueueView
 from app.runtime import counting as queue_stats
 from app.runtime.core import Core
-from app.store import handlers, partitions, queues, tenants
+from app.service import limits
+from app.store import flows, handlers, partitions, queues, tenants
 from app.store.queues import StoredQueue
 
 
@@ -73,6 +75,7 @@ async def _put(
             raise too_many("queues", core.max_definitions)
     handler_id = await _held_handler(connection, caller, definition)
     if queue_id is None:
+        await _check_limits(connection, caller, definition, handler_id)
         row = await queues.insert_new(connection, caller.tenant_id, name, definition, handler_id, owner)
         return None if row is None else Saved(row.view, row.etag, True)
     await queues.lock(connection, queue_id)
@@ -81,12 +84,27 @@ async def _put(
         return None
     conditions.check(before.etag)
     if definition != before.view.definition:
-        await queues.replace_definition(connection, queue_id, definition, handler_id)
+        await _check_limits(connection, caller, definition, handler_id)
+        await queues.replace_definition(connection, caller.tenant_id, queue_id, definition, handler_id)
+        if _flows_see(definition) != _flows_see(before.view.definition):
+            await flows.reopen(connection, caller.tenant_id)
     if owner is not None:
         await queues.set_owner(connection, queue_id, owner)
     after = await queues.read(connection, queue_id)
     assert after is not None, "its lock is held"
     return Saved(after.view, after.etag, False)
+
+
+async def _check_limits(connection: Any, caller: Caller, definition: QueueDefinition, handler_id: int | None) -> None:
+    """Check the limits that its tasks would take, and hold the named ones until the transaction ends. Raises Refusal (invalid)."""
+    await limits.check_uses(connection, caller, definition.limits)
+    of_handler = () if handler_id is None else await handlers.uses_of(connection, handler_id)
+    limits.check_count(QueueRules(uses=definition.limits, handler_uses=of_handler, key_limited=definition.key_limited))
+
+
+def _flows_see(definition: QueueDefinition) -> tuple[object, ...]:
+    """Return what decides which of its tasks are blocked together."""
+    return definition.rate, definition.key, definition.limits, definition.handler
 
 
 async def check(core: Core, caller: Caller, name: str, definition: QueueDefinition) -> None:
@@ -122,8 +140,13 @@ async def get(core: Core, caller: Caller, name: str) -> tuple[QueueView, str]:
 
 async def _read(core: Core, caller: Caller, name: str) -> StoredQueue:
     async with core.db.begin(caller.tenant_id) as connection:
-        queue_id = await queues.id_of(connection, caller.tenant_id, name)
-        row = None if queue_id is None else await queues.read(connection, queue_id)
+        return await found(connection, caller, name)
+
+
+async def found(connection: Any, caller: Caller, name: str) -> StoredQueue:
+    """Return the queue of this name. Raises Refusal (queue_not_found)."""
+    queue_id = await queues.id_of(connection, caller.tenant_id, name)
+    row = None if queue_id is None else await queues.read(connection, queue_id)
     if row is None:
         raise queue_not_found(name)
     return row

@@ -36,10 +36,10 @@ from app.domain.schedules.zones import zone_of
 from app.domain.tasks import Enqueue
 from app.runtime.catalogue import until_current
 from app.runtime.core import Core
-from app.runtime.entries import check, named_queue
+from app.runtime.entries import check, check_schema, named_queue
 from app.runtime.pieces import in_pieces
 from app.runtime.schedule_changes import ScheduleChange, after_commit, next_look, waiting_starts_due, write_held
-from app.store import handlers, ledger, schedules, tenants
+from app.store import handlers, ledger, limits, schedules, tenants
 from app.store.db import Reader
 from app.store.ledger import LedgerRow
 from app.store.queues import QueueRow
@@ -152,12 +152,18 @@ async def _named(core: Core, caller: Caller, definition: ScheduleDefinition) -> 
     own = None
     if definition.handler is not None:
         own = await handlers.find_own(core.db.lookups(caller.tenant_id), caller.tenant_id, definition.handler)
-    await check(core, queue, own, Enqueue(definition.payload, handler=definition.handler, target=definition.target))
+    await check(core, queue, own, _task_of(definition, definition.payload))
     then = None
     if definition.on_complete is not None:
         then = await named_queue(core, caller, definition.on_complete.queue, "/on_complete/queue")
         await check(core, then, None, Enqueue(definition.on_complete.payload), "/on_complete")
     return _References(queue, then, own.id if own else 0)
+
+
+def _task_of(definition: ScheduleDefinition, payload: bytes) -> Enqueue:
+    """Return what decides whether a run's task may be enqueued."""
+    given = {name: getattr(definition, name) for name in ("handler", "target", "key", "limits")}
+    return Enqueue(payload, **given)
 
 
 async def _put(
@@ -176,6 +182,8 @@ async def _put(
         known = await schedules.find(connection, caller.tenant_id, name)
         full = known is None and await tenants.is_full(connection, caller.tenant_id, "schedules", core.max_definitions)
         if not await schedules.hold_named(connection, named.queues, named.handler_id):
+            return None
+        if not await limits.hold(connection, caller.tenant_id, {use.name for use in definition.limits}):
             return None
         schedule_id = await schedules.lock(connection, caller.tenant_id, name)
         before = await schedules.find(connection, caller.tenant_id, name) if schedule_id else None
@@ -330,7 +338,7 @@ async def trigger(core: Core, caller: Caller, name: str, payload: bytes | None, 
         definition = definition_of(await find(core.db.lookups(caller.tenant_id), caller, name))
         core.queues.forget(caller.tenant_id, definition.queue)  # nothing later would detect that its schema has changed
         queue = await named_queue(core, caller, definition.queue, "")
-        await check(core, queue, None, Enqueue(payload))
+        await check_schema(core, queue, Enqueue(payload))
     async with core.db.changes(caller.tenant_id).transaction() as connection:
         row = await _locked(connection, caller, name)
         [state] = await schedules.states(connection, [row.id])

@@ -49,7 +49,7 @@ async def enqueue(
 ) -> Enqueued:
     """Enqueue a task. Acknowledged after commit.
 
-    Raises Refusal: queue_not_found, invalid, egress_denied, payload_schema_mismatch, idempotency_mismatch, queue_full,
+    Raises Refusal: queue_not_found, invalid, egress_denied, payload_schema_mismatch, idempotency_mismatch, queue_full, key_full,
     unavailable.
     """
     caller.require("use")

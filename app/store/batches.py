@@ -27,7 +27,7 @@ class Completion:
 
 
 class Followed(msgspec.Struct):
-    """The result of a completion with follow-up work: applied, repeat, stale, unknown, changed, queue_full or too_large."""
+    """The result of a completion with follow-up work: applied, repeat, stale, unknown, changed, queue_full, key_full, too_large."""
 
     verdict: str
     created: dict[int, int] = {}

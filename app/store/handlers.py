@@ -16,8 +16,9 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.breakers import Adaptive, Breaker
 from app.domain.handlers import Grouping, HandlerDefinition, HandlerView, Targets, handler_etag
+from app.domain.limits import LimitUse
 from app.domain.queues import MAX_RETENTION_DAYS
-from app.store import locks
+from app.store import limits, locks
 from app.store.db import Database, Reader
 from app.store.numbers import Lock
 from app.store.statements import Query, bound, sql
@@ -32,8 +33,10 @@ _ALIVE = handlers.c.deleted_at.is_(None)
 _THIS = handlers.c.id == bindparam("handler_id")
 _NAMED = (handlers.c.tenant_id == bindparam("tenant_id"), handlers.c.name == bindparam("name"))
 _BY_NAME = handlers.c.name.collate("C")
+_RATE, _OF_RATE = limits.owned("handler_rate", handlers.c.id)
+_SHOWN = select(handlers, *limits.shown(_RATE)).select_from(handlers.outerjoin(_RATE, _OF_RATE)).where(_ALIVE)
 _PLAIN = (
-    *("url", "timeout_seconds", "max_concurrency", "fatal_statuses", "description", "etag"),
+    *("url", "timeout_seconds", "max_concurrency", "fatal_statuses", "limits", "description", "etag"),
     *("group_max_tasks", "group_wait_seconds", "targets", "breaker", "adaptive", "park_on_retry_after"),
 )
 """The parts of a definition that are not encrypted."""
@@ -56,19 +59,19 @@ _TARGET = Query(
     ).where(_THIS)
 )
 _ID = Query(select(handlers.c.id).where(*_NAMED, _ALIVE))
-_OWN = Query(select(*handlers.c["id", "timeout_seconds", "enabled", "url", "targets"]).where(*_NAMED, _ALIVE))
+_OWN = Query(select(*handlers.c["id", "timeout_seconds", "enabled", "url", "targets", "limits"]).where(*_NAMED, _ALIVE))
 _REMEMBERED = Query(
     select(handlers.c.id).where(
         *_NAMED, or_(_ALIVE, handlers.c.deleted_at > _NOW - func.make_interval(0, 0, 0, bindparam("days")))
     )
 )
-_READ = Query(select(handlers).where(_THIS, _ALIVE))
+_READ = Query(_SHOWN.where(_THIS))
 _PAGE = Query(
-    select(handlers)
-    .where(handlers.c.tenant_id == bindparam("tenant_id"), _ALIVE, bindparam("after") < _BY_NAME)
+    _SHOWN.where(handlers.c.tenant_id == bindparam("tenant_id"), bindparam("after") < _BY_NAME)
     .order_by(_BY_NAME)
     .limit(bindparam("most"))
 )
+_USES = Query(select(handlers.c.limits).where(_THIS))
 _INSERT = Query(
     insert(handlers)
     .values(sealed_headers=b"", sealed_secret=b"", **bound("tenant_id", "name", "owner", *_PLAIN))
@@ -108,6 +111,7 @@ _PARK = Query(
     .values(parked_until=_UNTIL)
     .returning(handlers.c.name)
 )
+_FLOWS = Query(update(handlers).where(_THIS).values(flows=True))
 _DELETE = Query(_change().values(deleted_at=_NOW))
 _QUEUES_NAMING = Query(
     select(queues.c.name)
@@ -153,6 +157,8 @@ class OwnHandler:
     enabled: bool
     url: str
     targets: Targets
+    limits: tuple[LimitUse, ...]
+    """What its tasks take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +208,7 @@ async def id_of(reader: Reader, tenant_id: int, name: str) -> int | None:
 
 async def find_own(db: Reader, tenant_id: int, name: str) -> OwnHandler | None:
     row = await _OWN.fetchrow(db, tenant_id=tenant_id, name=name)
-    return OwnHandler(**row) if row else None
+    return OwnHandler(**{**row, "limits": limits.decode_uses(row["limits"])}) if row else None
 
 
 async def ids(db: Reader, tenant_id: int, name: str) -> list[int]:
@@ -218,6 +224,11 @@ async def lock(connection: Reader, handler_id: int) -> None:
 async def lock_shared(connection: Reader, handler_id: int) -> None:
     """Lock a handler shared: until the transaction ends, it cannot be changed or deleted."""
     await locks.share(connection, Lock.HANDLER, handler_id)
+
+
+async def uses_of(reader: Reader, handler_id: int) -> tuple[LimitUse, ...]:
+    """Return the limits that all tasks of a handler take."""
+    return limits.decode_uses(await _USES.fetchval(reader, handler_id=handler_id))
 
 
 async def is_there(reader: Reader, handler_id: int) -> bool:
@@ -258,16 +269,26 @@ async def insert_new(
         sealed_headers=_seal_headers(vault, handler_id, definition.headers),
         sealed_secret=vault.seal(secret, _secret_context(handler_id)),
     )
+    await _set_limits(connection, tenant_id, handler_id, definition)
     return await read(connection, vault, handler_id)
 
 
-async def replace_definition(connection: Reader, vault: Vault, handler_id: int, definition: HandlerDefinition) -> None:
+async def _set_limits(connection: Reader, tenant_id: int, handler_id: int, definition: HandlerDefinition) -> None:
+    await limits.set_rate(connection, tenant_id, "handler_rate", handler_id, definition.rate)
+    if definition.rate or definition.limits:
+        await _FLOWS.fetch(connection, handler_id=handler_id)
+
+
+async def replace_definition(
+    connection: Reader, vault: Vault, tenant_id: int, handler_id: int, definition: HandlerDefinition
+) -> None:
     await _REPLACE.fetch(
         connection,
         handler_id=handler_id,
         sealed_headers=_seal_headers(vault, handler_id, definition.headers),
         **_plain_columns(definition),
     )
+    await _set_limits(connection, tenant_id, handler_id, definition)
 
 
 async def replace_secret(
@@ -313,6 +334,7 @@ async def park(db: Database, handler_id: int, seconds: float) -> str | None:
 
 async def mark_deleted(connection: Reader, handler_id: int) -> None:
     await _DELETE.fetch(connection, handler_id=handler_id)
+    await limits.remove_owned(connection, ("handler_rate",), handler_id)
 
 
 async def queues_naming(reader: Reader, handler_id: int) -> list[str]:
@@ -334,6 +356,7 @@ def _plain_columns(definition: HandlerDefinition) -> dict[str, Any]:
         "breaker": _encoded(definition.breaker),
         "adaptive": _encoded(definition.adaptive),
         "park_on_retry_after": definition.park_on_retry_after,
+        "limits": limits.encode_uses(definition.limits),
         "description": definition.description,
         "group_max_tasks": definition.group and definition.group.max_tasks,
         "group_wait_seconds": definition.group and definition.group.wait_seconds,
@@ -364,6 +387,8 @@ def _stored(vault: Vault, row: Any) -> HandlerRow:
         description=row["description"],
         group=_grouping(row),
         targets=row["targets"],
+        rate=limits.rate_in(row, "handler_rate"),
+        limits=limits.decode_uses(row["limits"]),
     )
     view = HandlerView(
         name=row["name"],

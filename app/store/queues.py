@@ -5,8 +5,8 @@ lock shared, so from the commit on they use what was written under it.
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Update, bindparam, delete, func, null, or_, select, update
@@ -14,9 +14,10 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.backoff import RetryPolicy
 from app.domain.handlers import Targets
+from app.domain.limits import LimitRule, QueueRules
 from app.domain.queues import QueueDefinition, QueueView, Retention, queue_etag
 from app.domain.retries import DEFAULT_RETRY, effective_retry, retry_to_dict
-from app.store import locks
+from app.store import limits, locks
 from app.store.db import Reader
 from app.store.handlers import REMEMBERED_DAYS
 from app.store.numbers import Lock
@@ -32,6 +33,8 @@ _THESE = queues.c.id == func.any(bindparam("ids"))
 _TO_HANDLER = queues.c.handler_id == bindparam("handler_id")
 _BY_NAME = queues.c.name.collate("C")
 _WITH_HANDLER = queues.outerjoin(handlers, handlers.c.id == queues.c.handler_id)
+_KEYS, _OF_KEYS = limits.owned("queue_key", queues.c.id)
+_RATE, _OF_RATE = limits.owned("queue_rate", queues.c.id)
 _DEFINED = (
     "handler_id",
     "max_concurrency",
@@ -41,6 +44,7 @@ _DEFINED = (
     "max_attempts",
     "idempotency_seconds",
     "payload_schema",
+    "limits",
     "succeeded_days",
     "cancelled_days",
     "dead_days",
@@ -51,7 +55,11 @@ _DEFINED = (
 
 
 def _shown() -> Select[Any]:
-    return select(queues, handlers.c.name.label("handler")).select_from(_WITH_HANDLER).where(_ALIVE)
+    return (
+        select(queues, handlers.c.name.label("handler"), *limits.shown(_KEYS), *limits.shown(_RATE))
+        .select_from(_WITH_HANDLER.outerjoin(_KEYS, _OF_KEYS).outerjoin(_RATE, _OF_RATE))
+        .where(_ALIVE)
+    )
 
 
 def _change() -> Update:
@@ -87,12 +95,20 @@ _FIND = Query(
         handlers.c.timeout_seconds.label("handler_timeout_seconds"),
         handlers.c.url.label("handler_url"),
         handlers.c.targets.label("handler_targets"),
+        queues.c.limits,
+        handlers.c.limits.label("handler_limits"),
+        *limits.shown(_KEYS),
     )
-    .select_from(_WITH_HANDLER)
+    .select_from(_WITH_HANDLER.outerjoin(_KEYS, _OF_KEYS))
     .where(_OF_TENANT, _NAMED, _ALIVE)
 )
 _ID = Query(select(queues.c.id).where(_OF_TENANT, _NAMED, _ALIVE))
 _TENANTS = Query(select(queues.c.id, queues.c.tenant_id).where(_THESE, _ALIVE))
+_RULES_TO = Query(
+    select(*queues.c["name", "limits"], null().label("handler_limits"), *limits.shown(_KEYS))
+    .select_from(queues.outerjoin(_KEYS, _OF_KEYS))
+    .where(_TO_HANDLER, _ALIVE)
+)
 _SCHEMAS = Query(
     select(queues.c.payload_schema)
     .where(_TO_HANDLER, _ALIVE, queues.c.payload_schema.is_not(None))
@@ -118,11 +134,23 @@ _REPLACE = Query(_change().values(updated_at=_NOW, **bound(*_DEFINED)))
 _SET_OWNER = Query(update(queues).where(_THIS).values(**bound("owner")))
 _PAUSE = Query(update(queues).where(_THIS).values(paused=True, paused_at=_NOW))
 _RESUME = Query(update(queues).where(_THIS).values(paused=False, paused_at=null()))
+_FLOWS = Query(update(queues).where(_THIS).values(flows=True))
 _DELETE = Query(_change().values(deleted_at=_NOW))
 _ADD_LANE = Query(insert(lanes).values(**bound("queue_id", "handler_id")).on_conflict_do_nothing())
 _REMOVE_LANES = Query(delete(lanes).where(lanes.c.queue_id == bindparam("queue_id")))
 _LOCK_OF_TENANT = _locked(_OF_TENANT)
 _LOCK_OF_HANDLER = _locked(_TO_HANDLER)
+_LOCK_OF_LIMIT = Query(
+    select(queues.c.id)
+    .select_from(_WITH_HANDLER)
+    .where(
+        _OF_TENANT,
+        _ALIVE,
+        or_(queues.c.limits.contains(bindparam("use")), handlers.c.limits.contains(bindparam("use"))),
+    )
+    .order_by(queues.c.id)
+    .with_for_update(key_share=True, of=queues)
+)
 _OUTDATE = Query(update(queues).where(_THESE).values(version=queues.c.version + 1))
 _HAS_TASKS = sql("find_queue_use")
 
@@ -164,6 +192,10 @@ class QueueRow:
     handler_targets: Targets | None
     payload_schema: str | None
     """Its JSON text."""
+    rules: QueueRules
+    """What its tasks must observe because of limits."""
+    known: Mapping[str, LimitRule]
+    """The limits that `rules` name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +213,22 @@ async def load_policy(db: Reader, queue_id: int) -> Policy | None:
 
 async def find(db: Reader, tenant_id: int, name: str) -> QueueRow | None:
     row = await _FIND.fetchrow(db, tenant_id=tenant_id, name=name)
-    return QueueRow(**{**row, "retry": _policy(row["retry"])}) if row else None
+    if row is None:
+        return None
+    rules = _rules(row)
+    known = await limits.rules(db, tenant_id, {use.name for use in (*rules.uses, *rules.handler_uses)})
+    given = {column.name: row[column.name] for column in fields(QueueRow) if column.name in row}
+    return QueueRow(**given | {"retry": _policy(row["retry"]), "rules": rules, "known": known})
+
+
+def _rules(row: Any) -> QueueRules:
+    key = limits.key_in(row)
+    return QueueRules(
+        key_required=key is not None and key.required,
+        key_limited=key is not None and key.limited,
+        uses=limits.decode_uses(row["limits"]),
+        handler_uses=limits.decode_uses(row["handler_limits"] or "[]"),
+    )
 
 
 async def tenants_of(db: Reader, queue_ids: Iterable[int]) -> dict[int, int]:
@@ -192,6 +239,11 @@ async def tenants_of(db: Reader, queue_ids: Iterable[int]) -> dict[int, int]:
 async def schemas_to(db: Reader, handler_id: int) -> list[str]:
     """Return the payload schemas of a few queues that deliver to a handler, by the queues' names."""
     return [row[0] for row in await _SCHEMAS.fetch(db, handler_id=handler_id)]
+
+
+async def rules_to(db: Reader, handler_id: int) -> dict[str, QueueRules]:
+    """Return what the tasks of each queue that delivers to a handler must observe, apart from the handler's own limits."""
+    return {row["name"]: _rules(row) for row in await _RULES_TO.fetch(db, handler_id=handler_id)}
 
 
 async def remembered(db: Reader, tenant_id: int, name: str | None, limit: int) -> list[int]:
@@ -241,7 +293,15 @@ async def insert_new(
     if queue_id is None:
         return None
     await add_lane(connection, queue_id, 0)
+    await _set_limits(connection, tenant_id, queue_id, definition)
     return await read(connection, queue_id)
+
+
+async def _set_limits(connection: Reader, tenant_id: int, queue_id: int, definition: QueueDefinition) -> None:
+    await limits.set_rate(connection, tenant_id, "queue_rate", queue_id, definition.rate)
+    await limits.set_queue_key(connection, tenant_id, queue_id, definition.key)
+    if definition.rate or definition.key or definition.limits:
+        await _FLOWS.fetch(connection, queue_id=queue_id)
 
 
 async def add_lane(connection: Reader, queue_id: int, handler_id: int) -> None:
@@ -250,9 +310,10 @@ async def add_lane(connection: Reader, queue_id: int, handler_id: int) -> None:
 
 
 async def replace_definition(
-    connection: Reader, queue_id: int, definition: QueueDefinition, handler_id: int | None
+    connection: Reader, tenant_id: int, queue_id: int, definition: QueueDefinition, handler_id: int | None
 ) -> None:
     await _REPLACE.fetch(connection, queue_id=queue_id, **_columns(definition, handler_id))
+    await _set_limits(connection, tenant_id, queue_id, definition)
 
 
 async def set_owner(connection: Reader, queue_id: int, owner: str) -> None:
@@ -275,6 +336,7 @@ async def has_tasks(reader: Reader, queue_id: int) -> bool:
 async def mark_deleted(connection: Reader, queue_id: int) -> None:
     await _DELETE.fetch(connection, queue_id=queue_id)
     await _REMOVE_LANES.fetch(connection, queue_id=queue_id)
+    await limits.remove_owned(connection, ("queue_key", "queue_rate"), queue_id)
 
 
 async def outdate_of_tenant(connection: Reader, tenant_id: int) -> None:
@@ -283,6 +345,11 @@ async def outdate_of_tenant(connection: Reader, tenant_id: int) -> None:
 
 async def outdate_of_handler(connection: Reader, handler_id: int) -> None:
     await _outdate(connection, await _LOCK_OF_HANDLER.fetch(connection, handler_id=handler_id))
+
+
+async def outdate_of_limit(connection: Reader, tenant_id: int, name: str) -> None:
+    use = json.dumps([{"name": name}])
+    await _outdate(connection, await _LOCK_OF_LIMIT.fetch(connection, tenant_id=tenant_id, use=use))
 
 
 async def _outdate(connection: Reader, locked: Iterable[Any]) -> None:
@@ -301,6 +368,7 @@ def _columns(definition: QueueDefinition, handler_id: int | None) -> dict[str, A
         "max_attempts": definition.retry.max_attempts,
         "idempotency_seconds": definition.idempotency_seconds,
         "payload_schema": definition.payload_schema,
+        "limits": limits.encode_uses(definition.limits),
         "succeeded_days": definition.retention.succeeded_days,
         "cancelled_days": definition.retention.cancelled_days,
         "dead_days": definition.retention.dead_days,
@@ -320,6 +388,9 @@ def _stored(row: Any) -> StoredQueue:
         payload_schema=row["payload_schema"],
         retention=Retention(int(row["succeeded_days"]), int(row["cancelled_days"]), int(row["dead_days"])),
         description=row["description"],
+        rate=limits.rate_in(row, "queue_rate"),
+        key=limits.key_in(row),
+        limits=limits.decode_uses(row["limits"]),
     )
     view = QueueView(
         name=row["name"],

@@ -6,11 +6,13 @@ from typing import Literal
 from sqlalchemy import Table, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from app.store import locks
+from app.domain.limits import Limits, Rate
+from app.store import limits, locks
 from app.store.db import Reader
 from app.store.numbers import Lock
 from app.store.statements import Query
 from app.store.tables import handlers, queues, schedules, tenants
+from app.store.tables import limits as limit_rows
 
 
 def _counted(definitions: Table) -> Query:
@@ -27,7 +29,18 @@ _BY_NAME = Query(select(tenants.c.id).where(tenants.c.name == bindparam("name"))
 _INSERT = Query(insert(tenants).values(name=bindparam("name")).on_conflict_do_nothing(constraint="tenants_name_key"))
 _LOCK_ROW = Query(select(tenants.c.id).where(_THIS).with_for_update(key_share=True))
 _COUNTED = {"handlers": _counted(handlers), "queues": _counted(queues), "schedules": _counted(schedules)}
-_LIMITS = Query(select(tenants.c.max_concurrency, tenants.c.granted_max_concurrency).where(_THIS))
+_COUNT_LIMITS = Query(
+    select(func.count())
+    .select_from(limit_rows)
+    .where(limit_rows.c.tenant_id == bindparam("tenant_id"), limit_rows.c.kind == "named")
+)
+_RATE, _OF_RATE = limits.owned("tenant_rate", tenants.c.id)
+_LIMITS = Query(
+    select(tenants.c.max_concurrency, tenants.c.granted_max_concurrency, *limits.shown(_RATE))
+    .select_from(tenants.outerjoin(_RATE, _OF_RATE))
+    .where(_THIS)
+)
+_FLOWS = Query(update(tenants).where(_THIS).values(flows=True))
 _SET_LIMIT = Query(update(tenants).where(_THIS).values(max_concurrency=bindparam("most")))
 _SET_GRANTED = Query(update(tenants).where(_THIS).values(granted_max_concurrency=bindparam("most")))
 
@@ -43,13 +56,15 @@ async def lock_row(connection: Reader, tenant_id: int) -> None:
 
 
 async def is_full(
-    connection: Reader, tenant_id: int, kind: Literal["handlers", "queues", "schedules"], most: int
+    connection: Reader, tenant_id: int, kind: Literal["handlers", "queues", "schedules", "limits"], most: int
 ) -> bool:
     """Return whether the tenant has the maximum number of definitions of this kind. Until the transaction ends, nobody adds one.
 
     The lock is taken before those of handlers and queues, and the count is made in a later statement.
     """
     await locks.take(connection, Lock.DEFINITIONS, tenant_id)
+    if kind == "limits":
+        return int(await _COUNT_LIMITS.fetchval(connection, tenant_id=tenant_id)) >= most
     return int(await _COUNTED[kind].fetchval(connection, tenant_id=tenant_id, most=most)) >= most
 
 
@@ -77,6 +92,12 @@ class TenantLimits:
     """Its own."""
     granted_max_concurrency: int | None = None
     """Granted by an operator."""
+    rate: Rate | None = None
+    """Its own, over all its queues."""
+
+    @property
+    def own(self) -> Limits:
+        return Limits(self.max_concurrency, self.rate)
 
     @property
     def limited(self) -> bool:
@@ -85,12 +106,15 @@ class TenantLimits:
 
 async def read_limits(reader: Reader, tenant_id: int) -> TenantLimits:
     """Return the limits of a tenant that is known to exist."""
-    (limits,) = await _LIMITS.fetch(reader, tenant_id=tenant_id)
-    return TenantLimits(*limits)
+    (row,) = await _LIMITS.fetch(reader, tenant_id=tenant_id)
+    return TenantLimits(row[0], row[1], limits.rate_in(row, "tenant_rate"))
 
 
-async def write_limit(connection: Reader, tenant_id: int, max_concurrency: int | None) -> None:
-    await _SET_LIMIT.fetch(connection, tenant_id=tenant_id, most=max_concurrency)
+async def write_limits(connection: Reader, tenant_id: int, own: Limits) -> None:
+    await _SET_LIMIT.fetch(connection, tenant_id=tenant_id, most=own.max_concurrency)
+    await limits.set_rate(connection, tenant_id, "tenant_rate", tenant_id, own.rate)
+    if own.rate is not None:
+        await _FLOWS.fetch(connection, tenant_id=tenant_id)
 
 
 async def write_granted(connection: Reader, tenant_id: int, max_concurrency: int | None) -> None:

@@ -12,7 +12,7 @@ def document(text: str, overlay: str | None = None, **environment: str) -> dict[
     return read(text, overlay, environment).document
 
 
-NO_SECTION = "is not a section: the sections are handlers, limits, queues, schedules"
+NO_SECTION = "is not a section: the sections are handlers, limits, named_limits, queues, schedules"
 
 
 def faults(text: str, overlay: str | None = None, **environment: str) -> list[tuple[int, str, str]]:
@@ -174,8 +174,12 @@ def test_lines_are_those_of_the_overlay_where_it_has_the_say() -> None:
 
 def test_overlays_are_judged_whether_they_are_chosen_or_not() -> None:
     assert faults("overlays:\n  dev: {queue: {}}\n  prod: 3\n") == [
-        (2, "/overlays/dev/queue", "is not a section: the sections are handlers, limits, queues, schedules"),
-        (3, "/overlays/prod", "expected the sections handlers, queues, schedules, limits"),
+        (
+            2,
+            "/overlays/dev/queue",
+            "is not a section: the sections are handlers, limits, named_limits, queues, schedules",
+        ),
+        (3, "/overlays/prod", "expected the sections named_limits, handlers, queues, schedules, limits"),
     ]
     assert faults("queues: {}\noverlays: {dev: {}, prod: {}}", "stage") == [
         (2, "/overlays", "there is no overlay stage; the overlays are: dev, prod")
@@ -200,11 +204,11 @@ def test_aliases_that_grow_without_bounds_are_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("", (1, "", "expected the sections handlers, queues, schedules, limits")),
-        ("- a", (1, "", "expected the sections handlers, queues, schedules, limits")),
+        ("", (1, "", "expected the sections named_limits, handlers, queues, schedules, limits")),
+        ("- a", (1, "", "expected the sections named_limits, handlers, queues, schedules, limits")),
         ("queues:\n", (1, "/queues", "is empty: leave it out, or write {} for none")),
         ("queues: [1]\n", (1, "/queues", "expected a mapping")),
-        ("tasks: {}\n", (1, "/tasks", "is not a section: the sections are handlers, limits, overlays, queues, schedules")),
+        ("tasks: {}\n", (1, "/tasks", NO_SECTION.replace("queues", "overlays, queues"))),
         ("queues: {a: {x: !foo 5}}", (1, "/queues/a/x", "the tag !foo is not supported: write the value, quoted if it is text")),
         ("owner: {a: b}", (1, "/owner", "expected a name, of the team or of the file")),
         ("queues: {}\nowner:", (2, "/owner", "expected a name, of the team or of the file")),

@@ -309,6 +309,9 @@ def test_a_queue_is_shown_complete() -> None:
         "payload_schema": None,
         "retention": {"succeeded_days": 3, "cancelled_days": 3, "dead_days": 30},
         "description": None,
+        "rate": None,
+        "key": None,
+        "limits": [],
     }
 
 

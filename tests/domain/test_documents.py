@@ -108,7 +108,7 @@ def test_a_schedule_read_twice_is_the_same() -> None:
 
 
 def test_names_are_known_from_the_document_or_from_what_is_there_and_stays() -> None:
-    there = {"handlers": {"old"}, "queues": {"old"}}
+    there: dict[str, set[str]] = {"handlers": {"old"}, "queues": {"old"}, "named_limits": {"old"}}
     document = Document(
         handlers={"new": HANDLER},
         queues={"a": QueueDefinition(handler="new"), "b": QueueDefinition(handler="old")},

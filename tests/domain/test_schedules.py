@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from app.domain.errors import Refusal
 from app.domain.followups import OnComplete
+from app.domain.limits import LimitUse
 from app.domain.schedules.bodies import parse_schedule
 from app.domain.schedules.definitions import CatchUp, ScheduleDefinition, schedule_etag, schedule_to_dict
 from app.domain.schedules.readings import reading
@@ -47,6 +48,8 @@ EVERYTHING = {
     "max_runs": 12,
     "pause_after_failures": 3,
     "on_complete": {"queue": "summaries", "payload": None},
+    "key": "acme",
+    "limits": [{"name": "printers", "key": "one", "cost": 2}],
 }
 
 
@@ -96,6 +99,8 @@ def test_a_definition_says_everything_and_is_shown_as_it_was_given() -> None:
         max_runs=12,
         pause_after_failures=3,
         on_complete=OnComplete("summaries", b"null"),
+        key="acme",
+        limits=(LimitUse("printers", "one", 2),),
     )
     assert json.loads(msgspec.json.encode(schedule_to_dict(definition))) == EVERYTHING
 

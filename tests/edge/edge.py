@@ -17,7 +17,7 @@ from app.domain.queues import QueueDefinition, QueueView
 from app.edge.asgi import Edge
 from app.edge.config import EdgeConfig
 from app.runtime.core import Core
-from app.service import handlers, limits, queues, tasks
+from app.service import handlers, limits, queues, tasks, tenant_limits
 from app.service.tasks import Enqueued
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
@@ -61,7 +61,7 @@ class Services:
     answers: dict[str, Any] = field(default_factory=dict)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in (handlers, queues, limits, tasks):
+        for module in (handlers, queues, limits, tenant_limits, tasks):
             noun = module.__name__.rpartition(".")[2]
             for verb in ("put", "get", "list_page", "delete", "enable", "disable", "pause", "resume", "rotate_secret"):
                 self._stand_in(monkeypatch, module, noun, verb)

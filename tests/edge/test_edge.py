@@ -11,6 +11,7 @@ import pytest
 
 from app.domain.conditions import Conditions
 from app.domain.errors import CODES, FieldError, Refusal
+from app.domain.limits import Limits
 from app.domain.tasks import Enqueue, Reason, State, TaskFilters
 from app.edge import codes
 from app.edge.asgi import Edge
@@ -56,8 +57,9 @@ def services(monkeypatch: pytest.MonkeyPatch) -> Services:
         "queues.pause": queue_view(paused=True, paused_at=NOW),
         "queues.resume": queue_view(),
         "queues.stats": {"queue": "q"},
-        "limits.get": TenantLimits(5),
-        "limits.put": TenantLimits(7, 9),
+        "tenant_limits.get": TenantLimits(5),
+        "tenant_limits.put": TenantLimits(7, 9),
+        "limits.list_page": ([], False),
         "tasks.enqueue": created(),
         "tasks.get": Item(),
         "tasks.list_page": TaskPage([cast(Any, Item())], TASK_ID),
@@ -404,6 +406,8 @@ async def test_a_handler_as_it_is_shown(api: httpx2.AsyncClient, services: Servi
         "description": None,
         "group": None,
         "targets": "own",
+        "rate": None,
+        "limits": [],
         "enabled": True,
         "disabled_at": None,
         "disabled_reason": None,
@@ -431,14 +435,15 @@ async def test_a_queue_as_it_is_shown(api: httpx2.AsyncClient, services: Service
 
 
 async def test_limits(api: httpx2.AsyncClient, services: Services) -> None:
-    assert (await api.get("/limits")).json() == {"max_concurrency": 5}
+    assert (await api.get("/limits")).json()["max_concurrency"] == 5
     assert (await api.put("/limits", json={"max_concurrency": 7})).json() == {
         "max_concurrency": 7,
+        "rate": None,
         "granted_max_concurrency": 9,
     }
-    assert services.last == (KEYS["slk_operate"], 7)
+    assert services.last == (KEYS["slk_operate"], Limits(7))
     await api.put("/limits", json={"max_concurrency": None})
-    assert services.last[1] is None
+    assert services.last[1] == Limits()
 
 
 @pytest.mark.parametrize(

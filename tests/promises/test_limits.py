@@ -13,9 +13,10 @@ import pytest
 from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.handlers import HandlerDefinition
+from app.domain.limits import Limits
 from app.domain.queues import QueueDefinition
 from app.runtime.core import Core
-from app.service import handlers, limits, queues
+from app.service import handlers, queues, tenant_limits
 from app.store import queues as store
 from app.store import tasks
 from app.store.tasks import AttemptEnd, Claimed
@@ -41,11 +42,11 @@ async def limit_handler(core: Core, caller: Caller, limit: int | None) -> None:
 
 
 async def limit_tenant(core: Core, caller: Caller, limit: int | None) -> None:
-    await limits.put(core, caller, limit)
+    await tenant_limits.put(core, caller, Limits(limit))
 
 
 async def grant_tenant(core: Core, caller: Caller, limit: int | None) -> None:
-    await limits.put_grant(core, caller, caller.tenant, limit)
+    await tenant_limits.put_grant(core, caller, caller.tenant, limit)
 
 
 LEVELS = pytest.mark.parametrize("level", [limit_queue, limit_handler, limit_tenant, grant_tenant])

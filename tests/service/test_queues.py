@@ -11,9 +11,10 @@ from app.domain.callers import Caller
 from app.domain.conditions import ANY, Conditions
 from app.domain.errors import Refusal
 from app.domain.handlers import HandlerDefinition
+from app.domain.limits import Limits
 from app.domain.queues import QueueDefinition, Retention
 from app.runtime.core import Core
-from app.service import handlers, limits, queues
+from app.service import handlers, queues, tenant_limits
 from app.store import queues as store
 from app.store.task_lists import queues_to_look_in
 from tests.cores import claim, enqueue
@@ -161,13 +162,13 @@ async def test_changes_need_the_scope_manage(core: Core, caller: Caller) -> None
     user = Caller(caller.tenant_id, caller.tenant, "use")
     await queues.put(core, caller, "mail", QueueDefinition(), ANY)
     await queues.get(core, user, "mail")
-    assert (await limits.get(core, user)).max_concurrency is None
+    assert (await tenant_limits.get(core, user)).max_concurrency is None
     for attempt in (
         queues.put(core, user, "mail", QueueDefinition(), ANY),
         queues.delete(core, user, "mail", ANY),
         queues.pause(core, user, "mail"),
         queues.resume(core, user, "mail"),
-        limits.put(core, user, 1),
+        tenant_limits.put(core, user, Limits(1)),
     ):
         with pytest.raises(Refusal, match="forbidden"):
             await attempt
@@ -183,11 +184,11 @@ async def test_a_limit_of_tenant_or_handler_makes_replicas_read_the_policies_ane
         return policy.version, policy.limited
 
     assert await limited() == (1, False)
-    await limits.put(core, caller, 5)
+    await tenant_limits.put(core, caller, Limits(5))
     assert await limited() == (2, True)
-    await limits.put(core, caller, 6)
+    await tenant_limits.put(core, caller, Limits(6))
     assert await limited() == (2, True)
-    await limits.put(core, caller, None)
+    await tenant_limits.put(core, caller, Limits(None))
     await handlers.put(core, caller, "hook", HandlerDefinition(HOOK.url, max_concurrency=2), None, ANY)
     assert await limited() == (4, True)
 
@@ -204,7 +205,7 @@ async def limit_handler(core: Core, caller: Caller) -> None:
 
 
 async def limit_tenant(core: Core, caller: Caller) -> None:
-    await limits.put(core, caller, 4)
+    await tenant_limits.put(core, caller, Limits(4))
 
 
 async def pause(core: Core, caller: Caller) -> None:

@@ -109,6 +109,12 @@ def good(reply: httpx2.Response, status: int = 200) -> dict[str, Any]:
     return found
 
 
+async def own_limits(api: Api) -> dict[str, Any]:
+    """What the tenant may run at once over all its queues, without its named limits."""
+    found = good(await api.get("/limits"))
+    return {name: found[name] for name in ("max_concurrency", "granted_max_concurrency") if name in found}
+
+
 def problem(reply: httpx2.Response, status: int, code: str, *pointers: str) -> dict[str, Any]:
     """The reply is this problem, in the shape of all problems; with pointers, exactly about these places."""
     assert (reply.status_code, reply.headers["content-type"]) == (status, "application/problem+json"), reply.text

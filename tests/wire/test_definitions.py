@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from app.delivery.webhook.signing import new_secret
-from tests.wire.api import Api, fresh, good, problem
+from tests.wire.api import Api, fresh, good, own_limits, problem
 
 pytestmark = pytest.mark.anyio
 
@@ -249,10 +249,10 @@ async def test_what_is_in_use_ends_the_apply_there_and_says_how_far_it_came(own:
 
 async def test_limits_are_compared_and_put(own: Api) -> None:
     assert changed(await apply(own, {"limits": {"max_concurrency": 7}})) == [("limits", "max_concurrency", None, 7)]
-    assert good(await own.get("/limits")) == {"max_concurrency": 7}
+    assert await own_limits(own) == {"max_concurrency": 7}
     assert actions(await plan(own, {"limits": {"max_concurrency": 7}})) == [("limits", None, "unchanged")]
     await apply(own, {"limits": {}})
-    assert good(await own.get("/limits")) == {"max_concurrency": None}
+    assert await own_limits(own) == {"max_concurrency": None}
 
 
 async def test_an_apply_refuses_what_has_changed_since_its_plan(api: Api) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.handlers import Handler, Reply
 from tests.support import poll
-from tests.wire.api import AT_ONCE, Api, fresh, good, problem
+from tests.wire.api import AT_ONCE, Api, fresh, good, own_limits, problem
 
 pytestmark = pytest.mark.anyio
 
@@ -21,6 +21,9 @@ DEFAULTS: dict[str, Any] = {
     "handler": None,
     "max_concurrency": None,
     "max_depth": None,
+    "rate": None,
+    "key": None,
+    "limits": [],
     "timeout_seconds": None,
     "retry": RETRY,
     "idempotency_seconds": 86_400.0,
@@ -310,13 +313,13 @@ async def test_retention_of_no_days_makes_ended_tasks_read_as_gone(api: Api, han
 
 
 async def test_the_limit_over_all_queues_is_read_and_replaced(api: Api) -> None:
-    assert good(await api.get("/limits")) == {"max_concurrency": None}
-    assert good(await api.put("/limits", json={"max_concurrency": 50_000})) == {"max_concurrency": 50_000}
-    assert good(await api.get("/limits")) == {"max_concurrency": 50_000}
+    assert await own_limits(api) == {"max_concurrency": None}
+    assert good(await api.put("/limits", json={"max_concurrency": 50_000})) == {"max_concurrency": 50_000, "rate": None}
+    assert await own_limits(api) == {"max_concurrency": 50_000}
     for value in (0, -1, "5", 1.5, True, 10**30):
         problem(await api.put("/limits", json={"max_concurrency": value}), 422, "invalid", "/max_concurrency")
     problem(await api.put("/limits", json={"max": 1}), 422, "invalid", "/max")
-    assert good(await api.put("/limits", json={})) == {"max_concurrency": None}
+    assert good(await api.put("/limits", json={})) == {"max_concurrency": None, "rate": None}
 
 
 async def test_names_keep_to_their_alphabet(api: Api) -> None:

@@ -40,6 +40,8 @@ DEFAULTS: dict[str, Any] = {
     "max_runs": None,
     "pause_after_failures": None,
     "on_complete": None,
+    "key": None,
+    "limits": [],
 }
 OPERATIONAL: dict[str, Any] = {"paused": False, "paused_at": None, "paused_reason": None}
 

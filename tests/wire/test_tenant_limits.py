@@ -8,7 +8,7 @@ import pytest
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica
 from tests.support import poll
-from tests.wire.api import Api, good, problem
+from tests.wire.api import Api, good, own_limits, problem
 
 pytestmark = pytest.mark.anyio
 
@@ -45,9 +45,13 @@ async def test_a_tenant_runs_no_more_than_an_operator_grants_it(boss: Api, acme:
     for queue in [await acme.queue(name) for _ in range(2)]:
         tasks = [await acme.enqueue(queue) for _ in range(4)]
     await poll(lambda: handler.open_calls == 2)
-    assert good(await acme.get("/limits")) == {"max_concurrency": None, "granted_max_concurrency": 2}
+    assert await own_limits(acme) == {"max_concurrency": None, "granted_max_concurrency": 2}
     problem(await acme.put("/limits", json={"max_concurrency": 3}), 422, "invalid", "/max_concurrency")
-    assert good(await acme.put("/limits", json={})) == {"max_concurrency": None, "granted_max_concurrency": 2}
+    assert good(await acme.put("/limits", json={})) == {
+        "max_concurrency": None,
+        "rate": None,
+        "granted_max_concurrency": 2,
+    }
     await acme.until(tasks[-1]["id"], "ready", waiting_for="global_limit")
     assert handler.open_calls == 2
     [alarm] = [a for a in good(await boss.get("/status"))["alarms"] if a["code"] == "global_limit"]
@@ -73,9 +77,9 @@ async def test_the_lesser_of_the_two_limits_counts(boss: Api, acme: Api, handler
     good(await acme.put("/limits", json={"max_concurrency": 4}))
     await poll(lambda: handler.open_calls == 4)
     await grant(boss, 1)
-    assert good(await acme.get("/limits")) == {"max_concurrency": 4, "granted_max_concurrency": 1}
+    assert await own_limits(acme) == {"max_concurrency": 4, "granted_max_concurrency": 1}
     await grant(boss, None)
-    assert good(await acme.get("/limits")) == {"max_concurrency": 4}
+    assert await own_limits(acme) == {"max_concurrency": 4}
     until.set()
     await handler.received(8)
     assert handler.most_open_calls == 4
@@ -91,7 +95,7 @@ async def test_definitions_cannot_widen_it(boss: Api, acme: Api) -> None:
     await grant(boss, 5)
     good(await acme.post("/definitions/apply", json={"queues": {"q": {}}, "limits": {"max_concurrency": 10}}))
     good(await acme.post("/definitions/apply", json={"limits": {}}))
-    assert good(await acme.get("/limits")) == {"max_concurrency": None, "granted_max_concurrency": 5}
+    assert await own_limits(acme) == {"max_concurrency": None, "granted_max_concurrency": 5}
 
 
 async def test_only_an_operator_may_grant_and_only_to_a_tenant_that_is_there(boss: Api, acme: Api) -> None:

@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 
 from app.domain.definitions import MAX_VERSION, Action, Kind
 from app.domain.handlers import HandlerBody
-from app.domain.limits import Limits
+from app.domain.limits import LimitDefinition, Limits
 from app.domain.names import Name
 from app.domain.queues import QueueBody
 from app.domain.schedules.definitions import ScheduleBody
@@ -17,11 +17,15 @@ Handler = TypeVar("Handler")
 Queue = TypeVar("Queue")
 Schedule = TypeVar("Schedule")
 OfLimits = TypeVar("OfLimits")
+NamedLimit = TypeVar("NamedLimit")
 
 
-class Sections(Struct, Generic[Handler, Queue, Schedule, OfLimits], kw_only=True, forbid_unknown_fields=True):
+class Sections(
+    Struct, Generic[NamedLimit, Handler, Queue, Schedule, OfLimits], kw_only=True, forbid_unknown_fields=True
+):
     """The definitions that should exist. Sections that are absent or null are left as they are."""
 
+    named_limits: dict[Name, NamedLimit] | None = None
     handlers: dict[Name, Handler] | None = None
     queues: dict[Name, Queue] | None = None
     schedules: dict[Name, Schedule] | None = None
@@ -46,7 +50,7 @@ Version = Annotated[
 ]
 
 
-class DefinitionsBody(Sections[HandlerBody, QueueBody, ScheduleBody, Limits], kw_only=True):
+class DefinitionsBody(Sections[LimitDefinition, HandlerBody, QueueBody, ScheduleBody, Limits], kw_only=True):
     """The definitions that should exist. Sections that are absent or null are left as they are."""
 
 
@@ -56,7 +60,7 @@ class ApplyBody(DefinitionsBody, kw_only=True):
     version: Version = None
 
 
-class PlanOutline(Sections[Any, Any, Any, dict[str, Any]], kw_only=True):
+class PlanOutline(Sections[Any, Any, Any, Any, dict[str, Any]], kw_only=True):
     """A document whose definitions are read one by one: there may be 5,000, and each has its own faults."""
 
 

@@ -9,6 +9,7 @@ from app.domain.errors import FieldError, invalid
 from app.domain.handlers import HIDDEN, HandlerDefinition, HandlerView
 from app.domain.histograms import percentile
 from app.domain.instants import Instant, format_instant, instant_text
+from app.domain.limits import LimitUseShown, shown_uses
 from app.domain.names import Name
 from app.edge.pages import Owner
 from app.service.breakers import ShownHealth
@@ -20,6 +21,7 @@ MAX_OVERLAP_SECONDS = 90 * 86_400
 
 class HandlerOut(HandlerDefinition, frozen=True, kw_only=True):
     headers: Annotated[dict[str, str], Meta(description="Header names; each value is shown as `***`.")]
+    limits: list[LimitUseShown]  # type: ignore[assignment]  # with every field
     name: Name
     enabled: bool
     disabled_at: Instant | None
@@ -52,6 +54,7 @@ def handler_saved(view: HandlerView, secret: str | None) -> HandlerSaved:
 def _fields(view: HandlerView) -> dict[str, Any]:
     return structs.asdict(view.definition) | {
         "headers": dict.fromkeys(view.definition.headers, HIDDEN),
+        "limits": list(shown_uses(view.definition.limits)),
         "name": view.name,
         "enabled": view.enabled,
         "disabled_at": instant_text(view.disabled_at),

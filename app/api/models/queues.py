@@ -6,6 +6,7 @@ from msgspec import UNSET, Meta, Struct
 
 from app.domain.errors import FieldError, invalid
 from app.domain.instants import Instant, format_instant, instant_text, read_instant
+from app.domain.limits import LimitUseShown, shown_uses
 from app.domain.names import Name
 from app.domain.queues import PayloadSchema, QueueOptions, QueueView, queue_to_dict
 from app.domain.retries import CompleteRetry
@@ -19,6 +20,7 @@ MAX_REDRIVE = 10_000
 class QueueOut(QueueOptions, frozen=True, kw_only=True):
     retry: CompleteRetry
     payload_schema: PayloadSchema
+    limits: list[LimitUseShown]
     name: Name
     paused: bool
     paused_at: Instant | None
@@ -29,7 +31,7 @@ class QueueOut(QueueOptions, frozen=True, kw_only=True):
 
 def queue_out(view: QueueView) -> QueueOut:
     return QueueOut(
-        **queue_to_dict(view.definition),
+        **queue_to_dict(view.definition) | {"limits": list(shown_uses(view.definition.limits))},
         name=view.name,
         paused=view.paused,
         paused_at=instant_text(view.paused_at),

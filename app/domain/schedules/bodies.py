@@ -90,6 +90,7 @@ def _validated(body: ScheduleBody, max_payload_bytes: int) -> ScheduleDefinition
         headers=task.headers,
         tags=task.tags,
         target=task.target,
+        limits=task.limits,
         on_complete=on_complete,
         **instants,
         **{name: getattr(body, name) for name in ScheduleOptions.__struct_fields__},

@@ -11,6 +11,7 @@ from app.domain.conditions import etag_of
 from app.domain.followups import OnComplete, OnCompleteBody
 from app.domain.handlers import TimeoutSeconds
 from app.domain.instants import Instant, instant_text
+from app.domain.limits import KeyText, LimitUse, LimitUseShown, Uses
 from app.domain.names import Name
 from app.domain.retries import Retry
 from app.domain.schedules.cron import Dst
@@ -57,6 +58,7 @@ class ScheduleOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     retry: Retry | None = None
     timeout_seconds: TimeoutSeconds | None = None
     handler: Name | None = None
+    key: Annotated[KeyText | None, Meta(description="Of the tasks that it starts.")] = None
     dst: Dst = "once"
     overlap: Overlap = "skip"
     catch_up: CatchUp = CatchUp()
@@ -74,6 +76,7 @@ class ScheduleDefinition(ScheduleOptions, frozen=True):
     headers: dict[str, str] = {}
     tags: tuple[str, ...] = ()
     target: TaskTarget | None = None
+    limits: tuple[LimitUse, ...] = ()
     at: datetime | None = None
     start_at: datetime | None = None
     end_at: datetime | None = None
@@ -88,6 +91,7 @@ class ScheduleBody(ScheduleOptions, frozen=True, kw_only=True):
     headers: dict[str, str] | None = {}
     tags: Tags | None = []
     target: TargetBody | None = None
+    limits: Annotated[Uses | None, Meta(description="Named limits that the tasks take that it starts.")] = []
     at: Instant | None = None
     start_at: Instant | None = None
     end_at: Instant | None = None
@@ -126,6 +130,7 @@ class ScheduleView(ScheduleOptions, frozen=True, kw_only=True):
     headers: dict[str, str]
     tags: tuple[str, ...]
     target: TaskTarget | None
+    limits: tuple[LimitUseShown, ...]
     at: Instant | None
     start_at: Instant | None
     end_at: Instant | None
@@ -149,6 +154,7 @@ def schedule_to_dict(definition: ScheduleDefinition) -> dict[str, Any]:
     return structs.asdict(definition) | {
         "payload": msgspec.Raw(definition.payload),
         "target": msgspec.to_builtins(definition.target),
+        "limits": [structs.asdict(use) for use in definition.limits],
         "at": instant_text(definition.at),
         "start_at": instant_text(definition.start_at),
         "end_at": instant_text(definition.end_at),

@@ -2,7 +2,7 @@
 -- number of queues. Readable dead tasks are all dead ones, from the index alone, minus the expired ones, which only the oldest
 -- partitions have.
 with ready as (
-  select queue_id, sum(n) as n, min(oldest) as oldest from (
+  select queue_id, sum(n)::bigint as n, min(oldest) as oldest from (
     select queue_id, count(*) as n, min(run_at) as oldest from sluice.tasks
     where state = :state_ready and flow_id is null group by queue_id
     union all

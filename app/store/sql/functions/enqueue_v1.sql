@@ -5,9 +5,10 @@
 -- An entry's handler_id is the task's own handler, 0 for the queue's. A whole group may join a batch: as follow-ups of p_parent
 -- under p_root, whose keys are shown and are unique elsewhere (settle_followups_v1), or under their own keys, if the batch still
 -- takes tasks. Otherwise every verdict is 'batch_sealed', and nothing is written.
--- Order of locks (app/store/numbers.py): the group, shared ones of handlers, queues and the batch, the depth of queues that limit it, idempotency keys
+-- Order of locks (app/store/numbers.py): the group, shared ones of handlers, queues, limits and the batch, the depth of queues that limit it, idempotency keys
 -- sorted, unique keys as sorted by the caller. The second inserter of a unique key waits, fails, and runs its group again.
 -- The rows are read in statements after the locks, under a newer snapshot: a count in the locking statement would be outdated.
+-- 'key_full': as many tasks wait with its key as the queue lets. A limit that goes makes tasks that name it 'changed'.
 -- 'held': an unfinished task has the unique key; such an item stores no idempotency key, because it created no task.
 -- 'replaced': that task was waiting, and has what the item says instead (on_duplicate); the item's idempotency key refers to it.
 -- 'changed': the definition has changed since the caller validated; 'again': the key has expired since, or another task has taken
@@ -19,20 +20,25 @@ as $$
 declare
   v_now timestamptz; v_verdicts jsonb := '{}'; v_more jsonb; v_waiting jsonb; v_receipt jsonb; v_bad integer[]; v_queue record;
   v_queues bigint[]; v_handled boolean; v_keyed boolean; v_unique boolean; v_replaces boolean;
-  v_changed boolean; v_deep boolean; v_dropped boolean := false; v_gone jsonb; v_held uuid[];
+  v_changed boolean; v_deep boolean; v_limited boolean; v_by_key boolean; v_dropped boolean := false; v_gone jsonb; v_held uuid[];
 begin
   perform pg_advisory_xact_lock(:lock_group, hashtext(p_group::text));
   select r.verdicts into v_receipt from sluice.receipts r where r.group_id = p_group;
   if found then return v_receipt; end if;
   select array_agg(distinct e.queue_id), bool_or(e.handler_id <> 0), p_parent is null and bool_or(e.key is not null),
-         bool_or(e.unique_key is not null), bool_or(e.on_duplicate is not null)
-    into v_queues, v_handled, v_keyed, v_unique, v_replaces
+         bool_or(e.unique_key is not null), bool_or(e.on_duplicate is not null), bool_or(e.options ? 'limits'),
+         bool_or(e.options ? 'key')
+    into v_queues, v_handled, v_keyed, v_unique, v_replaces, v_limited, v_by_key
   from unnest(p_entries) e;
   if v_handled then
     perform pg_advisory_xact_lock_shared(:lock_handler, s.id::integer)
       from (select distinct e.handler_id as id from unnest(p_entries) e where e.handler_id <> 0 order by 1) s;
   end if;
   perform pg_advisory_xact_lock_shared(:lock_queue, s.id::integer) from (select id from unnest(v_queues) id order by id) s;
+  if v_limited then
+    perform pg_advisory_xact_lock_shared(:lock_limits, s.id::integer)
+      from (select distinct q.tenant_id as id from sluice.queues q where q.id = any(v_queues)) s;
+  end if;
   if p_batch is not null and p_parent is null then
     perform pg_advisory_xact_lock_shared(:lock_batch, hashtext(p_batch::text));
     if not exists (select from sluice.batches b where b.id = p_batch and not b.sealed and b.cancelled_at is null) then
@@ -52,18 +58,25 @@ begin
   from (select distinct u.queue_id, u.queue_version from unnest(p_entries) u) e
   left join sluice.queues q on q.id = e.queue_id
   left join sluice.handlers h on h.id = q.handler_id;
-  if v_deep then
+  v_by_key := v_by_key and exists (
+    select from sluice.limits l where l.owner_id = any(v_queues) and l.kind = 'queue_key' and l.max_depth is not null);
+  if v_deep or v_by_key then
     perform pg_advisory_xact_lock(:lock_depth, s.id::integer)
-      from (select q.id from sluice.queues q where q.id = any(v_queues) and q.max_depth is not null order by q.id) s;
+      from (select q.id from sluice.queues q
+            left join sluice.limits l on l.owner_id = q.id and l.kind = 'queue_key'
+            where q.id = any(v_queues) and (q.max_depth is not null or l.max_depth is not null) order by q.id) s;
   end if;
   v_now := clock_timestamp();
 
-  if v_changed or v_handled then
+  if v_changed or v_handled or v_limited then
     select coalesce(jsonb_object_agg(u.n, jsonb_build_array(u.verdict)), '{}') into v_verdicts
     from (
       select e.ordinality as n, case
           when q.id is null or q.deleted_at is not null or q.version <> e.queue_version then 'changed'
           when e.handler_id <> 0 and (h.id is null or h.deleted_at is not null) then 'handler_gone'
+          when e.options ? 'limits' and exists (
+            select from jsonb_array_elements(e.options -> 'limits') u
+            where not exists (select from sluice.limits l where l.tenant_id = q.tenant_id and l.name = u ->> 'name')) then 'changed'
         end as verdict
       from unnest(p_entries) with ordinality e
       left join sluice.queues q on q.id = e.queue_id
@@ -136,9 +149,27 @@ begin
       v_dropped := true;
     end if;
   end loop;
+  for v_queue in select l.owner_id as id, l.max_depth from sluice.limits l
+                 where v_by_key and l.owner_id = any(v_queues) and l.kind = 'queue_key' and l.max_depth is not null
+                 order by l.owner_id loop
+    select array_agg(i.n) into v_bad
+    from (select e.ordinality as n, e.options ->> 'key' as name,
+                 row_number() over (partition by e.options ->> 'key' order by e.ordinality) as place
+          from unnest(p_entries) with ordinality e
+          where e.queue_id = v_queue.id and e.options ? 'key' and not v_verdicts ? e.ordinality::text) i
+    join lateral (select count(*) as n from (
+      select from sluice.tasks t
+      where t.queue_id = v_queue.id and t.options ->> 'key' = i.name and t.flow_id is not null and t.claims >= 0
+        and t.state <> :state_running
+      limit v_queue.max_depth) w) waiting on i.place > v_queue.max_depth - waiting.n;
+    if v_bad is not null then
+      select v_verdicts || jsonb_object_agg(b, '["key_full"]'::jsonb) into v_verdicts from unnest(v_bad) b;
+      v_dropped := true;
+    end if;
+  end loop;
   if v_dropped and v_unique then
     select jsonb_object_agg(e.task_id, true) into v_gone from unnest(p_entries) with ordinality e
-    where v_verdicts -> e.ordinality::text ->> 0 in ('queue_full', 'again');
+    where v_verdicts -> e.ordinality::text ->> 0 in ('queue_full', 'key_full', 'again');
     select v_verdicts || coalesce(jsonb_object_agg(e.ordinality, '["again"]'::jsonb), '{}') into v_verdicts
     from unnest(p_entries) with ordinality e
     where e.unique_key is not null and v_verdicts -> e.ordinality::text ->> 0 in ('held', 'replaced')
@@ -153,7 +184,8 @@ begin
       returning e.queue_id || ' ' || e.key as key, v_verdicts -> e.ordinality::text -> 0 as verdict)
     select coalesce(jsonb_object_agg(g.key, g.verdict), '{}') into v_gone from gone g;
     select v_verdicts || coalesce(jsonb_object_agg(e.ordinality, jsonb_build_array(
-        case v_gone ->> (e.queue_id || ' ' || e.key) when 'queue_full' then 'queue_full' else 'again' end)), '{}') into v_verdicts
+        case v_gone ->> (e.queue_id || ' ' || e.key) when 'queue_full' then 'queue_full' when 'key_full' then 'key_full'
+          else 'again' end)), '{}') into v_verdicts
     from unnest(p_entries) with ordinality e
     where v_gone ? (e.queue_id || ' ' || e.key) and v_verdicts -> e.ordinality::text ->> 0 in ('replayed', 'mismatch');
   end if;

@@ -1,8 +1,8 @@
 -- Complete one task and enqueue its follow-up work, in one transaction: p_entries as follow-up tasks, a continuation with p_next as
 -- its cursor, and what to enqueue when the batch completes. Returns {"verdict": …}:
 --   applied, with "created": {"<queue id>": how many} · repeat, stale, unknown as settle_v1 has them · and, with nothing written:
--- changed (a definition has changed since the caller validated) · queue_full and too_large, with the "queue" whose max_depth has no
--- room for the page now, or for a page of this size ever.
+-- changed (a definition has changed since the caller validated) · queue_full, key_full and too_large, with the "queue" whose max_depth,
+-- or that of its keys, has no room for the page now, or for a page of this size ever.
 -- A follow-up's key is unique per (root, queue, key): the first wins, in this page and in earlier ones. If an unfinished task has a
 -- follow-up's unique_key, no task is created and no key stored, unless the follow-up replaces that task.
 -- Continuations do not count against max_depth.
@@ -14,7 +14,7 @@ create function sluice.settle_followups_v1(
 returns jsonb language plpgsql volatile
 as $$
 declare
-  v_root uuid; v_batch uuid; v_task record; v_verdicts jsonb; v_formed boolean; v_new sluice.entry_v1[]; v_queue text; v_created jsonb := '{}';
+  v_root uuid; v_batch uuid; v_task record; v_verdicts jsonb; v_formed boolean; v_new sluice.entry_v1[]; v_queue text; v_full text; v_created jsonb := '{}';
   v_detail text; v_reason text; v_ids uuid[]; v_now timestamptz;
 begin
   select coalesce(t.root_id, t.id), coalesce(t.batch_id, t.id) into v_root, v_batch from sluice.tasks t
@@ -28,8 +28,9 @@ begin
     from (select e.queue_id as id from unnest(p_entries) e union select p_then_queue where p_then_queue is not null order by 1) s;
   perform pg_advisory_xact_lock_shared(:lock_batch, hashtext(v_batch::text));
   perform pg_advisory_xact_lock(:lock_depth, s.id::integer)
-    from (select q.id from sluice.queues q
-          where q.id = any(array(select e.queue_id from unnest(p_entries) e)) and q.max_depth is not null order by q.id) s;
+    from (select q.id from sluice.queues q left join sluice.limits l on l.owner_id = q.id and l.kind = 'queue_key'
+          where q.id = any(array(select e.queue_id from unnest(p_entries) e))
+            and (q.max_depth is not null or l.max_depth is not null) order by q.id) s;
   select * into v_task from sluice.tasks t where t.id = p_outcome.task_id for update;
   v_now := clock_timestamp();
   if not found or v_task.lease_token is distinct from p_outcome.token or v_task.lease_expires_at <= v_now then
@@ -62,11 +63,16 @@ begin
       from (select e.queue_id, count(*) as n from unnest(v_new) e group by 1) c
       join sluice.queues q on q.id = c.queue_id where c.n > q.max_depth limit 1;
       if found then raise exception using errcode = 'SL001', message = 'too_large', detail = v_queue; end if;
-      v_verdicts := coalesce(sluice.enqueue_v1(p_outcome.token, v_new, v_batch, v_root, p_outcome.task_id) -> 'verdicts', '{}');
       select q.name into v_queue
+      from (select e.queue_id, count(*) as n from unnest(v_new) e where e.options ? 'key' group by e.queue_id, e.options ->> 'key') c
+      join sluice.limits l on l.owner_id = c.queue_id and l.kind = 'queue_key'
+      join sluice.queues q on q.id = c.queue_id where c.n > l.max_depth limit 1;
+      if found then raise exception using errcode = 'SL001', message = 'too_large', detail = v_queue; end if;
+      v_verdicts := coalesce(sluice.enqueue_v1(p_outcome.token, v_new, v_batch, v_root, p_outcome.task_id) -> 'verdicts', '{}');
+      select q.name, v_verdicts -> e.ordinality::text ->> 0 into v_queue, v_full
       from unnest(v_new) with ordinality e join sluice.queues q on q.id = e.queue_id
-      where v_verdicts -> e.ordinality::text ->> 0 = 'queue_full' limit 1;
-      if found then raise exception using errcode = 'SL001', message = 'queue_full', detail = v_queue; end if;
+      where v_verdicts -> e.ordinality::text ->> 0 in ('queue_full', 'key_full') limit 1;
+      if found then raise exception using errcode = 'SL001', message = v_full, detail = v_queue; end if;
       if jsonb_path_exists(v_verdicts, '$.*[0] ? (@ != "held" && @ != "replaced")') then
         raise exception using errcode = 'SL001', message = 'changed', detail = '';
       end if;

@@ -1,14 +1,14 @@
 -- Change a waiting task. p_patch holds the changes to its columns, p_options those to what it carries, null for a default; retry is
 -- merged. p_payload and p_handler (0: the queue's) are null if they stay. p_options_were is what the caller merged with or judged by,
 -- null for an absent option. Verdicts: done · running · ended · gone · again (it moved, or those are no longer so) · changed (the
--- queue has changed since the caller read it, or the handler was deleted). Takes locks in the order of an enqueue: handler, queue,
--- task.
+-- queue has changed since the caller read it, or the handler or a limit was deleted) · key_full (its new key has no room in the
+-- queue). Takes locks in the order of an enqueue: handler, queue, limits, depth, task.
 create function sluice.update_task_v1(
   p_tenant bigint, p_id uuid, p_version bigint, p_patch jsonb, p_options jsonb, p_payload bytea, p_handler bigint,
   p_options_were jsonb)
 returns text language plpgsql volatile
 as $$
-declare v_queue bigint; v_task record; v_now timestamptz; v_options jsonb;
+declare v_queue bigint; v_task record; v_now timestamptz; v_options jsonb; v_deep integer;
 begin
   select t.queue_id into v_queue from sluice.tasks t where t.id = p_id and t.tenant_id = p_tenant;
   if not found then
@@ -20,6 +20,27 @@ begin
   if not exists (select from sluice.queues q where q.id = v_queue and q.version = p_version)
      or p_handler <> 0 and not exists (select from sluice.handlers h where h.id = p_handler and h.deleted_at is null) then
     return 'changed';
+  end if;
+  if jsonb_typeof(p_options -> 'limits') = 'array' then
+    perform pg_advisory_xact_lock_shared(:lock_limits, p_tenant::integer);
+    if exists (select from jsonb_array_elements(p_options -> 'limits') u
+               where not exists (select from sluice.limits l where l.tenant_id = p_tenant and l.name = u ->> 'name')) then
+      return 'changed';
+    end if;
+  end if;
+  if jsonb_typeof(p_options -> 'key') = 'string' then
+    select l.max_depth into v_deep from sluice.limits l
+    where l.owner_id = v_queue and l.kind = 'queue_key' and l.max_depth is not null;
+    if found then
+      perform pg_advisory_xact_lock(:lock_depth, v_queue::integer);
+      if v_deep <= (select count(*) from (
+                      select from sluice.tasks t
+                      where t.queue_id = v_queue and t.options ->> 'key' = p_options ->> 'key' and t.flow_id is not null
+                        and t.claims >= 0 and t.state <> :state_running and t.id <> p_id
+                      limit v_deep) w) then
+        return 'key_full';
+      end if;
+    end if;
   end if;
   select t.state, coalesce(t.options, '{}') as options into v_task from sluice.tasks t where t.id = p_id and t.tenant_id = p_tenant for update;
   if not found or exists (select from jsonb_each(p_options_were) w

@@ -1,0 +1,153 @@
+"""Verbs on single keys: of keyed limits, and of queues. A key needs no definition; one that nobody uses reads as empty."""
+
+from typing import Any
+
+from app.domain.callers import Caller
+from app.domain.errors import invalid_field
+from app.domain.limits import KeyOverride, KeyState, KeyView, QueueKeyOverride, Use, key_problem
+from app.runtime.core import Core
+from app.service import queues
+from app.service.limits import changing, found
+from app.store import limits
+from app.store.limits import StoredLimit
+from app.store.queues import StoredQueue
+
+KeyShown = tuple[KeyView, Use]
+QueueKeyShown = tuple[KeyView, Use, int]
+"""The last is how many of its tasks wait."""
+
+
+async def list_page(
+    core: Core, caller: Caller, name: str, state: KeyState | None, after: str | None, limit: int
+) -> tuple[list[KeyShown], bool]:
+    """Return a page of the keys that are held, waited for or overridden, in byte order after the key `after`, and whether there
+    are more. `state`: only those without room, or only those that something waits for.
+
+    Raises Refusal: limit_not_found, invalid.
+    """
+    caller.require("use")
+    async with core.db.begin(caller.tenant_id) as connection:
+        row = await _keyed(connection, caller, name)
+        keys = await limits.list_keys(connection, caller.tenant_id, row)
+    matching = [
+        key for key in keys if _matches(*key, state) and (after is None or key[0].key.encode() > after.encode())
+    ]
+    return matching[:limit], len(matching) > limit
+
+
+def _matches(view: KeyView, use: Use, state: KeyState | None) -> bool:
+    match state:
+        case "full":
+            held = view.max_concurrency is not None and use.holding >= view.max_concurrency
+            return held or use.next_at is not None or view.paused_at is not None
+        case "waiting":
+            return use.waiting_keys > 0
+        case _:
+            return True
+
+
+async def get(core: Core, caller: Caller, name: str, key: str) -> KeyShown:
+    """Return one key of a limit. Raises Refusal: limit_not_found, invalid."""
+    caller.require("use")
+    _check(key)
+    async with core.db.begin(caller.tenant_id) as connection:
+        row = await _keyed(connection, caller, name)
+        return (await limits.list_keys(connection, caller.tenant_id, row, key))[0]
+
+
+async def put(core: Core, caller: Caller, name: str, key: str, values: KeyOverride) -> KeyShown:
+    """Set what holds for one key in place of the limit's own values. Once this returns, nothing is admitted above it.
+
+    Raises Refusal: limit_not_found, invalid.
+    """
+    _check(key)
+    async with changing(core, caller) as connection:
+        row = await _keyed(connection, caller, name)
+        await limits.put_key(connection, row.id, key, values)
+        return (await limits.list_keys(connection, caller.tenant_id, row, key))[0]
+
+
+async def delete(core: Core, caller: Caller, name: str, key: str) -> None:
+    """Let the limit's own values hold for a key again, and resume it. Raises Refusal: limit_not_found, invalid."""
+    _check(key)
+    async with changing(core, caller) as connection:
+        row = await _keyed(connection, caller, name)
+        await limits.remove_key(connection, row.id, key)
+
+
+async def set_paused(core: Core, caller: Caller, name: str, key: str, *, paused: bool) -> KeyShown:
+    """Pause or resume one key of a limit. Once a pause returns, no task that takes it starts.
+
+    Raises Refusal: limit_not_found, invalid.
+    """
+    _check(key)
+    async with changing(core, caller) as connection:
+        row = await _keyed(connection, caller, name)
+        await limits.set_key_paused(connection, row.id, key, paused=paused)
+        return (await limits.list_keys(connection, caller.tenant_id, row, key))[0]
+
+
+async def _keyed(connection: Any, caller: Caller, name: str) -> StoredLimit:
+    row = await found(connection, caller, name)
+    if not row.view.definition.keyed:
+        raise invalid_field("/key", f"limit {name} is not keyed, so it has no keys")
+    return row
+
+
+async def get_of_queue(core: Core, caller: Caller, queue: str, key: str) -> QueueKeyShown:
+    """Return one key of a queue. Raises Refusal: queue_not_found, invalid."""
+    caller.require("use")
+    _check(key)
+    async with core.db.begin(caller.tenant_id) as connection:
+        return await _of_queue(connection, caller, await queues.found(connection, caller, queue), key)
+
+
+async def put_of_queue(core: Core, caller: Caller, queue: str, key: str, values: QueueKeyOverride) -> QueueKeyShown:
+    """Set what holds for one key of a queue in place of its `key`. Once this returns, nothing is admitted above it.
+
+    Raises Refusal: queue_not_found, invalid.
+    """
+    _check(key)
+    async with changing(core, caller) as connection:
+        row = await queues.found(connection, caller, queue)
+        limit_id = await limits.of_queue_keys(connection, caller.tenant_id, row.id)
+        await limits.put_key(connection, limit_id, key, values, values.weight)
+        return await _of_queue(connection, caller, row, key)
+
+
+async def set_paused_of_queue(core: Core, caller: Caller, queue: str, key: str, *, paused: bool) -> QueueKeyShown:
+    """Pause or resume one key of a queue. Once a pause returns, no task with this key starts.
+
+    Raises Refusal: queue_not_found, invalid.
+    """
+    _check(key)
+    async with changing(core, caller) as connection:
+        row = await queues.found(connection, caller, queue)
+        limit_id = await limits.of_queue_keys(connection, caller.tenant_id, row.id)
+        await limits.set_key_paused(connection, limit_id, key, paused=paused)
+        return await _of_queue(connection, caller, row, key)
+
+
+async def _of_queue(connection: Any, caller: Caller, row: StoredQueue, key: str) -> QueueKeyShown:
+    return await limits.show_queue_key(connection, caller.tenant_id, row.id, key, row.view.definition.key)
+
+
+def position_at(key: str) -> str:
+    """Return a key as the position of a page, which is ASCII."""
+    return key.encode().hex()
+
+
+def key_at(position: str | None) -> str | None:
+    return None if position is None else bytes.fromhex(position).decode()
+
+
+def is_position(text: str) -> bool:
+    try:
+        return bool(key_at(text))
+    except ValueError:
+        return False
+
+
+def _check(key: str) -> None:
+    if problem := key_problem(key):
+        raise invalid_field("/key", problem)

@@ -1,0 +1,406 @@
+"""Limits: named ones, what holds for the keys of queues, and the rates of queues, handlers and tenants: one table for all.
+
+A change takes LIMITS exclusively, so that nobody names a limit that goes, then the tenant's gate: once it is committed, nothing is
+admitted above it. Whoever names limits holds LIMITS shared.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Literal
+
+import msgspec
+from sqlalchemy import ColumnElement, bindparam, delete, exists, func, null, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.selectable import NamedFromClause
+
+from app.domain.limits import (
+    MAX_HOLDERS,
+    Holder,
+    KeyOverride,
+    KeyView,
+    LimitDefinition,
+    LimitRule,
+    LimitUse,
+    LimitView,
+    QueueKey,
+    Rate,
+    Use,
+    limit_etag,
+    tokens_at,
+)
+from app.store import locks
+from app.store.db import Reader
+from app.store.numbers import Lock
+from app.store.statements import Query, bound, part, sql
+from app.store.tables import limit_keys, limits
+
+Kind = Literal["queue_key", "queue_rate", "handler_rate", "tenant_rate"]
+
+_NOW = func.clock_timestamp()
+_NAMED = limits.c.kind == "named"
+_OF_TENANT = limits.c.tenant_id == bindparam("tenant_id")
+_THIS = limits.c.id == bindparam("limit_id")
+_OF_OWNER = (limits.c.kind == bindparam("kind"), limits.c.owner_id == bindparam("owner_id"))
+_BY_NAME = limits.c.name.collate("C")
+_RATE = ("rate_limit", "rate_period_seconds", "rate_burst")
+_DEFINED = ("max_concurrency", *_RATE, "keyed", "description", "etag")
+_OWNED = ("max_concurrency", *_RATE, "max_depth", "ordered", "required")
+_THIS_KEY = (limit_keys.c.limit_id == bindparam("limit_id"), limit_keys.c.key == bindparam("key"))
+_VALUES = ("max_concurrency", *_RATE, "weight")
+_OVERRIDDEN = exists().where(
+    limit_keys.c.limit_id == limits.c.id,
+    (limit_keys.c.max_concurrency.is_not(None)) | (limit_keys.c.rate_limit.is_not(None)),
+)
+_SHOWN = select(limits, _OVERRIDDEN.label("overridden")).where(_NAMED)
+
+_ID = Query(select(limits.c.id).where(_NAMED, _OF_TENANT, limits.c.name == bindparam("name")))
+_READ = Query(_SHOWN.where(_THIS))
+_PAGE = Query(_SHOWN.where(_OF_TENANT, bindparam("after") < _BY_NAME).order_by(_BY_NAME).limit(bindparam("most")))
+_RULES = Query(
+    select(*limits.c["name", "keyed", *_RATE]).where(_NAMED, _OF_TENANT, limits.c.name == func.any(bindparam("names")))
+)
+_INSERT = Query(
+    insert(limits)
+    .values(kind="named", **bound("tenant_id", "name", "owner", *_DEFINED))
+    .on_conflict_do_nothing()
+    .returning(limits.c.id)
+)
+_REPLACE = Query(update(limits).where(_THIS).values(version=limits.c.version + 1, updated_at=_NOW, **bound(*_DEFINED)))
+_SET_OWNER = Query(update(limits).where(_THIS).values(**bound("owner")))
+_PAUSE = Query(update(limits).where(_THIS).values(paused=True, paused_at=_NOW))
+_RESUME = Query(update(limits).where(_THIS).values(paused=False, paused_at=null()))
+_DELETE = Query(delete(limits).where(_THIS))
+_SET_OWNED = Query(
+    insert(limits)
+    .values(**bound("tenant_id", "kind", "owner_id", *_OWNED))
+    .on_conflict_do_update(
+        index_elements=["owner_id", "kind"],
+        index_where=limits.c.owner_id.is_not(None),
+        set_={"version": limits.c.version + 1, "updated_at": _NOW, **bound(*_OWNED)},
+    )
+    .returning(limits.c.id)
+)
+_FIND_OWNED = Query(select(limits.c.id).where(*_OF_OWNER))
+_DELETE_OWNED = Query(delete(limits).where(*_OF_OWNER))
+_QUEUE_KEY = sql("show_queue_key")
+_READ_KEY = Query(select(limit_keys).where(*_THIS_KEY))
+_KEYS = Query(select(limit_keys).where(limit_keys.c.limit_id == bindparam("limit_id")).order_by(limit_keys.c.key))
+_PUT_KEY = Query(
+    insert(limit_keys)
+    .values(
+        bucket_id=func.sluice.bucket_v1(bindparam("limit_id"), bindparam("key")),
+        **bound("limit_id", "key", *_VALUES),
+    )
+    .on_conflict_do_update(constraint="limit_keys_pkey", set_={"updated_at": _NOW, **bound(*_VALUES)})
+)
+_REMOVE_KEY = Query(delete(limit_keys).where(*_THIS_KEY))
+_PAUSE_KEY = Query(update(limit_keys).where(*_THIS_KEY).values(paused=True, paused_at=_NOW))
+_RESUME_KEY = Query(update(limit_keys).where(*_THIS_KEY).values(paused=False, paused_at=null()))
+_ADD_KEY = Query(
+    insert(limit_keys)
+    .values(bucket_id=func.sluice.bucket_v1(bindparam("limit_id"), bindparam("key")), **bound("limit_id", "key"))
+    .on_conflict_do_nothing()
+)
+_USERS = sql("find_limit_users")
+_TAKEN = "limits_taken"
+_USE = sql(
+    "show_limit_use",
+    taken_by_task=part(_TAKEN, own="t.options -> 'limits'", key="t.options ->> 'key'", which="l.id = any($2)"),
+    taken_by_flow=part(_TAKEN, own="f.own_limits", key="f.key", which="l.id = any($2)"),
+)
+_USES = msgspec.json.Decoder(tuple[LimitUse, ...])
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLimit:
+    id: int
+    etag: str
+    view: LimitView
+
+
+async def share(connection: Reader, tenant_id: int) -> None:
+    """Hold the tenant's named limits: until the transaction ends, none of them changes or goes."""
+    await locks.share(connection, Lock.LIMITS, tenant_id)
+
+
+async def hold(connection: Reader, tenant_id: int, names: Collection[str]) -> bool:
+    """Hold the tenant's named limits, if any are named; return whether these exist."""
+    if not names:
+        return True
+    await share(connection, tenant_id)
+    return len(await rules(connection, tenant_id, names)) == len(names)
+
+
+async def lock(connection: Reader, tenant_id: int) -> None:
+    """Lock the tenant's named limits: until the transaction ends, nothing new names one."""
+    await locks.take(connection, Lock.LIMITS, tenant_id)
+
+
+async def id_of(reader: Reader, tenant_id: int, name: str) -> int | None:
+    limit_id: int | None = await _ID.fetchval(reader, tenant_id=tenant_id, name=name)
+    return limit_id
+
+
+async def read(reader: Reader, limit_id: int) -> StoredLimit | None:
+    row = await _READ.fetchrow(reader, limit_id=limit_id)
+    return None if row is None else _stored(row)
+
+
+async def list_page(reader: Reader, tenant_id: int, after: str | None, limit: int) -> list[StoredLimit]:
+    """Return rows by name in byte order, like every list of names."""
+    return [_stored(row) for row in await _PAGE.fetch(reader, tenant_id=tenant_id, after=after or "", most=limit)]
+
+
+async def rules(reader: Reader, tenant_id: int, names: Collection[str]) -> dict[str, LimitRule]:
+    """Return what tasks must observe of those of these limits that exist."""
+    if not names:
+        return {}
+    found = await _RULES.fetch(reader, tenant_id=tenant_id, names=sorted(names))
+    return {
+        row["name"]: LimitRule(row["keyed"], None if (rate := _rate(row)) is None else rate.capacity) for row in found
+    }
+
+
+async def insert_new(
+    connection: Reader, tenant_id: int, name: str, definition: LimitDefinition, owner: str | None
+) -> StoredLimit | None:
+    """Insert a limit; return None if another transaction has created one with this name first."""
+    limit_id = await _INSERT.fetchval(connection, tenant_id=tenant_id, name=name, owner=owner, **_defined(definition))
+    return None if limit_id is None else await read(connection, limit_id)
+
+
+async def replace_definition(connection: Reader, limit_id: int, definition: LimitDefinition) -> None:
+    await _REPLACE.fetch(connection, limit_id=limit_id, **_defined(definition))
+
+
+async def set_owner(connection: Reader, limit_id: int, owner: str) -> None:
+    await _SET_OWNER.fetch(connection, limit_id=limit_id, owner=owner)
+
+
+async def set_paused(connection: Reader, limit_id: int, *, paused: bool) -> None:
+    await (_PAUSE if paused else _RESUME).fetch(connection, limit_id=limit_id)
+
+
+async def remove(connection: Reader, limit_id: int) -> None:
+    await _DELETE.fetch(connection, limit_id=limit_id)
+
+
+async def user_of(reader: Reader, tenant_id: int, name: str) -> str | None:
+    """Return something that names the limit, in words; None if nothing does."""
+    user: str | None = await reader.fetchval(_USERS, tenant_id, name)
+    return user
+
+
+def owned(kind: Kind, owner: ColumnElement[Any]) -> tuple[NamedFromClause, ColumnElement[bool]]:
+    """Return the limits of a kind, and the condition that joins them to their owners, for the definitions that show them."""
+    these = limits.alias(kind)
+    return these, (these.c.kind == kind) & (these.c.owner_id == owner)
+
+
+def shown(these: NamedFromClause) -> list[ColumnElement[Any]]:
+    """Return the columns that `key_in` and `rate_in` read."""
+    return [these.c[name].label(f"{these.name}_{name}") for name in _OWNED]
+
+
+def rate_in(row: Any, kind: str) -> Rate | None:
+    return _rate({name: row[f"{kind}_{name}"] for name in _RATE})
+
+
+def key_in(row: Any) -> QueueKey | None:
+    """Return what holds for the keys of a queue; None if nothing does."""
+    found = QueueKey(
+        max_concurrency=row["queue_key_max_concurrency"],
+        rate=rate_in(row, "queue_key"),
+        max_depth=row["queue_key_max_depth"],
+        ordered=bool(row["queue_key_ordered"]),
+        required=bool(row["queue_key_required"]),
+    )
+    return None if found == QueueKey() else found
+
+
+async def owned_id(reader: Reader, kind: Kind, owner_id: int) -> int | None:
+    limit_id: int | None = await _FIND_OWNED.fetchval(reader, kind=kind, owner_id=owner_id)
+    return limit_id
+
+
+async def set_owned(connection: Reader, tenant_id: int, kind: Kind, owner_id: int, values: QueueKey) -> int:
+    """Set what holds for a queue, a handler or a tenant; return its id."""
+    limit_id: int = await _SET_OWNED.fetchval(
+        connection,
+        tenant_id=tenant_id,
+        kind=kind,
+        owner_id=owner_id,
+        max_concurrency=values.max_concurrency,
+        **_rate_columns(values.rate),
+        max_depth=values.max_depth,
+        ordered=values.ordered,
+        required=values.required,
+    )
+    return limit_id
+
+
+async def remove_owned(connection: Reader, kinds: Iterable[Kind], owner_id: int) -> None:
+    """Remove what held for a queue or handler that is deleted."""
+    for kind in kinds:
+        await _DELETE_OWNED.fetch(connection, kind=kind, owner_id=owner_id)
+
+
+async def set_rate(connection: Reader, tenant_id: int, kind: Kind, owner_id: int, rate: Rate | None) -> None:
+    """Set the rate of a queue, a handler or a tenant."""
+    if rate is None:
+        await _DELETE_OWNED.fetch(connection, kind=kind, owner_id=owner_id)
+    else:
+        await set_owned(connection, tenant_id, kind, owner_id, QueueKey(rate=rate))
+
+
+async def set_queue_key(connection: Reader, tenant_id: int, queue_id: int, key: QueueKey | None) -> None:
+    """Set what holds for each key of a queue. What was set or paused for single keys stays."""
+    if key is not None or await owned_id(connection, "queue_key", queue_id) is not None:
+        await set_owned(connection, tenant_id, "queue_key", queue_id, key or QueueKey())
+
+
+async def of_queue_keys(connection: Reader, tenant_id: int, queue_id: int) -> int:
+    """Return the id of what holds for the keys of a queue, which may be nothing so far."""
+    limit_id = await owned_id(connection, "queue_key", queue_id)
+    return limit_id or await set_owned(connection, tenant_id, "queue_key", queue_id, QueueKey())
+
+
+async def put_key(connection: Reader, limit_id: int, key: str, values: KeyOverride, weight: float = 1) -> None:
+    """Set what holds for one key in place of the limit's own values; a pause is kept."""
+    await _PUT_KEY.fetch(
+        connection,
+        limit_id=limit_id,
+        key=key,
+        max_concurrency=values.max_concurrency,
+        **_rate_columns(values.rate),
+        weight=float(weight),
+    )
+
+
+async def remove_key(connection: Reader, limit_id: int, key: str) -> None:
+    await _REMOVE_KEY.fetch(connection, limit_id=limit_id, key=key)
+
+
+async def set_key_paused(connection: Reader, limit_id: int, key: str, *, paused: bool) -> None:
+    await _ADD_KEY.fetch(connection, limit_id=limit_id, key=key)
+    await (_PAUSE_KEY if paused else _RESUME_KEY).fetch(connection, limit_id=limit_id, key=key)
+
+
+def _defined(definition: LimitDefinition) -> dict[str, Any]:
+    return {
+        "max_concurrency": definition.max_concurrency,
+        **_rate_columns(definition.rate),
+        "keyed": definition.keyed,
+        "description": definition.description,
+        "etag": limit_etag(definition),
+    }
+
+
+def _rate_columns(rate: Rate | None) -> dict[str, Any]:
+    return {
+        "rate_limit": None if rate is None else rate.limit,
+        "rate_period_seconds": 1.0 if rate is None else rate.period_seconds,
+        "rate_burst": None if rate is None else rate.burst,
+    }
+
+
+def _rate(row: Any) -> Rate | None:
+    if row["rate_limit"] is None:
+        return None
+    return Rate(row["rate_limit"], row["rate_period_seconds"], row["rate_burst"])
+
+
+def _stored(row: Any) -> StoredLimit:
+    definition = LimitDefinition(
+        max_concurrency=row["max_concurrency"], rate=_rate(row), keyed=row["keyed"], description=row["description"]
+    )
+    view = LimitView(
+        name=row["name"],
+        definition=definition,
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        paused_at=row["paused_at"],
+        owner=row["owner"],
+        overridden=row["overridden"],
+    )
+    return StoredLimit(row["id"], row["etag"], view)
+
+
+def encode_uses(uses: Iterable[LimitUse]) -> str:
+    """Return what a queue or handler makes its tasks take as it is stored."""
+    return msgspec.json.encode(list(uses)).decode()
+
+
+def decode_uses(text: str) -> tuple[LimitUse, ...]:
+    return _USES.decode(text)
+
+
+async def use_of(reader: Reader, tenant_id: int, rows: Sequence[StoredLimit]) -> list[Use]:
+    """Return what is taken of each of these limits now, over all keys."""
+    found = await reader.fetch(_USE, tenant_id, [row.id for row in rows], False, MAX_HOLDERS, None)
+    by_id = {limit_id: list(entries) for limit_id, entries in groupby(found, itemgetter("limit_id"))}
+    return [_use(by_id[row.id], None if row.view.definition.keyed else row.view.definition.rate) for row in rows]
+
+
+async def list_keys(
+    reader: Reader, tenant_id: int, row: StoredLimit, key: str | None = None
+) -> list[tuple[KeyView, Use]]:
+    """Return the keys of a limit that are held, waited for or overridden, in byte order, with what is taken of each now; or one
+    key, whatever it is."""
+    definition = row.view.definition
+    overrides = {one["key"]: one for one in await _KEYS.fetch(reader, limit_id=row.id)}
+    found = await reader.fetch(_USE, tenant_id, [row.id], True, MAX_HOLDERS, key)
+    keys = []
+    for name, entries in groupby(found, itemgetter("bucket_key")):
+        view = _key_view(name, overrides.get(name), definition.max_concurrency, definition.rate)
+        keys.append((view, _use(list(entries), view.rate)))
+    return keys
+
+
+async def show_queue_key(
+    reader: Reader, tenant_id: int, queue_id: int, key: str, shared: QueueKey | None
+) -> tuple[KeyView, Use, int]:
+    """Return a key of a queue, what it holds now, and how many of its tasks wait. `shared`: what holds for all its keys."""
+    found = await reader.fetch(_QUEUE_KEY, tenant_id, queue_id, key, MAX_HOLDERS)
+    values = shared or QueueKey()
+    limit_id = found[0]["limit_id"]
+    override = None if limit_id is None else await _READ_KEY.fetchrow(reader, limit_id=limit_id, key=key)
+    most = 1 if values.ordered else values.max_concurrency
+    view = _key_view(key, override, most, values.rate)
+    return view, _use(found, view.rate), found[0]["waiting"]
+
+
+def _key_view(key: str, override: Any | None, max_concurrency: int | None, rate: Rate | None) -> KeyView:
+    """Return a key with the values in force for it: its own where it has some, else the limit's."""
+    if override is None:
+        return KeyView(key, max_concurrency, rate, overridden=False, paused_at=None, weight=1)
+    own_rate = _rate(override)
+    return KeyView(
+        key,
+        override["max_concurrency"] or max_concurrency,
+        own_rate or rate,
+        overridden=override["max_concurrency"] is not None or own_rate is not None or override["weight"] != 1,
+        paused_at=override["paused_at"],
+        weight=int(override["weight"]),
+    )
+
+
+def _use(entries: Sequence[Any], rate: Rate | None) -> Use:
+    first = entries[0]
+    tokens = next_at = None
+    if rate is not None:
+        owed = 0.0 if first["tat"] is None else (first["tat"] - first["now"]).total_seconds() / first["unit_seconds"]
+        tokens, next_at = tokens_at(rate, max(0.0, owed), first["now"])
+    return Use(
+        holding=first["holding"],
+        waiting_keys=first["waiting_keys"],
+        holders=tuple(
+            Holder(str(one["id"]), one["queue"], one["key"], one["started_at"])
+            for one in entries
+            if one["id"] is not None
+        ),
+        tokens=tokens,
+        next_at=next_at,
+    )

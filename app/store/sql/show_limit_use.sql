@@ -1,0 +1,36 @@
+-- What is taken of these limits ($2) of tenant $1 now: one row for each of the first $4 holders of each, or one without a task if
+-- there is none. With $3, by key: one for each key that is held, waited for or overridden, and for $5; only for $5 if it is given.
+-- Running tasks are read from their own rows, so that nothing is shown as held that is not running.
+with holders as (
+  select u.limit_id, case when $3 then u.bucket_key end as bucket_key, t.id, q.name as queue, t.options ->> 'key' as key,
+         t.last_started_at as started_at
+  from sluice.tasks t
+  join sluice.queues q on q.id = t.queue_id
+  left join sluice.handlers h on h.id = t.lease_handler_id
+  cross join lateral {taken_by_task} u
+  where t.state = :state_running and t.tenant_id = $1 and t.gated and (not $3 or u.bucket_key is not null)),
+waiting as (
+  select f.parked_limit as limit_id, case when $3 then u.bucket_key end as bucket_key, count(*) as n
+  from sluice.flows f
+  join sluice.queues q on q.id = f.queue_id
+  left join sluice.handlers h on h.id = coalesce(nullif(f.handler_id, 0), q.handler_id)
+  cross join lateral {taken_by_flow} u
+  where f.tenant_id = $1 and f.parked_on is not null and f.parked_limit = u.limit_id and (not $3 or u.bucket_key is not null)
+  group by 1, 2),
+ranked as (
+  select o.*, count(*) over (partition by o.limit_id, o.bucket_key) as holding,
+         row_number() over (partition by o.limit_id, o.bucket_key order by o.started_at, o.id) as place
+  from holders o),
+entries as (
+  select limit_id, bucket_key from holders
+  union select limit_id, bucket_key from waiting
+  union select k.limit_id, k.key from sluice.limit_keys k where $3 and k.limit_id = any($2)
+  union select i.id, $5::text from unnest($2::bigint[]) i(id) where not $3 or $5::text is not null)
+select e.limit_id, e.bucket_key, coalesce(r.holding, 0) as holding, coalesce(w.n, 0) as waiting_keys, r.id, r.queue, r.key,
+       r.started_at, c.tat, c.unit_seconds, statement_timestamp() as now
+from entries e
+left join ranked r on r.limit_id = e.limit_id and r.bucket_key is not distinct from e.bucket_key and r.place <= $4
+left join waiting w on w.limit_id = e.limit_id and w.bucket_key is not distinct from e.bucket_key
+left join sluice.rate_clocks c on c.bucket_id = sluice.bucket_v1(e.limit_id, e.bucket_key)
+where $5::text is null or e.bucket_key = $5
+order by e.limit_id, e.bucket_key collate "C", r.place
