@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from app.delivery.webhook.signing import sign
+from app.domain.grouped import GROUP_TYPE
 
 SIGNATURE_MAX_AGE_SECONDS = 300
 TASKS_REMEMBERED = 100_000
@@ -29,7 +30,8 @@ Message = MutableMapping[str, Any]
 
 
 class Listener:
-    """Answers 401 if the signature is wrong, 500 to the first `fail` deliveries of each task, and otherwise 200."""
+    """Answers 401 if the signature is wrong, 500 to the first `fail` deliveries of each task, and otherwise 200. To a group it
+    answers 200 with the failures of those tasks."""
 
     def __init__(self, secrets: tuple[str, ...] = (), fail: int = 0, delay_seconds: float = 0.0) -> None:
         self._secrets = secrets
@@ -44,30 +46,46 @@ class Listener:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         announced = int(headers.get("content-length", "0"))  # the server only lets digits through
         body = None if announced > BODY_MAX_BYTES else await _body(receive)
+        document = None
         if body is None:
             status, word = 413, "larger than 8 MiB"
         else:
             if self._delay_seconds:
                 await asyncio.sleep(self._delay_seconds)
-            status, word = self._answer(headers, body, time.time())
+            status, word, document = self._answer(headers, body, time.time())
             self._show(scope["path"], headers, body, status, word)
-        text = f"{word}\n".encode()
-        lengths = [(b"content-type", b"text/plain"), (b"content-length", str(len(text)).encode())]
+        text = f"{document or word}\n".encode()
+        kind = b"application/json" if document else b"text/plain"
+        lengths = [(b"content-type", kind), (b"content-length", str(len(text)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": lengths})
         await send({"type": "http.response.body", "body": text})
 
-    def _answer(self, headers: MutableMapping[str, str], body: bytes, now: float) -> tuple[int, str]:
+    def _answer(self, headers: MutableMapping[str, str], body: bytes, now: float) -> tuple[int, str, str | None]:
+        """The status, what is printed, and the JSON that is sent instead of that."""
         fault = self._fault(headers, body, now)
         if fault is not None:
-            return 401, fault
-        task = headers.get("webhook-id", "")
+            return 401, fault, None
+        if headers.get("content-type") == GROUP_TYPE:
+            return self._answer_group(body)
+        failed = self._failed(headers.get("webhook-id", ""))
+        return (200, "ok", None) if failed is None else (500, failed, None)
+
+    def _answer_group(self, body: bytes) -> tuple[int, str, str | None]:
+        try:
+            tasks = [str(task["id"]) for task in json.loads(body)["tasks"]]
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return 400, "not a group", None
+        failures = [{"id": task, "error": failed} for task in tasks if (failed := self._failed(task)) is not None]
+        word = f"{len(failures)} of {len(tasks)} failed as asked" if failures else "ok"
+        return 200, word, json.dumps({"failures": failures})
+
+    def _failed(self, task: str) -> str | None:
+        """Count a delivery of a task; say so if it fails."""
         number = self._seen.pop(task, 0) + 1
         self._seen[task] = number
         if len(self._seen) > TASKS_REMEMBERED:
             self._seen.popitem(last=False)
-        if number <= self._fail:
-            return 500, f"failed as asked ({number} of {self._fail})"
-        return 200, "ok"
+        return f"failed as asked ({number} of {self._fail})" if number <= self._fail else None
 
     def _fault(self, headers: MutableMapping[str, str], body: bytes, now: float) -> str | None:
         """What is wrong with the signature, if there is a secret to verify it with. During a rotation, either secret will do."""

@@ -24,12 +24,18 @@ class Listening:
         self.url = url
 
     async def send(
-        self, secrets: tuple[str, ...] = (), *, task: str = "task-1", body: str = BODY, age_seconds: float = 0
+        self,
+        secrets: tuple[str, ...] = (),
+        *,
+        task: str = "task-1",
+        body: str = BODY,
+        age_seconds: float = 0,
+        **more: str,
     ) -> httpx2.Response:
         from datetime import UTC, datetime
 
         at = datetime.fromtimestamp(int(time.time() - age_seconds), UTC)
-        headers = {"webhook-id": task, "sluice-queue": "mail", "sluice-attempt": "1"}
+        headers = {"webhook-id": task, "sluice-queue": "mail", "sluice-attempt": "1", **more}
         if secrets:
             headers["webhook-timestamp"] = str(int(at.timestamp()))
             headers["webhook-signature"] = " ".join(Webhook(secret).sign(task, at, body) for secret in secrets)
@@ -72,6 +78,19 @@ async def test_it_fails_the_first_deliveries_of_each_task_as_asked(listen: Any) 
     listening = await listen("--fail", "2")
     answers = [(await listening.send(task=task)).status_code for task in ("a", "a", "b", "a", "b", "b")]
     assert answers == [500, 500, 500, 200, 500, 200]
+
+
+async def test_it_answers_for_each_task_of_a_group(listen: Any) -> None:
+    listening = await listen("--fail", "1")
+    group = {"content-type": "application/vnd.sluice.group+json"}
+    first = await listening.send(task="group_1", body='{"tasks": [{"id": "a"}]}', **group)
+    assert first.json() == {"failures": [{"id": "a", "error": "failed as asked (1 of 1)"}]}
+    second = await listening.send(task="group_2", body='{"tasks": [{"id": "a"}, {"id": "b"}]}', **group)
+    assert [failure["id"] for failure in second.json()["failures"]] == ["b"]
+    third = await listening.send(task="group_3", body='{"tasks": [{"id": "b"}]}', **group)
+    assert (third.status_code, third.json()) == (200, {"failures": []})
+    assert (await listening.send(body="[]", **group)).status_code == 400
+    assert await listening.process.printed(lambda line: "1 of 2 failed as asked" in line)
 
 
 async def test_it_believes_only_signatures_it_can_verify(listen: Any) -> None:

@@ -69,6 +69,7 @@ async def test_a_second_apply_changes_nothing(api: Api) -> None:
     names = Names()
     document = names.document()
     document["handlers"][names.handler] |= {"secret": new_secret(), "headers": {"x-key": "k"}, "fatal_statuses": [400]}
+    document["handlers"][names.handler] |= {"group": {"max_tasks": 10, "wait_seconds": 1}}
     document["queues"][names.queue] |= {"payload_schema": {"type": "object"}, "retry": {"max_attempts": 3}}
     document["schedules"][names.schedule] |= {"on_complete": {"queue": names.queue, "payload": {"a": [1.0, 2]}}}
     await apply(api, document)
@@ -87,13 +88,14 @@ async def test_what_differs_is_shown_field_by_field(api: Api) -> None:
     names = Names()
     await apply(api, names.document())
     document = names.document()
-    document["handlers"][names.handler]["timeout_seconds"] = 5
+    document["handlers"][names.handler] |= {"timeout_seconds": 5, "group": {"max_tasks": 10}}
     document["queues"][names.queue] = {"handler": names.handler, "retry": {"backoff": {"kind": "fixed", "seconds": 1}}}
     document["schedules"][names.schedule] |= {"cron": "@daily", "payload": {"n": 2}}
     planned = await plan(api, document)
     assert [action for _, _, action in actions(planned)] == ["update"] * 3
     assert changed(planned) == [
         ("handler", "timeout_seconds", 30.0, 5.0),
+        ("handler", "group", None, {"max_tasks": 10, "wait_seconds": 0.0}),
         ("queue", "max_concurrency", 4, None),
         ("queue", "retry.backoff.kind", "exponential", "fixed"),
         ("queue", "retry.backoff.min_seconds", 1.0, None),
