@@ -52,7 +52,7 @@ create table sluice.handlers (
   description text,
   group_max_tasks integer,
   group_wait_seconds double precision,
-  targets text not null constraint handlers_targets check (targets in ('own', 'path', 'any')),
+  targets text not null default 'own' constraint handlers_targets check (targets in ('own', 'path', 'any')),
   etag text not null,
   owner text,
   sealed_secret bytea not null,

@@ -88,7 +88,7 @@ handlers = Table(
     Column("description", Text),
     Column("group_max_tasks", Integer),
     Column("group_wait_seconds", Double),
-    Column("targets", Text, nullable=False),
+    Column("targets", Text, nullable=False, server_default=text("'own'")),
     Column("etag", Text, nullable=False),
     Column("owner", Text),
     Column("sealed_secret", LargeBinary, nullable=False),

@@ -191,7 +191,7 @@ FULL = Call(
         schedule="x",
         scheduled_for=datetime.now(UTC),
         schedule_timezone="Europe/Berlin",
-        target=TaskTarget(path="/x"),
+        target=TaskTarget(path="x"),
         content_type="application/json",
         binary=True,
         key="x",
@@ -202,6 +202,7 @@ FULL = Call(
     traceparent="x",
     tracestate="x",
     handler_headers=(("x-of-the-handler", "x"),),
+    targets="path",
 )
 """All that a call may have."""
 

@@ -79,6 +79,15 @@ select t.queue_id, t.unique_key, '', t.id, clock_timestamp() + interval '1 day' 
 where t.unique_key is not null and t.id > '{middle}'
 """
 
+# Two hours of calls of 50 handlers, one of which is there.
+_CALLS = """
+insert into sluice.handler_calls (handler_id, second, period, calls, failures, pushed_back, found_full, durations)
+select h.id - n % 50, floor(extract(epoch from statement_timestamp()))::bigint + 300 - n / 50, 0, 9, 3, 1, false, array[1, 2, 3]
+from sluice.handlers h, generate_series(0, 50 * 7200) n;
+insert into sluice.handler_health (handler_id, health, look_at)
+select h.id - n, '{}', case when n % 1000 = 0 then clock_timestamp() end from sluice.handlers h, generate_series(0, 5000) n;
+"""
+
 # As after an analyze of an almost empty table that had been large: as many pages as there are, a few rows in all of them.
 _STALE = """
 update pg_class c set reltuples = 500, relpages = pg_relation_size(c.oid) / 8192
@@ -118,6 +127,7 @@ async def load(connection: "asyncpg.Connection[Any]") -> None:
     await run(_KEYS.format(middle=task_id(TASKS * 3 // 4), batches=(TASKS + HISTORY) // 1000))
     await run(_ENDED.format(first=TASKS + 1, last=TASKS + HISTORY // 100) % given + "; analyze sluice.task_history")
     await run(_ENDED.format(first=TASKS + HISTORY // 100 + 1, last=TASKS + HISTORY) % given)
+    await run(_CALLS)
     await run(_EARLIER.format(middle=task_id(TASKS // 2)))
     await run("vacuum (analyze false) sluice.task_history")
 

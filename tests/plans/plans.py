@@ -16,7 +16,13 @@ CALLED = re.compile(r"sluice\.(\w+_v\d+)\b")
 """The functions that a statement calls."""
 WATCHED = (
     *("tasks", "task_history", "attempts", "attempt_history"),
-    *("idempotency_keys", "batches", "followup_keys"),  # deltas are few: they are folded
+    *(
+        "idempotency_keys",
+        "batches",
+        "followup_keys",
+        "handler_calls",
+        "handler_health",
+    ),  # deltas are few: they are folded
 )
 
 # analyze without timing costs next to nothing and says how many rows were read

@@ -14,7 +14,9 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.store import batches, enqueues, migrations, polls, stats, sweeps, task_lists, tasks, views, windows
+from app.domain.histograms import BUCKETS
+from app.store import batches, breakers, enqueues, migrations, polls, stats, sweeps, task_lists, tasks, views, windows
+from app.store.breakers import Calls
 from app.store.db import READING
 from app.store.enqueues import Entry
 from app.store.functions import FUNCTIONS
@@ -263,6 +265,17 @@ class Replica:
         assert (await polls.poll(self.db)).promote is not None
         assert len(await tasks.ready_queues(self.db, [queue_id for queue_id, _ in self.queues])) == len(self.queues)
 
+    async def look_at_handlers(self) -> None:
+        handler_id = await self.db.fetchval("select max(id) from sluice.handlers")
+        durations = [0] * BUCKETS
+        await breakers.add_calls(self.db, [Calls(handler_id - n, 0, 9, 1, 1, False, durations) for n in range(GROUP)])
+        (found,) = await breakers.look(self.db, [handler_id], 100)
+        assert found.seen.calls > 200 and found.seen.new_calls > 400
+        shown = await breakers.read(self.db, handler_id)
+        assert shown is not None and shown.durations
+        assert await breakers.next_look(self.db) is not None
+        await breakers.write(self.db, handler_id, found.health)
+
     async def list(self, **fields: Any) -> None:
         every = [queue_id for queue_id, _ in self.queues]
         given = {"queue_ids": every, "before": None, "limit": 50, "include_payload": True, **fields}
@@ -353,6 +366,8 @@ async def test_every_hot_statement_keeps_its_index_plan_with_two_million_tasks_a
     await run("claim under limits", replica.claim_limited, CALLS, MOST_ROWS)
     await db.unwatched("update sluice.handlers set group_max_tasks = 1000, group_wait_seconds = 300")
     await run("claim groups", replica.claim_groups, CALLS, MOST_ROWS)
+    await db.unwatched("""update sluice.handlers set breaker = '{"window_seconds": 60}', adaptive = '{}'""")
+    await run("look at handlers", replica.look_at_handlers, 2, MOST_ROWS)
     await run("enqueue under a depth", replica.enqueue, 2, float("inf"))
     await db.close()
     await reads.close()
