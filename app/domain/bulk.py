@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, structs
 from app.domain.bodies import faults, field_errors
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
 from app.domain.ijson import parse_ijson
-from app.domain.tasks import Body, Enqueue, TaskBody, check_body, decode_task, enqueue_of
+from app.domain.tasks import Body, Enqueue, TaskBody, check_body, decode_task, enqueue_of, validate_task
 
 MAX_BULK_TASKS = 10_000
 MAX_BULK_BYTES = 33_554_432
@@ -147,10 +147,11 @@ def parse_together(spans: Sequence[msgspec.Raw], max_payload_bytes: int) -> list
         return None
     text = b"[" + b",".join(spans) + b"]"
     try:
-        values, tasks = parse_ijson(text), _TASKS.decode(text)
-        for task in tasks:
-            check_body(task, max_payload_bytes)
-        return [enqueue_of(task, len(value)) for value, task in zip(values, tasks, strict=True)]
+        values = parse_ijson(text)
+        return [
+            enqueue_of(task, len(value), max_payload_bytes)
+            for value, task in zip(values, _TASKS.decode(text), strict=True)
+        ]
     except (Refusal, ValueError):
         return None
 
@@ -158,19 +159,18 @@ def parse_together(spans: Sequence[msgspec.Raw], max_payload_bytes: int) -> list
 def parse_item(span: msgspec.Raw, index: int, max_payload_bytes: int) -> Enqueue:
     """Parse one task of a bulk request. Raises Refusal (too_large, invalid) with pointers into the request."""
     where = pointer("tasks", index)
-    task, fields = decode_item(span, where, max_payload_bytes, TaskBody)
-    return enqueue_of(task, fields, where)
+    return validate_task(decode_item(span, where, max_payload_bytes, TaskBody), where)
 
 
-def decode_item(span: msgspec.Raw, where: str, max_payload_bytes: int, kind: type[Body]) -> tuple[Body, int]:
-    """Return one task of a list, its types and payload's size checked, and its number of fields. Raises the same as parse_item."""
+def decode_item(span: msgspec.Raw, where: str, max_payload_bytes: int, kind: type[Body]) -> Body:
+    """Return one task of a list, its types and the size of its payload checked. Raises the same as parse_item."""
     try:
         value = parse_ijson(bytes(span))
         task = decode_task(span, value, kind)
         check_body(task, max_payload_bytes)
     except Refusal as refusal:
         raise _placed(refusal, where) from None
-    return task, len(value)
+    return task
 
 
 def _placed(refusal: Refusal, where: str) -> Refusal:

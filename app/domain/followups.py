@@ -146,7 +146,7 @@ def parse_followup(span: msgspec.Raw, index: int, max_payload_bytes: int) -> Fol
     """Parse one task of a document. Raises Refusal (invalid) with pointers into the document."""
     where = pointer("tasks", index)
     try:
-        body, _ = decode_item(span, where, max_payload_bytes, FollowUpBody)
+        body = decode_item(span, where, max_payload_bytes, FollowUpBody)
     except Refusal as refusal:
         if refusal.code != "too_large":
             raise

@@ -264,16 +264,15 @@ _STAND_INS = {"queue": "q", "idempotency_key": "k", "unique_key": "u", "on_dupli
 def parse_enqueue(body: bytes, *, max_payload_bytes: int) -> Enqueue:
     """Parse the body of `POST /queues/{name}/tasks`. Rules that need the present instant are left to check_instants."""
     value = parse_ijson(body)
-    task = decode_task(body, value, TaskBody)
+    return enqueue_of(decode_task(body, value, TaskBody), len(value), max_payload_bytes)
+
+
+def enqueue_of(task: TaskBody, fields: int, max_payload_bytes: int) -> Enqueue:
+    """Validate a task with so many fields: most have nothing but a payload. Raises Refusal: invalid, too_large, malformed."""
+    if fields == 1 and isinstance(task.payload, msgspec.Raw):
+        return Enqueue(check_payload(task.payload, max_payload_bytes))
     check_body(task, max_payload_bytes)
-    return enqueue_of(task, len(value))
-
-
-def enqueue_of(task: TaskBody, fields: int, where: str = "") -> Enqueue:
-    """Validate a task with so many fields, of which most have nothing but a payload. Raises as validate_task."""
-    if fields == 1 and not isinstance(task.payload, UnsetType):
-        return Enqueue(bytes(task.payload))
-    return validate_task(task, where)
+    return validate_task(task)
 
 
 def payload_of(body: bytes, *, max_bytes: int) -> bytes | None:

@@ -1,6 +1,7 @@
 """What a handler receives, to the header."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -11,14 +12,16 @@ from standardwebhooks.webhooks import Webhook
 
 from app.delivery.kinds import Call
 from app.delivery.webhook.egress import EgressPolicy
-from app.delivery.webhook.requests import headers_of, render
+from app.delivery.webhook.requests import _letterhead, headers_of, render
 from app.delivery.webhook.signing import new_secret
 from app.delivery.webhook.transport import Transport
+from app.delivery.webhook.urls import check_url
 from app.delivery.webhook.webhooks import Webhooks
 from app.domain.answers import Answer, NoAnswer
 from app.domain.options import Options
+from app.domain.targets import TaskTarget
 
-from .servers import answer_ok, serve
+from .servers import Peer, answer_ok, serve
 
 NOW = datetime(2026, 11, 21, 22, 44, 0, 123456, UTC)
 SECRETS = (new_secret(), new_secret())
@@ -163,3 +166,46 @@ async def test_what_fails_is_a_value_with_its_reason(webhooks: Webhooks, url: st
     got = await webhooks.deliver(replace(PLAIN, url=url), NOW)
     assert isinstance(got, NoAnswer)
     assert (got.outcome, bool(got.error)) == (outcome, True)
+
+
+@pytest.mark.anyio
+async def test_an_answer_to_head_ends_with_its_head_and_a_304_too_whatever_length_it_announces(
+    webhooks: Webhooks,
+) -> None:
+    answer = b"HTTP/1.1 %d Answer\r\ncontent-length: 2\r\n\r\n"
+
+    async def behave(peer: Peer) -> None:
+        while True:
+            request = await peer.read()
+            head = request.line.startswith("HEAD")
+            await peer.send(answer % (304 if "/not-modified" in request.line else 200))
+            if not head and "/not-modified" not in request.line:
+                await peer.send(b"ok")
+
+    async def ask(**target: Any) -> Answer | NoAnswer:
+        call = replace(
+            PLAIN, url=server.url, targets="path", options=Options(target=TaskTarget(**target)), payload=b"null"
+        )
+        return await webhooks.deliver(call, datetime.now(UTC))
+
+    async with serve(behave) as server:
+        got = [await ask(method=method, path="/x") for method in ("GET", "HEAD", "HEAD", "GET", "POST")]
+        got.append(await ask(method="GET", path="/not-modified"))
+        got.append(await ask(method="GET", path="/x"))
+    headers = {"content-length": "2"}
+    assert got == [
+        *(Answer(200, headers, body) for body in (b"ok", b"", b"", b"ok", b"ok")),
+        Answer(304, headers, b""),
+        Answer(200, headers, b"ok"),
+    ]
+    assert server.connections == 3, "an answer to HEAD ends its connection, and no other does"
+
+
+def test_calls_with_targets_push_nothing_out_of_the_caches_of_plain_calls() -> None:
+    render(PLAIN, NOW)
+    before = _letterhead.cache_info().currsize, check_url.cache_info().currsize
+    for number in range(5):
+        target = TaskTarget(url=f"http://host{number}.example/x?n={number}")
+        render(replace(PLAIN, targets="any", options=Options(target=target)), NOW)
+        render(replace(PLAIN, options=Options(content_type=f"text/x-{number}", binary=True)), NOW)
+    assert (_letterhead.cache_info().currsize, check_url.cache_info().currsize) == before

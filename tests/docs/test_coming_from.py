@@ -11,7 +11,7 @@ OPENAPI = (ROOT / "openapi" / "openapi.json").read_text()
 MISSING = {
     "`maxDispatchesPerSecond`": '"(max_rate|rate|rate_limit|max_per_second)"',
     "OIDC and OAuth tokens": "oidc|oauth",
-    "message group (FIFO)": '"(group|group_key|order_key|message_group)"',
+    "message group (FIFO)": '"(group_key|order_key|message_group)"',
     "callback, failure callback": "callback",
     "rate per period": '"(max_rate|rate_limit|period_seconds)"',
     "URL groups": '"(urls|handlers)": {"type": "array"',

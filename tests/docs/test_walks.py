@@ -83,6 +83,18 @@ async def handlers(page: Page) -> None:
     assert '"status":200' in (await page.to_the_end()).replace(": ", ":")
 
 
+@walk("guides/calling-anything.md")
+async def calling_anything(page: Page) -> None:
+    assert '"state":"succeeded"' in (await page.on()).replace(": ", ":")
+    await page.to_the_end()
+
+    async def all_done() -> bool:
+        tasks = [task for queue in ("crm", "web") for task in await page.api.pages("/tasks", queue=queue)]
+        return [task["state"] for task in tasks] == ["succeeded"] * 4
+
+    await poll(all_done)
+
+
 @walk("guides/fan-out.md")
 async def fan_out(page: Page) -> None:
     await page.on()

@@ -61,21 +61,21 @@ class _Letterhead(NamedTuple):
 
 def render(call: Call, now: datetime) -> tuple[ParsedUrl, bytes, bytes]:
     """Return where the call goes, the head of its request, and its body. Raises DeliveryError if it cannot be sent."""
-    body = call.payload
-    length = f"content-length: {len(body)}\r\n"
-    if call.options.target is not None:
-        if _has_no_body(call, call.options.target):
-            body, length = b"", ""
-        url, lines, carried, taken = _targeted(call, call.options.target, bool(length))
-    elif call.options.content_type is not None:
+    options, body, has_body = call.options, call.payload, True
+    if options.target is not None:
+        if _has_no_body(call, options.target):
+            body, has_body = b"", False
+        url, lines, carried, taken = _targeted(call, options.target, has_body)
+    elif options.content_type is not None:
         url, lines, carried, taken = _written(
-            "POST", _parsed(call.url), call.queue, call.options.content_type, call.handler_headers
+            "POST", _parsed(call.url), call.queue, options.content_type, call.handler_headers
         )
     else:
         url, lines, carried, taken = _letterhead(call.url, call.queue, JSON, call.handler_headers)
-    if call.options is not NO_OPTIONS or call.batch is not None or call.traceparent is not None:
+    if options is not NO_OPTIONS or call.batch is not None or call.traceparent is not None:
         headers = _carried(call, taken)
         carried = header_lines(headers.items()) if "user-agent" in headers else carried + header_lines(headers.items())
+    framing = f"content-length: {len(body)}\r\n\r\n" if has_body else "\r\n"
     at = now.timestamp()
     seconds = int(at)
     head = (
@@ -88,7 +88,7 @@ def render(call: Call, now: datetime) -> tuple[ParsedUrl, bytes, bytes]:
         f"sluice-deadline: {_instant(at + call.timeout_seconds)}\r\n"
         f"sluice-lease-token: {call.lease_token}\r\n"
         f"sluice-task-url: {call.task_url}\r\n"
-        f"{carried}{length}\r\n"
+        f"{carried}{framing}"
     )
     return url, head.encode("latin-1"), body
 
