@@ -107,6 +107,7 @@ create table sluice.queues (
   retry json not null,
   max_attempts integer not null,
   idempotency_seconds double precision not null,
+  callbacks jsonb,
   payload_schema text,
   limits jsonb not null default '[]',
   flows boolean not null default false,
@@ -132,6 +133,14 @@ create table sluice.lanes (
   queue_id bigint not null,
   handler_id bigint not null,
   constraint lanes_pkey primary key (queue_id, handler_id)
+);
+
+-- Queues that a task of another queue (by_queue_id) has named in callbacks of its own: where to look for such tasks before a queue is
+-- deleted.
+create table sluice.callback_uses (
+  queue_id bigint not null,
+  by_queue_id bigint not null,
+  constraint callback_uses_pkey primary key (queue_id, by_queue_id)
 );
 
 -- Everything that flow control enforces beside max_concurrency of tenant, handler and queue, in one form. named: a limit that queues,
@@ -366,6 +375,7 @@ create table sluice.receipts (
 create index receipts_created on sluice.receipts (created_at);
 
 -- Ended tasks, partitioned by the day on which they expire, so that a whole day can be dropped.
+-- callback: the one that was enqueued when the task ended.
 create table sluice.task_history (
   id uuid not null,
   kept_until timestamptz not null,
@@ -407,6 +417,7 @@ create table sluice.task_history (
   last_message text,
   last_excerpt text,
   last_trace_id text,
+  callback jsonb,
   constraint task_history_pkey primary key (id, kept_until)
 ) partition by range (kept_until);
 -- the included columns allow counting a queue's ended tasks without reading them

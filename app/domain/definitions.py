@@ -3,13 +3,15 @@
 A document does not manage the sections that it leaves out: nothing of their kind is compared, changed or pruned.
 """
 
+import heapq
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
 
+from app.domain.callbacks import callbacks_to_dict, called_queues
 from app.domain.conditions import etag_of
 from app.domain.errors import FieldError, pointer
 from app.domain.handlers import HIDDEN, HandlerDefinition, handler_to_dict
@@ -90,6 +92,48 @@ def handler_changes(
 def queue_changes(before: QueueDefinition | None, after: QueueDefinition) -> tuple[FieldChange, ...]:
     found = _differences(_queue(before or QueueDefinition()), _queue(after))
     return _of_new(found) if before is None else tuple(found)
+
+
+def called_first(queues: Mapping[str, QueueDefinition], there: Container[str] = ()) -> list[str]:
+    """Return the names in an order in which each queue comes after those that its callbacks name and that are not `there`. Where
+    these form a circle, one of them comes too early."""
+    return _ordered({name: called - {one for one in called if one in there} for name, called in _named(queues).items()})
+
+
+def called_last(queues: Mapping[str, QueueDefinition]) -> list[str]:
+    """Return the names in an order in which each queue comes before those that its callbacks name, with the same exception."""
+    callers: dict[str, set[str]] = {name: set() for name in queues}
+    for name, called in _named(queues).items():
+        for one in called:
+            callers[one].add(name)
+    return _ordered(callers)
+
+
+def _named(queues: Mapping[str, QueueDefinition]) -> dict[str, set[str]]:
+    """Return, for each queue, those among the others that its callbacks name."""
+    return {
+        name: ({*called_queues(callbacks_to_dict(queue.callbacks)).values()} & queues.keys()) - {name}
+        for name, queue in queues.items()
+    }
+
+
+def _ordered(waits: dict[str, set[str]]) -> list[str]:
+    """Return the names so that each comes after those it waits for; otherwise ascending."""
+    waiting: dict[str, list[str]] = {name: [] for name in waits}
+    for name, others in waits.items():
+        for other in others:
+            waiting[other].append(name)
+    left, order = dict.fromkeys(sorted(waits)), list[str]()
+    ready = [name for name in left if not waits[name]]
+    while left:
+        name = heapq.heappop(ready) if ready else next(iter(left))
+        del left[name]
+        order.append(name)
+        for other in waiting[name]:
+            waits[other].discard(name)
+            if not waits[other] and other in left:
+                heapq.heappush(ready, other)
+    return order
 
 
 def schedule_changes(before: ScheduleDefinition | None, after: ScheduleDefinition) -> tuple[FieldChange, ...]:
@@ -181,6 +225,12 @@ def name_faults(
             yield FieldError(
                 f"/queues/{name}/handler", f"there is no handler {queue.handler}; define it here or create it first"
             )
+        for state, called in called_queues(callbacks_to_dict(queue.callbacks)).items():
+            if called not in queues:
+                yield FieldError(
+                    f"/queues/{name}/callbacks/{state}/queue",
+                    f"there is no queue {called}; define it here or create it first",
+                )
     for name, schedule in (document.schedules or {}).items():
         where = f"/schedules/{name}"
         if schedule.queue not in queues:

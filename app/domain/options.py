@@ -41,6 +41,10 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     """None: application/json."""
     binary: bool = False
     """The payload came as base64 and is shown so; otherwise it is JSON."""
+    callbacks: dict[str, Any] | None = None
+    """By state; null means none, although the queue has one."""
+    callback_depth: int = 0
+    """How many callbacks follow from one another up to this task, which is the last; 0: it is none."""
     cursor: str | None = None
     """Where a continuation resumes."""
     schedule: str | None = None

@@ -33,7 +33,7 @@ from app.domain.tasks import (
     validate_task,
 )
 
-_SET_ONCE = ("idempotency_key", "unique_key", "on_duplicate", "debounce_max_seconds", "ttl_seconds")
+_SET_ONCE = ("idempotency_key", "unique_key", "on_duplicate", "debounce_max_seconds", "ttl_seconds", "callbacks")
 
 
 class PatchBody(Struct, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ from msgspec import Meta, Struct, structs
 
 from app.domain.backoff import RetryPolicy
 from app.domain.bodies import faults, with_more
+from app.domain.callbacks import Callbacks, callbacks_to_dict, check_callbacks
 from app.domain.conditions import etag_of
 from app.domain.errors import FieldError, invalid
 from app.domain.handlers import TimeoutSeconds
@@ -58,6 +59,9 @@ class QueueOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     timeout_seconds: Annotated[TimeoutSeconds | None, Meta(description="null: the handler's.")] = None
     idempotency_seconds: Annotated[float, Meta(ge=0, le=MAX_IDEMPOTENCY_SECONDS)] = 86_400.0
     retention: Retention = Retention()
+    callbacks: Annotated[
+        Callbacks, Meta(description="What is enqueued when a task of this queue ends, by the state it ends in.")
+    ] = Callbacks()
     description: Description | None = None
 
 
@@ -74,7 +78,7 @@ class QueueDefinition(QueueOptions, frozen=True, kw_only=True):
         return self.key is not None and self.key.limited
 
     def check(self) -> list[FieldError]:
-        more = check_retry(retry_to_dict(self.retry))
+        more = check_retry(retry_to_dict(self.retry)) + check_callbacks(self.callbacks)
         if self.payload_schema is not None:
             more += check_size(self.payload_schema)
         if self.description is not None:
@@ -123,6 +127,7 @@ def queue_to_dict(definition: QueueDefinition) -> dict[str, Any]:
     """Return the complete definition as JSON values."""
     return structs.asdict(definition) | {
         "retention": structs.asdict(definition.retention),
+        "callbacks": callbacks_to_dict(definition.callbacks),
         "retry": retry_to_dict(definition.retry),
         "payload_schema": schema_value(definition.payload_schema),
         "rate": None if definition.rate is None else structs.asdict(definition.rate),

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from app.domain.bodies import faults, field_errors, sound_part, with_more
+from app.domain.callbacks import TaskCallbacks, callbacks_to_dict, check_callbacks
 from app.domain.content_types import ANY_BYTES, JSON, content_type_problem
 from app.domain.errors import FieldError, Refusal, invalid, pointer
 from app.domain.handlers import TimeoutSeconds
@@ -26,7 +27,7 @@ from app.domain.limits import KeyText, LimitUse, Uses, check_uses, key_problem, 
 from app.domain.names import Name
 from app.domain.retries import Retry, check_retry
 from app.domain.targets import TargetBody, TaskTarget, read_target
-from app.domain.texts import text_problem
+from app.domain.texts import header_text_problem, text_problem
 
 MAX_DELAY_SECONDS = 366 * 86_400
 MAX_TTL_SECONDS = 3660 * 86_400
@@ -197,6 +198,10 @@ class TaskBody(msgspec.Struct, forbid_unknown_fields=True):
     limits: Annotated[
         Uses | None, Meta(description="Named limits that it takes, beside those of its queue and handler.")
     ] = None
+    callbacks: Annotated[
+        TaskCallbacks | None,
+        Meta(description="Replace the queue's, state by state; null for a state: none is enqueued."),
+    ] = None
 
 
 class _OnlyPayload(msgspec.Struct):
@@ -231,6 +236,7 @@ class Enqueue(msgspec.Struct, frozen=True):
     """The payload came as base64."""
     key: str | None = None
     limits: tuple[LimitUse, ...] = ()
+    callbacks: dict[str, Any] | None = None
 
     def with_key(self, key: str) -> "Enqueue":
         return msgspec.structs.replace(self, idempotency_key=key)
@@ -368,6 +374,8 @@ def validate_task(task: TaskBody, where: str = "") -> Enqueue:
         errors.append(FieldError(where + "/content_type", problem))
     if task.limits:
         errors += check_uses(task.limits, where + "/limits")
+    if task.callbacks is not None:
+        errors += check_callbacks(task.callbacks, where + "/callbacks")
     if errors:
         raise invalid(errors)
     return Enqueue(
@@ -393,6 +401,7 @@ def validate_task(task: TaskBody, where: str = "") -> Enqueue:
         binary=binary,
         key=task.key,
         limits=uses_of(task.limits or ()),
+        callbacks=None if task.callbacks is None else callbacks_to_dict(task.callbacks) or None,
     )
 
 
@@ -438,13 +447,6 @@ def _text_errors(task: TaskBody, where: str) -> list[FieldError]:
 def label_problem(text: str, *, header: bool = True) -> str | None:
     """Return what is wrong with a label. Labels travel in headers, where control characters could start a header of their own."""
     return header_text_problem(text, MAX_LABEL) if header else text_problem(text, MAX_LABEL)
-
-
-def header_text_problem(text: str, longest: int) -> str | None:
-    problem = text_problem(text, longest)
-    if problem is None and not text.isprintable():
-        return "must not contain control characters"
-    return problem
 
 
 def _tag_errors(tags: list[str], where: str) -> list[FieldError]:

@@ -22,6 +22,14 @@ def text_problem(text: str, longest: int, *, empty: bool = False) -> str | None:
     return None
 
 
+def header_text_problem(text: str, longest: int) -> str | None:
+    """For a text that travels in a header, where control characters could start a header of their own."""
+    problem = text_problem(text, longest)
+    if problem is None and not text.isprintable():
+        return "must not contain control characters"
+    return problem
+
+
 def check_text(text: str, where: str, longest: int, *, empty: bool = False) -> list[FieldError]:
     problem = text_problem(text, longest, empty=empty)
     return [] if problem is None else [FieldError(where, problem)]

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from app.domain.bodies import ANY_JSON, AnyJson
+from app.domain.callbacks import Callback
 from app.domain.content_types import JSON
 from app.domain.ids import Uuid
 from app.domain.instants import Instant
@@ -75,6 +76,10 @@ class TaskView(Struct, kw_only=True):
     limits: Annotated[
         Sequence[LimitUseShown], Meta(description="What it takes itself, beside what its queue and handler do.")
     ]
+    callbacks: Annotated[
+        dict[str, Callback | None] | None,
+        Meta(description="The task's own, by state, which replace the queue's; null for a state: none is enqueued."),
+    ] = None
     waiting_for: Annotated[WaitingFor | None, Meta(description="Only for unfinished tasks.")] = None
     waiting_on: Annotated[
         WaitingOn | None, Meta(description="The limit, key and instant that `waiting_for` speaks of.")

@@ -44,7 +44,9 @@ class Janitor:
         return _until(due.next_seconds, due.moved)
 
     async def expire(self) -> float | None:
-        due, ended = await partitions.with_days(self._core.db, partial(tasks.expire, self._core.db, EXPIRE_LIMIT))
+        due, ended = await partitions.with_days(
+            self._core.db, partial(tasks.expire, self._core.db, EXPIRE_LIMIT, told=self._core.called_back)
+        )
         for queue_id, count in ended.items():
             for _ in range(count):
                 self._core.stats.ended(queue_id, "dead", None)

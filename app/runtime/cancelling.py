@@ -38,7 +38,9 @@ async def sweep_batch(core: Core, db: Reader, batch_id: str, seconds: float) -> 
     """Cancel in chunks until nothing is left or the time is up; return whether nothing is left."""
     until, wait = time.monotonic() + seconds, False
     while True:
-        swept = await partitions.with_days(core.db, partial(batches.sweep, db, batch_id, CHUNK, wait=wait))
+        swept = await partitions.with_days(
+            core.db, partial(batches.sweep, db, batch_id, CHUNK, wait=wait, told=core.called_back)
+        )
         wait = not swept.tasks
         after_cancel(core, swept.tasks)
         if swept.done or time.monotonic() > until:

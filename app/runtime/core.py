@@ -7,6 +7,7 @@ from app.delivery.kinds import Delivery
 from app.domain.ids import IdMaker
 from app.domain.turns import Turns
 from app.runtime import enqueueing, settling
+from app.runtime.callbacks import teller
 from app.runtime.calls import CallCounts
 from app.runtime.catalogue import QueueCache, ScheduleCache
 from app.runtime.claiming import Claiming
@@ -21,6 +22,7 @@ from app.runtime.replica import Replica
 from app.runtime.schemas import SchemaChecker
 from app.runtime.signals import Signals
 from app.runtime.waiters import TaskWaiters
+from app.store.callbacks import Told
 from app.store.clock import Clock
 from app.store.db import Database
 from app.store.enqueues import Entry
@@ -58,6 +60,7 @@ class Core:
     stats: StatsBuffer
     calls: CallCounts
     waiters: TaskWaiters
+    called_back: Told
     queues: QueueCache
     schedules: ScheduleCache
     enqueueing: GroupWriter[Entry, Admitted]
@@ -96,6 +99,7 @@ def build_core(
     """Build the core. Each part gets only the parts it needs, so none knows the whole."""
     clock, metrics, signals = Clock(), Metrics(), Signals()
     stats, waiters = StatsBuffer(), TaskWaiters()
+    called_back = teller(stats, signals)
     enqueueing_groups = GroupWriter(
         enqueueing.writer(db),
         max_group=ENQUEUE_GROUP,
@@ -103,12 +107,12 @@ def build_core(
         wrote=_counted(metrics, "enqueue"),
     )
     settling_groups = GroupWriter(
-        settling.writer(db, waiters),
+        settling.writer(db, waiters, called_back),
         max_group=SETTLE_GROUP,
         max_concurrent=SETTLE_CONCURRENT,
         wrote=_counted(metrics, "settle"),
     )
-    reaping = Reaping(db, metrics, stats, waiters, signals)
+    reaping = Reaping(db, metrics, stats, waiters, signals, called_back)
     claiming = Claiming(db, clock, replica, metrics, signals, reaping)
     return Core(
         db=db,
@@ -126,6 +130,7 @@ def build_core(
         stats=stats,
         calls=CallCounts(lambda: signals.calls_counted()),
         waiters=waiters,
+        called_back=called_back,
         queues=QueueCache(db),
         schedules=ScheduleCache(),
         enqueueing=enqueueing_groups,

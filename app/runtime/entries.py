@@ -4,10 +4,12 @@ batches, schedules and follow-up work.
 
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from msgspec import UnsetType
 
+from app.domain.callbacks import called_queues, target_of
 from app.domain.callers import Caller
 from app.domain.errors import FieldError, Refusal, batch_sealed, invalid, invalid_field, queue_not_found
 from app.domain.handlers import Targets
@@ -65,6 +67,7 @@ def needs_check(row: QueueRow, request: Enqueue) -> bool:
         or request.expires_at is not None
         or row.rules != NO_RULES
         or bool(request.limits)
+        or request.callbacks is not None
     )
 
 
@@ -99,6 +102,8 @@ async def _check_unless_replayed(
         check_instants(request, core.clock.now(), where)
         if request.target is not None:
             check_own_target(core, row, own, request.target, where)
+        if request.callbacks is not None:
+            await check_callbacks(core, row.tenant_id, request.callbacks, where)
         if row.payload_schema is not None:
             await check_schema(core, row, request, where, budget)
         await check_limits(core, row, own, request, where)
@@ -122,6 +127,23 @@ async def check_limits(core: Core, row: QueueRow, own: OwnHandler | None, reques
     if missing:
         known = {**known, **await limits.rules(core.db.lookups(row.tenant_id), row.tenant_id, missing)}
     if errors := task_errors(request.key, request.limits, rules, known, where):
+        raise invalid(errors)
+
+
+async def check_callbacks(core: Core, tenant_id: int, callbacks: dict[str, Any], where: str = "") -> None:
+    """Check that the queues which callbacks name exist, and that their handlers allow the callbacks' targets.
+
+    Raises Refusal: invalid, egress_denied, unavailable.
+    """
+    errors = []
+    for state, name in called_queues(callbacks).items():
+        at = f"{where}/callbacks/{state}"
+        row = core.queues.get(tenant_id, name) or await core.queues.load(tenant_id, name)
+        if row is None:
+            errors.append(FieldError(at + "/queue", f"there is no queue {name}; PUT /queues/{name} creates it"))
+        elif (target := target_of(callbacks[state])) is not None:
+            check_own_target(core, row, None, target, at)
+    if errors:
         raise invalid(errors)
 
 

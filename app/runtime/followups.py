@@ -118,7 +118,16 @@ async def settle(
     async def attempt() -> str | None:
         collected, completion = await _make(core, caller, page, context)
         followed = await partitions.with_days(
-            core.db, partial(batches.settle_followups, core.db, outcome, collected.entries, page.next, completion)
+            core.db,
+            partial(
+                batches.settle_followups,
+                core.db,
+                outcome,
+                collected.entries,
+                page.next,
+                completion,
+                told=core.called_back,
+            ),
         )
         match followed.verdict:
             case "changed":

@@ -7,6 +7,7 @@ from app.runtime.counting import StatsBuffer
 from app.runtime.signals import ConcurrencySlot, Signals
 from app.runtime.waiters import TaskWaiters
 from app.store import partitions, tasks
+from app.store.callbacks import Told
 from app.store.db import Database
 from app.store.tasks import Reap
 from app.telemetry import events
@@ -18,17 +19,26 @@ log = get_logger(__name__)
 
 class Reaping:
     def __init__(
-        self, db: Database, metrics: Metrics, stats: StatsBuffer, waiters: TaskWaiters, signals: Signals
+        self,
+        db: Database,
+        metrics: Metrics,
+        stats: StatsBuffer,
+        waiters: TaskWaiters,
+        signals: Signals,
+        called_back: Told,
     ) -> None:
         self._db = db
         self._metrics = metrics
         self._stats = stats
         self._waiters = waiters
         self._signals = signals
+        self._called_back = called_back
 
     async def reap(self, limit: int, tenant_id: int | None = None) -> Reap:
         """End attempts whose lease has expired, of one tenant or of all, with tenants taking turns."""
-        found = await partitions.with_days(self._db, partial(tasks.reap, self._db, limit, tenant_id))
+        found = await partitions.with_days(
+            self._db, partial(tasks.reap, self._db, limit, tenant_id, told=self._called_back)
+        )
         if not found.reaped:
             return found
         dead = sum(r.dead for r in found.reaped)

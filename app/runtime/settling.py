@@ -15,6 +15,7 @@ from app.domain.ijson import parse_ijson
 from app.domain.outcomes import Settlement
 from app.runtime.waiters import TaskWaiters
 from app.store import partitions, tasks
+from app.store.callbacks import Told
 from app.store.db import Database
 from app.store.failures import Unavailable
 from app.store.tasks import AttemptEnd
@@ -80,14 +81,14 @@ def _is_text(body: bytes) -> bool:
     return True
 
 
-def writer(db: Database, waiters: TaskWaiters) -> Any:
+def writer(db: Database, waiters: TaskWaiters, called_back: Told) -> Any:
     """Return the write function of the settling group writer: verdicts applied, repeat, stale or unknown, in the items' order."""
 
     async def write(outcomes: Sequence[AttemptEnd]) -> list[str]:
         given_up = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
         while True:
             try:
-                verdicts = await partitions.with_days(db, partial(tasks.settle, db, outcomes))
+                verdicts = await partitions.with_days(db, partial(tasks.settle, db, outcomes, told=called_back))
             except Unavailable:
                 if asyncio.get_running_loop().time() > given_up:
                     raise

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from app.domain.bulk import atomic_refusal
+from app.domain.callbacks import called_queues
 from app.domain.callers import Caller
 from app.domain.errors import Refusal, pointer
 from app.domain.tasks import Enqueue
@@ -132,7 +133,8 @@ async def _write(bulk: _Bulk, pending: list[int], write: Write) -> None:
             pending = _note(bulk, entries, verdicts)
         if not pending:
             return True
-        bulk.core.queues.forget(bulk.caller.tenant_id, bulk.queue)
+        named = {name for n in pending for name in called_queues(bulk.items[n].callbacks).values()}
+        bulk.core.queues.forget(bulk.caller.tenant_id, bulk.queue, *named)
         return None
 
     await until_current(attempt, f"the definition of queue {bulk.queue}")

@@ -8,10 +8,12 @@ what is to be deleted is in use. Changes made before stay; the next apply contin
 import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from msgspec import structs
 
+from app.domain.callbacks import Callbacks, callbacks_to_dict, called_queues, target_of
 from app.domain.callers import Caller
 from app.domain.conditions import Conditions
 from app.domain.definitions import (
@@ -20,6 +22,8 @@ from app.domain.definitions import (
     Document,
     FieldChange,
     Kind,
+    called_first,
+    called_last,
     handler_changes,
     limits_changes,
     name_faults,
@@ -32,7 +36,7 @@ from app.domain.definitions import (
 from app.domain.errors import FieldError, Refusal, invalid_field, pointer, too_many
 from app.domain.handlers import HandlerDefinition, handler_etag
 from app.domain.limits import TASKS_KEY, Limits, QueueRules, limit_etag, rule_of, use_errors
-from app.domain.queues import queue_etag
+from app.domain.queues import QueueDefinition, queue_etag
 from app.domain.schedules.bodies import parse_schedule
 from app.domain.schedules.definitions import ScheduleDefinition, schedule_etag
 from app.runtime.core import Core
@@ -96,13 +100,40 @@ async def apply(core: Core, caller: Caller, document: Document, version: str | N
             "etag_mismatch", "the document or the current definitions have changed since this plan; plan again"
         )
     todo = [change for change in made.changes if change.action != "unchanged"]
-    for done, change in enumerate(todo):
+    steps: list[Callable[[], Awaitable[str | None]]] = [
+        partial(_carry_out, core, caller, document, change) for change in todo
+    ]
+    for n, change in _before_called(document, todo):
+        name, wanted = change.name or "", (document.queues or {})[change.name or ""]
+        incomplete = structs.replace(wanted, callbacks=Callbacks())
+        steps[n] = partial(_put_queue, core, caller, document, name, incomplete, _conditions(change))
+        todo.append(change)
+        steps.append(
+            partial(_put_queue, core, caller, document, name, wanted, Conditions(if_match=(queue_etag(incomplete),)))
+        )
+    for done, (change, step) in enumerate(zip(todo, steps, strict=True)):
         try:
-            if (secret := await _carry_out(core, caller, document, change)) is not None:
+            if (secret := await step()) is not None:
                 made.secrets[change.name or ""] = secret
         except Refusal as refusal:
             raise _stopped(refusal, todo, done) from None
     return made
+
+
+def _before_called(document: Document, todo: Sequence[DefinitionChange]) -> list[tuple[int, DefinitionChange]]:
+    """Return the new queues, with their places, that must come before one that their callbacks name, because these form a circle.
+
+    They are created without callbacks, and get them at the end.
+    """
+    places = {change.name: n for n, change in enumerate(todo) if change.kind == "queue" and change.action == "create"}
+    return [
+        (n, todo[n])
+        for name, n in places.items()
+        if any(
+            places.get(called, -1) > n
+            for called in called_queues(callbacks_to_dict((document.queues or {})[name or ""].callbacks)).values()
+        )
+    ]
 
 
 async def _read(core: Core, caller: Caller) -> _Stored:
@@ -182,6 +213,11 @@ async def _validate(core: Core, caller: Caller, document: Document, current: _St
     refusals += [Refusal("invalid", fault.detail, [fault]) for fault in name_faults(document, names, kept)]
     refusals += _limit_refusals(document, current)
     if not refusals:  # otherwise a queue's schema may itself be at fault
+        for name, queue in (document.queues or {}).items():
+            try:
+                _validate_callbacks(core, document, current, queue)
+            except Refusal as refusal:
+                note(pointer("queues", name), refusal)
         budget = CheckBudget()
         async for name, schedule in in_pieces((document.schedules or {}).items()):
             try:
@@ -217,18 +253,32 @@ def _limit_refusals(document: Document, current: _Stored) -> Iterator[Refusal]:
             yield placed(refusal, pointer("queues", name))
 
 
+def _validate_callbacks(core: Core, document: Document, current: _Stored, queue: QueueDefinition) -> None:
+    """Validate the targets of a queue's callbacks, against the handlers that will deliver them."""
+    for state, callback in callbacks_to_dict(queue.callbacks).items():
+        if callback is not None and (target := target_of(callback)) is not None:
+            where = f"/callbacks/{state}"
+            name = _queue_of(document, current, callback["queue"]).handler
+            if name is None:
+                raise pull_queue_target(callback["queue"], where)
+            handler = _handler_of(document, current, name)
+            check_target(core, target, handler.url, handler.targets, where)
+
+
+def _queue_of(document: Document, current: _Stored, name: str) -> QueueDefinition:
+    return (document.queues or {}).get(name) or current.queues[name].view.definition
+
+
+def _handler_of(document: Document, current: _Stored, name: str) -> HandlerDefinition:
+    return (document.handlers or {}).get(name) or current.handlers[name].view.definition
+
+
 async def _validate_schedule(
     core: Core, caller: Caller, document: Document, current: _Stored, schedule: ScheduleDefinition, budget: CheckBudget
 ) -> None:
     """Validate a schedule as its tasks will be validated, against the queues as they will be."""
 
-    def queue_of(name: str) -> Any:
-        return (document.queues or {}).get(name) or current.queues[name].view.definition
-
-    def handler_of(name: str) -> HandlerDefinition:
-        return (document.handlers or {}).get(name) or current.handlers[name].view.definition
-
-    queue = queue_of(schedule.queue)
+    queue = _queue_of(document, current, schedule.queue)
     if schedule.handler is not None and queue.handler is None:
         detail = f"queue {schedule.queue} is for pull workers, so its tasks cannot name a handler"
         raise Refusal("invalid", detail, [FieldError("/handler", detail)])
@@ -236,14 +286,14 @@ async def _validate_schedule(
         name = schedule.handler or queue.handler
         if name is None:
             raise pull_queue_target(schedule.queue)
-        handler = handler_of(name)
+        handler = _handler_of(document, current, name)
         check_target(core, schedule.target, handler.url, handler.targets)
     if schedule.key is None and queue.key is not None and queue.key.required:
         raise invalid_field("/key", f"is required: queue {schedule.queue} runs by key")
     if queue.payload_schema is not None:
         await core.schemas.check(caller.tenant_id, queue.payload_schema, schedule.payload, "", budget)
     then = schedule.on_complete
-    if then is not None and (schema := queue_of(then.queue).payload_schema) is not None:
+    if then is not None and (schema := _queue_of(document, current, then.queue).payload_schema) is not None:
         await core.schemas.check(caller.tenant_id, schema, then.payload, "/on_complete", budget)
 
 
@@ -270,9 +320,9 @@ def _changes(document: Document, current: _Stored) -> Iterator[DefinitionChange]
         yield _change("named_limit", name, kept, found, document.owner)
     for name in sorted(document.handlers or {}):
         yield _handler(document, name, current.handlers.get(name))
-    for name, queue in sorted((document.queues or {}).items()):
+    for name in called_first(document.queues or {}, current.queues):
         row = current.queues.get(name)
-        found = queue_changes(None if row is None else row.view.definition, queue)
+        found = queue_changes(None if row is None else row.view.definition, (document.queues or {})[name])
         yield _change("queue", name, row, found, document.owner)
     for name, schedule in sorted((document.schedules or {}).items()):
         stored = current.schedules.get(name)
@@ -307,7 +357,10 @@ def _prunings(document: Document, current: _Stored) -> Iterator[DefinitionChange
     for section in ("schedules", "queues", "handlers", "named_limits"):
         wanted, rows = getattr(document, section), getattr(current, section)
         if wanted is not None:
-            for name in sorted(name for name in set(rows) - set(wanted) if _owner(rows[name]) == document.owner):
+            gone = sorted(name for name in set(rows) - set(wanted) if _owner(rows[name]) == document.owner)
+            if section == "queues":
+                gone = called_last({name: current.queues[name].view.definition for name in gone})
+            for name in gone:
                 yield DefinitionChange(SECTIONS[section], name, "delete", (), rows[name].etag)
 
 
@@ -336,7 +389,7 @@ async def _etags(definitions: Mapping[str, Row] | None, etag: Callable[[Row], st
 
 async def _carry_out(core: Core, caller: Caller, document: Document, change: DefinitionChange) -> str | None:
     """Apply one change; return the signing secret if one was generated."""
-    conditions = Conditions(if_none_match_any=True) if change.etag is None else Conditions(if_match=(change.etag,))
+    conditions = _conditions(change)
     name = change.name or ""
     if change.action == "delete":
         verbs = {
@@ -354,12 +407,23 @@ async def _carry_out(core: Core, caller: Caller, document: Document, change: Def
         saved = await handlers.put(core, caller, name, wanted, secret, conditions, owner=document.owner)
         return saved.secret
     elif change.kind == "queue":
-        await queues.put(core, caller, name, (document.queues or {})[name], conditions, owner=document.owner)
+        await _put_queue(core, caller, document, name, (document.queues or {})[name], conditions)
     elif change.kind == "schedule":
         await schedules.put(core, caller, name, (document.schedules or {})[name], conditions, owner=document.owner)
     else:
         await tenant_limits.put(core, caller, document.limits or Limits(), conditions)
     return None
+
+
+async def _put_queue(
+    core: Core, caller: Caller, document: Document, name: str, wanted: QueueDefinition, conditions: Conditions
+) -> str | None:
+    await queues.put(core, caller, name, wanted, conditions, owner=document.owner)
+    return None
+
+
+def _conditions(change: DefinitionChange) -> Conditions:
+    return Conditions(if_none_match_any=True) if change.etag is None else Conditions(if_match=(change.etag,))
 
 
 def _stopped(refusal: Refusal, todo: Sequence[DefinitionChange], done: int) -> Refusal:

@@ -8,6 +8,7 @@ definition.
 from dataclasses import dataclass
 from typing import Any
 
+from app.domain.callbacks import callbacks_to_dict, called_queues
 from app.domain.callers import Caller
 from app.domain.conditions import Conditions
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, queue_not_found, too_many
@@ -16,6 +17,7 @@ from app.domain.names import NAME_RULE, is_name
 from app.domain.queues import QueueDefinition, QueueView
 from app.runtime import counting as queue_stats
 from app.runtime.core import Core
+from app.runtime.entries import check_callbacks
 from app.service import limits
 from app.store import flows, handlers, partitions, queues, tenants
 from app.store.queues import StoredQueue
@@ -43,6 +45,12 @@ async def put(
     """
     caller.require("manage")
     await check(core, caller, name, definition)
+    called = {
+        state: callback
+        for state, callback in callbacks_to_dict(definition.callbacks).items()
+        if callback is not None and callback["queue"] != name
+    }
+    await check_callbacks(core, caller.tenant_id, called)
     # A task may end under the new retention as soon as it is written, so its partition must exist by then.
     await partitions.ensure_for(core.db.changes(caller.tenant_id), definition)
     while True:
@@ -74,11 +82,11 @@ async def _put(
         if full:
             raise too_many("queues", core.max_definitions)
     handler_id = await _held_handler(connection, caller, definition)
+    await _lock_with_called(connection, caller, name, queue_id, definition)
     if queue_id is None:
         await _check_limits(connection, caller, definition, handler_id)
         row = await queues.insert_new(connection, caller.tenant_id, name, definition, handler_id, owner)
         return None if row is None else Saved(row.view, row.etag, True)
-    await queues.lock(connection, queue_id)
     before = await queues.read(connection, queue_id)
     if before is None:
         return None
@@ -131,6 +139,25 @@ async def _held_handler(connection: Any, caller: Caller, definition: QueueDefini
     )
 
 
+async def _lock_with_called(
+    connection: Any, caller: Caller, name: str, queue_id: int | None, definition: QueueDefinition
+) -> None:
+    """Lock the queue, if it exists, and shared those that its callbacks name, which then cannot be deleted before this transaction
+    ends. In ascending order, like everywhere. Raises Refusal: invalid if one of them does not exist."""
+    named = called_queues(callbacks_to_dict(definition.callbacks))
+    others = {other: await queues.id_of(connection, caller.tenant_id, other) for other in {*named.values()} - {name}}
+    for locked in sorted(found for found in {queue_id, *others.values()} if found is not None):
+        await (queues.lock if locked == queue_id else queues.lock_shared)(connection, locked)
+    errors = [
+        FieldError(f"/callbacks/{state}/queue", f"there is no queue {other}; PUT /queues/{other} first")
+        for state, other in named.items()
+        if other != name
+        and (others[other] is None or await queues.id_of(connection, caller.tenant_id, other) != others[other])
+    ]
+    if errors:
+        raise invalid(errors)
+
+
 async def get(core: Core, caller: Caller, name: str) -> tuple[QueueView, str]:
     """Return the queue and its ETag. Raises Refusal (queue_not_found)."""
     caller.require("use")
@@ -170,7 +197,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
         if await queues.has_tasks(connection, row.id):
             raise Refusal(
                 "queue_in_use",
-                f"queue {name} holds unfinished tasks, or a schedule or batch enqueues there; purge it or delete those first",
+                f"queue {name} holds unfinished tasks, or a schedule, batch or callback enqueues there; end or delete those first",
             )
         await queues.mark_deleted(connection, row.id)
     core.queues.forget(caller.tenant_id, name)

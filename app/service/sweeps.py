@@ -32,7 +32,9 @@ async def purge(core: Core, caller: Caller, queue: str) -> int:
         for wait in (False, True):
             after = FIRST
             while True:
-                purge_chunk = partial(sweeps.purge, changes, row.id, before, after, CHUNK, wait=wait)
+                purge_chunk = partial(
+                    sweeps.purge, changes, row.id, before, after, CHUNK, wait=wait, told=core.called_back
+                )
                 purged, after = await partitions.with_days(core.db, purge_chunk)
                 if purged == 0:
                     break

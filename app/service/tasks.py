@@ -8,6 +8,7 @@ from functools import partial
 
 import msgspec
 
+from app.domain.callbacks import called_queues
 from app.domain.callers import Caller
 from app.domain.errors import Refusal, task_ended
 from app.domain.instants import format_instant
@@ -91,7 +92,7 @@ async def enqueue(
                 case verdict:
                     if (refusal := refusal_of(verdict, queue, request)) is not None:
                         raise refusal
-                    core.queues.forget(caller.tenant_id, queue)
+                    core.queues.forget(caller.tenant_id, queue, *called_queues(request.callbacks).values())
             return None
 
         try:
@@ -234,7 +235,7 @@ async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
 
     async def attempt() -> TaskView | None:
         """None: a retry has revived it between the cancel and the lookup in history."""
-        cancel = partial(tasks.cancel, changes, caller.tenant_id, [task_id], "requested")
+        cancel = partial(tasks.cancel, changes, caller.tenant_id, [task_id], "requested", told=core.called_back)
         after_cancel(core, await partitions.with_days(core.db, cancel))
         view = await views.find_task(changes, caller.tenant_id, task_id, even_past=True)
         if view is None:

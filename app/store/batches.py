@@ -11,6 +11,7 @@ import msgspec
 
 from app.domain.batches import BatchCounts, BatchView, CompletionView, Pace, progress
 from app.domain.instants import format_instant
+from app.store.callbacks import Called, Told, untold
 from app.store.db import Reader
 from app.store.enqueues import Entry, despite_collisions
 from app.store.statements import call, part, sql
@@ -34,6 +35,7 @@ class Followed(msgspec.Struct):
     """Queue id -> how many follow-ups were enqueued."""
     queue: str = ""
     """The queue whose max_depth refused the page."""
+    called: list[Called | None] = []
 
 
 _SETTLE_FOLLOWUPS = call("settle_followups_v1", 6)
@@ -46,15 +48,25 @@ _FOLLOWED = msgspec.json.Decoder(Followed)
 
 
 async def settle_followups(
-    db: Reader, outcome: AttemptEnd, entries: Sequence[Entry], next_cursor: str | None, completion: Completion | None
+    db: Reader,
+    outcome: AttemptEnd,
+    entries: Sequence[Entry],
+    next_cursor: str | None,
+    completion: Completion | None,
+    *,
+    told: Told = untold,
 ) -> Followed:
-    """Complete one task and enqueue its follow-up work, in one transaction.
+    """Complete one task and enqueue its follow-up work, in one transaction. `told` hears of the callbacks of tasks that ended.
 
     Raises Refusal (unavailable) if others take its unique keys first each time, Unavailable.
     """
     then = (completion.queue_id, completion.queue_version, completion.payload) if completion else (None, None, None)
     found = await despite_collisions(partial(db.fetchval, _SETTLE_FOLLOWUPS, outcome, entries, next_cursor, *then))
-    return _FOLLOWED.decode(found)
+    followed = _FOLLOWED.decode(found)
+    for called in followed.called:
+        if called is not None:
+            told(called)
+    return followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +133,18 @@ async def unswept(db: Reader) -> list[str]:
 class Swept(msgspec.Struct):
     done: bool
     tasks: list[Cancelled]
+    called: list[Called] = []
 
 
 _SWEPT = msgspec.json.Decoder(Swept)
 
 
-async def sweep(db: Reader, batch_id: str, limit: int, *, wait: bool) -> Swept:
-    """Cancel unfinished tasks of a cancelled batch; those locked by others only with `wait`."""
-    return _SWEPT.decode(await db.fetchval(_SWEEP_BATCH, batch_id, limit, wait))
+async def sweep(db: Reader, batch_id: str, limit: int, *, wait: bool, told: Told = untold) -> Swept:
+    """Cancel unfinished tasks of a cancelled batch; those locked by others only with `wait`. `told` hears of their callbacks."""
+    swept = _SWEPT.decode(await db.fetchval(_SWEEP_BATCH, batch_id, limit, wait))
+    for called in swept.called:
+        told(called)
+    return swept
 
 
 class Retried(msgspec.Struct):

@@ -50,13 +50,11 @@ class HandlerHealth:
     health: Health
     look_at: datetime | None
     at: datetime
-    seen: Seen
-    calls: int
-    """In the window, of all periods, as the others."""
-    failures: int
     pushed_back: int
+    """In the window and in this period, like `seen.calls`."""
     durations: Sequence[int]
-    """Empty unless they were asked for."""
+    """Of these calls; empty unless they were asked for."""
+    seen: Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +133,7 @@ def _read(row: Any) -> HandlerHealth:
         health=msgspec.json.decode(row["health"], type=Health),
         look_at=row["look_at"],
         at=row["at"],
-        calls=row["all_calls"],
-        failures=row["all_failures"],
-        pushed_back=row["all_pushed_back"],
+        pushed_back=row["pushed_back"],
         durations=_summed(row["durations"]),
         seen=Seen(
             calls=row["calls"],

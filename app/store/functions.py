@@ -48,6 +48,7 @@ SETTINGS: dict[str, tuple[str, ...] | None] = {
     "replace_held_v1": PLANNED_ONCE,
     "settle_v1": PLANNED_ONCE,
     "bury_v1": PLANNED_ONCE,
+    "call_back_v1": PLANNED_ONCE,
     "revive_v1": PLANNED_ONCE,
     # no search path either, which would prevent inlining; the names in their bodies were resolved when they were created
     "uuid7_v1": None,

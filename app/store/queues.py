@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import msgspec
 from sqlalchemy import ColumnElement, Select, Update, bindparam, delete, func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.backoff import RetryPolicy
+from app.domain.callbacks import Callbacks, callbacks_to_dict
 from app.domain.handlers import Targets
 from app.domain.limits import LimitRule, QueueRules
 from app.domain.queues import QueueDefinition, QueueView, Retention, queue_etag
@@ -22,7 +24,7 @@ from app.store.db import Reader
 from app.store.handlers import REMEMBERED_DAYS
 from app.store.numbers import Lock
 from app.store.statements import Query, bound, sql
-from app.store.tables import handlers, lanes, queues, tenants
+from app.store.tables import callback_uses, handlers, lanes, queues, tenants
 
 _NOW = func.clock_timestamp()
 _ALIVE = queues.c.deleted_at.is_(None)
@@ -45,6 +47,7 @@ _DEFINED = (
     "idempotency_seconds",
     "payload_schema",
     "limits",
+    "callbacks",
     "succeeded_days",
     "cancelled_days",
     "dead_days",
@@ -138,6 +141,9 @@ _FLOWS = Query(update(queues).where(_THIS).values(flows=True))
 _DELETE = Query(_change().values(deleted_at=_NOW))
 _ADD_LANE = Query(insert(lanes).values(**bound("queue_id", "handler_id")).on_conflict_do_nothing())
 _REMOVE_LANES = Query(delete(lanes).where(lanes.c.queue_id == bindparam("queue_id")))
+_REMOVE_USES = Query(
+    delete(callback_uses).where(bindparam("queue_id").in_((callback_uses.c.queue_id, callback_uses.c.by_queue_id)))
+)
 _LOCK_OF_TENANT = _locked(_OF_TENANT)
 _LOCK_OF_HANDLER = _locked(_TO_HANDLER)
 _LOCK_OF_LIMIT = Query(
@@ -153,6 +159,7 @@ _LOCK_OF_LIMIT = Query(
 )
 _OUTDATE = Query(update(queues).where(_THESE).values(version=queues.c.version + 1))
 _HAS_TASKS = sql("find_queue_use")
+_CALLBACKS = msgspec.json.Decoder(Callbacks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +263,11 @@ async def remembered(db: Reader, tenant_id: int, name: str | None, limit: int) -
     return [row[0] for row in rows]
 
 
+async def lock_shared(connection: Reader, queue_id: int) -> None:
+    """Lock a queue shared: it cannot be changed or deleted until the transaction ends."""
+    await locks.share(connection, Lock.QUEUE, queue_id)
+
+
 async def lock(connection: Reader, queue_id: int) -> None:
     """Lock a queue: until the transaction ends, nothing enters it and nothing is claimed from it."""
     await locks.take(connection, Lock.QUEUE, queue_id)
@@ -329,7 +341,7 @@ async def resume(connection: Reader, queue_id: int) -> None:
 
 
 async def has_tasks(reader: Reader, queue_id: int) -> bool:
-    """Return whether an unfinished task is in this queue, or will be: a schedule or the end of a batch enqueues there."""
+    """Return whether an unfinished task is in this queue, or may be: a schedule, batch or callback enqueues there."""
     return bool(await reader.fetchval(_HAS_TASKS, queue_id))
 
 
@@ -337,6 +349,7 @@ async def mark_deleted(connection: Reader, queue_id: int) -> None:
     await _DELETE.fetch(connection, queue_id=queue_id)
     await _REMOVE_LANES.fetch(connection, queue_id=queue_id)
     await limits.remove_owned(connection, ("queue_key", "queue_rate"), queue_id)
+    await _REMOVE_USES.fetch(connection, queue_id=queue_id)
 
 
 async def outdate_of_tenant(connection: Reader, tenant_id: int) -> None:
@@ -369,12 +382,19 @@ def _columns(definition: QueueDefinition, handler_id: int | None) -> dict[str, A
         "idempotency_seconds": definition.idempotency_seconds,
         "payload_schema": definition.payload_schema,
         "limits": limits.encode_uses(definition.limits),
+        "callbacks": _callbacks(definition.callbacks),
         "succeeded_days": definition.retention.succeeded_days,
         "cancelled_days": definition.retention.cancelled_days,
         "dead_days": definition.retention.dead_days,
         "description": definition.description,
         "etag": queue_etag(definition),
     }
+
+
+def _callbacks(callbacks: Callbacks) -> str | None:
+    """Return those there are, as the statements read them; None for none."""
+    given = {state: callback for state, callback in callbacks_to_dict(callbacks).items() if callback is not None}
+    return json.dumps(given) if given else None
 
 
 def _stored(row: Any) -> StoredQueue:
@@ -386,6 +406,7 @@ def _stored(row: Any) -> StoredQueue:
         retry=_policy(row["retry"]),
         idempotency_seconds=row["idempotency_seconds"],
         payload_schema=row["payload_schema"],
+        callbacks=Callbacks() if row["callbacks"] is None else _CALLBACKS.decode(row["callbacks"]),
         retention=Retention(int(row["succeeded_days"]), int(row["cancelled_days"]), int(row["dead_days"])),
         description=row["description"],
         rate=limits.rate_in(row, "queue_rate"),

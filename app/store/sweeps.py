@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from app.store.callbacks import Told, decoded, untold
 from app.store.db import Reader
 from app.store.statements import call, sql
 
@@ -43,9 +44,13 @@ async def now(db: Reader) -> datetime:
     return found
 
 
-async def purge(db: Reader, queue_id: int, before: datetime, after: str, limit: int, *, wait: bool) -> tuple[int, str]:
-    """Return how many were cancelled, and the last id searched."""
+async def purge(
+    db: Reader, queue_id: int, before: datetime, after: str, limit: int, *, wait: bool, told: Told = untold
+) -> tuple[int, str]:
+    """Return how many were cancelled, and the last id searched. `told` hears of their callbacks."""
     [row] = await db.fetch(_PURGE, queue_id, before, after, limit, wait)
+    if row["callbacks"] is not None:
+        told(decoded(row["callbacks"]))
     return row["purged"], str(row["last_id"])
 
 

@@ -124,6 +124,7 @@ queues = Table(
     Column("retry", JSON, nullable=False),
     Column("max_attempts", Integer, nullable=False),
     Column("idempotency_seconds", Double, nullable=False),
+    Column("callbacks", JSONB),
     Column("payload_schema", Text),
     Column("limits", JSONB, nullable=False, server_default=text("'[]'")),
     Column("flows", Boolean, nullable=False, server_default=text("false")),
@@ -209,6 +210,13 @@ limit_keys = Table(
     CheckConstraint("rate_period_seconds > 0", name="limit_keys_rate_period"),
     CheckConstraint("rate_burst > 0", name="limit_keys_rate_burst"),
     CheckConstraint("weight > 0", name="limit_keys_weight"),
+)
+
+callback_uses = Table(
+    "callback_uses",
+    metadata,
+    Column("queue_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("by_queue_id", BigInteger, primary_key=True, autoincrement=False),
 )
 
 schedules = Table(

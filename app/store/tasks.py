@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from app.domain.options import Options, decode_options
+from app.store.callbacks import Told, decoded, untold
 from app.store.db import Reader
 from app.store.statements import call, sql
 
@@ -148,8 +149,8 @@ class AttemptEnd(NamedTuple):
     trace_id: str | None = None
 
 
-async def settle(db: Reader, outcomes: Sequence[AttemptEnd]) -> dict[str, str]:
-    """Write outcomes; return token -> applied | repeat | stale | unknown.
+async def settle(db: Reader, outcomes: Sequence[AttemptEnd], *, told: Told = untold) -> dict[str, str]:
+    """Write outcomes; return token -> applied | repeat | stale | unknown. `told` hears of the callbacks of tasks that ended.
 
     Of several outcomes under one token the first counts, but a hold, which settles nothing, gives way to any other: a handler may
     complete its task while its answer is still being written.
@@ -160,6 +161,8 @@ async def settle(db: Reader, outcomes: Sequence[AttemptEnd]) -> dict[str, str]:
         if first is not outcome and first.kind == "hold":
             counting[outcome.token] = outcome
     rows = await db.fetch(_SETTLE, list(counting.values()))
+    if rows and rows[0][0] is None:
+        told(decoded(rows.pop(0)[1]))
     return {str(token): verdict for token, verdict in rows}
 
 
@@ -259,10 +262,11 @@ class Reap:
     next_seconds: float | None
 
 
-async def reap(db: Reader, limit: int, tenant_id: int | None = None) -> Reap:
-    """End attempts whose lease has expired, of one tenant or of all."""
+async def reap(db: Reader, limit: int, tenant_id: int | None = None, *, told: Told = untold) -> Reap:
+    """End attempts whose lease has expired, of one tenant or of all. `told` hears of the callbacks of tasks that are dead."""
     *rows, last = await db.fetch(_REAP, limit, tenant_id)
-    return Reap([Reaped(str(r[0]), *tuple(r)[1:-2]) for r in rows], _until(last))
+    _tell(told, last["callbacks"])
+    return Reap([Reaped(str(r[0]), *tuple(r)[1:-3]) for r in rows], _until(last))
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,10 +283,17 @@ async def promote(db: Reader, limit: int) -> Due:
     return Due(last["moved"], [(r["queue_id"], r["lane"]) for r in lanes], _until(last))
 
 
-async def expire(db: Reader, limit: int) -> tuple[Due, dict[int, int]]:
-    """Also queue id -> how many tasks ended."""
+async def expire(db: Reader, limit: int, *, told: Told = untold) -> tuple[Due, dict[int, int]]:
+    """Also queue id -> how many tasks ended. `told` hears of their callbacks."""
     *queues, last = await db.fetch(_EXPIRE, limit)
+    _tell(told, last["callbacks"])
     return Due(last["ended"], [], _until(last)), {r["queue_id"]: r["ended"] for r in queues}
+
+
+def _tell(told: Told, documents: Sequence[str | None] | None) -> None:
+    for document in documents or ():
+        if document is not None:
+            told(decoded(document))
 
 
 def _until(row: Any) -> float | None:
@@ -304,10 +315,14 @@ class Cancelled(msgspec.Struct):
     """The handler that held it; 0 for a worker."""
 
 
-async def cancel(db: Reader, tenant_id: int, task_ids: Sequence[str], reason: str) -> list[Cancelled]:
-    """Cancel those of these tasks that are live; ids that are not returned were not."""
+async def cancel(
+    db: Reader, tenant_id: int, task_ids: Sequence[str], reason: str, *, told: Told = untold
+) -> list[Cancelled]:
+    """Cancel those of these tasks that are live; ids that are not returned were not. `told` hears of their callbacks."""
     rows = await db.fetch(_CANCEL, tenant_id, list(task_ids), reason)
-    return [Cancelled(str(r[0]), r[1], None if r[2] is None else str(r[2]), *r[3:]) for r in rows]
+    if rows and rows[-1]["task_id"] is None:
+        told(decoded(rows.pop()["callbacks"]))
+    return [Cancelled(str(r[0]), r[1], None if r[2] is None else str(r[2]), *r[3:-1]) for r in rows]
 
 
 async def retry(db: Reader, tenant_id: int, task_id: str) -> str:

@@ -136,6 +136,14 @@ TASKS_REAPED = _event("tasks_reaped", WARNING, "Expired leases were ended.", "ta
 TASK_DEAD = _event(
     "task_dead", WARNING, "A task is dead and can be redriven.", "reason", "handler", "outcome", "status", "error"
 )
+CALLBACK_LEFT_OUT = _event(
+    "callback_left_out",
+    WARNING,
+    "A task ended without the callback it has: eight callbacks in a row led to it (chain), or its queue was deleted (queue_gone).",
+    "callback_queue",
+    "state",
+    "reason",
+)
 TASKS_EXPIRED = _event("tasks_expired", INFO, "Tasks expired before they started.", "tasks")
 TASKS_PURGED = _event("tasks_purged", INFO, "A purge cancelled waiting tasks.", "tasks")
 SCHEDULE_MISSED = _event(

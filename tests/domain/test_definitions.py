@@ -307,6 +307,7 @@ def test_a_queue_is_shown_complete() -> None:
         },
         "idempotency_seconds": 86400,
         "payload_schema": None,
+        "callbacks": {"succeeded": None, "dead": None, "cancelled": None},
         "retention": {"succeeded_days": 3, "cancelled_days": 3, "dead_days": 30},
         "description": None,
         "rate": None,

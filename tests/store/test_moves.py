@@ -15,7 +15,7 @@ LEASE = {"lease_token", "lease_owner", "lease_claim", "lease_expires_at", "gated
 """Only a running task has these."""
 GENERATED = {"flow_id"}
 """Made of other columns."""
-OF_THE_END = {"kept_until", "reason", "ended_at", "result", "result_format", "result_truncated"}
+OF_THE_END = {"kept_until", "reason", "ended_at", "result", "result_format", "result_truncated", "callback"}
 """Only an ended task has these."""
 MADE_ANEW = {"state", "run_at", "attempt"}
 """Given new values when a task comes back."""

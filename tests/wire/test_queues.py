@@ -28,6 +28,7 @@ DEFAULTS: dict[str, Any] = {
     "retry": RETRY,
     "idempotency_seconds": 86_400.0,
     "payload_schema": None,
+    "callbacks": {"succeeded": None, "dead": None, "cancelled": None},
     "retention": {"succeeded_days": 3, "cancelled_days": 3, "dead_days": 30},
     "description": None,
     "paused": False,

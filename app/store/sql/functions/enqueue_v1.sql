@@ -19,22 +19,26 @@ returns jsonb language plpgsql volatile
 as $$
 declare
   v_now timestamptz; v_verdicts jsonb := '{}'; v_more jsonb; v_waiting jsonb; v_receipt jsonb; v_bad integer[]; v_queue record;
-  v_queues bigint[]; v_handled boolean; v_keyed boolean; v_unique boolean; v_replaces boolean;
+  v_queues bigint[]; v_handled boolean; v_keyed boolean; v_unique boolean; v_replaces boolean; v_calls boolean;
   v_changed boolean; v_deep boolean; v_limited boolean; v_by_key boolean; v_dropped boolean := false; v_gone jsonb; v_held uuid[];
+  v_called bigint[];
 begin
   perform pg_advisory_xact_lock(:lock_group, hashtext(p_group::text));
   select r.verdicts into v_receipt from sluice.receipts r where r.group_id = p_group;
   if found then return v_receipt; end if;
   select array_agg(distinct e.queue_id), bool_or(e.handler_id <> 0), p_parent is null and bool_or(e.key is not null),
          bool_or(e.unique_key is not null), bool_or(e.on_duplicate is not null), bool_or(e.options ? 'limits'),
-         bool_or(e.options ? 'key')
-    into v_queues, v_handled, v_keyed, v_unique, v_replaces, v_limited, v_by_key
+         bool_or(e.options ? 'key'), bool_or(e.options ? 'callbacks')
+    into v_queues, v_handled, v_keyed, v_unique, v_replaces, v_limited, v_by_key, v_calls
   from unnest(p_entries) e;
   if v_handled then
     perform pg_advisory_xact_lock_shared(:lock_handler, s.id::integer)
       from (select distinct e.handler_id as id from unnest(p_entries) e where e.handler_id <> 0 order by 1) s;
   end if;
-  perform pg_advisory_xact_lock_shared(:lock_queue, s.id::integer) from (select id from unnest(v_queues) id order by id) s;
+  if v_calls then
+    v_called := array(select c.called_id from sluice.called_queues_v1(p_entries) c where c.called_id is not null);
+  end if;
+  perform pg_advisory_xact_lock_shared(:lock_queue, s.id::integer) from (select id from unnest(v_queues || v_called) id order by id) s;
   if v_limited then
     perform pg_advisory_xact_lock_shared(:lock_limits, s.id::integer)
       from (select distinct q.tenant_id as id from sluice.queues q where q.id = any(v_queues)) s;
@@ -82,6 +86,12 @@ begin
       left join sluice.queues q on q.id = e.queue_id
       left join sluice.handlers h on h.id = e.handler_id) u
     where u.verdict is not null;
+  end if;
+
+  if v_calls then
+    -- a queue that a callback names has been deleted since the caller looked, or is another one now
+    select v_verdicts || coalesce(jsonb_object_agg(c.n, '["changed"]'::jsonb), '{}') into v_verdicts
+    from (select distinct c.n from sluice.called_queues_v1(p_entries) c where c.called_id is null or c.called_id <> all(v_called)) c;
   end if;
 
   if v_keyed then
@@ -214,6 +224,12 @@ begin
     insert into sluice.lanes (queue_id, handler_id)
     select distinct e.queue_id, e.handler_id from unnest(p_entries) with ordinality e
     where e.handler_id <> 0 and coalesce(v_verdicts -> e.ordinality::text ->> 0, 'replaced') = 'replaced'
+    order by 1, 2 on conflict do nothing;
+  end if;
+  if v_calls then
+    insert into sluice.callback_uses (queue_id, by_queue_id)
+    select distinct c.called_id, c.queue_id from sluice.called_queues_v1(p_entries) c
+    where coalesce(v_verdicts -> c.n::text ->> 0, 'replaced') = 'replaced' and c.called_id <> c.queue_id
     order by 1, 2 on conflict do nothing;
   end if;
   v_receipt := jsonb_strip_nulls(jsonb_build_object('at', v_now, 'waiting', v_waiting,

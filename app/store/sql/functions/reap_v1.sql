@@ -2,16 +2,18 @@
 -- at once, or dead after its last allowed attempt. Returns them, and in the last row (no task) when the next lease expires.
 -- An attempt whose late outcome is already recorded keeps that record. SKIP LOCKED: another replica has those rows, or their holder
 -- is renewing them. Tenants share the limit, as in promote_v1.
+-- callbacks, in the last row: what call_back_v1 says of those that are dead.
 -- called: a replica was calling a handler under this lease, and counts the attempt itself.
 create function sluice.reap_v1(p_limit integer, p_tenant bigint)
 returns table (task_id uuid, tenant_id bigint, queue_id bigint, lane bigint, handler_id bigint, dead boolean, called boolean,
-               tenant text, queue text, outcome text, ran_seconds double precision, next_at timestamptz, at timestamptz)
+               tenant text, queue text, outcome text, ran_seconds double precision, next_at timestamptz, at timestamptz,
+               callbacks jsonb[])
 language plpgsql volatile
 as $$
 #variable_conflict use_column
 declare
   v_tenants bigint[]; v_queues bigint[]; v_each integer; v_ids uuid[]; v_called uuid[]; v_dead uuid[]; v_expired uuid[];
-  v_now timestamptz; v_next timestamptz;
+  v_now timestamptz; v_next timestamptz; v_callbacks jsonb[];
 begin
   for v_look in 1..2 loop
     -- the first lease to end of each queue that has one, by jumping from queue to queue in the index; first each tenant's queue
@@ -56,16 +58,18 @@ begin
       select t.id, t.tenant_id, t.queue_id, t.handler_id, coalesce(t.lease_handler_id, 0),
              t.id = any(coalesce(v_dead || v_expired, '{}')), t.id = any(coalesce(v_called, '{}')),
              n.name, q.name, t.last_outcome, extract(epoch from t.last_ended_at - t.last_started_at)::double precision,
-             null::timestamptz, null::timestamptz
+             null::timestamptz, null::timestamptz, null::jsonb[]
       from sluice.tasks t join sluice.queues q on q.id = t.queue_id join sluice.tenants n on n.id = t.tenant_id
       where t.id = any(v_ids);
     if v_dead is not null then
-      perform sluice.bury_v1(v_dead, :state_dead::smallint, 'attempts_exhausted', array_fill(v_now, array[cardinality(v_dead)]));
+      v_callbacks := v_callbacks
+        || sluice.bury_v1(v_dead, :state_dead::smallint, 'attempts_exhausted', array_fill(v_now, array[cardinality(v_dead)]));
     end if;
     if v_expired is not null then
-      perform sluice.bury_v1(v_expired, :state_dead::smallint, 'expired', array_fill(v_now, array[cardinality(v_expired)]));
+      v_callbacks := v_callbacks
+        || sluice.bury_v1(v_expired, :state_dead::smallint, 'expired', array_fill(v_now, array[cardinality(v_expired)]));
     end if;
   end loop;
-  task_id := null; next_at := v_next; at := clock_timestamp();
+  task_id := null; next_at := v_next; at := clock_timestamp(); callbacks := v_callbacks;
   return next;
 end $$;

@@ -1,12 +1,13 @@
 -- Complete one task and enqueue its follow-up work, in one transaction: p_entries as follow-up tasks, a continuation with p_next as
 -- its cursor, and what to enqueue when the batch completes. Returns {"verdict": …}:
---   applied, with "created": {"<queue id>": how many} · repeat, stale, unknown as settle_v1 has them · and, with nothing written:
+--   applied, with "created": {"<queue id>": how many} and "called": what call_back_v1 says, if tasks called back · repeat, stale, unknown
+-- as settle_v1 has them · and, with nothing written:
 -- changed (a definition has changed since the caller validated) · queue_full, key_full and too_large, with the "queue" whose max_depth,
 -- or that of its keys, has no room for the page now, or for a page of this size ever.
 -- A follow-up's key is unique per (root, queue, key): the first wins, in this page and in earlier ones. If an unfinished task has a
 -- follow-up's unique_key, no task is created and no key stored, unless the follow-up replaces that task.
 -- Continuations do not count against max_depth.
--- Order of locks (app/store/numbers.py): shared advisory ones of handlers, queues, limits and the batch, the depth of queues that limit it; then the task's row,
+-- Order of locks (app/store/numbers.py): shared advisory ones of handlers, queues and the batch, the depth of queues that limit it; then the task's row,
 -- and the batch's keys sorted. The inner block is a subtransaction that a refusal rolls back as a whole.
 create function sluice.settle_followups_v1(
   p_outcome sluice.outcome_v1, p_entries sluice.entry_v1[], p_next text,
@@ -16,6 +17,7 @@ as $$
 declare
   v_root uuid; v_batch uuid; v_task record; v_verdicts jsonb; v_formed boolean; v_new sluice.entry_v1[]; v_queue text; v_full text; v_created jsonb := '{}';
   v_detail text; v_reason text; v_ids uuid[]; v_now timestamptz;
+  v_verdict text; v_called jsonb[];
 begin
   select coalesce(t.root_id, t.id), coalesce(t.batch_id, t.id) into v_root, v_batch from sluice.tasks t
   where t.id = p_outcome.task_id;
@@ -25,10 +27,8 @@ begin
   perform pg_advisory_xact_lock_shared(:lock_handler, s.id::integer)
     from (select distinct e.handler_id as id from unnest(p_entries) e where e.handler_id <> 0 order by 1) s;
   perform pg_advisory_xact_lock_shared(:lock_queue, s.id::integer)
-    from (select e.queue_id as id from unnest(p_entries) e union select p_then_queue where p_then_queue is not null order by 1) s;
-  perform pg_advisory_xact_lock_shared(:lock_limits, s.id::integer)
-    from (select distinct q.tenant_id as id from unnest(p_entries) e join sluice.queues q on q.id = e.queue_id
-          where e.options ? 'limits') s;
+    from (select e.queue_id as id from unnest(p_entries) e union select p_then_queue where p_then_queue is not null
+          union select c.called_id from sluice.called_queues_v1(p_entries) c where c.called_id is not null order by 1) s;
   perform pg_advisory_xact_lock_shared(:lock_batch, hashtext(v_batch::text));
   perform pg_advisory_xact_lock(:lock_depth, s.id::integer)
     from (select q.id from sluice.queues q left join sluice.limits l on l.owner_id = q.id and l.kind = 'queue_key'
@@ -107,16 +107,18 @@ begin
       values (v_task.tenant_id, v_batch, v_formed::integer + (p_next is not null)::integer);
     end if;
     update sluice.tasks t set batch_id = v_batch where t.id = p_outcome.task_id and t.batch_id is null;
-    perform 1 from sluice.settle_v1(array[p_outcome]) s where s.verdict = 'applied';
-    if not found then raise exception using errcode = 'SL001', message = 'late', detail = ''; end if;
+    select min(s.verdict) filter (where s.token is not null), array_agg(s.verdict::jsonb) filter (where s.token is null)
+      into v_verdict, v_called
+    from sluice.settle_v1(array[p_outcome]) s;
+    if v_verdict <> 'applied' then raise exception using errcode = 'SL001', message = 'late', detail = ''; end if;
     select b.cancel_reason into v_reason from sluice.batches b where b.id = v_batch and b.cancelled_at is not null;
     if found then
       select array_agg(t.id) into v_ids from sluice.tasks t where t.batch_id = v_batch and t.parent_id = p_outcome.task_id;
       if v_ids is not null then
-        perform sluice.bury_v1(v_ids, :state_cancelled::smallint, v_reason, array_fill(v_now, array[cardinality(v_ids)]));
+        v_called := v_called || sluice.bury_v1(v_ids, :state_cancelled::smallint, v_reason, array_fill(v_now, array[cardinality(v_ids)]));
       end if;
     end if;
-    return jsonb_build_object('verdict', 'applied', 'created', v_created);
+    return jsonb_build_object('verdict', 'applied', 'created', v_created, 'called', coalesce(to_jsonb(v_called), '[]'));
   exception when sqlstate 'SL001' then
     get stacked diagnostics v_detail = pg_exception_detail;
     if sqlerrm = 'late' then

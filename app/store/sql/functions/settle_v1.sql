@@ -1,6 +1,7 @@
 -- Write the outcomes of a group of attempts, each by compare-and-set on its lease token; returns one row per token:
 -- applied · repeat (this token has settled before: the first answer stands, nothing is written) · stale (the lease was lost: the
 -- late outcome is recorded with its attempt, the task is unchanged) · unknown (the task's retention has passed).
+-- A row without a token says what call_back_v1 says, if any of these tasks called back.
 -- kind: succeeded, retry, dead, refund (the attempt does not count, and the task is ready again, or after its delay), hold (the
 -- handler has accepted the task and is still working: the lease lasts delay_seconds from now, and the token settles it later).
 -- The token is the only fence in the predicates: adding `state = :state_running` makes the planner trust the statistics of a
@@ -10,6 +11,7 @@ returns table (token uuid, verdict text) language plpgsql volatile
 as $$
 #variable_conflict use_column
 declare v_now timestamptz; v_kinds text[]; v_ended uuid[]; v_waiting uuid[]; v_outcome sluice.outcome_v1;
+  v_called uuid[]; v_kept_until timestamptz[];
 begin
   perform 1 from (select t.id from sluice.tasks t where t.id = any(array(select o.task_id from unnest(p_outcomes) o))
                   order by t.id for update) l;
@@ -25,7 +27,7 @@ begin
     cross join lateral sluice.ended_v1(
       t, q, case o.kind when 'succeeded' then :state_succeeded else :state_dead end::smallint, o.reason, v_now, v_now, o) h
     where o.kind in ('succeeded', 'dead')
-    returning id, kept_until, claims, last_token, tenant_id, batch_id, state),
+    returning id, kept_until, claims, last_token, tenant_id, batch_id, state, callback),
   gone as (delete from sluice.tasks t using kept k where t.id = k.id),
   counted as (
     insert into sluice.batch_deltas (tenant_id, batch_id, succeeded, dead)
@@ -40,7 +42,13 @@ begin
     select task_id, number, kept_until, token, counted, replica, started_at, ended_at, outcome, status, message, excerpt,
            trace_id
     from earlier)
-  select array_agg(k.last_token) into v_ended from kept k;
+  select array_agg(k.last_token), array_agg(k.id) filter (where k.callback is not null),
+         array_agg(k.kept_until) filter (where k.callback is not null)
+    into v_ended, v_called, v_kept_until
+  from kept k;
+  if v_called is not null then
+    return query select null::uuid, c.called::text from sluice.call_back_v1(v_called, v_kept_until) c(called);
+  end if;
 
   if v_kinds && '{retry,refund}' then
     with back as (

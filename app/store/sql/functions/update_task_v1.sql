@@ -54,7 +54,8 @@ begin
     v_options := v_options || jsonb_build_object('retry', nullif(
       jsonb_strip_nulls(coalesce(v_task.options -> 'retry', '{}') || (p_options -> 'retry')), '{}'));
   end if;
-  v_options := jsonb_strip_nulls(v_options);
+  v_options := jsonb_strip_nulls(v_options - 'callbacks')  -- null there means that a callback of the queue does not apply
+    || case when v_options ? 'callbacks' then jsonb_build_object('callbacks', v_options -> 'callbacks') else '{}' end;
   update sluice.tasks t set
     payload = coalesce(p_payload, t.payload),
     options = nullif(v_options, '{}'), max_attempts = (v_options -> 'retry' ->> 'max_attempts')::integer,
