@@ -23,6 +23,13 @@ INSTALLED = (
     "enqueue_plain_v1",
     "bucket_v1",
     "forming_v1",
+    "flow_buckets_v1",
+    "bucket_states_v1",
+    "open_flows_v1",
+    "fold_flows_v1",
+    "pick_flows_v1",
+    "limits_changed_v1",
+    "sweep_flows_v1",
     "claim_v1",
     "ended_v1",
     "summary_v1",
@@ -72,7 +79,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     run = op.get_bind().exec_driver_sql
-    for name in INSTALLED:
+    for name in reversed(INSTALLED):  # some depend on earlier ones
         run(f"drop function sluice.{name}")
     for name in ("entry_v1", "lane_v1", "outcome_v1"):
         run(f"drop type sluice.{name}")

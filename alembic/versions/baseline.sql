@@ -298,6 +298,7 @@ create table sluice.flows (
         autovacuum_analyze_scale_factor = 0.2, autovacuum_analyze_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 create index flows_open on sluice.flows (queue_id, handler_id, priority desc, vt, id) where parked_on is null and not plain;
 create index flows_parked on sluice.flows (parked_on, queue_id, handler_id, priority desc, vt, id) where parked_on is not null;
+create index flows_blocked on sluice.flows (queue_id, handler_id) where parked_on is not null;
 create index flows_lanes on sluice.flows (tenant_id, queue_id, handler_id) where plain;
 
 -- Who holds what of a bucket: a limit under one key. A row counts only while its task is running with that number of claims.

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from app.domain.places import Places, level, reserve
 from app.engine.held import Held
 from app.engine.holdings import Holdings
-from app.engine.lanes import Lane, LaneKey, Lanes, LimitKey
+from app.engine.lanes import FLOWS, Lane, LaneKey, Lanes, LimitKey
 from app.runtime.core import Core
 from app.runtime.signals import ConcurrencySlot
-from app.store import queues, tasks
+from app.store import flows, queues, tasks
 from app.store.tasks import FIRST_LANE, Claim
 
 POLL_SECONDS = 1.0
@@ -177,6 +177,7 @@ class Dispatcher:
         began = time.monotonic()
         if self._polled == FIRST_LANE:
             self._round_at, self._any_lane_ready = began + POLL_SECONDS, False
+            await self._sweep()
         found = await tasks.ready_lanes(self._core.db, self._polled, POLL_LANES)
         tenants = {lane.queue_id: lane.tenant_id for lane in found}
         self._lanes.introduce(tenants.keys(), tenants)
@@ -194,10 +195,17 @@ class Dispatcher:
         ended = time.monotonic()
         self._poll_at = ended + min(POLL_SECONDS, (ended - began) * (1 / POLL_SHARE - 1))
 
+    async def _sweep(self) -> None:
+        """Look after flows of tenants for whom nobody claims, and hint the lanes that may go on."""
+        swept = await flows.sweep(self._core.db)
+        self._core.metrics.flows_rescued(swept.rescued)
+        for lane in swept.opened:
+            self._core.signals.lane_ready(*lane)
+
     def _start_claims(self) -> float:
         """Start claims, in turns by tenant, for lanes with room; return the seconds until the next attempt."""
         now = time.monotonic()
-        wait = self._poll_due() - now
+        wait = min(self._poll_due(), self._lanes.wake_due(now)) - now
         self._starved = False
         self._claim_size = MAX_CLAIM
         if self._lanes.tenants() and self.yields():
@@ -356,8 +364,10 @@ class Dispatcher:
             lane.hinted, lane.gathering = True, True
             self._lanes.pause(lane, now + GATHER_SECONDS)
         elif claim.verdict == "full":
-            ids = {"tenant": lane.tenant, "handler": claim.handler_id, "queue": lane.key[0]}
+            ids = {"tenant": lane.tenant, "handler": claim.handler_id, "queue": lane.key[0], FLOWS: lane.tenant}
             full_at = (claim.full_at, ids[claim.full_at])
+            if claim.wait_seconds is not None:
+                self._lanes.wake_at(lane.tenant, now + claim.wait_seconds)
             if claim.full_at == "handler" and claim.period is not None:
                 self._core.calls.found_full(claim.handler_id, claim.period)
         elif claim.verdict in CLOSED:

@@ -35,6 +35,8 @@ class Held:
     """Of the handler's health when the task was claimed; None without a breaker or an adaptive limit."""
     probe: bool = False
     """The only call that the handler's breaker admits."""
+    limited: bool = False
+    """Whether limits or rates were in force when it was claimed."""
     cut: str | None = None
     """Why the call was cut: revoked, lost or drained."""
     max_attempts: int = 0
@@ -45,7 +47,7 @@ class Held:
     @property
     def slot(self) -> ConcurrencySlot | None:
         """Return the slot it occupies; None if nothing limits it."""
-        limited = self.policy.limited or self.target.limited
+        limited = self.limited or self.policy.limited or self.target.limited
         return ConcurrencySlot(self.policy.tenant_id, self.target.id, self.policy.id) if limited else None
 
     @property

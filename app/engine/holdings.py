@@ -83,7 +83,9 @@ class Holdings:
             now = self._core.clock.now()
             for task in claimed[begin : begin + STARTED_AT_ONCE]:
                 lease = granted_seconds(self._lease_seconds, timeout_of(task, policy, target))
-                held = Held(task, lane, policy, target, lease, sent + lease, sent, claim.period, claim.half_open)
+                held = Held(
+                    task, lane, policy, target, lease, sent + lease, sent, claim.period, claim.half_open, claim.limited
+                )
                 attempt = self._attempts[task.token] = Attempt(self._core, held, self._lease_seconds, self._over)
                 attempt.start(now, shared)
             await asyncio.sleep(0)

@@ -4,6 +4,8 @@ A lane is a queue and the handler that its tasks name themselves (0: the queue's
 until a claim for it starts; tenants take turns, and so do a tenant's lanes. A lane whose claim met a limit is parked under that
 limit: a slot that comes free lets one lane out, and only a lane that finds room lets the next one out, so that a free slot does
 not cost a claim per waiting lane.
+A lane is parked under its tenant's flows if named or keyed limits or rates block all of its tasks. Other tasks may come that they
+do not block, so a hint lets it out, and so does the time at which one of the tenant's rates admits something again.
 """
 
 import time
@@ -11,14 +13,16 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
+from math import inf
 
 from app.runtime.signals import ConcurrencySlot
 from app.store.tasks import LaneWant
 
 LaneKey = tuple[int, int]
 LimitKey = tuple[str, int]
-"""The level of a limit (tenant, handler, queue), and the id of the object that has it."""
-
+"""The level of a limit (tenant, handler, queue, flows), and the id of the object that has it; of flows, the tenant's."""
+FLOWS = "flows"
+"""The level of named and keyed limits and of rates."""
 
 Start = tuple[int, datetime]
 """A place in the order of claiming: priority and run_at."""
@@ -74,6 +78,8 @@ class Lanes:
         self._parked: dict[LimitKey, dict[LaneKey, Lane]] = {}
         """By limit, the one tried longest ago first; the lanes under each likewise."""
         self._claiming: set[Lane] = set()
+        self._timers: dict[int, float] = {}
+        """When rates of these tenants admit something again, in monotonic seconds."""
         self._age = 0
 
     # hints
@@ -87,8 +93,10 @@ class Lanes:
                 self._strangers.add(key)
                 return True
             lane = self._known[key] = Lane(key, tenant)
-        if lane.hinted or lane.parked is not None:
+        if lane.hinted or (lane.parked is not None and lane.parked[0] != FLOWS):
             return False
+        if lane.parked is not None:
+            self._unpark(lane.parked, lane)
         lane.hinted = True
         self._line_up(lane)
         return True
@@ -106,21 +114,43 @@ class Lanes:
         for lane in self._claiming:
             if lane.tenant == slot.tenant_id:
                 lane.hinted = True
-        for limit in (("tenant", slot.tenant_id), ("handler", slot.handler_id), ("queue", slot.queue_id)):
+        for limit in (
+            ("tenant", slot.tenant_id),
+            ("handler", slot.handler_id),
+            ("queue", slot.queue_id),
+            (FLOWS, slot.tenant_id),
+        ):
             self.let_out(limit)
 
     def let_out(self, limit: LimitKey) -> bool:
         """Let the lane parked longest under this limit try again; return whether there was one."""
-        parked = self._parked.pop(limit, None)
+        parked = self._parked.get(limit)
         if parked is None:
             return False
-        lane = parked.pop(next(iter(parked)))
-        if parked:
-            self._parked[limit] = parked
-        lane.parked, lane.let_out, lane.hinted = None, limit, True
+        lane = parked[next(iter(parked))]
+        self._unpark(limit, lane)
+        lane.let_out, lane.hinted = limit, True
         lane.let_out_at = time.monotonic()
         self._line_up(lane)
         return True
+
+    def _unpark(self, limit: LimitKey, lane: Lane) -> None:
+        parked = self._parked.pop(limit)
+        del parked[lane.key]
+        if parked:  # behind the other limits
+            self._parked[limit] = parked
+        lane.parked = None
+
+    def wake_at(self, tenant: int, at: float) -> None:
+        """Let a lane of the tenant out at this time, in monotonic seconds, if one is parked under its flows."""
+        self._timers[tenant] = min(at, self._timers.get(tenant, at))
+
+    def wake_due(self, now: float) -> float:
+        """Let out what is due, and return when the next is, in monotonic seconds."""
+        for tenant in [tenant for tenant, at in self._timers.items() if at <= now]:
+            del self._timers[tenant]
+            self.let_out((FLOWS, tenant))
+        return min(self._timers.values(), default=inf)
 
     def full(self, count: int) -> list[LimitKey]:
         """Return up to `count` limits with parked lanes."""

@@ -115,6 +115,8 @@ class Claiming:
                 events.emit(log, events.CLAIM_FAILED, claim=claim_id, error=str(error), exc_info=error)
             raise
         self._metrics.group_written("claim", sum(len(claim.tasks) for claim in claims))
+        for lane in {lane for claim in claims for lane in claim.opened} - {(want[0], want[1]) for want in lanes}:
+            self._signals.lane_ready(*lane)
         return claims
 
     def _spawn_release(self, claim_id: str) -> None:

@@ -28,6 +28,9 @@ TRIED_LIMITS = 100
 NOTE_SECONDS = 15.0
 """Maximum age of the record that a queue has workers: a quarter of the time after which it counts as having none."""
 
+FLOWS = "flows"
+"""The level of named and keyed limits and of rates: other tasks may come that they do not block."""
+
 LimitKey = tuple[str, int]
 """The level of a limit, and the id of the object that has it."""
 
@@ -69,7 +72,9 @@ class LongPolls:
         self.closed = False
 
     def hint(self, queue_id: int) -> None:
-        """Try this queue: tasks became ready, or may be claimed again. A queue parked under a limit stays parked."""
+        """Try this queue: tasks became ready, or may be claimed again. A queue parked under a limit stays so, except of flows."""
+        if self._limits.get(queue_id, ("",))[0] == FLOWS:
+            self._unpark(queue_id)
         if queue_id not in self._queues or queue_id in self._limits:
             return
         if queue_id in self._serving:
@@ -86,6 +91,7 @@ class LongPolls:
                 self._again.add(queue_id)
         self._try_next(("tenant", slot.tenant_id))
         self._try_next(("queue", slot.queue_id))
+        self._try_next((FLOWS, slot.tenant_id))
 
     def hint_all(self) -> None:
         for queue_id in list(self._queues):
@@ -217,7 +223,12 @@ class LongPolls:
                         left.answer.set_result([])
                 return None
             elif claim.verdict == "full":
-                return ("tenant", waiting.tenant_id) if claim.full_at == "tenant" else ("queue", queue_id)
+                if claim.full_at == "queue":
+                    return ("queue", queue_id)
+                limit = (claim.full_at, waiting.tenant_id)
+                if claim.wait_seconds is not None:
+                    asyncio.get_running_loop().call_later(max(0.0, claim.wait_seconds), self._try_next, limit)
+                return limit
             else:
                 return None
         return None

@@ -24,6 +24,10 @@ SETTINGS: dict[str, tuple[str, ...] | None] = {
     # planned once for any lanes, as planning a claim of a few tasks takes as long as the claim
     "claim_v1": (*NEVER_SORTED, "plan_cache_mode = force_generic_plan"),
     "forming_v1": (*NEVER_SORTED, "plan_cache_mode = force_generic_plan"),
+    "fold_flows_v1": PLANNED_ONCE,
+    "pick_flows_v1": PLANNED_ONCE,
+    "open_flows_v1": PLANNED_ONCE,
+    "sweep_flows_v1": BY_INDEX_ORDER,
     "promote_v1": NEVER_SORTED,
     "expire_v1": NEVER_SORTED,
     "reap_v1": NEVER_SORTED,
@@ -56,6 +60,8 @@ SETTINGS: dict[str, tuple[str, ...] | None] = {
     "ended_v1": None,
     "hash_v1": None,
     "bucket_v1": None,
+    "flow_buckets_v1": None,
+    "bucket_states_v1": None,
 }
 """The exceptions; all others are PLANNED."""
 

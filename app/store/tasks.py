@@ -72,7 +72,7 @@ class Claim(msgspec.Struct):
     """0 for none, as the versions of what there is not."""
     handler_version: int
     full_at: str
-    """The level of the limit that left less room than wanted: tenant, handler or queue."""
+    """The level of the limit that left less room than wanted: tenant, handler, queue or flows."""
     lapsed: int | None
     """The tenant, if its expired leases block the claim."""
     limited: bool
@@ -90,6 +90,10 @@ class Claim(msgspec.Struct):
     """Its breaker admits a single probe, so what was claimed is one."""
     opens_in: float | None
     """If the handler is parked, for how many seconds."""
+    wait_seconds: float | None = None
+    """When full at flows: until a rate of the tenant admits something again."""
+    opened: list[tuple[int, int]] = []
+    """Lanes of the tenant that may go on now, because this claim found what they waited for."""
     tasks: list[Claimed] = []
     """Highest priority first, then oldest."""
 

@@ -80,6 +80,12 @@ LEASES_LOST = Definition(
     "sluice_leases_lost_total", "counter", (), "Leases this replica lost before it could settle them."
 )
 LEASES_REAPED = Definition("sluice_leases_reaped_total", "counter", (), "Expired leases that this replica ended.")
+FLOWS_RESCUED = Definition(
+    "sluice_flows_rescued_total",
+    "counter",
+    (),
+    "Flows that waited beside free room, which this replica found by chance. Always 0, or something is wrong.",
+)
 GROUP_SIZE = Definition(
     "sluice_group_size", "histogram", ("statement",), "Tasks written together by one grouped statement."
 )
@@ -115,6 +121,7 @@ DEFINITIONS: Final = (
     ATTEMPTS,
     LEASES_LOST,
     LEASES_REAPED,
+    FLOWS_RESCUED,
     GROUP_SIZE,
     SCHEDULE_OVERDUE,
     SCHEDULE_MISSED,
@@ -214,6 +221,7 @@ class Metrics:
         self._groups: dict[str, Histogram] = {}
         self._leases_lost = 0
         self._leases_reaped = 0
+        self._flows_rescued = 0
         self._lag = RecentPeak(clock)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Collector(self))
@@ -242,6 +250,9 @@ class Metrics:
 
     def leases_reaped(self, count: int = 1) -> None:
         self._leases_reaped += count
+
+    def flows_rescued(self, count: int) -> None:
+        self._flows_rescued += count
 
     def loop_woke(self, late_seconds: float) -> None:
         self._lag.observe(late_seconds)
@@ -291,6 +302,7 @@ class Metrics:
         )
         yield _counter(LEASES_LOST, [((), self._leases_lost)])
         yield _counter(LEASES_REAPED, [((), self._leases_reaped)])
+        yield _counter(FLOWS_RESCUED, [((), self._flows_rescued)])
         yield _histogram(GROUP_SIZE, (((statement,), sizes) for statement, sizes in self._groups.copy().items()))
         found = self._schedules
         yield _gauge(SCHEDULE_OVERDUE, (((row.schedule, row.tenant), row.overdue_seconds) for row in found))

@@ -34,6 +34,7 @@ def used() -> Metrics:
     metrics.group_written("settle", 3)
     metrics.leases_lost()
     metrics.leases_reaped(2)
+    metrics.flows_rescued(1)
     metrics.loop_woke(0.25)
     metrics.set_queue_snapshot([QueueSnapshot("default", "mail", {"ready": 3, "dead": 1}, 1.5)])
     metrics.set_schedule_snapshot([ScheduleSnapshot("t", "nightly", 2.5, 3)])

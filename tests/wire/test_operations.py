@@ -27,6 +27,7 @@ NAMES = {
     "sluice_task_wait_seconds": "histogram",
     "sluice_attempt_seconds": "histogram",
     "sluice_attempts": "counter",
+    "sluice_flows_rescued": "counter",
     "sluice_leases_lost": "counter",
     "sluice_leases_reaped": "counter",
     "sluice_group_size": "histogram",

@@ -7,13 +7,16 @@
 -- seconds).
 -- group: how many tasks the handler takes in one call, if it takes groups. More are claimed in whole groups.
 -- period: of the handler's health, if it has a breaker or an adaptive limit. half_open: its breaker admits a single probe.
--- full_at says which limit is full: tenant, handler or queue. limited: whether the lane has a limit at all.
+-- full_at says which limit is full: tenant, handler, queue, or flows: named or keyed limits, or rates, block all of the lane's tasks,
+-- and wait_seconds is when a rate of the tenant admits something again (null: none has to). limited: whether the lane has a limit at all.
+-- opened: lanes of the tenant, [[queue, handler], …], in which this claim opened flows.
 -- lapsed: the tenant's id, if the lane got less than it wanted while expired leases of its queue, or of the tenant where a limit
 -- beyond the queue is full, are not reaped yet: reap them and claim again. A claim neither takes nor ignores such rows itself: a
 -- holder may be renewing one just in time, and counting without its lock would admit another task above the limit.
 -- While a transaction elsewhere holds back the vacuum, a scan steps over every task that was taken before. If a lane's scan takes
 -- long, its object says where the last task was that it took: priority and since (its run_at).
 -- With these, a claim starts there and finds nothing before it, nor does it look for lapsed leases: polls and the reaper do.
+-- A lane with flows is claimed through its tenant's gate: fold_flows_v1 and pick_flows_v1 say how.
 -- A pull lease lasts as long as requested; one for a call, as long as the call may take.
 --
 -- Limits are exact because the shared advisory locks come first, the definitions are read in a later statement, the rows of limited
@@ -36,7 +39,8 @@ declare
   v_handlers bigint[]; v_locked boolean[]; v_verdict text; v_full_at text; v_room integer; v_left integer; v_count integer := 0; v_got integer;
   v_now timestamptz;
   v_ids uuid[]; v_again boolean; v_lapsed bigint; v_told jsonb := '[]'; v_secret bytea; v_began timestamptz;
-  v_more uuid[]; v_more_again boolean; v_priority smallint; v_since timestamptz; v_filled integer; v_forms_in double precision; s record;
+  v_more uuid[]; v_more_again boolean; v_priority smallint; v_since timestamptz; v_filled integer; v_forms_in double precision;
+  v_opened jsonb; v_wait double precision; v_starts timestamptz[]; s record; v_fold record; v_pick record;
 begin
   select array_agg(k.handler_id order by l.place), array_agg(k.locked order by l.place) into v_handlers, v_locked
   from unnest(p_lanes) with ordinality l(queue_id, handler_id, want, priority, since, place)
@@ -58,6 +62,7 @@ begin
            case when h.breaker is not null or h.adaptive is not null then h.period end as period,
            extract(epoch from h.parked_until - clock_timestamp())::double precision as opens_in,
            q.max_concurrency as queue_limit, h.group_max_tasks as group_tasks, h.group_wait_seconds as group_wait,
+           q.flows or n.flows or coalesce(h.flows, false) as gated,
            case
              when q.id is null then 'gone'
              when not l.locked or coalesce(nullif(l.lane, 0), q.handler_id) is distinct from l.handler_id then 'busy'
@@ -78,6 +83,13 @@ begin
     v_since := null; v_forms_in := null;
     if s.want > s.group_tasks then
       s.want := s.want - s.want % s.group_tasks; v_room := s.want;
+    end if;
+    v_opened := '[]'; v_wait := null; v_fold := null; v_pick := null;
+    if s.gated and coalesce(v_verdict, '') not in ('gone', 'busy', 'late') then
+      -- whatever this lane's verdict: other lanes may wait for what was signalled
+      select * into v_fold from sluice.fold_flows_v1(s.tenant_id);
+      v_opened := v_fold.opened;
+      if not v_fold.got then v_verdict := coalesce(v_verdict, 'busy'); end if;
     end if;
     if v_verdict is null and s.tenant_limit is not null then
       perform 1 from sluice.tenants n where n.id = s.tenant_id for no key update skip locked;
@@ -121,7 +133,11 @@ begin
     if v_verdict is null and v_room > 0 then
       -- pick first, then record and update: each statement sees the rows as they were locked
       v_began := clock_timestamp();
-      if s.since is null then
+      v_starts := null;
+      if s.gated then
+        select * into v_pick from sluice.pick_flows_v1(s.tenant_id, s.queue_id, s.lane, s.handler_id, v_room);
+        v_ids := nullif(v_pick.ids, '{}'); v_starts := v_pick.starts; v_again := v_pick.again; v_opened := v_opened || v_pick.opened;
+      elsif s.since is null then
         select array_agg(k.id), bool_or(k.claims > 0) into v_ids, v_again
         from (select t.id, t.claims from sluice.tasks t
               where t.queue_id = s.queue_id and t.handler_id = s.lane and t.state = :state_ready and t.flow_id is null
@@ -145,7 +161,7 @@ begin
           v_again := coalesce(v_again, false) or coalesce(v_more_again, false);
         end if;
       end if;
-      if v_ids is not null and clock_timestamp() - v_began > interval '3 milliseconds' then
+      if v_ids is not null and not s.gated and clock_timestamp() - v_began > interval '3 milliseconds' then
         select t.priority, t.run_at into v_priority, v_since
         from sluice.tasks t where t.id = v_ids[cardinality(v_ids)];
       end if;
@@ -162,15 +178,16 @@ begin
         v_secret := coalesce(v_secret, uuid_send(gen_random_uuid()));
         return query
           update sluice.tasks t set
-            state = :state_running, attempt = t.attempt + 1, claims = t.claims + 1,
+            state = :state_running, gated = s.gated, attempt = t.attempt + 1, claims = t.claims + 1,
             lease_token = g.token, lease_owner = p_owner, lease_claim = p_claim, lease_handler_id = s.handler_id,
-            lease_expires_at = v_now + make_interval(secs => case when p_pull then p_lease_seconds else greatest(5, least(
+            lease_expires_at = g.at + make_interval(secs => case when p_pull then p_lease_seconds else greatest(5, least(
               p_lease_seconds, coalesce((t.options ->> 'timeout_seconds')::double precision, s.queue_timeout, s.handler_timeout) + 5))
               end),
-            last_token = g.token, last_counted = true, last_replica = p_replica, last_started_at = v_now, last_ended_at = null,
+            last_token = g.token, last_counted = true, last_replica = p_replica, last_started_at = g.at, last_ended_at = null,
             last_outcome = null, last_status = null, last_message = null, last_excerpt = null, last_trace_id = null
-          from (select i.id, v_count + i.n as n, encode(substr(sha256(v_secret || uuid_send(i.id)), 1, 16), 'hex')::uuid as token
-                from unnest(v_ids) with ordinality i(id, n) offset 0) g
+          from (select i.id, v_count + i.n as n, coalesce(i.at, v_now) as at,
+                       encode(substr(sha256(v_secret || uuid_send(i.id)), 1, 16), 'hex')::uuid as token
+                from unnest(v_ids, v_starts) with ordinality i(id, at, n) offset 0) g
           where t.id = g.id
           returning g.n::integer, t.id, t.lease_token, t.lease_expires_at, t.run_at, t.claims, t.attempt, t.payload, t.options, t.created_at,
             coalesce(t.batch_id, t.completes), null::jsonb;
@@ -178,6 +195,14 @@ begin
     end if;
     v_got := coalesce(cardinality(v_ids), 0);
     v_count := v_count + v_got;
+    if v_verdict is null and s.gated and v_got < v_room then
+      v_verdict := case when v_pick.more or v_fold.more then 'ok' when v_pick.blocked then 'full' else 'empty' end;
+      if v_verdict = 'full' then
+        v_full_at := 'flows';
+        v_wait := (select extract(epoch from min(r.open_at) - clock_timestamp()) from sluice.rate_clocks r
+                   where r.tenant_id = s.tenant_id and r.open_at is not null);
+      end if;
+    end if;
     v_verdict := case
       when v_verdict is not null then v_verdict
       when v_room > 0 and v_got < v_room then 'empty'
@@ -185,7 +210,7 @@ begin
       else 'ok' end;
     v_lapsed := case
       when v_verdict not in ('empty', 'full') or s.since is not null then null
-      when v_full_at in ('tenant', 'handler') then (
+      when v_full_at in ('tenant', 'handler', 'flows') then (
         select t.tenant_id from sluice.tasks t
         where t.state = :state_running and t.tenant_id = s.tenant_id and t.lease_expires_at <= statement_timestamp() limit 1)
       else (
@@ -195,9 +220,10 @@ begin
     v_told := v_told || jsonb_build_object(
       'count', v_got, 'verdict', v_verdict, 'queue_version', coalesce(s.queue_version, 0), 'handler_id', coalesce(s.handler_id, 0),
       'handler_version', coalesce(s.handler_version, 0), 'full_at', coalesce(v_full_at, ''), 'lapsed', v_lapsed,
-      'limited', s.tenant_limit is not null or s.handler_limit is not null or s.queue_limit is not null,
+      'limited', s.tenant_limit is not null or s.handler_limit is not null or s.queue_limit is not null or coalesce(s.gated, false),
       'priority', v_priority, 'since', v_since, 'group', s.group_tasks, 'forms_in', v_forms_in, 'period', s.period,
-      'half_open', coalesce(s.half_open, false), 'opens_in', case when v_verdict = 'parked' then s.opens_in end);
+      'half_open', coalesce(s.half_open, false), 'opens_in', case when v_verdict = 'parked' then s.opens_in end,
+      'wait_seconds', v_wait, 'opened', v_opened);
   end loop;
   lanes := v_told;
   return next;

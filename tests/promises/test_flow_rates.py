@@ -1,0 +1,134 @@
+"""P9: in any window a rate admits at most its burst and what it brings, by the start of the attempts, whoever claims."""
+
+import asyncio
+import time
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from app.domain.callers import Caller
+from app.runtime.core import Core
+from app.store import flows as store
+from tests.promises.flows import Flows, keys_of, uses
+from tests.promises.records import attempts
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def flows(cores: list[Core], caller: Caller) -> Flows:
+    return Flows(cores, caller)
+
+
+def most_above(starts: list[tuple[datetime, int]], burst: float, per_second: float) -> float:
+    """By how many units the most any window admits exceeds its bound; at most 0 where it is kept."""
+    starts = sorted(starts)
+    worst = -burst
+    for first in range(len(starts)):
+        units = 0
+        for at, cost in starts[first:]:
+            units += cost
+            worst = max(worst, units - burst - per_second * (at - starts[first][0]).total_seconds())
+    return worst
+
+
+async def started(flows: Flows) -> list[tuple[datetime, int]]:
+    return [(attempt.started_at, 1) for attempt in await attempts(flows.core.db)]
+
+
+async def claim_for(flows: Flows, queues: list[int], seconds: float, claimers: int = 6) -> int:
+    """Claim by several at once, each when a rate says so; return how many were started."""
+    until, count = time.monotonic() + seconds, 0
+
+    async def claimer(number: int) -> None:
+        nonlocal count
+        while time.monotonic() < until:
+            found = await flows.claim(queues[number % len(queues)], 20, number % len(flows.cores))
+            count += len(found.tasks)
+            await flows.settle(found.tasks)
+            if not found.tasks:
+                await asyncio.sleep(max(0.0, found.wait_seconds or 0.001))
+
+    await asyncio.gather(*(claimer(number) for number in range(claimers)))
+    return count
+
+
+@pytest.mark.parametrize("kind", ["queue_rate", "handler_rate", "tenant_rate", "named"])
+async def test_no_window_admits_more_than_burst_and_rate(flows: Flows, kind: str) -> None:
+    queues = [await flows.queue("one"), await flows.queue("two")]
+    used = uses("api") if kind == "named" else ()
+    rate: dict[str, Any] = {"rate_limit": 200.0, "rate_burst": 5}
+    if kind == "named":
+        await flows.limit(name="api", **rate)
+    elif kind == "queue_rate":
+        queues = queues[:1]
+        await flows.limit(kind, owner=queues[0], **rate)
+    else:
+        sql = (
+            "select handler_id from sluice.queues limit 1"
+            if kind == "handler_rate"
+            else "select id from sluice.tenants"
+        )
+        await flows.limit(kind, owner=await flows.core.db.fetchval(sql), **rate)
+    for queue in queues:
+        await flows.enqueue(queue, [f"key {number % 7}" if number % 2 else None for number in range(300)], limits=used)
+    count = await claim_for(flows, queues, 0.5)
+    assert most_above(await started(flows), 5, 200) <= 0
+    assert count > 15, "and what it brings is used"
+    assert (await store.sweep(flows.core.db)).rescued == 0
+
+
+async def test_a_costly_task_waits_for_its_units_and_is_not_overtaken(flows: Flows) -> None:
+    queue = await flows.queue("mail")
+    await flows.limit(name="tokens", rate_limit=20.0, rate_burst=10)
+    await flows.enqueue(queue, ["cheap"] * 5, limits=uses("tokens"))
+    assert len((await flows.claim(queue)).tasks) == 5
+    await flows.enqueue(queue, ["costly"], limits=uses("tokens", cost=10))
+    found = await flows.claim(queue)
+    assert (found.tasks, found.verdict, found.full_at) == ([], "full", "flows")
+    assert found.wait_seconds is not None and found.wait_seconds < 0.5
+    for number in range(3):  # these could be paid for at once
+        await flows.enqueue(queue, [f"new {number}"], limits=uses("tokens"))
+    assert not (await flows.claim(queue)).tasks
+    await asyncio.sleep(found.wait_seconds + 0.01)
+    assert keys_of(await flows.claim(queue, 1)) == ["costly"]
+
+
+async def test_a_changed_rate_keeps_what_it_owes_in_units(flows: Flows) -> None:
+    queue = await flows.queue("mail")
+    limit = await flows.limit(name="slow", rate_limit=1.0, rate_period_seconds=3600.0, rate_burst=10)
+    await flows.enqueue(queue, ["k"] * 60, limits=uses("slow"))
+    assert len((await flows.claim(queue, 60)).tasks) == 10
+    # ten units of ten hours: at the new pace they are paid back in a tenth of a second
+    await flows.change("update sluice.limits set rate_limit = 100, rate_period_seconds = 1", limit)
+    assert len((await flows.claim(queue, 60)).tasks) <= 3
+    await asyncio.sleep(0.15)
+    assert 7 <= len((await flows.claim(queue, 60)).tasks) <= 10
+
+
+async def test_a_pause_and_an_override_hold_from_the_change_on(flows: Flows) -> None:
+    queue = await flows.queue("mail")
+    limit = await flows.limit("queue_key", owner=queue, max_concurrency=1)
+    await flows.enqueue(queue, ["a"] * 4 + ["b"] * 4)
+    bucket = f"sluice.bucket_v1({limit}, 'a')"
+    await flows.change(
+        f"insert into sluice.limit_keys (limit_id, key, bucket_id, paused) values ({limit}, 'a', {bucket}, true)", limit
+    )
+    assert keys_of(await flows.claim(queue)) == ["b"]
+    await flows.change("update sluice.limit_keys set paused = false, max_concurrency = 3", limit)
+    assert keys_of(await flows.claim(queue)) == ["a", "a", "a"]
+    await flows.change("update sluice.limits set paused = true", limit)
+    await flows.settle((await flows.claim(queue)).tasks)
+    assert not (await flows.claim(queue)).tasks
+
+
+async def test_a_limit_counts_what_ran_before_it_was_made(flows: Flows) -> None:
+    queue = await flows.queue("mail")
+    await flows.enqueue(queue, [None] * 6)
+    assert len((await flows.claim(queue, 3)).tasks) == 3
+    await flows.limit(name="db", max_concurrency=4)
+    await flows.change(f'update sluice.queues set limits = \'[{{"name": "db"}}]\' where id = {queue}')
+    found = (await flows.claim(queue)).tasks
+    assert len(found) == 1
+    assert timedelta(0) < found[0].lease_expires_at - (await attempts(flows.core.db, found[0].task_id))[0].started_at
