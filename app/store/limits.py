@@ -262,7 +262,7 @@ async def set_queue_key(connection: Reader, tenant_id: int, queue_id: int, key: 
 
 
 async def of_queue_keys(connection: Reader, tenant_id: int, queue_id: int) -> int:
-    """Return the id of what holds for the keys of a queue, which may be nothing so far."""
+    """Return the id of what holds for the keys of a queue, which may be nothing yet."""
     limit_id = await owned_id(connection, "queue_key", queue_id)
     return limit_id or await set_owned(connection, tenant_id, "queue_key", queue_id, QueueKey())
 

@@ -9,13 +9,9 @@ GUIDE = (ROOT / "docs" / "guides" / "coming-from.md").read_text()
 OPENAPI = (ROOT / "openapi" / "openapi.json").read_text()
 
 MISSING = {
-    "`maxDispatchesPerSecond`": '"(max_rate|rate|rate_limit|max_per_second)"',
     "OIDC and OAuth tokens": "oidc|oauth",
-    "message group (FIFO)": '"(group_key|order_key|message_group)"',
     "callback, failure callback": "callback",
-    "rate per period": '"(max_rate|rate_limit|period_seconds)"',
     "URL groups": '"(urls|handlers)": {"type": "array"',
-    "`rate_limit`": '"(max_rate|rate_limit)"',
     "`solar` schedules": "sunrise|sunset|solar",
 }
 """What is said to be missing, and what the API would have if it were not."""

@@ -354,6 +354,23 @@ async def alarms(page: Page) -> None:
     assert '"code":"queue_paused"' in await page.on()
 
 
+@walk("guides/limits-and-rates.md")
+async def limits_and_rates(page: Page) -> None:
+    *_, task, limit = answers(await page.on())
+    assert task["key"] == "customer-1"
+    assert (limit["max_concurrency"], limit["rate"]["limit"]) == (20, 500)
+    await page.on()
+    *_, key = answers(await page.on())
+    assert (key["max_concurrency"], key["overridden"]) == (50, True)
+    await page.on()
+    await page.on()
+    paused, waiting, shown, resumed = answers(await page.on())
+    assert (paused["paused"], shown["paused"], shown["waiting"], resumed["paused"]) == (True, True, 1, False)
+    assert waiting["key"] == "customer-1"
+    said = await page.on()
+    assert "480 per 60 s, burst 20" in said and "account-7" in said
+
+
 @walk("concepts/lifecycle.md")
 async def lifecycle(page: Page) -> None:
     await page.on()
