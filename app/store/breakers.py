@@ -50,11 +50,13 @@ class HandlerHealth:
     health: Health
     look_at: datetime | None
     at: datetime
-    pushed_back: int
-    """In the window and in this period, like `seen.calls`."""
-    durations: Sequence[int]
-    """Of these calls; empty unless they were asked for."""
     seen: Seen
+    calls: int
+    """In the window, of all periods, as the others."""
+    failures: int
+    pushed_back: int
+    durations: Sequence[int]
+    """Empty unless they were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,9 @@ def _read(row: Any) -> HandlerHealth:
         health=msgspec.json.decode(row["health"], type=Health),
         look_at=row["look_at"],
         at=row["at"],
-        pushed_back=row["pushed_back"],
+        calls=row["all_calls"],
+        failures=row["all_failures"],
+        pushed_back=row["all_pushed_back"],
         durations=_summed(row["durations"]),
         seen=Seen(
             calls=row["calls"],

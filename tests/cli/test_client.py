@@ -390,3 +390,40 @@ def test_a_limit_is_shown_set_and_granted(ask: Command) -> None:
     assert ask("limit", "none").out == "This tenant is granted at most 800 tasks at once by an operator.\n"
     assert ask("limit", "--tenant", "default", "none").out == "Tenant default is granted any number of tasks.\n"
     assert ask("limit", "0").code == 2
+
+
+def test_limits_are_set_shown_paused_and_deleted(ask: Command, service: httpx2.Client) -> None:
+    assert ask("limits", "set", "mail-api", "--rate", "500/60", "--max-concurrency", "20").out == (
+        "Limit mail-api is set.\n"
+    )
+    assert ask("limits", "set", "mail-api", "--burst", "5", "--description", "theirs").code == 0
+    shown = ask("limits", "show", "mail-api", "--json").json
+    assert (shown["max_concurrency"], shown["description"]) == (20, "theirs")
+    assert shown["rate"] == {"limit": 500, "period_seconds": 60, "burst": 5}
+    assert ask("limits", "pause", "mail-api").out == "Limit mail-api is paused.\n"
+    assert "500 per 60 s, burst 5" in (listed := ask("limits", "list").out) and "paused" in listed
+    assert ask("limits", "resume", "mail-api").code == 0
+    assert ask("limits", "set", "mail-api", "--rate", "none").code == 0
+    assert ask("limits", "show", "mail-api", "--json").json["rate"] is None
+    service.put("/queues/mail-limited", json={"limits": ["mail-api"]}).raise_for_status()
+    refused = ask("limits", "delete", "mail-api")
+    assert refused.code == 1 and "mail-limited" in refused.err
+    service.delete("/queues/mail-limited").raise_for_status()
+    assert ask("limits", "delete", "mail-api").out == "Limit mail-api is deleted.\n"
+    assert "sluice limits list" in ask("limits", "show", "mail-api").err
+    for wrong in (("--rate", "fast"), ("--rate", "0/1"), ("--max-concurrency", "0"), ("--burst", "3")):
+        assert ask("limits", "set", "mail-api", *wrong).code == 2, wrong
+
+
+def test_the_keys_of_a_limit_are_set_listed_and_paused(ask: Command) -> None:
+    assert ask("limits", "set", "per-customer", "--keyed", "--max-concurrency", "2").code == 0
+    assert ask("limits", "keys", "per-customer").err == "No keys match.\n"
+    assert ask("limits", "set", "per-customer", "--of-key", "a/b", "--max-concurrency", "9").out == (
+        "Key a/b of limit per-customer is set.\n"
+    )
+    assert ask("limits", "pause", "per-customer", "--of-key", "a/b").code == 0
+    assert "a/b" in (listed := ask("limits", "keys", "per-customer", "--state", "full").out) and "paused" in listed
+    assert ask("limits", "show", "per-customer", "--of-key", "a/b", "--json").json["max_concurrency"] == 9
+    assert ask("limits", "delete", "per-customer", "--of-key", "a/b").code == 0
+    assert ask("limits", "keys", "per-customer", "--json").json == []
+    assert ask("limits", "delete", "per-customer").code == 0

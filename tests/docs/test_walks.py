@@ -151,7 +151,7 @@ async def breakers(page: Page) -> None:
     shown = answers(await page.on())[-1]
     assert (shown["state"], shown["effective_max_concurrency"]) == ("open", 0)
     assert shown["window"]["failures"] >= 5 and shown["next_probe_at"]
-    assert answers(await page.on())[-1]["counts"]["succeeded"] == 6
+    assert '"succeeded":6' in await page.on()
     *_, opened, closed, _, shown = answers(await page.on())
     assert (opened["state"], opened["opened_by_hand"], closed["state"]) == ("open", True, "closed")
     assert (shown["state"], shown["parked_until"]) == ("closed", None)

@@ -388,3 +388,39 @@ async def test_applies_at_once_of_two_replicas_lose_no_change_in_silence(api: Ap
         refused = [reply for reply in replies if reply.status_code == 412]
         for reply in refused:
             problem(reply, 412, "etag_mismatch", f"/queues/{names.queue}")
+
+
+async def test_named_limits_come_before_what_names_them_and_go_after(own: Api) -> None:
+    document: dict[str, Any] = {
+        "owner": "a",
+        "named_limits": {"mail-api": {"rate": {"limit": 500, "period_seconds": 60}, "max_concurrency": 20}},
+        "queues": {"mail": {"limits": ["mail-api"], "key": {"max_concurrency": 2}, "rate": {"limit": 5}}},
+        "limits": {"rate": {"limit": 100}},
+    }
+    assert actions(await apply(own, document)) == [
+        ("named_limit", "mail-api", "create"),
+        ("queue", "mail", "create"),
+        ("limits", None, "update"),
+    ]
+    assert {action for *_, action in actions(await plan(own, document))} == {"unchanged"}
+    assert good(await own.get("/limits/mail-api"))["owner"] == "a"
+    assert good(await own.get("/limits"))["rate"]["limit"] == 100
+    good(await own.post("/limits/mail-api/pause"))
+    document["named_limits"]["mail-api"]["max_concurrency"] = 30
+    document["queues"]["mail"]["key"]["ordered"] = True
+    del document["queues"]["mail"]["key"]["max_concurrency"]
+    assert changed(await apply(own, document)) == [
+        ("named_limit", "max_concurrency", 20, 30),
+        ("queue", "key.max_concurrency", 2, None),
+        ("queue", "key.ordered", False, True),
+    ]
+    assert good(await own.get("/limits/mail-api"))["paused"] is True, "pausing is operational"
+    empty: dict[str, Any] = {"named_limits": {}, "queues": {}, "prune": True, "owner": "a"}
+    assert actions(await apply(own, empty)) == [("queue", "mail", "delete"), ("named_limit", "mail-api", "delete")]
+
+
+async def test_a_prune_stops_at_a_limit_that_others_name(own: Api) -> None:
+    await apply(own, {"named_limits": {"shared": {}}, "owner": "a"})
+    good(await own.put("/queues/theirs", json={"limits": ["shared"]}), 201)
+    body = {"named_limits": {}, "prune": True, "owner": "a"}
+    problem(await own.post("/definitions/apply", json=body), 409, "limit_in_use", "/named_limits/shared")

@@ -81,7 +81,7 @@ class BreakerBody(Struct, forbid_unknown_fields=True):
 
 
 class CallsOut(Struct):
-    """The calls of the breaker's window, by all replicas, since the last change of its state."""
+    """The calls of the breaker's window, by all replicas. Those before the last change of its state no longer count."""
 
     seconds: int
     calls: int
@@ -132,14 +132,14 @@ def health_out(shown: ShownHealth) -> HealthOut:
 
 
 def _calls_out(found: HandlerHealth) -> CallsOut:
-    seen, seconds = found.seen, found.guard.window_seconds
+    seconds = found.guard.window_seconds
     return CallsOut(
         seconds=seconds,
-        calls=seen.calls,
-        failures=seen.failures,
+        calls=found.calls,
+        failures=found.failures,
         pushed_back=found.pushed_back,
-        failure_percent=round(100 * seen.failures / seen.calls, 2) if seen.calls else None,
-        calls_per_second=seen.calls / seconds,
+        failure_percent=round(100 * found.failures / found.calls, 2) if found.calls else None,
+        calls_per_second=found.calls / seconds,
         p50_seconds=percentile(found.durations, 0.5),
         p95_seconds=percentile(found.durations, 0.95),
     )

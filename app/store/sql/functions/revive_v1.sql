@@ -14,7 +14,7 @@ begin
       last_message, last_excerpt, last_trace_id)
     select
       h.id, h.tenant_id, h.queue_id, h.handler_id, :state_ready, h.priority, p_now, h.created_at,
-      case when h.expires_at > p_now then h.expires_at end, h.payload, h.options, h.idempotency_key,
+      case when h.expires_at > p_now then h.expires_at end, h.payload, h.options - 'pushed_back', h.idempotency_key,
       h.idempotency_until, h.unique_key, h.max_attempts, h.root_id, h.parent_id, h.batch_id, h.completes, h.progress, h.claims,
       h.last_error, h.lease_handler_id, h.last_token, h.last_counted, h.last_replica, h.last_started_at, h.last_ended_at,
       h.last_outcome, h.last_status, h.last_message, h.last_excerpt, h.last_trace_id

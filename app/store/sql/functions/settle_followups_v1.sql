@@ -7,7 +7,7 @@
 -- A follow-up's key is unique per (root, queue, key): the first wins, in this page and in earlier ones. If an unfinished task has a
 -- follow-up's unique_key, no task is created and no key stored, unless the follow-up replaces that task.
 -- Continuations do not count against max_depth.
--- Order of locks (app/store/numbers.py): shared advisory ones of handlers, queues and the batch, the depth of queues that limit it; then the task's row,
+-- Order of locks (app/store/numbers.py): shared advisory ones of handlers, queues, limits and the batch, the depth of queues that limit it; then the task's row,
 -- and the batch's keys sorted. The inner block is a subtransaction that a refusal rolls back as a whole.
 create function sluice.settle_followups_v1(
   p_outcome sluice.outcome_v1, p_entries sluice.entry_v1[], p_next text,
@@ -29,6 +29,9 @@ begin
   perform pg_advisory_xact_lock_shared(:lock_queue, s.id::integer)
     from (select e.queue_id as id from unnest(p_entries) e union select p_then_queue where p_then_queue is not null
           union select c.called_id from sluice.called_queues_v1(p_entries) c where c.called_id is not null order by 1) s;
+  perform pg_advisory_xact_lock_shared(:lock_limits, s.id::integer)
+    from (select distinct q.tenant_id as id from unnest(p_entries) e join sluice.queues q on q.id = e.queue_id
+          where e.options ? 'limits') s;
   perform pg_advisory_xact_lock_shared(:lock_batch, hashtext(v_batch::text));
   perform pg_advisory_xact_lock(:lock_depth, s.id::integer)
     from (select q.id from sluice.queues q left join sluice.limits l on l.owner_id = q.id and l.kind = 'queue_key'
