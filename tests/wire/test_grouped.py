@@ -388,6 +388,36 @@ async def test_a_full_group_waits_for_nothing(api: Api, handler: Handler) -> Non
     assert (await api.task(rest[2]))["state"] == "ready" and await api.attempts(rest[2]) == []
 
 
+async def test_tasks_with_keys_wait_for_a_group_and_keep_their_limits(api: Api, handler: Handler) -> None:
+    handler.script(Reply(body=b"", until=(may_answer := asyncio.Event())))
+    queue = await waiting(api, handler.url, 3, 300, key={"max_concurrency": 1})
+    good(await api.post(f"/queues/{queue}/pause"))
+    first = [(await bulk(api, queue, 1, 2, key=key))[0] for key in "ab"]
+    good(await api.post(f"/queues/{queue}/resume"))
+    [request] = await handler.received(1, 3)
+    assert sorted(ids(request)) == sorted(first)
+    may_answer.set()
+
+
+async def test_one_task_with_a_key_waits_for_a_group(api: Api, handler: Handler) -> None:
+    queue = await waiting(api, handler.url, 3, 300, key={"max_concurrency": 10})
+    (first,) = await bulk(api, queue, 1, key="a")
+    assert (await api.task(first))["state"] == "ready"
+    rest = await bulk(api, queue, 1, 2, key="b")
+    [request] = await handler.received(1, 3)
+    assert sorted(ids(request)) == sorted([first, *rest])
+
+
+async def test_a_rate_counts_the_tasks_of_a_group(api: Api, handler: Handler) -> None:
+    handler.script(Reply(body=b""))
+    rate = {"limit": 1, "period_seconds": 600, "burst": 4}
+    queue = await grouped(api, handler.url, 10, rate=rate)
+    tasks = await bulk(api, queue, *range(6))
+    [request] = await handler.received()
+    assert ids(request) == tasks[:4]
+    assert (await api.task(tasks[4]))["state"] == "ready"
+
+
 async def test_a_group_that_no_limit_lets_grow_waits_for_nothing(api: Api, handler: Handler) -> None:
     queue = await waiting(api, handler.url, 10, 300, max_concurrency=2)
     tasks = await bulk(api, queue, 1, 2)

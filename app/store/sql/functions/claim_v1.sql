@@ -122,7 +122,8 @@ begin
     end if;
     if v_verdict is null and v_room > 0 and s.group_wait > 0 then
       select f.filled, f.forms_in into v_filled, v_forms_in from sluice.forming_v1(
-        s.queue_id, s.lane, least(s.group_tasks, s.tenant_limit, s.handler_limit, s.queue_limit), s.group_wait, s.want) f;
+        s.queue_id, s.lane, s.gated, least(s.group_tasks, s.tenant_limit, s.handler_limit, s.queue_limit), s.group_wait,
+        s.want) f;
       if v_forms_in is not null and v_filled = 0 then
         v_verdict := 'forming';
       elsif v_forms_in is not null then
