@@ -83,10 +83,13 @@ build/peers/.ready: bench/peers/install bench/peers/requirements.txt bench/peers
 chaos-schedules: setup ## kill, pause and restart replicas under 300 schedules, and count what fired (SECONDS=180)
 	$(BIN)/python -m bench.chaos --seconds $(SECONDS)
 
+chaos-limits: setup ## kill, pause and restart replicas while limits change, and judge every admission (SECONDS=180)
+	$(BIN)/python -m bench.chaos.limits --seconds $(SECONDS)
+
 openapi: setup ## generate openapi/openapi.json from the code
 	$(BIN)/python -m app.cli.openapi
 
 reference: setup ## generate docs/reference from the code
 	$(BIN)/python -m app.cli.reference
 
-.PHONY: help setup lock demo up seed psql test test-fast fuzz check bench bench-peers chaos-schedules openapi reference
+.PHONY: help setup lock demo up seed psql test test-fast fuzz check bench bench-peers chaos-schedules chaos-limits openapi reference

@@ -184,6 +184,27 @@ def test_one_that_waits_to_be_tried_again_holds_back_those_behind_it() -> None:
     assert history.faults == {"an ordered key is overtaken": 1}
 
 
+def test_a_probe_starts_in_its_turn_however_many_tasks_of_another_key_wait() -> None:
+    history = History()
+    others = "abcdefghi"
+    for name in others:
+        history.store(name, key="deep")
+    history._tasks["p"] = Task(99, "q", key="p", probe=True)
+    history._add([("stored", "p", history._tasks["p"])])
+    history.admit(*others[:4])  # under way when the probe came
+    history.admit(*others[4:7])
+    history.admit(others[7], "p")
+    assert history.faults == {} and judge(history.events).overtaken == 3
+    history._add([("stored", "r", Task(100, "q", key="r", probe=True))])
+    history._tasks["r"] = Task(100, "q", key="r", probe=True)
+    history.admit(others[8])
+    for name in others[:4]:
+        history.back(name)
+        history.admit(name)
+    history.admit("r")
+    assert history.faults == {"a key waits longer than its turn": 1}
+
+
 def test_a_running_task_is_not_admitted_again() -> None:
     history = History()
     history.run("a")

@@ -17,6 +17,8 @@ from bench.chaos.limits.terms import Rate, Task, Terms, Use
 
 ROUNDING = 0.01
 """Units: instants are kept in microseconds."""
+TURNS = 3
+"""How many tasks of one other key may start between a probe's storing and its start, beyond the claim that is under way."""
 SHOWN = 5
 """How many faults of a kind are told one by one."""
 ANYTHING = (Terms(),)
@@ -99,6 +101,9 @@ class Verdict:
     """Starts of an ordered key before an earlier task had ended."""
     twice: int = 0
     """Admissions of a task that was running."""
+    probes: int = 0
+    overtaken: int = 0
+    """The most tasks of one other key that went before a probe."""
     faults: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def line(self, name: str) -> Line:
@@ -124,6 +129,7 @@ def judge(events: Sequence[Event]) -> Verdict:
     _judge_concurrency(events, verdict)
     _judge_rates(events, verdict)
     _judge_order(events, verdict)
+    _judge_turns(events, verdict)
     _judge_end(events, verdict)
     return verdict
 
@@ -242,6 +248,41 @@ def _judge_order(events: Iterable[Event], verdict: Verdict) -> None:
                 waiting[key].pop(task, None)
             if running.get(key) == task:
                 del running[key]
+
+
+@dataclass
+class Waiting:
+    """A probe that waits."""
+
+    queue: str
+    claims: int = 0
+    """Claims of its queue since it was stored. The first may have been under way before."""
+    before: Counter[tuple[str | None, tuple[Use, ...]]] = field(default_factory=Counter)
+    """Starts after that claim, by key and limits."""
+
+
+def _judge_turns(events: Iterable[Event], verdict: Verdict) -> None:
+    """Count, for each probe, how many tasks of one other key of its queue went before it, however many wait."""
+    waiting: dict[str, Waiting] = {}
+    for _, group in groupby(events, key=lambda event: event.commit):
+        admitted: list[tuple[Event, Task]] = []
+        for event in group:
+            if event.what == "stored" and isinstance(event.body, Task) and event.body.probe:
+                waiting[str(event.task)] = Waiting(event.body.queue)
+            elif event.what == "admitted" and isinstance(event.body, Task):
+                admitted.append((event, event.body))
+        for event, _task in admitted:
+            if probe := waiting.pop(str(event.task), None):
+                verdict.probes += 1
+                ((key, most),) = probe.before.most_common(1) or [((None, ()), 0)]
+                verdict.overtaken = max(verdict.overtaken, most)
+                if most > TURNS:
+                    verdict.fault("a key waits longer than its turn", event, f"{most} tasks of {key} went before")
+        for probe in waiting.values():
+            started = [task for _, task in admitted if task.queue == probe.queue]
+            if probe.claims:
+                probe.before.update((task.key, task.uses) for task in started)
+            probe.claims += bool(started)
 
 
 def _judge_end(events: Iterable[Event], verdict: Verdict) -> None:

@@ -23,6 +23,8 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     key: str | None = None
     place: int | None = None
     """Among the tasks of its key, if they are to run in order."""
+    probe: bool = False
+    """Alone under its key, and no limit but those of its queue and tenant holds it back: it starts in its turn."""
 
 
 class Rate(msgspec.Struct, frozen=True):
