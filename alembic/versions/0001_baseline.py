@@ -38,6 +38,7 @@ INSTALLED = (
     "record_late_v1",
     "pushed_back_v1",
     "settle_v1",
+    "settle_claim_v1",
     "settle_followups_v1",
     "fold_v1",
     "create_batch_v1",

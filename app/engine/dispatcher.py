@@ -10,17 +10,19 @@ Tenants take turns, and so do the lanes of each tenant (engine/lanes.py). domain
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from functools import partial
+from typing import Any
 
 from app.domain.places import Places, level, reserve
+from app.engine.claims import MAX_CLAIM, MAX_LANES, Group, Ride, limits_of, rides
 from app.engine.held import Held
 from app.engine.holdings import Holdings
 from app.engine.lanes import FLOWS, Lane, LaneKey, Lanes, LimitKey
 from app.runtime.core import Core
 from app.runtime.signals import ConcurrencySlot
 from app.store import flows, queues, tasks
-from app.store.tasks import FIRST_LANE, Claim
+from app.store.tasks import FIRST_LANE, AttemptEnd, Claim, LaneWant
 
 POLL_SECONDS = 1.0
 POLL_LANES = 500
@@ -29,10 +31,6 @@ POLL_SHARE = 0.2
 """The share of its time that a replica may spend on polling: with very many lanes a round takes longer than POLL_SECONDS."""
 TRIED_LIMITS = 100
 """How many limits with parked lanes are tried without a hint after each round."""
-MAX_CLAIM = 400
-"""How many tasks one claim takes at most."""
-MAX_LANES = 32
-"""How many lanes one claim takes: more would hardly cost less per lane, and a claim holds up to three locks per lane."""
 MAX_CLAIMS_IN_FLIGHT = 5
 LOOKED_AT = 100
 """How many lanes of a tenant are considered to find one that may continue."""
@@ -47,6 +45,8 @@ SLOTS_SECONDS = 0.002
 BUSY_SECONDS = 0.004
 """The average pause of a lane after a busy claim; it doubles with each further one, up to MAX_DOUBLINGS times."""
 MAX_DOUBLINGS = 3
+MAX_RIDDEN = 128
+"""How many slots a lane may hold whose claims ride along with outcomes, while there are other replicas."""
 FORMING_SECONDS = 0.05
 """How long a lane whose next group is forming is not claimed, whatever becomes ready; less if the group may go earlier."""
 SHUT = ("paused", "disabled", "worker", "gone")
@@ -55,34 +55,6 @@ CLOSED = ("parked", "breaker_open")
 """Verdicts for every lane of a handler: like its limit, were it 0."""
 MAX_SHORT = 1000
 """How many queues that wait for places are reported."""
-
-
-@dataclass(slots=True)
-class Group:
-    """The lanes of one claim, each with how many tasks it wants.
-
-    Lanes without limits share a claim, whoever's they are. Lanes under limits are claimed apart, with others of their tenant: they
-    take longer, and while one claim holds the rows of their limits, another would only find them busy.
-    """
-
-    lanes: list[tuple[Lane, int]] = field(default_factory=list)
-    limited: bool = False
-    tenant: int = 0
-    """Of the first lane."""
-    wanted: int = 0
-
-    @property
-    def full(self) -> bool:
-        return len(self.lanes) >= MAX_LANES or self.wanted >= MAX_CLAIM
-
-    def takes(self, lane: Lane) -> bool:
-        return not self.lanes or (lane.limited == self.limited and (not lane.limited or lane.tenant == self.tenant))
-
-    def add(self, lane: Lane, want: int) -> None:
-        if not self.lanes:
-            self.limited, self.tenant = lane.limited, lane.tenant
-        self.lanes.append((lane, want))
-        self.wanted += want
 
 
 class Dispatcher:
@@ -111,6 +83,8 @@ class Dispatcher:
         """Wakes the loop that ticks this; connected by the engine."""
         self.yields: Callable[[], bool] = lambda: False
         """Whether something else goes first for now; connected by the engine."""
+        self.alone: Callable[[], bool] = lambda: False
+        """Whether no other replica has been seen lately; connected by the engine."""
         self._yields_until = 0.0
         self._timers: dict[LimitKey, asyncio.TimerHandle] = {}
         """When handlers that are parked may be tried again."""
@@ -158,6 +132,52 @@ class Dispatcher:
                 self.wake()
             else:
                 self.wake_in(GATHER_SECONDS)
+
+    # claims that ride along with outcomes
+
+    def ride(self, outcomes: Sequence[AttemptEnd]) -> Ride | None:
+        """Begin the claim that goes with the writing of these outcomes, if lanes of one of their tenants wait for their slots."""
+        helds = self._holdings.of_slots(outcomes)
+        slots = {held.slot for held in helds if held.slot is not None}
+        if not slots or self.stopping or self.yields():
+            return None
+        for tenant in {slot.tenant_id for slot in slots} - self._limited:
+            limits = dict.fromkeys(limit for slot in slots if slot.tenant_id == tenant for limit in limits_of(slot))
+            if self._may_ride(tenant, limits, len(helds)) and (group := self._riding(tenant, limits)).lanes:
+                self._limited.add(tenant)
+                sent = time.monotonic()
+                return Ride(self._wants(group, sent), self._lease_seconds, helds, partial(self._ridden, group, sent))
+        return None
+
+    def _may_ride(self, tenant: int, limits: Collection[LimitKey], freed: int) -> bool:
+        """Return whether a lane of this tenant waits only for slots of these limits, of which so many come free, and need not
+        compete for them. While there are other replicas, it competes beyond MAX_RIDDEN, so that several share a high limit."""
+        parked = [(limit, self._lanes.first_parked(limit)) for limit in limits]
+        trying = [(lane.let_out, lane) for lane in self._lanes.waiting(tenant, LOOKED_AT) if lane.let_out in limits]
+        return any(
+            lane is not None
+            and rides(lane.key, limit)
+            and (self.alone() or self._places.lane_held(lane.key) - freed < MAX_RIDDEN)
+            for limit, lane in parked + trying
+        )
+
+    def _riding(self, tenant: int, limits: Collection[LimitKey]) -> Group:
+        """Choose the lanes of such a claim, in their turns, as if slots of these limits had come free."""
+        for limit in limits:
+            self._lanes.let_out(limit)
+        group = Group(limited=True, tenant=tenant, rides=True)
+        height = level(self._places.open, map(self._places.held, self._lanes.tenants()))
+        self._serve(tenant, height, time.monotonic(), group)
+        return group
+
+    def _ridden(self, group: Group, sent: float, claims: Sequence[Claim] | None) -> None:
+        self._end_turns(group, claims)
+        self._keep(self._start_ridden(group, claims or (), sent))
+
+    async def _start_ridden(self, group: Group, claims: Sequence[Claim], sent: float) -> None:
+        # the next outcomes are on their way while these calls are started
+        await asyncio.sleep(0)
+        await self._start_all(group, claims, sent)
 
     # the loop
 
@@ -254,13 +274,13 @@ class Dispatcher:
                 self._starved = True
                 break
             want = min(share, self._lane_share(lane, lane_height))
-            paused = self._lanes.paused_until(lane) - now
+            paused = 0.0 if group.rides and lane.busy else self._lanes.paused_until(lane) - now
             if paused > 0 and not (lane.gathering and want >= self.capacity // GATHER_PART):
                 wait = min(wait, paused)
                 self._starved = self._starved or lane.gathering
             elif want <= 0:
                 self._starved = True
-            elif (slots := self._gathers_slots(lane, now)) > 0:
+            elif not group.rides and (slots := self._gathers_slots(lane, now)) > 0:
                 wait = min(wait, slots)
             elif group.takes(lane) and not (lane.limited and tenant in self._limited):
                 want = min(want, self._whole_group(lane, part))
@@ -298,32 +318,44 @@ class Dispatcher:
         if group.limited:
             self._limited.add(group.tenant)
         self._unanswered += 1
-        claim = asyncio.get_running_loop().create_task(self._claim(group))
+        self._keep(self._claim(group))
+
+    def _keep(self, claiming: Coroutine[Any, Any, None]) -> None:
+        """Run this; stopping waits for it."""
+        claim = asyncio.get_running_loop().create_task(claiming)
         self._claims.add(claim)
         claim.add_done_callback(self._claims.discard)
 
     async def _claim(self, group: Group) -> None:
-        sent = time.monotonic()
-        claims: Sequence[Claim | None]
+        sent, claims = time.monotonic(), None
         try:
-            wants = [self._lanes.want(lane, want, sent) for lane, want in group.lanes]
-            claims = found = await self._core.claiming.claim(wants, self._lease_seconds)
-        except Exception:
-            # logged, and whatever it took is being released
-            claims, found = [None] * len(group.lanes), []
+            claims = await self._core.claiming.claim(self._wants(group, sent), self._lease_seconds)
+        except Exception:  # noqa: S110  # logged, and whatever it took is being released
+            pass
         finally:
             self._unanswered -= 1
-        if group.limited:
-            self._limited.discard(group.tenant)
-        for (lane, want), claim in zip(group.lanes, claims, strict=True):
-            self._end_turn(lane, want, claim)
+        self._end_turns(group, claims)
         # the next claim is on its way while these calls are started
         self.wake()
-        for (lane, _), claim in zip(group.lanes, claims, strict=True):
-            if claim is not None and claim.tasks:
+        await self._start_all(group, claims or (), sent)
+
+    def _wants(self, group: Group, now: float) -> list[LaneWant]:
+        return [self._lanes.want(lane, want, now) for lane, want in group.lanes]
+
+    def _end_turns(self, group: Group, claims: Sequence[Claim] | None) -> None:
+        """End the turns of a claim's lanes; `claims` is None if it failed."""
+        if group.limited:
+            self._limited.discard(group.tenant)
+        found: Sequence[Claim | None] = claims or [None] * len(group.lanes)
+        for (lane, want), claim in zip(group.lanes, found, strict=True):
+            self._end_turn(lane, want, claim)
+
+    async def _start_all(self, group: Group, claims: Sequence[Claim], sent: float) -> None:
+        for (lane, _), claim in zip(group.lanes, claims, strict=False):
+            if claim.tasks:
                 await self._start(lane, claim, sent)
         # whatever is reaped lets the lanes continue that it blocked
-        await self._core.claiming.reap_lapsed(found)
+        await self._core.claiming.reap_lapsed(claims)
 
     def _end_turn(self, lane: Lane, want: int, claim: Claim | None) -> None:
         """End a lane's turn by its verdict. Without one, it is tried again later."""

@@ -82,6 +82,7 @@ class Engine:
         scheduler = Scheduler(core)
         self._fire = Loop("scheduler", scheduler.tick)
         self._dispatcher.yields = lambda: scheduler.goes_first
+        self._dispatcher.alone = lambda: self._announcer.alone
         self._finish = Loop("finisher", Finisher(core).tick)
         self._breakers = Loop("breakers", Breakers(core).tick)
         self._poll = Loop("poll", self._look_for_work)
@@ -105,6 +106,7 @@ class Engine:
         signals.lane_ready = self._lane_ready
         signals.any_lane_ready = self._any_lane_ready
         signals.slot_freed = self._slot_freed
+        signals.rider = self._dispatcher.ride
         signals.task_due_at = self._due_at
         signals.lease_ends = lambda at: self._reap.wake_in(at - core.clock.seconds())
         signals.schedule_due_at = lambda at: self._fire.wake_in(at - core.clock.seconds())
@@ -258,7 +260,11 @@ class Engine:
 
     def _call_ended(self, held: Held) -> None:
         self._dispatcher.ended(held)
-        if held.slot is not None:
+        if held.slot is None or held.slot_is == "taken":
+            return
+        if held.slot_is == "contested":
+            self._look_at_slot(held.slot)
+        else:
             self._slot_freed(held.slot)
 
     def _heard(self, hint: Hint) -> None:

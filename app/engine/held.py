@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from app.runtime.signals import ConcurrencySlot
 from app.store.handlers import Target
@@ -16,6 +16,7 @@ SEND_SLACK = 0.2
 """The share of a lease that may have passed before the call is sent."""
 
 LaneKey = tuple[int, int]
+SlotState = Literal["free", "taken", "contested"]
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +42,9 @@ class Held:
     """Why the call was cut: revoked, lost or drained."""
     max_attempts: int = 0
     """Set when the call is sent; 0 before."""
+    slot_is: SlotState = "free"
+    """What its slot is once it has ended: free, taken (by a claim in the transaction that wrote the outcome), or contested (that
+    claim was busy, and is tried again in milliseconds)."""
     answered: bool = False
     """The outcome is being written to the database."""
 

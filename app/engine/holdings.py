@@ -20,7 +20,7 @@ from app.store.tasks import AttemptEnd, Claim, Claimed
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
-STARTED_AT_ONCE = 50
+STARTED_AT_ONCE = 32
 """How many calls are started before answers are read, and the next claim is sent."""
 
 log = get_logger(__name__)
@@ -44,6 +44,11 @@ class Holdings:
     @property
     def count(self) -> int:
         return len(self._attempts)
+
+    def of_slots(self, outcomes: Sequence[AttemptEnd]) -> list[Held]:
+        """Return those of the leases that these outcomes end that occupy a slot of a limit."""
+        found = (self._attempts.get(outcome.token) for outcome in outcomes if outcome.kind != "hold")
+        return [attempt.held for attempt in found if attempt is not None and attempt.held.slot is not None]
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

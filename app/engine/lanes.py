@@ -152,6 +152,10 @@ class Lanes:
             self.let_out((FLOWS, tenant))
         return min(self._timers.values(), default=inf)
 
+    def first_parked(self, limit: LimitKey) -> Lane | None:
+        """Return the lane parked longest under this limit."""
+        return next(iter(self._parked.get(limit, {}).values()), None)
+
     def full(self, count: int) -> list[LimitKey]:
         """Return up to `count` limits with parked lanes."""
         return list(islice(self._parked, count))

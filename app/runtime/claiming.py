@@ -8,7 +8,8 @@ replica took is left to the reaper.
 import asyncio
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 
 from app.domain.turns import Turns
@@ -16,11 +17,12 @@ from app.runtime.reaping import Reaping
 from app.runtime.replica import Replica
 from app.runtime.signals import Signals
 from app.store import tasks
+from app.store.callbacks import Told
 from app.store.clock import Clock
 from app.store.db import MAX_WAITING, Database
 from app.store.failures import Busy, Unavailable
 from app.store.session import COMMAND_SECONDS
-from app.store.tasks import Claim, LaneWant
+from app.store.tasks import AttemptEnd, Claim, LaneWant
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 from app.telemetry.metrics import Metrics
@@ -95,8 +97,7 @@ class Claiming:
 
         Raises what the statement raises, after arranging the release.
         """
-        claim_id = str(uuid.uuid4())
-        try:
+        with self._released_unless_answered() as claim_id:
             claims = await tasks.claim(
                 self._db,
                 lanes,
@@ -107,6 +108,43 @@ class Claiming:
                 lease_seconds=lease_seconds,
                 pull=pull,
             )
+        self._claimed(lanes, claims)
+        return claims
+
+    async def settle_and_claim(
+        self, outcomes: Sequence[AttemptEnd], lanes: Sequence[LaneWant], lease_seconds: float, told: Told
+    ) -> tuple[dict[str, str], list[Claim]]:
+        """Write outcomes and claim tasks in one transaction; return token -> verdict, and one Claim per lane, in order.
+
+        `told` hears of the callbacks of tasks that ended. Raises what the statement raises, after arranging the release.
+        """
+        with self._released_unless_answered() as claim_id:
+            verdicts, claims = await tasks.settle_and_claim(
+                self._db,
+                outcomes,
+                lanes,
+                owner=self._replica.id,
+                replica=self._replica.name,
+                claim_id=claim_id,
+                not_after=self._clock.now() + timedelta(seconds=GRACE_SECONDS),
+                lease_seconds=lease_seconds,
+                told=told,
+            )
+        self._claimed(lanes, claims)
+        return verdicts, claims
+
+    def _claimed(self, lanes: Sequence[LaneWant], claims: Sequence[Claim]) -> None:
+        """Count the tasks of a claim, and hint other lanes that it opened."""
+        self._metrics.group_written("claim", sum(len(claim.tasks) for claim in claims))
+        for lane in {lane for claim in claims for lane in claim.opened} - {(want[0], want[1]) for want in lanes}:
+            self._signals.lane_ready(*lane)
+
+    @contextmanager
+    def _released_unless_answered(self) -> Iterator[str]:
+        """Yield the id of a claim; if the block raises, whatever the claim took is released."""
+        claim_id = str(uuid.uuid4())
+        try:
+            yield claim_id
         except BaseException as error:
             self._spawn_release(claim_id)
             if isinstance(error, Busy):
@@ -114,10 +152,6 @@ class Claiming:
             elif isinstance(error, Exception) and not isinstance(error, Unavailable):
                 events.emit(log, events.CLAIM_FAILED, claim=claim_id, error=str(error), exc_info=error)
             raise
-        self._metrics.group_written("claim", sum(len(claim.tasks) for claim in claims))
-        for lane in {lane for claim in claims for lane in claim.opened} - {(want[0], want[1]) for want in lanes}:
-            self._signals.lane_ready(*lane)
-        return claims
 
     def _spawn_release(self, claim_id: str) -> None:
         release = asyncio.get_running_loop().create_task(self._release(claim_id))

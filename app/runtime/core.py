@@ -106,14 +106,14 @@ def build_core(
         max_concurrent=ENQUEUE_CONCURRENT,
         wrote=_counted(metrics, "enqueue"),
     )
+    reaping = Reaping(db, metrics, stats, waiters, signals, called_back)
+    claiming = Claiming(db, clock, replica, metrics, signals, reaping)
     settling_groups = GroupWriter(
-        settling.writer(db, waiters, called_back),
+        settling.writer(db, waiters, claiming, signals, called_back),
         max_group=SETTLE_GROUP,
         max_concurrent=SETTLE_CONCURRENT,
         wrote=_counted(metrics, "settle"),
     )
-    reaping = Reaping(db, metrics, stats, waiters, signals, called_back)
-    claiming = Claiming(db, clock, replica, metrics, signals, reaping)
     return Core(
         db=db,
         clock=clock,

@@ -13,6 +13,8 @@ from typing import Any
 from app.domain.answers import Answer, NoAnswer
 from app.domain.ijson import parse_ijson
 from app.domain.outcomes import Settlement
+from app.runtime.claiming import Claiming
+from app.runtime.signals import Rider, Signals
 from app.runtime.waiters import TaskWaiters
 from app.store import partitions, tasks
 from app.store.callbacks import Told
@@ -81,21 +83,42 @@ def _is_text(body: bytes) -> bool:
     return True
 
 
-def writer(db: Database, waiters: TaskWaiters, called_back: Told) -> Any:
+def writer(db: Database, waiters: TaskWaiters, claiming: Claiming, signals: Signals, called_back: Told) -> Any:
     """Return the write function of the settling group writer: verdicts applied, repeat, stale or unknown, in the items' order."""
 
     async def write(outcomes: Sequence[AttemptEnd]) -> list[str]:
-        given_up = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
-        while True:
-            try:
-                verdicts = await partitions.with_days(db, partial(tasks.settle, db, outcomes, told=called_back))
-            except Unavailable:
-                if asyncio.get_running_loop().time() > given_up:
-                    raise
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                if waiters.watched:
-                    waiters.ended(outcome.task_id for outcome in outcomes if outcome.kind in ("succeeded", "dead"))
-                return [verdicts[outcome.token] for outcome in outcomes]
+        rider = signals.rider(outcomes)
+        verdicts = None if rider is None else await _write_with(rider, claiming, outcomes, called_back)
+        if verdicts is None:
+            verdicts = await _write_alone(db, outcomes, called_back)
+        if waiters.watched:
+            waiters.ended(outcome.task_id for outcome in outcomes if outcome.kind in ("succeeded", "dead"))
+        return [verdicts[outcome.token] for outcome in outcomes]
 
     return write
+
+
+async def _write_with(
+    rider: Rider, claiming: Claiming, outcomes: Sequence[AttemptEnd], told: Told
+) -> dict[str, str] | None:
+    """Write outcomes and the claim that rides along; return None on any error, after which both are tried apart."""
+    claims = None
+    try:
+        verdicts, claims = await claiming.settle_and_claim(outcomes, rider.wants, rider.lease_seconds, told)
+    except Exception:
+        # logged, and whatever was claimed is being released
+        return None
+    finally:
+        rider.answered(claims)
+    return verdicts
+
+
+async def _write_alone(db: Database, outcomes: Sequence[AttemptEnd], told: Told) -> dict[str, str]:
+    given_up = asyncio.get_running_loop().time() + GIVE_UP_SECONDS
+    while True:
+        try:
+            return await partitions.with_days(db, partial(tasks.settle, db, outcomes, told=told))
+        except Unavailable:
+            if asyncio.get_running_loop().time() > given_up:
+                raise
+            await asyncio.sleep(RETRY_SECONDS)

@@ -1,8 +1,10 @@
 """Hints from whatever changes tasks to the loops that act on them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+from app.store.tasks import AttemptEnd, Claim, LaneWant
 
 
 def _ignore(*_: object) -> None:
@@ -18,6 +20,23 @@ class ConcurrencySlot(NamedTuple):
     queue_id: int
 
 
+class Rider(Protocol):
+    """A claim that goes with the writing of a group of outcomes, because it waits for the slots that these free."""
+
+    @property
+    def wants(self) -> Sequence[LaneWant]: ...
+
+    @property
+    def lease_seconds(self) -> float: ...
+
+    def answered(self, claims: Sequence[Claim] | None) -> None:
+        """Called once, before the verdicts on the outcomes are told: one Claim per lane, or None if the statement failed."""
+
+
+def _no_rider(_: object) -> None:
+    """Claim nothing along: nobody delivers here."""
+
+
 @dataclass(slots=True)
 class Signals:
     """Hints to the engine, which connects them. A lost one costs at most a poll interval."""
@@ -26,6 +45,8 @@ class Signals:
     """(queue id, lane's handler id): tasks became ready, or a slot came free."""
     slot_freed: Callable[[ConcurrencySlot], None] = _ignore
     """A slot of a limit may have come free."""
+    rider: Callable[[Sequence[AttemptEnd]], Rider | None] = _no_rider
+    """Begins the claim that goes with the writing of these outcomes, if there is one."""
     any_lane_ready: Callable[[], None] = _ignore
     """A change (resume, enable, a higher limit) may have opened any lane."""
     task_due_at: Callable[[float], None] = _ignore

@@ -45,6 +45,7 @@ SETTINGS: dict[str, tuple[str, ...] | None] = {
     "extend_lease_v1": (),
     # only calls others, or makes tables
     "enqueue_atomic_v1": (),
+    "settle_claim_v1": ("plan_cache_mode = force_generic_plan",),
     "ensure_partitions_v1": (),
     # planned once for groups of any size: planning takes longer than writing a small group
     "enqueue_v1": PLANNED_ONCE,

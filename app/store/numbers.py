@@ -9,6 +9,7 @@ Changes of what a lock guards take it exclusively. Users of what it guards take 
 claim or enqueue in flight outruns a change. The first nine are held until the transaction ends. They are taken before all row
 locks, in the order of this table, and several of one class in ascending order of keys. Row locks follow: tenant, handlers, queues,
 schedules, ledger rows, tasks, batches (each by id), idempotency keys, unique keys (each sorted).
+A claim that goes with outcomes follows their row locks. It never waits: it tries its locks, and skips rows that are locked.
 A page of follow-ups takes GROUP last: its group is its lease token, under which nothing else is enqueued.
 
 class        key      taken shared by                            taken exclusively by

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 
@@ -58,17 +59,17 @@ async def take_through(connection: asyncpg.Connection, queue_id: int) -> None:
     for priority in (0, 1):
         entry = Entry(str(uuid.uuid4()), queue_id, 1, 0, b"null", None, None, priority=priority)
         await enqueues.enqueue(connection, str(uuid.uuid4()), [entry])
-    (claim,) = await tasks.claim(
-        connection,
-        [LaneWant(queue_id, 0, 2)],
-        owner=str(uuid.uuid4()),
-        replica="rehearsal",
-        claim_id=str(uuid.uuid4()),
-        not_after=await connection.fetchval(_CLOCK) + timedelta(hours=1),
-        lease_seconds=30,
-    )
+    claimer: Any = {
+        "owner": str(uuid.uuid4()),
+        "replica": "rehearsal",
+        "claim_id": str(uuid.uuid4()),
+        "not_after": await connection.fetchval(_CLOCK) + timedelta(hours=1),
+        "lease_seconds": 30,
+    }
+    (claim,) = await tasks.claim(connection, [LaneWant(queue_id, 0, 2)], **claimer)
     ends = [
         AttemptEnd(t.task_id, t.token, kind, kind)
         for t, kind in zip(claim.tasks, ("succeeded", "refund"), strict=False)
     ]
-    await tasks.settle(connection, ends)
+    await tasks.settle(connection, ends[:1])
+    await tasks.settle_and_claim(connection, ends[1:], [LaneWant(queue_id, 0, 0)], **claimer)

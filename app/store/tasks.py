@@ -23,6 +23,7 @@ _LANES = call("ready_lanes_v1", 3)
 _CLAIM = call("claim_v1", 7)
 _RELEASE_CLAIM = call("release_claim_v1", 1)
 _SETTLE = call("settle_v1", 1)
+_SETTLE_CLAIM = call("settle_claim_v1", 7)
 _RENEW = call("renew_v1", 3)
 _EXTEND_LEASE = call("extend_lease_v1", 4)
 _FATE_OF_LEASE = call("fate_of_lease_v1", 2)
@@ -99,6 +100,7 @@ class Claim(msgspec.Struct):
 
 
 _VERDICTS = msgspec.json.Decoder(list[Claim])
+_SETTLED = msgspec.json.Decoder(dict[str, str])
 
 
 async def claim(
@@ -114,16 +116,20 @@ async def claim(
 ) -> list[Claim]:
     """Lease ready tasks of several lanes; return one Claim per lane, in order."""
     *rows, last = await db.fetch(_CLAIM, lanes, owner, replica, claim_id, not_after, lease_seconds, pull)
+    return _claims(rows, last["lanes"])
+
+
+def _claims(rows: list[Any], lanes: str) -> list[Claim]:
     rows.sort(key=itemgetter(0))
     taken = iter(rows)
-    claims = _VERDICTS.decode(last["lanes"])
+    claims = _VERDICTS.decode(lanes)
     for claim in claims:
         claim.tasks = [
             Claimed(
                 str(task_id), str(token), until, run_at, number, attempt, payload, decode_options(options), created_at,
                 batch_id and str(batch_id),
             )
-            for _, task_id, token, until, run_at, number, attempt, payload, options, created_at, batch_id, _
+            for _, task_id, token, until, run_at, number, attempt, payload, options, created_at, batch_id, *_
             in islice(taken, claim.count)
         ]  # fmt: skip
     return claims
@@ -159,15 +165,42 @@ async def settle(db: Reader, outcomes: Sequence[AttemptEnd], *, told: Told = unt
     Of several outcomes under one token the first counts, but a hold, which settles nothing, gives way to any other: a handler may
     complete its task while its answer is still being written.
     """
+    rows = await db.fetch(_SETTLE, _counting(outcomes))
+    if rows and rows[0][0] is None:
+        told(decoded(rows.pop(0)[1]))
+    return {str(token): verdict for token, verdict in rows}
+
+
+async def settle_and_claim(
+    db: Reader,
+    outcomes: Sequence[AttemptEnd],
+    lanes: Sequence[LaneWant],
+    *,
+    owner: str,
+    replica: str,
+    claim_id: str,
+    not_after: datetime,
+    lease_seconds: float,
+    told: Told = untold,
+) -> tuple[dict[str, str], list[Claim]]:
+    """Write outcomes as `settle` does, and claim as `claim` does, in one transaction; return what both return."""
+    *rows, last = await db.fetch(
+        _SETTLE_CLAIM, _counting(outcomes), lanes, owner, replica, claim_id, not_after, lease_seconds
+    )
+    verdicts = _SETTLED.decode(last["settled"])
+    if called := verdicts.pop("", None):
+        told(decoded(called))
+    return verdicts, _claims(rows, last["lanes"])
+
+
+def _counting(outcomes: Sequence[AttemptEnd]) -> list[AttemptEnd]:
+    """Return the outcome that counts of each token."""
     counting: dict[str, AttemptEnd] = {}
     for outcome in outcomes:
         first = counting.setdefault(outcome.token, outcome)
         if first is not outcome and first.kind == "hold":
             counting[outcome.token] = outcome
-    rows = await db.fetch(_SETTLE, list(counting.values()))
-    if rows and rows[0][0] is None:
-        told(decoded(rows.pop(0)[1]))
-    return {str(token): verdict for token, verdict in rows}
+    return list(counting.values())
 
 
 async def renew(db: Reader, held: Sequence[tuple[str, str]], lease_seconds: float) -> set[str]:

@@ -107,6 +107,23 @@ async def test_a_settle_whose_answer_was_lost_is_written_once(
     assert attempts[-1]["status"] == status and attempts[-1]["excerpt"] == "marked by the handler"
 
 
+async def test_a_claim_that_rode_along_with_outcomes_is_released_if_the_answer_was_lost_and_they_are_written_once(
+    behind_proxy: Replica, api: Api, proxy: Proxy, handler: Handler
+) -> None:
+    queue = await api.queue_to(handler.url, max_concurrency=1)
+    good(await api.post(f"/queues/{queue}/pause"))
+    first, second = await api.enqueue(queue, "first"), await api.enqueue(queue, "marked")
+    proxy.lose_answer("marked", in_answer=True)
+    good(await api.post(f"/queues/{queue}/resume"))
+    ended = await api.ended(first["id"])
+    assert (ended["state"], ended["attempt"]) == ("succeeded", 1)
+    assert (await api.ended(second["id"]))["state"] == "succeeded"
+    assert proxy.lost == 1
+    assert [attempt["outcome"] for attempt in await api.attempts(first["id"])] == ["succeeded"]
+    assert [attempt["outcome"] for attempt in await api.attempts(second["id"])] == ["succeeded", "released"]
+    assert [request.json for request in handler.requests] == ["first", "marked"]
+
+
 # Sees what is at work as the server sees it, while this process does something else.
 TERMINATE = """
 create function pg_temp.terminate_at_random(rounds integer) returns integer language plpgsql as $$

@@ -1,5 +1,6 @@
 """What the dispatcher knows of lanes: turns, pauses, and those that are parked under a limit."""
 
+from app.engine.claims import rides
 from app.engine.lanes import Lane, Lanes, LimitKey
 from app.runtime.signals import ConcurrencySlot
 
@@ -111,3 +112,12 @@ def test_lanes_at_rest_are_forgotten() -> None:
     lanes.forget()
     assert line(lanes) == [2]
     assert lanes.hint((1, 0))
+
+
+def test_lanes_ride_for_slots_that_only_dispatchers_wait_for() -> None:
+    """A worker waits under the limit of its tenant, or of a queue without a handler, whose tasks may name their own."""
+    assert rides((1, 0), ("queue", 1))
+    assert rides((1, 7), ("handler", 7))
+    assert not rides((1, 7), ("queue", 1))
+    assert not rides((1, 0), ("tenant", A))
+    assert not rides((1, 0), None)
