@@ -10,7 +10,6 @@ OPENAPI = (ROOT / "openapi" / "openapi.json").read_text()
 
 MISSING = {
     "OIDC and OAuth tokens": "oidc|oauth",
-    "callback, failure callback": "callback",
     "URL groups": '"(urls|handlers)": {"type": "array"',
     "`solar` schedules": "sunrise|sunset|solar",
 }

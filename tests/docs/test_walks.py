@@ -182,6 +182,24 @@ async def idempotency(page: Page) -> None:
     said = (await page.on()).lower()
     assert said.index("http/1.1 201") < said.index("http/1.1 200") < said.index("idempotent-replayed: true")
     assert len(await page.api.pages("/tasks", queue="bookings")) == 1
+    said = await page.on()
+    assert "unique-held: true" in said.lower() and '"version": 2' in said.rpartition("HTTP/1.1 200")[2]
+    assert len(await page.api.pages("/tasks", queue="index")) == 1
+
+
+@walk("guides/dead-letter-queues-and-callbacks.md")
+async def callbacks(page: Page) -> None:
+    said = await page.on()
+    assert '"state":"dead"' in said and said.count('"payload":{"order": 7}') >= 2
+    [letter] = await page.api.pages("/tasks", queue="dead-orders")
+    assert letter["headers"] == {"x-shop": "berlin"} and letter["parent"]
+    await page.on()
+
+    async def told() -> list[Any]:
+        return await page.api.pages("/tasks", queue="audit", include="payload")
+
+    [done] = await poll(told, 30)
+    assert (done["type"], done["payload"]["state"], done["payload"]["queue"]) == ("done", "succeeded", "orders")
 
 
 @walk("guides/batches.md")

@@ -17,6 +17,7 @@ import pytest
 from app.domain.histograms import BUCKETS
 from app.store import batches, breakers, enqueues, migrations, polls, stats, sweeps, task_lists, tasks, views, windows
 from app.store.breakers import Calls
+from app.store.callbacks import Called
 from app.store.db import READING
 from app.store.enqueues import Entry
 from app.store.functions import FUNCTIONS
@@ -35,6 +36,8 @@ MOST_ROWS = 1500
 """What one node of a plan may read: a page of every queue, or a few groups; three orders of magnitude below the table."""
 # The first is called once an hour; the second writes to the tables of schedules, which are not loaded here.
 NOT_HOT = {"ensure_partitions_v1", "apply_schedules_v1"}
+
+CALLBACKS = '{"callbacks": {"dead": {"queue": "q6"}, "succeeded": {"queue": "q6", "body": "payload"}}}'
 
 Call = Callable[[], Awaitable[object]]
 
@@ -161,6 +164,35 @@ class Replica:
             entries.append(Entry(str(uuid4()), queue_id, version, 0, b"null", None, None, key))
         verdicts = (await enqueues.enqueue(self.db, str(uuid4()), entries)).verdicts
         assert [verdicts[place] for place in sorted(verdicts)] == [["held", task_id(number)] for number in numbers]
+
+    async def enqueue_replacing(self) -> None:
+        """Waiting tasks have the unique keys, and take what these entries say."""
+        numbers = list(itertools.islice(self.unique, GROUP))
+        entries = []
+        for place, number in enumerate(numbers):
+            kind = ("replace", "postpone")[place % 2]
+            entry = Entry(str(uuid4()), *self.queues[number % QUEUES], 0, b"1", None, None, f"unique {number}")
+            entries.append(entry._replace(on_duplicate=kind, key=f"key {uuid4()}", fingerprint=b"print"))
+        verdicts = (await enqueues.enqueue(self.db, str(uuid4()), entries)).verdicts
+        assert [verdicts[place] for place in sorted(verdicts)] == [["replaced", task_id(number)] for number in numbers]
+
+    async def enqueue_calling_back(self) -> None:
+        entries = [entry._replace(options=CALLBACKS) for entry in self.entries()]
+        assert (await enqueues.enqueue(self.db, str(uuid4()), entries)).verdicts == {}
+
+    async def call_back(self) -> None:
+        """All of them do when they end, one half with a summary, the other with their payload."""
+        held = await self._claim(self.queues[2][0], str(uuid4()))
+        await self.db.unwatched(
+            "update sluice.tasks set options = $1::jsonb where id = any($2)", CALLBACKS, [task.task_id for task in held]
+        )
+        outcomes = [
+            AttemptEnd(task.task_id, task.token, ("succeeded", "dead")[place % 2], "x")
+            for place, task in enumerate(held)
+        ]
+        heard: list[Called] = []
+        await tasks.settle(self.db, outcomes, told=heard.append)
+        assert heard == [Called({self.queues[5][0]: GROUP})]
 
     async def enqueue_atomic(self) -> None:
         assert (await enqueues.enqueue(self.db, str(uuid4()), self.entries(True), atomic=True)).verdicts == {}
@@ -315,6 +347,9 @@ class Replica:
                 self.enqueue_atomic,
                 self.enqueue_plain,
                 self.enqueue_held,
+                self.enqueue_replacing,
+                self.enqueue_calling_back,
+                self.call_back,
                 self.reap,
                 self.promote,
                 self.expire,
