@@ -6,7 +6,7 @@ The tenant's own limits and the operator's grant hold over all queues.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, structs
@@ -197,6 +197,7 @@ class Use:
     """Flows of tasks, one for each key, that wait for it."""
     holders: tuple[Holder, ...]
     """The first MAX_HOLDERS of them, the longest running first."""
+    effective_max_concurrency: int | None
     tokens: float | None = None
     """Units of the rate that could start at once; None without a rate, or over all keys."""
     next_at: datetime | None = None
@@ -275,15 +276,6 @@ def key_problem(text: str) -> str | None:
     if problem is None and len(text.encode()) > MAX_KEY_BYTES:
         return f"is longer than {MAX_KEY_BYTES} bytes of UTF-8"
     return problem
-
-
-def tokens_at(rate: Rate, owed: float, now: datetime) -> tuple[float, datetime | None]:
-    """Return how many units of a rate could start at once, and when the next one can (None: now). `owed` are the units that its
-    bucket still has to drain."""
-    tokens = rate.capacity - owed
-    if tokens >= 1:
-        return tokens, None
-    return max(0.0, tokens), now + timedelta(seconds=(1 - tokens) * rate.period_seconds / rate.limit)
 
 
 def rule_of(definition: LimitDefinition) -> LimitRule:

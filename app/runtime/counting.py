@@ -85,6 +85,7 @@ async def of_queue(db: Database, buffer: StatsBuffer, tenant_id: int, queue_id: 
     await buffer.flush(db)
     reads = db.reads(tenant_id)
     counts = await store.count(reads, queue_id)
+    keys = await store.count_keys(reads, queue_id)
     minute = counts.now.replace(second=0, microsecond=0)
     hour = await store.read_minutes(reads, queue_id, minute - timedelta(minutes=SHARE_MINUTES))
     rates_from = minute - timedelta(minutes=RATE_MINUTES)
@@ -105,6 +106,7 @@ async def of_queue(db: Database, buffer: StatsBuffer, tenant_id: int, queue_id: 
         "success_share": succeeded / (succeeded + dead) if succeeded + dead else None,
         "wait_seconds": _percentiles(summed(row.wait for _, row in hour)),
         "run_seconds": _percentiles(summed(row.run for _, row in hour)),
+        "keys": keys,
         "as_of": format_instant(counts.now),
     }
 

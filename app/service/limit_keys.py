@@ -8,7 +8,7 @@ from app.domain.limits import KeyOverride, KeyState, KeyView, QueueKeyOverride, 
 from app.runtime.core import Core
 from app.service import queues
 from app.service.limits import changing, found
-from app.store import limits
+from app.store import flows, limits
 from app.store.limits import StoredLimit
 from app.store.queues import StoredQueue
 
@@ -64,6 +64,7 @@ async def put(core: Core, caller: Caller, name: str, key: str, values: KeyOverri
     async with changing(core, caller) as connection:
         row = await _keyed(connection, caller, name)
         await limits.put_key(connection, row.id, key, values)
+        await flows.reopen(connection, caller.tenant_id, row.id)
         return (await limits.list_keys(connection, caller.tenant_id, row, key))[0]
 
 
@@ -73,6 +74,7 @@ async def delete(core: Core, caller: Caller, name: str, key: str) -> None:
     async with changing(core, caller) as connection:
         row = await _keyed(connection, caller, name)
         await limits.remove_key(connection, row.id, key)
+        await flows.reopen(connection, caller.tenant_id, row.id)
 
 
 async def set_paused(core: Core, caller: Caller, name: str, key: str, *, paused: bool) -> KeyShown:
@@ -84,6 +86,7 @@ async def set_paused(core: Core, caller: Caller, name: str, key: str, *, paused:
     async with changing(core, caller) as connection:
         row = await _keyed(connection, caller, name)
         await limits.set_key_paused(connection, row.id, key, paused=paused)
+        await flows.reopen(connection, caller.tenant_id, row.id)
         return (await limits.list_keys(connection, caller.tenant_id, row, key))[0]
 
 
@@ -112,6 +115,7 @@ async def put_of_queue(core: Core, caller: Caller, queue: str, key: str, values:
         row = await queues.found(connection, caller, queue)
         limit_id = await limits.of_queue_keys(connection, caller.tenant_id, row.id)
         await limits.put_key(connection, limit_id, key, values, values.weight)
+        await flows.reopen(connection, caller.tenant_id, limit_id)
         return await _of_queue(connection, caller, row, key)
 
 
@@ -125,6 +129,7 @@ async def set_paused_of_queue(core: Core, caller: Caller, queue: str, key: str, 
         row = await queues.found(connection, caller, queue)
         limit_id = await limits.of_queue_keys(connection, caller.tenant_id, row.id)
         await limits.set_key_paused(connection, limit_id, key, paused=paused)
+        await flows.reopen(connection, caller.tenant_id, limit_id)
         return await _of_queue(connection, caller, row, key)
 
 

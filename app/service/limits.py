@@ -42,11 +42,10 @@ def not_found(name: str) -> Refusal:
 
 @asynccontextmanager
 async def changing(core: Core, caller: Caller) -> AsyncIterator[Any]:
-    """Begin a transaction that changes limits. At its end it takes the tenant's gate, and what waits is looked at again."""
+    """Begin a transaction that changes limits. It ends with `flows.reopen`; then what waits is looked at again."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
         yield connection
-        await flows.reopen(connection, caller.tenant_id)
     core.signals.any_lane_ready()
 
 
@@ -76,6 +75,7 @@ async def put(
             if full:
                 raise too_many("limits", core.max_definitions)
             after = await limits.insert_new(connection, caller.tenant_id, name, definition, owner)
+            await flows.reopen(connection, caller.tenant_id)
         else:
             if definition.keyed != before.view.definition.keyed:
                 await _refuse_in_use(connection, caller, name, "/keyed")
@@ -84,6 +84,7 @@ async def put(
             if owner is not None:
                 await limits.set_owner(connection, before.id, owner)
             await queues.outdate_of_limit(connection, caller.tenant_id, name)
+            await flows.reopen(connection, caller.tenant_id, before.id)
             after = await limits.read(connection, before.id)
         assert after is not None, "the lock of the tenant's limits is held"
         [use] = await limits.use_of(connection, caller.tenant_id, [after])
@@ -141,6 +142,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
         conditions.check(row.etag)
         await _refuse_in_use(connection, caller, name, "")
         await limits.remove(connection, row.id)
+        await flows.reopen(connection, caller.tenant_id)
 
 
 async def set_paused(core: Core, caller: Caller, name: str, *, paused: bool) -> tuple[LimitView, Use]:
@@ -150,6 +152,7 @@ async def set_paused(core: Core, caller: Caller, name: str, *, paused: bool) -> 
         row = await found(connection, caller, name)
         if (row.view.paused_at is not None) != paused:
             await limits.set_paused(connection, row.id, paused=paused)
+            await flows.reopen(connection, caller.tenant_id, row.id)
             row = await found(connection, caller, name)
         [use] = await limits.use_of(connection, caller.tenant_id, [row])
     return row.view, use

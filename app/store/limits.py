@@ -6,6 +6,7 @@ admitted above it. Whoever names limits holds LIMITS shared.
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Literal
@@ -28,7 +29,6 @@ from app.domain.limits import (
     Rate,
     Use,
     limit_etag,
-    tokens_at,
 )
 from app.store import locks
 from app.store.db import Reader
@@ -341,7 +341,7 @@ async def use_of(reader: Reader, tenant_id: int, rows: Sequence[StoredLimit]) ->
     """Return what is taken of each of these limits now, over all keys."""
     found = await reader.fetch(_USE, tenant_id, [row.id for row in rows], False, MAX_HOLDERS, None)
     by_id = {limit_id: list(entries) for limit_id, entries in groupby(found, itemgetter("limit_id"))}
-    return [_use(by_id[row.id], None if row.view.definition.keyed else row.view.definition.rate) for row in rows]
+    return [_use(by_id[row.id], keys=row.view.definition.keyed) for row in rows]
 
 
 async def list_keys(
@@ -355,7 +355,7 @@ async def list_keys(
     keys = []
     for name, entries in groupby(found, itemgetter("bucket_key")):
         view = _key_view(name, overrides.get(name), definition.max_concurrency, definition.rate)
-        keys.append((view, _use(list(entries), view.rate)))
+        keys.append((view, _use(list(entries))))
     return keys
 
 
@@ -369,7 +369,7 @@ async def show_queue_key(
     override = None if limit_id is None else await _READ_KEY.fetchrow(reader, limit_id=limit_id, key=key)
     most = 1 if values.ordered else values.max_concurrency
     view = _key_view(key, override, most, values.rate)
-    return view, _use(found, view.rate), found[0]["waiting"]
+    return view, _use(found), found[0]["waiting"]
 
 
 def _key_view(key: str, override: Any | None, max_concurrency: int | None, rate: Rate | None) -> KeyView:
@@ -387,12 +387,14 @@ def _key_view(key: str, override: Any | None, max_concurrency: int | None, rate:
     )
 
 
-def _use(entries: Sequence[Any], rate: Rate | None) -> Use:
+def _use(entries: Sequence[Any], *, keys: bool = False) -> Use:
+    """Return what is taken of one bucket, or, with `keys`, of all keys of a limit together, which have no tokens in common."""
     first = entries[0]
-    tokens = next_at = None
-    if rate is not None:
-        owed = 0.0 if first["tat"] is None else (first["tat"] - first["now"]).total_seconds() / first["unit_seconds"]
-        tokens, next_at = tokens_at(rate, max(0.0, owed), first["now"])
+    tokens = None if keys else first["tokens"]
+    next_at = None
+    if tokens is not None and tokens < 1 and not first["paused"]:
+        paid_at = first["now"] + timedelta(seconds=(1 - tokens) * first["unit_seconds"])
+        next_at = paid_at if first["open_at"] is None else max(first["now"], first["open_at"])
     return Use(
         holding=first["holding"],
         waiting_keys=first["waiting_keys"],
@@ -401,6 +403,7 @@ def _use(entries: Sequence[Any], rate: Rate | None) -> Use:
             for one in entries
             if one["id"] is not None
         ),
+        effective_max_concurrency=first["effective_max_concurrency"],
         tokens=tokens,
         next_at=next_at,
     )

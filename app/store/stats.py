@@ -43,6 +43,24 @@ class Counts:
     oldest_ready_age_seconds: float | None
 
 
+class KeyCount(msgspec.Struct, frozen=True):
+    """The ready tasks of one key."""
+
+    key: str
+    ready: int
+    oldest_age_seconds: float
+
+
+class KeyCounts(msgspec.Struct, frozen=True):
+    """The keys of a queue that have ready tasks."""
+
+    waiting: int
+    blocked: int
+    """Of these, how many no claim can admit now."""
+    top: list[KeyCount]
+    """Those with most ready tasks."""
+
+
 class QueueOverview(msgspec.Struct, frozen=True):
     """A summary of one queue, of any tenant: the columns of show_queues, in order. Made ten thousand at a time."""
 
@@ -81,6 +99,9 @@ class DatabaseHealth:
 _ADD = sql("add_minutes")
 
 _COUNTS = sql("count_tasks")
+_KEYS = sql("count_keys")
+TOP_KEYS = 10
+_TOP = msgspec.json.Decoder(list[KeyCount])
 
 _OVERVIEW = sql("show_queues")
 
@@ -107,6 +128,11 @@ def _array(histogram: Sequence[int]) -> str:
 async def count(db: Reader, queue_id: int) -> Counts:
     (row,) = await db.fetch(_COUNTS, queue_id)
     return Counts(**row)
+
+
+async def count_keys(db: Reader, queue_id: int) -> KeyCounts:
+    (row,) = await db.fetch(_KEYS, queue_id, TOP_KEYS)
+    return KeyCounts(row["waiting"], row["blocked"], _TOP.decode(row["top"] or "[]"))
 
 
 async def read_minutes(db: Reader, queue_id: int, since: datetime) -> list[tuple[datetime, Minute]]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from app.domain.instants import format_instant
+from app.domain.instants import format_instant, parse_instant
 from app.domain.options import decode_options
 from app.domain.tasks import NO_WORKER_SECONDS
-from app.domain.views import AttemptView, LeaseView, TaskView, carried, shown_payload, shown_result
+from app.domain.views import AttemptView, LeaseView, TaskView, WaitingOn, carried, shown_payload, shown_result
 from app.store.db import Reader
 from app.store.replicas import ENGINES
 from app.store.statements import fill, part, sql
@@ -109,6 +109,14 @@ def _decoded(text: str | None) -> Any:
     return None if text is None else msgspec.json.decode(text)
 
 
+def _waiting_on(text: str | None) -> WaitingOn | None:
+    if text is None:
+        return None
+    found = msgspec.json.decode(text)
+    until = None if found["until"] is None else parse_instant(found["until"])
+    return WaitingOn(found["limit"], found["key"], _at(until))
+
+
 def task_view(row: Any) -> TaskView:
     result, encoding = shown_result(row["result"], row["result_format"])
     lease = row["lease_expires_at"]
@@ -141,6 +149,7 @@ def task_view(row: Any) -> TaskView:
         batch=None if row["batch_id"] is None else str(row["batch_id"]),
         parent=None if row["parent_id"] is None else str(row["parent_id"]),
         waiting_for=row["waiting_for"],
+        waiting_on=_waiting_on(row["waiting_on"]),
         **shown_payload(row["payload"], options),
         **carried(options),
     )

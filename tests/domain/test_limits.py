@@ -1,12 +1,9 @@
 """Rates in figures, and what a task may take."""
 
-from datetime import UTC, datetime, timedelta
-
 import pytest
 
-from app.domain.limits import LimitRule, LimitUse, QueueRules, Rate, task_errors, tokens_at, uses_of
+from app.domain.limits import LimitRule, LimitUse, QueueRules, Rate, task_errors, uses_of
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KNOWN = {"plain": LimitRule(False, None), "keyed": LimitRule(True, None), "paced": LimitRule(False, 10.0)}
 
 
@@ -23,16 +20,6 @@ KNOWN = {"plain": LimitRule(False, None), "keyed": LimitRule(True, None), "paced
 )
 def test_without_a_burst_a_rate_admits_at_once_what_a_tenth_of_a_second_brings(rate: Rate, capacity: float) -> None:
     assert rate.capacity == capacity
-
-
-@pytest.mark.parametrize(
-    ("owed", "tokens", "seconds"),
-    [(0.0, 5.0, None), (4.0, 1.0, None), (4.5, 0.5, 1.0), (5.0, 0.0, 2.0), (7.0, 0.0, 6.0)],
-)
-def test_tokens_are_what_the_bucket_has_drained(owed: float, tokens: float, seconds: float | None) -> None:
-    rate = Rate(30, 60, burst=5)
-    at = None if seconds is None else NOW + timedelta(seconds=seconds)
-    assert tokens_at(rate, owed, NOW) == (tokens, at)
 
 
 def test_the_forms_of_a_use_are_one() -> None:

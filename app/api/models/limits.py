@@ -115,7 +115,7 @@ def limit_out(view: LimitView, use: Use) -> LimitOut:
         created_at=format_instant(view.created_at),
         updated_at=format_instant(view.updated_at),
         owner=UNSET if view.owner is None else view.owner,
-        **_use(use, definition.max_concurrency),
+        **_use(use),
     )
 
 
@@ -135,14 +135,14 @@ def _key(view: KeyView, use: Use) -> dict[str, Any]:
         "paused": view.paused_at is not None,
         "paused_at": instant_text(view.paused_at),
         "overridden": view.overridden,
-        **_use(use, view.max_concurrency),
+        **_use(use),
     }
 
 
-def _use(use: Use, max_concurrency: int | None) -> dict[str, Any]:
+def _use(use: Use) -> dict[str, Any]:
     return {
         "holding": use.holding,
-        "effective_max_concurrency": max_concurrency,
+        "effective_max_concurrency": use.effective_max_concurrency,
         "tokens": use.tokens,
         "next_at": instant_text(use.next_at),
         "waiting_keys": use.waiting_keys,

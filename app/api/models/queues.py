@@ -115,6 +115,20 @@ class PercentilesOut(Struct):
     p99: float | None
 
 
+class KeyCountOut(Struct):
+    key: str
+    ready: int
+    oldest_age_seconds: float
+
+
+class KeysOut(Struct):
+    """The keys that have ready tasks."""
+
+    waiting: int
+    blocked: Annotated[int, Meta(description="Of these, how many have no room or are paused.")]
+    top: Annotated[list[KeyCountOut], Meta(description="Up to 10 with the most ready tasks.")]
+
+
 class QueueStatsOut(Struct):
     queue: Name
     counts: CountsOut
@@ -125,4 +139,5 @@ class QueueStatsOut(Struct):
     ]
     wait_seconds: PercentilesOut
     run_seconds: PercentilesOut
+    keys: KeysOut
     as_of: Instant

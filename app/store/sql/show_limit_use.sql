@@ -27,10 +27,12 @@ entries as (
   union select k.limit_id, k.key from sluice.limit_keys k where $3 and k.limit_id = any($2)
   union select i.id, $5::text from unnest($2::bigint[]) i(id) where not $3 or $5::text is not null)
 select e.limit_id, e.bucket_key, coalesce(r.holding, 0) as holding, coalesce(w.n, 0) as waiting_keys, r.id, r.queue, r.key,
-       r.started_at, c.tat, c.unit_seconds, statement_timestamp() as now
+       r.started_at, s.max_concurrency as effective_max_concurrency, s.paused, s.tokens, s.burst, s.unit_seconds, s.open_at,
+       statement_timestamp() as now
 from entries e
 left join ranked r on r.limit_id = e.limit_id and r.bucket_key is not distinct from e.bucket_key and r.place <= $4
 left join waiting w on w.limit_id = e.limit_id and w.bucket_key is not distinct from e.bucket_key
-left join sluice.rate_clocks c on c.bucket_id = sluice.bucket_v1(e.limit_id, e.bucket_key)
+cross join lateral sluice.bucket_states_v1(
+  array[sluice.bucket_v1(e.limit_id, e.bucket_key)], array[e.limit_id], statement_timestamp(), '{}') s
 where $5::text is null or e.bucket_key = $5
 order by e.limit_id, e.bucket_key collate "C", r.place

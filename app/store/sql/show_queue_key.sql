@@ -9,10 +9,10 @@ select l.id as limit_id, $3 as bucket_key, coalesce(o.holding, 0) as holding, o.
     as waiting_keys,
   (select count(*) from sluice.tasks t where t.queue_id = $2 and t.options ->> 'key' = $3 and t.flow_id is not null
      and t.claims >= 0 and t.state <> :state_running) as waiting,
-  c.tat, c.unit_seconds, statement_timestamp() as now
+  s.max_concurrency as effective_max_concurrency, s.paused, s.tokens, s.burst, s.unit_seconds, s.open_at, statement_timestamp() as now
 from sluice.queues q
 left join sluice.limits l on l.kind = 'queue_key' and l.owner_id = q.id
 left join holders o on o.place <= $4
-left join sluice.rate_clocks c on c.bucket_id = sluice.bucket_v1(l.id, $3)
+left join lateral sluice.bucket_states_v1(array[sluice.bucket_v1(l.id, $3)], array[l.id], statement_timestamp(), '{}') s on true
 where q.id = $2
 order by o.place
