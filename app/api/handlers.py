@@ -6,9 +6,9 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 
 from app.api.models.handlers import (
     BreakerBody,
+    HandlerHealthOut,
     HandlerOut,
     HandlerSaved,
-    HealthOut,
     RotateSecretBody,
     SecretOut,
     TestBody,
@@ -111,7 +111,7 @@ async def disable_handler(core: CoreDep, caller: Manager, name: HandlerName) -> 
 @router.get(
     "/{name}/health",
     operation_id="get_handler_health",
-    responses=problems("handler_not_found", shows=HealthOut),
+    responses=problems("handler_not_found", shows=HandlerHealthOut),
 )
 async def get_handler_health(core: CoreDep, caller: User, name: HandlerName) -> Response:
     """Show how a handler fares: its breaker, the limit now, and the calls of the window, over all replicas."""
@@ -121,7 +121,7 @@ async def get_handler_health(core: CoreDep, caller: User, name: HandlerName) -> 
 @router.post(
     "/{name}/breaker",
     operation_id="set_handler_breaker",
-    responses=problems("handler_not_found", shows=HealthOut, body=True),
+    responses=problems("handler_not_found", shows=HandlerHealthOut, body=True),
 )
 async def set_handler_breaker(
     core: CoreDep, caller: Manager, name: HandlerName, body: Annotated[BreakerBody, Depends(Reads(BreakerBody))]

@@ -93,7 +93,7 @@ class CallsOut(Struct):
     p95_seconds: float | None
 
 
-class HealthOut(Struct):
+class HandlerHealthOut(Struct):
     handler: Name
     state: Annotated[
         Literal["closed", "open", "half_open"] | None,
@@ -112,11 +112,11 @@ class HealthOut(Struct):
     window: Annotated[CallsOut | None, Meta(description="null without breaker and adaptive: nothing is counted.")]
 
 
-def health_out(shown: ShownHealth) -> HealthOut:
+def health_out(shown: ShownHealth) -> HandlerHealthOut:
     found, guard = shown.found, shown.guard
     health = Health() if found is None else found.health
     limits = (effective(health), guard.max_concurrency)
-    return HealthOut(
+    return HandlerHealthOut(
         handler=shown.name,
         state=None if guard.breaker is None else health.state,
         since=instant_text(health.since),
