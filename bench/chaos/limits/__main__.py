@@ -35,7 +35,7 @@ from bench import machine, report
 from bench.chaos.limits import record
 from bench.chaos.limits.handler import Trying
 from bench.chaos.limits.judge import Verdict, judge
-from bench.chaos.limits.load import Api, Operator, Puller, Senders
+from bench.chaos.limits.load import Api, Editor, Operator, Puller, Senders
 from bench.chaos.replicas import LEASE_SECONDS, Chaos, ConcurrencySlot
 from bench.processes import ROOT, ChildFailed
 
@@ -114,23 +114,15 @@ class Run:
     async def _harm(self, chaos: Chaos, api: Api, operator: Operator, database: asyncpg.Connection) -> bool:
         """Send, change and harm for the given time; then let all that waits go on, and return whether it ended."""
         senders = Senders(api, lambda: self.left)
-        half, deadline = self.given.seconds / 2, time.monotonic() + self.given.seconds
+        beside = [self._watch(database), self._scrape(api), Puller(api).run(), Editor(api, senders).run()]
         async with asyncio.TaskGroup() as group:
-            always = [group.create_task(work) for work in (self._watch(database), self._scrape(api), Puller(api).run())]
+            always = [group.create_task(work) for work in beside]
             sending = group.create_task(senders.run())
-            changing = group.create_task(operator.run())
-            harming = group.create_task(chaos.until(deadline))
-            await asyncio.sleep(half)
-            await _stop(changing)
-            await operator.drop_levels()
-            self.progress("queues and tenant have no limits from now on")
-            changing = group.create_task(operator.run())
-            await harming
+            changing = group.create_task(operator.run(self.given.seconds))
+            await chaos.until(time.monotonic() + self.given.seconds)
             self.progress("the end; waiting for what is left")
             senders.stopping = True
-            await _stop(changing)
-            await operator.resume_all()
-            await sending
+            await asyncio.gather(sending, changing)
             settled = await self._settled()
             await asyncio.sleep(2 * SCRAPE_SECONDS)
             for task in always:

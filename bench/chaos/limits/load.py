@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import random
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import count
 from typing import Any
@@ -16,8 +18,9 @@ from bench.chaos.replicas import ConcurrencySlot
 
 BACKLOG = 400
 """Senders wait while so many tasks have not ended: what is tried is waiting, not storing."""
-SENDERS = 4
+SENDERS = 6
 PROBE_SECONDS = 0.5
+EDIT_SECONDS = 0.5
 REQUEST_SECONDS = 4.0
 """A replica that is paused answers nothing; the request is repeated elsewhere under its idempotency key."""
 CHANGE_SECONDS = 60.0
@@ -87,6 +90,8 @@ class Senders:
     def __init__(self, api: Api, backlog: Callable[[], int]) -> None:
         self._api, self._backlog = api, backlog
         self._numbers = count(1)
+        self.recent: deque[tuple[str, Task]] = deque(maxlen=200)
+        """Tasks that may still wait, with their ids."""
         self.stopping = False
 
     async def run(self) -> None:
@@ -102,33 +107,65 @@ class Senders:
         while await self._may_go_on():
             tasks = [world.make_task(next(self._numbers), dice) for _ in range(dice.choice([1, 1, 1, 8, 40]))]
             for queue in {task.queue for task in tasks}:
-                bodies = [world.task_body(task) for task in tasks if task.queue == queue]
-                if len(bodies) == 1:
-                    await self._api.surely("POST", f"/queues/{queue}/tasks", bodies[0])
+                those = [task for task in tasks if task.queue == queue]
+                if len(those) == 1:
+                    await self._send_one(those[0])
                     continue
-                answer = await self._api.surely("POST", f"/queues/{queue}/tasks/bulk", {"tasks": bodies})
+                answer = await self._api.surely(
+                    "POST", f"/queues/{queue}/tasks/bulk", {"tasks": list(map(_sent, those))}
+                )
                 if refused := [result for result in answer["results"] if result["status"] >= 400]:
                     raise RuntimeError(f"refused: {refused[0]}")
-            await asyncio.sleep(dice.uniform(0, 0.3))
+                self.recent.extend((result["id"], task) for result, task in zip(answer["results"], those, strict=True))
+            await asyncio.sleep(dice.uniform(0, 0.2))
 
     async def _send_ordered(self, key: str) -> None:
         for place in count():
             if not await self._may_go_on():
                 return
             task: Task = world.make_ordered(next(self._numbers), key, place, self._api.dice)
-            await self._api.surely("POST", "/queues/ordered/tasks", world.task_body(task))
+            await self._send_one(task)
             await asyncio.sleep(self._api.dice.uniform(0, 2))
+
+    async def _send_one(self, task: Task) -> None:
+        stored = await self._api.surely("POST", f"/queues/{task.queue}/tasks", _sent(task))
+        self.recent.append((stored["id"], task))
 
     async def _probe(self) -> None:
         while not self.stopping:
-            task = world.make_probe(next(self._numbers))
-            await self._api.surely("POST", f"/queues/{task.queue}/tasks", world.task_body(task))
+            await self._api.surely("POST", "/queues/mixed/tasks", _sent(world.make_probe(next(self._numbers))))
             await asyncio.sleep(PROBE_SECONDS)
 
     async def _may_go_on(self) -> bool:
         while not self.stopping and self._backlog() > BACKLOG:
             await asyncio.sleep(0.1)
         return not self.stopping
+
+
+def _sent(task: Task) -> dict[str, Any]:
+    return {**world.task_body(task), "idempotency_key": f"{task.number}"}
+
+
+class Editor:
+    """Cancels tasks, and gives waiting ones another key and other limits."""
+
+    def __init__(self, api: Api, senders: Senders) -> None:
+        self._api, self._senders = api, senders
+
+    async def run(self) -> None:
+        dice = self._api.dice
+        while not self._senders.stopping:
+            await asyncio.sleep(dice.uniform(0, EDIT_SECONDS))
+            if not self._senders.recent:
+                continue
+            task_id, task = dice.choice(self._senders.recent)
+            # refused if the task runs or has ended
+            with contextlib.suppress(httpx2.HTTPError, RuntimeError):
+                if task.queue == "mixed" and dice.random() < 0.7:
+                    changed = world.make_mixed(task.number, dice)
+                    await self._api.ask("PATCH", f"/tasks/{task_id}", world.patch_body(changed))
+                else:
+                    await self._api.ask("POST", f"/tasks/{task_id}/cancel")
 
 
 class Puller:
@@ -158,21 +195,30 @@ class Operator:
         self._api, self._database = api, database
         self.terms: dict[str, Terms] = {}
         self.changes = 0
+        self.levels = True
+        """Whether queues and the tenant still have limits."""
 
     async def set_up(self, handler_url: str) -> None:
-        self.terms = {**world.LIMITS, **world.LEVELS, "key:keyed": Terms(max_concurrency=2)}
+        self.terms = {**world.LIMITS, **world.LEVELS, **world.OTHERS}
         await record.note(self._database, "changed", self.terms)
-        await self._api.surely("PUT", f"/handlers/{world.HANDLER}", {"url": handler_url})
+        await self._api.surely("PUT", f"/handlers/{world.HANDLER}", world.handler_body(handler_url))
         for name, terms in world.LIMITS.items():
             await self._api.surely("PUT", _path(name), world.limit_body(name, terms))
         for queue in world.QUEUES:
             await self._api.surely("PUT", f"/queues/{queue}", world.queue_body(queue, world.LEVELS))
         await self._api.surely("PUT", "/limits", {"max_concurrency": world.LEVELS[world.TENANT].max_concurrency})
 
-    async def run(self) -> None:
-        while True:
+    async def run(self, seconds: float) -> None:
+        """Change things for so long. In the middle, take the limits of queues and tenant away; at the end, end every pause."""
+        begun = time.monotonic()
+        while (now := time.monotonic()) < begun + seconds:
+            if self.levels and now > begun + seconds / 2:
+                await self._drop_levels()
+                self.levels = False
             await self.change()
             await asyncio.sleep(self._api.dice.uniform(0.2, 1.0))
+        for name in [name for name, terms in self.terms.items() if terms.paused]:
+            await self._resume(name)
 
     async def change(self) -> None:
         """Change one thing, whichever."""
@@ -197,17 +243,13 @@ class Operator:
         ]
         await dice.choice(choices)()
 
-    async def drop_levels(self) -> None:
+    async def _drop_levels(self) -> None:
         """Take the limits of queue and tenant away."""
         await self._note_around(
             {name: Terms() for name in world.LEVELS},
             ("PUT", "/limits", {"max_concurrency": None}),
             *(("PUT", f"/queues/{queue}", world.queue_body(queue, {})) for queue in world.QUEUES),
         )
-
-    async def resume_all(self) -> None:
-        for name in [name for name, terms in self.terms.items() if terms.paused]:
-            await self._resume(name)
 
     async def _put(self, name: str, terms: Terms) -> None:
         before = self.terms.get(name, Terms(removed="/" in name))

@@ -21,10 +21,16 @@ LIMITS: dict[str, Terms] = {
     "limit:customer": Terms(max_concurrency=2, rate=Rate(10, 4)),
 }
 KEYED = {"limit:customer", "key:keyed"}
+HANDLER_RATE = "handler"
+OTHERS: dict[str, Terms] = {
+    "key:keyed": Terms(max_concurrency=2),
+    "queue:plain": Terms(rate=Rate(20, 5)),
+    HANDLER_RATE: Terms(rate=Rate(120, 15)),
+}
 QUEUES: dict[str, dict[str, Any]] = {
     "keyed": {"handler": HANDLER, "key": {"max_concurrency": 2}, "limits": [{"name": "customer", "key": "task"}]},
     "mixed": {"handler": HANDLER},
-    "plain": {"handler": HANDLER, "limits": ["shared"]},
+    "plain": {"handler": HANDLER, "limits": ["shared"], "rate": {"limit": 20, "burst": 5}},
     "ordered": {"handler": HANDLER, "key": {"ordered": True}},
     "pull": {"handler": None},
 }
@@ -32,6 +38,10 @@ LEVELS: dict[str, Terms] = {"queue:keyed": Terms(max_concurrency=12), TENANT: Te
 """In force for the first half: their rows are locked by each claim, which hides a missing gate."""
 SHARES = {"keyed": 8, "mixed": 6, "plain": 4, "pull": 2}
 MAX_COST = 4
+
+
+def handler_body(url: str) -> dict[str, Any]:
+    return {"url": url, "rate": key_body(OTHERS[HANDLER_RATE])["rate"]}
 
 
 def queue_body(name: str, levels: Mapping[str, Terms]) -> dict[str, Any]:
@@ -55,7 +65,7 @@ def customer(dice: random.Random) -> str:
 
 def make_task(number: int, dice: random.Random) -> Task:
     (queue,) = dice.choices(list(SHARES), list(SHARES.values()))
-    levels = (Use(TENANT), Use(f"queue:{queue}"))
+    levels = _levels(queue)
     match queue:
         case "keyed":
             key = customer(dice)
@@ -64,24 +74,32 @@ def make_task(number: int, dice: random.Random) -> Task:
             return Task(number, queue, (*levels, Use("limit:shared")))
         case "pull":
             return Task(number, queue, (*levels, Use("limit:shared")), customer(dice))
-    own = dice.sample(
-        [
-            Use("limit:shared"),
-            Use("limit:api", cost=dice.randint(1, MAX_COST)),
-            Use("limit:customer", customer(dice)),
-        ],
-        dice.randint(1, 3),
-    )
-    return Task(number, queue, (*levels, *own), dice.choice([None, customer(dice)]))
+    return make_mixed(number, dice)
+
+
+def make_mixed(number: int, dice: random.Random) -> Task:
+    """A task that brings limits of its own."""
+    uses = [
+        Use("limit:shared"),
+        Use("limit:api", cost=dice.randint(1, MAX_COST)),
+        Use("limit:customer", customer(dice)),
+    ]
+    own = dice.sample(uses, dice.randint(1, 3))
+    return Task(number, "mixed", (*_levels("mixed"), *own), dice.choice([None, customer(dice)]))
 
 
 def make_probe(number: int) -> Task:
-    return Task(number, "mixed", (Use(TENANT), Use("queue:mixed")), f"p{number}", probe=True)
+    return Task(number, "mixed", _levels("mixed"), f"p{number}", probe=True)
 
 
 def make_ordered(number: int, key: str, place: int, dice: random.Random) -> Task:
     own = (Use("limit:shared"),) if dice.random() < 0.3 else ()
-    return Task(number, "ordered", (Use(TENANT), Use("queue:ordered"), *own), key, place)
+    return Task(number, "ordered", (*_levels("ordered"), *own), key, place)
+
+
+def _levels(queue: str) -> tuple[Use, ...]:
+    own = (Use(TENANT), Use(f"queue:{queue}"))
+    return own if QUEUES[queue]["handler"] is None else (*own, Use(HANDLER_RATE))
 
 
 def task_body(task: Task) -> dict[str, Any]:
@@ -92,9 +110,14 @@ def task_body(task: Task) -> dict[str, Any]:
         for use in task.uses
         if use.limit.startswith("limit:") and use.limit not in given
     ]
-    body: dict[str, Any] = {"payload": msgspec.to_builtins(task), "idempotency_key": f"{task.number}"}
+    body: dict[str, Any] = {"payload": msgspec.to_builtins(task)}
     if task.key is not None:
         body["key"] = task.key
     if limits:
         body["limits"] = limits
     return body
+
+
+def patch_body(task: Task) -> dict[str, Any]:
+    """What changes a waiting task into this one."""
+    return {"key": None, "limits": [], **task_body(task)}

@@ -41,6 +41,8 @@ begin
     left join lateral sluice.bucket_states_v1(array[k.parked_on], array[k.parked_limit], v_now, '{}') s on true
     where (s.bucket_id is null or not s.ordered and coalesce(s.room, 1) > 0 and s.open_at is null
            and coalesce(s.tokens >= least(s.burst, (select max(c) from unnest(k.costs) c)), true))
+      -- by the same snapshot: what freed the room since the fold has signalled it
+      and not exists (select from sluice.flow_signals s where s.tenant_id = v_tenant)
       and not exists (select from sluice.flows f where f.queue_id = k.queue_id and f.handler_id = k.handler_id
                         and f.parked_on is null and not f.plain)
       and (not k.plain or exists (select from sluice.tasks t where t.queue_id = k.queue_id and t.handler_id = k.handler_id
