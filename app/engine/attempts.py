@@ -193,6 +193,9 @@ class Attempt:
         wait = max(0.0, now - task.run_at.timestamp())
         core.metrics.task_started(policy.tenant, policy.name, wait)
         core.stats.started(policy.id, wait)
+        if policy.limits or self.held.target.limits or task.options.limits:
+            own = (use.name for use in task.options.limits)
+            core.metrics.limits_taken(policy.tenant, (*own, *policy.limits, *self.held.target.limits))
         traceparent, tracestate = task.options.traceparent, task.options.tracestate
         stored = None if traceparent is None else TraceContext.parse(traceparent, tracestate)
         age = now - task.created_at.timestamp()

@@ -12,7 +12,7 @@ from app.runtime.core import Core
 from app.runtime.pieces import in_pieces
 from app.telemetry import events
 from app.telemetry.logs import get_logger
-from app.telemetry.metrics import HandlerSnapshot, QueueSnapshot, ScheduleSnapshot
+from app.telemetry.metrics import HandlerSnapshot, LimitSnapshot, QueueSnapshot, ScheduleSnapshot
 
 SNAPSHOT_SECONDS = 10.0
 SNAPSHOT_SHARE = 0.05
@@ -37,6 +37,7 @@ class Snapshot:
             await self.count_queues()
             await self.count_schedules()
             await self.look_at_handlers()
+            await self.look_at_limits()
         except Refusal:
             pass  # the heartbeat reports outages; a count that took too long is not repeated at once
         self.counted.set()
@@ -56,6 +57,14 @@ class Snapshot:
             [
                 HandlerSnapshot(row.tenant, row.handler, row.state, row.max_concurrency)
                 for row in await overview.guarded_handlers(self._core.db)
+            ]
+        )
+
+    async def look_at_limits(self) -> None:
+        self._core.metrics.set_limit_snapshot(
+            [
+                LimitSnapshot(row.tenant, row.name, row.max_concurrency, row.used, row.waiting_keys)
+                for row in await overview.named_limits(self._core.db)
             ]
         )
 

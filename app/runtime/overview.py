@@ -1,8 +1,9 @@
 """Overviews of all tenants, for operators and the gauges of /metrics."""
 
-from app.store import breakers, schedules, stats
+from app.store import breakers, limits, schedules, stats
 from app.store.breakers import GuardedHandler
 from app.store.db import Database, Reader
+from app.store.limits import LimitOverview
 from app.store.schedules import ScheduleHealth
 from app.store.stats import QueueOverview
 
@@ -14,6 +15,7 @@ MAX_SCHEDULES = 1000
 """Listed individually; above this number, only schedules that need attention."""
 
 MAX_HANDLERS = 1000
+MAX_LIMITS = 10_000
 
 
 def reads_of_operators(db: Database) -> Reader:
@@ -31,6 +33,10 @@ async def all_schedules(db: Database) -> list[ScheduleHealth]:
 async def guarded_handlers(db: Database) -> list[GuardedHandler]:
     """Return handlers with a breaker or an adaptive limit, and those that are parked."""
     return await breakers.guarded(reads_of_operators(db), MAX_HANDLERS)
+
+
+async def named_limits(db: Database) -> list[LimitOverview]:
+    return await limits.overview(reads_of_operators(db), MAX_LIMITS)
 
 
 def depths(row: QueueOverview) -> dict[str, int]:

@@ -74,6 +74,8 @@ async def acquire(
         waited = max(0.0, now - task.run_at.timestamp())
         core.metrics.task_started(caller.tenant, queue, waited)
         core.stats.started(row.id, waited)
+        if row.rules.uses or task.options.limits:
+            core.metrics.limits_taken(caller.tenant, (use.name for use in (*row.rules.uses, *task.options.limits)))
     shown = await views.find_tasks(core.db, caller.tenant_id, [task.task_id for task in claimed])
     return [
         LeasedTaskView(

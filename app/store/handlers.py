@@ -142,6 +142,8 @@ class Target:
     targets: Targets
     guarded: bool
     """It has a breaker or an adaptive limit."""
+    limits: tuple[str, ...]
+    """Named ones that all its tasks take."""
     parks: bool
     """A Retry-After parks all of it."""
     secrets_lost: bool
@@ -196,6 +198,7 @@ async def load_target(db: Reader, vault: Vault, handler_id: int) -> Target | Non
         group=_grouping(row),
         targets=row["targets"],
         guarded=row["guarded"],
+        limits=limits.names(row["limits"]),
         parks=row["park_on_retry_after"] == "handler",
         secrets_lost=secret is None,
     )

@@ -104,6 +104,7 @@ _ADD_KEY = Query(
     .on_conflict_do_nothing()
 )
 _USERS = sql("find_limit_users")
+_OVERVIEW = sql("show_limits")
 _TAKEN = "limits_taken"
 _USE = sql(
     "show_limit_use",
@@ -118,6 +119,23 @@ class StoredLimit:
     id: int
     etag: str
     view: LimitView
+
+
+@dataclass(frozen=True, slots=True)
+class LimitOverview:
+    """A named limit of any tenant: the columns of show_limits."""
+
+    tenant: str
+    name: str
+    max_concurrency: int | None
+    used: int
+    """Running tasks, over all keys."""
+    waiting_keys: int
+
+
+async def overview(db: Reader, limit: int) -> list[LimitOverview]:
+    """Return the named limits of all tenants, up to so many."""
+    return [LimitOverview(**row) for row in await db.fetch(_OVERVIEW, limit)]
 
 
 async def share(connection: Reader, tenant_id: int) -> None:
@@ -407,3 +425,8 @@ def _use(entries: Sequence[Any], *, keys: bool = False) -> Use:
         tokens=tokens,
         next_at=next_at,
     )
+
+
+def names(uses: str) -> tuple[str, ...]:
+    """Return the limits named by what a queue or handler makes its tasks take."""
+    return tuple(use.name for use in decode_uses(uses))

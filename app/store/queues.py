@@ -76,7 +76,7 @@ def _locked(which: ColumnElement[bool]) -> Query:
 
 _POLICY = Query(
     select(
-        *queues.c["id", "version", "tenant_id", "name", "handler_id", "timeout_seconds", "retry"],
+        *queues.c["id", "version", "tenant_id", "name", "handler_id", "timeout_seconds", "retry", "limits"],
         tenants.c.name.label("tenant"),
         func.coalesce(
             queues.c.max_concurrency,
@@ -175,6 +175,8 @@ class Policy:
     timeout_seconds: float | None
     """None: the handler's."""
     retry: RetryPolicy
+    limits: tuple[str, ...]
+    """Named ones that all its tasks take."""
     limited: bool
     """The queue, its handler or its tenant has a limit, so others may be waiting for a slot that comes free."""
 
@@ -215,7 +217,7 @@ class StoredQueue:
 async def load_policy(db: Reader, queue_id: int) -> Policy | None:
     """Return a queue's policy, even of a deleted queue, because history still refers to it."""
     row = await _POLICY.fetchrow(db, queue_id=queue_id)
-    return Policy(**{**row, "retry": _policy(row["retry"])}) if row else None
+    return Policy(**{**row, "retry": _policy(row["retry"]), "limits": limits.names(row["limits"])}) if row else None
 
 
 async def find(db: Reader, tenant_id: int, name: str) -> QueueRow | None:

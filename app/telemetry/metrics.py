@@ -110,6 +110,27 @@ HANDLER_LIMIT = Definition(
     ("handler", "tenant"),
     "Concurrent calls allowed now to a handler with a breaker or an adaptive limit; no series without a limit.",
 )
+LIMIT_USED = Definition(
+    "sluice_limit_used",
+    "gauge",
+    ("limit", "tenant"),
+    "Running tasks that take a named limit, over all its keys, across the whole fleet.",
+)
+LIMIT = Definition(
+    "sluice_limit",
+    "gauge",
+    ("limit", "tenant"),
+    "How many tasks a named limit lets run at once, of a keyed one for each key; no series if it has only a rate.",
+)
+LIMIT_WAITING_KEYS = Definition(
+    "sluice_limit_waiting_keys", "gauge", ("limit", "tenant"), "Keys of tasks that wait for room under a named limit."
+)
+LIMIT_ADMITTED = Definition(
+    "sluice_limit_admitted_total",
+    "counter",
+    ("limit", "tenant"),
+    "Attempts that this replica started under a named limit.",
+)
 LOOP_LAG = Definition(
     "sluice_loop_lag_seconds", "gauge", (), "The worst delay of a loop's wake-up in the last 30 to 60 seconds."
 )
@@ -127,6 +148,10 @@ DEFINITIONS: Final = (
     SCHEDULE_MISSED,
     HANDLER_BREAKER,
     HANDLER_LIMIT,
+    LIMIT_USED,
+    LIMIT,
+    LIMIT_WAITING_KEYS,
+    LIMIT_ADMITTED,
     LOOP_LAG,
 )
 BREAKER_STATES: Final = {"closed": 0, "half_open": 1, "open": 2}
@@ -158,6 +183,17 @@ class HandlerSnapshot:
     handler: str
     state: str | None
     limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSnapshot:
+    """A named limit in the latest snapshot."""
+
+    tenant: str
+    limit: str
+    max_concurrency: int | None
+    used: int
+    waiting_keys: int
 
 
 class Histogram:
@@ -218,6 +254,8 @@ class Metrics:
         self._clock = clock
         self._schedules: Sequence[ScheduleSnapshot] = ()
         self._handlers: Sequence[HandlerSnapshot] = ()
+        self._limits: Sequence[LimitSnapshot] = ()
+        self._admitted: dict[tuple[str, str], int] = {}
         self._groups: dict[str, Histogram] = {}
         self._leases_lost = 0
         self._leases_reaped = 0
@@ -235,6 +273,11 @@ class Metrics:
 
     def task_started(self, tenant: str, queue: str, wait_seconds: float) -> None:
         self.queue(tenant, queue).started(wait_seconds)
+
+    def limits_taken(self, tenant: str, limits: Iterable[str]) -> None:
+        """Count an attempt that has started under these named limits; a name may occur twice."""
+        for key in {(tenant, limit) for limit in limits}:
+            self._admitted[key] = self._admitted.get(key, 0) + 1
 
     def attempt_ended(self, tenant: str, queue: str, outcome: str, seconds: float) -> None:
         self.queue(tenant, queue).ended(outcome, seconds)
@@ -281,6 +324,12 @@ class Metrics:
     def set_handler_snapshot(self, rows: Sequence[HandlerSnapshot]) -> None:
         self._handlers = rows
 
+    def set_limit_snapshot(self, rows: Sequence[LimitSnapshot]) -> None:
+        """Take a snapshot, and drop the counts of limits that have been deleted since the last one."""
+        for key in {(row.tenant, row.limit) for row in self._limits} - {(row.tenant, row.limit) for row in rows}:
+            self._admitted.pop(key, None)
+        self._limits = rows
+
     def render(self) -> tuple[bytes, str]:
         """Return the exposition text and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
@@ -315,6 +364,13 @@ class Metrics:
         yield _gauge(
             HANDLER_LIMIT, (((row.handler, row.tenant), row.limit) for row in handlers if row.limit is not None)
         )
+        limits = self._limits
+        yield _gauge(LIMIT_USED, (((row.limit, row.tenant), row.used) for row in limits))
+        most = [(row, row.max_concurrency) for row in limits if row.max_concurrency is not None]
+        yield _gauge(LIMIT, (((row.limit, row.tenant), limit) for row, limit in most))
+        yield _gauge(LIMIT_WAITING_KEYS, (((row.limit, row.tenant), row.waiting_keys) for row in limits))
+        admitted = self._admitted.copy().items()
+        yield _counter(LIMIT_ADMITTED, (((limit, tenant), count) for (tenant, limit), count in admitted))
         yield _gauge(LOOP_LAG, [((), self._lag.value())])
 
 

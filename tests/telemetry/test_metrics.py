@@ -11,6 +11,7 @@ from app.telemetry.metrics import (
     LAG_WINDOW_SECONDS,
     QUIET_SECONDS,
     HandlerSnapshot,
+    LimitSnapshot,
     Metrics,
     QueueSnapshot,
     ScheduleSnapshot,
@@ -38,6 +39,8 @@ def used() -> Metrics:
     metrics.loop_woke(0.25)
     metrics.set_queue_snapshot([QueueSnapshot("default", "mail", {"ready": 3, "dead": 1}, 1.5)])
     metrics.set_schedule_snapshot([ScheduleSnapshot("t", "nightly", 2.5, 3)])
+    metrics.limits_taken("t", ["api", "api"])
+    metrics.set_limit_snapshot([LimitSnapshot("t", "api", 20, 3, 1)])
     metrics.set_handler_snapshot([HandlerSnapshot("t", "crm", "half_open", 1)])
     return metrics
 
@@ -209,3 +212,14 @@ def test_counting_a_task_costs_next_to_nothing() -> None:
             metrics.attempt_ended("default", "mail", "succeeded", 0.02)
         best = min(best, (time.perf_counter() - begun) / 2_000)
     assert best < 5e-5
+
+
+def test_a_start_counts_once_for_each_limit_until_that_is_deleted() -> None:
+    metrics = used()
+    metrics.limits_taken("t", ["api", "other"])
+    assert value(metrics, "sluice_limit_admitted_total", limit="api", tenant="t") == 2
+    assert value(metrics, "sluice_limit", limit="api", tenant="t") == 20
+    metrics.set_limit_snapshot([LimitSnapshot("t", "other", None, 0, 0)])
+    shown = {name: labels for name, labels in samples(metrics) if name.startswith("sluice_limit")}
+    assert "sluice_limit" not in shown and "api" not in str(shown)
+    assert value(metrics, "sluice_limit_admitted_total", limit="other", tenant="t") == 1

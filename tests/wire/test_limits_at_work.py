@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from app.engine.snapshot import Snapshot
 from tests.handlers import Handler, Received, Reply
+from tests.sluices import Replica
 from tests.support import poll
-from tests.wire.api import AT_ONCE, Api, fresh, good
+from tests.wire.api import AT_ONCE, Api, fresh, good, problem
 from tests.wire.test_limits import Gate
 
 pytestmark = pytest.mark.anyio
@@ -346,3 +348,51 @@ async def test_a_schedule_s_runs_and_follow_ups_carry_keys_and_limits(api: Api, 
     assert (task["key"], task["limits"]) == ("a", [{"name": name, "key": None, "cost": 1}])
     [child] = await api.pages("/tasks", queue=target)
     assert (child["key"], child["limits"], child["parent"]) == ("a", task["limits"], task["id"])
+
+
+async def test_metrics_show_limits_by_name_and_never_by_key(api: Api, shared: Replica, gate: Gate) -> None:
+    name = await limit(api, max_concurrency=1, keyed=True)
+    queue = await api.queue_to(gate.handler.url, limits=[name])
+    await bulk(api, queue, [{"payload": None, "key": key} for key in ("k-1", "k-1", "k-2")])
+    await gate.holds(2)
+
+    async def shown() -> dict[str, float] | None:
+        await Snapshot(shared.sluice.core).look_at_limits()
+        text = (await api.get("/metrics")).text
+        lines = [line.rsplit(" ", 1) for line in text.splitlines() if f'limit="{name}"' in line]
+        found = {line.partition("{")[0]: float(number) for line, number in lines}
+        return found if found.get("sluice_limit_waiting_keys") == 1 else None
+
+    found = await poll(shown)
+    assert found == {
+        "sluice_limit_used": 2,
+        "sluice_limit": 1,
+        "sluice_limit_waiting_keys": 1,
+        "sluice_limit_admitted_total": 2,
+    }
+    assert "k-1" not in (await api.get("/metrics")).text
+
+
+async def test_a_tenant_sees_and_holds_none_of_another_s_limits(two: tuple[Replica, Api, Api]) -> None:
+    _, a, b = two
+    good(await a.put("/limits/shared", json={"max_concurrency": 1, "keyed": True}), 201)
+    for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/pause"), ("GET", "/keys"), ("GET", "/keys/k")):
+        problem(await b.client.request(method, f"/limits/shared{path}"), 404, "limit_not_found")
+    assert good(await b.get("/limits"))["items"] == []
+    problem(await b.put("/queues/q", json={"limits": ["shared"]}), 422, "invalid", "/limits/0/name")
+    good(await b.put("/limits/shared", json={"max_concurrency": 5, "keyed": True}), 201)
+    for api in (a, b):
+        good(await api.put("/queues/q", json={"limits": ["shared"]}), 201)
+        await bulk(api, "q", [{"payload": None, "key": "k"}] * 3)
+
+    async def held(api: Api) -> int:
+        await api.post("/queues/q/leases", json={"max_tasks": 10})
+        holding: int = good(await api.get("/limits/shared/keys/k"))["holding"]
+        return holding
+
+    async def both() -> bool:
+        return (await held(a), await held(b)) == (1, 3)
+
+    await poll(both)
+    problem(await b.get("/queues/q2/keys/k"), 404, "queue_not_found")
+    assert good(await b.get("/queues/q/keys/k"))["holding"] == 3
