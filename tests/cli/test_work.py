@@ -1,6 +1,7 @@
 """`sluice work` as a process, against a real replica: what commands make of tasks, and what becomes of both when one stops."""
 
 import base64
+import hashlib
 import json
 import os
 import shlex
@@ -110,6 +111,15 @@ async def test_a_command_gets_the_payloads_bytes_and_knows_its_task(api: Api, wo
     task = good(await api.enqueue_bytes(queue, b'{"type":"t","payload":{"b": 1.0,  "a":"\\u00e9"}}'), 201)
     assert (await api.until(task["id"], "succeeded"))["result"] == f"{task['id']} t 1 {queue}"
     assert (tmp_path / "seen").read_bytes() == b'{"b": 1.0,  "a":"\\u00e9"}'
+
+
+async def test_a_command_gets_bytes_that_are_not_json_too(api: Api, work: Start) -> None:
+    queue = await api.queue()
+    given = bytes(range(256))
+    body = {"payload_base64": base64.b64encode(given).decode()}
+    task = good(await api.post(f"/queues/{queue}/tasks", json=body), 201)
+    await work(queue, "sha256sum | cut -c 1-64")
+    assert (await api.ended(task["id"]))["result"] == hashlib.sha256(given).hexdigest()
 
 
 async def test_a_command_gets_no_secret_of_ours(api: Api, work: Start) -> None:

@@ -1,5 +1,6 @@
 """Payloads that are not JSON, and JSON by other names."""
 
+import asyncio
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -116,6 +117,19 @@ async def test_a_patch_changes_the_form_and_back(api: Api) -> None:
     problem(await patch(payload=1, content_type="image/png"), 422, "invalid", "/content_type")
     problem(await patch(payload=1, payload_base64=TEXT), 422, "invalid", "/payload_base64")
     assert await now(payload=None) == {"payload": None, "content_type": "application/json"}
+
+
+async def test_patches_that_race_never_give_json_the_type_of_bytes(api: Api, other: Api) -> None:
+    queue = await api.queue()
+    made = good(await api.post(f"/queues/{queue}/tasks/bulk", json={"tasks": [PNG] * 30}))["results"]
+    paths = [f"/tasks/{result['id']}" for result in made]
+    replies = await asyncio.gather(
+        *(api.client.patch(path, json={"payload": 1}) for path in paths),
+        *(other.client.patch(path, json={"content_type": "image/gif"}) for path in paths),
+    )
+    assert {reply.status_code for reply in replies} <= {200, 422}
+    for path in paths:
+        assert form(good(await api.get(path))) == {"payload": 1, "content_type": "application/json"}
 
 
 async def test_follow_ups_carry_bytes(api: Api, handler: Handler) -> None:
