@@ -12,9 +12,10 @@ revision = "0001"
 down_revision = None
 
 # the tables refer to these
-FIRST = ("hash_v1", "flow_changed_v1")
+FIRST = ("hash_v1", "flow_id_v1", "join_flow_v1")
 INSTALLED = (
     "uuid7_v1",
+    "signal_flows_v1",
     "ensure_partitions_v1",
     "replace_held_v1",
     "called_queues_v1",
@@ -118,5 +119,5 @@ def downgrade() -> None:
         "meta",
     ):
         run(f"drop table sluice.{table}")
-    for name in FIRST:
+    for name in reversed(FIRST):
         run(f"drop function sluice.{name}")

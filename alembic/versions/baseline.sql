@@ -204,6 +204,8 @@ create table sluice.tasks (
   priority smallint not null,
   run_at timestamptz not null,
   created_at timestamptz not null,
+  gated boolean not null default false,
+  flow_id bigint,
   expires_at timestamptz,
   payload bytea not null,
   options jsonb,
@@ -234,10 +236,6 @@ create table sluice.tasks (
   last_message text,
   last_excerpt text,
   last_trace_id text,
-  gated boolean not null default false,
-  flow_id bigint generated always as (case when options ?| array['key', 'limits'] then sluice.hash_v1(
-    queue_id::text || ' ' || handler_id::text || ' ' || coalesce((options -> 'key')::text, '') || coalesce((options -> 'limits')::text, ''))
-    end) stored,
   constraint tasks_running_is_leased check ((state = :state_running) = (lease_token is not null))
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
         autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.2, autovacuum_analyze_threshold = 5000,
@@ -262,15 +260,8 @@ create index tasks_running on sluice.tasks (tenant_id, queue_id, lease_expires_a
 create index tasks_by_batch on sluice.tasks (batch_id, id) where batch_id is not null;
 create index tasks_scheduled_by_batch on sluice.tasks (batch_id) where state = :state_scheduled and batch_id is not null;
 
-create trigger tasks_flow_inserted after insert on sluice.tasks for each row
-  when (new.flow_id is not null and new.state = :state_ready) execute function sluice.flow_changed_v1();
-create trigger tasks_flow_updated after update on sluice.tasks for each row
-  when ((old.flow_id is not null or new.flow_id is not null or old.gated) and (
-    new.flow_id is not null and new.state = :state_ready
-    or old.gated and old.state = :state_running and new.state <> :state_running
-    or old.flow_id is distinct from new.flow_id)) execute function sluice.flow_changed_v1();
-create trigger tasks_flow_deleted after delete on sluice.tasks for each row
-  when (old.flow_id is not null or old.gated) execute function sluice.flow_changed_v1();
+create trigger tasks_join_flow before insert on sluice.tasks for each row
+  when (new.options ?| array['key', 'limits']) execute function sluice.join_flow_v1();
 
 -- Flows: tasks of one lane with the same key and own limits, which are admitted or blocked together (pick_flows_v1). A flow has a row
 -- while it has ready tasks, and each lane that is claimed through the gate has one for its tasks without key and limits (plain), whose
@@ -327,7 +318,7 @@ create table sluice.rate_clocks (
 create index rate_clocks_timers on sluice.rate_clocks (tenant_id, open_at) where open_at is not null;
 
 -- "Look at this flow again", or "this run has ended": one per transaction and flow, or per transaction and run (task_id and claims;
--- else zeros). Written by a trigger with whatever it is about, and deleted under the tenant's gate alone.
+-- else zeros). Written with whatever it is about (signal_flows_v1), and deleted under the tenant's gate alone.
 create table sluice.flow_signals (
   tenant_id bigint not null,
   transaction xid8 not null default pg_current_xact_id(),

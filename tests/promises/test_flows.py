@@ -9,6 +9,7 @@ import pytest
 from app.domain.callers import Caller
 from app.runtime.core import Core
 from app.store import flows as store
+from app.store import sweeps, tasks
 from app.store.tasks import Claimed, cancel
 from tests.promises.flows import Flows, keys_of, uses
 from tests.promises.records import attempts, lose_leases, most_at_once
@@ -172,8 +173,6 @@ async def test_ten_thousand_blocked_keys_cost_a_claim_next_to_nothing(flows: Flo
 
 @pytest.mark.parametrize("way", ["settle", "retry", "reap", "cancel", "release"])
 async def test_whatever_ends_a_run_lets_the_next_one_start(flows: Flows, way: str) -> None:
-    from app.store import tasks
-
     queue = await flows.queue("mail")
     await flows.limit("queue_key", owner=queue, max_concurrency=1)
     await flows.enqueue(queue, ["k", "k"])
@@ -192,6 +191,52 @@ async def test_whatever_ends_a_run_lets_the_next_one_start(flows: Flows, way: st
         claim_id = await flows.core.db.fetchval("select lease_claim from sluice.tasks where id = $1", held.task_id)
         await tasks.release_claim(flows.core.db, claim_id)
     assert len((await flows.claim(queue)).tasks) == 1
+
+
+@pytest.mark.parametrize("way", ["cancel", "purge", "expire", "patch"])
+async def test_whatever_takes_away_the_first_of_an_ordered_key_lets_the_next_one_start(flows: Flows, way: str) -> None:
+    queue = await flows.queue("mail")
+    await flows.limit("queue_key", owner=queue, ordered=True)
+    await flows.limit(name="db", max_concurrency=1)
+    db, tenant = flows.core.db, flows.caller.tenant_id
+    (first,) = await flows.enqueue(queue, ["k"], delay_seconds=60)
+    (second,) = await flows.enqueue(queue, ["k"], limits=uses("db"))
+    assert (await flows.claim(queue)).verdict == "full"
+    if way == "cancel":
+        await cancel(db, tenant, [first], "requested")
+    elif way == "purge":
+        await sweeps.purge(db, queue, await sweeps.now(db), sweeps.FIRST, 1, wait=True)
+    elif way == "expire":
+        await db.fetch("update sluice.tasks set expires_at = created_at where id = $1", first)
+        assert (await tasks.expire(db, 10))[0].moved == 1
+    else:
+        version = await db.fetchval("select version from sluice.queues where id = $1", queue)
+        patch = '{"key": "another"}'
+        assert await tasks.update(db, tenant, first, version, "{}", patch, None, None, "{}") == "done"
+    assert [task.task_id for task in (await flows.claim(queue)).tasks] == [second]
+
+
+@pytest.mark.parametrize("way", ["promote", "retry", "redrive", "patch"])
+async def test_whatever_makes_a_task_ready_lets_it_start(flows: Flows, way: str) -> None:
+    queue = await flows.queue("mail")
+    db, tenant = flows.core.db, flows.caller.tenant_id
+    (task_id,) = await flows.enqueue(queue, ["k"], delay_seconds=0.001 if way == "promote" else 60)
+    assert (await flows.claim(queue)).verdict == "empty"
+    if way == "promote":
+        while not (await tasks.promote(db, 10)).moved:
+            await asyncio.sleep(0.001)
+    elif way == "redrive":
+        await cancel(db, tenant, [task_id], "requested")
+        assert (await flows.claim(queue)).verdict == "empty"
+        await tasks.retry(db, tenant, task_id)
+    elif way == "retry":
+        await tasks.retry(db, tenant, task_id)
+    else:
+        version = await db.fetchval("select version from sluice.queues where id = $1", queue)
+        assert (
+            await tasks.update(db, tenant, task_id, version, '{"delay_seconds": 0}', "{}", None, None, "{}") == "done"
+        )
+    assert [task.task_id for task in (await flows.claim(queue)).tasks] == [task_id]
 
 
 async def test_a_hold_counts_only_while_its_task_runs(flows: Flows) -> None:
@@ -234,8 +279,6 @@ async def test_an_ordered_key_runs_one_task_at_a_time_in_the_order_of_enqueueing
     await flows.settle([task], "retry", 0.02)
     assert (await flows.claim(queue)).verdict == "full"
     await asyncio.sleep(0.03)
-    from app.store import tasks
-
     await tasks.promote(flows.core.db, 10)
     (task,) = (await flows.claim(queue)).tasks
     assert task.task_id == first

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 LEASE = {"lease_token", "lease_owner", "lease_claim", "lease_expires_at", "gated"}
 """Only a running task has these."""
-GENERATED = {"flow_id"}
+MADE = {"flow_id"}
 """Made of other columns."""
 OF_THE_END = {"kept_until", "reason", "ended_at", "result", "result_format", "result_truncated", "callback"}
 """Only an ended task has these."""
@@ -68,9 +68,7 @@ async def running(connection: "asyncpg.Connection[Any]") -> dict[str, Any]:
         "insert into sluice.queues (tenant_id, name, retry, max_attempts, idempotency_seconds, succeeded_days, cancelled_days,"
         " dead_days, etag) select id, 'q', '{}', 25, 86400, 3, 3, 30, '' from sluice.tenants returning id"
     )
-    values = {
-        name: VALUES[kind] for name, kind in (await columns(connection, "tasks")).items() if name not in GENERATED
-    }
+    values = {name: VALUES[kind] for name, kind in (await columns(connection, "tasks")).items() if name not in MADE}
     values |= {
         "tenant_id": "(select id from sluice.tenants)",
         "queue_id": str(queue),
@@ -93,7 +91,7 @@ async def test_every_column_of_a_task_is_in_history_or_of_its_lease(database_url
         live, ended = await columns(connection, "tasks"), await columns(connection, "task_history")
     finally:
         await connection.close()
-    assert live.keys() - ended.keys() == LEASE | GENERATED
+    assert live.keys() - ended.keys() == LEASE | MADE
     assert ended.keys() - live.keys() == OF_THE_END
     assert all(live[name] == ended[name] for name in live.keys() & ended.keys())
 
@@ -118,7 +116,7 @@ async def test_a_task_comes_back_from_history_as_it_was(db: Database, database_u
         changed = MADE_ANEW | SET_BY_A_SETTLE | LEASE if way == "settle" else MADE_ANEW | LEASE | {
             "last_counted", "last_ended_at"}  # fmt: skip
         for name, value in before.items():
-            if name not in changed | GENERATED:
+            if name not in changed | MADE:
                 assert history[name] == value, f"{name} on the way to history"
         assert {name: history[name] for name in said} == said
 

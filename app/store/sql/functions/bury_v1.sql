@@ -5,6 +5,7 @@ returns jsonb language plpgsql volatile
 as $$
 declare v_now timestamptz := clock_timestamp(); v_called uuid[]; v_kept_until timestamptz[];
 begin
+  perform sluice.signal_flows_v1(p_ids);
   with kept as (
     insert into sluice.task_history
     select h.*

@@ -28,6 +28,7 @@ begin
     return query
       with due as (update sluice.tasks t set state = :state_ready where t.id = any(v_ids) returning t.queue_id, t.handler_id)
       select d.queue_id, d.handler_id, count(*), null::timestamptz, null::timestamptz from due d group by 1, 2;
+    perform sluice.signal_flows_v1(v_ids);
   end loop;
   queue_id := null; lane := null; moved := coalesce(cardinality(v_ids), 0); next_at := v_next; at := clock_timestamp();
   return next;

@@ -44,6 +44,7 @@ begin
       limit p_limit) l;
     exit when v_ids is null;
     v_now := clock_timestamp();
+    perform sluice.signal_flows_v1(v_ids);
     update sluice.tasks t set state = :state_ready, run_at = v_now, lease_token = null, lease_owner = null, lease_claim = null,
       lease_expires_at = null, last_counted = true, last_ended_at = coalesce(t.last_ended_at, t.lease_expires_at),
       last_outcome = coalesce(nullif(t.last_outcome, 'held'), 'lease_expired'),

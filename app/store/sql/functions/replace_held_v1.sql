@@ -12,9 +12,10 @@ begin
     from unnest(p_entries) with ordinality e join sluice.queues q on q.id = e.queue_id
     where p_verdicts -> e.ordinality::text ->> 0 = 'replaced' order by e.ordinality
   loop
+    perform sluice.signal_flows_v1(array[v_item.holder]);  -- of the flow it may leave
     update sluice.tasks t set
       payload = v_item.payload, options = v_item.options, priority = v_item.priority, handler_id = v_item.handler_id,
-      max_attempts = v_item.max_attempts,
+      max_attempts = v_item.max_attempts, flow_id = sluice.flow_id_v1(t.queue_id, v_item.handler_id, v_item.options),
       expires_at = coalesce(v_item.expires_at, p_now + make_interval(secs => v_item.ttl_seconds)),
       idempotency_until = case when p_keyed and v_item.key is not null
         then greatest(t.idempotency_until, p_now + make_interval(secs => v_item.idempotency_seconds)) else t.idempotency_until end,
@@ -27,6 +28,7 @@ begin
           h.created_at + make_interval(secs => v_item.debounce_max_seconds))) end as run_at
       from sluice.tasks h where h.id = v_item.holder) r
     where t.id = r.id;
+    perform sluice.signal_flows_v1(array[v_item.holder]);
     if p_keyed and v_item.key is not null then
       update sluice.idempotency_keys k set task_id = v_item.holder
       where k.queue_id = v_item.queue_id and k.key = v_item.key and k.task_id = v_item.task_id;

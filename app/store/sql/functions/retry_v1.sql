@@ -22,7 +22,9 @@ begin
       update sluice.tasks t set state = :state_ready, run_at = case when t.state = :state_scheduled then v_now else t.run_at end,
         expires_at = case when t.expires_at > v_now then t.expires_at end
       where t.id = p_id and (t.state = :state_scheduled or t.expires_at <= v_now);
-      return case when found then 'moved' else 'unchanged' end;
+      if not found then return 'unchanged'; end if;
+      perform sluice.signal_flows_v1(array[p_id]);
+      return 'moved';
     end if;
     select t.state into v_state from sluice.task_history t
       where t.id = p_id and t.tenant_id = p_tenant and t.kept_until > v_now for update;

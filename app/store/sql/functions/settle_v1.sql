@@ -11,13 +11,19 @@ returns table (token uuid, verdict text) language plpgsql volatile
 as $$
 #variable_conflict use_column
 declare v_now timestamptz; v_kinds text[]; v_ended uuid[]; v_waiting uuid[]; v_outcome sluice.outcome_v1;
-  v_called uuid[]; v_kept_until timestamptz[];
+  v_flows boolean; v_called uuid[]; v_kept_until timestamptz[];
 begin
-  perform 1 from (select t.id from sluice.tasks t where t.id = any(array(select o.task_id from unnest(p_outcomes) o))
-                  order by t.id for update) l;
+  select bool_or(l.gated or l.flow_id is not null) into v_flows
+  from (select t.gated, t.flow_id from sluice.tasks t where t.id = any(array(select o.task_id from unnest(p_outcomes) o))
+        order by t.id for update) l;
   v_now := clock_timestamp();
   v_kinds := array(select distinct o.kind from unnest(p_outcomes) o);
 
+  if v_flows then
+    perform sluice.signal_flows_v1(array(
+      select t.id from unnest(p_outcomes) o
+      join sluice.tasks t on t.id = o.task_id and t.lease_token = o.token and t.lease_expires_at > v_now where o.kind <> 'hold'));
+  end if;
   with kept as (
     insert into sluice.task_history
     select h.*

@@ -56,18 +56,21 @@ begin
   end if;
   v_options := jsonb_strip_nulls(v_options - 'callbacks')  -- null there means that a callback of the queue does not apply
     || case when v_options ? 'callbacks' then jsonb_build_object('callbacks', v_options -> 'callbacks') else '{}' end;
+  perform sluice.signal_flows_v1(array[p_id]);  -- of the flow it may leave
   update sluice.tasks t set
     payload = coalesce(p_payload, t.payload),
     options = nullif(v_options, '{}'), max_attempts = (v_options -> 'retry' ->> 'max_attempts')::integer,
     priority = case when p_patch ? 'priority' then coalesce((p_patch ->> 'priority')::smallint, 0) else t.priority end,
     expires_at = case when p_patch ? 'expires_at' then (p_patch ->> 'expires_at')::timestamptz else t.expires_at end,
     handler_id = coalesce(p_handler, t.handler_id),
+    flow_id = sluice.flow_id_v1(t.queue_id, coalesce(p_handler, t.handler_id), v_options),
     run_at = case when p_patch ?| array['run_at', 'delay_seconds'] then r.run_at else t.run_at end,
     state = case when not p_patch ?| array['run_at', 'delay_seconds'] then t.state
                  when r.run_at > v_now then :state_scheduled else :state_ready end
   from (select greatest((p_patch ->> 'run_at')::timestamptz,
           v_now + make_interval(secs => (p_patch ->> 'delay_seconds')::double precision), v_now) as run_at) r
   where t.id = p_id;
+  perform sluice.signal_flows_v1(array[p_id]);
   if p_handler <> 0 then
     insert into sluice.lanes (queue_id, handler_id) values (v_queue, p_handler) on conflict do nothing;
   end if;
