@@ -162,16 +162,20 @@ begin
   for v_queue in select l.owner_id as id, l.max_depth from sluice.limits l
                  where v_by_key and l.owner_id = any(v_queues) and l.kind = 'queue_key' and l.max_depth is not null
                  order by l.owner_id loop
-    select array_agg(i.n) into v_bad
-    from (select e.ordinality as n, e.options ->> 'key' as name,
-                 row_number() over (partition by e.options ->> 'key' order by e.ordinality) as place
-          from unnest(p_entries) with ordinality e
-          where e.queue_id = v_queue.id and e.options ? 'key' and not v_verdicts ? e.ordinality::text) i
-    join lateral (select count(*) as n from (
-      select from sluice.tasks t
-      where t.queue_id = v_queue.id and t.options ->> 'key' = i.name and t.flow_id is not null and t.claims >= 0
-        and t.state <> :state_running
-      limit v_queue.max_depth) w) waiting on i.place > v_queue.max_depth - waiting.n;
+    with items as materialized (
+      select e.ordinality as n, e.options ->> 'key' as name,
+             row_number() over (partition by e.options ->> 'key' order by e.ordinality) as place
+      from unnest(p_entries) with ordinality e
+      where e.queue_id = v_queue.id and e.options ? 'key' and not v_verdicts ? e.ordinality::text),
+    waiting as materialized (
+      select k.name, (
+        select count(*) from (
+          select from sluice.tasks t
+          where t.queue_id = v_queue.id and t.options ->> 'key' = k.name and t.flow_id is not null and t.claims >= 0
+            and t.state <> :state_running
+          limit v_queue.max_depth) w) as n
+      from (select distinct i.name from items i) k)
+    select array_agg(i.n) into v_bad from items i join waiting w on w.name = i.name where i.place > v_queue.max_depth - w.n;
     if v_bad is not null then
       select v_verdicts || jsonb_object_agg(b, '["key_full"]'::jsonb) into v_verdicts from unnest(v_bad) b;
       v_dropped := true;
