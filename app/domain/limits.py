@@ -19,7 +19,10 @@ from app.domain.texts import MAX_DESCRIPTION, Description, check_text, text_prob
 
 MAX_CONCURRENCY = 100_000
 MAX_RATE = 1_000_000_000
+MIN_PERIOD_SECONDS = 0.001
 MAX_PERIOD_SECONDS = 31 * 86_400
+MAX_REFILL_SECONDS = 3660 * 86_400
+"""How long a spent burst may take to come back. Beyond it, Postgres could not hold the instant."""
 MAX_COST = 1_000_000
 MAX_WEIGHT = 1_000
 MAX_USES = 4
@@ -52,11 +55,17 @@ class Rate(Struct, frozen=True, forbid_unknown_fields=True):
     limit: Annotated[
         float, Meta(gt=0, le=MAX_RATE, description="Units per period; a task costs one unless it says more.")
     ]
-    period_seconds: Annotated[float, Meta(gt=0, le=MAX_PERIOD_SECONDS)] = 1.0
+    period_seconds: Annotated[float, Meta(ge=MIN_PERIOD_SECONDS, le=MAX_PERIOD_SECONDS)] = 1.0
     burst: Annotated[
         Annotated[int, Meta(ge=1, le=MAX_RATE)] | None,
         Meta(description="Units admitted at once after a pause; null: what 0.1 s brings, at least 1."),
     ] = None
+
+    def __post_init__(self) -> None:
+        if self.limit > 0 and not self.capacity * self.period_seconds / self.limit <= MAX_REFILL_SECONDS:
+            raise ValueError(
+                f"a burst takes more than {MAX_REFILL_SECONDS // 86_400} days to come back; raise the limit"
+            )
 
     @property
     def capacity(self) -> float:
