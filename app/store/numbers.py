@@ -11,6 +11,7 @@ locks, in the order of this table, and several of one class in ascending order o
 schedules, ledger rows, tasks, batches (each by id), idempotency keys, unique keys (each sorted).
 A claim that goes with outcomes follows their row locks. It never waits: it tries its locks, and skips rows that are locked.
 A page of follow-ups takes GROUP last: its group is its lease token, under which nothing else is enqueued.
+call_back_v1 takes QUEUE after the rows of tasks (it says why).
 
 class        key      taken shared by                            taken exclusively by
 GROUP        hash     -                                          an enqueue: a repeat of its group then finds the receipt
@@ -20,7 +21,8 @@ HANDLER      handler  claim; a queue, schedule or task that      a change, a dis
                       names it (enqueue, update, retry,
                       redrive, follow-ups)
 QUEUE        queue    claim, enqueue, update, retry, redrive,    a change, a pause, a deletion
-                      batches, follow-ups, schedules
+                      batches, follow-ups, schedules,
+                      callbacks
 LIMITS       tenant   a queue, handler, schedule or task that    a change or deletion of a named limit
                       names limits
 BATCH        hash     whoever adds tasks to the batch            sealing, cancelling, the last sweep of a cancelled batch

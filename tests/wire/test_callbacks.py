@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import asyncpg
 import pytest
 
 from app.telemetry import events
@@ -337,6 +338,28 @@ async def test_a_queue_that_a_callback_names_cannot_be_deleted(api: Api, other: 
     assert (await other.delete(f"/queues/{called}")).status_code == 204
     refused = await api.post(f"/queues/{queue}/tasks", json={"payload": 1, "callbacks": {"dead": {"queue": called}}})
     problem(refused, 422, "invalid", "/callbacks/dead/queue")
+
+
+async def test_a_queue_is_not_deleted_while_a_callback_to_it_is_on_its_way(
+    api: Api, other: Api, shared: Replica, shared_url: str
+) -> None:
+    """Neither of the two sees the other: the end is not committed yet, and the queue says no longer that it calls back."""
+    called = await api.queue()
+    queue = await api.queue(callbacks={"cancelled": {"queue": called}})
+    task = await api.enqueue(queue)
+    ending = await asyncpg.connect(shared_url)
+    try:
+        async with ending.transaction():
+            tenant = await ending.fetchval("select tenant_id from sluice.tasks where id = $1", task["id"])
+            await ending.fetch("select * from sluice.cancel_v1($1, $2, 'requested')", tenant, [task["id"]])
+            good(await api.put(f"/queues/{queue}", json={}))
+            deleting = asyncio.create_task(other.delete(f"/queues/{called}"))
+            db = shared.sluice.core.db
+            await poll(lambda: db.fetchval("select count(*) from pg_locks where not granted and locktype = 'advisory'"))
+        problem(await deleting, 409, "queue_in_use")
+    finally:
+        await ending.close()
+    assert (await call(api, called))["payload"]["task"] == task["id"]
 
 
 async def test_a_task_that_is_retried_after_its_callbacks_queue_has_gone_ends_without_one(
