@@ -119,7 +119,7 @@ class Settings(BaseSettings):
         10_000,
         ge=1,
         le=1_000_000,
-        description="How many queues a tenant can have, and how many handlers, and how many schedules.",
+        description="How many queues a tenant can have, and how many handlers, named limits and schedules each.",
     )
     lease_seconds: float = Field(
         30.0,

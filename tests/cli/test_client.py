@@ -427,3 +427,12 @@ def test_the_keys_of_a_limit_are_set_listed_and_paused(ask: Command) -> None:
     assert ask("limits", "delete", "per-customer", "--of-key", "a/b").code == 0
     assert ask("limits", "keys", "per-customer", "--json").json == []
     assert ask("limits", "delete", "per-customer").code == 0
+
+
+def test_a_task_is_enqueued_with_a_key_and_limits(ask: Command, queue: str) -> None:
+    assert ask("limits", "set", "tokens", "--rate", "100/1", "--burst", "50").code == 0
+    made = ask("tasks", "enqueue", queue, "1", "--task-key", "acme", "--limit", "tokens:20", "--json").json
+    assert (made["key"], made["limits"]) == ("acme", [{"name": "tokens", "key": None, "cost": 20}])
+    wrong = ask("tasks", "enqueue", queue, "1", "--limit", "tokens:many")
+    assert wrong.code == 2 and "NAME:COST" in wrong.err
+    assert ask("tasks", "enqueue", queue, "1", "--limit", "none").code == 1

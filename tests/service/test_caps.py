@@ -1,4 +1,4 @@
-"""A tenant has so many queues, handlers and schedules and no more, however many are made at once, on whichever replica."""
+"""A tenant has so many queues, handlers, limits and schedules and no more, however many are made at once, on whichever replica."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,10 +11,11 @@ from app.domain.conditions import ANY
 from app.domain.definitions import Document
 from app.domain.errors import Refusal
 from app.domain.handlers import HandlerDefinition
+from app.domain.limits import LimitDefinition
 from app.domain.queues import QueueDefinition
 from app.domain.schedules.bodies import parse_schedule
 from app.runtime.core import Core
-from app.service import definitions, handlers, queues, schedules
+from app.service import definitions, handlers, limits, queues, schedules
 
 pytestmark = pytest.mark.anyio
 
@@ -29,6 +30,7 @@ KINDS: dict[str, tuple[Put, Callable[..., Awaitable[None]]]] = {
         handlers.delete,
     ),
     "queues": (lambda core, caller, name: queues.put(core, caller, name, QueueDefinition(), ANY), queues.delete),
+    "limits": (lambda core, caller, name: limits.put(core, caller, name, LimitDefinition(), ANY), limits.delete),
     "schedules": (lambda core, caller, name: schedules.put(core, caller, name, EVERY_DAY, ANY), schedules.delete),
 }
 

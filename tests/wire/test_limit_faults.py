@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.sluices import Replica
-from tests.wire.api import Api, fresh, good, problem
+from tests.wire.api import Api, fresh, good, problem, raw
 
 pytestmark = pytest.mark.anyio
 
@@ -276,3 +276,14 @@ async def test_definitions_with_a_fault_change_nothing(api: Api, names: dict[str
     problem(await api.post("/definitions/apply", json=document), 422, "invalid", *wanted)
     problem(await api.get(f"/limits/{limit}"), 404, "limit_not_found")
     problem(await api.get(f"/queues/{queue}"), 404, "queue_not_found")
+
+
+@pytest.mark.parametrize(
+    "key", ["%FF", "%ED%A0%80", "%", "%zz", "%00", "..", "a//b", "%2e%2e%2f", "k%0d%0aset-cookie:x"]
+)
+async def test_hostile_keys_in_paths_get_a_clean_answer(api: Api, names: dict[str, str], key: str) -> None:
+    for path in (f"/limits/{names['keyed']}/keys/{key}", f"/queues/{await api.queue()}/keys/{key}"):
+        for line, body in (("GET", b""), ("PUT", b"{}")):
+            head = f"{line} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            status, _, _ = await raw(api.url, head.encode() + b"connection: close\r\n\r\n" + body)
+            assert status in (200, 400, 404, 405, 422), (line, path, status)

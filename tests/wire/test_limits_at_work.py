@@ -396,3 +396,31 @@ async def test_a_tenant_sees_and_holds_none_of_another_s_limits(two: tuple[Repli
     await poll(both)
     problem(await b.get("/queues/q2/keys/k"), 404, "queue_not_found")
     assert good(await b.get("/queues/q/keys/k"))["holding"] == 3
+
+
+async def test_a_page_that_does_not_fit_a_key_is_pressure_and_one_that_never_fits_is_refused(api: Api) -> None:
+    target = await api.queue(key={"max_depth": 1})
+    queue = await api.queue()
+    await api.enqueue(target, key="a")
+    await api.enqueue(queue)
+    [held] = good(await api.post(f"/queues/{queue}/leases", json={"wait_seconds": 10}))["tasks"]
+    token = {"sluice-lease-token": held["lease_token"]}
+    one = {"queue": target, "idempotency_key": "1", "payload": 1, "key": "a"}
+    full = await api.post(f"/tasks/{held['id']}/complete", json={"tasks": [one]}, headers=token)
+    problem(full, 429, "key_full")
+    assert (await api.task(held["id"]))["state"] == "running", "it keeps its lease"
+    two = {"tasks": [{**one, "key": "b"}, {**one, "key": "b", "idempotency_key": "2"}]}
+    problem(await api.post(f"/tasks/{held['id']}/complete", json=two, headers=token), 413, "too_large")
+    fits = {"tasks": [{**one, "key": "b"}, {**one, "key": "c", "idempotency_key": "2"}]}
+    good(await api.post(f"/tasks/{held['id']}/complete", json=fits, headers=token))
+    assert sorted(task["key"] for task in await api.pages("/tasks", queue=target)) == ["a", "b", "c"]
+
+
+async def test_a_batch_and_its_additions_carry_keys(api: Api) -> None:
+    queue = await api.queue(key={"max_depth": 2})
+    body = {"queue": queue, "sealed": False, "tasks": [{"payload": 1, "key": "a"}]}
+    batch = good(await api.post("/batches", json=body), 201)
+    more = {"tasks": [{"payload": 2, "key": "a"}, {"payload": 3, "key": "a"}, {"payload": 4, "key": ""}]}
+    added = good(await api.post(f"/batches/{batch['id']}/tasks", json=more))
+    assert [result["status"] for result in added["results"]] == [201, 429, 422]
+    assert [task["key"] for task in await api.pages("/tasks", batch=batch["id"])] == ["a", "a"]
