@@ -83,9 +83,18 @@ class ConcurrencySlot:
 
 
 class Chaos:
-    def __init__(self, slots: list[ConcurrencySlot], dice: random.Random, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        slots: list[ConcurrencySlot],
+        dice: random.Random,
+        progress: Callable[[str], None],
+        *,
+        at_once: int | None = None,
+    ) -> None:
         self.slots = slots
         self.tally = Tally()
+        self._at_once = len(slots) if at_once is None else at_once
+        """How many replicas are killed or paused at a time, but for the moment without any."""
         self._dice = dice
         self._progress = progress
 
@@ -98,7 +107,7 @@ class Chaos:
                 if now >= outage_at and not self.tally.outages:
                     await self._outage()
                 free = [slot for slot in self.slots if not slot.busy.locked()]
-                if free:
+                if len(self.slots) - len(free) < self._at_once:
                     group.create_task(self._harm(self._dice.choice(free)))
                 await asyncio.sleep(self._dice.uniform(1.0, 3.0))
         # whoever was away at the end is back here

@@ -95,6 +95,21 @@ async def test_a_costly_task_waits_for_its_units_and_is_not_overtaken(flows: Flo
     assert keys_of(await flows.claim(queue, 1)) == ["costly"]
 
 
+async def test_whoever_waits_for_a_rate_has_a_timer_also_when_it_was_spent_to_the_last_unit(flows: Flows) -> None:
+    queue = await flows.queue("mail")
+    await flows.limit(name="slow", rate_limit=2.0, rate_burst=1)
+    await flows.enqueue(queue, ["a", "b", "c"], limits=uses("slow"))
+    found = await flows.claim(queue)
+    assert len(found.tasks) == 1 and await flows.parked() == 2
+    await asyncio.sleep((found.wait_seconds or 0) + 0.01)
+    # the one that the timer opened takes the unit, and nobody is refused
+    found = await flows.claim(queue)
+    assert len(found.tasks) == 1 and await flows.parked() == 1
+    assert found.wait_seconds is not None
+    await asyncio.sleep(found.wait_seconds + 0.01)
+    assert len((await flows.claim(queue)).tasks) == 1
+
+
 async def test_a_changed_rate_keeps_what_it_owes_in_units(flows: Flows) -> None:
     queue = await flows.queue("mail")
     limit = await flows.limit(name="slow", rate_limit=1.0, rate_period_seconds=3600.0, rate_burst=10)

@@ -40,6 +40,8 @@ from bench.chaos.replicas import LEASE_SECONDS, Chaos, ConcurrencySlot
 from bench.processes import ROOT, ChildFailed
 
 MIN_SECONDS, FULL_SECONDS = 20.0, 180.0
+HARMED = 2
+"""Replicas that are killed or paused at a time: the others go on claiming."""
 DRAIN_SECONDS = 120.0
 STILL_SECONDS = 20.0
 """With nothing harmed, paused or sent any more, tasks of which none starts or ends for so long are stranded."""
@@ -86,7 +88,7 @@ class Run:
             operator = Operator(api, databases[0])
             await operator.set_up(await self._listen(stack, dice))
             self.progress(f"{len(slots)} replicas")
-            chaos = Chaos(slots, random.Random(self.given.seed), self.progress)
+            chaos = Chaos(slots, random.Random(self.given.seed), self.progress, at_once=HARMED)
             settled = await self._harm(chaos, api, operator, databases[1])
             events = await record.read(databases[0])
             verdict = judge(events)

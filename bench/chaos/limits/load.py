@@ -16,7 +16,7 @@ from bench.chaos.limits import record, world
 from bench.chaos.limits.terms import Rate, Task, Terms
 from bench.chaos.replicas import ConcurrencySlot
 
-BACKLOG = 400
+BACKLOG = 300
 """Senders wait while so many tasks have not ended: what is tried is waiting, not storing."""
 SENDERS = 6
 PROBE_SECONDS = 0.5
@@ -232,8 +232,8 @@ class Operator:
                     dice.choice([None, 2, 4]), Rate(dice.choice([30, 60, 90]), dice.choice([world.MAX_COST, 10, 20]))
                 ),
             ),
-            lambda: self._put("limit:customer", Terms(dice.choice([None, 1, 2, 3]), Rate(dice.choice([5, 10]), 4))),
-            lambda: self._put(customer, Terms(dice.choice([None, 1, 2, 4]), dice.choice([None, Rate(4, 2)]))),
+            lambda: self._put("limit:customer", Terms(dice.choice([None, 1, 2, 3]), Rate(dice.choice([10, 20]), 4))),
+            lambda: self._put(customer, Terms(dice.choice([None, 1, 2, 4]), dice.choice([None, Rate(8, 2)]))),
             lambda: self._put(key, Terms(max_concurrency=dice.randint(1, 4))),
             lambda: self._remove(customer),
             lambda: self._pause(customer),

@@ -18,7 +18,7 @@ RETRY = {"max_attempts": 100, "backoff": {"kind": "fixed", "seconds": 0.3}, "ret
 LIMITS: dict[str, Terms] = {
     "limit:shared": Terms(max_concurrency=6),
     "limit:api": Terms(rate=Rate(60, 10)),
-    "limit:customer": Terms(max_concurrency=2, rate=Rate(10, 4)),
+    "limit:customer": Terms(max_concurrency=2, rate=Rate(20, 4)),
 }
 KEYED = {"limit:customer", "key:keyed"}
 HANDLER_RATE = "handler"

@@ -166,15 +166,17 @@ begin
     on conflict (bucket_id) do update set
       tat = greatest(r.tat, v_now) + (excluded.tat - v_now), unit_seconds = excluded.unit_seconds;
 
-    -- a bucket that cannot pay is closed until it can, and for a moment longer if its burst has place for what comes meanwhile
+    -- a bucket that cannot pay is closed until it can, and for a moment longer if its burst has place for what comes meanwhile; also one
+    -- that has paid for the last, as others may be parked on it
     insert into sluice.rate_clocks as r (bucket_id, tenant_id, limit_id, tat, unit_seconds, open_at, opens)
     select b.bucket, p_tenant, b.limit_id, v_now, b.unit,
            v_now + ceil(1e6 * greatest(0, extract(epoch from greatest(c.tat, v_now) - v_now) - (b.burst - x.units) * b.unit) + 1)
              * interval '1 microsecond', greatest(1, floor(x.units))::integer
-    from unnest(v_buckets, v_limits, v_units, v_bursts, v_needs, v_open_at) b(bucket, limit_id, unit, burst, need, open_at)
-    cross join lateral (select greatest(b.need, least(b.burst / 2, c_gather / b.unit)) as units) x
+    from unnest(v_buckets, v_limits, v_units, v_bursts, v_needs, v_tokens, v_open_at) b(bucket, limit_id, unit, burst, need, tokens, open_at)
+    cross join lateral (select greatest(coalesce(b.need, 1), least(b.burst / 2, c_gather / b.unit)) as units) x
     left join sluice.rate_clocks c on c.bucket_id = b.bucket
-    where b.need is not null and (b.open_at is null or b.open_at <= v_now)
+    where (b.need is not null or b.tokens < 1 and exists (select from sluice.flows f where f.parked_on = b.bucket))
+      and (b.open_at is null or b.open_at <= v_now)
     on conflict (bucket_id) do update set open_at = excluded.open_at, opens = excluded.opens;
 
     update sluice.flows f set
