@@ -1,6 +1,8 @@
 """A breaker and an adaptive limit are limits: exact over all replicas, and from the commit of a change on."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -27,6 +29,7 @@ pytestmark = pytest.mark.anyio
 
 HOOK = "https://example.com/hook"
 CLAIMERS = 12
+Change = Callable[[Core, Caller, HandlerHealth], Coroutine[Any, Any, None]]
 QUICK = Breaker(min_calls=4, open_seconds=0.1)
 
 
@@ -85,20 +88,35 @@ async def test_of_all_that_claim_while_it_is_half_open_one_gets_one_task(
     assert (await found(core, caller)).health.open_seconds == 0.2
 
 
-async def test_nothing_is_admitted_once_the_breaker_has_opened_however_long_a_claim_takes(
-    core: Core, caller: Caller, queue_id: int
+async def open_by_hand(core: Core, caller: Caller, health: HandlerHealth) -> None:
+    await breakers.set_breaker(core, caller, "hook", to_open=True)
+
+
+async def open_by_calls(core: Core, caller: Caller, health: HandlerHealth) -> None:
+    await runtime.advanced(core, health.handler_id)
+
+
+async def park(core: Core, caller: Caller, health: HandlerHealth) -> None:
+    await handler_rows.park(core.db, health.handler_id, 60)
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"), [(open_by_hand, "breaker_open"), (open_by_calls, "breaker_open"), (park, "parked")]
+)
+async def test_nothing_is_admitted_after_a_change_however_long_a_claim_takes(
+    core: Core, caller: Caller, queue_id: int, change: Change, verdict: str
 ) -> None:
     await enqueue(core, caller, "mail", 9)
     health = await found(core, caller)
+    await store.add_calls(core.db, [Calls(health.handler_id, 0, 9, 9, 0, False, [0] * BUCKETS)])
     async with core.db.transaction() as in_flight:
         await in_flight.fetch("select pg_advisory_xact_lock_shared($1, $2)", Lock.HANDLER, health.handler_id)
-        opening = asyncio.create_task(breakers.set_breaker(core, caller, "hook", to_open=True))
+        opening = asyncio.create_task(change(core, caller, health))
         await until_waiting(core, 1)
         assert not opening.done()
         assert (await claim(core, queue_id, 1)).verdict == "busy", "what waits for its lock goes first"
-    shown = await opening
-    assert shown.found is not None and shown.found.health.state == "open"
-    assert (await claim(core, queue_id, 1)).verdict == "breaker_open"
+    await opening
+    assert (await claim(core, queue_id, 1)).verdict == verdict
 
 
 async def test_calls_of_an_earlier_period_neither_open_it_again_nor_pass_for_the_probe(

@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
+from app.domain.breakers import opened
+from app.engine import dispatcher
+from app.store import breakers as store
 from tests.handlers import Handler, Reply
+from tests.sluices import Replica
 from tests.support import poll
 from tests.wire.api import AT_ONCE, Api, good, problem
 
@@ -140,15 +144,16 @@ async def parked(api: Api, handler: str) -> dict[str, Any] | None:
     return shown if shown["parked_until"] else None
 
 
-async def test_a_parked_handler_goes_on_by_itself(api: Api, handler: Handler) -> None:
+async def test_a_parked_handler_goes_on_by_itself(api: Api, handler: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "TRIED_LIMITS", 0)  # and not only because parked lanes are tried now and then
     handler.answer(Reply(500, {"retry-after": "1"}))
-    queue = await api.queue(await api.handler(handler.url, park_on_retry_after="handler"), retry=AT_ONCE)
-    first = await api.enqueue(queue)
-    (call,) = await handler.received(1)
-    second = await api.enqueue(queue)
-    await api.until(second["id"], "succeeded")
-    await api.until(first["id"], "succeeded")
-    assert min(later.at for later in handler.requests[1:]) - call.at >= 1
+    name = await api.handler(handler.url, park_on_retry_after="handler", max_concurrency=1)
+    queue = await api.queue(name, retry=AT_ONCE)
+    tasks = [await api.enqueue(queue) for _ in range(4)]
+    for task in tasks:
+        await api.until(task["id"], "succeeded")
+    first, second, *_ = handler.requests
+    assert second.at - first.at >= 1, "the slot of the call that parked it lets nothing in"
 
 
 async def test_a_failing_handler_is_left_alone_until_one_probe_succeeds(api: Api, handler: Handler) -> None:
@@ -169,6 +174,16 @@ async def test_a_failing_handler_is_left_alone_until_one_probe_succeeds(api: Api
     for task in tasks:
         await api.until(task["id"], "succeeded")
     assert handler.most_open_calls <= 4
+
+
+async def test_a_probe_that_a_dead_replica_left_due_is_found(api: Api, shared: Replica, handler: Handler) -> None:
+    name, db = await api.handler(handler.url, breaker=QUICK), shared.sluice.core.db
+    await set_breaker(api, name, open=True)
+    handler_id = await db.fetchval("select id from sluice.handlers where name = $1", name)
+    found = await store.read(db, handler_id)
+    assert found is not None
+    await store.write(db, handler_id, opened(found.health, found.at, seconds=0.0, running=1))
+    await until_state(api, name, "half_open")
 
 
 async def test_a_failed_probe_spends_no_attempt(api: Api, handler: Handler) -> None:
