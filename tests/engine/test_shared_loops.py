@@ -154,7 +154,7 @@ async def test_batches_are_swept_in_turns_by_tenant_and_for_a_moment_each(
     assert alone in (await batches.unswept(core.db))[:2]
     swept: list[str] = []
 
-    async def never_done(db: Any, batch_id: str, limit: int, *, wait: bool) -> batches.Swept:
+    async def never_done(db: Any, batch_id: str, limit: int, **_: Any) -> batches.Swept:
         swept.append(batch_id)
         return batches.Swept(False, [])
 
