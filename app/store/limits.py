@@ -105,11 +105,10 @@ _ADD_KEY = Query(
 )
 _USERS = sql("find_limit_users")
 _OVERVIEW = sql("show_limits")
-_TAKEN = "limits_taken"
 _USE = sql(
     "show_limit_use",
-    taken_by_task=part(_TAKEN, own="t.options -> 'limits'", key="t.options ->> 'key'", which="l.id = any($2)"),
-    taken_by_flow=part(_TAKEN, own="f.own_limits", key="f.key", which="l.id = any($2)"),
+    taken_by_task=part("limits_taken", own="t.options -> 'limits'", key="t.options ->> 'key'", which="l.id = any($2)"),
+    taken_by_flow=part("limits_taken", own="f.own_limits", key="f.key", which="l.id = any($2)"),
 )
 _USES = msgspec.json.Decoder(tuple[LimitUse, ...])
 

@@ -14,6 +14,7 @@ from app.runtime.core import Core
 from app.service import queues
 from app.store import stats
 from app.store.failures import Unavailable
+from app.store.stats import KeyCounts
 from tests.cores import enqueue
 
 pytestmark = pytest.mark.anyio
@@ -54,6 +55,7 @@ async def test_a_quiet_queue_has_zeros_and_nulls(core: Core, caller: Caller, que
         "success_share": None,
         "wait_seconds": nothing,
         "run_seconds": nothing,
+        "keys": KeyCounts(0, 0, []),
     }
 
 

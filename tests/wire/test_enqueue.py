@@ -18,7 +18,7 @@ FIELDS = {
     *("idempotency_key", "unique_key", "created_at", "run_at", "started_at", "ended_at"),
     *("expires_at", "attempt", "max_attempts", "timeout_seconds", "last_error", "result"),
     *("result_truncated", "progress", "lease", "replica", "schedule", "scheduled_for"),
-    *("batch", "parent", "key", "limits", "waiting_for", "waiting_on"),
+    *("batch", "parent", "callbacks", "key", "limits", "waiting_for", "waiting_on"),
 }
 NUL = "\x00"
 

@@ -33,6 +33,12 @@ NAMES = {
     "sluice_group_size": "histogram",
     "sluice_schedule_overdue_seconds": "gauge",
     "sluice_schedule_missed": "counter",
+    "sluice_handler_breaker": "gauge",
+    "sluice_handler_limit": "gauge",
+    "sluice_limit": "gauge",
+    "sluice_limit_used": "gauge",
+    "sluice_limit_waiting_keys": "gauge",
+    "sluice_limit_admitted": "counter",
     "sluice_loop_lag_seconds": "gauge",
 }
 
@@ -153,6 +159,7 @@ async def test_a_queue_without_traffic_has_zeros_and_nulls(api: Api) -> None:
         "success_share": None,
         "wait_seconds": nothing,
         "run_seconds": nothing,
+        "keys": {"waiting": 0, "blocked": 0, "top": []},
         "as_of": stats["as_of"],
     }
 
