@@ -246,7 +246,7 @@ class Operator:
     async def _drop_levels(self) -> None:
         """Take the limits of queue and tenant away."""
         await self._note_around(
-            {name: Terms() for name in world.LEVELS},
+            {name: Terms(paused=self.terms[name].paused) for name in world.LEVELS},
             ("PUT", "/limits", {"max_concurrency": None}),
             *(("PUT", f"/queues/{queue}", world.queue_body(queue, {})) for queue in world.QUEUES),
         )
