@@ -28,22 +28,8 @@ async def list_page(
     caller.require("use")
     async with core.db.begin(caller.tenant_id) as connection:
         row = await _keyed(connection, caller, name)
-        keys = await limits.list_keys(connection, caller.tenant_id, row)
-    matching = [
-        key for key in keys if _matches(*key, state) and (after is None or key[0].key.encode() > after.encode())
-    ]
-    return matching[:limit], len(matching) > limit
-
-
-def _matches(view: KeyView, use: Use, state: KeyState | None) -> bool:
-    match state:
-        case "full":
-            held = view.max_concurrency is not None and use.holding >= view.max_concurrency
-            return held or use.next_at is not None or view.paused_at is not None
-        case "waiting":
-            return use.waiting_keys > 0
-        case _:
-            return True
+        keys = await limits.list_keys(connection, caller.tenant_id, row, state, after, limit + 1)
+    return keys[:limit], len(keys) > limit
 
 
 async def get(core: Core, caller: Caller, name: str, key: str) -> KeyShown:
@@ -52,7 +38,7 @@ async def get(core: Core, caller: Caller, name: str, key: str) -> KeyShown:
     _check(key)
     async with core.db.begin(caller.tenant_id) as connection:
         row = await _keyed(connection, caller, name)
-        return (await limits.list_keys(connection, caller.tenant_id, row, key))[0]
+        return await limits.show_key(connection, caller.tenant_id, row, key)
 
 
 async def put(core: Core, caller: Caller, name: str, key: str, values: KeyOverride) -> KeyShown:
@@ -65,7 +51,7 @@ async def put(core: Core, caller: Caller, name: str, key: str, values: KeyOverri
         row = await _keyed(connection, caller, name)
         await limits.put_key(connection, row.id, key, values)
         await flows.reopen(connection, caller.tenant_id, row.id)
-        return (await limits.list_keys(connection, caller.tenant_id, row, key))[0]
+        return await limits.show_key(connection, caller.tenant_id, row, key)
 
 
 async def delete(core: Core, caller: Caller, name: str, key: str) -> None:
@@ -87,7 +73,7 @@ async def set_paused(core: Core, caller: Caller, name: str, key: str, *, paused:
         row = await _keyed(connection, caller, name)
         await limits.set_key_paused(connection, row.id, key, paused=paused)
         await flows.reopen(connection, caller.tenant_id, row.id)
-        return (await limits.list_keys(connection, caller.tenant_id, row, key))[0]
+        return await limits.show_key(connection, caller.tenant_id, row, key)
 
 
 async def _keyed(connection: Any, caller: Caller, name: str) -> StoredLimit:

@@ -20,6 +20,7 @@ from app.domain.limits import (
     MAX_HOLDERS,
     Holder,
     KeyOverride,
+    KeyState,
     KeyView,
     LimitDefinition,
     LimitRule,
@@ -356,19 +357,28 @@ def decode_uses(text: str) -> tuple[LimitUse, ...]:
 
 async def use_of(reader: Reader, tenant_id: int, rows: Sequence[StoredLimit]) -> list[Use]:
     """Return what is taken of each of these limits now, over all keys."""
-    found = await reader.fetch(_USE, tenant_id, [row.id for row in rows], False, MAX_HOLDERS, None)
+    found = await reader.fetch(_USE, tenant_id, [row.id for row in rows], False, MAX_HOLDERS, None, None, None, None)
     by_id = {limit_id: list(entries) for limit_id, entries in groupby(found, itemgetter("limit_id"))}
     return [_use(by_id[row.id], keys=row.view.definition.keyed) for row in rows]
 
 
 async def list_keys(
-    reader: Reader, tenant_id: int, row: StoredLimit, key: str | None = None
+    reader: Reader, tenant_id: int, row: StoredLimit, state: KeyState | None, after: str | None, limit: int
 ) -> list[tuple[KeyView, Use]]:
-    """Return the keys of a limit that are held, waited for or overridden, in byte order, with what is taken of each now; or one
-    key, whatever it is."""
+    """Return keys of a limit that are held, waited for or overridden, in byte order, with what is taken of each now."""
+    return await _keys(reader, tenant_id, row, None, after, limit, state)
+
+
+async def show_key(reader: Reader, tenant_id: int, row: StoredLimit, key: str) -> tuple[KeyView, Use]:
+    """Return one key of a limit, whatever it is, with what is taken of it now."""
+    [found] = await _keys(reader, tenant_id, row, key, None, 1, None)
+    return found
+
+
+async def _keys(reader: Reader, tenant_id: int, row: StoredLimit, *which: Any) -> list[tuple[KeyView, Use]]:
     definition = row.view.definition
     overrides = {one["key"]: one for one in await _KEYS.fetch(reader, limit_id=row.id)}
-    found = await reader.fetch(_USE, tenant_id, [row.id], True, MAX_HOLDERS, key)
+    found = await reader.fetch(_USE, tenant_id, [row.id], True, MAX_HOLDERS, *which)
     keys = []
     for name, entries in groupby(found, itemgetter("bucket_key")):
         view = _key_view(name, overrides.get(name), definition.max_concurrency, definition.rate)

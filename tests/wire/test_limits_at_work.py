@@ -76,6 +76,7 @@ def soon(text: str) -> bool:
     return timedelta(0) < datetime.fromisoformat(text) - datetime.now(UTC) <= timedelta(seconds=601)
 
 
+@pytest.mark.ci
 async def test_cloud_tasks_dispatches_per_second_and_at_once(api: Api, handler: Handler) -> None:
     async def answer(request: Received) -> Reply:
         await asyncio.sleep(0.05)
@@ -91,6 +92,7 @@ async def test_cloud_tasks_dispatches_per_second_and_at_once(api: Api, handler: 
     assert handler.most_open_calls <= 3
 
 
+@pytest.mark.ci
 async def test_qstash_a_flow_control_key_has_a_rate_and_a_parallelism_over_all_urls(api: Api, handler: Handler) -> None:
     open_calls: dict[str, int] = {}
     most: dict[str, int] = {}
@@ -122,6 +124,7 @@ async def test_qstash_a_flow_control_key_has_a_rate_and_a_parallelism_over_all_u
     assert (shown["holding"], shown["waiting_keys"], shown["holders"]) == (0, 0, [])
 
 
+@pytest.mark.ci
 async def test_sqs_fifo_a_group_runs_one_at_a_time_in_order_even_while_its_first_retries(
     api: Api, handler: Handler
 ) -> None:
@@ -193,6 +196,7 @@ async def test_each_rate_is_waited_for_by_its_name(api: Api, gate: Gate) -> None
     assert shown["tokens"] < 1 and soon(shown["next_at"])
 
 
+@pytest.mark.ci
 async def test_the_rate_over_all_queues_is_waited_for(start_api: Callable[..., Awaitable[Api]], gate: Gate) -> None:
     api = await start_api()
     good(await api.put("/limits", json={"rate": SLOW}))
@@ -373,6 +377,7 @@ async def test_metrics_show_limits_by_name_and_never_by_key(api: Api, shared: Re
     assert "k-1" not in (await api.get("/metrics")).text
 
 
+@pytest.mark.ci
 async def test_a_tenant_sees_and_holds_none_of_another_s_limits(two: tuple[Replica, Api, Api]) -> None:
     _, a, b = two
     good(await a.put("/limits/shared", json={"max_concurrency": 1, "keyed": True}), 201)
