@@ -302,7 +302,8 @@ create table sluice.holds (
   constraint holds_pkey primary key (bucket_id, task_id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_analyze_threshold = 5000,
         autovacuum_vacuum_cost_delay = 0);
-create index holds_task on sluice.holds (task_id);
+-- claims > 0 as above, for the deletion by tasks
+create index holds_task on sluice.holds (task_id) where claims > 0;
 
 -- The state of a bucket with a rate: tat, the arrival time of GCRA, which was reckoned with unit_seconds per unit. Nothing is admitted
 -- before open_at; then as many parked flows as opens are looked at again.

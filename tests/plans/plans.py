@@ -22,6 +22,10 @@ WATCHED = (
         "followup_keys",
         "handler_calls",
         "handler_health",
+        "flows",
+        "holds",
+        "flow_signals",
+        "rate_clocks",
     ),  # deltas are few: they are folded
 )
 

@@ -15,7 +15,20 @@ import asyncpg
 import pytest
 
 from app.domain.histograms import BUCKETS
-from app.store import batches, breakers, enqueues, migrations, polls, stats, sweeps, task_lists, tasks, views, windows
+from app.store import (
+    batches,
+    breakers,
+    enqueues,
+    flows,
+    migrations,
+    polls,
+    stats,
+    sweeps,
+    task_lists,
+    tasks,
+    views,
+    windows,
+)
 from app.store.breakers import Calls
 from app.store.callbacks import Called
 from app.store.db import READING
@@ -35,7 +48,8 @@ GROUP = 40
 MOST_ROWS = 1500
 """What one node of a plan may read: a page of every queue, or a few groups; three orders of magnitude below the table."""
 # The first is called once an hour; the second writes to the tables of schedules, which are not loaded here.
-NOT_HOT = {"ensure_partitions_v1", "apply_schedules_v1"}
+# The third is a trigger, which no statement names: the enqueues of keyed tasks run it.
+NOT_HOT = {"ensure_partitions_v1", "apply_schedules_v1", "join_flow_v1"}
 
 CALLBACKS = '{"callbacks": {"dead": {"queue": "q6"}, "succeeded": {"queue": "q6", "body": "payload"}}}'
 
@@ -105,6 +119,19 @@ class Replica:
         )
         return claim.tasks
 
+    async def claim_flows(self) -> None:
+        """Of a queue with many keys, most of them blocked: fold, pick, park, and free again."""
+        taken = await self._claim(self.queues[12][0], str(uuid4()))
+        assert len(taken) == GROUP
+        assert len(await self._claim(self.queues[13][0], str(uuid4()))) == GROUP
+        await tasks.settle(self.db, [AttemptEnd(task.task_id, task.token, "succeeded", "succeeded") for task in taken])
+        assert (await flows.sweep(self.db)).rescued == 0
+
+    async def change_limits(self) -> None:
+        limit = await self.db.fetchval("select min(id) from sluice.limits")
+        for limit_id in (limit, None):
+            await flows.reopen(self.db, self.tenant, limit_id)
+
     async def release_claim(self) -> None:
         claim_id = str(uuid4())
         await self._claim(self.queues[2][0], claim_id)
@@ -128,6 +155,21 @@ class Replica:
             for place, task in enumerate(await self._claim(self.queues[2][0], str(uuid4())))
         ]
         assert set((await tasks.settle(self.db, self.settled)).values()) == {"applied"}
+
+    async def settle_and_claim(self) -> None:
+        queue_id = self.queues[14][0]
+        taken = await self._claim(queue_id, str(uuid4()))
+        _, (claim,) = await tasks.settle_and_claim(
+            self.db,
+            [AttemptEnd(task.task_id, task.token, "succeeded", "succeeded") for task in taken],
+            [LaneWant(queue_id, 0, GROUP)],
+            owner=str(uuid4()),
+            replica="replica",
+            claim_id=str(uuid4()),
+            not_after=self.now + timedelta(hours=1),
+            lease_seconds=30,
+        )
+        assert len(claim.tasks) == GROUP
 
     async def settle_again(self) -> None:
         assert set((await tasks.settle(self.db, self.settled)).values()) == {"repeat"}
@@ -340,6 +382,7 @@ class Replica:
                 self.read_lease,
                 self.settle,
                 self.settle_again,
+                self.settle_and_claim,
             ),
             *(
                 self.release_claim,
@@ -372,6 +415,25 @@ class Replica:
         return named
 
 
+# Twenty thousand keys in one queue, each with two tasks and room for one, under a rate and a named limit that have room for more;
+# and a thousand ordered ones in another.
+_KEYED = """
+update sluice.queues set max_concurrency = null;
+update sluice.handlers set max_concurrency = null;
+update sluice.tenants set max_concurrency = null;
+insert into sluice.limits (tenant_id, kind, owner_id, max_concurrency, ordered)
+select tenant_id, 'queue_key', id, 1, name = 'q14' from sluice.queues where name in ('q13', 'q14');
+insert into sluice.limits (tenant_id, kind, owner_id, rate_limit)
+select tenant_id, 'queue_rate', id, 1e6 from sluice.queues where name = 'q13';
+insert into sluice.limits (tenant_id, kind, name, max_concurrency) select id, 'named', 'db', 100000 from sluice.tenants;
+update sluice.queues set limits = '[{"name": "db"}]' where name = 'q13';
+insert into sluice.tasks (id, tenant_id, queue_id, state, priority, run_at, created_at, payload, options)
+select gen_random_uuid(), q.tenant_id, q.id, 0, 3, clock_timestamp(), clock_timestamp(), '1',
+       jsonb_build_object('key', 'key ' || case q.name when 'q13' then n / 2 else n end)
+from sluice.queues q, generate_series(1, 40000) n where q.name = 'q13' or q.name = 'q14' and n <= 1000
+"""
+
+
 async def test_every_hot_statement_keeps_its_index_plan_with_two_million_tasks_and_stale_statistics(
     loaded: str,
 ) -> None:
@@ -400,6 +462,9 @@ async def test_every_hot_statement_keeps_its_index_plan_with_two_million_tasks_a
     await db.unwatched("update sluice.tenants set max_concurrency = 1000")
     await run("claim under limits", replica.claim_limited, CALLS, MOST_ROWS)
     await db.unwatched("update sluice.handlers set group_max_tasks = 1000, group_wait_seconds = 300")
+    await db.unwatched(_KEYED)
+    await run("claim flows", replica.claim_flows, CALLS, MOST_ROWS)
+    await run("change limits", replica.change_limits, 2, float("inf"))
     await run("claim groups", replica.claim_groups, CALLS, MOST_ROWS)
     await db.unwatched("""update sluice.handlers set breaker = '{"window_seconds": 60}', adaptive = '{}'""")
     await run("look at handlers", replica.look_at_handlers, 2, MOST_ROWS)

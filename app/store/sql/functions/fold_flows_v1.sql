@@ -40,7 +40,7 @@ begin
     delete from sluice.flow_signals s where s.ctid = any(v_rows);
     with gone as (
       delete from sluice.holds h using unnest(v_tasks, v_claims) s(task_id, claims)
-      where s.claims > 0 and h.task_id = s.task_id and h.claims <= s.claims returning h.bucket_id),
+      where s.claims > 0 and h.task_id = s.task_id and h.claims > 0 and h.claims <= s.claims returning h.bucket_id),
     freed as (
       select g.bucket_id, count(*)::integer as n from gone g group by 1
       union all
