@@ -253,3 +253,7 @@ async def test_a_key_holds_exactly_its_max_depth(api: Api) -> None:
     problem(await api.client.patch(f"/tasks/{waiting['id']}", json={"key": "a"}), 429, "key_full")
     assert (await api.task(waiting["id"]))["key"] == "d"
     good(await api.client.patch(f"/tasks/{waiting['id']}", json={"key": "d", "priority": 1}))
+    replaceable = {"payload": 1, "unique_key": "u", "on_duplicate": "replace"}
+    held = good(await api.post(path, json={**replaceable, "key": "e"}), 201)
+    problem(await api.post(path, json={**replaceable, "key": "a", "idempotency_key": "i"}), 429, "key_full")
+    assert good(await api.post(path, json={**replaceable, "key": "e", "idempotency_key": "i"}))["id"] == held["id"]

@@ -162,11 +162,15 @@ begin
   for v_queue in select l.owner_id as id, l.max_depth from sluice.limits l
                  where v_by_key and l.owner_id = any(v_queues) and l.kind = 'queue_key' and l.max_depth is not null
                  order by l.owner_id loop
+    -- one that replaces a task of another key takes a place of its own key, too
     with items as materialized (
       select e.ordinality as n, e.options ->> 'key' as name,
              row_number() over (partition by e.options ->> 'key' order by e.ordinality) as place
       from unnest(p_entries) with ordinality e
-      where e.queue_id = v_queue.id and e.options ? 'key' and not v_verdicts ? e.ordinality::text),
+      where e.queue_id = v_queue.id and e.options ? 'key' and (not v_verdicts ? e.ordinality::text
+        or v_verdicts -> e.ordinality::text ->> 0 = 'replaced' and not exists (
+          select from sluice.tasks t
+          where t.id = (v_verdicts -> e.ordinality::text ->> 1)::uuid and t.options ->> 'key' = e.options ->> 'key'))),
     waiting as materialized (
       select k.name, (
         select count(*) from (
