@@ -244,7 +244,7 @@ async def test_a_hold_counts_only_while_its_task_runs(flows: Flows) -> None:
     queue = await flows.queue("mail")
     await flows.limit(name="db", max_concurrency=1)
     await flows.enqueue(queue, ["k"], limits=uses("db"))
-    await flows.settle((await flows.claim(queue)).tasks)
+    await flows.settle((await flows.claim(queue)).tasks, "retry", 60)
     await flows.core.db.fetch("delete from sluice.flow_signals")
     assert await flows.core.db.fetchval("select count(*) from sluice.holds") == 1
     await flows.enqueue(queue, ["other"], limits=uses("db"))
