@@ -38,6 +38,7 @@ INSTALLED = (
     "bury_v1",
     "record_late_v1",
     "pushed_back_v1",
+    "park_key_v1",
     "settle_v1",
     "settle_claim_v1",
     "settle_followups_v1",

@@ -37,7 +37,7 @@ STEP = timedelta(seconds=1)
 
 State = Literal["closed", "open", "half_open"]
 CallKind = Literal["ok", "failed", "pushed_back"]
-Park = Literal["task", "handler"]
+Park = Literal["task", "key", "handler"]
 
 
 class Breaker(Struct, frozen=True, forbid_unknown_fields=True):

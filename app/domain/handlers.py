@@ -76,7 +76,10 @@ class HandlerDefinition(Struct, frozen=True, forbid_unknown_fields=True):
         Adaptive | None, Meta(description="null: max_concurrency is the limit. Otherwise it is required, and the most.")
     ] = None
     park_on_retry_after: Annotated[
-        Park, Meta(description="What waits when an answer has a `Retry-After`: the task, or the whole handler.")
+        Park,
+        Meta(
+            description="What waits when an answer has a `Retry-After`: the task, all of its key, or the whole handler."
+        ),
     ] = "task"
 
     @property

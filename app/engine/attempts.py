@@ -29,6 +29,7 @@ from app.engine.held import Held
 from app.runtime import breakers, followups
 from app.runtime.core import Core
 from app.runtime.settling import RETRY_SECONDS, attempt_end
+from app.store import breakers as breaker_rows
 from app.store import handlers
 from app.store.failures import Unavailable
 from app.telemetry import events
@@ -224,7 +225,7 @@ class Attempt:
         return call
 
     def _parks(self, settlement: Settlement) -> bool:
-        return self.held.target.parks and settlement.retry_after_seconds > 0
+        return self.held.target.park != "task" and settlement.retry_after_seconds > 0
 
     async def _write_more(self, settlement: Settlement, answer: Answer | NoAnswer) -> None:
         """Write an outcome that takes more than a place in a group. Refused follow-up work changes its meaning.
@@ -254,12 +255,19 @@ class Attempt:
         if settlement.disable_handler:
             await self._disable_handler()
         if self._parks(settlement):
-            seconds = settlement.retry_after_seconds
-            name = await handlers.park(core.db, held.target.id, seconds)
-            if name is not None:
-                events.emit(log, events.HANDLER_PARKED, tenant=held.policy.tenant, handler=name, seconds=seconds)
+            await self._park(settlement.retry_after_seconds)
         if held.probe and held.period is not None and (call := call_of(answer)) is not None:
             await breakers.probed(core, held.target.id, held.period, ok=call == "ok")
+
+    async def _park(self, seconds: float) -> None:
+        """Park the handler, or the task's key in its queue."""
+        core, held = self._core, self.held
+        policy, target, key = held.policy, held.target, held.task.options.key
+        if target.park == "handler":
+            if await handlers.park(core.db, target.id, seconds) is not None:
+                events.emit(log, events.HANDLER_PARKED, tenant=policy.tenant, handler=target.name, seconds=seconds)
+        elif key is not None and await breaker_rows.park_key(core.db, policy.tenant_id, policy.id, key, seconds):
+            events.emit(log, events.KEY_PARKED, handler=target.name, seconds=seconds, **held.log_fields())
 
     async def _disable_handler(self) -> None:
         reason = "the handler answered 410 Gone"

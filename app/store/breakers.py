@@ -10,12 +10,13 @@ import msgspec
 from app.domain.breakers import Adaptive, Breaker, Guard, Health, Seen, State, effective, look_at
 from app.domain.histograms import summed, trimmed
 from app.store.db import Reader
-from app.store.statements import sql
+from app.store.statements import call, sql
 
 WINDOW_SECONDS = Guard().window_seconds
 
 _ADD = sql("add_calls")
 _LOOK = sql("look_at_handlers")
+_PARK_KEY = call("park_key_v1", 4)
 _NEXT = sql("find_next_health")
 _GUARDED = sql("show_guarded_handlers")
 _WRITE = sql("write_health")
@@ -88,6 +89,12 @@ async def add_calls(db: Reader, counted: Sequence[Calls]) -> None:
 async def look(db: Reader, handler_ids: Sequence[int], due: int) -> list[HandlerHealth]:
     """Return these handlers, and up to `due` others that are due; none without a breaker and an adaptive limit."""
     return [_read(row) for row in await db.fetch(_LOOK, list(handler_ids), due, False, WINDOW_SECONDS)]
+
+
+async def park_key(db: Reader, tenant_id: int, queue_id: int, key: str, seconds: float) -> bool:
+    """Admit no task of a key for so many seconds; return whether that is longer than before. Without a limit of keys: False."""
+    parked: bool = await db.fetchval(_PARK_KEY, tenant_id, queue_id, key, seconds)
+    return parked
 
 
 async def next_look(db: Reader) -> float | None:

@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import Update, bindparam, case, func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from app.domain.breakers import Adaptive, Breaker
+from app.domain.breakers import Adaptive, Breaker, Park
 from app.domain.handlers import Grouping, HandlerDefinition, HandlerView, Targets, handler_etag
 from app.domain.limits import LimitUse
 from app.domain.queues import MAX_RETENTION_DAYS
@@ -144,8 +144,8 @@ class Target:
     """It has a breaker or an adaptive limit."""
     limits: tuple[str, ...]
     """Named ones that all its tasks take."""
-    parks: bool
-    """A Retry-After parks all of it."""
+    park: Park
+    """What waits when it asks for that."""
     secrets_lost: bool
     """Its encrypted parts cannot be decrypted, so nothing may be sent."""
 
@@ -199,7 +199,7 @@ async def load_target(db: Reader, vault: Vault, handler_id: int) -> Target | Non
         targets=row["targets"],
         guarded=row["guarded"],
         limits=limits.names(row["limits"]),
-        parks=row["park_on_retry_after"] == "handler",
+        park=row["park_on_retry_after"],
         secrets_lost=secret is None,
     )
 

@@ -178,6 +178,9 @@ HANDLER_DISABLED = _event(
 HANDLER_PARKED = _event(
     "handler_parked", WARNING, "A handler asked for a pause with Retry-After; its tasks wait.", "handler", "seconds"
 )
+KEY_PARKED = _event(
+    "key_parked", WARNING, "A handler asked for a pause with Retry-After; tasks of that key wait.", "handler", "seconds"
+)
 BREAKER_OPENED = _event(
     "breaker_opened",
     WARNING,

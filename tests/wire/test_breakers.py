@@ -156,6 +156,33 @@ async def test_a_parked_handler_goes_on_by_itself(api: Api, handler: Handler, mo
     assert second.at - first.at >= 1, "the slot of the call that parked it lets nothing in"
 
 
+async def test_a_retry_after_parks_the_key_and_no_other(api: Api, other: Api, handler: Handler) -> None:
+    handler.answer(Reply(500, {"retry-after": "600"}))
+    name = await api.handler(handler.url, park_on_retry_after="key")
+    queue = await api.queue(name, key={"max_concurrency": 1}, retry=LONG)
+    first = await api.enqueue(queue, key="ada")
+    same = [await sluice.enqueue(queue, key="ada") for sluice in (api, other)]
+    await api.until(first["id"], "scheduled")
+    free = [await sluice.enqueue(queue, **given) for sluice in (api, other) for given in ({"key": "bob"}, {})]
+    for task in free:
+        await api.until(task["id"], "succeeded")
+    await until_waiting(other, same, "key_rate", 2)
+    waiting = await api.task(same[0]["id"])
+    assert waiting["waiting_on"]["key"] == "ada" and waiting["waiting_on"]["until"]
+    assert len(handler.requests) == 1 + len(free)
+
+
+async def test_a_parked_key_goes_on_by_itself(api: Api, handler: Handler) -> None:
+    handler.answer(Reply(429, {"retry-after": "1"}))
+    name = await api.handler(handler.url, park_on_retry_after="key", breaker={})
+    queue = await api.queue(name, key={"max_concurrency": 1}, retry=AT_ONCE)
+    tasks = [await api.enqueue(queue, key="ada") for _ in range(3)]
+    for task in tasks:
+        await api.until(task["id"], "succeeded")
+    first, second, *_ = handler.requests
+    assert second.at - first.at >= 1
+
+
 async def test_a_failing_handler_is_left_alone_until_one_probe_succeeds(api: Api, handler: Handler) -> None:
     handler.script(Reply(500))
     name = await api.handler(handler.url, breaker=QUICK | {"open_seconds": 0.3}, max_concurrency=4)

@@ -1,5 +1,6 @@
 -- What each of these buckets admits at p_now: room, the tasks that its concurrency has place for (null: any number), and tokens, the
--- units of its rate (null: it has none). A paused one has neither; one with a timer has no tokens until then.
+-- units of its rate (null: it has none). A paused one has neither; one with a timer has none until then
+-- (its rate is spent, or park_key_v1).
 -- held: running tasks, of which there is a hold. A hold counts only while its task is running with that number of claims, so a slot
 -- cannot leak; or if it is one of p_taken, which the caller is about to start.
 -- Exact only under the tenant's gate, in a statement after it was taken.
@@ -9,7 +10,7 @@ returns table (bucket_id bigint, limit_id bigint, paused boolean, ordered boolea
 language sql stable
 begin atomic
   select b.id, b.limit_id, s.paused, l.ordered, s.max_concurrency, c.held,
-    case when s.paused then 0 when s.max_concurrency is not null then greatest(0, s.max_concurrency - c.held) end,
+    case when s.paused or r.open_at > p_now then 0 when s.max_concurrency is not null then greatest(0, s.max_concurrency - c.held) end,
     case when s.unit_seconds is null then null when s.paused or r.open_at > p_now then 0 else
       greatest(0, s.burst - greatest(0, extract(epoch from r.tat - p_now)) / s.unit_seconds) end,
     s.burst, s.unit_seconds, r.tat, r.open_at
