@@ -11,8 +11,9 @@ from app.domain.instants import format_instant
 from app.domain.plurals import are, counted
 from app.domain.tasks import NO_WORKER_SECONDS
 from app.runtime.core import Core
-from app.runtime.overview import all_queues, all_schedules, depths, reads_of_operators
+from app.runtime.overview import all_queues, all_schedules, depths, guarded_handlers, reads_of_operators
 from app.store import partitions, replicas, room, stats
+from app.store.breakers import GuardedHandler
 from app.store.partitions import MARGIN_DAYS, Reach
 from app.store.replicas import ALIVE_SECONDS, ReplicaRow
 from app.store.schedules import ScheduleHealth
@@ -37,6 +38,7 @@ async def status(core: Core) -> dict[str, Any]:
     health = await stats.database_health(reads)
     alive = await replicas.list_recent(reads)
     due = await all_schedules(core.db)
+    suffering = await guarded_handlers(core.db)
     limits = await room.read_limits(reads)
     reach = await partitions.reach(reads)
     return {
@@ -50,6 +52,7 @@ async def status(core: Core) -> dict[str, Any]:
             *_database_alarms(health),
             *_connection_alarms(limits, alive),
             *_alarms(queues, alive),
+            *_breaker_alarms(suffering),
             *_schedule_alarms(due, core.schedule_grace_seconds),
         ],
     }
@@ -75,6 +78,18 @@ def _schedule_alarms(due: Sequence[ScheduleHealth], grace_seconds: float) -> Ite
                 "engine running?",
                 "tenant": row.tenant,
                 "schedule": row.name,
+            }
+
+
+def _breaker_alarms(handlers: Sequence[GuardedHandler]) -> Iterator[Alarm]:
+    for row in handlers:
+        if row.state in ("open", "half_open"):
+            yield {
+                "code": "breaker_open",
+                "message": f"the breaker of handler {row.handler} is {row.state.replace('_', '-')}: its tasks wait "
+                f"until the service works again; GET /handlers/{row.handler}/health shows how its calls fail",
+                "tenant": row.tenant,
+                "handler": row.handler,
             }
 
 

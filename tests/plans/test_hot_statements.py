@@ -348,6 +348,7 @@ class Replica:
         shown = await breakers.read(self.db, handler_id)
         assert shown is not None and shown.durations
         assert await breakers.next_look(self.db) is not None
+        assert not await breakers.park_key(self.db, self.tenant, self.queues[0][0], "ada", 60.0)
         await breakers.write(self.db, handler_id, found.health)
 
     async def list(self, **fields: Any) -> None:

@@ -274,6 +274,8 @@ async def test_a_breaker_is_opened_and_closed_by_hand(api: Api, other: Api, hand
     opened = await set_breaker(api, name, open=True)
     assert (opened["state"], opened["opened_by_hand"], opened["next_probe_at"]) == ("open", True, None)
     assert await set_breaker(api, name, open=True) == opened
+    alarms = good(await api.get("/status"))["alarms"]
+    assert ("breaker_open", name) in [(alarm["code"], alarm.get("handler")) for alarm in alarms]
     task = await other.enqueue(await api.queue(name))
     assert (await api.task(task["id"]))["waiting_for"] == "breaker_open"
     closed = await set_breaker(other, name, close=True)
