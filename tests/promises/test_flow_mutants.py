@@ -50,6 +50,8 @@ class Mutant:
     """It is to strand a task: see Rounds.lonely_round."""
 
 
+SLOW = ("pick_flows_v1", r"(\n    v_now := clock_timestamp\(\);)", r"\1 perform pg_sleep(0.003);")
+"""No mutant: it takes longer from a claim's count to its commit."""
 GATE = (r"pg_try_advisory_xact_lock\((\d+), p_tenant::integer\)", "true")
 MUTANTS = {
     "the gate is not taken": (Mutant((("fold_flows_v1", *GATE),)), "over a limit"),
@@ -62,7 +64,7 @@ MUTANTS = {
         ),
         "over a limit",
     ),
-    "freed signals are consumed outside the gate": (Mutant((), outside=True, strands=True), "stranded"),
+    "freed signals are consumed outside the gate": (Mutant((SLOW,), outside=True, strands=True), "stranded"),
     "room that is left opens no other flow": (
         Mutant((("pick_flows_v1", r"sluice\.open_flows_v1\(v_buckets, v_counts\)", "'[]'::jsonb"),), strands=True),
         "stranded",
