@@ -85,6 +85,7 @@ async def test_a_costly_task_waits_for_its_units_and_is_not_overtaken(flows: Flo
     await flows.enqueue(queue, ["cheap"] * 5, limits=uses("tokens"))
     assert len((await flows.claim(queue)).tasks) == 5
     await flows.enqueue(queue, ["costly"], limits=uses("tokens", cost=10))
+    await flows.enqueue(queue, ["behind it"], limits=uses("tokens"))
     found = await flows.claim(queue)
     assert (found.tasks, found.verdict, found.full_at) == ([], "full", "flows")
     assert found.wait_seconds is not None and found.wait_seconds < 0.5

@@ -121,7 +121,8 @@ begin
           v_fits := false;
         elsif v_tokens[v_place] < least(h.costs[i], v_bursts[v_place]) then
           v_fits := false;
-          v_needs[v_place] := least(h.costs[i], v_bursts[v_place]); v_tokens[v_place] := 0;
+          -- of the first that it cannot pay for; the others find it closed
+          v_needs[v_place] := coalesce(v_needs[v_place], least(h.costs[i], v_bursts[v_place])); v_tokens[v_place] := 0;
         end if;
         exit when not v_fits;
       end loop;
