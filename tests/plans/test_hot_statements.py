@@ -458,9 +458,9 @@ async def test_every_hot_statement_keeps_its_index_plan_with_two_million_tasks_a
         await run(name, call, CALLS, 2 * windows.MAX_WINDOW if name.startswith("list") else MOST_ROWS)
     # they read what they count, from an index alone
     await run("count", replica.count, 1, float("inf"))
-    await db.unwatched("update sluice.queues set max_concurrency = 1000, max_depth = 10000000")
-    await db.unwatched("update sluice.handlers set max_concurrency = 1000")
-    await db.unwatched("update sluice.tenants set max_concurrency = 1000")
+    await db.unwatched("update sluice.queues set max_concurrency = 1400, max_depth = 10000000")
+    await db.unwatched("update sluice.handlers set max_concurrency = 1400")
+    await db.unwatched("update sluice.tenants set max_concurrency = 1400")
     await run("claim under limits", replica.claim_limited, CALLS, MOST_ROWS)
     await db.unwatched("update sluice.handlers set group_max_tasks = 1000, group_wait_seconds = 300")
     await db.unwatched(_KEYED)
