@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -154,6 +155,18 @@ async def test_sqs_fifo_a_group_runs_one_at_a_time_in_order_even_while_its_first
     assert [n for group, n in order if group == "a"] == [0, 0, 1, 2, 3]
     assert [n for group, n in order if group == "b"] == [0, 1, 2, 3]
     assert order.index(("b", 3)) < order.index(("a", 1)), "other groups go on"
+
+
+async def test_temporal_fairness_keys_share_two_thousand_starts_by_weight(api: Api) -> None:
+    queue = await api.queue()
+    good(await api.put(f"/queues/{queue}/keys/large", json={"weight": 3}))
+    await bulk(api, queue, [{"payload": None, "key": "large"}] * 2000 + [{"payload": None, "key": "small"}] * 2000)
+    started: Counter[str] = Counter()
+    while started.total() < 2000:
+        found = good(await api.post(f"/queues/{queue}/leases", json={"max_tasks": 100, "wait_seconds": 10}))["tasks"]
+        assert found
+        started.update(task["key"] for task in found)
+    assert abs(started["large"] - 3 * started["small"]) <= 0.1 * 3 * started["small"]
 
 
 async def test_a_task_behind_another_of_its_ordered_key_waits_for_ordering(api: Api, gate: Gate) -> None:
