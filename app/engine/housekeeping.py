@@ -28,6 +28,7 @@ class Housekeeping:
         self._every(300, "receipts", pruning.receipts)
         self._every(60, "follow-up keys", pruning.followup_keys)
         self._every(300, "handlers' calls", pruning.handler_calls)
+        self._every(3600, "clocks of rates", pruning.rate_clocks)
         self._every(3600, "batches", pruning.batches)
         self._every(3600, "ledgers", pruning.schedule_runs)
         self._every(3600, "minutes", stats.prune)

@@ -12,6 +12,7 @@ _RECEIPTS = sql("prune_receipts")
 _FOLLOWUP_KEYS = sql("prune_followup_keys")
 _BATCHES = sql("prune_batches")
 _RUNS = sql("prune_runs")
+_RATE_CLOCKS = sql("prune_rate_clocks")
 _HANDLER_CALLS = sql("prune_handler_calls")
 
 
@@ -36,6 +37,11 @@ async def batches(db: Database) -> int:
 async def schedule_runs(db: Database) -> int:
     """Delete expired ledger rows; unfinished runs stay."""
     return await _all(db, _RUNS, CHUNK)
+
+
+async def rate_clocks(db: Database) -> int:
+    """Delete the clocks of rates that have long been unused."""
+    return await _all(db, _RATE_CLOCKS, CHUNK)
 
 
 async def handler_calls(db: Database) -> int:

@@ -468,7 +468,8 @@ async def test_every_hot_statement_keeps_its_index_plan_with_two_million_tasks_a
     await run("change limits", replica.change_limits, 2, float("inf"))
     await run("claim groups", replica.claim_groups, CALLS, MOST_ROWS)
     await db.unwatched("""update sluice.handlers set breaker = '{"window_seconds": 60}', adaptive = '{}'""")
-    await run("look at handlers", replica.look_at_handlers, 2, MOST_ROWS)
+    # it counts running tasks from an index alone, as claims under limits do
+    await run("look at handlers", replica.look_at_handlers, 2, float("inf"))
     await run("enqueue under a depth", replica.enqueue, 2, float("inf"))
     await db.close()
     await reads.close()

@@ -10,6 +10,7 @@ import pytest
 from app.domain.callers import Caller
 from app.runtime.core import Core
 from app.store import flows as store
+from app.store import pruning
 from tests.promises.flows import Flows, keys_of, uses
 from tests.promises.records import attempts
 
@@ -148,3 +149,17 @@ async def test_a_limit_counts_what_ran_before_it_was_made(flows: Flows) -> None:
     found = (await flows.claim(queue)).tasks
     assert len(found) == 1
     assert timedelta(0) < found[0].lease_expires_at - (await attempts(flows.core.db, found[0].task_id))[0].started_at
+
+
+async def test_clocks_of_rates_that_were_long_unused_are_deleted(flows: Flows) -> None:
+    queue = await flows.queue("mail")
+    await flows.limit("queue_rate", owner=queue, rate_limit=1000, rate_period_seconds=1, rate_burst=1000)
+    await flows.enqueue(queue, [None])
+    assert len((await flows.claim(queue)).tasks) == 1
+    assert await pruning.rate_clocks(flows.core.db) == 0
+    await flows.core.db.fetch(
+        "update sluice.rate_clocks set tat = tat - interval '2 hours', open_at = clock_timestamp()"
+    )
+    assert await pruning.rate_clocks(flows.core.db) == 0
+    await flows.core.db.fetch("update sluice.rate_clocks set open_at = null")
+    assert await pruning.rate_clocks(flows.core.db) == 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections import Counter
 
 import pytest
@@ -176,7 +177,7 @@ async def test_room_that_one_flow_cannot_use_goes_to_the_next(flows: Flows) -> N
     assert keys_of(await flows.claim(queue)) + keys_of(await flows.claim(queue)) == ["b"]
 
 
-async def test_ten_thousand_blocked_keys_cost_a_claim_next_to_nothing(flows: Flows) -> None:
+async def test_two_thousand_blocked_keys_cost_a_claim_next_to_nothing(flows: Flows) -> None:
     queue = await flows.queue("mail")
     await flows.limit("queue_key", owner=queue, max_concurrency=1)
     names = [f"key {number}" for number in range(2000)]
@@ -188,9 +189,13 @@ async def test_ten_thousand_blocked_keys_cost_a_claim_next_to_nothing(flows: Flo
     while (found := await flows.claim(queue, 400)).verdict == "ok":
         assert not found.tasks
     assert await flows.parked() == len(names)
-    await flows.enqueue(queue, ["free"])
-    found = await flows.claim(queue, 10)
-    assert keys_of(found) == ["free"]
+    took = []
+    for number in range(5):
+        await flows.enqueue(queue, [f"free {number}"])
+        began = time.perf_counter()
+        assert keys_of(await flows.claim(queue, 10)) == [f"free {number}"]
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.05
 
 
 @pytest.mark.parametrize("way", ["settle", "retry", "reap", "cancel", "release"])

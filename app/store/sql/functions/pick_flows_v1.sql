@@ -168,7 +168,7 @@ begin
       tat = greatest(r.tat, v_now) + (excluded.tat - v_now), unit_seconds = excluded.unit_seconds;
 
     -- a bucket that cannot pay is closed until it can, and for a moment longer if its burst has place for what comes meanwhile; also one
-    -- that has paid for the last, as others may be parked on it
+    -- that has paid for the last, as others may be parked on it. limit: exists() may be planned as a scan of all flows
     insert into sluice.rate_clocks as r (bucket_id, tenant_id, limit_id, tat, unit_seconds, open_at, opens)
     select b.bucket, p_tenant, b.limit_id, v_now, b.unit,
            v_now + ceil(1e6 * greatest(0, extract(epoch from greatest(c.tat, v_now) - v_now) - (b.burst - x.units) * b.unit) + 1)
@@ -176,7 +176,7 @@ begin
     from unnest(v_buckets, v_limits, v_units, v_bursts, v_needs, v_tokens, v_open_at) b(bucket, limit_id, unit, burst, need, tokens, open_at)
     cross join lateral (select greatest(coalesce(b.need, 1), least(b.burst / 2, c_gather / b.unit)) as units) x
     left join sluice.rate_clocks c on c.bucket_id = b.bucket
-    where (b.need is not null or b.tokens < 1 and exists (select from sluice.flows f where f.parked_on = b.bucket))
+    where (b.need is not null or b.tokens < 1 and (select true from sluice.flows f where f.parked_on = b.bucket limit 1))
       and (b.open_at is null or b.open_at <= v_now)
     on conflict (bucket_id) do update set open_at = excluded.open_at, opens = excluded.opens;
 
