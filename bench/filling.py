@@ -52,10 +52,13 @@ async def delayed_tasks(subject: Subject, count: int, queues: int) -> None:
     )
 
 
-async def ready_tasks(subject: Subject, count: int) -> None:
-    """Ready tasks in the subject's own queue, which delivers nothing yet."""
-    task = await subject.ask("POST", f"/queues/{QUEUE}/tasks", {"payload": PAYLOAD})
+async def ready_tasks(subject: Subject, count: int, queue: str = QUEUE, key: str | None = None) -> None:
+    """Ready tasks in a queue that delivers nothing yet."""
+    task = await subject.ask("POST", f"/queues/{queue}/tasks", {"payload": PAYLOAD, "key": key})
+    # without triggers: the copies are in the flow of the first, which has joined it and was signalled
+    await subject.database.execute("set session_replication_role = replica")
     await _tasks(subject, task["id"], count, run_at="r.run_at + s * interval '1 us'")
+    await subject.database.execute("reset session_replication_role")
 
 
 async def _tasks(subject: Subject, task_id: str, count: int, **changed: str) -> None:

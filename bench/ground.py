@@ -123,11 +123,11 @@ class Ground:
         """Tasks/s from opening the handler, with fewer tasks stored, until all have been delivered and settled."""
         return (await self.whole_way(subject, self.size.fewer_tasks, queues)).per_second
 
-    async def whole_way(self, subject: Subject, tasks: int, queues: Sequence[str] = (QUEUE,)) -> Way:
-        """`tasks` is a multiple of the number of queues."""
+    async def whole_way(self, subject: Subject, tasks: int, queues: Sequence[str] = (QUEUE,), keys: int = 0) -> Way:
+        """`tasks` is a multiple of the number of queues. With `keys`, they have so many, in turns."""
         await subject.close(HANDLER)
         began = await self._wal()
-        await subject.preload(list(queues), tasks)
+        await subject.preload(list(queues), tasks, keys)
         stored = await self._wal()
         await subject.settle_down()
         await self.reports.take()

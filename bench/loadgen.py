@@ -20,8 +20,11 @@ from bench.processes import say
 BODY = b'{"payload": {"to": "ada@example.com", "template": "welcome", "n": 1, "note": "%s"}}' % (b"x" * 100)
 
 
-def bulk_body(tasks: int) -> bytes:
-    return b'{"tasks": [%s]}' % b", ".join([BODY] * tasks)
+def bulk_body(tasks: int, keys: int = 0, first: int = 0) -> bytes:
+    """With `keys`, the tasks have the keys k0, k1 and so on, in turns; `first` is the number of the first task."""
+    numbers = range(first, first + tasks)
+    bodies = [b'%s, "key": "k%d"}' % (BODY[:-1], n % keys) for n in numbers] if keys else [BODY] * tasks
+    return b'{"tasks": [%s]}' % b", ".join(bodies)
 
 
 def request(url: str, body: bytes = BODY) -> bytes:

@@ -33,6 +33,10 @@ class Size:
     settled: int = 30_000
     schedules: tuple[int, ...] = (1, 1_000, 10_000)
     fire_rounds: int = 2
+    keys: tuple[int, ...] = (1, 1_000, 100_000)
+    blocked_keys: int = 10_000
+    few_delays: int = 150
+    rate_seconds: float = 60.0
 
 
 NORMAL = Size()
@@ -58,6 +62,10 @@ SMALLEST = Size(
     settled=2_000,
     schedules=(1, 100),
     fire_rounds=1,
+    keys=(1, 10, 100),
+    blocked_keys=100,
+    few_delays=10,
+    rate_seconds=1.0,
 )
 
 

@@ -12,11 +12,18 @@ _LINE = re.compile(
     r"^\S+ \S+ \S+ \[\d+\] (?P<database>\S+) LOG:  duration: (?P<ms>[\d.]+) ms  (?:execute [^:]*|statement): (?P<text>.*)$"
 )
 
+_CLAIM = re.compile(r"\bsluice\.claim\w*_v\d+\(")
+
 
 class Statement(NamedTuple):
     ms: float
     text: str
     """Its first line: that of Sluice's own names the statement or the function."""
+
+
+def claims_ms(statements: Iterable[Statement]) -> list[float]:
+    """How long each claim took, in ascending order."""
+    return sorted(statement.ms for statement in statements if _CLAIM.search(statement.text))
 
 
 class StatementLog:

@@ -23,6 +23,8 @@ CONNECTIONS = 4
 BULK = 1_000
 POLL_SECONDS = 0.005
 SLOW_POLL_SECONDS = 0.05
+OF_KEY = "options ->> 'key' = $2 and flow_id is not null and claims >= 0"
+"""As the index of keys says it."""
 PAYLOAD = {"to": "ada@example.com", "template": "welcome", "n": 1, "note": "x" * 100}
 
 
@@ -134,36 +136,41 @@ class Subject:
     def tasks_url(self, queue: str) -> str:
         return f"{self.first.url}/queues/{queue}/tasks"
 
-    async def preload(self, queues: list[str], count: int) -> None:
-        """Enqueue this many tasks over HTTP, the same number in each queue."""
+    async def preload(self, queues: list[str], count: int, keys: int = 0) -> None:
+        """Enqueue this many tasks over HTTP, the same number in each queue; with so many keys, in turns."""
         share = count // len(queues)
-        groups = [(queue, min(BULK, share - begin)) for queue in queues for begin in range(0, share, BULK)]
-        await asyncio.gather(*(self._post(groups[n::CONNECTIONS]) for n in range(CONNECTIONS)))
+        groups = [(queue, begin, min(BULK, share - begin)) for queue in queues for begin in range(0, share, BULK)]
+        await asyncio.gather(*(self._post(groups[n::CONNECTIONS], keys) for n in range(CONNECTIONS)))
 
     async def settle_down(self) -> None:
         """Leave the tasks as autovacuum would, rather than have it come while something is measured."""
         await self.database.execute("vacuum (analyze) sluice.tasks")
 
-    async def _post(self, groups: list[tuple[str, int]]) -> None:
+    async def _post(self, groups: list[tuple[str, int, int]], keys: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", httpx2.URL(self.first.url).port)
-        bodies = {size: bulk_body(size) for size in {size for _, size in groups}}
-        for queue, size in groups:
+        for queue, begin, size in groups:
             url = f"{self.tasks_url(queue)}/bulk"
-            writer.write(request(url, bodies[size]))
+            writer.write(request(url, bulk_body(size, keys, begin)))
             status, body = await answer(reader)
             if status != b"200" or body.count(b'"status":201') != size:
                 raise RuntimeError(f"POST {url}: {status.decode()} {body[:500]!r}")
         writer.close()
 
-    async def until_settled(self, queues: list[str], count: int, handler: "HandlerReports", seconds: float) -> bool:
-        """Wait until the handler has had so many calls and the queues hold nothing more; false if it takes too long."""
+    async def until_settled(
+        self, queues: list[str], count: int, handler: "HandlerReports", seconds: float, key: str | None = None
+    ) -> bool:
+        """Wait until the handler has had so many calls and the queues hold nothing more, or nothing of the key; false if it
+        takes too long."""
         deadline = time.monotonic() + seconds
         while await handler.count() < count:
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(SLOW_POLL_SECONDS)
-        ids = await self.queue_ids(queues)
-        while await self.database.fetchval("select exists(select from sluice.tasks where queue_id = any($1))", ids):
+        given: list[object] = [await self.queue_ids(queues)]
+        left = "select exists(select from sluice.tasks where queue_id = any($1))"
+        if key is not None:
+            given, left = [*given, key], left[:-1] + f" and {OF_KEY})"
+        while await self.database.fetchval(left, *given):
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(POLL_SECONDS)
@@ -174,17 +181,20 @@ class Subject:
             row[0] for row in await self.database.fetch("select id from sluice.queues where name = any($1)", queues)
         ]
 
-    async def start_delays(self, queue: str, count: int, handler: "HandlerReports") -> list[float]:
+    async def start_delays(
+        self, queue: str, count: int, handler: "HandlerReports", key: str | None = None
+    ) -> list[float]:
         """Seconds from sending each POST to its call of the handler, one task at a time."""
         url = self.tasks_url(queue)
         reader, writer = await asyncio.open_connection("127.0.0.1", httpx2.URL(url).port)
         await handler.take()
         for _ in range(count):
-            writer.write(request(url, json.dumps({"payload": {"sent_ns": time.monotonic_ns()}}).encode()))
+            task = {"payload": {"sent_ns": time.monotonic_ns()}, "key": key}
+            writer.write(request(url, json.dumps(task).encode()))
             await answer(reader)
             await asyncio.sleep(random.uniform(0.02, 0.05))
         writer.close()
-        await self.until_settled([queue], count, handler, 10)
+        await self.until_settled([queue], count, handler, 10, key)
         return [nanoseconds / 1e9 for nanoseconds in (await handler.take())["delays_ns"]]
 
 

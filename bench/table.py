@@ -1,6 +1,6 @@
 """The measures, what each row of the table shows of them, and what it should reach."""
 
-from bench.measures import aging, crowding, delays, delivering, enqueueing, firing, lasting, settling
+from bench.measures import aging, crowding, delays, delivering, enqueueing, firing, flowing, lasting, settling
 from bench.rows import Measure, Row, at_least, at_most
 
 MEASURES = (
@@ -47,6 +47,86 @@ MEASURES = (
                 "{one[limited]:,.0f} of {one[unlimited]:,.0f} tasks/s",
             ),
             Row("most attempts at once under a limit of 64", "several.most_at_once", "", at_most(64)),
+        ),
+    ),
+    Measure(
+        "keys",
+        flowing.keys,
+        (
+            *(
+                row
+                for name, keys in (("few", "1 key"), ("some", "1,000 keys"), ("many", "100,000 keys"))
+                for row in (
+                    Row(
+                        f"tasks with {keys}, of tasks without",
+                        f"{name}.ratio",
+                        "x",
+                        None,
+                        f"{{{name}[keyed]:,.0f}} of {{{name}[plain]:,.0f}} tasks/s, {{{name}[tasks]:,}} tasks",
+                    ),
+                    Row(
+                        "the same: CPU time of the service, per task",
+                        f"{name}.keyed_cost.service_us",
+                        "us",
+                        None,
+                        f"{{{name}[plain_cost][service_us]:.0f}} us without",
+                    ),
+                    Row(
+                        "the same: CPU time of Postgres, per task",
+                        f"{name}.keyed_cost.postgres_us",
+                        "us",
+                        None,
+                        f"{{{name}[plain_cost][postgres_us]:.0f}} us without",
+                    ),
+                )
+            ),
+            Row(
+                "beside a key with 1,000,000 tasks: another key's start delay, p50, of idle",
+                "neighbour.ratio",
+                "x",
+                at_most(2),
+                "{neighbour[beside][p50_ms]:.1f} of {neighbour[idle][p50_ms]:.1f} ms; "
+                "{neighbour[per_second]:,.0f}/s of the other key meanwhile",
+                headline=True,
+            ),
+            Row(
+                "the same, p99",
+                "neighbour.beside.p99_ms",
+                "ms",
+                None,
+                "{neighbour[idle][p99_ms]:.1f} ms idle; {neighbour[beside][samples]} tasks",
+            ),
+            Row(
+                "a free key behind 10,000 blocked ones: claim, p50",
+                "blocked.p50_ms",
+                "ms",
+                at_most(5),
+                "p99 {blocked[p99_ms]:.1f} ms; start delay p50 {blocked[start_delay][p50_ms]:.1f} ms",
+                headline=True,
+            ),
+        ),
+    ),
+    Measure(
+        "exact",
+        flowing.exact,
+        (
+            Row(
+                "one named limit of 64, two queues, 4 replicas, of unlimited",
+                "named.ratio",
+                "x",
+                None,
+                "{named[limited]:,.0f} of {named[unlimited]:,.0f} tasks/s",
+            ),
+            Row("most attempts at once under a named limit of 64", "named.most_at_once", "", at_most(64)),
+            Row(
+                "a rate of 500/s, 4 replicas: how far from it",
+                "rate.off",
+                "%",
+                at_most(0.01),
+                "{rate[per_second]:.1f}/s started over {rate[seconds]:.0f} s",
+                headline=True,
+            ),
+            Row("most starts beyond 500/s in any window, with a burst of 50", "rate.most_beyond", "", at_most(50)),
         ),
     ),
     Measure(

@@ -1,7 +1,6 @@
 """What a database has to carry that has run for long: history, and a transaction that somebody forgot."""
 
 import contextlib
-import re
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -14,11 +13,11 @@ from app.store.db import Database
 from bench import filling
 from bench.figures import quantile
 from bench.ground import Ground
+from bench.statements import claims_ms
 from bench.subject import Subject
 
 KEPT_DAYS = 2
 HALF = 0.5
-_CLAIM = re.compile(r"\bsluice\.claim\w*_v\d+\(")
 
 
 async def history(ground: Ground) -> dict[str, Any]:
@@ -91,7 +90,7 @@ async def _claims(ground: Ground, subject: Subject, seconds: float, rate: float)
     async with log.on():
         paced = await ground.paced(subject, seconds, rate)
         statements = log.taken(await subject.database.fetchval("select current_database()"))
-    claims = sorted(statement.ms for statement in statements if _CLAIM.search(statement.text))
+    claims = claims_ms(statements)
     return {
         "p50_ms": quantile(claims, 0.50),
         "p99_ms": quantile(claims, 0.99),

@@ -3,10 +3,13 @@
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
+import msgspec
 import pytest
 
 from bench.figures import paired, slope
+from bench.loadgen import bulk_body
 from bench.measures.delivering import most_at_once
+from bench.measures.flowing import most_beyond
 from bench.report import figures
 from bench.rows import Row, at_least, at_most
 from bench.statements import Statement, parsed
@@ -48,6 +51,25 @@ def test_the_best_peer_is_the_fastest_and_for_enqueues_the_fastest_on_postgres()
 
 def test_a_slope_is_per_unit_of_time() -> None:
     assert slope([0, 1, 2], [5, 7, 9]) == 2
+
+
+def test_a_rate_is_exceeded_by_what_its_fullest_window_has_beyond_it() -> None:
+    begun = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def beyond(*seconds: float) -> float:
+        return round(most_beyond([begun + timedelta(seconds=second) for second in seconds], 10), 3)
+
+    assert beyond() == 0
+    assert beyond(0, 0.1, 0.2, 0.3) == 1, "evenly spread"
+    assert beyond(0, 0, 0, 5) == 3
+    # neither what was not used before, nor the burst alone, but both windows together
+    assert beyond(0, 9, 9, 9.1, 9.1, 9.1) == 4
+
+
+def test_keyed_tasks_of_a_batch_have_their_keys_in_turns() -> None:
+    tasks = msgspec.json.decode(bulk_body(3, keys=2, first=3))["tasks"]
+    assert [task["key"] for task in tasks] == ["k1", "k0", "k1"]
+    assert "key" not in bulk_body(2).decode()
 
 
 def test_statements_are_those_of_the_database_that_were_executed() -> None:
