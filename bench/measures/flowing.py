@@ -14,7 +14,7 @@ from bench import filling
 from bench.figures import milliseconds, paired, quantile
 from bench.ground import HANDLER, QUEUE, Ground, Way
 from bench.measures.delivering import most_at_once
-from bench.statements import claims_ms
+from bench.statements import finding_claims_ms
 from bench.subject import Subject
 
 KEYED, BLOCKED, RATED = "bench-keyed", "bench-blocked", "bench-rated"
@@ -116,7 +116,7 @@ async def _behind_blocked(ground: Ground, subject: Subject) -> dict[str, Any]:
     log = ground.statements
     async with log.on():
         delays = await _one_by_one(ground, subject, BLOCKED)
-        claims = claims_ms(log.taken(await subject.database.fetchval("select current_database()")))
+        claims = finding_claims_ms(log.taken(await subject.database.fetchval("select current_database()")))
     return {
         "keys": count,
         "p50_ms": quantile(claims, 0.50),

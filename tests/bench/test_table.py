@@ -12,7 +12,7 @@ from bench.measures.delivering import most_at_once
 from bench.measures.flowing import most_beyond
 from bench.report import figures
 from bench.rows import Row, at_least, at_most
-from bench.statements import Statement, parsed
+from bench.statements import Statement, claims_ms, finding_claims_ms, parsed
 
 
 def test_a_ratio_is_the_median_of_the_rounds_own() -> None:
@@ -80,6 +80,17 @@ def test_statements_are_those_of_the_database_that_were_executed() -> None:
         "\tsecond line of a statement",
     ]
     assert parsed(lines, "one") == [Statement(1.25, "select * from f($1)")]
+
+
+def test_a_claim_that_finds_a_task_follows_its_enqueue() -> None:
+    enqueue, settle = (
+        Statement(0.5, "select * from sluice.enqueue_v1($1)"),
+        Statement(0.3, "select sluice.settle_v1($1)"),
+    )
+    claims = [Statement(ms, "select * from sluice.claim_v1($1, $2)") for ms in (3, 1, 2)]
+    seen = [enqueue, claims[0], settle, claims[1], enqueue, claims[2], settle]
+    assert claims_ms(seen) == [1, 2, 3]
+    assert finding_claims_ms(seen) == [2, 3]
 
 
 @pytest.mark.anyio
