@@ -6,7 +6,7 @@ what is to be deleted is in use. Changes made before stay; the next apply contin
 """
 
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -211,9 +211,9 @@ async def _validate(core: Core, caller: Caller, document: Document, current: _St
         for section in names
     }
     refusals += [Refusal("invalid", fault.detail, [fault]) for fault in name_faults(document, names, kept)]
-    refusals += _limit_refusals(document, current)
+    refusals += [refusal async for refusal in _limit_refusals(document, current)]
     if not refusals:  # otherwise a queue's schema may itself be at fault
-        for name, queue in (document.queues or {}).items():
+        async for name, queue in in_pieces((document.queues or {}).items()):
             try:
                 _validate_callbacks(core, document, current, queue)
             except Refusal as refusal:
@@ -228,7 +228,7 @@ async def _validate(core: Core, caller: Caller, document: Document, current: _St
         raise joined(refusals)
 
 
-def _limit_refusals(document: Document, current: _Stored) -> Iterator[Refusal]:
+async def _limit_refusals(document: Document, current: _Stored) -> AsyncIterator[Refusal]:
     """Yield what is wrong with the limits that the handlers and queues of a document name, as the limits and handlers will be."""
     stored = {name: row.view.definition for name, row in current.named_limits.items()}
     known = {name: rule_of(limit) for name, limit in (stored | dict(document.named_limits or {})).items()}
@@ -236,7 +236,7 @@ def _limit_refusals(document: Document, current: _Stored) -> Iterator[Refusal]:
         document.handlers or {}
     )
     for section in ("handlers", "queues"):
-        for name, definition in (getattr(document, section) or {}).items():
+        async for name, definition in in_pieces((getattr(document, section) or {}).items()):
             errors = [
                 error
                 for index, use in enumerate(definition.limits)
@@ -245,7 +245,7 @@ def _limit_refusals(document: Document, current: _Stored) -> Iterator[Refusal]:
             ]
             if errors:
                 yield Refusal("invalid", errors[0].detail, errors)
-    for name, queue in (document.queues or {}).items():
+    async for name, queue in in_pieces((document.queues or {}).items()):
         handler = handlers_then.get(queue.handler or "")
         try:
             limits.check_count(QueueRules(False, queue.key_limited, queue.limits, handler.limits if handler else ()))

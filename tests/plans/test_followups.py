@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.ci, pytest.mark.anyio, pytest.mark.timeout(120)]
 
 CALLS, GROUP, QUEUES = 7, 40, 10
 OTHERS = 100_000
-MOST_ROWS = 1000
+MOST_ROWS = 1500
 """What one node of a plan may read of any table: some pages, two orders of magnitude below the tables."""
 LISTED = "01900000-0000-7000-8000-00000000ffff"
 
