@@ -44,6 +44,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[SERVER] = server
     if not hands_out:  # workers inherit what they are to ignore
         give_signals_back()
+        # What tests start is not measured: a replica under coverage costs twice as much, and coverage of greenlets has been seen
+        # to loop for good in a process that has threads. What it runs is measured in the tests' own processes too.
+        os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -115,8 +115,7 @@ async def start_process(
     folder: Path = ROOT,
 ) -> SluiceProcess:
     """Start `sluice ARGUMENTS` in a folder; None takes a variable out of the environment."""
-    # a replica under coverage costs twice as much, and what it runs is measured in the tests' own processes too
-    merged = {**os.environ, "COVERAGE_PROCESS_CONFIG": None, **environment}
+    merged = {**os.environ, **environment}
     process = await asyncio.create_subprocess_exec(
         *program,
         *arguments,
@@ -131,7 +130,7 @@ async def start_process(
 
 
 async def end(process: SluiceProcess) -> None:
-    """Let it stop as usual, so that its coverage is written; a test that wants it killed kills it."""
+    """Let it stop as usual; a test that wants it killed kills it."""
     if process.returncode is None:
         process.signal(signal.SIGCONT)
         process.signal(signal.SIGTERM)

@@ -192,6 +192,7 @@ def test_anchors_and_merge_keys_are_read() -> None:
     assert document(text)["queues"]["c"] == {"max_concurrency": 5, "description": "x"}
 
 
+@pytest.mark.ci
 def test_aliases_that_grow_without_bounds_are_refused() -> None:
     assert faults("queues: &a\n  b: *a\n") == [(1, "/queues/b", "an alias contains itself")]
     bomb = "queues:\n  a: &l0 [x, x, x, x, x, x, x, x, x, x]\n"

@@ -43,8 +43,6 @@ async def _start(
 ) -> asyncio.subprocess.Process:
     path = ROOT / "examples" / script
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "no_proxy": "*", **variables}
-    # examples import nothing that is measured, and coverage of greenlets has been seen to spin in one with threads
-    environment.pop("COVERAGE_PROCESS_CONFIG", None)
     return await asyncio.create_subprocess_exec(
         *(sys.executable, str(path), *arguments), cwd=path.parent, env=environment, stdout=stdout
     )

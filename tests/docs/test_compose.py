@@ -169,6 +169,7 @@ def test_the_guide_uses_the_keys_of_the_compose_file(services: dict[str, Any]) -
     assert f"http://handler:{services['handler']['environment']['PORT']}/" in lines
 
 
+@pytest.mark.ci
 @pytest.mark.anyio
 async def test_a_replica_with_these_settings_delivers_to_a_named_private_handler(
     start_sluice: Callable[..., Awaitable[SluiceProcess]], handler: Handler

@@ -81,6 +81,7 @@ def may_fire(expression: str) -> bool:
     return True
 
 
+@pytest.mark.ci
 @given(expressions.filter(may_fire), windows(st.sampled_from(sorted(zone_names()))), st.sampled_from(DSTS))
 def test_cron_fires_as_the_wall_clock_says_in_every_zone(
     expression: str, window: tuple[str, datetime, datetime], dst: Dst

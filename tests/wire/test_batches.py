@@ -339,6 +339,7 @@ async def test_adders_and_sealers_on_two_replicas_agree_on_who_was_first(api: Ap
         assert len(await take(api, sums, max_tasks=9, wait_seconds=20)) == 1
 
 
+@pytest.mark.ci
 async def test_adders_and_a_cancel_on_two_replicas_leave_nothing_alive(api: Api, other: Api) -> None:
     for _ in range(8):
         queue = await api.queue()

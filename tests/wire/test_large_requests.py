@@ -44,6 +44,7 @@ def settled() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("what", BODIES)
 async def test_a_large_request_is_worked_on_in_pieces(api: Api, settled: None, what: str) -> None:
     queue = await api.queue()

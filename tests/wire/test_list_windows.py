@@ -81,6 +81,7 @@ def ids(tasks: list[dict[str, Any]]) -> list[str]:
     return [task["id"] for task in tasks]
 
 
+@pytest.mark.ci
 @pytest.mark.usefixtures("small_windows")
 async def test_pages_of_small_windows_are_the_whole_list(api: Api) -> None:
     word = fresh("w")

@@ -143,6 +143,7 @@ async def test_what_another_replica_ends_is_told_within_a_look(
     assert time.monotonic() - began < waiters.POLL_SECONDS + 1
 
 
+@pytest.mark.ci
 async def test_200_waiters_share_one_question_and_hold_no_connection(
     start_replica: StartReplica, handler: Handler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
