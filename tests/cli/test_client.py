@@ -15,6 +15,8 @@ from tests.cli.conftest import Command, Ended, Scripted
 from tests.sluices import ROOT
 from tests.wire.api import fresh
 
+pytestmark = pytest.mark.ci
+
 MISSING = "01890000-0000-7000-8000-000000000000"
 GONE = "http://127.0.0.1:9/hook"
 """Nothing listens there: an attempt fails at once."""

@@ -12,6 +12,8 @@ from app.delivery.webhook.signing import new_secret
 from tests.cli.conftest import Command, Ended, Scripted
 from tests.docs.pages import ROOT
 
+pytestmark = pytest.mark.ci
+
 EXAMPLE = str(ROOT / "examples" / "definitions.yaml")
 SECRET = new_secret()
 VARIABLES = {"HANDLERS_URL": "http://127.0.0.1:9", "WEBHOOK_SECRET": SECRET}

@@ -14,7 +14,7 @@ from tests.embedded.processes import alive
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica, SluiceProcess
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.ci, pytest.mark.anyio]
 
 Start = Callable[..., Awaitable[SluiceProcess]]
 
@@ -43,7 +43,6 @@ async def test_replicas_in_this_process_share_a_database(replicas: list[Replica]
     await handler.received(3)
 
 
-@pytest.mark.ci
 async def test_without_a_database_it_brings_one_and_takes_it_along_when_it_stops(
     start_sluice: Start, tmp_path: Path
 ) -> None:
@@ -67,7 +66,6 @@ async def test_without_a_database_it_brings_one_and_takes_it_along_when_it_stops
     assert stopped["uptime_seconds"] > 0
 
 
-@pytest.mark.ci
 async def test_a_killed_sluice_starts_again_on_its_directory(start_sluice: Start, tmp_path: Path) -> None:
     environment = {"SLUICE_DATABASE_URL": None, "SLUICE_DATA_DIR": str(tmp_path / "data")}
     first = await start_sluice(**environment)
@@ -104,7 +102,6 @@ async def test_a_replica_says_in_its_log_as_what_it_runs_and_that_it_has_ended_i
     assert not sluice.events("loop_died")
 
 
-@pytest.mark.ci
 async def test_a_taken_port_is_told_in_a_sentence(sluice: SluiceProcess, start_sluice: Start) -> None:
     second = await start_sluice("--port", sluice.url.rsplit(":", 1)[1], ready=False)
     assert await second.ended() == 1

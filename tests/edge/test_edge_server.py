@@ -16,7 +16,7 @@ from tests.edge.edge import edge
 from tests.edge.server import Client, answer, connected, echo, serving
 from tests.support import poll
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.ci, pytest.mark.anyio]
 
 
 @pytest.fixture(params=[pytest.param(False, id="asyncio"), pytest.param(True, id="uvloop")])

@@ -20,7 +20,7 @@ from app.embedded.postgres import EmbeddedPostgres, running_url
 from tests.embedded.processes import Owner, alive, children_of, start_owner
 from tests.support import pg_bin, poll
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.ci, pytest.mark.anyio]
 
 # Recovery is tested with fsync off: what is killed here are processes, not machines.
 FAST = {"fsync": "off"}
