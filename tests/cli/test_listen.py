@@ -13,7 +13,7 @@ from standardwebhooks.webhooks import Webhook
 from app.delivery.webhook.signing import new_secret
 from tests.sluices import SluiceProcess, end, start_process
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.ci, pytest.mark.anyio]
 
 BODY = '{"hello": "w\\u00f6rld"}'
 

@@ -12,13 +12,12 @@ from tests.sluices import Replica, SluiceProcess
 from tests.support import poll
 from tests.wire.api import AT_ONCE, Api, good, problem
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.ci, pytest.mark.anyio]
 
 Start = Callable[..., Awaitable[SluiceProcess]]
 StartReplica = Callable[..., Awaitable[Replica]]
 
 
-@pytest.mark.ci
 async def test_an_api_and_an_engine_do_the_whole_job_together(start_sluice: Start, handler: Handler) -> None:
     front, back = await asyncio.gather(start_sluice("--role", "api"), start_sluice("--role", "engine"))
     api = Api(front.client, front.url)
@@ -79,7 +78,6 @@ async def test_a_lost_notify_costs_a_poll_at_most(
     assert lost
 
 
-@pytest.mark.ci
 async def test_five_that_start_at_once_on_an_empty_database_all_become_ready(
     start_sluice: Start, empty_database_url: str, handler: Handler
 ) -> None:
