@@ -7,6 +7,7 @@ import msgspec
 from app.domain.callers import Caller
 from app.domain.errors import Refusal, task_ended
 from app.domain.instants import parse_instant
+from app.domain.limits import LimitUse
 from app.domain.options import OPTIONS
 from app.domain.patches import TaskPatch
 from app.domain.tasks import UNFINISHED, Enqueue, State, check_instants
@@ -47,12 +48,11 @@ async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch) -> 
 
 async def _write(core: Core, caller: Caller, view: TaskView, patch: TaskPatch) -> str:
     row = await find_queue(core, caller, view.queue)
-    name = patch.asked.handler
-    own = None if name is None else await handlers.find_own(core.db.lookups(caller.tenant_id), caller.tenant_id, name)
+    own = await _own_handler(core, caller, row, view, patch)
     try:
         check_handler(row, own, patch.asked)
         check_instants(patch.asked, core.clock.now())
-        await _check_target(core, caller, row, own, view, patch)
+        _check_target(core, row, own, view, patch)
         if patch.new_payload:
             await check_schema(core, row, patch.asked)
         if patch.options.keys() & {"key", "limits", "handler"}:
@@ -90,19 +90,27 @@ def _merged_with(view: TaskView) -> dict[str, Any]:
         "binary": True if view.payload_base64 is not msgspec.UNSET else None,
         "target": view.target,
         "key": view.key,
+        "limits": [LimitUse(use.name, use.key, use.cost) for use in view.limits] or None,
     }
 
 
-async def _check_target(
-    core: Core, caller: Caller, row: QueueRow, own: OwnHandler | None, view: TaskView, patch: TaskPatch
-) -> None:
+async def _own_handler(
+    core: Core, caller: Caller, row: QueueRow, view: TaskView, patch: TaskPatch
+) -> OwnHandler | None:
+    """Return the handler that the task will have itself; None for the queue's, or if the patch changes nothing that it decides."""
+    name = None
+    if "handler" in patch.options:
+        name = patch.asked.handler
+    elif view.handler != row.handler and patch.options.keys() & {"target", "key", "limits"}:
+        name = view.handler
+    return None if name is None else await handlers.find_own(core.db.lookups(caller.tenant_id), caller.tenant_id, name)
+
+
+def _check_target(core: Core, row: QueueRow, own: OwnHandler | None, view: TaskView, patch: TaskPatch) -> None:
     """Check the target that the task will have against the handler that it will have, if the patch changes either."""
     target = patch.asked.target if "target" in patch.options else view.target
-    if target is None or not {"target", "handler"} & patch.options.keys():
-        return
-    if "handler" not in patch.options and view.handler is not None and view.handler != row.handler:
-        own = await handlers.find_own(core.db.lookups(caller.tenant_id), caller.tenant_id, view.handler)
-    check_own_target(core, row, own, target)
+    if target is not None and {"target", "handler"} & patch.options.keys():
+        check_own_target(core, row, own, target)
 
 
 def _with_limits(patch: TaskPatch, view: TaskView) -> Enqueue:

@@ -145,6 +145,21 @@ async def test_the_payload_of_a_patch_has_its_limits(api: Api) -> None:
     assert good(await patch(api, task, payload=None))["payload"] is None
 
 
+async def test_key_and_limits_are_judged_by_the_handler_that_the_task_names(api: Api, handler: Handler) -> None:
+    names = [fresh("l") for _ in range(5)]
+    for name in names:
+        good(await api.put(f"/limits/{name}", json={"keyed": name == names[0]}), 201)
+    own = await api.handler(handler.url, limits=[{"name": names[0], "key": "task"}, names[1]])
+    queue = await api.queue_to(handler.url)
+    task = await api.enqueue(queue, handler=own, key="k", delay_seconds=600)
+    problem(await patch(api, task, key=None), 422, "invalid", "/key")
+    three = [{"name": name} for name in names[2:]]
+    problem(await patch(api, task, limits=three), 422, "invalid", "/limits")
+    assert await api.task(task["id"]) == task
+    assert len(good(await patch(api, task, limits=three[:2]))["limits"]) == 2
+    assert good(await patch(api, task, handler=None, key=None, limits=three))["key"] is None
+
+
 async def test_racing_patches_of_headers_lose_none(api: Api, other: Api) -> None:
     task = await api.enqueue(await api.queue())
     names = [fresh("x") for _ in range(4)]
