@@ -59,6 +59,24 @@ async def outcomes(core: Core) -> list[Any]:
     return [row[0] for row in rows]
 
 
+async def test_what_another_claim_leaves_of_a_full_group_goes_on_waiting(
+    core: Core, caller: Caller, handler: Handler
+) -> None:
+    definition = HandlerDefinition(handler.url, group=Grouping(3, 300))
+    await handlers.put(core, caller, "h", definition, None, ANY)
+    await queues.put(core, caller, "mail", QueueDefinition(handler="h"), ANY)
+    await enqueue(core, caller, "mail", 4)
+    row = await store.find(core.db, caller.tenant_id, "mail")
+    assert row is not None
+    async with core.db.begin(caller.tenant_id) as other:
+        await other.fetch("select from sluice.tasks order by id limit 2 for update")
+        found = await claim(core, row.id, 10)
+        assert (found.tasks, found.verdict) == ([], "busy")
+    found = await claim(core, row.id, 10)
+    assert len(found.tasks) == 3
+    assert (await claim(core, row.id, 10)).verdict == "forming"
+
+
 async def test_a_drain_gives_back_every_task_of_a_group_and_closes_its_call(
     core: Core, handler: Handler, hold: Hold, ended: list[Held]
 ) -> None:

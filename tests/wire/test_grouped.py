@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -109,7 +109,11 @@ async def test_what_is_ready_is_delivered_in_full_groups_in_the_order_of_claimin
         await api.until(task_id, "succeeded", result=None)
 
 
-async def test_more_than_a_group_is_claimed_in_whole_groups(api: Api, handler: Handler) -> None:
+async def test_more_than_a_group_is_claimed_in_whole_groups(
+    start_api: Callable[..., Awaitable[Api]], handler: Handler
+) -> None:
+    """By a replica of its own, in which no other lane waits for a share of the claim."""
+    api = await start_api()
     handler.script(Reply(body=b""))
     queue = await grouped(api, handler.url, 150)
     good(await api.post(f"/queues/{queue}/pause"))

@@ -162,6 +162,15 @@ begin
           v_again := coalesce(v_again, false) or coalesce(v_more_again, false);
         end if;
       end if;
+      if s.group_wait > 0 and not s.gated and cardinality(v_ids) < v_room then
+        -- another claim took some of those that were to fill the groups: what is left of the last one goes on waiting
+        v_filled := cardinality(v_ids) - cardinality(v_ids) % least(s.group_tasks, s.handler_limit, s.queue_limit, s.tenant_limit);
+        if (select min(t.run_at) from sluice.tasks t where t.id = any(v_ids[v_filled + 1:]))
+           > clock_timestamp() - make_interval(secs => s.group_wait) then
+          v_ids := nullif(v_ids[:v_filled], '{}');
+          v_verdict := 'busy';
+        end if;
+      end if;
       if v_ids is not null and not s.gated and clock_timestamp() - v_began > interval '3 milliseconds' then
         select t.priority, t.run_at into v_priority, v_since
         from sluice.tasks t where t.id = v_ids[cardinality(v_ids)];
