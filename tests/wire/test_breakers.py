@@ -118,9 +118,12 @@ async def test_a_task_that_is_pushed_back_waits_for_its_retry_after(api: Api, ha
 async def test_a_task_that_was_pushed_back_until_it_expired_says_so(api: Api, handler: Handler) -> None:
     handler.script(Reply(429))
     name = await api.handler(handler.url, breaker={"min_calls": 100_000})
-    task = await api.enqueue(await api.queue(name, retry=LONG), ttl_seconds=0.4)
+    queue = await api.queue(name, retry=LONG)
+    task = await api.enqueue(queue, ttl_seconds=0.4)
     ended = await api.ended(task["id"])
     assert (ended["state"], ended["reason"]) == ("dead", "pushed_back_too_long")
+    chosen = {"reason": ended["reason"], "dry_run": True}
+    assert good(await api.post(f"/queues/{queue}/redrive", json=chosen))["matched"] == 1
 
 
 async def test_a_retry_after_parks_the_whole_handler(api: Api, other: Api, handler: Handler) -> None:

@@ -54,6 +54,7 @@ class RedriveBody(Struct, forbid_unknown_fields=True):
             "stopped_by_worker",
             "expired",
             "followup_too_large",
+            "pushed_back_too_long",
         ]
         | None
     ) = None
