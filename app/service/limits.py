@@ -42,7 +42,7 @@ def not_found(name: str) -> Refusal:
 
 @asynccontextmanager
 async def changing(core: Core, caller: Caller) -> AsyncIterator[Any]:
-    """Begin a transaction that changes limits. It ends with `flows.reopen`; then what waits is looked at again."""
+    """Begin a transaction that changes limits. A change ends with `flows.reopen`; then what waits is looked at again."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
         yield connection
@@ -77,18 +77,24 @@ async def put(
             after = await limits.insert_new(connection, caller.tenant_id, name, definition, owner)
             await flows.reopen(connection, caller.tenant_id)
         else:
-            if definition.keyed != before.view.definition.keyed:
-                await _refuse_in_use(connection, caller, name, "/keyed")
-            if definition != before.view.definition:
-                await limits.replace_definition(connection, before.id, definition)
             if owner is not None:
                 await limits.set_owner(connection, before.id, owner)
-            await queues.outdate_of_limit(connection, caller.tenant_id, name)
-            await flows.reopen(connection, caller.tenant_id, before.id)
+            if definition != before.view.definition:
+                await _replace(connection, caller, before, definition)
             after = await limits.read(connection, before.id)
         assert after is not None, "the lock of the tenant's limits is held"
         [use] = await limits.use_of(connection, caller.tenant_id, [after])
     return Saved(after.view, use, after.etag, before is None)
+
+
+async def _replace(connection: Any, caller: Caller, before: StoredLimit, definition: LimitDefinition) -> None:
+    name, keyed = before.view.name, definition.keyed != before.view.definition.keyed
+    if keyed:
+        await _refuse_in_use(connection, caller, name, "/keyed")
+    await limits.replace_definition(connection, before.id, definition)
+    await queues.outdate_of_limit(connection, caller.tenant_id, name)
+    # nothing names a limit whose keys change, but flows whose tasks did may be left, with the bucket that was theirs
+    await flows.reopen(connection, caller.tenant_id, None if keyed else before.id)
 
 
 def check(name: str, definition: LimitDefinition) -> None:

@@ -43,6 +43,11 @@ async def bulk(api: Api, queue: str, tasks: list[dict[str, Any]]) -> list[str]:
     return [result["id"] for result in results]
 
 
+async def lease(api: Api, queue: str, **fields: Any) -> int:
+    """How many tasks a pull worker gets."""
+    return len(good(await api.post(f"/queues/{queue}/leases", json=fields))["tasks"])
+
+
 async def starts(api: Api, ids: list[str]) -> list[float]:
     """When these tasks started, in seconds, in order."""
     tasks = [await api.ended(task_id) for task_id in ids]
@@ -349,6 +354,22 @@ async def test_pull_workers_get_what_keys_and_limits_admit(api: Api) -> None:
     good(await api.post(f"/tasks/{held[0]['id']}/complete", json={}, headers=token))
     [fourth] = good(await api.post(leases, json={"max_tasks": 10, "wait_seconds": 10}))["tasks"]
     assert fourth["id"] not in [task["id"] for task in held]
+
+
+async def test_a_limit_that_becomes_keyed_counts_each_key_once_over_all_queues(api: Api) -> None:
+    name = await limit(api, max_concurrency=1)
+    queues = [await api.queue(), await api.queue()]
+    fields: dict[str, Any] = {"key": "k", "limits": [{"name": name}]}
+    tasks = [await api.enqueue(queues[0], **fields) for _ in range(2)]
+    assert await lease(api, queues[0], wait_seconds=10) == 1
+    assert await lease(api, queues[0]) == 0, "the second finds the limit reached"
+    for task in tasks:
+        assert (await api.cancel(task["id"])).status_code == 200
+    good(await api.put(f"/limits/{name}", json={"max_concurrency": 1, "keyed": True}))
+    for queue in queues:
+        await api.enqueue(queue, **fields)
+    assert await lease(api, queues[0], wait_seconds=10) == 1
+    assert await lease(api, queues[1]) == 0
 
 
 async def test_a_schedule_s_runs_and_follow_ups_carry_keys_and_limits(api: Api, handler: Handler) -> None:
