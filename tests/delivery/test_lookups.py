@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from ipaddress import ip_address
 from unittest.mock import patch
 
@@ -16,6 +16,7 @@ from tests.support import poll
 pytestmark = pytest.mark.anyio
 
 HEALTHY = "healthy.example"
+Silent = Callable[[Lookups, str, int], list["asyncio.Task[list[str]]"]]
 
 
 class Servers:
@@ -51,11 +52,23 @@ def servers() -> Servers:
     return Servers()
 
 
-def silent(found: Lookups, tenant: str, count: int) -> list["asyncio.Task[list[str]]"]:
-    return [asyncio.create_task(found.addresses(tenant, f"{tenant}{n}.silent.example", 80)) for n in range(count)]
+@pytest.fixture
+async def silent() -> AsyncIterator[Silent]:
+    """Ask for names whose servers are silent. What still waits at the test's end is cancelled, or it fails during another test."""
+    asking: list[asyncio.Task[list[str]]] = []
+
+    def ask(found: Lookups, tenant: str, count: int) -> list["asyncio.Task[list[str]]"]:
+        begun = [asyncio.create_task(found.addresses(tenant, f"{tenant}{n}.silent.example", 80)) for n in range(count)]
+        asking.extend(begun)
+        return begun
+
+    yield ask
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
 
 
-async def test_silent_names_of_one_tenant_leave_places_to_all_others(servers: Servers) -> None:
+async def test_silent_names_of_one_tenant_leave_places_to_all_others(servers: Servers, silent: Silent) -> None:
     found = servers.lookups()
     asking = silent(found, "a", 400)
     await poll(lambda: servers.under_way == lookups.TENANT_PLACES)
@@ -69,7 +82,7 @@ async def test_silent_names_of_one_tenant_leave_places_to_all_others(servers: Se
 
 
 async def test_silent_names_of_many_tenants_are_bounded_and_the_next_place_goes_to_who_has_none(
-    servers: Servers,
+    servers: Servers, silent: Silent
 ) -> None:
     found = servers.lookups()
     asking = [task for tenant in "acdefg" for task in silent(found, tenant, 40)]
@@ -83,7 +96,7 @@ async def test_silent_names_of_many_tenants_are_bounded_and_the_next_place_goes_
     assert servers.most == lookups.PLACES
 
 
-async def test_a_look_up_that_nobody_waits_for_any_more_is_dropped(servers: Servers) -> None:
+async def test_a_look_up_that_nobody_waits_for_any_more_is_dropped(servers: Servers, silent: Silent) -> None:
     found = servers.lookups()
     asking = silent(found, "a", lookups.TENANT_PLACES + 20)
     await poll(lambda: servers.under_way == lookups.TENANT_PLACES)
@@ -96,7 +109,9 @@ async def test_a_look_up_that_nobody_waits_for_any_more_is_dropped(servers: Serv
     await poll(lambda: not found._flights)
 
 
-async def test_whoever_joins_what_was_just_dropped_gets_a_look_up_of_their_own(servers: Servers) -> None:
+async def test_whoever_joins_what_was_just_dropped_gets_a_look_up_of_their_own(
+    servers: Servers, silent: Silent
+) -> None:
     found = servers.lookups()
     silent(found, "a", lookups.TENANT_PLACES)
     await poll(lambda: servers.under_way == lookups.TENANT_PLACES)
@@ -145,7 +160,7 @@ async def test_a_name_whose_servers_are_silent_is_asked_for_with_growing_pauses(
 
 
 async def test_names_that_have_stalled_keep_no_place_from_those_that_have_not(
-    servers: Servers, monkeypatch: pytest.MonkeyPatch
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, silent: Silent
 ) -> None:
     monkeypatch.setattr(lookups, "ANSWER_SECONDS", 0.01)
     servers.error = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
@@ -191,7 +206,7 @@ async def test_the_system_s_resolver_answers_on_a_thread_of_its_own_and_its_erro
 
 
 async def test_threads_that_are_stuck_are_as_many_as_there_are_places(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, silent: Silent
 ) -> None:
     released = threading.Event()
 
