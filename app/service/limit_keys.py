@@ -48,7 +48,7 @@ async def put(core: Core, caller: Caller, name: str, key: str, values: KeyOverri
     """
     _check(key)
     async with changing(core, caller) as connection:
-        row = await _keyed(connection, caller, name)
+        row = await _locked(connection, caller, name)
         await limits.put_key(connection, row.id, key, values)
         await flows.reopen(connection, caller.tenant_id, row.id)
         return await limits.show_key(connection, caller.tenant_id, row, key)
@@ -58,7 +58,7 @@ async def delete(core: Core, caller: Caller, name: str, key: str) -> None:
     """Let the limit's own values hold for a key again, and resume it. Raises Refusal: limit_not_found, invalid."""
     _check(key)
     async with changing(core, caller) as connection:
-        row = await _keyed(connection, caller, name)
+        row = await _locked(connection, caller, name)
         await limits.remove_key(connection, row.id, key)
         await flows.reopen(connection, caller.tenant_id, row.id)
 
@@ -70,7 +70,7 @@ async def set_paused(core: Core, caller: Caller, name: str, key: str, *, paused:
     """
     _check(key)
     async with changing(core, caller) as connection:
-        row = await _keyed(connection, caller, name)
+        row = await _locked(connection, caller, name)
         await limits.set_key_paused(connection, row.id, key, paused=paused)
         await flows.reopen(connection, caller.tenant_id, row.id)
         return await limits.show_key(connection, caller.tenant_id, row, key)
@@ -81,6 +81,12 @@ async def _keyed(connection: Any, caller: Caller, name: str) -> StoredLimit:
     if not row.view.definition.keyed:
         raise invalid_field("/key", f"limit {name} is not keyed, so it has no keys")
     return row
+
+
+async def _locked(connection: Any, caller: Caller, name: str) -> StoredLimit:
+    """Return the limit of this name, which is not changed or deleted before the transaction ends."""
+    await limits.lock(connection, caller.tenant_id)
+    return await _keyed(connection, caller, name)
 
 
 async def get_of_queue(core: Core, caller: Caller, queue: str, key: str) -> QueueKeyShown:
@@ -98,7 +104,7 @@ async def put_of_queue(core: Core, caller: Caller, queue: str, key: str, values:
     """
     _check(key)
     async with changing(core, caller) as connection:
-        row = await queues.found(connection, caller, queue)
+        row = await queues.locked(connection, caller, queue)
         limit_id = await limits.of_queue_keys(connection, caller.tenant_id, row.id)
         await limits.put_key(connection, limit_id, key, values, values.weight)
         await flows.reopen(connection, caller.tenant_id, limit_id)
@@ -112,7 +118,7 @@ async def set_paused_of_queue(core: Core, caller: Caller, queue: str, key: str, 
     """
     _check(key)
     async with changing(core, caller) as connection:
-        row = await queues.found(connection, caller, queue)
+        row = await queues.locked(connection, caller, queue)
         limit_id = await limits.of_queue_keys(connection, caller.tenant_id, row.id)
         await limits.set_key_paused(connection, limit_id, key, paused=paused)
         await flows.reopen(connection, caller.tenant_id, limit_id)

@@ -192,7 +192,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
     queue_in_use."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
-        row = await _locked(connection, caller, name)
+        row = await locked(connection, caller, name)
         conditions.check(row.etag)
         if await queues.has_tasks(connection, row.id):
             raise Refusal(
@@ -203,7 +203,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
     core.queues.forget(caller.tenant_id, name)
 
 
-async def _locked(connection: Any, caller: Caller, name: str) -> StoredQueue:
+async def locked(connection: Any, caller: Caller, name: str) -> StoredQueue:
     """Return the queue of this name under its lock, which is held until the transaction ends."""
     while (queue_id := await queues.id_of(connection, caller.tenant_id, name)) is not None:
         await queues.lock(connection, queue_id)
@@ -217,10 +217,10 @@ async def pause(core: Core, caller: Caller, name: str) -> QueueView:
     """Pause a queue. Once this returns, nothing is claimed from it. Raises Refusal (queue_not_found)."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
-        row = await _locked(connection, caller, name)
+        row = await locked(connection, caller, name)
         if not row.view.paused:
             await queues.pause(connection, row.id)
-            row = await _locked(connection, caller, name)
+            row = await locked(connection, caller, name)
     return row.view
 
 
@@ -228,10 +228,10 @@ async def resume(core: Core, caller: Caller, name: str) -> QueueView:
     """Resume a queue. Raises Refusal (queue_not_found)."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
-        row = await _locked(connection, caller, name)
+        row = await locked(connection, caller, name)
         if row.view.paused:
             await queues.resume(connection, row.id)
-            row = await _locked(connection, caller, name)
+            row = await locked(connection, caller, name)
     core.signals.any_lane_ready()
     return row.view
 

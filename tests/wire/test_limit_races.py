@@ -94,6 +94,33 @@ async def test_nothing_names_a_limit_that_is_being_deleted(api: Api, other: asyn
     problem(await asking, 422, "invalid", where)
 
 
+@pytest.mark.parametrize(
+    ("what", "verb"),
+    [("limits", "put"), ("limits", "pause"), ("limits", "delete"), ("queues", "put"), ("queues", "pause")],
+)
+async def test_a_key_of_what_is_being_deleted_is_not_found(
+    api: Api, other: asyncpg.Connection, what: str, verb: str
+) -> None:
+    name = await limit(api, keyed=True) if what == "limits" else await api.queue(key={"max_concurrency": 1})
+    path = f"/{what}/{name}/keys/k"
+    asks: dict[str, Callable[[], Awaitable[httpx2.Response]]] = {
+        "put": lambda: api.put(path, json={"max_concurrency": 1}),
+        "pause": lambda: api.post(f"{path}/pause"),
+        "delete": lambda: api.delete(path),
+    }
+    deleting = other.transaction()
+    await deleting.start()
+    row_id = await take(other, Lock.LIMITS if what == "limits" else Lock.QUEUE, what, name)
+    if what == "limits":
+        await other.execute("delete from sluice.limits where id = $1", row_id)
+    else:
+        await other.execute("update sluice.queues set deleted_at = clock_timestamp() where id = $1", row_id)
+        await other.execute("delete from sluice.limits where owner_id = $1 and kind = 'queue_key'", row_id)
+    async with blocked(other, asks[verb]) as asking:
+        await deleting.commit()
+    problem(await asking, 404, "limit_not_found" if what == "limits" else "queue_not_found")
+
+
 async def test_a_limit_is_not_deleted_under_an_enqueue_in_flight(api: Api, other: asyncpg.Connection) -> None:
     name, queue = await limit(api), await api.queue()
     enqueueing = other.transaction()
