@@ -140,7 +140,7 @@ def key_at(position: str | None) -> str | None:
 
 def is_position(text: str) -> bool:
     try:
-        return bool(key_at(text))
+        return key_problem(bytes.fromhex(text).decode()) is None
     except ValueError:
         return False
 

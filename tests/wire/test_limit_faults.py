@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from app.edge.pages import binding, next_cursor
 from tests.sluices import Replica
 from tests.wire.api import Api, fresh, good, problem, raw
 
@@ -176,6 +177,13 @@ async def test_keys_in_paths_follow_the_same_rule(api: Api, names: dict[str, str
     problem(await api.put(f"/queues/{queue}/keys/k", json={"weight": 0}), 422, "invalid", "/weight")
     problem(await api.get(f"/limits/{names['keyed']}/keys?state=empty"), 422, "invalid", "/state")
     assert good(await api.get(f"/limits/{names['keyed']}/keys"))["items"] == []
+
+
+@pytest.mark.parametrize("position", ["", "0", "zz", "ff", "00", "610062", "61" * 129])
+async def test_a_cursor_of_keys_that_is_none_of_ours_is_refused(api: Api, names: dict[str, str], position: str) -> None:
+    cursor = next_cursor(binding("limit_keys", names["keyed"], None), position)
+    reply = await api.get(f"/limits/{names['keyed']}/keys", params={"cursor": cursor})
+    problem(reply, 422, "invalid", "/cursor")
 
 
 async def test_an_unkeyed_limit_has_no_keys_to_override(api: Api, names: dict[str, str]) -> None:
