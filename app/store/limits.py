@@ -31,7 +31,7 @@ from app.domain.limits import (
     Use,
     limit_etag,
 )
-from app.store import locks
+from app.store import flows, locks
 from app.store.db import Reader
 from app.store.numbers import Lock
 from app.store.statements import Query, bound, part, sql
@@ -82,6 +82,9 @@ _SET_OWNED = Query(
         set_={"version": limits.c.version + 1, "updated_at": _NOW, **bound(*_OWNED)},
     )
     .returning(limits.c.id)
+)
+_ADD_OWNED = Query(
+    insert(limits).values(**bound("tenant_id", "kind", "owner_id")).on_conflict_do_nothing().returning(limits.c.id)
 )
 _FIND_OWNED = Query(select(limits.c.id).where(*_OF_OWNER))
 _DELETE_OWNED = Query(delete(limits).where(*_OF_OWNER))
@@ -280,9 +283,15 @@ async def set_queue_key(connection: Reader, tenant_id: int, queue_id: int, key: 
 
 
 async def of_queue_keys(connection: Reader, tenant_id: int, queue_id: int) -> int:
-    """Return the id of what holds for the keys of a queue, which may be nothing yet."""
-    limit_id = await owned_id(connection, "queue_key", queue_id)
-    return limit_id or await set_owned(connection, tenant_id, "queue_key", queue_id, QueueKey())
+    """Return the id of what holds for the keys of a queue, which may be nothing yet. Its tasks take it from then on."""
+    known = await owned_id(connection, "queue_key", queue_id)
+    if known is not None:
+        return known
+    added: int | None = await _ADD_OWNED.fetchval(connection, tenant_id=tenant_id, kind="queue_key", owner_id=queue_id)
+    if added is None:  # another request was first
+        return await of_queue_keys(connection, tenant_id, queue_id)
+    await flows.reopen(connection, tenant_id)
+    return added
 
 
 async def put_key(connection: Reader, limit_id: int, key: str, values: KeyOverride, weight: float = 1) -> None:

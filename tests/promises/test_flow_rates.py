@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from app.domain.callers import Caller
+from app.domain.limits import QueueKeyOverride
 from app.runtime.core import Core
+from app.service import limit_keys
 from app.store import flows as store
 from app.store import pruning
 from tests.promises.flows import Flows, keys_of, uses
@@ -137,6 +139,20 @@ async def test_a_pause_and_an_override_hold_from_the_change_on(flows: Flows) -> 
     assert keys_of(await flows.claim(queue)) == ["a", "a", "a"]
     await flows.change("update sluice.limits set paused = true", limit)
     await flows.settle((await flows.claim(queue)).tasks)
+    assert not (await flows.claim(queue)).tasks
+
+
+async def test_the_first_values_of_a_key_hold_for_what_waits_and_runs_already(flows: Flows) -> None:
+    """Its queue says nothing of keys before, so no claim has looked for a limit of them."""
+    queue = await flows.queue("mail")
+    await flows.enqueue(queue, ["a"] * 9)
+    running = (await flows.claim(queue, 2)).tasks
+    assert keys_of(await flows.claim(queue, 2)) == ["a", "a"]
+    await limit_keys.put_of_queue(flows.core, flows.caller, "mail", "a", QueueKeyOverride(max_concurrency=3))
+    assert not (await flows.claim(queue)).tasks
+    await flows.settle(running)
+    assert keys_of(await flows.claim(queue)) == ["a"]
+    await limit_keys.set_paused_of_queue(flows.core, flows.caller, "mail", "a", paused=True)
     assert not (await flows.claim(queue)).tasks
 
 
