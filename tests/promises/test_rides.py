@@ -1,6 +1,7 @@
 """A claim that rides along with outcomes: the slots that these free are its own, no more, and everybody else's promises stay."""
 
 import asyncio
+import random
 from datetime import timedelta
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ from app.store import tasks
 from app.store.tasks import AttemptEnd, Claim, Claimed, LaneWant
 from tests.cores import claim, enqueue
 from tests.promises import records
+from tests.promises.flows import Flows, keys_of, uses
 from tests.promises.records import lose_leases
 from tests.promises.test_limits import LEVELS, NAMES, Level, lanes, limit_queue, limited_lanes
 
@@ -20,11 +22,13 @@ __all__ = ["lanes"]
 pytestmark = pytest.mark.anyio
 
 
-async def settle_and_claim(core: Core, done: list[Claimed], lane: int, want: int) -> tuple[set[str], Claim]:
+async def settle_and_claim(
+    core: Core, done: list[Claimed], lane: int, want: int, kind: str = "succeeded"
+) -> tuple[set[str], Claim]:
     """The verdicts on the outcomes, and the claim."""
     verdicts, (found,) = await tasks.settle_and_claim(
         core.db,
-        [AttemptEnd(task.task_id, task.token, "succeeded", "succeeded") for task in done],
+        [AttemptEnd(task.task_id, task.token, kind, "succeeded") for task in done],
         [LaneWant(lane, 0, want)],
         owner=core.replica.id,
         replica=core.replica.name,
@@ -91,3 +95,101 @@ async def test_sixteen_at_once_that_settle_and_claim_never_exceed_the_limit(
         await asyncio.gather(*(claimer(number) for number in range(16)))
     assert left == 0
     assert records.most_at_once(await records.attempts(cores[0].db)) == 10
+
+
+@pytest.fixture
+def flows(cores: list[Core], caller: Caller) -> Flows:
+    return Flows(cores, caller)
+
+
+async def test_it_takes_the_slots_of_keys_and_of_a_named_limit_that_the_outcomes_free(flows: Flows) -> None:
+    queue = await flows.queue("mail")
+    await flows.limit("queue_key", owner=queue, max_concurrency=1)
+    await flows.limit(name="db", max_concurrency=2)
+    await flows.enqueue(queue, ["a", "a", "b", "b", "c", "c"], limits=uses("db"))
+    held = (await flows.claim(queue)).tasks
+    assert len({task.options.key for task in held}) == 2
+    for left in (2, 2, 2, 2, 1, 0):
+        verdicts, found = await settle_and_claim(flows.core, held[:1], queue, 9)
+        held = held[1:] + found.tasks
+        assert (verdicts, len(held)) == ({"applied"}, left)
+        assert len({task.options.key for task in held}) == left
+
+
+async def test_it_takes_again_what_it_gives_back(flows: Flows) -> None:
+    """The same task, by the same transaction: the hold of its next run must outlive the signal that the last one has ended."""
+    queue = await flows.queue("mail")
+    await flows.limit("queue_key", owner=queue, max_concurrency=1)
+    await flows.enqueue(queue, ["a"] * 2)
+    held = (await flows.claim(queue)).tasks
+    for _ in range(3):
+        verdicts, found = await settle_and_claim(flows.core, held, queue, 9, "refund")
+        assert (verdicts, [task.task_id for task in found.tasks]) == ({"applied"}, [held[0].task_id])
+        held = found.tasks
+        assert not (await flows.claim(queue)).tasks
+
+
+async def test_what_it_cannot_use_is_handed_on_to_the_lanes_that_can(flows: Flows) -> None:
+    one, two = await flows.queue("one"), await flows.queue("two")
+    await flows.limit(name="db", max_concurrency=1)
+    await flows.enqueue(one, [None], limits=uses("db"))
+    await flows.enqueue(two, ["k"], limits=uses("db"))
+    held = (await flows.claim(one)).tasks
+    assert (await flows.claim(two)).verdict == "full"
+    verdicts, found = await settle_and_claim(flows.core, held, one, 9)
+    assert (verdicts, found.tasks) == ({"applied"}, [])
+    assert (two, 0) in found.opened
+    assert keys_of(await flows.claim(two)) == ["k"]
+
+
+async def test_outcomes_are_written_while_another_claim_has_the_gate_and_what_they_free_is_found_later(
+    flows: Flows,
+) -> None:
+    queue = await flows.queue("mail")
+    await flows.limit("queue_key", owner=queue, max_concurrency=1)
+    await flows.enqueue(queue, ["a"] * 2)
+    held = (await flows.claim(queue)).tasks
+    assert (await flows.claim(queue)).verdict == "full"
+    async with flows.cores[1].db.begin(flows.caller.tenant_id) as connection:
+        await connection.fetch("select * from sluice.fold_flows_v1($1)", flows.caller.tenant_id)
+        verdicts, found = await settle_and_claim(flows.core, held, queue, 9)
+        assert (verdicts, found.verdict, found.tasks) == ({"applied"}, "busy", [])
+    assert keys_of(await flows.claim(queue)) == ["a"]
+
+
+async def test_many_that_settle_and_claim_never_exceed_a_limit_of_flows_and_leave_nothing_behind(flows: Flows) -> None:
+    """Nobody sweeps here: a single lost signal would leave a task for ever."""
+    queues = [await flows.queue(name) for name in ("one", "two", "three")]
+    for queue in queues[:2]:
+        await flows.limit("queue_key", owner=queue, max_concurrency=2)
+    await flows.limit(name="db", max_concurrency=5)
+    dice = random.Random(5)
+    names: dict[str, set[str]] = {}
+    for _ in range(24):
+        queue, key, limited = dice.choice(queues), dice.choice(["a", "b", None]), dice.random() < 0.6
+        for task_id in await flows.enqueue(queue, [key] * 8, limits=uses("db") if limited else ()):
+            own = {f"{queue} {key}"} if key and queue in queues[:2] else set[str]()
+            names[task_id] = own | ({"db"} if limited else set())
+    left = len(names)
+
+    async def claimer(number: int) -> None:
+        nonlocal left
+        core, held, chance = flows.cores[number % 3], list[Claimed](), random.Random(number)
+        while left > 0:
+            queue = queues[(number + chance.randrange(2)) % 3]
+            if held:
+                kind = "refund" if chance.random() < 0.2 else "succeeded"
+                verdicts, found = await settle_and_claim(core, held, queue, 1 + number % 4, kind)
+                assert verdicts == {"applied"}
+                left -= len(held) if kind == "succeeded" else 0
+            else:
+                found = await claim(core, queue, 1 + number % 4)
+            held = found.tasks
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(claimer(number) for number in range(8)))
+    every = await records.attempts(flows.core.db)
+    for name in set().union(*names.values()):
+        found = [attempt for attempt in every if name in names[attempt.task_id]]
+        assert records.most_at_once(found) <= (5 if name == "db" else 2), name
+    assert await flows.core.db.fetchval("select count(*) from sluice.tasks") == 0
