@@ -15,8 +15,10 @@ TABLES = ("tenants", "handlers", "queues", "lanes", "tasks", "attempts", "task_h
 
 
 async def test_a_rehearsed_connection_is_about_as_quick_at_first_as_later(database_url: str) -> None:
-    async def seconds(*, rehearsed: bool) -> tuple[float, float]:
-        """How long a way from enqueue to settle takes at first, and later."""
+    """The quickest of several fresh connections each: single times are those of the machine's load as well."""
+
+    async def seconds(*, rehearsed: bool) -> list[float]:
+        """How long a way from enqueue to settle takes on a fresh connection, time after time."""
         async with connected(database_url) as connection:
             if rehearsed:
                 await rehearsals.rehearse_on(connection)
@@ -26,10 +28,12 @@ async def test_a_rehearsed_connection_is_about_as_quick_at_first_as_later(databa
                     began = time.perf_counter()
                     await rehearsals.take_through(connection, queue_id)
                     took.append(time.perf_counter() - began)
-            return took[0], min(took[1:])
+            return took
 
-    cold, _ = await seconds(rehearsed=False)
-    first, later = await seconds(rehearsed=True)
+    rounds = [(await seconds(rehearsed=False), await seconds(rehearsed=True)) for _ in range(5)]
+    cold = min(unrehearsed[0] for unrehearsed, _ in rounds)
+    first = min(rehearsed[0] for _, rehearsed in rounds)
+    later = min(min(rehearsed[1:]) for _, rehearsed in rounds)
     assert first < 4 * later
     assert cold > 2 * first
 
