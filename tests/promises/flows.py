@@ -96,6 +96,13 @@ class Flows:
         ]:
             assert set((await settle(self.core.db, done)).values()) == {"applied"}
 
+    async def let_pass(self, seconds: float) -> None:
+        """As if so much time had passed for all rates."""
+        await self.core.db.fetch(
+            "update sluice.rate_clocks set tat = tat - make_interval(secs => $1), open_at = open_at - make_interval(secs => $1)",
+            seconds,
+        )
+
     async def parked(self) -> int:
         count: int = await self.core.db.fetchval("select count(*) from sluice.flows where parked_on is not null")
         return count

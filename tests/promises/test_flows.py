@@ -1,4 +1,4 @@
-"""P8, P10, P11: keys and named limits are exact, no task waits beside free room, and keys share fairly."""
+"""P8, P10 to P13: keys and named limits are exact, no task waits beside free room, keys share fairly, others pay nothing."""
 
 import asyncio
 import random
@@ -11,7 +11,9 @@ from app.domain.callers import Caller
 from app.runtime.core import Core
 from app.store import flows as store
 from app.store import sweeps, tasks
+from app.store.numbers import Lock
 from app.store.tasks import Claimed, cancel
+from tests.cores import claim
 from tests.promises.flows import Flows, keys_of, uses
 from tests.promises.records import attempts, lose_leases, most_at_once
 
@@ -290,6 +292,25 @@ async def test_the_sweep_finds_what_nobody_signalled(flows: Flows) -> None:
     assert (await flows.claim(queue)).verdict == "full"
     assert await store.sweep(flows.core.db) == ([(queue, 0)], 1)
     assert len((await flows.claim(queue)).tasks) == 1
+
+
+async def test_tasks_without_keys_and_limits_pay_nothing_for_those_of_others(flows: Flows) -> None:
+    """They are claimed while another claim of their tenant has its gate, and nothing is written for them."""
+    plain, keyed = await flows.queue("plain"), await flows.queue("keyed")
+    await flows.limit("queue_key", owner=keyed, max_concurrency=1)
+    await flows.enqueue(keyed, ["k", "k"])
+    async with flows.core.db.transaction() as claiming:
+        await claiming.fetch("select pg_advisory_xact_lock($1, $2)", Lock.GATE, flows.caller.tenant_id)
+        assert (await claim(flows.core, keyed, 1)).verdict == "busy"
+        await flows.enqueue(plain, [None] * 5)
+        found = await claim(flows.core, plain, 2)
+        assert (found.verdict, len(found.tasks)) == ("ok", 2)
+        await flows.settle(found.tasks[:1])
+    written = [
+        await flows.core.db.fetchval(f"select count(*) from sluice.{table} where queue_id = $1", plain)
+        for table in ("flows", "flow_signals")
+    ]
+    assert written == [0, 0] and await flows.core.db.fetchval("select count(*) from sluice.holds") == 0
 
 
 async def test_an_ordered_key_runs_one_task_at_a_time_in_the_order_of_enqueueing(flows: Flows) -> None:
