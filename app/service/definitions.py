@@ -33,9 +33,9 @@ from app.domain.definitions import (
     schedule_changes,
     version_of,
 )
-from app.domain.errors import FieldError, Refusal, invalid_field, pointer, too_many
+from app.domain.errors import FieldError, Refusal, invalid, pointer, too_many
 from app.domain.handlers import HandlerDefinition, handler_etag
-from app.domain.limits import TASKS_KEY, Limits, QueueRules, limit_etag, rule_of, use_errors
+from app.domain.limits import TASKS_KEY, LimitRule, Limits, QueueRules, limit_etag, rule_of, task_errors, use_errors
 from app.domain.queues import QueueDefinition, queue_etag
 from app.domain.schedules.bodies import parse_schedule
 from app.domain.schedules.definitions import ScheduleDefinition, schedule_etag
@@ -211,90 +211,111 @@ async def _validate(core: Core, caller: Caller, document: Document, current: _St
         for section in names
     }
     refusals += [Refusal("invalid", fault.detail, [fault]) for fault in name_faults(document, names, kept)]
-    refusals += [refusal async for refusal in _limit_refusals(document, current)]
+    then = _then(document, current)
+    refusals += [refusal async for refusal in _limit_refusals(document, then)]
     if not refusals:  # otherwise a queue's schema may itself be at fault
         async for name, queue in in_pieces((document.queues or {}).items()):
             try:
-                _validate_callbacks(core, document, current, queue)
+                _validate_callbacks(core, then, queue)
             except Refusal as refusal:
                 note(pointer("queues", name), refusal)
         budget = CheckBudget()
         async for name, schedule in in_pieces((document.schedules or {}).items()):
             try:
-                await _validate_schedule(core, caller, document, current, schedule, budget)
+                await _validate_schedule(core, caller, then, schedule, budget)
             except Refusal as refusal:
                 note(pointer("schedules", name), refusal)
     if refusals:
         raise joined(refusals)
 
 
-async def _limit_refusals(document: Document, current: _Stored) -> AsyncIterator[Refusal]:
-    """Yield what is wrong with the limits that the handlers and queues of a document name, as the limits and handlers will be."""
-    stored = {name: row.view.definition for name, row in current.named_limits.items()}
-    known = {name: rule_of(limit) for name, limit in (stored | dict(document.named_limits or {})).items()}
-    handlers_then = {name: row.view.definition for name, row in current.handlers.items()} | dict(
-        document.handlers or {}
-    )
+@dataclass(frozen=True, slots=True)
+class _Then:
+    """What there will be. What a prune deletes is here, too, but nothing that is kept names it."""
+
+    limits: dict[str, LimitRule]
+    handlers: dict[str, HandlerDefinition]
+    queues: dict[str, QueueDefinition]
+
+    def rules(self, queue: QueueDefinition, handler: str | None) -> QueueRules:
+        """Return what tasks of the queue must observe that this handler executes."""
+        return QueueRules(
+            key_required=queue.key is not None and queue.key.required,
+            key_limited=queue.key_limited,
+            uses=queue.limits,
+            handler_uses=self.handlers[handler].limits if handler in self.handlers else (),
+        )
+
+
+def _then(document: Document, current: _Stored) -> _Then:
+    def merged(section: str) -> dict[str, Any]:
+        stored = {name: row.view.definition for name, row in getattr(current, section).items()}
+        return stored | (getattr(document, section) or {})
+
+    limits_then = {name: rule_of(limit) for name, limit in merged("named_limits").items()}
+    return _Then(limits_then, merged("handlers"), merged("queues"))
+
+
+async def _limit_refusals(document: Document, then: _Then) -> AsyncIterator[Refusal]:
+    """Yield what is wrong with the limits that handlers and queues name, if the document has one of them."""
     for section in ("handlers", "queues"):
         async for name, definition in in_pieces((getattr(document, section) or {}).items()):
             errors = [
                 error
                 for index, use in enumerate(definition.limits)
-                if use.name in known
-                for error in use_errors(use, known[use.name], TASKS_KEY, pointer(section, name, "limits", index))
+                if use.name in then.limits
+                for error in use_errors(use, then.limits[use.name], TASKS_KEY, pointer(section, name, "limits", index))
             ]
             if errors:
                 yield Refusal("invalid", errors[0].detail, errors)
-    async for name, queue in in_pieces((document.queues or {}).items()):
-        handler = handlers_then.get(queue.handler or "")
+    own_queues, own_handlers = document.queues or {}, document.handlers or {}
+    async for name, queue in in_pieces(then.queues.items()):
+        if name in own_queues:
+            where, prefix = pointer("queues", name), ""
+        elif queue.handler is not None and queue.handler in own_handlers:
+            where, prefix = pointer("handlers", queue.handler), f"in queue {name}: "
+        else:
+            continue
         try:
-            limits.check_count(QueueRules(False, queue.key_limited, queue.limits, handler.limits if handler else ()))
+            limits.check_count(then.rules(queue, queue.handler), prefix)
         except Refusal as refusal:
-            yield placed(refusal, pointer("queues", name))
+            yield placed(refusal, where)
 
 
-def _validate_callbacks(core: Core, document: Document, current: _Stored, queue: QueueDefinition) -> None:
+def _validate_callbacks(core: Core, then: _Then, queue: QueueDefinition) -> None:
     """Validate the targets of a queue's callbacks, against the handlers that will deliver them."""
     for state, callback in callbacks_to_dict(queue.callbacks).items():
         if callback is not None and (target := target_of(callback)) is not None:
             where = f"/callbacks/{state}"
-            name = _queue_of(document, current, callback["queue"]).handler
+            name = then.queues[callback["queue"]].handler
             if name is None:
                 raise pull_queue_target(callback["queue"], where)
-            handler = _handler_of(document, current, name)
+            handler = then.handlers[name]
             check_target(core, target, handler.url, handler.targets, where)
 
 
-def _queue_of(document: Document, current: _Stored, name: str) -> QueueDefinition:
-    return (document.queues or {}).get(name) or current.queues[name].view.definition
-
-
-def _handler_of(document: Document, current: _Stored, name: str) -> HandlerDefinition:
-    return (document.handlers or {}).get(name) or current.handlers[name].view.definition
-
-
 async def _validate_schedule(
-    core: Core, caller: Caller, document: Document, current: _Stored, schedule: ScheduleDefinition, budget: CheckBudget
+    core: Core, caller: Caller, then: _Then, schedule: ScheduleDefinition, budget: CheckBudget
 ) -> None:
     """Validate a schedule as its tasks will be validated, against the queues as they will be."""
 
-    queue = _queue_of(document, current, schedule.queue)
+    queue = then.queues[schedule.queue]
     if schedule.handler is not None and queue.handler is None:
         detail = f"queue {schedule.queue} is for pull workers, so its tasks cannot name a handler"
         raise Refusal("invalid", detail, [FieldError("/handler", detail)])
+    name = schedule.handler or queue.handler
     if schedule.target is not None:
-        name = schedule.handler or queue.handler
         if name is None:
             raise pull_queue_target(schedule.queue)
-        handler = _handler_of(document, current, name)
+        handler = then.handlers[name]
         check_target(core, schedule.target, handler.url, handler.targets)
-    if schedule.key is None and queue.key is not None and queue.key.required:
-        raise invalid_field("/key", f"is required: queue {schedule.queue} runs by key")
+    if errors := task_errors(schedule.key, schedule.limits, then.rules(queue, name), then.limits, ""):
+        raise invalid(errors)
     if queue.payload_schema is not None:
         await core.schemas.check(caller.tenant_id, queue.payload_schema, schedule.payload, "", budget)
-    then = schedule.on_complete
-    if then is not None and (schema := _queue_of(document, current, then.queue).payload_schema) is not None:
-        await core.schemas.check(caller.tenant_id, schema, then.payload, "/on_complete", budget)
+    complete = schedule.on_complete
+    if complete is not None and (schema := then.queues[complete.queue].payload_schema) is not None:
+        await core.schemas.check(caller.tenant_id, schema, complete.payload, "/on_complete", budget)
 
 
 def placed(refusal: Refusal, where: str) -> Refusal:

@@ -286,6 +286,29 @@ async def test_definitions_with_a_fault_change_nothing(api: Api, names: dict[str
     problem(await api.get(f"/queues/{queue}"), 404, "queue_not_found")
 
 
+async def test_a_plan_judges_schedules_and_handlers_by_the_limits_and_queues_as_they_will_be(
+    api: Api, names: dict[str, str]
+) -> None:
+    limit, queue, schedule = fresh("l"), fresh("q"), fresh("s")
+    daily = {"queue": queue, "cron": "@daily", "payload": 1}
+    document: dict[str, Any] = {
+        "named_limits": {limit: {"keyed": True, "rate": {"limit": 10, "burst": 2}}},
+        "queues": {queue: {"key": {"required": True}}},
+        "schedules": {schedule: {**daily, "limits": [{"name": limit, "cost": 3}]}},
+    }
+    where = f"/schedules/{schedule}"
+    faults = [f"{where}/key", f"{where}/limits/0/key", f"{where}/limits/0/cost"]
+    problem(await api.post("/definitions/plan", json=document), 422, "invalid", *faults)
+    document["schedules"][schedule] = {**daily, "key": "k", "limits": [{"name": limit}]}
+    good(await api.post("/definitions/apply", json=document))
+    three = [names["plain"], names["other1"], names["other2"]]
+    handler = await api.handler("https://example.com/")
+    theirs = await api.queue(handler, limits=three)
+    own = {handler: {"url": "https://example.com/", "limits": [names["other3"], names["paced"]]}}
+    reply = await api.post("/definitions/plan", json={"handlers": own})
+    assert theirs in problem(reply, 422, "invalid", f"/handlers/{handler}/limits")["detail"]
+
+
 @pytest.mark.parametrize(
     "key", ["%FF", "%ED%A0%80", "%", "%zz", "%00", "..", "a//b", "%2e%2e%2f", "k%0d%0aset-cookie:x"]
 )
