@@ -335,8 +335,6 @@ class Dispatcher:
         finally:
             self._unanswered -= 1
         self._end_turns(group, claims)
-        # the next claim is on its way while these calls are started
-        self.wake()
         await self._start_all(group, claims or (), sent)
 
     def _wants(self, group: Group, now: float) -> list[LaneWant]:
@@ -349,6 +347,8 @@ class Dispatcher:
         found: Sequence[Claim | None] = claims or [None] * len(group.lanes)
         for (lane, want), claim in zip(group.lanes, found, strict=True):
             self._end_turn(lane, want, claim)
+        # the next claim is on its way while these calls are started
+        self.wake()
 
     async def _start_all(self, group: Group, claims: Sequence[Claim], sent: float) -> None:
         for (lane, _), claim in zip(group.lanes, claims, strict=False):

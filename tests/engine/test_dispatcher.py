@@ -327,3 +327,47 @@ async def test_lanes_that_share_a_limit_take_turns_although_one_of_them_rides(
     await poll(left, 20)
     assert len(handler.requests) < 500
     assert handler.most_open_calls <= 4
+
+
+class Rides:
+    """Claims that ride along; their answers are held back while `go` is not set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go, self.answered = asyncio.Event(), asyncio.Event()
+        self.go.set()
+        ride = tasks.settle_and_claim
+
+        async def riding(*args: Any, **kwargs: Any) -> tuple[dict[str, str], list[Claim]]:
+            answer = await ride(*args, **kwargs)
+            self.answered.set()
+            await self.go.wait()
+            return answer
+
+        monkeypatch.setattr(tasks, "settle_and_claim", riding)
+
+
+async def riding(api: Api, handler: Handler, rides: Rides, ends: list[asyncio.Event]) -> None:
+    """A lane with one slot, whose second task is claimed with the outcome of the first."""
+    handler.script(lambda request: Reply(until=ends[int(request.json)]))
+    queue = await api.queue(await api.handler(handler.url, timeout_seconds=3600), max_concurrency=1)
+    good(await api.post(f"/queues/{queue}/tasks/bulk", json={"tasks": [{"payload": 0}, {"payload": 1}]}))
+    await handler.received(1)
+    rides.go.clear()
+    ends[0].set()
+    await rides.answered.wait()
+
+
+async def test_lanes_that_had_to_wait_for_a_claim_that_rides_go_on_once_it_is_answered(
+    start_replica: StartReplica, handler: Handler, start_handler: StartHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "POLL_SECONDS", 60)
+    replica, rides, other = await start_replica(), Rides(monkeypatch), await start_handler()
+    api = Api(replica.client, replica.url)
+    queue = await api.queue_to(other.url, max_concurrency=5)
+    await api.enqueue(queue)
+    await other.received(1)
+    await riding(api, handler, rides, [asyncio.Event(), asyncio.Event()])
+    await api.enqueue(queue)
+    rides.go.set()
+    await handler.received(2)
+    await other.received(2)
