@@ -145,8 +145,9 @@ class Dispatcher:
             limits = dict.fromkeys(limit for slot in slots if slot.tenant_id == tenant for limit in limits_of(slot))
             if self._may_ride(tenant, limits, len(helds)) and (group := self._riding(tenant, limits)).lanes:
                 self._limited.add(tenant)
-                sent = time.monotonic()
-                return Ride(self._wants(group, sent), self._lease_seconds, helds, partial(self._ridden, group, sent))
+                sent, answer = time.monotonic(), asyncio.get_running_loop().create_future()
+                self._keep(self._start_ridden(group, answer, sent))
+                return Ride(self._wants(group, sent), self._lease_seconds, helds, partial(self._ridden, group, answer))
         return None
 
     def _may_ride(self, tenant: int, limits: Collection[LimitKey], freed: int) -> bool:
@@ -170,11 +171,12 @@ class Dispatcher:
         self._serve(tenant, height, time.monotonic(), group)
         return group
 
-    def _ridden(self, group: Group, sent: float, claims: Sequence[Claim] | None) -> None:
+    def _ridden(self, group: Group, answer: "asyncio.Future[Sequence[Claim]]", claims: Sequence[Claim] | None) -> None:
         self._end_turns(group, claims)
-        self._keep(self._start_ridden(group, claims or (), sent))
+        answer.set_result(claims or ())
 
-    async def _start_ridden(self, group: Group, claims: Sequence[Claim], sent: float) -> None:
+    async def _start_ridden(self, group: Group, answer: "asyncio.Future[Sequence[Claim]]", sent: float) -> None:
+        claims = await answer
         # the next outcomes are on their way while these calls are started
         await asyncio.sleep(0)
         await self._start_all(group, claims, sent)

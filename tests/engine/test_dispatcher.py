@@ -371,3 +371,19 @@ async def test_lanes_that_had_to_wait_for_a_claim_that_rides_go_on_once_it_is_an
     rides.go.set()
     await handler.received(2)
     await other.received(2)
+
+
+async def test_stopping_waits_for_a_claim_that_rides(
+    start_replica: StartReplica, handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its calls are started, so that the drain waits for them, or gives back their tasks."""
+    replica, rides, ends = await start_replica(), Rides(monkeypatch), [asyncio.Event(), asyncio.Event()]
+    await riding(Api(replica.client, replica.url), handler, rides, ends)
+    stopping = asyncio.create_task(replica.sluice.engine._dispatcher.stop())
+    await asyncio.wait((stopping,), timeout=0.05)
+    assert not stopping.done()
+    rides.go.set()
+    await stopping
+    assert replica.sluice.engine.in_flight == 1
+    ends[1].set()
+    await handler.received(2)
