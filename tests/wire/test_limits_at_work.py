@@ -229,6 +229,25 @@ async def test_the_rate_over_all_queues_is_waited_for(start_api: Callable[..., A
     await gate.handler.received(task=second["id"])
 
 
+@pytest.mark.ci
+async def test_a_key_that_has_had_its_turn_waits_for_its_fair_share(
+    start_api: Callable[..., Awaitable[Api]], gate: Gate
+) -> None:
+    api = await start_api(max_in_flight=1)
+    queue = await api.queue_to(gate.handler.url)
+    ids = await bulk(api, queue, [{"payload": None, "key": key} for key in "aabb"])
+    await gate.holds(1)
+    [running] = {request.task for request in gate.handler.requests}
+    served = ids[:2] if running in ids[:2] else ids[2:]
+    [second] = set(served) - {running}
+    assert await waiting(api, {"id": second, "queue": queue}, "fair_share") is None
+    others = [await api.task(task_id) for task_id in ids if task_id not in served]
+    assert "fair_share" not in [task["waiting_for"] for task in others]
+    gate.open(running)
+    await gate.handler.received(2)
+    assert {request.task for request in gate.handler.requests} < {running, *(task["id"] for task in others)}
+
+
 async def test_a_full_key_and_a_full_limit_are_waited_for_and_shown(api: Api, gate: Gate) -> None:
     name = await limit(api, max_concurrency=1)
     queue = await api.queue_to(gate.handler.url, key={"max_concurrency": 1})
