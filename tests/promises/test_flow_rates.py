@@ -168,6 +168,19 @@ async def test_a_limit_counts_what_ran_before_it_was_made(flows: Flows) -> None:
     assert timedelta(0) < found[0].lease_expires_at - (await attempts(flows.core.db, found[0].task_id))[0].started_at
 
 
+async def test_a_change_of_limits_waits_for_no_run_that_could_wait_for_it(flows: Flows) -> None:
+    """Whoever ends a task has its row, and waits for the queue of its callback, which the change may hold."""
+    queue = await flows.queue("mail")
+    await flows.limit(name="db", max_concurrency=4)
+    await flows.enqueue(queue, ["a"] * 9)
+    assert len((await flows.claim(queue, 2)).tasks) == 2
+    async with flows.cores[1].db.begin(flows.caller.tenant_id) as connection:
+        await connection.fetch("select from sluice.tasks where lease_token is not null for update")
+        async with asyncio.timeout(5):
+            await flows.change(f'update sluice.queues set limits = \'[{{"name": "db"}}]\' where id = {queue}')
+    assert len((await flows.claim(queue)).tasks) == 2
+
+
 async def test_clocks_of_rates_that_were_long_unused_are_deleted(flows: Flows) -> None:
     queue = await flows.queue("mail")
     await flows.limit("queue_rate", owner=queue, rate_limit=1000, rate_period_seconds=1, rate_burst=1000)

@@ -5,7 +5,8 @@
 -- The idempotency key says what the task is about, but is not reserved: a task that is redriven and dies again calls back again.
 -- Neither max_depth nor payload_schema of the queue counts: the end of a task cannot be refused.
 -- Takes the shared locks of the queues although rows are locked already: otherwise a queue could be deleted while a callback to it is not
--- committed yet. Only changes of a queue take that lock exclusively, and they wait for no row of a task.
+-- committed yet. Only changes of a queue take that lock exclusively, and they wait for no row of a task, save for runs that limits hold
+-- back for the first time (limits_changed_v1).
 create function sluice.call_back_v1(p_ids uuid[], p_kept_until timestamptz[]) returns jsonb language plpgsql volatile
 as $$
 declare

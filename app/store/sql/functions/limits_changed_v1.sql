@@ -3,7 +3,9 @@
 -- p_limit: only the numbers, pauses or overrides of this limit have changed. null: which limits tasks take may have changed.
 --
 -- A rate keeps what it owes in units: reckoned at the new pace, what an old one admitted at once would be forgotten, or would block
--- for hours. Running tasks hold what they take from now on, also those that were admitted before there was anything to hold.
+-- for hours.
+-- Running tasks hold what they take from now on, also those that were admitted before there was anything to hold. Only those are
+-- locked. Whoever ends another one signals it, and its hold goes with the signal, also one that is written here meanwhile.
 create function sluice.limits_changed_v1(p_tenant bigint, p_limit bigint default null) returns jsonb language plpgsql volatile
 as $$
 declare v_now timestamptz; v_running uuid[]; v_flows bigint[]; v_opened jsonb;
@@ -34,14 +36,14 @@ begin
     from (select t.id from sluice.tasks t
           join sluice.queues q on q.id = t.queue_id join sluice.tenants n on n.id = t.tenant_id
           left join sluice.handlers h on h.id = t.lease_handler_id
-          where t.state = :state_running and t.tenant_id = p_tenant and (q.flows or n.flows or coalesce(h.flows, false))
+          where t.state = :state_running and t.tenant_id = p_tenant and not t.gated and (q.flows or n.flows or coalesce(h.flows, false))
           order by t.id for update of t) l;
-    update sluice.tasks t set gated = true where t.id = any(v_running) and not t.gated;
+    update sluice.tasks t set gated = true where t.id = any(v_running);
     insert into sluice.holds as o (bucket_id, task_id, claims, limit_id)
     select b.bucket_id, t.id, t.claims, b.limit_id
     from sluice.tasks t
     cross join lateral sluice.flow_buckets_v1(p_tenant, t.queue_id, t.lease_handler_id, t.options ->> 'key', t.options -> 'limits') b
-    where t.id = any(v_running) and b.kind in ('named', 'queue_key')
+    where t.state = :state_running and t.tenant_id = p_tenant and t.gated and b.kind in ('named', 'queue_key')
     on conflict (bucket_id, task_id) do update set claims = excluded.claims where o.claims < excluded.claims;
   end if;
 
