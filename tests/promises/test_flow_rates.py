@@ -11,8 +11,8 @@ from app.domain.callers import Caller
 from app.domain.limits import QueueKeyOverride
 from app.runtime.core import Core
 from app.service import limit_keys
+from app.store import breakers, pruning
 from app.store import flows as store
-from app.store import pruning
 from tests.promises.flows import Flows, keys_of, uses
 from tests.promises.records import attempts
 
@@ -179,6 +179,18 @@ async def test_a_change_of_limits_waits_for_no_run_that_could_wait_for_it(flows:
         async with asyncio.timeout(5):
             await flows.change(f'update sluice.queues set limits = \'[{{"name": "db"}}]\' where id = {queue}')
     assert len((await flows.claim(queue)).tasks) == 2
+
+
+@pytest.mark.parametrize("rate", [None, 1000.0])
+async def test_a_key_that_its_handler_has_parked_stays_so_when_limits_change(flows: Flows, rate: float | None) -> None:
+    queue = await flows.queue("mail")
+    await flows.limit("queue_key", owner=queue, rate_limit=rate)
+    assert await breakers.park_key(flows.core.db, flows.caller.tenant_id, queue, "a", 60.0)
+    await flows.limit(name="db", max_concurrency=4)
+    await flows.enqueue(queue, ["a", "b"])
+    assert keys_of(await flows.claim(queue)) == ["b"]
+    await flows.limit("queue_key", owner=queue, rate_limit=None if rate else 1000.0)
+    assert (await flows.claim(queue)).verdict == "full"
 
 
 async def test_clocks_of_rates_that_were_long_unused_are_deleted(flows: Flows) -> None:

@@ -3,21 +3,25 @@
 -- p_limit: only the numbers, pauses or overrides of this limit have changed. null: which limits tasks take may have changed.
 --
 -- A rate keeps what it owes in units: reckoned at the new pace, what an old one admitted at once would be forgotten, or would block
--- for hours.
+-- for hours. A timer beyond what a rate owes is of park_key_v1: that key stays parked.
 -- Running tasks hold what they take from now on, also those that were admitted before there was anything to hold. Only those are
 -- locked. Whoever ends another one signals it, and its hold goes with the signal, also one that is written here meanwhile.
 create function sluice.limits_changed_v1(p_tenant bigint, p_limit bigint default null) returns jsonb language plpgsql volatile
 as $$
-declare v_now timestamptz; v_running uuid[]; v_flows bigint[]; v_opened jsonb;
+declare
+  c_rounding constant interval := '1 millisecond';
+  v_now timestamptz; v_running uuid[]; v_flows bigint[]; v_opened jsonb;
 begin
   perform pg_advisory_xact_lock(:lock_gate, p_tenant::integer);
   v_now := clock_timestamp();
   delete from sluice.rate_clocks r
   where r.tenant_id = p_tenant and (p_limit is null or r.limit_id = p_limit)
     and not exists (select from sluice.bucket_states_v1(array[r.bucket_id], array[r.limit_id], v_now, '{}') s
-                    where s.unit_seconds is not null);
-  update sluice.rate_clocks r set unit_seconds = s.unit_seconds, open_at = null,
-    tat = v_now + least(greatest(0, extract(epoch from r.tat - v_now)) / r.unit_seconds, s.burst) * s.unit_seconds * interval '1 second'
+                    where s.unit_seconds is not null or r.open_at > greatest(r.tat, v_now) + c_rounding);
+  update sluice.rate_clocks r set unit_seconds = coalesce(s.unit_seconds, r.unit_seconds),
+    open_at = case when r.open_at > greatest(r.tat, v_now) + c_rounding then r.open_at end,
+    tat = coalesce(v_now + least(greatest(0, extract(epoch from r.tat - v_now)) / r.unit_seconds, s.burst) * s.unit_seconds
+                     * interval '1 second', r.tat)
   from sluice.rate_clocks c
   cross join lateral sluice.bucket_states_v1(array[c.bucket_id], array[c.limit_id], v_now, '{}') s
   where c.tenant_id = p_tenant and (p_limit is null or c.limit_id = p_limit) and r.bucket_id = c.bucket_id;
