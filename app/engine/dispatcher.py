@@ -86,8 +86,6 @@ class Dispatcher:
         self.alone: Callable[[], bool] = lambda: False
         """Whether no other replica has been seen lately; connected by the engine."""
         self._yields_until = 0.0
-        self._timers: dict[LimitKey, asyncio.TimerHandle] = {}
-        """When handlers that are parked may be tried again."""
         self._claim_size = MAX_CLAIM
         self.stopping = False
 
@@ -227,7 +225,7 @@ class Dispatcher:
     def _start_claims(self) -> float:
         """Start claims, in turns by tenant, for lanes with room; return the seconds until the next attempt."""
         now = time.monotonic()
-        wait = min(self._poll_due(), self._lanes.wake_due(now)) - now
+        wait = min(self._poll_due(), self._lanes.try_due(now)) - now
         self._starved = False
         self._claim_size = MAX_CLAIM
         if self._lanes.tenants() and self.yields():
@@ -401,13 +399,13 @@ class Dispatcher:
             ids = {"tenant": lane.tenant, "handler": claim.handler_id, "queue": lane.key[0], FLOWS: lane.tenant}
             full_at = (claim.full_at, ids[claim.full_at])
             if claim.wait_seconds is not None:
-                self._lanes.wake_at(lane.tenant, now + claim.wait_seconds)
+                self._lanes.try_at(full_at, now + claim.wait_seconds)
             if claim.full_at == "handler" and claim.period is not None:
                 self._core.calls.found_full(claim.handler_id, claim.period)
         elif claim.verdict in CLOSED:
             full_at = ("handler", claim.handler_id)
             if claim.opens_in is not None:
-                self._let_out_in(full_at, claim.opens_in)
+                self._lanes.try_at(full_at, now + claim.opens_in)
         elif claim.verdict == "forming" and claim.forms_in is not None:
             self._let_form(lane, claim.forms_in, now)
         elif claim.verdict in SHUT:
@@ -420,28 +418,16 @@ class Dispatcher:
     def _let_form(self, lane: Lane, seconds: float, now: float) -> None:
         """Leave the lane's next group to form; hint the lane when it need not wait any longer. More tasks hint it as well."""
         self._lanes.pause(lane, now + min(seconds, FORMING_SECONDS))
-        if not lane.forms_at:
-            lane.forms_at = now + seconds
+        if not lane.forming:
+            lane.forming = True
             asyncio.get_running_loop().call_later(seconds, self._formed, lane)
 
     def _formed(self, lane: Lane) -> None:
-        lane.forms_at = 0.0
+        lane.forming = False
         self.hint(*lane.key)
-
-    def _let_out_in(self, limit: LimitKey, seconds: float) -> None:
-        """Let a lane parked under this limit try again in so many seconds, or sooner if something else lets it out."""
-        if limit not in self._timers:
-            self._timers[limit] = asyncio.get_running_loop().call_later(seconds, self._let_out, limit)
-
-    def _let_out(self, limit: LimitKey) -> None:
-        del self._timers[limit]
-        self._lanes.let_out(limit)
-        self.wake()
 
     async def stop(self) -> None:
         """Stop claiming, and wait for the claims in flight."""
         self.stopping = True
-        for timer in self._timers.values():
-            timer.cancel()
         while self._claims:
             await asyncio.wait(self._claims)

@@ -5,7 +5,8 @@ until a claim for it starts; tenants take turns, and so do a tenant's lanes. A l
 limit: a slot that comes free lets one lane out, and only a lane that finds room lets the next one out, so that a free slot does
 not cost a claim per waiting lane.
 A lane is parked under its tenant's flows if named or keyed limits or rates block all of its tasks. Other tasks may come that they
-do not block, so a hint lets it out, and so does the time at which one of the tenant's rates admits something again.
+do not block, so a hint lets it out, and so does the time at which one of the tenant's rates admits something again. A lane whose
+handler asked for a pause is parked under that handler, until the pause is over.
 """
 
 import time
@@ -52,8 +53,8 @@ class Lane:
     """How many places it held when its claim met that limit."""
     group: int = 1
     """How many tasks its handler takes in one call."""
-    forms_at: float = 0.0
-    """While its next group is forming, when that need not wait for more tasks any longer, in monotonic seconds; else 0."""
+    forming: bool = False
+    """Its next group is forming; it is hinted when that need not wait for more tasks any longer."""
     limited: bool = False
     """Whether it was under any limit at its last claim."""
     busy: int = 0
@@ -78,8 +79,8 @@ class Lanes:
         self._parked: dict[LimitKey, dict[LaneKey, Lane]] = {}
         """By limit, the one tried longest ago first; the lanes under each likewise."""
         self._claiming: set[Lane] = set()
-        self._timers: dict[int, float] = {}
-        """When rates of these tenants admit something again, in monotonic seconds."""
+        self._timers: dict[LimitKey, float] = {}
+        """When lanes parked under these limits may be tried again, in monotonic seconds."""
         self._age = 0
 
     # hints
@@ -141,15 +142,15 @@ class Lanes:
             self._parked[limit] = parked
         lane.parked = None
 
-    def wake_at(self, tenant: int, at: float) -> None:
-        """Let a lane of the tenant out at this time, in monotonic seconds, if one is parked under its flows."""
-        self._timers[tenant] = min(at, self._timers.get(tenant, at))
+    def try_at(self, limit: LimitKey, at: float) -> None:
+        """Let a lane parked under this limit try again at this time, in monotonic seconds; of several, the earliest counts."""
+        self._timers[limit] = min(at, self._timers.get(limit, at))
 
-    def wake_due(self, now: float) -> float:
+    def try_due(self, now: float) -> float:
         """Let out what is due, and return when the next is, in monotonic seconds."""
-        for tenant in [tenant for tenant, at in self._timers.items() if at <= now]:
-            del self._timers[tenant]
-            self.let_out((FLOWS, tenant))
+        for limit in [limit for limit, at in self._timers.items() if at <= now]:
+            del self._timers[limit]
+            self.let_out(limit)
         return min(self._timers.values(), default=inf)
 
     def first_parked(self, limit: LimitKey) -> Lane | None:
@@ -245,7 +246,7 @@ class Lanes:
     def forget(self) -> None:
         """Drop idle lanes."""
         for key, lane in list(self._known.items()):
-            if not (lane.hinted or lane.claiming or lane.parked or lane.forms_at):
+            if not (lane.hinted or lane.claiming or lane.parked or lane.forming):
                 del self._known[key]
 
     def _line_up(self, lane: Lane) -> None:

@@ -1,5 +1,7 @@
 """What the dispatcher knows of lanes: turns, pauses, and those that are parked under a limit."""
 
+from math import inf
+
 from app.engine.claims import rides
 from app.engine.lanes import Lane, Lanes, LimitKey
 from app.runtime.signals import ConcurrencySlot
@@ -121,3 +123,20 @@ def test_lanes_ride_for_slots_that_only_dispatchers_wait_for() -> None:
     assert not rides((1, 7), ("queue", 1))
     assert not rides((1, 0), ("tenant", A))
     assert not rides((1, 0), None)
+
+
+def test_lanes_under_a_limit_may_be_tried_at_a_time_and_the_earliest_counts() -> None:
+    lanes = known((1, A), (2, A))
+    for queue in (1, 2):
+        lanes.hint((queue, 0))
+    parked(lanes, 2)
+    assert lanes.try_due(0.0) == inf
+    for at in (50.0, 5.0, 20.0):
+        lanes.try_at(LIMIT, at)
+    lanes.try_at(("handler", 7), 30.0)
+    assert lanes.try_due(4.0) == 5.0
+    assert line(lanes) == []
+    assert lanes.try_due(5.0) == 30.0
+    assert line(lanes) == [1], "one lane, which lets out the next if it finds room"
+    assert lanes.try_due(60.0) == inf
+    assert line(lanes) == [1]
