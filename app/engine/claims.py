@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from app.engine.held import Held, SlotState
 from app.engine.lanes import Lane, LaneKey, LimitKey
-from app.runtime.signals import ConcurrencySlot
 from app.store.tasks import Claim, LaneWant
 
 MAX_CLAIM = 400
@@ -67,11 +66,6 @@ class Ride:
 def _pass_on(helds: Sequence[Held], slot_is: SlotState) -> None:
     for held in helds:
         held.slot_is = slot_is
-
-
-def limits_of(slot: ConcurrencySlot) -> tuple[LimitKey, ...]:
-    """Return the limits of which it is a slot, in the order in which lanes that wait for them take their turns."""
-    return ("tenant", slot.tenant_id), ("handler", slot.handler_id), ("queue", slot.queue_id)
 
 
 def rides(lane: LaneKey, limit: LimitKey | None) -> bool:

@@ -15,14 +15,14 @@ from functools import partial
 from typing import Any
 
 from app.domain.places import Places, level, reserve
-from app.engine.claims import MAX_CLAIM, MAX_LANES, Group, Ride, limits_of, rides
+from app.engine.claims import MAX_CLAIM, MAX_LANES, Group, Ride, rides
 from app.engine.held import Held
 from app.engine.holdings import Holdings
-from app.engine.lanes import FLOWS, Lane, LaneKey, Lanes, LimitKey
+from app.engine.lanes import Lane, LaneKey, Lanes, LimitKey, limits_of
 from app.runtime.core import Core
 from app.runtime.signals import ConcurrencySlot
 from app.store import flows, queues, tasks
-from app.store.tasks import FIRST_LANE, AttemptEnd, Claim, LaneWant
+from app.store.tasks import FIRST_LANE, FLOWS, AttemptEnd, Claim, LaneWant
 
 POLL_SECONDS = 1.0
 POLL_LANES = 500

@@ -17,13 +17,11 @@ from itertools import islice
 from math import inf
 
 from app.runtime.signals import ConcurrencySlot
-from app.store.tasks import LaneWant
+from app.store.tasks import FLOWS, LaneWant
 
 LaneKey = tuple[int, int]
 LimitKey = tuple[str, int]
 """The level of a limit (tenant, handler, queue, flows), and the id of the object that has it; of flows, the tenant's."""
-FLOWS = "flows"
-"""The level of named and keyed limits and of rates."""
 
 Start = tuple[int, datetime]
 """A place in the order of claiming: priority and run_at."""
@@ -115,12 +113,7 @@ class Lanes:
         for lane in self._claiming:
             if lane.tenant == slot.tenant_id:
                 lane.hinted = True
-        for limit in (
-            ("tenant", slot.tenant_id),
-            ("handler", slot.handler_id),
-            ("queue", slot.queue_id),
-            (FLOWS, slot.tenant_id),
-        ):
+        for limit in (*limits_of(slot), (FLOWS, slot.tenant_id)):
             self.let_out(limit)
 
     def let_out(self, limit: LimitKey) -> bool:
@@ -252,3 +245,8 @@ class Lanes:
     def _line_up(self, lane: Lane) -> None:
         if not lane.claiming:
             self._waiting.setdefault(lane.tenant, {})[lane.key] = lane
+
+
+def limits_of(slot: ConcurrencySlot) -> tuple[LimitKey, ...]:
+    """Return the limits of which it is a slot, in the order in which lanes that wait for them take their turns."""
+    return ("tenant", slot.tenant_id), ("handler", slot.handler_id), ("queue", slot.queue_id)

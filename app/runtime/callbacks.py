@@ -1,5 +1,7 @@
 """After tasks have ended: count their callbacks, wake whoever claims them, and say which were left out."""
 
+from msgspec.structs import asdict
+
 from app.runtime.counting import StatsBuffer
 from app.runtime.signals import Signals
 from app.store.callbacks import Called, Told
@@ -17,15 +19,6 @@ def teller(stats: StatsBuffer, signals: Signals) -> Told:
             stats.enqueued(queue_id, count)
             signals.lane_ready(queue_id, 0)
         for left_out in called.left_out:
-            events.emit(
-                log,
-                events.CALLBACK_LEFT_OUT,
-                tenant=left_out.tenant,
-                task=left_out.task,
-                queue=left_out.queue,
-                callback_queue=left_out.callback_queue,
-                state=left_out.state,
-                reason=left_out.reason,
-            )
+            events.emit(log, events.CALLBACK_LEFT_OUT, **asdict(left_out))
 
     return told

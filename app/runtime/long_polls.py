@@ -19,7 +19,7 @@ from app.runtime.groups import GroupWriter
 from app.runtime.signals import ConcurrencySlot, Signals
 from app.store import tasks
 from app.store.db import Database
-from app.store.tasks import AttemptEnd, Claimed
+from app.store.tasks import FLOWS, AttemptEnd, Claimed
 
 BUSY_SECONDS = 0.005
 POLL_SECONDS = 1.0
@@ -27,9 +27,6 @@ TRIED_LIMITS = 100
 """How many limits with parked queues each poll tries without a hint."""
 NOTE_SECONDS = 15.0
 """Maximum age of the record that a queue has workers: a quarter of the time after which it counts as having none."""
-
-FLOWS = "flows"
-"""The level of named and keyed limits and of rates: other tasks may come that they do not block."""
 
 LimitKey = tuple[str, int]
 """The level of a limit, and the id of the object that has it."""

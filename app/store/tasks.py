@@ -63,6 +63,10 @@ class Claimed(msgspec.Struct, frozen=True):
     """Its batch, or the batch whose completion enqueued it."""
 
 
+FLOWS = "flows"
+"""The level of named and keyed limits and of rates. Other tasks of a lane may come that these do not block."""
+
+
 class Claim(msgspec.Struct):
     """What a claim got of one lane, and why it got no more."""
 
