@@ -19,7 +19,7 @@ from app.api.models.handlers import (
 )
 from app.domain.handlers import HandlerBody
 from app.domain.names import NAME_PATTERN, is_name
-from app.domain.tasks import payload_of
+from app.domain.payloads import payload_of
 from app.edge.auth import CoreDep, Manager, User
 from app.edge.conditions import ConditionsDep
 from app.edge.declared import Reads, Shown

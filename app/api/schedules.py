@@ -11,9 +11,9 @@ from app.domain.errors import FieldError, invalid, invalid_field
 from app.domain.ids import parse_uuid
 from app.domain.instants import NO_INSTANT, format_instant, parse_instant
 from app.domain.names import NAME_PATTERN, is_name
+from app.domain.payloads import payload_of
 from app.domain.schedules.bodies import parse_preview, parse_schedule
 from app.domain.schedules.definitions import MAX_PREVIEW, Preview, PreviewBody, ScheduleBody, ScheduleView
-from app.domain.tasks import payload_of
 from app.edge.auth import CoreDep, Manager, User
 from app.edge.conditions import ConditionsDep
 from app.edge.declared import Reads, Shown, Takes

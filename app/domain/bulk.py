@@ -14,7 +14,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType, structs
 from app.domain.bodies import faults, field_errors
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
 from app.domain.ijson import parse_ijson
-from app.domain.tasks import Body, Enqueue, TaskBody, check_body, decode_task, enqueue_of, validate_task
+from app.domain.payloads import check_either_form
+from app.domain.tasks import Body, Enqueue, TaskBody, decode_task, enqueue_of, validate_task
 
 MAX_BULK_TASKS = 10_000
 MAX_BULK_BYTES = 33_554_432
@@ -167,7 +168,7 @@ def decode_item(span: msgspec.Raw, where: str, max_payload_bytes: int, kind: typ
     try:
         value = parse_ijson(bytes(span))
         task = decode_task(span, value, kind)
-        check_body(task, max_payload_bytes)
+        check_either_form(task.payload, task.payload_base64, max_payload_bytes)
     except Refusal as refusal:
         raise _placed(refusal, where) from None
     return task

@@ -18,7 +18,8 @@ from app.domain.bulk import decode_item, split
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer
 from app.domain.ijson import MAX_DEPTH, nests_deeper
 from app.domain.names import Name
-from app.domain.tasks import Enqueue, Label, TaskBody, check_payload, validate_task
+from app.domain.payloads import check_payload
+from app.domain.tasks import Enqueue, Label, TaskBody, validate_task
 from app.domain.texts import header_text_problem
 
 MAX_FOLLOWUP_TASKS = 10_000

@@ -12,13 +12,13 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from app.domain.bodies import read
-from app.domain.content_types import content_type_problem
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field
 from app.domain.handlers import TimeoutSeconds
 from app.domain.headers import check_headers
 from app.domain.instants import Instant, format_instant
 from app.domain.limits import KeyText, Uses
 from app.domain.names import Name
+from app.domain.payloads import check_either_form, content_type_problem, kept_content_type, raw_payload_of
 from app.domain.targets import TargetBody
 from app.domain.tasks import (
     DelaySeconds,
@@ -27,9 +27,6 @@ from app.domain.tasks import (
     Priority,
     Tags,
     TaskBody,
-    check_body,
-    kept_content_type,
-    raw_payload_of,
     validate_task,
 )
 
@@ -120,7 +117,7 @@ def parse_patch(body: bytes, value: Mapping[str, Any], max_payload_bytes: int) -
     if "payload" in value or not new_payload:
         given["payload"] = raw_payload_of(body) if new_payload else msgspec.Raw(b"null")
     task = TaskBody(**given)
-    check_body(task, max_payload_bytes)
+    check_either_form(task.payload, task.payload_base64, max_payload_bytes)
     asked = validate_task(task)
     for name in ("run_at", "expires_at"):
         if options.get(name) is not None:

@@ -4,7 +4,6 @@ Bytes are decoded to a `TaskBody`, and a `TaskBody` is validated to an `Enqueue`
 second step. The payload stays the bytes it came in throughout.
 """
 
-import binascii
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,14 +16,21 @@ from msgspec import UNSET, Meta, UnsetType
 
 from app.domain.bodies import faults, field_errors, sound_part, with_more
 from app.domain.callbacks import TaskCallbacks, callbacks_to_dict, check_callbacks
-from app.domain.content_types import ANY_BYTES, JSON, content_type_problem
 from app.domain.errors import FieldError, Refusal, invalid, pointer
 from app.domain.handlers import TimeoutSeconds
 from app.domain.headers import check_headers
-from app.domain.ijson import MAX_DEPTH, nests_deeper, parse_ijson
+from app.domain.ijson import parse_ijson
 from app.domain.instants import Instant, format_instant, read_instant
 from app.domain.limits import KeyText, LimitUse, Uses, check_uses, key_problem, uses_of
 from app.domain.names import Name
+from app.domain.payloads import (
+    REQUIRED,
+    check_either_form,
+    check_payload,
+    content_type_problem,
+    kept_content_type,
+    read_payload,
+)
 from app.domain.retries import Retry, check_retry
 from app.domain.targets import TargetBody, TaskTarget, read_target
 from app.domain.texts import header_text_problem, text_problem
@@ -204,10 +210,6 @@ class TaskBody(msgspec.Struct, forbid_unknown_fields=True):
     ] = None
 
 
-class _OnlyPayload(msgspec.Struct):
-    payload: msgspec.Raw | UnsetType = UNSET
-
-
 class Enqueue(msgspec.Struct, frozen=True):
     """A valid task to enqueue. Absent options are None; `headers` and `tags` are empty instead."""
 
@@ -261,8 +263,6 @@ class Enqueue(msgspec.Struct, frozen=True):
 
 
 _OPTIONS = msgspec.json.Encoder(order="sorted")
-_ONLY_PAYLOAD = msgspec.json.Decoder(_OnlyPayload)
-REQUIRED = "is required (null is a valid payload)"
 _STAND_INS = {"queue": "q", "idempotency_key": "k", "unique_key": "u", "on_duplicate": "postpone", "payload_base64": ""}
 """For fields with a fault, while the rules of the others are checked."""
 
@@ -277,19 +277,8 @@ def enqueue_of(task: TaskBody, fields: int, max_payload_bytes: int) -> Enqueue:
     """Validate a task with so many fields: most have nothing but a payload. Raises Refusal: invalid, too_large, malformed."""
     if fields == 1 and isinstance(task.payload, msgspec.Raw):
         return Enqueue(check_payload(task.payload, max_payload_bytes))
-    check_body(task, max_payload_bytes)
+    check_either_form(task.payload, task.payload_base64, max_payload_bytes)
     return validate_task(task)
-
-
-def payload_of(body: bytes, *, max_bytes: int) -> bytes | None:
-    """Return the bytes of `payload` in a body that is already validated; None if it has none."""
-    payload = raw_payload_of(body)
-    return None if isinstance(payload, UnsetType) else check_payload(payload, max_bytes)
-
-
-def raw_payload_of(body: bytes) -> msgspec.Raw | UnsetType:
-    """Return `payload` as it stands in a body that is already validated."""
-    return _ONLY_PAYLOAD.decode(body).payload
 
 
 Body = TypeVar("Body", bound=TaskBody)
@@ -325,28 +314,6 @@ def _decoder(kind: type[Body]) -> "msgspec.json.Decoder[Body]":
     return msgspec.json.Decoder(kind)
 
 
-def check_body(task: TaskBody, max_bytes: int) -> None:
-    """Check the size and depth of a task's payload in either form, as far as it has one. Raises Refusal: too_large, malformed."""
-    if not isinstance(task.payload, UnsetType):
-        check_payload(task.payload, max_bytes)
-    elif task.payload_base64 is not None:
-        text = task.payload_base64
-        size = len(text) // 4 * 3 - text[-2:].count("=")
-        if size > max_bytes:
-            detail = f"the payload has {size} bytes, at most {max_bytes} are allowed"
-            raise Refusal("too_large", detail, [FieldError("/payload_base64", detail)])
-
-
-def check_payload(payload: msgspec.Raw, max_bytes: int) -> bytes:
-    """Return the bytes of the payload of a body that parse_ijson accepted. Raises Refusal: too_large, malformed."""
-    text = bytes(payload)
-    if len(text) > max_bytes:
-        raise Refusal("too_large", f"the payload has {len(text)} bytes, at most {max_bytes} are allowed")
-    if nests_deeper(text):
-        raise Refusal("malformed", f"the payload is nested deeper than {MAX_DEPTH} levels")
-    return text
-
-
 def validate_task(task: TaskBody, where: str = "") -> Enqueue:
     """Validate a task. `where` is its pointer in the request, for tasks in lists. Raises Refusal (invalid)."""
     errors = _text_errors(task, where)
@@ -367,7 +334,7 @@ def validate_task(task: TaskBody, where: str = "") -> Enqueue:
     if task.tags:
         errors += _tag_errors(task.tags, where + "/tags")
     target = None if task.target is None else read_target(task.target, where + "/target", errors)
-    payload = _payload_of(task, where, errors)
+    payload = read_payload(task.payload, task.payload_base64, where, errors)
     binary = isinstance(task.payload, UnsetType)
     loose = binary or task.payload_base64 is not None  # with both forms, the second is the fault
     if task.content_type is not None and (problem := content_type_problem(task.content_type, binary=loose)):
@@ -403,28 +370,6 @@ def validate_task(task: TaskBody, where: str = "") -> Enqueue:
         limits=uses_of(task.limits or ()),
         callbacks=None if task.callbacks is None else callbacks_to_dict(task.callbacks) or None,
     )
-
-
-def _payload_of(task: TaskBody, where: str, errors: list[FieldError]) -> bytes:
-    if not isinstance(task.payload, UnsetType):
-        if task.payload_base64 is not None:
-            errors.append(FieldError(where + "/payload_base64", "cannot be combined with payload; send one of them"))
-        return bytes(task.payload)
-    if task.payload_base64 is None:
-        errors.append(FieldError(where + "/payload", REQUIRED))
-        return b""
-    try:
-        return binascii.a2b_base64(task.payload_base64, strict_mode=True)
-    except ValueError:
-        errors.append(FieldError(where + "/payload_base64", "is not base64 (RFC 4648, with its padding)"))
-        return b""
-
-
-def kept_content_type(given: str | None, *, binary: bool) -> str | None:
-    """Return the content type as a task keeps it: None for the default of JSON, never for binary payloads."""
-    if binary:
-        return given or ANY_BYTES
-    return None if given == JSON else given
 
 
 def _text_errors(task: TaskBody, where: str) -> list[FieldError]:

@@ -10,12 +10,12 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from app.domain.bodies import ANY_JSON, AnyJson
 from app.domain.callbacks import Callback
-from app.domain.content_types import JSON
 from app.domain.ids import Uuid
 from app.domain.instants import Instant
 from app.domain.limits import LimitUseShown, shown_uses
 from app.domain.names import Name
 from app.domain.options import OPTIONS, Options
+from app.domain.payloads import JSON
 from app.domain.targets import TaskTarget
 from app.domain.tasks import Outcome, Reason, State, WaitingFor
 

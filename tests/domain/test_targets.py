@@ -3,8 +3,8 @@
 import pytest
 from msgspec import UNSET
 
-from app.domain.content_types import content_type_problem
 from app.domain.errors import Refusal
+from app.domain.payloads import content_type_problem
 from app.domain.targets import TaskTarget, address_of, path_problem
 
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.errors import Refusal
-from app.domain.tasks import Enqueue, check_instants, parse_enqueue, payload_of
+from app.domain.payloads import payload_of
+from app.domain.tasks import Enqueue, check_instants, parse_enqueue
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 

@@ -33,11 +33,11 @@ from app.delivery.kinds import Call, GroupedCall
 from app.delivery.webhook.errors import DeliveryError
 from app.delivery.webhook.signing import sign
 from app.delivery.webhook.urls import ParsedUrl, UrlError, check_url, parse_url
-from app.domain.content_types import JSON
 from app.domain.errors import Refusal
 from app.domain.grouped import GROUP_TYPE
 from app.domain.headers import folded, is_token, reserved_header
 from app.domain.options import NO_OPTIONS, Options
+from app.domain.payloads import JSON
 from app.domain.schedules.zones import local_time
 from app.domain.targets import WITHOUT_BODY, TaskTarget, address_of
 

@@ -10,11 +10,12 @@ from app.domain.errors import FieldError, Refusal, invalid, invalid_field, point
 from app.domain.followups import OnComplete, validate_on_complete
 from app.domain.ijson import parse_ijson
 from app.domain.instants import parse_instant, read_instant
+from app.domain.payloads import check_payload
 from app.domain.schedules.cron import MAX_INTERVAL_SECONDS, CronError, parse_cron, parse_interval
 from app.domain.schedules.definitions import PreviewBody, ScheduleBody, ScheduleDefinition, ScheduleOptions
 from app.domain.schedules.times import EPOCH, LATEST, times_after
 from app.domain.schedules.zones import zone_problem
-from app.domain.tasks import Enqueue, TaskBody, check_payload, validate_task
+from app.domain.tasks import Enqueue, TaskBody, validate_task
 
 MIN_EVERY_SECONDS = 1
 _TIMING = ("cron", "every_seconds", "at")
