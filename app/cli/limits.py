@@ -1,5 +1,6 @@
 """`sluice limits`: list, show, set, delete, keys, pause, resume."""
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -29,7 +30,7 @@ def _rate(text: str | None) -> str | None:
     if text is None or text == NONE:
         return text
     try:
-        if all(float(part) > 0 for part in text.split("/", 1)):
+        if all(0 < float(part) < math.inf for part in text.split("/", 1)):
             return text
     except ValueError:
         pass

@@ -81,14 +81,13 @@ class HandlerDefinition(Struct, frozen=True, forbid_unknown_fields=True):
             description="What waits when an answer has a `Retry-After`: the task, all of its key, or the whole handler."
         ),
     ] = "task"
+    rate: Annotated[Rate | None, Meta(description="How many of its tasks start in a while.")] = None
+    limits: tuple[LimitUse, ...] = ()
+    """What all its tasks take."""
 
     @property
     def guard(self) -> Guard:
         return Guard(self.breaker, self.adaptive, self.max_concurrency)
-
-    rate: Annotated[Rate | None, Meta(description="How many of its tasks start in a while.")] = None
-    limits: tuple[LimitUse, ...] = ()
-    """What all its tasks take."""
 
     def check(self) -> list[FieldError]:
         """Return every violation. Whether the address may be called is up to the egress policy."""

@@ -179,8 +179,8 @@ async def check_uses(connection: Any, caller: Caller, uses: Sequence[LimitUse]) 
         raise invalid(errors)
 
 
-def check_count(rules: QueueRules, where: str = "") -> None:
-    """Check that the tasks of a queue do not take too many limits. Raises Refusal (invalid)."""
+def check_count(rules: QueueRules, prefix: str = "") -> None:
+    """Check that the tasks of a queue do not take too many limits. `prefix` says which queue. Raises Refusal (invalid)."""
     if rules.count() > MAX_USES:
-        detail = f"{where}its tasks would take {rules.count()} named or keyed limits, at most {MAX_USES} are allowed"
+        detail = f"{prefix}its tasks would take {rules.count()} named or keyed limits, at most {MAX_USES} are allowed"
         raise invalid_field("/limits", detail)

@@ -311,7 +311,8 @@ async def remove_key(connection: Reader, limit_id: int, key: str) -> None:
 
 
 async def set_key_paused(connection: Reader, limit_id: int, key: str, *, paused: bool) -> None:
-    await _ADD_KEY.fetch(connection, limit_id=limit_id, key=key)
+    if paused:
+        await _ADD_KEY.fetch(connection, limit_id=limit_id, key=key)
     await (_PAUSE_KEY if paused else _RESUME_KEY).fetch(connection, limit_id=limit_id, key=key)
 
 

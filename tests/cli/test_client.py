@@ -413,7 +413,13 @@ def test_limits_are_set_shown_paused_and_deleted(ask: Command, service: httpx2.C
     service.delete("/queues/mail-limited").raise_for_status()
     assert ask("limits", "delete", "mail-api").out == "Limit mail-api is deleted.\n"
     assert "sluice limits list" in ask("limits", "show", "mail-api").err
-    for wrong in (("--rate", "fast"), ("--rate", "0/1"), ("--max-concurrency", "0"), ("--burst", "3")):
+    for wrong in (
+        ("--rate", "fast"),
+        ("--rate", "0/1"),
+        ("--rate", "inf"),
+        ("--max-concurrency", "0"),
+        ("--burst", "3"),
+    ):
         assert ask("limits", "set", "mail-api", *wrong).code == 2, wrong
 
 
