@@ -50,7 +50,7 @@ async def put(core: Core, caller: Caller, name: str, key: str, values: KeyOverri
     async with changing(core, caller) as connection:
         row = await _locked(connection, caller, name)
         await limits.put_key(connection, row.id, key, values)
-        await flows.reopen(connection, caller.tenant_id, row.id)
+        await flows.reopen(connection, caller.tenant_id, row.id, key)
         return await limits.show_key(connection, caller.tenant_id, row, key)
 
 
@@ -60,7 +60,7 @@ async def delete(core: Core, caller: Caller, name: str, key: str) -> None:
     async with changing(core, caller) as connection:
         row = await _locked(connection, caller, name)
         await limits.remove_key(connection, row.id, key)
-        await flows.reopen(connection, caller.tenant_id, row.id)
+        await flows.reopen(connection, caller.tenant_id, row.id, key)
 
 
 async def set_paused(core: Core, caller: Caller, name: str, key: str, *, paused: bool) -> KeyShown:
@@ -72,7 +72,7 @@ async def set_paused(core: Core, caller: Caller, name: str, key: str, *, paused:
     async with changing(core, caller) as connection:
         row = await _locked(connection, caller, name)
         await limits.set_key_paused(connection, row.id, key, paused=paused)
-        await flows.reopen(connection, caller.tenant_id, row.id)
+        await flows.reopen(connection, caller.tenant_id, row.id, key)
         return await limits.show_key(connection, caller.tenant_id, row, key)
 
 
@@ -107,7 +107,7 @@ async def put_of_queue(core: Core, caller: Caller, queue: str, key: str, values:
         row = await queues.locked(connection, caller, queue)
         limit_id = await limits.of_queue_keys(connection, caller.tenant_id, row.id)
         await limits.put_key(connection, limit_id, key, values, values.weight)
-        await flows.reopen(connection, caller.tenant_id, limit_id)
+        await flows.reopen(connection, caller.tenant_id, limit_id, key)
         return await _of_queue(connection, caller, row, key)
 
 
@@ -121,7 +121,7 @@ async def set_paused_of_queue(core: Core, caller: Caller, queue: str, key: str, 
         row = await queues.locked(connection, caller, queue)
         limit_id = await limits.of_queue_keys(connection, caller.tenant_id, row.id)
         await limits.set_key_paused(connection, limit_id, key, paused=paused)
-        await flows.reopen(connection, caller.tenant_id, limit_id)
+        await flows.reopen(connection, caller.tenant_id, limit_id, key)
         return await _of_queue(connection, caller, row, key)
 
 

@@ -9,7 +9,7 @@ from app.store.db import Reader
 from app.store.statements import call
 
 _SWEEP = call("sweep_flows_v1", 2)
-_LIMITS_CHANGED = call("limits_changed_v1", 2)
+_LIMITS_CHANGED = call("limits_changed_v1", 3)
 _LANES = msgspec.json.Decoder(list[tuple[int, int]])
 
 SWEPT_TENANTS = 100
@@ -30,11 +30,11 @@ async def sweep(db: Reader) -> Sweep:
     return Sweep(_LANES.decode(row["opened"]), row["rescued"])
 
 
-async def reopen(connection: Reader, tenant_id: int, limit_id: int | None = None) -> None:
+async def reopen(connection: Reader, tenant_id: int, limit_id: int | None = None, key: str | None = None) -> None:
     """Take the tenant's gate, and have its flows looked at again under the limits as they are now.
 
     Call it last, with the changes of limits in the same transaction: once that has committed, nothing is admitted under the old
     ones, because claims admit under the gate alone, and read limits after they have got it. With `limit_id`, nothing but numbers,
-    pauses and overrides of that limit has changed; without, it may be which limits tasks take.
+    pauses and overrides of that limit has changed, with `key`, those of that key; without, it may be which limits tasks take.
     """
-    await connection.fetch(_LIMITS_CHANGED, tenant_id, limit_id)
+    await connection.fetch(_LIMITS_CHANGED, tenant_id, limit_id, key)

@@ -157,6 +157,18 @@ async def test_the_first_values_of_a_key_hold_for_what_waits_and_runs_already(fl
     assert not (await flows.claim(queue)).tasks
 
 
+async def test_values_of_one_key_let_only_that_key_be_looked_at(flows: Flows) -> None:
+    queue = await flows.queue("mail")
+    await flows.limit("queue_key", owner=queue, max_concurrency=1)
+    await flows.enqueue(queue, ["a", "b", "c"] * 3)
+    assert len((await flows.claim(queue)).tasks) == await flows.parked() == 3
+    await limit_keys.put_of_queue(flows.core, flows.caller, "mail", "a", QueueKeyOverride(max_concurrency=2, weight=5))
+    assert await flows.parked() == 2
+    assert keys_of(await flows.claim(queue)) == ["a"]
+    weights = await flows.core.db.fetch("select key, weight from sluice.flows where not plain order by key")
+    assert [tuple(row) for row in weights] == [("a", 5), ("b", 1), ("c", 1)]
+
+
 async def test_a_limit_counts_what_ran_before_it_was_made(flows: Flows) -> None:
     queue = await flows.queue("mail")
     await flows.enqueue(queue, [None] * 6)
