@@ -83,9 +83,6 @@ _SET_OWNED = Query(
     )
     .returning(limits.c.id)
 )
-_ADD_OWNED = Query(
-    insert(limits).values(**bound("tenant_id", "kind", "owner_id")).on_conflict_do_nothing().returning(limits.c.id)
-)
 _FIND_OWNED = Query(select(limits.c.id).where(*_OF_OWNER))
 _DELETE_OWNED = Query(delete(limits).where(*_OF_OWNER))
 _QUEUE_KEY = sql("show_queue_key")
@@ -283,13 +280,11 @@ async def set_queue_key(connection: Reader, tenant_id: int, queue_id: int, key: 
 
 
 async def of_queue_keys(connection: Reader, tenant_id: int, queue_id: int) -> int:
-    """Return the id of what holds for the keys of a queue, which may be nothing yet. Its tasks take it from then on."""
+    """Return the id of what holds for the keys of a queue, which is locked. If nothing did yet, its tasks take it from now on."""
     known = await owned_id(connection, "queue_key", queue_id)
     if known is not None:
         return known
-    added: int | None = await _ADD_OWNED.fetchval(connection, tenant_id=tenant_id, kind="queue_key", owner_id=queue_id)
-    if added is None:  # another request was first
-        return await of_queue_keys(connection, tenant_id, queue_id)
+    added = await set_owned(connection, tenant_id, "queue_key", queue_id, QueueKey())
     await flows.reopen(connection, tenant_id)
     return added
 
