@@ -1,9 +1,9 @@
 """Overviews of all tenants, for operators and the gauges of /metrics."""
 
-from app.store import breakers, limits, schedules, stats
+from app.store import breakers, limit_uses, schedules, stats
 from app.store.breakers import GuardedHandler
 from app.store.db import Database, Reader
-from app.store.limits import LimitOverview
+from app.store.limit_uses import LimitOverview
 from app.store.schedules import ScheduleHealth
 from app.store.stats import QueueOverview
 
@@ -36,7 +36,7 @@ async def guarded_handlers(db: Database) -> list[GuardedHandler]:
 
 
 async def named_limits(db: Database) -> list[LimitOverview]:
-    return await limits.overview(reads_of_operators(db), MAX_LIMITS)
+    return await limit_uses.overview(reads_of_operators(db), MAX_LIMITS)
 
 
 def depths(row: QueueOverview) -> dict[str, int]:

@@ -8,7 +8,7 @@ from app.domain.limits import KeyOverride, KeyState, KeyView, QueueKeyOverride, 
 from app.runtime.core import Core
 from app.service import queues
 from app.service.limits import changing, found
-from app.store import flows, limits
+from app.store import flows, limit_uses, limits
 from app.store.limits import StoredLimit
 from app.store.queues import StoredQueue
 
@@ -28,7 +28,7 @@ async def list_page(
     caller.require("use")
     async with core.db.begin(caller.tenant_id) as connection:
         row = await _keyed(connection, caller, name)
-        keys = await limits.list_keys(connection, caller.tenant_id, row, state, after, limit + 1)
+        keys = await limit_uses.list_keys(connection, caller.tenant_id, row, state, after, limit + 1)
     return keys[:limit], len(keys) > limit
 
 
@@ -38,7 +38,7 @@ async def get(core: Core, caller: Caller, name: str, key: str) -> KeyShown:
     _check(key)
     async with core.db.begin(caller.tenant_id) as connection:
         row = await _keyed(connection, caller, name)
-        return await limits.show_key(connection, caller.tenant_id, row, key)
+        return await limit_uses.show_key(connection, caller.tenant_id, row, key)
 
 
 async def put(core: Core, caller: Caller, name: str, key: str, values: KeyOverride) -> KeyShown:
@@ -51,7 +51,7 @@ async def put(core: Core, caller: Caller, name: str, key: str, values: KeyOverri
         row = await _locked(connection, caller, name)
         await limits.put_key(connection, row.id, key, values)
         await flows.reopen(connection, caller.tenant_id, row.id, key)
-        return await limits.show_key(connection, caller.tenant_id, row, key)
+        return await limit_uses.show_key(connection, caller.tenant_id, row, key)
 
 
 async def delete(core: Core, caller: Caller, name: str, key: str) -> None:
@@ -73,7 +73,7 @@ async def set_paused(core: Core, caller: Caller, name: str, key: str, *, paused:
         row = await _locked(connection, caller, name)
         await limits.set_key_paused(connection, row.id, key, paused=paused)
         await flows.reopen(connection, caller.tenant_id, row.id, key)
-        return await limits.show_key(connection, caller.tenant_id, row, key)
+        return await limit_uses.show_key(connection, caller.tenant_id, row, key)
 
 
 async def _keyed(connection: Any, caller: Caller, name: str) -> StoredLimit:
@@ -126,7 +126,7 @@ async def set_paused_of_queue(core: Core, caller: Caller, queue: str, key: str, 
 
 
 async def _of_queue(connection: Any, caller: Caller, row: StoredQueue, key: str) -> QueueKeyShown:
-    return await limits.show_queue_key(connection, caller.tenant_id, row.id, key, row.view.definition.key)
+    return await limit_uses.show_queue_key(connection, caller.tenant_id, row.id, key, row.view.definition.key)
 
 
 def position_at(key: str) -> str:

@@ -24,7 +24,7 @@ from app.domain.limits import (
 )
 from app.domain.names import NAME_RULE, is_name
 from app.runtime.core import Core
-from app.store import flows, limits, queues, tenants
+from app.store import flows, limit_uses, limits, queues, tenants
 from app.store.limits import StoredLimit
 
 
@@ -83,7 +83,7 @@ async def put(
                 await _replace(connection, caller, before, definition)
             after = await limits.read(connection, before.id)
         assert after is not None, "the lock of the tenant's limits is held"
-        [use] = await limits.use_of(connection, caller.tenant_id, [after])
+        [use] = await limit_uses.use_of(connection, caller.tenant_id, [after])
     return Saved(after.view, use, after.etag, before is None)
 
 
@@ -116,7 +116,7 @@ async def get(core: Core, caller: Caller, name: str) -> tuple[LimitView, Use, st
     caller.require("use")
     async with core.db.begin(caller.tenant_id) as connection:
         row = await found(connection, caller, name)
-        [use] = await limits.use_of(connection, caller.tenant_id, [row])
+        [use] = await limit_uses.use_of(connection, caller.tenant_id, [row])
     return row.view, use, row.etag
 
 
@@ -127,7 +127,7 @@ async def list_page(
     caller.require("use")
     async with core.db.begin(caller.tenant_id) as connection:
         rows = await limits.list_page(connection, caller.tenant_id, after, limit + 1)
-        uses = await limits.use_of(connection, caller.tenant_id, rows[:limit])
+        uses = await limit_uses.use_of(connection, caller.tenant_id, rows[:limit])
     return [(row.view, use) for row, use in zip(rows, uses, strict=False)], len(rows) > limit
 
 
@@ -160,7 +160,7 @@ async def set_paused(core: Core, caller: Caller, name: str, *, paused: bool) -> 
             await limits.set_paused(connection, row.id, paused=paused)
             await flows.reopen(connection, caller.tenant_id, row.id)
             row = await found(connection, caller, name)
-        [use] = await limits.use_of(connection, caller.tenant_id, [row])
+        [use] = await limit_uses.use_of(connection, caller.tenant_id, [row])
     return row.view, use
 
 

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from app.domain.limits import LimitDefinition
-from app.store import enqueues, limits, migrations, stats, tasks, views
+from app.store import enqueues, limit_uses, limits, migrations, stats, tasks, views
 from app.store.db import READING
 from app.store.enqueues import Entry
 from app.store.limits import StoredLimit
@@ -96,13 +96,13 @@ async def test_what_limits_and_keys_add_keeps_its_index_plans(loaded: str) -> No
         assert task is not None and task.key is not None
 
     async def use(n: int) -> None:
-        [found, _] = await limits.use_of(reads, tenant, [keyed, shared])
+        [found, _] = await limit_uses.use_of(reads, tenant, [keyed, shared])
         assert found.holding == 5
-        assert len(await limits.list_keys(reads, tenant, keyed, None, None, 200)) == 5
-        assert (await limits.show_key(reads, tenant, keyed, f"k{n}"))[0].key == f"k{n}"
+        assert len(await limit_uses.list_keys(reads, tenant, keyed, None, None, 200)) == 5
+        assert (await limit_uses.show_key(reads, tenant, keyed, f"k{n}"))[0].key == f"k{n}"
 
     async def key_of_queue(n: int) -> None:
-        _, _, waiting = await limits.show_queue_key(reads, tenant, queue_id, f"k{n + 100}", None)
+        _, _, waiting = await limit_uses.show_queue_key(reads, tenant, queue_id, f"k{n + 100}", None)
         assert waiting == TASKS // 2 // KEYS
 
     async def user(n: int) -> None:
@@ -120,7 +120,7 @@ async def test_what_limits_and_keys_add_keeps_its_index_plans(loaded: str) -> No
     # it counts what is ready, from an index alone
     counted = await stats.count_keys(reads, queue_id)
     assert counted.waiting == 0, "no claim has looked at them"
-    await limits.overview(reads, 100)
+    await limit_uses.overview(reads, 100)
     for told in reads.told():
         for problem in told.problems(float("inf")):
             problems.setdefault(f"statistics: {problem}", set()).add(" ".join(told.query.split())[:100])
