@@ -189,13 +189,14 @@ def test_128_levels_are_allowed_and_no_more(opening: str, closing: str) -> None:
     def body(depth: int) -> bytes:
         return b'{"payload":' + (opening * depth + "1" + closing * depth).encode() + b"}"
 
-    parse_enqueue(body(128), max_payload_bytes=10_000)
+    assert parse_enqueue(body(128), max_payload_bytes=10_000).payload == (opening * 128 + "1" + closing * 128).encode()
     assert refused(body(129)).code == "malformed"
     assert refused(body(5_000)).code == "malformed"
 
 
 def test_many_brackets_are_not_depth() -> None:
-    parse_enqueue(b'{"payload":[' + b"[]," * 5000 + b'"[[[["]}', max_payload_bytes=100_000)
+    payload = b"[" + b"[]," * 5000 + b'"[[[["]'
+    assert parse_enqueue(b'{"payload":' + payload + b"}", max_payload_bytes=100_000).payload == payload
 
 
 def test_the_limit_of_a_payload_is_exact_and_counts_bytes() -> None:

@@ -138,6 +138,7 @@ async def test_lanes_that_hang_leave_room_for_one_of_the_same_tenant_that_does_n
     await hang(api, hanging, 6, 80)
     await fill(api, await api.queue_to(handler.url), 60)
     await handler.received(60)
+    assert hanging.open_calls > 60, "and they still hang"
 
 
 async def test_tasks_with_handlers_of_their_own_are_lanes_as_queues_are(
