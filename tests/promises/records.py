@@ -92,8 +92,11 @@ async def running(db: Database) -> int:
 async def lose_leases(db: Reader, task_ids: Sequence[str] | None = None) -> None:
     """As if the time of these leases (of all) had passed; none before its attempt has begun, for an attempt ends with its lease."""
     await db.fetch(
-        "update sluice.tasks set lease_expires_at = greatest(last_started_at, clock_timestamp() - interval '1 millisecond') "
-        "where state = 1 and ($1::uuid[] is null or id = any($1))",
+        "update sluice.tasks t"
+        " set lease_expires_at = greatest(t.last_started_at, clock_timestamp() - interval '1 millisecond')"
+        # replicas at work lock tasks in this order, too
+        " from (select id from sluice.tasks where state = 1 and ($1::uuid[] is null or id = any($1))"
+        " order by id for update) l where t.id = l.id and t.state = 1",
         task_ids,
     )
 
