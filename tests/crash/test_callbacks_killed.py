@@ -9,7 +9,7 @@ from tests.handlers import Handler, Received, Reply
 from tests.promises.records import lose_leases
 from tests.sluices import Replica, SluiceProcess
 from tests.support import poll
-from tests.wire.api import AT_ONCE, Api, good
+from tests.wire.api import AT_ONCE, Api
 
 pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
@@ -45,8 +45,7 @@ async def test_each_end_calls_back_once_though_replicas_and_connections_are_kill
     called = await api.queue()
     callbacks = {state: {"queue": called} for state in ("succeeded", "dead", "cancelled")}
     queue = await api.queue_to(handler.url, callbacks=callbacks, retry={"max_attempts": 2, **AT_ONCE})
-    tasks = [{"payload": n} for n in range(TASKS)]
-    ids = [one["id"] for one in good(await api.post(f"/queues/{queue}/tasks/bulk", json={"tasks": tasks}))["results"]]
+    ids = await api.bulk(queue, [{"payload": n} for n in range(TASKS)])
     await handler.received(KILLED_AT[0])
     await doomed.kill()
     await lose_leases(db)

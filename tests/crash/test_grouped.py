@@ -11,7 +11,7 @@ from tests.handlers import Handler, Received, Reply
 from tests.promises.records import lose_leases
 from tests.sluices import Replica, SluiceProcess
 from tests.support import poll
-from tests.wire.api import AT_ONCE, Api, good
+from tests.wire.api import AT_ONCE, Api
 
 pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
@@ -48,9 +48,7 @@ async def test_a_kill_in_the_middle_of_groups_leaves_each_task_its_own_outcome(
     handler.script(lambda request: hanging if request.number % 5 == 0 else answer(request))
     queue = await api.queue(await api.handler(handler.url, group={"max_tasks": 7}), max_concurrency=60, retry=AT_ONCE)
     payloads = [(number, FATES[number % 3]) for number in range(TASKS)]
-    body = {"tasks": [{"payload": payload} for payload in payloads]}
-    results = good(await api.post(f"/queues/{queue}/tasks/bulk", json=body))["results"]
-    ids = [result["id"] for result in results]
+    ids = await api.bulk(queue, [{"payload": payload} for payload in payloads])
     await handler.received(20)
     await doomed.kill()
     before = len(handler.requests)

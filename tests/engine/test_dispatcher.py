@@ -35,9 +35,7 @@ async def hanging(start_handler: StartHandler) -> Handler:
 
 
 async def fill(api: Api, queue: str, count: int) -> list[str]:
-    tasks = [{"payload": None}] * count
-    results = good(await api.post(f"/queues/{queue}/tasks/bulk", json={"tasks": tasks}))["results"]
-    return [result["id"] for result in results]
+    return await api.bulk(queue, [{"payload": None}] * count)
 
 
 async def hang(api: Api, handler: Handler, queues: int, tasks: int) -> list[str]:
@@ -148,8 +146,7 @@ async def test_tasks_with_handlers_of_their_own_are_lanes_as_queues_are(
     api = Api(replica.client, replica.url)
     queue = await api.queue_to(handler.url)
     own = await api.handler(hanging.url)
-    tasks = [{"payload": None, "handler": own}] * 60
-    good(await api.post(f"/queues/{queue}/tasks/bulk", json={"tasks": tasks}))
+    await api.bulk(queue, [{"payload": None, "handler": own}] * 60)
     await settled(hanging, 0)
     await fill(api, queue, 30)
     await handler.received(30)

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import secrets
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -45,8 +46,20 @@ class Api:
     async def queue_to(self, url: str, **fields: Any) -> str:
         return await self.queue(await self.handler(url), **fields)
 
+    async def limit(self, **fields: Any) -> str:
+        """The name of a new limit."""
+        name = fresh("l")
+        good(await self.put(f"/limits/{name}", json=fields), 201)
+        return name
+
     async def enqueue(self, queue: str, payload: Any = None, **fields: Any) -> dict[str, Any]:
         return good(await self.post(f"/queues/{queue}/tasks", json={"payload": payload, **fields}), 201)
+
+    async def bulk(self, queue: str, tasks: Sequence[dict[str, Any]]) -> list[str]:
+        """The ids of new tasks, enqueued in one request."""
+        results = good(await self.post(f"/queues/{queue}/tasks/bulk", json={"tasks": tasks}))["results"]
+        assert {result["status"] for result in results} == {201}
+        return [result["id"] for result in results]
 
     async def enqueue_bytes(
         self, queue: str, body: bytes, headers: dict[str, str] | None = None, **more: Any

@@ -504,14 +504,12 @@ async def test_a_dead_letter_may_be_bytes(api: Api, handler: Handler) -> None:
 async def test_many_ends_at_once_call_back_once_each(api: Api, other: Api, handler: Handler) -> None:
     handler.script(lambda request: Reply(200 if request.json % 3 else 400, {"sluice-retry": "no"}))
     queue, called = await with_callbacks(api, await api.handler(handler.url))
-    tasks = [{"payload": n} for n in range(120)]
-    results = good(await api.post(f"/queues/{queue}/tasks/bulk", json={"tasks": tasks}))["results"]
+    ids = await api.bulk(queue, [{"payload": n} for n in range(120)])
 
     async def cancel(some: list[str]) -> None:
         for task_id in some:
             await other.cancel(task_id)
 
-    ids = [result["id"] for result in results]
     await asyncio.gather(cancel(ids[::7]), cancel(ids[3::11]))
     states: dict[str, str] = {}
 

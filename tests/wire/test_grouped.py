@@ -27,10 +27,7 @@ JSON = {"content-type": "application/json"}
 
 async def bulk(api: Api, queue: str, *payloads: Any, **options: Any) -> list[str]:
     """The ids of tasks that are enqueued at once."""
-    tasks = [{"payload": payload, **options} for payload in payloads]
-    results = good(await api.post(f"/queues/{queue}/tasks/bulk", json={"tasks": tasks}))["results"]
-    assert {result["status"] for result in results} == {201}
-    return [result["id"] for result in results]
+    return await api.bulk(queue, [{"payload": payload, **options} for payload in payloads])
 
 
 async def grouped(api: Api, url: str, max_tasks: int = 10, *, fields: Any = {}, **queue: Any) -> str:  # noqa: B006

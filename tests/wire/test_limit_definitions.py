@@ -13,12 +13,6 @@ RATE = {"limit": 500.0, "period_seconds": 60.0, "burst": 10}
 NOTHING = {"holding": 0, "waiting_keys": 0, "holders": [], "next_at": None}
 
 
-async def limit(api: Api, **fields: object) -> str:
-    name = fresh("l")
-    good(await api.put(f"/limits/{name}", json=fields), 201)
-    return name
-
-
 async def test_a_limit_reads_as_it_was_put(api: Api) -> None:
     name = fresh("l")
     given = {"max_concurrency": 20, "rate": RATE, "keyed": True, "description": "the mail service"}
@@ -34,13 +28,13 @@ async def test_a_limit_reads_as_it_was_put(api: Api) -> None:
 
 
 async def test_a_rate_has_defaults_and_shows_what_could_start(api: Api) -> None:
-    name = await limit(api, rate={"limit": 500, "period_seconds": 60})
+    name = await api.limit(rate={"limit": 500, "period_seconds": 60})
     body = good(await api.get(f"/limits/{name}"))
     assert body["rate"] == {"limit": 500.0, "period_seconds": 60.0, "burst": None}
     assert body["tokens"] == 1.0, "what 0.1 s brings, at least 1"
-    name = await limit(api, rate={"limit": 100})
+    name = await api.limit(rate={"limit": 100})
     assert good(await api.get(f"/limits/{name}"))["tokens"] == 10.0
-    name = await limit(api, max_concurrency=3)
+    name = await api.limit(max_concurrency=3)
     body = good(await api.get(f"/limits/{name}"))
     assert (body["tokens"], body["effective_max_concurrency"]) == (None, 3)
 
@@ -75,7 +69,7 @@ async def test_a_limit_that_does_not_exist_is_not_found(api: Api) -> None:
 
 
 async def test_limits_are_listed_by_name_beside_the_tenant_s_own(api: Api) -> None:
-    names = sorted([await limit(api, max_concurrency=n + 1) for n in range(3)])
+    names = sorted([await api.limit(max_concurrency=n + 1) for n in range(3)])
     first = good(await api.get("/limits", params={"limit": 2}))
     assert {"max_concurrency", "rate", "items", "next_cursor"} <= first.keys()
     found, cursor = first["items"], first["next_cursor"]
@@ -88,7 +82,7 @@ async def test_limits_are_listed_by_name_beside_the_tenant_s_own(api: Api) -> No
 
 
 async def test_a_pause_survives_a_put(api: Api) -> None:
-    name = await limit(api, max_concurrency=1)
+    name = await api.limit(max_concurrency=1)
     paused = good(await api.post(f"/limits/{name}/pause"))
     assert paused["paused"] is True and paused["paused_at"] is not None
     assert good(await api.put(f"/limits/{name}", json={"max_concurrency": 2}))["paused"] is True
@@ -96,7 +90,7 @@ async def test_a_pause_survives_a_put(api: Api) -> None:
 
 
 async def test_a_limit_that_something_names_is_not_deleted(api: Api) -> None:
-    name = await limit(api, max_concurrency=1)
+    name = await api.limit(max_concurrency=1)
     queue = await api.queue(limits=[name])
     found = problem(await api.delete(f"/limits/{name}"), 409, "limit_in_use")
     assert queue in found["detail"]
@@ -116,7 +110,7 @@ async def test_a_limit_that_something_names_is_not_deleted(api: Api) -> None:
 
 
 async def test_keyed_changes_only_while_nothing_names_the_limit(api: Api) -> None:
-    name = await limit(api, max_concurrency=1)
+    name = await api.limit(max_concurrency=1)
     queue = await api.queue(limits=[name])
     problem(await api.put(f"/limits/{name}", json={"keyed": True}), 409, "limit_in_use", "/keyed")
     assert good(await api.get(f"/limits/{name}"))["max_concurrency"] == 1
@@ -125,7 +119,7 @@ async def test_keyed_changes_only_while_nothing_names_the_limit(api: Api) -> Non
 
 
 async def test_a_key_of_a_limit_may_have_values_of_its_own(api: Api) -> None:
-    name = await limit(api, max_concurrency=2, keyed=True)
+    name = await api.limit(max_concurrency=2, keyed=True)
     plain = good(await api.get(f"/limits/{name}/keys/acme"))
     assert (plain["max_concurrency"], plain["overridden"], plain["holding"]) == (2, False, 0)
     assert good(await api.get(f"/limits/{name}/keys"))["items"] == []
@@ -144,7 +138,7 @@ async def test_a_key_of_a_limit_may_have_values_of_its_own(api: Api) -> None:
 
 
 async def test_keys_are_paged_in_byte_order_whatever_they_hold(api: Api) -> None:
-    name = await limit(api, max_concurrency=2, keyed=True)
+    name = await api.limit(max_concurrency=2, keyed=True)
     keys = ["a/b", "a b", "ä", "%2F", "Z", "pause", "x/pause"]
     for key in keys:
         path = f"/limits/{name}/keys/{quote(key, safe='')}"
@@ -174,8 +168,8 @@ async def test_a_key_of_a_queue_may_weigh_more_and_be_paused(api: Api) -> None:
 
 
 async def test_a_queue_and_a_handler_read_as_they_were_put(api: Api) -> None:
-    name = await limit(api, rate={"limit": 100, "burst": 50}, keyed=True)
-    other = await limit(api)
+    name = await api.limit(rate={"limit": 100, "burst": 50}, keyed=True)
+    other = await api.limit()
     queue = fresh("q")
     given = {
         "rate": RATE,
@@ -207,7 +201,7 @@ async def test_the_tenant_s_own_limits_have_a_rate(api: Api) -> None:
 
 
 async def test_a_task_shows_its_key_and_limits_wherever_it_reads(api: Api) -> None:
-    name = await limit(api, rate={"limit": 100}, keyed=True)
+    name = await api.limit(rate={"limit": 100}, keyed=True)
     queue = await api.queue()
     task = await api.enqueue(queue, key="acme", limits=[{"name": name, "cost": 3}], delay_seconds=600)
     shown = {"key": "acme", "limits": [{"name": name, "key": None, "cost": 3}]}
@@ -225,7 +219,7 @@ async def test_a_task_shows_its_key_and_limits_wherever_it_reads(api: Api) -> No
 
 
 async def test_an_idempotent_repeat_must_have_the_same_key_and_limits(api: Api) -> None:
-    name = await limit(api)
+    name = await api.limit()
     queue = await api.queue()
     given = {"key": "acme", "limits": [{"name": name}], "idempotency_key": "k"}
     task = await api.enqueue(queue, **given)

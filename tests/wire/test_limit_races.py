@@ -55,15 +55,9 @@ async def blocked(
     await asking
 
 
-async def limit(api: Api, **fields: Any) -> str:
-    name = fresh("l")
-    good(await api.put(f"/limits/{name}", json=fields), 201)
-    return name
-
-
 @pytest.mark.parametrize("by", ["an enqueue", "a bulk", "a patch", "a queue", "a handler", "a schedule"])
 async def test_nothing_names_a_limit_that_is_being_deleted(api: Api, other: asyncpg.Connection, by: str) -> None:
-    name, queue = await limit(api), await api.queue()
+    name, queue = await api.limit(), await api.queue()
     waiting = await api.enqueue(queue, delay_seconds=600)
     uses = [{"name": name}]
     task = {"payload": 1, "limits": uses}
@@ -101,7 +95,7 @@ async def test_nothing_names_a_limit_that_is_being_deleted(api: Api, other: asyn
 async def test_a_key_of_what_is_being_deleted_is_not_found(
     api: Api, other: asyncpg.Connection, what: str, verb: str
 ) -> None:
-    name = await limit(api, keyed=True) if what == "limits" else await api.queue(key={"max_concurrency": 1})
+    name = await api.limit(keyed=True) if what == "limits" else await api.queue(key={"max_concurrency": 1})
     path = f"/{what}/{name}/keys/k"
     asks: dict[str, Callable[[], Awaitable[httpx2.Response]]] = {
         "put": lambda: api.put(path, json={"max_concurrency": 1}),
@@ -122,7 +116,7 @@ async def test_a_key_of_what_is_being_deleted_is_not_found(
 
 
 async def test_a_limit_is_not_deleted_under_an_enqueue_in_flight(api: Api, other: asyncpg.Connection) -> None:
-    name, queue = await limit(api), await api.queue()
+    name, queue = await api.limit(), await api.queue()
     enqueueing = other.transaction()
     await enqueueing.start()
     row = await other.fetchrow("select id, version from sluice.queues where name = $1", queue)
@@ -174,7 +168,7 @@ async def test_a_change_is_answered_only_when_no_claim_admits_by_the_old_values(
     api: Api, other: asyncpg.Connection, method: str, path: str, body: Any
 ) -> None:
     """A claim holds the tenant's gate from before it reads limits until it has committed."""
-    name, queue, handler = await limit(api, keyed=True), await api.queue(), await api.handler("https://example.com/")
+    name, queue, handler = await api.limit(keyed=True), await api.queue(), await api.handler("https://example.com/")
     claiming = other.transaction()
     await claiming.start()
     await take(other, Lock.GATE, "limits", name)

@@ -31,18 +31,6 @@ async def gate(handler: Handler) -> AsyncIterator[Gate]:
     gate.open()
 
 
-async def limit(api: Api, **fields: Any) -> str:
-    name = fresh("l")
-    good(await api.put(f"/limits/{name}", json=fields), 201)
-    return name
-
-
-async def bulk(api: Api, queue: str, tasks: list[dict[str, Any]]) -> list[str]:
-    results = good(await api.post(f"/queues/{queue}/tasks/bulk", json={"tasks": tasks}))["results"]
-    assert {result["status"] for result in results} == {201}
-    return [result["id"] for result in results]
-
-
 async def lease(api: Api, queue: str, **fields: Any) -> int:
     """How many tasks a pull worker gets."""
     return len(good(await api.post(f"/queues/{queue}/leases", json=fields))["tasks"])
@@ -92,7 +80,7 @@ async def test_cloud_tasks_dispatches_per_second_and_at_once(api: Api, handler: 
     handler.script(answer)
     rate = {"limit": 40, "burst": 2}  # maxDispatchesPerSecond, and its burst
     queue = await api.queue_to(handler.url, max_concurrency=3, rate=rate)  # maxConcurrentDispatches
-    ids = await bulk(api, queue, [{"payload": n} for n in range(30)])
+    ids = await api.bulk(queue, [{"payload": n} for n in range(30)])
     times = await starts(api, ids)
     assert exceeds(times, 40, 2) == []
     assert 28 / 40 - 1e-3 <= times[-1] - times[0] < 10
@@ -114,14 +102,14 @@ async def test_qstash_a_flow_control_key_has_a_rate_and_a_parallelism_over_all_u
 
     handler.script(answer)
     # Upstash-Flow-Control-Value: rate=20, period=1s, parallelism=2
-    name = await limit(api, keyed=True, rate={"limit": 20, "period_seconds": 1, "burst": 2}, max_concurrency=2)
+    name = await api.limit(keyed=True, rate={"limit": 20, "period_seconds": 1, "burst": 2}, max_concurrency=2)
     queues = [await api.queue_to(handler.url), await api.queue_to(handler.url)]
     ids: dict[str, list[str]] = {"acme": [], "beta": []}
     for key, found in ids.items():
         for queue in queues:
             # Upstash-Flow-Control-Key: acme
             tasks = [{"payload": {"key": key}, "key": key, "limits": [{"name": name}]}] * 8
-            found += await bulk(api, queue, tasks)
+            found += await api.bulk(queue, tasks)
     for key, found in ids.items():
         times = await starts(api, found)
         assert exceeds(times, 20, 2) == [], key
@@ -154,7 +142,7 @@ async def test_sqs_fifo_a_group_runs_one_at_a_time_in_order_even_while_its_first
     retry = {"backoff": {"kind": "fixed", "seconds": 1}}
     queue = await api.queue_to(handler.url, key={"ordered": True, "required": True}, retry=retry)
     tasks = [{"payload": [group, n], "key": group} for n in range(4) for group in ("a", "b", "c")]
-    ids = await bulk(api, queue, tasks)
+    ids = await api.bulk(queue, tasks)
     for task_id in ids:
         assert (await api.ended(task_id))["state"] == "succeeded"
     assert overlaps == []
@@ -166,7 +154,7 @@ async def test_sqs_fifo_a_group_runs_one_at_a_time_in_order_even_while_its_first
 async def test_temporal_fairness_keys_share_two_thousand_starts_by_weight(api: Api) -> None:
     queue = await api.queue()
     good(await api.put(f"/queues/{queue}/keys/large", json={"weight": 3}))
-    await bulk(api, queue, [{"payload": None, "key": "large"}] * 2000 + [{"payload": None, "key": "small"}] * 2000)
+    await api.bulk(queue, [{"payload": None, "key": "large"}] * 2000 + [{"payload": None, "key": "small"}] * 2000)
     started: Counter[str] = Counter()
     while started.total() < 2000:
         found = good(await api.post(f"/queues/{queue}/leases", json={"max_tasks": 100, "wait_seconds": 10}))["tasks"]
@@ -184,8 +172,8 @@ async def test_a_task_behind_another_of_its_ordered_key_waits_for_ordering(api: 
 
 
 async def test_each_rate_is_waited_for_by_its_name(api: Api, gate: Gate) -> None:
-    name = await limit(api, rate=SLOW)
-    keyed = await limit(api, rate=SLOW, keyed=True)
+    name = await api.limit(rate=SLOW)
+    keyed = await api.limit(rate=SLOW, keyed=True)
     handler = await api.handler(gate.handler.url, rate=SLOW)
     cases: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
         ("queue_rate", await api.queue_to(gate.handler.url, rate=SLOW), {}, {"limit": None, "key": None}),
@@ -235,7 +223,7 @@ async def test_a_key_that_has_had_its_turn_waits_for_its_fair_share(
 ) -> None:
     api = await start_api(max_in_flight=1)
     queue = await api.queue_to(gate.handler.url)
-    ids = await bulk(api, queue, [{"payload": None, "key": key} for key in "aabb"])
+    ids = await api.bulk(queue, [{"payload": None, "key": key} for key in "aabb"])
     await gate.holds(1)
     [running] = {request.task for request in gate.handler.requests}
     served = ids[:2] if running in ids[:2] else ids[2:]
@@ -249,7 +237,7 @@ async def test_a_key_that_has_had_its_turn_waits_for_its_fair_share(
 
 
 async def test_a_full_key_and_a_full_limit_are_waited_for_and_shown(api: Api, gate: Gate) -> None:
-    name = await limit(api, max_concurrency=1)
+    name = await api.limit(max_concurrency=1)
     queue = await api.queue_to(gate.handler.url, key={"max_concurrency": 1})
     first = await api.enqueue(queue, key="k", limits=[{"name": name}])
     await gate.holds(1)
@@ -277,9 +265,9 @@ async def test_a_full_key_and_a_full_limit_are_waited_for_and_shown(api: Api, ga
 
 
 async def test_keys_of_a_limit_are_full_or_waited_for_by_themselves(api: Api, gate: Gate) -> None:
-    name = await limit(api, max_concurrency=2, keyed=True)
+    name = await api.limit(max_concurrency=2, keyed=True)
     queue = await api.queue_to(gate.handler.url, limits=[name])
-    await bulk(api, queue, [{"payload": None, "key": key} for key in "aaab"])
+    await api.bulk(queue, [{"payload": None, "key": key} for key in "aaab"])
     await gate.holds(3)
     found = {key["key"]: key for key in await api.pages(f"/limits/{name}/keys")}
 
@@ -299,9 +287,9 @@ async def test_keys_of_a_limit_are_full_or_waited_for_by_themselves(api: Api, ga
 async def test_an_override_admits_at_once_and_a_lowered_one_admits_nothing_until_it_has_drained(
     api: Api, gate: Gate
 ) -> None:
-    name = await limit(api, max_concurrency=1, keyed=True)
+    name = await api.limit(max_concurrency=1, keyed=True)
     queue = await api.queue_to(gate.handler.url, limits=[name])
-    ids = await bulk(api, queue, [{"payload": None, "key": "a"} for _ in range(5)])
+    ids = await api.bulk(queue, [{"payload": None, "key": "a"} for _ in range(5)])
     await gate.holds(1)
     good(await api.put(f"/limits/{name}/keys/a", json={"max_concurrency": 3}))
     await gate.holds(3)
@@ -322,7 +310,7 @@ async def test_an_override_admits_at_once_and_a_lowered_one_admits_nothing_until
 
 
 async def test_a_paused_key_and_a_paused_limit_hold_their_tasks_alone(api: Api, gate: Gate) -> None:
-    name = await limit(api, keyed=True)
+    name = await api.limit(keyed=True)
     queue = await api.queue_to(gate.handler.url, limits=[name])
     good(await api.post(f"/queues/{queue}/keys/a/pause"))
     good(await api.post(f"/limits/{name}/keys/b/pause"))
@@ -342,7 +330,7 @@ async def test_a_paused_key_and_a_paused_limit_hold_their_tasks_alone(api: Api, 
 
 
 async def test_a_patch_of_key_or_limits_lets_a_waiting_task_go(api: Api, gate: Gate) -> None:
-    name = await limit(api, max_concurrency=1)
+    name = await api.limit(max_concurrency=1)
     queue = await api.queue_to(gate.handler.url, key={"max_concurrency": 1})
     await api.enqueue(queue, key="k", limits=[{"name": name}])
     await gate.holds(1)
@@ -356,9 +344,9 @@ async def test_a_patch_of_key_or_limits_lets_a_waiting_task_go(api: Api, gate: G
 
 
 async def test_pull_workers_get_what_keys_and_limits_admit(api: Api) -> None:
-    name = await limit(api, max_concurrency=3)
+    name = await api.limit(max_concurrency=3)
     queue = await api.queue(key={"max_concurrency": 2}, limits=[name])
-    await bulk(api, queue, [{"payload": None, "key": key} for key in "aaabbb"])
+    await api.bulk(queue, [{"payload": None, "key": key} for key in "aaabbb"])
     leases = f"/queues/{queue}/leases"
     held: list[dict[str, Any]] = []
 
@@ -376,7 +364,7 @@ async def test_pull_workers_get_what_keys_and_limits_admit(api: Api) -> None:
 
 
 async def test_a_limit_that_becomes_keyed_counts_each_key_once_over_all_queues(api: Api) -> None:
-    name = await limit(api, max_concurrency=1)
+    name = await api.limit(max_concurrency=1)
     queues = [await api.queue(), await api.queue()]
     fields: dict[str, Any] = {"key": "k", "limits": [{"name": name}]}
     tasks = [await api.enqueue(queues[0], **fields) for _ in range(2)]
@@ -392,7 +380,7 @@ async def test_a_limit_that_becomes_keyed_counts_each_key_once_over_all_queues(a
 
 
 async def test_a_schedule_s_runs_and_follow_ups_carry_keys_and_limits(api: Api, handler: Handler) -> None:
-    name = await limit(api, max_concurrency=5, keyed=True)
+    name = await api.limit(max_concurrency=5, keyed=True)
     target = await api.queue(key={"required": True, "max_depth": 1})
     page = {"tasks": [{"queue": target, "idempotency_key": "1", "payload": 1, "key": "a", "limits": [{"name": name}]}]}
     headers = {"content-type": "application/vnd.sluice.tasks+json"}
@@ -409,9 +397,9 @@ async def test_a_schedule_s_runs_and_follow_ups_carry_keys_and_limits(api: Api, 
 
 
 async def test_metrics_show_limits_by_name_and_never_by_key(api: Api, other: Api, shared: Replica, gate: Gate) -> None:
-    name = await limit(api, max_concurrency=1, keyed=True)
+    name = await api.limit(max_concurrency=1, keyed=True)
     queue = await api.queue_to(gate.handler.url, limits=[name])
-    await bulk(api, queue, [{"payload": None, "key": key} for key in ("k-1", "k-1", "k-2")])
+    await api.bulk(queue, [{"payload": None, "key": key} for key in ("k-1", "k-1", "k-2")])
     await gate.holds(2)
 
     async def of_limit(replica: Api) -> dict[str, float]:
@@ -450,7 +438,7 @@ async def test_a_tenant_sees_and_holds_none_of_another_s_limits(two: tuple[Repli
     good(await b.put("/limits/shared", json={"max_concurrency": 5, "keyed": True}), 201)
     for api in (a, b):
         good(await api.put("/queues/q", json={"limits": ["shared"]}), 201)
-        await bulk(api, "q", [{"payload": None, "key": "k"}] * 3)
+        await api.bulk("q", [{"payload": None, "key": "k"}] * 3)
 
     async def held(api: Api) -> int:
         await api.post("/queues/q/leases", json={"max_tasks": 10})

@@ -14,9 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def fill(api: Api, queue: str, count: int, **fields: Any) -> list[str]:
-    tasks = [{"payload": n, **fields} for n in range(count)]
-    results = good(await api.post(f"/queues/{queue}/tasks/bulk", json={"tasks": tasks}))["results"]
-    return [result["id"] for result in results]
+    return await api.bulk(queue, [{"payload": n, **fields} for n in range(count)])
 
 
 async def counts(api: Api, queue: str) -> dict[str, int]:
