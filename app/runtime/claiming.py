@@ -134,9 +134,10 @@ class Claiming:
         return verdicts, claims
 
     def _claimed(self, lanes: Sequence[LaneWant], claims: Sequence[Claim]) -> None:
-        """Count the tasks of a claim, and hint other lanes that it opened."""
+        """Count the tasks of a claim, and hint the lanes that it opened, but for those whose own turn had not ended by then."""
         self._metrics.group_written("claim", sum(len(claim.tasks) for claim in claims))
-        for lane in {lane for claim in claims for lane in claim.opened} - {(want[0], want[1]) for want in lanes}:
+        turns = [(want.queue_id, want.handler_id) for want in lanes]
+        for lane in {lane for n, claim in enumerate(claims) for lane in claim.opened if lane not in turns[n:]}:
             self._signals.lane_ready(*lane)
 
     @contextmanager
