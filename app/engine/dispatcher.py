@@ -197,7 +197,6 @@ class Dispatcher:
         began = time.monotonic()
         if self._polled == FIRST_LANE:
             self._round_at, self._any_lane_ready = began + POLL_SECONDS, False
-            await self._sweep()
         found = await tasks.ready_lanes(self._core.db, self._polled, POLL_LANES)
         tenants = {lane.queue_id: lane.tenant_id for lane in found}
         self._lanes.introduce(tenants.keys(), tenants)
@@ -212,6 +211,8 @@ class Dispatcher:
             self._lanes.forget()
             for limit in self._lanes.full(TRIED_LIMITS):
                 self._lanes.let_out(limit)
+            # last: if it fails, the lanes above are claimed all the same
+            await self._sweep()
         ended = time.monotonic()
         self._poll_at = ended + min(POLL_SECONDS, (ended - began) * (1 / POLL_SHARE - 1))
 

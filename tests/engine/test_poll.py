@@ -7,7 +7,8 @@ import asyncpg
 import pytest
 
 from app.engine import engine
-from app.store import polls
+from app.store import flows, polls
+from app.store.failures import Busy
 from app.store.pool import Pool
 from tests.handlers import Handler
 from tests.sluices import Replica
@@ -63,6 +64,21 @@ async def test_whatever_is_due_is_found_within_a_poll_though_nobody_hinted(
     assert {request.json for request in await handler.received(2)} == {"due", "fired"}
     assert (await api.ended(late))["reason"] == "expired"
     assert time.monotonic() - began < engine.POLL_SECONDS + 1
+
+
+async def test_ready_lanes_are_found_although_flows_cannot_be_swept(
+    start_replica: StartReplica, handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def sweep(_: object) -> None:
+        raise Busy("too many flows")
+
+    monkeypatch.setattr(flows, "sweep", sweep)
+    replica = await start_replica()
+    api = Api(replica.client, replica.url)
+    queue = await api.queue_to(handler.url)
+    replica.sluice.core.signals.lane_ready = lambda *_: None
+    await api.enqueue(queue)
+    await handler.received(1)
 
 
 async def _move_up(connection: asyncpg.Connection, due: str, late: str) -> None:
