@@ -12,9 +12,9 @@ and a handler that is gone.
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from app.delivery.kinds import Call, Sending
 from app.domain.answers import Answer, NoAnswer
@@ -39,6 +39,7 @@ from app.telemetry.tracing import AttemptSpan, TraceContext
 OUTCOME_OF_CUT = {"revoked": "cancelled", "drained": "failed"}
 """The outcome of an attempt that was cut short, by cause; otherwise its lease was lost."""
 
+T = TypeVar("T")
 Decide = Callable[..., Settlement]
 """Called like decide() of domain/outcomes.py."""
 
@@ -122,7 +123,8 @@ class Attempt:
         """Count the answer to a shared call and write what it means for the handler, once for all attempts, before each is told."""
         self._seconds = time.monotonic() - self._began
         self._count_call(answer)
-        await self._tell_handler(self._decide(answer, decide), answer)
+        settlement = self._decide(answer, decide)
+        await self._despite_outages(lambda: self._tell_handler(settlement, answer))
 
     def told(self, answer: Answer | NoAnswer | Exception, decide: Decide) -> None:
         """Decide what the answer to a shared call means for this attempt, and write it."""
@@ -234,7 +236,7 @@ class Attempt:
         let in what the answer forbids.
         """
         try:
-            await self._tell_handler(settlement, answer)
+            await self._despite_outages(lambda: self._tell_handler(settlement, answer))
             if settlement.followups and isinstance(answer, Answer):
                 self.held.answered = True
                 try:
@@ -250,7 +252,7 @@ class Attempt:
             self._fail(error)
 
     async def _tell_handler(self, settlement: Settlement, answer: Answer | NoAnswer) -> None:
-        """Park the handler or disable it, and judge the probe of its breaker."""
+        """Park the handler or disable it, and judge the probe of its breaker. It may be repeated."""
         core, held = self._core, self.held
         if settlement.disable_handler:
             await self._disable_handler()
@@ -299,10 +301,16 @@ class Attempt:
         page = split_page(answer.body, core.max_payload_bytes)
         outcome = attempt_end(task.task_id, task.token, settlement, answer, self._span.trace_id)
         caller = Caller(policy.tenant_id, policy.tenant, "use")
+        return await self._despite_outages(
+            lambda: followups.settle(core, caller, outcome, page, held.lane, self._span.context)
+        )
+
+    async def _despite_outages(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Write, and again while the database is unavailable, for a whole lease at most. Raises what `write` raises."""
         given_up = time.monotonic() + self._lease_seconds
         while True:
             try:
-                return await followups.settle(core, caller, outcome, page, held.lane, self._span.context)
+                return await write()
             except Unavailable:
                 if time.monotonic() > given_up:
                     raise

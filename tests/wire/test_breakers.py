@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from app.domain.breakers import opened
-from app.engine import dispatcher
+from app.engine import attempts, dispatcher
 from app.store import breakers as store
+from app.store import handlers
+from app.store.failures import Unavailable
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica
 from tests.support import poll
@@ -157,6 +159,26 @@ async def test_a_parked_handler_goes_on_by_itself(api: Api, handler: Handler, mo
         await api.until(task["id"], "succeeded")
     first, second, *_ = handler.requests
     assert second.at - first.at >= 1, "the slot of the call that parked it lets nothing in"
+
+
+async def test_an_outage_while_a_handler_is_parked_loses_no_outcome(
+    api: Api, handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    park, outages = handlers.park, iter([Unavailable("gone"), Unavailable("gone")])
+
+    async def parking(*args: Any) -> str | None:
+        for outage in outages:
+            raise outage
+        return await park(*args)
+
+    monkeypatch.setattr(handlers, "park", parking)
+    monkeypatch.setattr(attempts, "RETRY_SECONDS", 0.01)
+    handler.answer(Reply(500, {"retry-after": "600"}))
+    name = await api.handler(handler.url, park_on_retry_after="handler")
+    task = await api.enqueue(await api.queue(name, retry=LONG))
+    await api.until(task["id"], "scheduled", attempt=1)
+    assert await parked(api, name)
+    assert [attempt["outcome"] for attempt in await api.attempts(task["id"])] == ["failed"]
 
 
 async def test_a_retry_after_parks_the_key_and_no_other(api: Api, other: Api, handler: Handler) -> None:
