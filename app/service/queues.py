@@ -199,7 +199,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
                 "queue_in_use",
                 f"queue {name} holds unfinished tasks, or a schedule, batch or callback enqueues there; end or delete those first",
             )
-        await queues.mark_deleted(connection, row.id)
+        await queues.mark_deleted(connection, caller.tenant_id, row.id)
     core.queues.forget(caller.tenant_id, name)
 
 

@@ -5,10 +5,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from app.store import locks
 from app.store.db import Reader
-from app.store.statements import call
+from app.store.numbers import Lock
+from app.store.statements import call, sql
 
 _SWEEP = call("sweep_flows_v1", 2)
+_FOLD = call("fold_flows_v1", 1)
+_FORGET = sql("forget_flows")
 _LIMITS_CHANGED = call("limits_changed_v1", 3)
 _LANES = msgspec.json.Decoder(list[tuple[int, int]])
 
@@ -38,3 +42,10 @@ async def reopen(connection: Reader, tenant_id: int, limit_id: int | None = None
     pauses and overrides of that limit has changed, with `key`, those of that key; without, it may be which limits tasks take.
     """
     await connection.fetch(_LIMITS_CHANGED, tenant_id, limit_id, key)
+
+
+async def forget(connection: Reader, tenant_id: int, queue_id: int) -> None:
+    """Delete the flows of a queue that is locked and has no tasks. Signals of its last tasks, which make flows, go first."""
+    await locks.take(connection, Lock.GATE, tenant_id)
+    await connection.fetch(_FOLD, tenant_id)
+    await connection.fetch(_FORGET, tenant_id, queue_id)

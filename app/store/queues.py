@@ -19,7 +19,7 @@ from app.domain.handlers import Targets
 from app.domain.limits import LimitRule, QueueRules
 from app.domain.queues import QueueDefinition, QueueView, Retention, queue_etag
 from app.domain.retries import DEFAULT_RETRY, effective_retry, retry_to_dict
-from app.store import limits, locks
+from app.store import flows, limits, locks
 from app.store.db import Reader
 from app.store.handlers import REMEMBERED_DAYS
 from app.store.numbers import Lock
@@ -347,11 +347,12 @@ async def has_tasks(reader: Reader, queue_id: int) -> bool:
     return bool(await reader.fetchval(_HAS_TASKS, queue_id))
 
 
-async def mark_deleted(connection: Reader, queue_id: int) -> None:
+async def mark_deleted(connection: Reader, tenant_id: int, queue_id: int) -> None:
     await _DELETE.fetch(connection, queue_id=queue_id)
     await _REMOVE_LANES.fetch(connection, queue_id=queue_id)
     await limits.remove_owned(connection, ("queue_key", "queue_rate"), queue_id)
     await _REMOVE_USES.fetch(connection, queue_id=queue_id)
+    await flows.forget(connection, tenant_id, queue_id)
 
 
 async def outdate_of_tenant(connection: Reader, tenant_id: int) -> None:

@@ -8,7 +8,9 @@ from collections import Counter
 import pytest
 
 from app.domain.callers import Caller
+from app.domain.conditions import ANY
 from app.runtime.core import Core
+from app.service import limit_keys, queues
 from app.store import flows as store
 from app.store import sweeps, tasks
 from app.store.numbers import Lock
@@ -278,6 +280,23 @@ async def test_a_hold_counts_only_while_its_task_runs(flows: Flows) -> None:
     assert await flows.core.db.fetchval("select count(*) from sluice.holds") == 1
     await flows.enqueue(queue, ["other"], limits=uses("db"))
     assert keys_of(await flows.claim(queue)) == ["other"]
+
+
+async def test_nothing_is_left_of_the_flows_of_a_queue_that_is_deleted(flows: Flows) -> None:
+    """Its parked flows would raise the alarm of flows that wait beside free room, and its open ones would be claimed for ever."""
+    queue = await flows.queue("mail")
+    await flows.limit("queue_key", owner=queue, max_concurrency=1)
+    await limit_keys.set_paused_of_queue(flows.core, flows.caller, "mail", "p", paused=True)
+    await flows.enqueue(queue, ["a", "a", "p"])
+    running = (await flows.claim(queue)).tasks
+    assert (len(running), await flows.parked()) == (1, 2)
+    await flows.enqueue(queue, ["b"])
+    waiting = await flows.core.db.fetch("select id from sluice.tasks where lease_token is null")
+    await cancel(flows.core.db, flows.caller.tenant_id, [str(row[0]) for row in waiting], "unwanted")
+    await flows.settle(running)
+    await queues.delete(flows.core, flows.caller, "mail", ANY)
+    assert (await store.sweep(flows.core.db)).rescued == 0
+    assert await flows.core.db.fetchval("select count(*) from sluice.flows") == 0
 
 
 async def test_the_sweep_finds_what_nobody_signalled(flows: Flows) -> None:
