@@ -117,3 +117,15 @@ def at_each_start(
 
 def most_at_once(found: Iterable[Attempt]) -> int:
     return max((count for _, count in at_each_start(found)), default=0)
+
+
+def most_above(starts: list[tuple[datetime, int]], burst: float, per_second: float) -> float:
+    """By how many units the most any window admits exceeds its bound; at most 0 where it is kept."""
+    starts = sorted(starts)
+    worst = -burst
+    for first in range(len(starts)):
+        units = 0
+        for at, cost in starts[first:]:
+            units += cost
+            worst = max(worst, units - burst - per_second * (at - starts[first][0]).total_seconds())
+    return worst

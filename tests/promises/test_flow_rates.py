@@ -14,7 +14,7 @@ from app.service import limit_keys
 from app.store import breakers, pruning
 from app.store import flows as store
 from tests.promises.flows import Flows, keys_of, uses
-from tests.promises.records import attempts
+from tests.promises.records import attempts, most_above
 
 pytestmark = pytest.mark.anyio
 
@@ -22,18 +22,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def flows(cores: list[Core], caller: Caller) -> Flows:
     return Flows(cores, caller)
-
-
-def most_above(starts: list[tuple[datetime, int]], burst: float, per_second: float) -> float:
-    """By how many units the most any window admits exceeds its bound; at most 0 where it is kept."""
-    starts = sorted(starts)
-    worst = -burst
-    for first in range(len(starts)):
-        units = 0
-        for at, cost in starts[first:]:
-            units += cost
-            worst = max(worst, units - burst - per_second * (at - starts[first][0]).total_seconds())
-    return worst
 
 
 async def started(flows: Flows) -> list[tuple[datetime, int]]:
