@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bench.chaos.limits.judge import judge, windows
+from bench.chaos.limits.judge import judge
 from bench.chaos.limits.record import Event
 from bench.chaos.limits.terms import Rate, Task, Terms, Use
 
@@ -220,10 +220,3 @@ def test_what_never_ends_is_stranded() -> None:
     verdict = judge(history.events)
     assert (verdict.stored, verdict.ended, verdict.stranded) == (2, 1, 1)
     assert not verdict.exact
-
-
-def test_windows_hold_what_was_admitted_in_them() -> None:
-    history = History()
-    for at, name in ((10.0, "a"), (10.5, "b"), (11.0, "c"), (13.0, "d")):
-        history.run(name, uses=[Use("limit:x", cost=2)], at=at)
-    assert list(windows(history.events, ("limit:x", None), 1.0)) == [2, 4, 6, 2]

@@ -7,7 +7,7 @@ both the old and the new terms may hold.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
@@ -297,21 +297,3 @@ def _judge_end(events: Iterable[Event], verdict: Verdict) -> None:
     verdict.stranded = len(left)
     for event in left.values():
         verdict.fault("stranded", event, f"{event.body}")
-
-
-def windows(events: Iterable[Event], bucket: Bucket, seconds: float) -> Iterator[float]:
-    """Yield how many units each window of so many seconds admitted that ends with an admission."""
-    start, total = 0, 0.0
-    admitted = sorted(
-        (event.at, use.cost)
-        for event in events
-        if event.what == "admitted" and isinstance(event.body, Task)
-        for use in event.body.uses
-        if (use.limit, use.key) == bucket
-    )
-    for at, cost in admitted:
-        total += cost
-        while (at - admitted[start][0]).total_seconds() > seconds:
-            total -= admitted[start][1]
-            start += 1
-        yield total
