@@ -13,6 +13,7 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import islice
+from math import inf
 
 from app.runtime.claiming import Claiming
 from app.runtime.groups import GroupWriter
@@ -62,6 +63,8 @@ class LongPolls:
         """Queue -> the limit it is parked under."""
         self._let_out: dict[int, LimitKey] = {}
         """Queue -> the limit it was parked under before it tried again."""
+        self._try_at: dict[LimitKey, float] = {}
+        """When queues parked under these limits may try, in monotonic seconds."""
         self._asked: set[int] = set()
         """Queues that workers have asked for, not recorded yet."""
         self._noted: dict[int, float] = {}
@@ -102,6 +105,18 @@ class LongPolls:
             self._unpark(queue_id)
             self._let_out[queue_id] = limit
             self.hint(queue_id)
+
+    def _try_in(self, limit: LimitKey, seconds: float) -> None:
+        """Let a queue parked under this limit try in so many seconds; of several times, the earliest counts."""
+        at = time.monotonic() + seconds
+        if at < self._try_at.get(limit, inf):
+            self._try_at[limit] = at
+            asyncio.get_running_loop().call_later(max(0.0, seconds), self._try_due, limit, at)
+
+    def _try_due(self, limit: LimitKey, at: float) -> None:
+        if self._try_at.get(limit) == at:
+            del self._try_at[limit]
+            self._try_next(limit)
 
     def _try_each(self) -> None:
         for limit in list(islice(self._parked, TRIED_LIMITS)):
@@ -224,7 +239,7 @@ class LongPolls:
                     return ("queue", queue_id)
                 limit = (claim.full_at, waiting.tenant_id)
                 if claim.wait_seconds is not None:
-                    asyncio.get_running_loop().call_later(max(0.0, claim.wait_seconds), self._try_next, limit)
+                    self._try_in(limit, claim.wait_seconds)
                 return limit
             else:
                 return None
