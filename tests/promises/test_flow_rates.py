@@ -103,6 +103,20 @@ async def test_whoever_waits_for_a_rate_has_a_timer_also_when_it_was_spent_to_th
     assert len((await flows.claim(queue)).tasks) == 1
 
 
+async def test_no_claim_acts_on_more_than_a_thousand_timers(flows: Flows) -> None:
+    """All keys of a tenant may be due at once, after an outage."""
+    limit = await flows.limit(name="api", keyed=True, rate_limit=1)
+    await flows.core.db.fetch(
+        "insert into sluice.rate_clocks (bucket_id, tenant_id, limit_id, tat, unit_seconds, open_at)"
+        f" select n, {flows.caller.tenant_id}, {limit}, now(), 1, now() + interval '1 hour' * (n % 2)"
+        " from generate_series(1, 4998) n"
+    )
+    fold = f"select more from sluice.fold_flows_v1({flows.caller.tenant_id})"
+    assert [await flows.core.db.fetchval(fold) for _ in range(3)] == [True, True, False]
+    timers = await flows.core.db.fetch("select open_at > now(), count(*) from sluice.rate_clocks group by 1")
+    assert {row[0]: row[1] for row in timers} == {None: 2499, True: 2499}
+
+
 async def test_a_changed_rate_keeps_what_it_owes_in_units(flows: Flows) -> None:
     queue = await flows.queue("mail")
     limit = await flows.limit(name="slow", rate_limit=1.0, rate_period_seconds=3600.0, rate_burst=10)

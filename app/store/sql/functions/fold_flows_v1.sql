@@ -1,7 +1,7 @@
 -- Take the tenant's gate, and act on what was signalled and on timers that are due: flows that have tasks now, slots that came free.
 -- The gate is an advisory lock that is tried and held until the transaction ends. Whoever has it decides alone for all of the tenant's
 -- flows, by statements after it was taken, which see all that earlier holders did. got: false if another transaction has it.
--- more: signals are left. opened: lanes with flows that were opened, [[queue, handler], …].
+-- more: signals are left, or timers that are due. opened: lanes with flows that were opened, [[queue, handler], …].
 --
 -- No wake-up is lost: whoever frees a slot or adds a task commits its signal with that. If a claim parks a flow and did not see the
 -- change, it did not see the signal either, which was read before; so the signal is still there for the next holder of the gate.
@@ -11,7 +11,8 @@ as $$
 declare
   c_signals constant integer := 1000;
   v_rows tid[]; v_flows bigint[]; v_tasks uuid[]; v_claims integer[]; v_queues bigint[]; v_handlers bigint[]; v_keys text[]; v_new bigint[];
-  v_buckets bigint[]; v_counts integer[]; v_locked integer; v_until timestamptz := clock_timestamp() + interval '5 milliseconds';
+  v_buckets bigint[]; v_counts integer[]; v_locked integer; v_now timestamptz;
+  v_until timestamptz := clock_timestamp() + interval '5 milliseconds';
 begin
   more := true; opened := '[]';
   got := pg_try_advisory_xact_lock(:lock_gate, p_tenant::integer);
@@ -75,11 +76,16 @@ begin
   end loop;
   if not got then return; end if;
 
+  v_now := clock_timestamp();
   with due as (
     update sluice.rate_clocks r set open_at = null
-    where r.tenant_id = p_tenant and r.open_at <= clock_timestamp() returning r.bucket_id, r.opens)
+    where r.bucket_id = any(array(
+      select c.bucket_id from sluice.rate_clocks c
+      where c.tenant_id = p_tenant and c.open_at <= v_now order by c.open_at limit c_signals))
+    returning r.bucket_id, r.opens)
   select array_agg(d.bucket_id), array_agg(d.opens) into v_buckets, v_counts from due d;
   if v_buckets is not null then
+    more := more or cardinality(v_buckets) = c_signals;
     opened := opened || sluice.open_flows_v1(v_buckets, v_counts);
   end if;
 end $$;
