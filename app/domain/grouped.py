@@ -13,7 +13,7 @@ other answer means for each task what it means for one alone (domain/outcomes.py
 """
 
 from collections.abc import Collection
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
@@ -22,7 +22,7 @@ from app.domain.answers import FOLLOWUPS_TYPE, MAX_FOLLOWUP_BYTES, MAX_RESULT_BY
 from app.domain.bodies import field_errors
 from app.domain.errors import Refusal
 from app.domain.ijson import MAX_DEPTH, nests_deeper, parse_ijson
-from app.domain.outcomes import MAX_ERROR, Settlement, decide_failure
+from app.domain.outcomes import MAX_ERROR, Settlement, Terms, decide_failure
 
 GROUP_TYPE = "application/vnd.sluice.group+json"
 """The media type of a request that carries a group."""
@@ -116,16 +116,13 @@ def _document(answer: Answer) -> _Document:
         raise GroupFault(f"its body is not a document of a group: {where}{fault.detail}") from None
 
 
-def decide_share(failure: Failure, answer: Answer, **numbers: Any) -> Settlement:
-    """Return what a failure in the document means; it is called like decide()."""
+def decide_share(failure: Failure, answer: Answer, terms: Terms) -> Settlement:
+    """Return what a failure in the document means."""
     return decide_failure(
+        terms,
         (failure.error or UNEXPLAINED)[:MAX_ERROR],
         retryable=failure.retry,
         retry_after_seconds=failure.retry_after_seconds or 0.0,
-        attempt=numbers["attempt"],
-        max_attempts=numbers["max_attempts"],
-        policy=numbers["policy"],
-        jitter=numbers["jitter"],
         stopped="stopped_by_handler",
         status=answer.status,
     )

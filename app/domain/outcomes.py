@@ -63,6 +63,33 @@ class Standing(NamedTuple):
 PLAIN = Standing()
 
 
+class Terms(NamedTuple):
+    """What an outcome depends on beside the answer."""
+
+    attempt: int
+    """Counts from 1 and includes this one."""
+    policy: RetryPolicy
+    now: datetime
+    jitter: float
+    """A draw from [0, 1)."""
+    fatal_statuses: frozenset[int] = frozenset()
+    standing: Standing = PLAIN
+
+    @property
+    def last(self) -> bool:
+        """Whether no attempt is left."""
+        return self.attempt >= self.policy.max_attempts
+
+    def backoff(self) -> float:
+        """Return the seconds to wait as after a failed attempt."""
+        return self.policy.backoff.delay_after(self.attempt, self.jitter)
+
+    def asked(self, answer: Answer) -> float:
+        """Return the seconds of an answer's Retry-After, clamped."""
+        seconds = retry_after_seconds(answer.headers.get("retry-after"), self.now)
+        return min(seconds, self.policy.retry_after_max_seconds)
+
+
 class Settlement(msgspec.Struct, frozen=True):
     kind: SettlementKind
     outcome: str
@@ -81,28 +108,15 @@ class Settlement(msgspec.Struct, frozen=True):
     """Succeeded only together with the tasks that the answer names; the result comes from its document."""
 
 
-def decide(
-    answer: Answer | NoAnswer,
-    *,
-    attempt: int,
-    max_attempts: int,
-    policy: RetryPolicy,
-    fatal_statuses: frozenset[int],
-    now: datetime,
-    jitter: float,
-    standing: Standing = PLAIN,
-) -> Settlement:
-    """Return what an answer means. `attempt` counts from 1 and includes this one; `jitter` is a draw from [0, 1)."""
+def decide(answer: Answer | NoAnswer, terms: Terms) -> Settlement:
+    """Return what an answer means."""
     if isinstance(answer, NoAnswer):
         error = _stored_text(answer.error)
-        if standing.is_free(answer):
-            return Settlement(
-                "refund", answer.outcome, delay_seconds=policy.backoff.delay_after(attempt, jitter), error=error
-            )
-        if attempt >= max_attempts:
+        if terms.standing.is_free(answer):
+            return Settlement("refund", answer.outcome, delay_seconds=terms.backoff(), error=error)
+        if terms.last:
             return Settlement("dead", answer.outcome, "attempts_exhausted", error=error)
-        delay = policy.backoff.delay_after(attempt, jitter)
-        return Settlement("retry", answer.outcome, delay_seconds=delay, error=error)
+        return Settlement("retry", answer.outcome, delay_seconds=terms.backoff(), error=error)
 
     status = answer.status
     error = f"the handler answered {status}"
@@ -122,31 +136,10 @@ def decide(
             result=answer.body,
             result_truncated=answer.truncated,
         )
-    return _decide_unsuccessful(
-        answer,
-        error,
-        attempt=attempt,
-        max_attempts=max_attempts,
-        policy=policy,
-        fatal_statuses=fatal_statuses,
-        now=now,
-        jitter=jitter,
-        standing=standing,
-    )
+    return _decide_unsuccessful(answer, terms, error)
 
 
-def _decide_unsuccessful(
-    answer: Answer,
-    error: str,
-    *,
-    attempt: int,
-    max_attempts: int,
-    policy: RetryPolicy,
-    fatal_statuses: frozenset[int],
-    now: datetime,
-    jitter: float,
-    standing: Standing,
-) -> Settlement:
+def _decide_unsuccessful(answer: Answer, terms: Terms, error: str) -> Settlement:
     """Read rows 5 to 9."""
     status, text = answer.status, excerpt(answer.body)
     if status == 410:
@@ -154,31 +147,20 @@ def _decide_unsuccessful(
     if answer.headers.get("sluice-retry", "").strip().lower() == "no":
         error += " with sluice-retry: no"
         return Settlement("dead", "failed", "stopped_by_handler", status=status, error=error, excerpt=text)
-    if status in fatal_statuses:
+    if status in terms.fatal_statuses:
         error += ", a fatal status of its handler"
         return Settlement("dead", "failed", "fatal_status", status=status, error=error, excerpt=text)
-    if standing.guarded and status in PUSHING_BACK:
-        before = standing.pushed_back
-        before = before if before is not None and before.attempt == attempt else None
-        return _pushed_back(answer, error, before, policy=policy, now=now, jitter=jitter)
-    return _retry_or_dead(
-        answer,
-        error,
-        attempt=attempt,
-        max_attempts=max_attempts,
-        policy=policy,
-        now=now,
-        jitter=jitter,
-        free=standing.is_free(answer),
-    )
+    if terms.standing.guarded and status in PUSHING_BACK:
+        return _pushed_back(answer, terms, error)
+    return _retry_or_dead(answer, terms, error)
 
 
-def _pushed_back(
-    answer: Answer, error: str, before: PushedBack | None, *, policy: RetryPolicy, now: datetime, jitter: float
-) -> Settlement:
-    status, text = answer.status, excerpt(answer.body)
-    asked = _asked(answer, policy, now)
-    if before is not None and now - before.since >= PUSHED_BACK_FOR:
+def _pushed_back(answer: Answer, terms: Terms, error: str) -> Settlement:
+    status, text, asked = answer.status, excerpt(answer.body), terms.asked(answer)
+    before = terms.standing.pushed_back
+    if before is not None and before.attempt != terms.attempt:
+        before = None
+    if before is not None and terms.now - before.since >= PUSHED_BACK_FOR:
         return Settlement(
             "dead",
             "pushed_back",
@@ -188,7 +170,7 @@ def _pushed_back(
             excerpt=text,
             retry_after_seconds=asked,
         )
-    delay = policy.backoff.delay_after(1 if before is None else before.times + 1, jitter)
+    delay = terms.policy.backoff.delay_after(1 if before is None else before.times + 1, terms.jitter)
     return Settlement(
         "refund",
         "pushed_back",
@@ -200,18 +182,8 @@ def _pushed_back(
     )
 
 
-def decide_refused_followups(
-    answer: Answer,
-    error: str,
-    *,
-    code: FollowupsFault,
-    attempt: int,
-    max_attempts: int,
-    policy: RetryPolicy,
-    now: datetime,
-    jitter: float,
-) -> Settlement:
-    """Return what it means that none of an answer's follow-up work was enqueued; numbers as in decide().
+def decide_refused_followups(answer: Answer, terms: Terms, error: str, code: FollowupsFault) -> Settlement:
+    """Return what it means that none of an answer's follow-up work was enqueued.
 
     `invalid`: failed like any other. `too_large`: dead, because the same page would never fit. `queue_full`: backpressure, so the
     attempt does not count, and the task waits as after a first failure.
@@ -223,40 +195,18 @@ def decide_refused_followups(
         return Settlement(
             "refund",
             "failed",
-            delay_seconds=policy.backoff.delay_after(1, jitter),
+            delay_seconds=terms.policy.backoff.delay_after(1, terms.jitter),
             status=answer.status,
             error=error,
             excerpt=excerpt(answer.body),
         )
-    return _retry_or_dead(
-        answer, error, attempt=attempt, max_attempts=max_attempts, policy=policy, now=now, jitter=jitter
-    )
+    return _retry_or_dead(answer, terms, error)
 
 
-def decide_refused_document(
-    answer: Answer,
-    fault: str,
-    *,
-    attempt: int,
-    max_attempts: int,
-    policy: RetryPolicy,
-    fatal_statuses: frozenset[int],
-    now: datetime,
-    jitter: float,
-    standing: Standing = PLAIN,
-) -> Settlement:
-    """Return what a 2xx means for a task of a group if its document is not valid (domain/grouped.py); numbers as in decide()."""
-    return _decide_unsuccessful(
-        answer,
-        _stored_text(f"the handler answered {answer.status}, but {fault}")[:MAX_ERROR],
-        attempt=attempt,
-        max_attempts=max_attempts,
-        policy=policy,
-        fatal_statuses=fatal_statuses,
-        now=now,
-        jitter=jitter,
-        standing=standing,
-    )
+def decide_refused_document(answer: Answer, terms: Terms, fault: str) -> Settlement:
+    """Return what a 2xx means for a task of a group if its document is not valid (domain/grouped.py)."""
+    error = _stored_text(f"the handler answered {answer.status}, but {fault}")[:MAX_ERROR]
+    return _decide_unsuccessful(answer, terms, error)
 
 
 def _decide_followups(answer: Answer) -> Settlement:
@@ -271,27 +221,17 @@ def _too_large(answer: Answer, error: str) -> Settlement:
     )
 
 
-def _retry_or_dead(
-    answer: Answer,
-    error: str,
-    *,
-    attempt: int,
-    max_attempts: int,
-    policy: RetryPolicy,
-    now: datetime,
-    jitter: float,
-    free: bool = False,
-) -> Settlement:
-    status, text = answer.status, excerpt(answer.body)
-    asked = _asked(answer, policy, now)
-    if attempt >= max_attempts and not free:
+def _retry_or_dead(answer: Answer, terms: Terms, error: str) -> Settlement:
+    status, text, asked = answer.status, excerpt(answer.body), terms.asked(answer)
+    free = terms.standing.is_free(answer)
+    if terms.last and not free:
         return Settlement(
             "dead", "failed", "attempts_exhausted", status=status, error=error, excerpt=text, retry_after_seconds=asked
         )
     return Settlement(
         "refund" if free else "retry",
         "failed",
-        delay_seconds=max(policy.backoff.delay_after(attempt, jitter), asked),
+        delay_seconds=max(terms.backoff(), asked),
         status=status,
         error=error,
         excerpt=text,
@@ -299,32 +239,25 @@ def _retry_or_dead(
     )
 
 
-def _asked(answer: Answer, policy: RetryPolicy, now: datetime) -> float:
-    """Return the seconds of an answer's Retry-After, clamped."""
-    return min(retry_after_seconds(answer.headers.get("retry-after"), now), policy.retry_after_max_seconds)
-
-
 def decide_failure(
+    terms: Terms,
     error: str,
     *,
     retryable: bool,
     retry_after_seconds: float,
-    attempt: int,
-    max_attempts: int,
-    policy: RetryPolicy,
-    jitter: float,
     stopped: str = "stopped_by_worker",
     status: int | None = None,
 ) -> Settlement:
-    """Return what a failure means that a worker has reported, or that a handler's answer names for one task of a group; numbers
-    as in decide(). `stopped` is the reason of a task that is not to be retried."""
+    """Return what a failure means that a worker has reported, or that a handler's answer names for one task of a group.
+
+    `stopped`: the reason of a task that is not to be retried.
+    """
     text = _stored_text(error)
     if not retryable:
         return Settlement("dead", "failed", stopped, status=status, error=text)
-    if attempt >= max_attempts:
+    if terms.last:
         return Settlement("dead", "failed", "attempts_exhausted", status=status, error=text)
-    asked = min(retry_after_seconds, policy.retry_after_max_seconds)
-    delay = max(policy.backoff.delay_after(attempt, jitter), asked)
+    delay = max(terms.backoff(), min(retry_after_seconds, terms.policy.retry_after_max_seconds))
     return Settlement("retry", "failed", delay_seconds=delay, status=status, error=text)
 
 

@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from app.delivery.kinds import Call, Sending
 from app.domain.answers import Answer, NoAnswer
@@ -23,7 +23,7 @@ from app.domain.callers import Caller
 from app.domain.errors import Refusal
 from app.domain.followups import split_page
 from app.domain.handlers import SECRETS_LOST
-from app.domain.outcomes import Settlement, Standing, decide, decide_refused_followups
+from app.domain.outcomes import Settlement, Standing, Terms, decide, decide_refused_followups
 from app.domain.retries import effective_retry
 from app.engine.held import Held
 from app.runtime import breakers, followups
@@ -40,8 +40,8 @@ OUTCOME_OF_CUT = {"revoked": "cancelled", "drained": "failed"}
 """The outcome of an attempt that was cut short, by cause; otherwise its lease was lost."""
 
 T = TypeVar("T")
-Decide = Callable[..., Settlement]
-"""Called like decide() of domain/outcomes.py."""
+Decide = Callable[[Any, Terms], Settlement]
+"""decide() of domain/outcomes.py, or what reads answers otherwise."""
 
 log = get_logger(__name__)
 
@@ -205,16 +205,13 @@ class Attempt:
         return core.tracing.attempt(policy.name, policy.tenant, task.task_id, task.number, stored, age)
 
     def _decide(self, answer: Answer | NoAnswer, decide: Decide) -> Settlement:
-        return decide(
-            answer,
-            attempt=self.held.task.attempt,
-            max_attempts=self._retry.max_attempts,
-            policy=self._retry,
-            fatal_statuses=self.held.target.fatal_statuses,
-            now=self._core.clock.now(),
-            jitter=random.random(),
-            standing=Standing(self.held.target.guarded, self.held.probe, self.held.task.options.pushed_back),
-        )
+        return decide(answer, self._terms())
+
+    def _terms(self) -> Terms:
+        target, task = self.held.target, self.held.task
+        standing = Standing(target.guarded, self.held.probe, task.options.pushed_back)
+        now, jitter = self._core.clock.now(), random.random()
+        return Terms(task.attempt, self._retry, now, jitter, target.fatal_statuses, standing)
 
     def _count_call(self, answer: Answer | NoAnswer) -> CallKind | None:
         """Count what the call says about a guarded handler, and return it."""
@@ -280,16 +277,7 @@ class Attempt:
 
     def _decide_refused(self, answer: Answer, refusal: Refusal) -> Settlement:
         code, error = followups.fault(refusal)
-        return decide_refused_followups(
-            answer,
-            error,
-            code=code,
-            attempt=self.held.task.attempt,
-            max_attempts=self._retry.max_attempts,
-            policy=self._retry,
-            now=self._core.clock.now(),
-            jitter=random.random(),
-        )
+        return decide_refused_followups(answer, self._terms(), error, code)
 
     async def _follow(self, settlement: Settlement, answer: Answer) -> str:
         """Write follow-up work. Raises Refusal if nothing was written, or if the database was unavailable for a whole lease.

@@ -18,7 +18,7 @@ from app.domain.errors import Refusal, queue_not_found
 from app.domain.followups import FollowupPage
 from app.domain.instants import format_instant
 from app.domain.options import Options
-from app.domain.outcomes import Settlement, decide_failure
+from app.domain.outcomes import Settlement, Terms, decide_failure
 from app.domain.retries import effective_retry
 from app.domain.schedules.zones import local_time
 from app.domain.views import LeasedTaskView, TaskView
@@ -145,15 +145,8 @@ async def fail(
         policy = await queues.load_policy(core.db, held.queue_id)
         assert policy is not None, "queues are marked deleted, never removed"
         retry = effective_retry(policy.retry, held.options.retry)
-        settlement = decide_failure(
-            error,
-            retryable=retryable,
-            retry_after_seconds=retry_after_seconds,
-            attempt=held.attempt,
-            max_attempts=retry.max_attempts,
-            policy=retry,
-            jitter=random.random(),
-        )
+        terms = Terms(held.attempt, retry, core.clock.now(), random.random())
+        settlement = decide_failure(terms, error, retryable=retryable, retry_after_seconds=retry_after_seconds)
     outcome = AttemptEnd(
         task_id,
         token,

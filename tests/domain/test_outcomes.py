@@ -1,5 +1,6 @@
 """decide() as the table it is."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -16,6 +17,7 @@ from app.domain.outcomes import (
     FollowupsFault,
     Settlement,
     Standing,
+    Terms,
     decide,
     decide_refused_followups,
     excerpt,
@@ -34,16 +36,8 @@ def decided(
     max_attempts: int = 3,
     **guard: Any,
 ) -> Settlement:
-    return decide(
-        answer,
-        attempt=attempt,
-        max_attempts=max_attempts,
-        policy=POLICY,
-        fatal_statuses=fatal,
-        now=NOW,
-        jitter=0.5,
-        standing=Standing(**guard),
-    )
+    policy = replace(POLICY, max_attempts=max_attempts)
+    return decide(answer, Terms(attempt, policy, NOW, 0.5, fatal, Standing(**guard)))
 
 
 def answer(status: int, body: bytes = b"", truncated: bool = False, **headers: Any) -> Answer:
@@ -133,16 +127,8 @@ def test_push_backs_in_a_row_lengthen_the_backoff_and_end_the_task_after_a_day()
     policy = RetryPolicy(max_attempts=3, backoff=Backoff("list", seconds=(1.0, 2.0, 3.0)))
 
     def pushed(times: int, ago: timedelta, attempt: int = 2) -> Settlement:
-        return decide(
-            answer(429),
-            attempt=2,
-            max_attempts=3,
-            policy=policy,
-            fatal_statuses=frozenset(),
-            now=NOW,
-            jitter=0.5,
-            standing=Standing(guarded=True, pushed_back=PushedBack(NOW - ago, times, attempt)),
-        )
+        standing = Standing(guarded=True, pushed_back=PushedBack(NOW - ago, times, attempt))
+        return decide(answer(429), Terms(2, policy, NOW, 0.5, standing=standing))
 
     hour, day = timedelta(hours=1), timedelta(hours=24)
     assert [pushed(times, hour).delay_seconds for times in (1, 2, 9)] == [2, 3, 3]
@@ -213,9 +199,7 @@ def followups(body: bytes = b"{}", *, status: int = 200, truncated: bool = False
 def refused_followups(
     code: FollowupsFault, given: Answer, *, error: str = "/tasks/0: no", attempt: int = 1
 ) -> Settlement:
-    return decide_refused_followups(
-        given, error, code=code, attempt=attempt, max_attempts=3, policy=POLICY, now=NOW, jitter=0.5
-    )
+    return decide_refused_followups(given, Terms(attempt, POLICY, NOW, 0.5), error, code)
 
 
 def test_follow_up_work_is_no_plain_success() -> None:
@@ -269,16 +253,8 @@ def test_a_page_that_could_never_fit_is_dead_and_one_that_does_not_fit_now_is_no
     dead = refused_followups("too_large", followups())
     assert (dead.kind, dead.outcome, dead.reason) == ("dead", "failed", "followup_too_large")
     listed = RetryPolicy(max_attempts=3, retry_after_max_seconds=100, backoff=Backoff("list", seconds=(5.0, 60.0)))
-    full = decide_refused_followups(
-        followups(retry_after="90"),
-        "queue work is full",
-        code="queue_full",
-        attempt=3,
-        max_attempts=3,
-        policy=listed,
-        now=NOW,
-        jitter=0.5,
-    )
+    terms = Terms(3, listed, NOW, 0.5)
+    full = decide_refused_followups(followups(retry_after="90"), terms, "queue work is full", "queue_full")
     assert full == Settlement("refund", "failed", delay_seconds=5, status=200, error="queue work is full", excerpt="{}")
 
 
@@ -297,15 +273,8 @@ def test_the_error_of_follow_up_work_is_bounded_and_one_that_postgres_can_store(
     st.floats(0, 1, exclude_max=True),
 )
 def test_any_answer_is_decided(status: int, headers: dict[str, str], body: bytes, attempt: int, jitter: float) -> None:
-    settled = decide(
-        Answer(status, headers, body),
-        attempt=attempt,
-        max_attempts=25,
-        policy=RetryPolicy(),
-        fatal_statuses=frozenset({400}),
-        now=NOW,
-        jitter=jitter,
-    )
+    terms = Terms(attempt, RetryPolicy(max_attempts=25), NOW, jitter, frozenset({400}))
+    settled = decide(Answer(status, headers, body), terms)
     assert 0 <= settled.delay_seconds <= (MAX_LEASE_SECONDS if settled.kind == "hold" else 3600)
     assert (settled.kind == "dead") == (settled.reason is not None)
     assert settled.excerpt is None or len(settled.excerpt) <= 1024
