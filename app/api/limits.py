@@ -3,9 +3,8 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from msgspec import UNSET
 
-from app.api.models.limits import GrantOut, KeyOut, LimitOut, LimitsOut, TenantLimitsOut, key_out, limit_out
+from app.api.models.limits import GrantOut, KeyOut, LimitOut, LimitsOut, TenantLimitsOut, key_out, limit_out, own_limits
 from app.domain.limits import Grant, KeyOverride, KeyState, LimitDefinition, Limits
 from app.domain.names import NAME_PATTERN, is_name
 from app.edge.auth import CoreDep, Manager, Operator, User
@@ -35,12 +34,9 @@ async def get_limits(core: CoreDep, caller: User, limit: Limit = DEFAULT_LIMIT, 
     """Read the tenant's limits over all queues, and list the named ones, by name."""
     own = await tenant_limits.get(core, caller)
     found, more = await limits.list_page(core, caller, position_of(cursor, LIST, is_name), limit)
-    granted = own.granted_max_concurrency
     return reply(
         LimitsOut(
-            max_concurrency=own.max_concurrency,
-            rate=own.rate,
-            granted_max_concurrency=UNSET if granted is None else granted,
+            **own_limits(own),
             items=[limit_out(view, use) for view, use in found],
             next_cursor=next_cursor(LIST, found[-1][0].name) if more else None,
         )
@@ -50,15 +46,7 @@ async def get_limits(core: CoreDep, caller: User, limit: Limit = DEFAULT_LIMIT, 
 @router.put("", operation_id="put_limits", responses=problems(shows=TenantLimitsOut, body=True))
 async def put_limits(core: CoreDep, caller: Manager, body: Annotated[Limits, Depends(Reads(Limits))]) -> Response:
     """Change the tenant's limits over all queues. Once answered, nothing is admitted above them."""
-    own = await tenant_limits.put(core, caller, body)
-    granted = own.granted_max_concurrency
-    return reply(
-        TenantLimitsOut(
-            max_concurrency=own.max_concurrency,
-            rate=own.rate,
-            granted_max_concurrency=UNSET if granted is None else granted,
-        )
-    )
+    return reply(TenantLimitsOut(**own_limits(await tenant_limits.put(core, caller, body))))
 
 
 @router.put(

@@ -9,6 +9,7 @@ from app.domain.instants import Instant, format_instant, instant_text
 from app.domain.limits import MAX_HOLDERS, KeyView, LimitView, Rate, Use
 from app.domain.names import Name
 from app.edge.pages import Owner
+from app.store.tenants import TenantLimits
 
 Tokens = Annotated[
     float | None,
@@ -72,19 +73,6 @@ class QueueKeyOut(KeyOut, kw_only=True):
     waiting: Annotated[int, Meta(description="Its tasks that are scheduled or ready.")]
 
 
-class LimitsOut(Struct, kw_only=True):
-    """The tenant's limits over all its queues, and a page of its named ones."""
-
-    max_concurrency: int | None
-    rate: Rate | None
-    granted_max_concurrency: Annotated[
-        int | UnsetType,
-        Meta(description="The operator's limit for this tenant, if any. The lower one applies."),
-    ] = UNSET
-    items: list[LimitOut]
-    next_cursor: Annotated[str | None, Meta(description="The `cursor` of the next page; null on the last page.")]
-
-
 class TenantLimitsOut(Struct, kw_only=True):
     """The tenant's limits over all its queues."""
 
@@ -96,9 +84,26 @@ class TenantLimitsOut(Struct, kw_only=True):
     ] = UNSET
 
 
+class LimitsOut(TenantLimitsOut, kw_only=True):
+    """The tenant's limits over all its queues, and a page of its named ones."""
+
+    items: list[LimitOut]
+    next_cursor: Annotated[str | None, Meta(description="The `cursor` of the next page; null on the last page.")]
+
+
 class GrantOut(Struct):
     tenant: str
     max_concurrency: int | None
+
+
+def own_limits(own: TenantLimits) -> dict[str, Any]:
+    """Return the fields that show the tenant's limits over all its queues."""
+    granted = own.granted_max_concurrency
+    return {
+        "max_concurrency": own.max_concurrency,
+        "rate": own.rate,
+        "granted_max_concurrency": UNSET if granted is None else granted,
+    }
 
 
 def limit_out(view: LimitView, use: Use) -> LimitOut:
