@@ -37,7 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # What a test does not configure is told without the values of all variables: drawing these takes seconds a traceback.
     plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
-    hands_out = config.pluginmanager.hasplugin("dsession") and not hasattr(config, "workerinput")
+    # xdist registers what hands out tests only after this hook, and a worker is told of no distribution
+    hands_out = config.getoption("dist") != "no" and not hasattr(config, "workerinput")
     if hands_out and not config.option.collectonly and SERVER_VARIABLE not in os.environ:
         server = SharedServer()
         os.environ[SERVER_VARIABLE] = server.start()
