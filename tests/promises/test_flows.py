@@ -313,6 +313,27 @@ async def test_the_sweep_finds_what_nobody_signalled(flows: Flows) -> None:
     assert len((await flows.claim(queue)).tasks) == 1
 
 
+async def test_a_sweep_does_not_hold_the_gates_of_all_tenants_until_it_has_looked_after_the_last(flows: Flows) -> None:
+    """Forty tenants with five hundred parked flows each take it some hundred milliseconds."""
+    async with flows.core.db.transaction() as connection:
+        await connection.execute("""
+            with tenants as (
+              insert into sluice.tenants (name) select 'tenant-' || n from generate_series(1, 40) n returning id),
+            limits as (
+              insert into sluice.limits (tenant_id, kind, name, paused) select id, 'named', 'l', true from tenants
+              returning id, tenant_id)
+            insert into sluice.flows (id, tenant_id, queue_id, handler_id, plain, vt, clock, parked_on, parked_limit, costs)
+            select l.id * 1000 + n, l.tenant_id, l.tenant_id, 0, n = 0, 0, 0, nullif(n, 0), case when n > 0 then l.id end, '{1}'
+            from limits l, generate_series(0, 500) n""")
+        await connection.execute("analyze sluice.flows")
+    async with flows.core.db.transaction() as connection:
+        assert await store.sweep(connection) == ([], 0)
+        gates = await connection.fetchval(
+            "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()"
+        )
+    assert 1 <= gates < 40
+
+
 async def test_tasks_without_keys_and_limits_pay_nothing_for_those_of_others(flows: Flows) -> None:
     """They are claimed while another claim of their tenant has its gate, and nothing is written for them."""
     plain, keyed = await flows.queue("plain"), await flows.queue("keyed")

@@ -1,11 +1,12 @@
 -- Look after the flows of tenants in case nobody claims: fold what was signalled and what is due, and check that nothing waits
 -- beside free room. Returns the lanes that were opened, [[queue, handler], …], and how many flows were rescued: parked on a bucket
 -- with room although nothing was signalled and no open flow of their lane would find it. There should never be one.
--- Tenants whose gate is taken are left to whoever has it.
+-- Tenants whose gate is taken are left to whoever has it. It holds the gates of those it has looked after until it ends, and a dispatcher
+-- waits for it, so after a moment it leaves the others to the next sweep: those with signals or timers come first.
 create function sluice.sweep_flows_v1(p_tenants integer, p_flows integer, out opened jsonb, out rescued integer)
 language plpgsql volatile
 as $$
-declare v_tenant bigint; v_fold record; v_now timestamptz; v_ids bigint[]; v_more jsonb;
+declare v_tenant bigint; v_fold record; v_now timestamptz; v_ids bigint[]; v_more jsonb; v_until timestamptz;
 begin
   opened := '[]'; rescued := 0;
   for v_tenant in
@@ -24,9 +25,12 @@ begin
       union all
       select (select f.tenant_id from sluice.flows f where f.plain and f.tenant_id > o.id order by f.tenant_id limit 1)
       from laned o where o.id is not null)
-    select u.id from (select id from signalled union select id from timed union select id from laned) u
-    where u.id is not null order by random() limit p_tenants
+    select u.id
+    from (select id, 1 as turn from signalled union all select id, 1 from timed union all select id, 2 from laned) u
+    where u.id is not null group by u.id order by min(u.turn), random() limit p_tenants
   loop
+    v_until := coalesce(v_until, clock_timestamp() + interval '20 milliseconds');
+    exit when clock_timestamp() > v_until;
     select * into v_fold from sluice.fold_flows_v1(v_tenant);
     opened := opened || v_fold.opened;
     continue when not v_fold.got or v_fold.more;
