@@ -10,6 +10,7 @@ import pytest
 from bench.chaos.limits import record
 from bench.chaos.limits.terms import Rate, Task, Terms, Use
 from tests.handlers import Handler, Reply
+from tests.promises.gates import WAITING
 from tests.sluices import Replica
 from tests.support import poll
 from tests.wire.api import Api
@@ -61,7 +62,7 @@ async def test_whoever_commits_later_has_the_higher_number_and_waits_for_the_ear
     noted = asyncio.create_task(record.note(database, "changed", terms))
 
     async def waits() -> bool:
-        return bool(await other.fetchval("select count(*) from pg_locks where not granted"))
+        return bool(await other.fetchval(WAITING))
 
     await poll(waits)
     await transaction.commit()

@@ -18,6 +18,7 @@ from app.service import handlers, queues, tenant_limits
 from app.store import queues as store
 from app.store.task_lists import queues_to_look_in
 from tests.cores import claim, enqueue
+from tests.promises.gates import WAITING
 from tests.support import poll
 
 pytestmark = pytest.mark.anyio
@@ -264,8 +265,7 @@ async def test_a_change_waits_for_the_claim_in_flight(
             row.id,
         )
         changing = asyncio.ensure_future(change(core, caller))
-        waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
-        await poll(lambda: core.db.fetchval(waiting))
+        await poll(lambda: core.db.fetchval(WAITING))
         assert not changing.done()
         await flight.commit()
         await changing

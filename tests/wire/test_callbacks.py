@@ -8,6 +8,7 @@ import pytest
 
 from app.telemetry import events
 from tests.handlers import Handler, Reply
+from tests.promises.gates import WAITING
 from tests.promises.records import lose_leases
 from tests.sluices import Replica
 from tests.support import poll
@@ -351,7 +352,7 @@ async def test_a_queue_is_not_deleted_while_a_callback_to_it_is_on_its_way(
             good(await api.put(f"/queues/{queue}", json={}))
             deleting = asyncio.create_task(other.delete(f"/queues/{called}"))
             db = shared.sluice.core.db
-            await poll(lambda: db.fetchval("select count(*) from pg_locks where not granted and locktype = 'advisory'"))
+            await poll(lambda: db.fetchval(WAITING))
         problem(await deleting, 409, "queue_in_use")
     finally:
         await ending.close()
