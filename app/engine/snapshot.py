@@ -5,11 +5,13 @@ It is a separate loop because counting millions of tasks takes seconds, and a he
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 from app.domain.errors import Refusal
 from app.runtime import overview
 from app.runtime.core import Core
 from app.runtime.pieces import in_pieces
+from app.store.schedules import ScheduleHealth
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 from app.telemetry.metrics import HandlerSnapshot, LimitSnapshot, QueueSnapshot, ScheduleSnapshot
@@ -34,43 +36,37 @@ class Snapshot:
     async def tick(self) -> float:
         began = time.monotonic()
         try:
-            await self.count_queues()
-            await self.count_schedules()
-            await self.look_at_handlers()
-            await self.look_at_limits()
+            await self.look()
         except Refusal:
             pass  # the heartbeat reports outages; a count that took too long is not repeated at once
         self.counted.set()
         return max(SNAPSHOT_SECONDS, (time.monotonic() - began) / SNAPSHOT_SHARE)
 
-    async def count_queues(self) -> None:
-        rows = await overview.all_queues(self._core.db)
-        self._core.metrics.set_queue_snapshot(
+    async def look(self) -> None:
+        """Take the snapshot. Raises Unavailable, Refusal."""
+        core, metrics = self._core, self._core.metrics
+        fleet = await overview.read_fleet(core.db)
+        limits = await overview.named_limits(core.db)
+        metrics.set_queue_snapshot(
             [
                 QueueSnapshot(row.tenant, row.queue, overview.depths(row), row.oldest_ready_age_seconds)
-                async for row in in_pieces(rows)
+                async for row in in_pieces(fleet.queues)
             ]
         )
-
-    async def look_at_handlers(self) -> None:
-        self._core.metrics.set_handler_snapshot(
-            [
-                HandlerSnapshot(row.tenant, row.handler, row.state, row.max_concurrency)
-                for row in await overview.guarded_handlers(self._core.db)
-            ]
+        self._log_overdue(fleet.schedules)
+        metrics.set_schedule_snapshot(
+            [ScheduleSnapshot(row.tenant, row.name, row.overdue_seconds, row.missed) for row in fleet.schedules]
+        )
+        metrics.set_handler_snapshot(
+            [HandlerSnapshot(row.tenant, row.handler, row.state, row.max_concurrency) for row in fleet.handlers]
+        )
+        metrics.set_limit_snapshot(
+            [LimitSnapshot(row.tenant, row.name, row.max_concurrency, row.used, row.waiting_keys) for row in limits]
         )
 
-    async def look_at_limits(self) -> None:
-        self._core.metrics.set_limit_snapshot(
-            [
-                LimitSnapshot(row.tenant, row.name, row.max_concurrency, row.used, row.waiting_keys)
-                for row in await overview.named_limits(self._core.db)
-            ]
-        )
-
-    async def count_schedules(self) -> None:
-        rows, grace = await overview.all_schedules(self._core.db), self._core.schedule_grace_seconds
-        late = {(row.tenant, row.name): row.overdue_seconds for row in rows if row.overdue_seconds > grace}
+    def _log_overdue(self, schedules: Sequence[ScheduleHealth]) -> None:
+        grace = self._core.schedule_grace_seconds
+        late = {(row.tenant, row.name): row.overdue_seconds for row in schedules if row.overdue_seconds > grace}
         for tenant, name in late.keys() - self._overdue:
             events.emit(
                 log,
@@ -80,6 +76,3 @@ class Snapshot:
                 overdue_seconds=round(late[tenant, name], 3),
             )
         self._overdue = set(late)
-        self._core.metrics.set_schedule_snapshot(
-            [ScheduleSnapshot(row.tenant, row.name, row.overdue_seconds, row.missed) for row in rows]
-        )

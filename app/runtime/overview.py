@@ -1,11 +1,17 @@
 """Overviews of all tenants, for operators and the gauges of /metrics."""
 
-from app.store import breakers, limit_uses, schedules, stats
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.domain.connections import Limit
+from app.store import breakers, limit_uses, partitions, replicas, room, schedules, stats
 from app.store.breakers import GuardedHandler
 from app.store.db import Database, Reader
 from app.store.limit_uses import LimitOverview
+from app.store.partitions import Reach
+from app.store.replicas import ReplicaRow
 from app.store.schedules import ScheduleHealth
-from app.store.stats import QueueOverview
+from app.store.stats import DatabaseHealth, QueueOverview
 
 OPERATORS = "operators"
 """Readers over all tenants take turns like one more tenant."""
@@ -22,17 +28,36 @@ def reads_of_operators(db: Database) -> Reader:
     return db.reads(OPERATORS, COUNT_SECONDS)
 
 
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What operators look at, over all tenants."""
+
+    queues: Sequence[QueueOverview]
+    schedules: Sequence[ScheduleHealth]
+    handlers: Sequence[GuardedHandler]
+    replicas: Sequence[ReplicaRow]
+    database: DatabaseHealth
+    connections: Sequence[Limit]
+    """The limits on connections that apply to this role."""
+    reach: Reach
+
+
+async def read_fleet(db: Database) -> Fleet:
+    """Read it in one statement for each part, however much there is. Raises Unavailable, Refusal."""
+    reads = reads_of_operators(db)
+    return Fleet(
+        queues=await stats.overview(reads),
+        schedules=await schedules.health(reads, MAX_SCHEDULES),
+        handlers=await breakers.guarded(reads, MAX_HANDLERS),
+        replicas=await replicas.list_recent(reads),
+        database=await stats.database_health(reads),
+        connections=await room.read_limits(reads),
+        reach=await partitions.reach(reads),
+    )
+
+
 async def all_queues(db: Database) -> list[QueueOverview]:
     return await stats.overview(reads_of_operators(db))
-
-
-async def all_schedules(db: Database) -> list[ScheduleHealth]:
-    return await schedules.health(reads_of_operators(db), MAX_SCHEDULES)
-
-
-async def guarded_handlers(db: Database) -> list[GuardedHandler]:
-    """Return handlers with a breaker or an adaptive limit, and those that are parked."""
-    return await breakers.guarded(reads_of_operators(db), MAX_HANDLERS)
 
 
 async def named_limits(db: Database) -> list[LimitOverview]:

@@ -1,60 +1,34 @@
 """The status of the whole fleet, over all tenants, for operators."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from itertools import groupby
-from operator import attrgetter
 from typing import Any
 
-from app.domain.connections import Limit
 from app.domain.instants import format_instant
-from app.domain.plurals import are, counted
-from app.domain.tasks import NO_WORKER_SECONDS
+from app.runtime import overview
 from app.runtime.core import Core
-from app.runtime.overview import all_queues, all_schedules, depths, guarded_handlers, reads_of_operators
-from app.store import partitions, replicas, room, stats
-from app.store.breakers import GuardedHandler
-from app.store.partitions import MARGIN_DAYS, Reach
+from app.runtime.overview import depths
+from app.service.alarms import alarms
 from app.store.replicas import ALIVE_SECONDS, ReplicaRow
 from app.store.schedules import ScheduleHealth
-from app.store.stats import DatabaseHealth, QueueOverview
+from app.store.stats import QueueOverview
 from app.version import VERSION
 
-OLD_XMIN_SECONDS = 300.0
-"""A transaction this old keeps vacuum from cleaning up after every task since then."""
-FULL_CONNECTIONS_SHARE = 0.9
-LATE_DAYS = 2
-"""How many days the hourly history jobs may fail before that raises an alarm."""
 MAX_QUEUES = 1000
 """Listed individually; above this number, only queues that hold tasks, or are paused or disabled."""
-Alarm = dict[str, Any]
 
 
 async def status(core: Core) -> dict[str, Any]:
     """Return what GET /status shows; the caller must have been checked for scope operate. Raises Unavailable."""
     await core.stats.flush(core.db)
-    reads = reads_of_operators(core.db)
-    queues = await all_queues(core.db)
-    health = await stats.database_health(reads)
-    alive = await replicas.list_recent(reads)
-    due = await all_schedules(core.db)
-    suffering = await guarded_handlers(core.db)
-    limits = await room.read_limits(reads)
-    reach = await partitions.reach(reads)
+    fleet = await overview.read_fleet(core.db)
+    queues = fleet.queues
     return {
         "version": VERSION,
-        "replicas": [_replica(row) for row in alive],
+        "replicas": [_replica(row) for row in fleet.replicas],
         "queues": [_queue(row) for row in queues if len(queues) <= MAX_QUEUES or _is_shown(row)],
-        "schedules": [_schedule(row) for row in due],
-        "database": asdict(health),
-        "alarms": [
-            *_partition_alarms(reach),
-            *_database_alarms(health),
-            *_connection_alarms(limits, alive),
-            *_alarms(queues, alive),
-            *_breaker_alarms(suffering),
-            *_schedule_alarms(due, core.schedule_grace_seconds),
-        ],
+        "schedules": [_schedule(row) for row in fleet.schedules],
+        "database": asdict(fleet.database),
+        "alarms": alarms(fleet, core.schedule_grace_seconds),
     }
 
 
@@ -67,30 +41,6 @@ def _schedule(row: ScheduleHealth) -> dict[str, Any]:
         "overdue_seconds": row.overdue_seconds,
         "missed": row.missed,
     }
-
-
-def _schedule_alarms(due: Sequence[ScheduleHealth], grace_seconds: float) -> Iterator[Alarm]:
-    for row in due:
-        if row.overdue_seconds > grace_seconds:
-            yield {
-                "code": "schedule_overdue",
-                "message": f"schedule {row.name} should have fired {row.overdue_seconds:.0f} s ago; is a replica with the role "
-                "engine running?",
-                "tenant": row.tenant,
-                "schedule": row.name,
-            }
-
-
-def _breaker_alarms(handlers: Sequence[GuardedHandler]) -> Iterator[Alarm]:
-    for row in handlers:
-        if row.state in ("open", "half_open"):
-            yield {
-                "code": "breaker_open",
-                "message": f"the breaker of handler {row.handler} is {row.state.replace('_', '-')}: its tasks wait "
-                f"until the service works again; GET /handlers/{row.handler}/health shows how its calls fail",
-                "tenant": row.tenant,
-                "handler": row.handler,
-            }
 
 
 def _replica(row: ReplicaRow) -> dict[str, Any]:
@@ -123,134 +73,3 @@ def _queue(row: QueueOverview) -> dict[str, Any]:
         "tasks": depths(row),
         "oldest_ready_age_seconds": row.oldest_ready_age_seconds,
     }
-
-
-def _alarms(queues: Sequence[QueueOverview], alive: Sequence[ReplicaRow]) -> Iterator[Alarm]:
-    """Yield alarms by severity: what threatens every queue, then what stops one, then what is being lost."""
-    yield from _engine_alarms(queues, alive)
-    for replica in alive:
-        if replica.silent_seconds > ALIVE_SECONDS:
-            yield {
-                "code": "replica_silent",
-                "message": f"replica {replica.name} was last seen {replica.silent_seconds:.0f} s ago and did not shut "
-                "down cleanly; its tasks run again elsewhere once their leases expire",
-                "replica": replica.name,
-            }
-        elif replica.deaf:
-            yield {
-                "code": "listener_lost",
-                "message": f"replica {replica.name} receives no NOTIFY, so it learns of other replicas' changes by polling, "
-                "seconds later; see listener_lost in its log for the cause",
-                "replica": replica.name,
-            }
-    yield from _limit_alarms(queues)
-    for row in queues:
-        if row.handler_enabled is False:
-            why = f" ({row.disabled_reason})" if row.disabled_reason else ""
-            yield _queue_alarm(
-                row,
-                "handler_disabled",
-                f"handler {row.handler} is disabled{why}: {counted(row.ready, 'task')} {are(row.ready)} waiting for it",
-            )
-    yield from _worker_alarms(queues)
-    for row in queues:
-        if row.paused and row.ready:
-            yield _queue_alarm(
-                row, "queue_paused", f"the queue is paused while {counted(row.ready, 'task')} {are(row.ready)} ready"
-            )
-    for row in queues:
-        if row.dead_lately:
-            yield _queue_alarm(
-                row,
-                "tasks_dying",
-                f"{counted(row.dead_lately, 'task')} died in the last 15 minutes; {counted(row.dead, 'dead one')} can be redriven",
-            )
-
-
-def _engine_alarms(queues: Sequence[QueueOverview], alive: Sequence[ReplicaRow]) -> Iterator[Alarm]:
-    heard = [replica for replica in alive if replica.silent_seconds <= ALIVE_SECONDS and not replica.draining]
-    if heard and all(replica.roles == "api" for replica in heard):
-        ready = sum(row.ready for row in queues if row.handler is not None)
-        yield {
-            "code": "no_engine",
-            "message": f"every replica has the role api, so nothing is delivered or fired: {counted(ready, 'task')} for "
-            "handlers waiting; start a replica with the role engine or all",
-        }
-
-
-def _limit_alarms(queues: Sequence[QueueOverview]) -> Iterator[Alarm]:
-    """Yield an alarm per tenant that is at its limit while more tasks are ready. The rows are grouped by tenant."""
-    for tenant, rows in groupby(queues, attrgetter("tenant")):
-        own = list(rows)
-        limit, running = own[0].tenant_limit, sum(row.running for row in own)
-        ready = sum(row.ready for row in own if not row.paused and row.handler_enabled is not False)
-        if limit is not None and running >= limit and ready:
-            yield {
-                "code": "global_limit",
-                "message": f"tenant {tenant} runs {running} of at most {counted(limit, 'task')} over all queues, {ready} more "
-                f"waiting; PUT {_where_limited(own[0])} changes that limit",
-                "tenant": tenant,
-            }
-
-
-def _where_limited(row: QueueOverview) -> str:
-    return f"/tenants/{row.tenant}/limits" if row.tenant_limit == row.tenant_grant else "/limits"
-
-
-def _worker_alarms(queues: Sequence[QueueOverview]) -> Iterator[Alarm]:
-    for row in queues:
-        waited = min(row.worker_silent_seconds, row.oldest_ready_age_seconds or 0.0)
-        if row.handler is None and not row.paused and not row.running and waited > NO_WORKER_SECONDS:
-            yield _queue_alarm(
-                row,
-                "no_worker",
-                f"no worker has asked for tasks of this queue for {row.worker_silent_seconds:.0f} s: {counted(row.ready, 'task')} "
-                f"waiting, the oldest for {row.oldest_ready_age_seconds:.0f} s",
-            )
-
-
-def _database_alarms(health: DatabaseHealth) -> Iterator[Alarm]:
-    if health.oldest_xmin_age_seconds is not None and health.oldest_xmin_age_seconds > OLD_XMIN_SECONDS:
-        yield {
-            "code": "old_xmin",
-            "message": f"a transaction has been open for {health.oldest_xmin_age_seconds:.0f} s: until it ends vacuum "
-            "cannot clean up and claims slow down; find it in pg_stat_activity, ordered by xact_start",
-        }
-
-
-def _connection_alarms(limits: Sequence[Limit], alive: Sequence[ReplicaRow]) -> Iterator[Alarm]:
-    for limit in limits:
-        if limit.used >= FULL_CONNECTIONS_SHARE * limit.max:
-            yield {
-                "code": "connections_short",
-                "message": f"{limit.used} of {counted(limit.max, 'connection')} to the database are in use: {limit.words}, "
-                "or find out in pg_stat_activity who holds them",
-            }
-    for replica in alive:
-        if replica.connections < replica.connections_wanted:
-            yield {
-                "code": "connections_short",
-                "message": f"replica {replica.name} found {replica.connections} connections at its start but is set to take "
-                f"{replica.connections_wanted}; make room in the database, then restart it",
-                "replica": replica.name,
-            }
-
-
-def _partition_alarms(reach: Reach) -> Iterator[Alarm]:
-    if reach.ahead < reach.needed + MARGIN_DAYS - LATE_DAYS:
-        yield {
-            "code": "partitions_short",
-            "message": f"history reaches {counted(max(reach.ahead, 0), 'day')} ahead, and tasks are kept for up to "
-            f"{reach.needed}: no replica has made new days lately (job_failed in the log says why); run `sluice migrate` as the "
-            "owner of the schema before tasks cannot end",
-        }
-    if reach.left_over > LATE_DAYS:
-        yield {
-            "code": "partitions_left",
-            "message": f"{counted(reach.left_over, 'day')} of history that have passed are still there: replicas drop them if "
-            "their role owns the schema; else run `sluice migrate` every day as the one that does",
-        }
-
-
-def _queue_alarm(row: QueueOverview, code: str, message: str) -> Alarm:
-    return {"code": code, "message": message, "tenant": row.tenant, "queue": row.queue}

@@ -33,8 +33,8 @@ async def test_a_replica_that_fires_nothing_still_sees_what_is_overdue(
     assert (alarm["code"], alarm["schedule"]) == ("schedule_overdue", "late")
 
     snapshot = Snapshot(core)
-    await snapshot.count_schedules()
-    await snapshot.count_schedules()
+    await snapshot.look()
+    await snapshot.look()
     metrics = (await client.get("/metrics")).text
     assert 'sluice_schedule_missed_total{schedule="late",tenant="default"} 3.0' in metrics
     [overdue] = [

@@ -15,7 +15,7 @@ from app.domain.queues import QueueDefinition
 from app.engine.snapshot import Snapshot
 from app.runtime import overview
 from app.runtime.core import Core
-from app.service import handlers, queues, status
+from app.service import alarms, handlers, queues, status
 from app.store import replicas
 from app.store.replicas import Load
 from tests.cores import enqueue
@@ -124,7 +124,7 @@ async def test_connections_that_run_short_are_an_alarm(core: Core, monkeypatch: 
     [alarm] = (await status.status(core))["alarms"]
     assert (alarm["code"], alarm["replica"]) == ("connections_short", "tight")
     assert "found 12 connections" in alarm["message"] and "take 20" in alarm["message"]
-    monkeypatch.setattr(status, "FULL_CONNECTIONS_SHARE", 0)
+    monkeypatch.setattr(alarms, "FULL_CONNECTIONS_SHARE", 0)
     first, *_ = (await status.status(core))["alarms"]
     assert first["code"] == "connections_short" and "raise the server's max_connections (now 300" in first["message"]
 
@@ -132,7 +132,7 @@ async def test_connections_that_run_short_are_an_alarm(core: Core, monkeypatch: 
 async def test_a_transaction_left_open_is_an_alarm(
     core: Core, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "OLD_XMIN_SECONDS", 0.05)
+    monkeypatch.setattr(alarms, "OLD_XMIN_SECONDS", 0.05)
     holder = await asyncpg.connect(database_url)
     try:
         async with holder.transaction(isolation="repeatable_read"):
@@ -176,5 +176,5 @@ async def test_the_snapshot_is_what_the_gauges_show(core: Core, caller: Caller) 
     assert overview.depths(mail) == {"scheduled": 1, "ready": 3, "running": 0, "dead": 2}
     assert mail.oldest_ready_age_seconds is not None and 60 <= mail.oldest_ready_age_seconds < 90
     assert not any(overview.depths(quiet).values()) and quiet.oldest_ready_age_seconds is None
-    await Snapshot(core).count_queues()
+    await Snapshot(core).look()
     assert b'sluice_tasks{queue="mail",state="dead",tenant="default"} 2.0' in core.metrics.render()[0]

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from app.main import migrate, wait_for_database
-from app.service import status
+from app.service import alarms
 from app.settings import Settings, SettingsError
 from app.store import partitions
 from app.store.db import Database
@@ -169,7 +169,7 @@ async def test_the_days_of_history_raise_an_alarm_before_they_run_out_and_when_t
 
     def codes(**changes: int) -> list[str]:
         changed = partitions.Reach(**{"ahead": reach.ahead, "needed": reach.needed, "left_over": 0, **changes})
-        return [alarm["code"] for alarm in status._partition_alarms(changed)]
+        return [alarm["code"] for alarm in alarms._partition_alarms(changed)]
 
     assert codes() == codes(ahead=reach.ahead - 2, left_over=2) == []
     assert codes(ahead=reach.ahead - 3) == ["partitions_short"]

@@ -406,7 +406,7 @@ async def test_metrics_show_limits_by_name_and_never_by_key(api: Api, other: Api
         return {line.partition("{")[0]: float(number) for line, number in lines}
 
     async def shown() -> dict[str, float] | None:
-        await Snapshot(shared.sluice.core).look_at_limits()
+        await Snapshot(shared.sluice.core).look()
         found = await of_limit(api)
         # whichever replica admitted them
         admitted = found.pop(ADMITTED, 0) + (await of_limit(other)).get(ADMITTED, 0)
