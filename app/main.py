@@ -22,6 +22,7 @@ from app.delivery.webhook.transport import Transport
 from app.delivery.webhook.webhooks import Webhooks
 from app.domain.callers import Caller
 from app.domain.connections import MIN_CONNECTIONS, NoRoom, fit, split, tightest
+from app.domain.keys import Grant, KeyIssued, KeyView
 from app.edge.admission import MAX_CONNECTIONS, Admission
 from app.edge.config import EdgeConfig
 from app.edge.protocol import EdgeServerConfig
@@ -413,14 +414,19 @@ async def database(settings: Settings, *, patient: bool = False) -> AsyncIterato
         yield db
 
 
-async def create_key(settings: Settings, tenant: str, scope: str) -> str:
+async def create_key(settings: Settings, tenant: str, grant: Grant) -> KeyIssued:
     async with database(settings) as db:
-        return await keys.create(db, tenant, scope)
+        return await keys.create(db, tenant, grant)
 
 
-async def list_keys(settings: Settings) -> list[dict[str, Any]]:
+async def list_keys(settings: Settings) -> list[KeyView]:
     async with database(settings) as db:
         return await keys.list_keys(db)
+
+
+async def rotate_key(settings: Settings, key_id: str, overlap_seconds: float) -> KeyIssued:
+    async with database(settings) as db:
+        return await keys.rotate(db, key_id, overlap_seconds)
 
 
 async def revoke_key(settings: Settings, key_id: str) -> bool:

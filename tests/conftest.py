@@ -13,6 +13,7 @@ import structlog
 from hypothesis import settings as hypothesis_settings
 
 from app.domain.ids import make_api_key
+from app.domain.keys import Grant
 from app.embedded.postgres import EmbeddedPostgres
 from app.settings import LOOPBACK, Settings
 from tests.databases import SERVER_VARIABLE, SharedServer, WorkerDatabase, create_database, drop_database
@@ -203,7 +204,7 @@ async def tenant() -> AsyncIterator[Callable[..., Awaitable[Api]]]:
     async with AsyncExitStack() as stack:
 
         async def api(replica: Replica, name: str, scope: str = "manage") -> Api:
-            token = await keys.create(replica.sluice.core.db, name, scope)
+            token = (await keys.create(replica.sluice.core.db, name, Grant(scope))).token
             headers = {"authorization": f"Bearer {token}"}
             client = httpx2.AsyncClient(
                 base_url=replica.url, trust_env=False, verify=False, timeout=30, headers=headers

@@ -21,13 +21,21 @@ create table sluice.tenants (
   created_at timestamptz not null default clock_timestamp()
 );
 
+-- Keys are revoked, never removed. The previous secret is accepted until its end, while a new one is rolled out.
 create table sluice.api_keys (
   id text not null constraint api_keys_pkey primary key,
   tenant_id bigint not null constraint api_keys_tenant_fkey references sluice.tenants,
-  scope text not null constraint api_keys_scope check (scope in ('use', 'manage', 'operate')),
+  scope text not null constraint api_keys_scope check (scope in ('read', 'use', 'manage', 'operate')),
+  queues text[] constraint api_keys_queues check (cardinality(queues) > 0),
+  payloads boolean not null default true,
+  description text,
   digest bytea not null,
+  previous_digest bytea,
+  previous_until timestamptz,
   bootstrap boolean not null default false,
   created_at timestamptz not null default clock_timestamp(),
+  expires_at timestamptz,
+  last_used_at timestamptz,
   revoked_at timestamptz
 );
 

@@ -13,7 +13,7 @@ from app.domain.batches import BatchBody, BatchTasksBody, BatchView, split_batch
 from app.domain.bulk import MAX_BULK_BYTES
 from app.domain.errors import Refusal
 from app.domain.ids import parse_uuid
-from app.edge.auth import CoreDep, User
+from app.edge.auth import CoreDep, Reader, User
 from app.edge.config import EdgeConfig
 from app.edge.declared import Shown, Takes
 from app.edge.headers import read_headers
@@ -95,7 +95,7 @@ async def _with_results(view: BatchView, results: Sequence[Result]) -> FilledBat
 
 
 @router.get("", operation_id="list_batches", responses=problems(shows=Page[BatchView]))
-async def list_batches(core: CoreDep, caller: User, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Response:
+async def list_batches(core: CoreDep, caller: Reader, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Response:
     """List batches, newest first. If a batch has more than 1,000 scheduled tasks, the rest of them count as ready."""
     items, more = await batches.list_page(core, caller, position_of(cursor, LIST, parse_uuid), limit)
     cursor = next_cursor(LIST, items[-1].id) if more else None
@@ -103,7 +103,7 @@ async def list_batches(core: CoreDep, caller: User, limit: Limit = DEFAULT_LIMIT
 
 
 @router.get("/{batch_id}", operation_id="get_batch", responses=problems("batch_not_found", shows=BatchView))
-async def get_batch(core: CoreDep, caller: User, batch_id: BatchId) -> Response:
+async def get_batch(core: CoreDep, caller: Reader, batch_id: BatchId) -> Response:
     """Read a batch and its progress."""
     return reply(await batches.get(core, caller, batch_id))
 

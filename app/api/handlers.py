@@ -20,7 +20,7 @@ from app.api.models.handlers import (
 from app.domain.handlers import HandlerBody
 from app.domain.names import NAME_PATTERN, is_name
 from app.domain.payloads import payload_of
-from app.edge.auth import CoreDep, Manager, User
+from app.edge.auth import CoreDep, Manager, Reader
 from app.edge.conditions import ConditionsDep
 from app.edge.declared import Reads, Shown
 from app.edge.pages import DEFAULT_LIMIT, Cursor, Limit, Page, binding, next_cursor, position_of
@@ -35,7 +35,7 @@ LIST = binding("handlers")
 
 
 @router.get("", operation_id="list_handlers", responses=problems(shows=Page[HandlerOut]))
-async def list_handlers(core: CoreDep, caller: User, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Response:
+async def list_handlers(core: CoreDep, caller: Reader, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Response:
     """List handlers, by name."""
     views, more = await handlers.list_page(core, caller, position_of(cursor, LIST, is_name), limit)
     following = next_cursor(LIST, views[-1].name) if more else None
@@ -70,7 +70,7 @@ async def put_handler(
     operation_id="get_handler",
     responses=problems("handler_not_found", also={200: Shown(HandlerOut, **ETAG)}),
 )
-async def get_handler(core: CoreDep, caller: User, name: HandlerName) -> Response:
+async def get_handler(core: CoreDep, caller: Reader, name: HandlerName) -> Response:
     """Read a handler."""
     view, etag = await handlers.get(core, caller, name)
     return reply(handler_out(view), headers={"etag": etag})
@@ -113,7 +113,7 @@ async def disable_handler(core: CoreDep, caller: Manager, name: HandlerName) -> 
     operation_id="get_handler_health",
     responses=problems("handler_not_found", shows=HandlerHealthOut),
 )
-async def get_handler_health(core: CoreDep, caller: User, name: HandlerName) -> Response:
+async def get_handler_health(core: CoreDep, caller: Reader, name: HandlerName) -> Response:
     """Show how a handler fares: its breaker, the limit now, and the calls of the window, over all replicas."""
     return reply(health_out(await breakers.get(core, caller, name)))
 

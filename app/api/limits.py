@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from app.api.models.limits import GrantOut, KeyOut, LimitOut, LimitsOut, TenantLimitsOut, key_out, limit_out, own_limits
 from app.domain.limits import Grant, KeyOverride, KeyState, LimitDefinition, Limits
 from app.domain.names import NAME_PATTERN, is_name
-from app.edge.auth import CoreDep, Manager, Operator, User
+from app.edge.auth import CoreDep, Manager, Operator, Reader
 from app.edge.conditions import ConditionsDep
 from app.edge.declared import Reads, Shown
 from app.edge.pages import DEFAULT_LIMIT, Cursor, Limit, Page, binding, next_cursor, position_of
@@ -30,7 +30,7 @@ LIST = binding("limits")
 
 
 @router.get("", operation_id="get_limits", responses=problems(shows=LimitsOut))
-async def get_limits(core: CoreDep, caller: User, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Response:
+async def get_limits(core: CoreDep, caller: Reader, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Response:
     """Read the tenant's limits over all queues, and list the named ones, by name."""
     own = await tenant_limits.get(core, caller)
     found, more = await limits.list_page(core, caller, position_of(cursor, LIST, is_name), limit)
@@ -79,7 +79,7 @@ async def put_limit(
     operation_id="get_limit",
     responses=problems("limit_not_found", also={200: Shown(LimitOut, **ETAG)}),
 )
-async def get_limit(core: CoreDep, caller: User, name: LimitName) -> Response:
+async def get_limit(core: CoreDep, caller: Reader, name: LimitName) -> Response:
     """Read a named limit, and what is taken of it now."""
     view, use, etag = await limits.get(core, caller, name)
     return reply(limit_out(view, use), headers={"etag": etag})
@@ -124,7 +124,7 @@ async def resume_limit(core: CoreDep, caller: Manager, name: LimitName) -> Respo
 )
 async def list_limit_keys(
     core: CoreDep,
-    caller: User,
+    caller: Reader,
     name: LimitName,
     state: State = None,
     limit: Limit = DEFAULT_LIMIT,
@@ -143,7 +143,7 @@ async def list_limit_keys(
     operation_id="get_limit_key",
     responses=problems("limit_not_found", shows=KeyOut),
 )
-async def get_limit_key(core: CoreDep, caller: User, name: LimitName, key: KeyName) -> Response:
+async def get_limit_key(core: CoreDep, caller: Reader, name: LimitName, key: KeyName) -> Response:
     """Read one key of a limit, and what is taken of it now."""
     return reply(key_out(*await limit_keys.get(core, caller, name, key)))
 

@@ -9,7 +9,7 @@ from app.api.models.queues import PurgedOut, QueueOut, QueueStatsOut, RedriveBod
 from app.domain.limits import QueueKeyOverride
 from app.domain.names import NAME_PATTERN, is_name
 from app.domain.queues import QueueBody
-from app.edge.auth import CoreDep, Manager, User
+from app.edge.auth import CoreDep, Manager, Reader, User
 from app.edge.conditions import ConditionsDep
 from app.edge.declared import Reads, Shown
 from app.edge.pages import DEFAULT_LIMIT, Cursor, Limit, Page, binding, next_cursor, position_of
@@ -26,7 +26,7 @@ LIST = binding("queues")
 
 
 @router.get("", operation_id="list_queues", responses=problems(shows=Page[QueueOut]))
-async def list_queues(core: CoreDep, caller: User, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Response:
+async def list_queues(core: CoreDep, caller: Reader, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Response:
     """List queues, by name."""
     views, more = await queues.list_page(core, caller, position_of(cursor, LIST, is_name), limit)
     following = next_cursor(LIST, views[-1].name) if more else None
@@ -59,7 +59,7 @@ async def put_queue(
     operation_id="get_queue",
     responses=problems("queue_not_found", also={200: Shown(QueueOut, **ETAG)}),
 )
-async def get_queue(core: CoreDep, caller: User, name: QueueName) -> Response:
+async def get_queue(core: CoreDep, caller: Reader, name: QueueName) -> Response:
     """Read a queue."""
     view, etag = await queues.get(core, caller, name)
     return reply(queue_out(view), headers={"etag": etag})
@@ -128,7 +128,7 @@ async def redrive_queue(
     operation_id="get_queue_stats",
     responses=problems("queue_not_found", shows=QueueStatsOut),
 )
-async def get_queue_stats(core: CoreDep, caller: User, name: QueueName) -> Response:
+async def get_queue_stats(core: CoreDep, caller: Reader, name: QueueName) -> Response:
     """Read a queue's counts by state, rates, waiting times and run times."""
     return reply(await queues.stats(core, caller, name))
 
@@ -138,7 +138,7 @@ async def get_queue_stats(core: CoreDep, caller: User, name: QueueName) -> Respo
     operation_id="get_queue_key",
     responses=problems("queue_not_found", shows=QueueKeyOut),
 )
-async def get_queue_key(core: CoreDep, caller: User, name: QueueName, key: KeyName) -> Response:
+async def get_queue_key(core: CoreDep, caller: Reader, name: QueueName, key: KeyName) -> Response:
     """Read one key of a queue: what holds for it, what it holds, and how many of its tasks wait."""
     return reply(queue_key_out(*await limit_keys.get_of_queue(core, caller, name, key)))
 

@@ -14,7 +14,7 @@ from app.domain.names import NAME_PATTERN, is_name
 from app.domain.payloads import payload_of
 from app.domain.schedules.bodies import parse_preview, parse_schedule
 from app.domain.schedules.definitions import MAX_PREVIEW, Preview, PreviewBody, ScheduleBody, ScheduleView
-from app.edge.auth import CoreDep, Manager, User
+from app.edge.auth import CoreDep, Manager, Reader, User
 from app.edge.conditions import ConditionsDep
 from app.edge.declared import Reads, Shown, Takes
 from app.edge.pages import DEFAULT_LIMIT, Cursor, Limit, Page, binding, next_cursor, position_of
@@ -39,7 +39,9 @@ LIST = binding("schedules")
 
 
 @router.get("", operation_id="list_schedules", responses=problems(shows=Page[ScheduleView]))
-async def list_schedules(core: CoreDep, caller: User, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Response:
+async def list_schedules(
+    core: CoreDep, caller: Reader, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
+) -> Response:
     """List schedules, by name."""
     views, more = await schedules.list_page(core, caller, position_of(cursor, LIST, is_name), limit)
     following = next_cursor(LIST, views[-1].id) if more else None
@@ -52,7 +54,7 @@ async def list_schedules(core: CoreDep, caller: User, limit: Limit = DEFAULT_LIM
     responses=problems(shows=Preview, body=True),
 )
 async def preview_definition(
-    core: CoreDep, caller: User, body: Annotated[bytes, Depends(Takes(PreviewBody))]
+    core: CoreDep, caller: Reader, body: Annotated[bytes, Depends(Takes(PreviewBody))]
 ) -> Response:
     """Preview the next times of a definition without saving it. Queue and payload are optional."""
     definition, count, after = parse_preview(body, core.max_payload_bytes)
@@ -88,7 +90,7 @@ async def put_schedule(
     operation_id="get_schedule",
     responses=problems("schedule_not_found", also={200: Shown(ScheduleView, **ETAG)}),
 )
-async def get_schedule(core: CoreDep, caller: User, name: ScheduleName) -> Response:
+async def get_schedule(core: CoreDep, caller: Reader, name: ScheduleName) -> Response:
     """Read a schedule, with its next five times and a description in plain English."""
     view, etag = await schedules.get(core, caller, name)
     return reply(view, headers={"etag": etag})
@@ -169,7 +171,7 @@ async def backfill_schedule(
 )
 async def schedule_history(
     core: CoreDep,
-    caller: User,
+    caller: Reader,
     name: ScheduleName,
     outcome: Annotated[Outcome | None, Query()] = None,
     from_: Annotated[str | None, Query(alias="from", max_length=50, json_schema_extra={"format": "date-time"})] = None,
@@ -215,7 +217,7 @@ def _position(text: str) -> tuple[datetime, str] | None:
 )
 async def preview_schedule(
     core: CoreDep,
-    caller: User,
+    caller: Reader,
     name: ScheduleName,
     count: Annotated[int, Query(ge=1, le=MAX_PREVIEW)] = 10,
     after: InstantQuery = None,

@@ -13,7 +13,7 @@ from app.domain.patches import PatchBody, parse_patch
 from app.domain.tasks import MAX_LABEL, MAX_TAG, Reason, State, TaskFilters
 from app.domain.texts import check_text
 from app.domain.views import AttemptView, TaskView
-from app.edge.auth import CoreDep, User
+from app.edge.auth import CoreDep, Reader, User
 from app.edge.declared import Takes
 from app.edge.pages import DEFAULT_LIMIT, Cursor, Limit, Page, binding, next_cursor, position_of
 from app.edge.problems import problems
@@ -70,7 +70,7 @@ async def filters_of(
 @router.get("", operation_id="list_tasks", responses=problems(shows=Page[TaskView]))
 async def list_tasks(
     core: CoreDep,
-    caller: User,
+    caller: Reader,
     filters: Annotated[TaskFilters, Depends(filters_of)],
     include: Annotated[Literal["payload"] | None, Query(description="`payload`: include payloads.")] = None,
     limit: Limit = DEFAULT_LIMIT,
@@ -92,7 +92,7 @@ async def list_tasks(
 async def get_task(
     request: Request,
     core: CoreDep,
-    caller: User,
+    caller: Reader,
     task_id: TaskId,
     wait_seconds: Annotated[
         float,
@@ -136,7 +136,7 @@ async def update_task(
     responses=problems("task_not_found", shows=Page[AttemptView]),
 )
 async def list_attempts(
-    core: CoreDep, caller: User, task_id: TaskId, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
+    core: CoreDep, caller: Reader, task_id: TaskId, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
 ) -> Response:
     """List a task's attempts, newest first: one per claim."""
     bound_to = binding("attempts", task_id)

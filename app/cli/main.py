@@ -2,29 +2,26 @@
 
 import errno
 import json
-import os
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Literal
 
 import typer
 
 from app.cli import definitions, limit, queues, status
 from app.cli.failures import REFUSED, UNREACHABLE, USAGE, Failure
+from app.cli.keys import keys
 from app.cli.limits import limits
+from app.cli.process import say, settings_of, wait_for
 from app.cli.tasks import tasks
 from app.cli.work import work
-from app.settings import Settings, SettingsError, load, unknown_variables
-
-T = TypeVar("T")
+from app.settings import SettingsError
 
 cli = typer.Typer(
     help="Durable queues and schedules over plain HTTP, on nothing but Postgres.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-keys = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 cli.add_typer(keys, name="keys")
 cli.command()(work)
 cli.add_typer(tasks, name="tasks")
@@ -37,19 +34,19 @@ def run() -> None:
         cli()
     except SettingsError as error:
         for line in error.lines:
-            _say(line)
+            say(line)
         sys.exit(USAGE)
     except Failure as failure:
         from app.cli.screen import plain
 
         for line in failure.text.split("\n"):
-            _say(plain(line))
+            say(plain(line))
         sys.exit(failure.code)
     except Exception as error:
         said = _plainly(error)
         if said is None:
             raise
-        _say(said)
+        say(said)
         sys.exit(UNREACHABLE if _is_unreachable(error) else REFUSED)
 
 
@@ -60,78 +57,32 @@ def up(
     port: Annotated[int | None, typer.Option(help="The port to listen on; 0 takes a free one.")] = None,
 ) -> None:
     """Serve the API and run the engine until SIGTERM or Ctrl-C."""
-    settings = _settings(role=role, host=host, port=port)
+    settings = settings_of(role=role, host=host, port=port)
     from app.main import serve
 
-    raise typer.Exit(_await(serve(settings)))
+    raise typer.Exit(wait_for(serve(settings)))
 
 
 @cli.command()
 def migrate() -> None:
     """Migrate the database to this version's schema, then exit."""
-    settings = _settings()
+    settings = settings_of()
     from app.main import migrate
     from app.telemetry import logs
 
     logs.configure(settings.log_level)
-    _await(migrate(settings))
+    wait_for(migrate(settings))
 
 
 @cli.command()
 def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show every setting, its value and where it comes from. Secrets are hidden."""
-    knobs = _settings().describe()
+    knobs = settings_of().describe()
     if as_json:
         shown = {knob.variable: {"value": knob.value, "source": knob.source} for knob in knobs}
         print(json.dumps(shown, indent=2))
         return
     _print(("setting", "value", "source"), [(knob.variable, knob.shown, knob.source) for knob in knobs])
-
-
-@keys.command("create")
-def create_key(
-    tenant: Annotated[str, typer.Option(help="The tenant the key belongs to; created if it does not exist.")],
-    scope: Annotated[Literal["use", "manage", "operate"], typer.Option(help="What the key may do.")] = "manage",
-) -> None:
-    """Create an API key and print it. It cannot be shown again."""
-    settings = _quiet_settings()
-    from app.main import create_key
-
-    print(_await(create_key(settings, tenant, scope)))
-    _say(f"This key for tenant {tenant}, scope {scope}, is shown only once. Send it as: Authorization: Bearer slk_…")
-
-
-@keys.command("list")
-def list_keys(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List API keys, without their secrets."""
-    settings = _quiet_settings()
-    from app.main import list_keys
-
-    found = _await(list_keys(settings))
-    if as_json:
-        print(json.dumps(found, indent=2, default=str))
-    elif found:
-        _print(tuple(found[0]), [tuple(map(_shown, key.values())) for key in found])
-    else:
-        _say("There are no keys yet. To create one: sluice keys create --tenant NAME")
-
-
-def _shown(value: object) -> object:
-    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else value
-
-
-@keys.command("revoke")
-def revoke_key(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, from `sluice keys list`.")],
-) -> None:
-    """Revoke an API key. Requests with it fail from then on."""
-    settings = _quiet_settings()
-    from app.main import revoke_key
-
-    if not _await(revoke_key(settings, key_id)):
-        _say(f"There is no active key {key_id}. To list keys: sluice keys list")
-        raise typer.Exit(1)
-    _say(f"Key {key_id} is revoked.")
 
 
 @cli.command()
@@ -153,7 +104,7 @@ def listen(
             parse_secret(given)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--secret") from None
-    raise typer.Exit(_await(serve(Listener(tuple(secret or ()), fail, delay_seconds), host, port)))
+    raise typer.Exit(wait_for(serve(Listener(tuple(secret or ()), fail, delay_seconds), host, port)))
 
 
 @cli.command()
@@ -200,35 +151,10 @@ def _is_unreachable(error: Exception) -> bool:
     return isinstance(error, Unavailable)
 
 
-def _quiet_settings() -> Settings:
-    """For commands whose output matters: only warnings and errors are logged, to stderr."""
-    from app.telemetry import logs
-
-    logs.configure("warning")
-    return _settings()
-
-
-def _settings(**options: Any) -> Settings:
-    for line in unknown_variables(os.environ):
-        _say(f"warning: {line}")
-    return load(**options)
-
-
-def _await(work: Coroutine[Any, Any, T]) -> T:
-    import uvloop
-
-    runner: Callable[[Coroutine[Any, Any, T]], T] = uvloop.run
-    return runner(work)
-
-
 def _print(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     from app.cli.screen import Listing, console
 
     console().print(Listing(headings, rows))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ CODES: frozenset[str] = frozenset(
         "schedule_not_found",
         "tenant_not_found",
         "limit_not_found",
+        "key_not_found",
         "method_not_allowed",
         "request_timeout",
         "lease_lost",

@@ -96,9 +96,10 @@ def _checksum(stem: str) -> str:
     return _base62(zlib.crc32(stem.encode()), _CRC_LENGTH)
 
 
-def make_api_key(random: Callable[[int], bytes] = secrets.token_bytes) -> ApiKey:
+def make_api_key(random: Callable[[int], bytes] = secrets.token_bytes, *, key_id: str | None = None) -> ApiKey:
+    """Return a new key; with `key_id`, one with a new secret for a key that has this id."""
     # More bits than the digits hold (256 for 238, 96 for 71), so that truncation favours no digit.
-    key_id = _base62(int.from_bytes(random(12), "big"), _ID_LENGTH)
+    key_id = key_id or _base62(int.from_bytes(random(12), "big"), _ID_LENGTH)
     secret = _base62(int.from_bytes(random(32), "big"), _SECRET_LENGTH)
     stem = f"slk_{key_id}_{secret}"
     return ApiKey(key_id, stem + _checksum(stem))

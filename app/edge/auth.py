@@ -67,6 +67,7 @@ def scope_of(dependant: Dependant) -> str:
 
 
 CoreDep = Annotated[Core, Depends(core_of)]
+Reader = Annotated[Caller, Depends(Asks("read"))]
 User = Annotated[Caller, Depends(Asks("use"))]
 Manager = Annotated[Caller, Depends(Asks("manage"))]
 Operator = Annotated[Caller, Depends(Asks("operate"))]

@@ -24,14 +24,15 @@ CODES: dict[str, Code] = {
     "unauthenticated": Code(
         401,
         "A valid API key is required",
-        "The request has no API key, or one that does not exist or has been revoked; a lease route got no lease token.",
+        "The request has no API key, or one that is unknown, has expired or has been revoked; a lease route got no lease token.",
         "Send `Authorization: Bearer slk_…`, or `Sluice-Lease-Token` to a lease route.",
     ),
     "forbidden": Code(
         403,
-        "The key's scope is insufficient",
-        "The route needs a higher scope than the API key has.",
-        "Use a key with the scope that `detail` names: `sluice keys create --scope …`.",
+        "The API key does not permit this",
+        "The route needs a higher scope than the API key has, or the contents that are hidden from it; or a key would reach further"
+        " than the one that creates it.",
+        "Use a key with what `detail` names: `sluice keys create --scope …`.",
     ),
     "host_refused": Code(
         403,
@@ -86,6 +87,12 @@ CODES: dict[str, Code] = {
         "Limit not found",
         "The tenant has no limit with this name.",
         "Check the name, or create it with `PUT /limits/{name}`.",
+    ),
+    "key_not_found": Code(
+        404,
+        "API key not found",
+        "The tenant has no API key with this id.",
+        "Check the id; `GET /keys` lists them.",
     ),
     "method_not_allowed": Code(
         405,

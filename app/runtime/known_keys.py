@@ -1,9 +1,16 @@
 """API keys that this replica has verified recently."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from app.domain.callers import Caller
+from app.store import keys
+from app.store.db import Database
+
+NOTE_SECONDS = 20.0
+"""How often uses are recorded: `last_used_at` is true to the minute."""
 
 
 @dataclass(slots=True)
@@ -13,3 +20,19 @@ class KnownKeys:
     callers: dict[str, tuple[float, Caller]] = field(default_factory=dict, repr=False)
     """Token -> (until when it is trusted without a check, in monotonic seconds, and its caller)."""
     questions: dict[str, "asyncio.Task[Caller]"] = field(default_factory=dict, repr=False)
+    used: dict[str, datetime] = field(default_factory=dict)
+    """Id -> when it was verified last; only of keys whose use has not been recorded since."""
+    noted_at: float = field(default_factory=time.monotonic)
+
+    async def note(self, db: Database, *, now: bool = False) -> None:
+        """Record which keys were used: every NOTE_SECONDS, or now. A key in use is verified every second, which is noted in memory,
+        so no request writes anything."""
+        if not self.used or (not now and time.monotonic() - self.noted_at < NOTE_SECONDS):
+            return
+        self.noted_at = time.monotonic()
+        uses, self.used = self.used, {}
+        try:
+            await keys.note_uses(db, uses)
+        except BaseException:
+            self.used = uses | self.used
+            raise

@@ -149,13 +149,13 @@ async def retry(core: Core, caller: Caller, batch_id: str) -> tuple[BatchView, i
 
 async def get(core: Core, caller: Caller, batch_id: str) -> BatchView:
     """Return a batch. Raises Refusal (batch_not_found)."""
-    caller.require("use")
+    caller.require("read")
     return await _found(core.db.reads(caller.tenant_id), caller, batch_id)
 
 
 async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[BatchView], bool]:
     """Return a page, newest first, after the batch id `after`, and whether there are more."""
-    caller.require("use")
+    caller.require("read")
     found = await batches.list_page(core.db.reads(caller.tenant_id), caller.tenant_id, after, limit + 1)
     return found[:limit], len(found) > limit
 

@@ -27,7 +27,7 @@ class ShownHealth:
 
 async def get(core: Core, caller: Caller, name: str) -> ShownHealth:
     """Return a handler's health. Raises Refusal (handler_not_found)."""
-    caller.require("use")
+    caller.require("read")
     reads = core.db.reads(caller.tenant_id)
     handler_id = await handlers.id_of(reads, caller.tenant_id, name)
     row = None if handler_id is None else await handlers.read(reads, core.vault, handler_id)

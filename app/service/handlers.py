@@ -184,7 +184,7 @@ def not_found(name: str) -> Refusal:
 
 async def get(core: Core, caller: Caller, name: str) -> tuple[HandlerView, str]:
     """Return the handler and its ETag. Raises Refusal (handler_not_found)."""
-    caller.require("use")
+    caller.require("read")
     row = await _read(core, caller, name)
     _log_secrets_lost(caller, row)
     return _shown(row), row.etag
@@ -206,7 +206,7 @@ async def _read(core: Core, caller: Caller, name: str) -> HandlerRow:
 
 async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[HandlerView], bool]:
     """Return a page by name, after the name `after`, and whether there are more."""
-    caller.require("use")
+    caller.require("read")
     async with core.db.begin(caller.tenant_id) as connection:
         rows = await handlers.list_page(connection, core.vault, caller.tenant_id, after, limit + 1)
     for row in rows[:limit]:

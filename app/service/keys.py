@@ -7,22 +7,26 @@ second after its commit.
 import asyncio
 import hmac
 import time
-from datetime import datetime
-from typing import Any
+
+from msgspec import structs
 
 from app.domain.callers import SCOPES, STRANGERS, Caller
-from app.domain.errors import FieldError, Refusal, invalid
-from app.domain.ids import CHOSEN_KEY_RULE, chosen_api_key, make_api_key
+from app.domain.errors import FieldError, Refusal, invalid, invalid_field
+from app.domain.ids import CHOSEN_KEY_RULE, ApiKey, chosen_api_key, make_api_key
+from app.domain.instants import format_instant, instant_text
+from app.domain.keys import Grant, KeyIssued, KeyView, issued
 from app.domain.names import NAME_RULE, is_name
 from app.runtime.core import Core
 from app.store import keys as store
 from app.store import tenants
-from app.store.db import Database
+from app.store.db import Database, Reader
+from app.store.keys import KeyRow
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
 CACHE_SECONDS = 1.0
 BOOTSTRAP_TENANT = "default"
+BOOTSTRAP_GRANT = Grant("operate")
 
 log = get_logger(__name__)
 
@@ -53,35 +57,97 @@ async def _ask(core: Core, token: str) -> Caller:
     # a key that was valid a second ago must not queue behind invalid ones
     db = core.db if token in core.keys.callers else core.db.lookups(STRANGERS)
     row = None if key is None else await store.find(db, key.id)
-    if key is None or row is None or row.revoked_at is not None or not hmac.compare_digest(row.digest, key.digest):
+    trusted = 0.0 if key is None or row is None else _trusted_seconds(row, key)
+    if row is None or trusted <= 0:
         core.keys.callers.pop(token, None)
-        raise Refusal("unauthenticated", "the key is unknown or has been revoked; create one with `sluice keys create`")
-    caller = Caller(row.tenant_id, row.tenant, row.scope)
-    core.keys.callers[token] = (asked + CACHE_SECONDS, caller)
+        raise Refusal(
+            "unauthenticated",
+            "the key is unknown, has expired or has been revoked; create one with `sluice keys create`",
+        )
+    caller = Caller(row.tenant_id, row.tenant, row.scope, row.id, row.queues, row.payloads, row.expires_at)
+    core.keys.callers[token] = (asked + trusted, caller)
+    core.keys.used[row.id] = row.now
     return caller
 
 
-async def create(db: Database, tenant: str, scope: str) -> str:
-    """Return a new key, shown only once; a new tenant is created. Raises Refusal (invalid)."""
+def _trusted_seconds(row: KeyRow, key: ApiKey) -> float:
+    """Return for how long the key may be trusted without asking again; 0: it is not valid."""
+    if row.revoked_at is not None:
+        return 0.0
+    ends = [] if row.expires_at is None else [row.expires_at]
+    if not hmac.compare_digest(row.digest, key.digest):
+        if row.previous_digest is None or not hmac.compare_digest(row.previous_digest, key.digest):
+            return 0.0
+        ends += [row.previous_until or row.now]
+    return min([CACHE_SECONDS, *((end - row.now).total_seconds() for end in ends)])
+
+
+async def create(db: Database, tenant: str, grant: Grant) -> KeyIssued:
+    """Return a new key with its token, which is shown only once; a new tenant is created. Raises Refusal (invalid)."""
     errors = [] if is_name(tenant) else [FieldError("/tenant", f"is not a name ({NAME_RULE})")]
-    if scope not in SCOPES:
+    if grant.scope not in SCOPES:
         errors.append(FieldError("/scope", "expected one of " + ", ".join(SCOPES)))
     if errors:
         raise invalid(errors)
-    key = make_api_key()
     async with db.begin(None) as connection:
-        tenant_id = await tenants.ensure(connection, tenant)
-        await store.insert_new(connection, key.id, tenant_id, scope, key.digest)
-    return key.text
+        return await _created(connection, await tenants.ensure(connection, tenant), grant)
 
 
-async def list_keys(db: Database) -> list[dict[str, Any]]:
-    """Return all keys by tenant, oldest first: id, tenant, scope, created_at, revoked_at."""
-    return [_shown(row.id, row.tenant, row.scope, row.created_at, row.revoked_at) for row in await store.list_all(db)]
+async def _created(connection: Reader, tenant_id: int, grant: Grant) -> KeyIssued:
+    key = make_api_key()
+    await store.insert_new(connection, key.id, tenant_id, grant, key.digest)
+    row = await store.find(connection, key.id)
+    assert row is not None, "keys are revoked, never removed"
+    if grant.expires_at is not None and grant.expires_at <= row.now:
+        raise invalid_field("/expires_at", "has passed")
+    return issued(shown(row), key.text)
 
 
-def _shown(key_id: str, tenant: str, scope: str, created_at: datetime, revoked_at: datetime | None) -> dict[str, Any]:
-    return {"id": key_id, "tenant": tenant, "scope": scope, "created_at": created_at, "revoked_at": revoked_at}
+async def list_keys(db: Database) -> list[KeyView]:
+    """Return all keys by tenant, oldest first."""
+    return [shown(row) for row in await store.list_all(db)]
+
+
+def shown(row: KeyRow) -> KeyView:
+    return KeyView(
+        id=row.id,
+        tenant=row.tenant,
+        scope=row.scope,  # type: ignore[arg-type]  # as it was read
+        queues=None if row.queues is None else list(row.queues),
+        payloads=row.payloads,
+        expires_at=instant_text(row.expires_at),
+        description=row.description,
+        created_at=format_instant(row.created_at),
+        last_used_at=instant_text(row.last_used_at),
+        revoked_at=instant_text(row.revoked_at),
+    )
+
+
+async def rotate(db: Database, key_id: str, overlap_seconds: float) -> KeyIssued:
+    """Give a key a new token, which is shown only once. The present one is accepted for the overlap, but none before it.
+
+    Raises Refusal: key_not_found, invalid (no longer valid, or the bootstrap key).
+    """
+    async with db.begin(None) as connection:
+        return await _rotated(connection, await store.lock(connection, key_id), key_id, overlap_seconds)
+
+
+async def _rotated(connection: Reader, row: KeyRow | None, key_id: str, overlap_seconds: float) -> KeyIssued:
+    if row is None:
+        raise not_found(key_id)
+    if not row.in_force:
+        raise Refusal("invalid", f"key {key_id} has expired or has been revoked; create a new one")
+    if row.bootstrap:
+        raise Refusal(
+            "invalid", f"key {key_id} is the bootstrap key; restart the replicas with another SLUICE_BOOTSTRAP_KEY"
+        )
+    key = make_api_key(key_id=key_id)
+    await store.rotate(connection, key_id, key.digest, overlap_seconds)
+    return issued(shown(row), key.text)
+
+
+def not_found(key_id: str) -> Refusal:
+    return Refusal("key_not_found", f"there is no key {key_id}; GET /keys lists them")
 
 
 async def revoke(db: Database, key_id: str) -> bool:
@@ -90,6 +156,10 @@ async def revoke(db: Database, key_id: str) -> bool:
     if revoked:
         await asyncio.sleep(CACHE_SECONDS)
     return revoked
+
+
+def _is_bootstrap(row: KeyRow, tenant_id: int) -> bool:
+    return row.tenant_id == tenant_id and structs.replace(row.grant, description=None) == BOOTSTRAP_GRANT
 
 
 async def seed_bootstrap(db: Database, token: str) -> bool:
@@ -107,12 +177,15 @@ async def seed_bootstrap(db: Database, token: str) -> bool:
     async with db.begin(None) as connection:
         tenant_id = await tenants.ensure(connection, BOOTSTRAP_TENANT)
         await tenants.lock_row(connection, tenant_id)
-        await store.insert_new(connection, key.id, tenant_id, "operate", key.digest)
+        await store.insert_new(connection, key.id, tenant_id, BOOTSTRAP_GRANT, key.digest)
         row = await store.find(connection, key.id)
         assert row is not None, "keys are revoked, never removed"
-        if not hmac.compare_digest(row.digest, key.digest) or (row.tenant_id, row.scope) != (tenant_id, "operate"):
+        if not hmac.compare_digest(row.digest, key.digest) or (row.tenant_id, row.grant) != (
+            tenant_id,
+            BOOTSTRAP_GRANT,
+        ):
             raise ValueError(
-                f"key {key.id} already exists with another secret, tenant or scope; choose a different bootstrap key"
+                f"key {key.id} already exists with another secret, tenant, scope or limit; choose a different bootstrap key"
             )
         if row.revoked_at is None:
             replaced = await store.take_bootstrap(connection, key.id)

@@ -25,7 +25,7 @@ async def list_page(
 
     Raises Refusal: limit_not_found, invalid.
     """
-    caller.require("use")
+    caller.require("read")
     async with core.db.begin(caller.tenant_id) as connection:
         row = await _keyed(connection, caller, name)
         keys = await limit_uses.list_keys(connection, caller.tenant_id, row, state, after, limit + 1)
@@ -34,7 +34,7 @@ async def list_page(
 
 async def get(core: Core, caller: Caller, name: str, key: str) -> KeyShown:
     """Return one key of a limit. Raises Refusal: limit_not_found, invalid."""
-    caller.require("use")
+    caller.require("read")
     _check(key)
     async with core.db.begin(caller.tenant_id) as connection:
         row = await _keyed(connection, caller, name)
@@ -91,7 +91,7 @@ async def _locked(connection: Any, caller: Caller, name: str) -> StoredLimit:
 
 async def get_of_queue(core: Core, caller: Caller, queue: str, key: str) -> QueueKeyShown:
     """Return one key of a queue. Raises Refusal: queue_not_found, invalid."""
-    caller.require("use")
+    caller.require("read")
     _check(key)
     async with core.db.begin(caller.tenant_id) as connection:
         return await _of_queue(connection, caller, await queues.found(connection, caller, queue), key)

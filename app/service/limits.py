@@ -113,7 +113,7 @@ async def _refuse_in_use(connection: Any, caller: Caller, name: str, where: str)
 
 async def get(core: Core, caller: Caller, name: str) -> tuple[LimitView, Use, str]:
     """Return the limit, what is taken of it, and its ETag. Raises Refusal (limit_not_found)."""
-    caller.require("use")
+    caller.require("read")
     async with core.db.begin(caller.tenant_id) as connection:
         row = await found(connection, caller, name)
         [use] = await limit_uses.use_of(connection, caller.tenant_id, [row])
@@ -124,7 +124,7 @@ async def list_page(
     core: Core, caller: Caller, after: str | None, limit: int
 ) -> tuple[list[tuple[LimitView, Use]], bool]:
     """Return a page by name, after the name `after`, and whether there are more."""
-    caller.require("use")
+    caller.require("read")
     async with core.db.begin(caller.tenant_id) as connection:
         rows = await limits.list_page(connection, caller.tenant_id, after, limit + 1)
         uses = await limit_uses.use_of(connection, caller.tenant_id, rows[:limit])

@@ -160,7 +160,7 @@ async def _lock_with_called(
 
 async def get(core: Core, caller: Caller, name: str) -> tuple[QueueView, str]:
     """Return the queue and its ETag. Raises Refusal (queue_not_found)."""
-    caller.require("use")
+    caller.require("read")
     row = await _read(core, caller, name)
     return row.view, row.etag
 
@@ -181,7 +181,7 @@ async def found(connection: Any, caller: Caller, name: str) -> StoredQueue:
 
 async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[QueueView], bool]:
     """Return a page by name, after the name `after`, and whether there are more."""
-    caller.require("use")
+    caller.require("read")
     async with core.db.begin(caller.tenant_id) as connection:
         rows = await queues.list_page(connection, caller.tenant_id, after, limit + 1)
     return [row.view for row in rows[:limit]], len(rows) > limit
@@ -238,6 +238,6 @@ async def resume(core: Core, caller: Caller, name: str) -> QueueView:
 
 async def stats(core: Core, caller: Caller, name: str) -> dict[str, Any]:
     """Return a queue's statistics. Raises Refusal (queue_not_found)."""
-    caller.require("use")
+    caller.require("read")
     row = await _read(core, caller, name)
     return await queue_stats.of_queue(core.db, core.stats, caller.tenant_id, row.id, name)

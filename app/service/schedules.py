@@ -256,7 +256,7 @@ async def get(core: Core, caller: Caller, name: str) -> tuple[ScheduleView, str]
 
 
 async def find(db: Reader, caller: Caller, name: str) -> ScheduleRow:
-    caller.require("use")
+    caller.require("read")
     row = await schedules.find(db, caller.tenant_id, name)
     if row is None:
         raise _not_found(name)
@@ -265,7 +265,7 @@ async def find(db: Reader, caller: Caller, name: str) -> ScheduleRow:
 
 async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[ScheduleView], bool]:
     """Return a page by name, after the name `after`, and whether there are more."""
-    caller.require("use")
+    caller.require("read")
     rows, more = await schedules.list_page(core.db.reads(caller.tenant_id), caller.tenant_id, after, limit)
     now = core.clock.now()
     return [shown(row, now) async for row in in_pieces(rows)], more

@@ -146,7 +146,7 @@ def _not_found(task_id: str) -> Refusal:
 
 
 async def get(core: Core, caller: Caller, task_id: str) -> TaskView:
-    caller.require("use")
+    caller.require("read")
     return await find(core.db.reads(caller.tenant_id), caller, task_id)
 
 
@@ -191,7 +191,7 @@ async def list_page(
 ) -> TaskPage:
     """Return a page, newest first, after the task id `after`. It may hold fewer than `limit` although there are more: its position
     says so."""
-    caller.require("use")
+    caller.require("read")
     reads = core.db.reads(caller.tenant_id)
     handler_ids = None
     if filters.handler is not None:
@@ -220,7 +220,7 @@ async def attempts(
     core: Core, caller: Caller, task_id: str, after: int | None, limit: int
 ) -> tuple[list[AttemptView], bool]:
     """Return attempts, newest first, after attempt number `after`, and whether there are more."""
-    caller.require("use")
+    caller.require("read")
     reads = core.db.reads(caller.tenant_id)
     found = await views.list_attempts(reads, caller.tenant_id, task_id, after or 2**31 - 1, limit + 1)
     if not found and await views.find_task(reads, caller.tenant_id, task_id) is None:

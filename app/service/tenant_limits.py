@@ -11,7 +11,7 @@ from app.store.tenants import TenantLimits
 
 
 async def get(core: Core, caller: Caller) -> TenantLimits:
-    caller.require("use")
+    caller.require("read")
     async with core.db.begin(caller.tenant_id) as connection:
         return await tenants.read_limits(connection, caller.tenant_id)
 

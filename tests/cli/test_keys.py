@@ -55,7 +55,7 @@ def test_a_key_stands_alone_on_stdout_and_its_secret_nowhere_else(sluice: Comman
     assert key.startswith("slk_") and len(key.split()) == 1
     assert key not in made.stderr and "shown only once" in made.stderr
     listed = sluice("keys", "list", database_url=database_url)
-    assert listed.stdout.splitlines()[0].split() == ["id", "tenant", "scope", "created_at", "revoked_at"]
+    assert listed.stdout.splitlines()[0].split() == ["id", "tenant", "scope", "last", "used", "expires", "queues"]
     assert key not in listed.stdout and "acme" in listed.stdout and "manage" in listed.stdout
     (found,) = json.loads(sluice("keys", "list", "--json", database_url=database_url).stdout)
     assert (found["tenant"], found["scope"], found["revoked_at"]) == ("acme", "manage", None)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from app.api.app import create_app
-from app.domain.callers import Caller
+from app.domain.callers import SCOPES, Caller
 from app.domain.errors import Refusal
 from app.domain.handlers import HandlerDefinition, HandlerView
 from app.domain.queues import QueueDefinition, QueueView
@@ -22,7 +22,7 @@ from app.service.tasks import Enqueued
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 TASK_ID = "019aa893-0a00-7238-9930-16b5add0f344"
-KEYS = {f"slk_{scope}": Caller(1, "acme", scope) for scope in ("use", "manage", "operate")}
+KEYS = {f"slk_{scope}": Caller(1, "acme", scope) for scope in SCOPES}
 
 
 @dataclass

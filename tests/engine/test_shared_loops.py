@@ -7,6 +7,7 @@ import pytest
 
 from app.domain.callers import Caller
 from app.domain.conditions import ANY
+from app.domain.keys import Grant
 from app.domain.queues import QueueDefinition
 from app.domain.schedules.bodies import parse_schedule
 from app.engine import scheduler
@@ -31,7 +32,7 @@ async def a(core: Core, caller: Caller) -> Caller:
 
 @pytest.fixture
 async def b(core: Core, a: Caller) -> Caller:
-    await keys.create(core.db, "b", "operate")
+    await keys.create(core.db, "b", Grant("operate"))
     other = Caller(await tenants.id_of(core.db, "b"), "b", "operate")
     await queues.put(core, other, "mail", QueueDefinition(handler=None), ANY)
     return other

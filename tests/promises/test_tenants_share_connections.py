@@ -9,6 +9,7 @@ import asyncpg
 import httpx2
 import pytest
 
+from app.domain.keys import Grant
 from app.service import keys
 from app.store.numbers import named
 from tests.handlers import Handler
@@ -46,7 +47,7 @@ async def world(
     async with AsyncExitStack() as stack:
 
         async def tenant(name: str) -> Tenant:
-            token = await keys.create(replica.sluice.core.db, name, "manage")
+            token = (await keys.create(replica.sluice.core.db, name, Grant("manage"))).token
             client = httpx2.AsyncClient(
                 base_url=replica.url,
                 trust_env=False,

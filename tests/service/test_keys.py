@@ -8,6 +8,7 @@ import pytest
 
 from app.domain.errors import Refusal
 from app.domain.ids import make_api_key
+from app.domain.keys import Grant
 from app.runtime.core import Core
 from app.service import keys
 from app.store import keys as store
@@ -18,19 +19,19 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_key_made_for_a_new_tenant_lets_its_holder_in(core: Core) -> None:
-    token = await keys.create(core.db, "acme", "use")
+    token = (await keys.create(core.db, "acme", Grant("use"))).token
     caller = await keys.authenticate(core, token)
     assert (caller.tenant, caller.scope) == ("acme", "use")
-    again = await keys.authenticate(core, await keys.create(core.db, "acme", "manage"))
+    again = await keys.authenticate(core, (await keys.create(core.db, "acme", Grant("manage"))).token)
     assert (again.tenant_id, again.scope) == (caller.tenant_id, "manage")
-    assert [(key["tenant"], key["scope"], key["revoked_at"]) for key in await keys.list_keys(core.db)] == [
+    assert [(key.tenant, key.scope, key.revoked_at) for key in await keys.list_keys(core.db)] == [
         ("acme", "use", None),
         ("acme", "manage", None),
     ]
 
 
 async def test_neither_the_key_nor_its_secret_is_stored(core: Core) -> None:
-    token = await keys.create(core.db, "acme", "use")
+    token = (await keys.create(core.db, "acme", Grant("use"))).token
     (row,) = await core.db.fetch("select k::text from sluice.api_keys k")
     assert token.split("_")[2] not in row[0]
 
@@ -38,19 +39,19 @@ async def test_neither_the_key_nor_its_secret_is_stored(core: Core) -> None:
 @pytest.mark.parametrize(("tenant", "scope", "where"), [("Not a name", "use", "/tenant"), ("acme", "root", "/scope")])
 async def test_a_key_for_nonsense_is_refused(core: Core, tenant: str, scope: str, where: str) -> None:
     with pytest.raises(Refusal, match="invalid") as refused:
-        await keys.create(core.db, tenant, scope)
+        await keys.create(core.db, tenant, Grant(scope))
     assert [error.pointer for error in refused.value.errors] == [where]
 
 
 async def test_what_is_no_key_of_ours_is_turned_away(core: Core) -> None:
-    token = await keys.create(core.db, "acme", "use")
+    token = (await keys.create(core.db, "acme", Grant("use"))).token
     for wrong in ("", "slk_", token[:-1], token[:-1] + ("0" if token[-1] != "0" else "1"), make_api_key().text):
         with pytest.raises(Refusal, match="unauthenticated"):
             await keys.authenticate(core, wrong)
 
 
 async def test_the_secret_counts_and_not_only_the_id(core: Core) -> None:
-    token = await keys.create(core.db, "acme", "use")
+    token = (await keys.create(core.db, "acme", Grant("use"))).token
     await core.db.fetch("update sluice.api_keys set digest = sha256('another')")
     with pytest.raises(Refusal, match="unauthenticated"):
         await keys.authenticate(core, token)
@@ -58,16 +59,16 @@ async def test_the_secret_counts_and_not_only_the_id(core: Core) -> None:
 
 async def test_a_revocation_holds_everywhere_when_it_returns(start_core: Callable[[], Awaitable[Core]]) -> None:
     here, there = [await start_core() for _ in range(2)]
-    token = await keys.create(here.db, "acme", "use")
+    token = (await keys.create(here.db, "acme", Grant("use"))).token
     await keys.authenticate(there, token)
     (key,) = await keys.list_keys(here.db)
 
     asked = asyncio.create_task(_asking(there, token))
-    assert await keys.revoke(here.db, key["id"])
+    assert await keys.revoke(here.db, key.id)
     with pytest.raises(Refusal, match="unauthenticated"):
         await keys.authenticate(there, token)
     await asked
-    assert not await keys.revoke(here.db, key["id"])
+    assert not await keys.revoke(here.db, key.id)
     assert not await keys.revoke(here.db, "unknown")
 
 
@@ -85,7 +86,7 @@ async def _asking(core: Core, token: str) -> None:
 
 
 async def test_many_requests_at_once_ask_the_database_once(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
-    token = await keys.create(core.db, "acme", "use")
+    token = (await keys.create(core.db, "acme", Grant("use"))).token
     asked: list[str] = []
     find = store.find
 
@@ -102,7 +103,7 @@ async def test_many_requests_at_once_ask_the_database_once(core: Core, monkeypat
 
 
 async def test_a_request_that_goes_away_takes_no_other_down(core: Core) -> None:
-    token = await keys.create(core.db, "acme", "use")
+    token = (await keys.create(core.db, "acme", Grant("use"))).token
     gone = asyncio.create_task(keys.authenticate(core, token))
     stays = asyncio.create_task(keys.authenticate(core, token))
     await asyncio.sleep(0)
@@ -134,7 +135,7 @@ async def test_a_malformed_or_borrowed_bootstrap_key_is_refused(core: Core) -> N
         with pytest.raises(ValueError, match="must be slk_ and 24 to 196"):
             await keys.seed_bootstrap(core.db, short)
     with pytest.raises(ValueError, match="already exists"):
-        await keys.seed_bootstrap(core.db, await keys.create(core.db, "acme", "use"))
+        await keys.seed_bootstrap(core.db, (await keys.create(core.db, "acme", Grant("use"))).token)
 
 
 async def test_a_bootstrap_key_may_be_made_up_by_a_person(core: Core) -> None:
@@ -167,7 +168,11 @@ async def admitted(core: Core, *tokens: str) -> list[bool]:
 async def test_a_new_bootstrap_key_revokes_the_one_before_and_says_so(
     core: Core, said: list[tuple[str, dict[str, Any]]]
 ) -> None:
-    former, latter, other = make_api_key(), make_api_key(), await keys.create(core.db, "default", "operate")
+    former, latter, other = (
+        make_api_key(),
+        make_api_key(),
+        (await keys.create(core.db, "default", Grant("operate"))).token,
+    )
     assert await keys.seed_bootstrap(core.db, former.text)
     assert said == []
     assert await keys.seed_bootstrap(core.db, latter.text)
@@ -205,7 +210,7 @@ async def test_a_bootstrap_key_that_was_revoked_by_hand_stays_so_until_another_i
 
 
 async def test_a_key_that_was_made_may_become_the_bootstrap_key(core: Core) -> None:
-    former, made = make_api_key(), await keys.create(core.db, "default", "operate")
+    former, made = make_api_key(), (await keys.create(core.db, "default", Grant("operate"))).token
     await keys.seed_bootstrap(core.db, former.text)
     assert await keys.seed_bootstrap(core.db, made)
     assert await admitted(core, former.text, made) == [False, True]

@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 
 from app.domain.ids import make_api_key
+from app.domain.keys import Grant
 from app.service import keys
 from app.settings import Settings
 from app.store import migrations
@@ -57,7 +58,7 @@ async def two(start_replica: Callable[..., Awaitable[Replica]]) -> AsyncIterator
     async with AsyncExitStack() as stack:
 
         async def caller(tenant: str) -> Api:
-            token = await keys.create(replica.sluice.core.db, tenant, "manage")
+            token = (await keys.create(replica.sluice.core.db, tenant, Grant("manage"))).token
             return Api(await stack.enter_async_context(replica.caller(token)), replica.url)
 
         yield replica, await caller("a"), await caller("b")

@@ -9,8 +9,9 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from app.domain.callers import STRANGERS
+from app.domain.callers import SCOPES, STRANGERS
 from app.domain.ids import make_api_key
+from app.domain.keys import Grant
 from app.main import create_key, revoke_key
 from app.service.keys import create
 from app.settings import Settings
@@ -22,8 +23,6 @@ from tests.support import poll
 from tests.wire.api import Api, fresh, good, own_limits, problem, raw, raw_code
 
 pytestmark = pytest.mark.anyio
-
-SCOPES = ("use", "manage", "operate")
 
 
 @pytest.fixture(scope="module")
@@ -71,40 +70,40 @@ async def boss(guarded: Guarded, clients: list[httpx2.AsyncClient]) -> Api:
 @pytest.fixture(scope="module")
 async def keys(guarded: Guarded) -> dict[str, str]:
     """One key of each scope, of one tenant; and one of another."""
-    made = {scope: await create_key(guarded[1], "acme", scope) for scope in SCOPES}
-    return made | {"rival": await create_key(guarded[1], "rival", "manage")}
+    made = {scope: (await create_key(guarded[1], "acme", Grant(scope))).token for scope in SCOPES}
+    return made | {"rival": (await create_key(guarded[1], "rival", Grant("manage"))).token}
 
 
 ROUTES: list[tuple[str, str, str, Any]] = [
-    ("GET", "/handlers", "use", None),
+    ("GET", "/handlers", "read", None),
     ("PUT", "/handlers/x", "manage", {"url": "https://example.com/"}),
-    ("GET", "/handlers/x", "use", None),
+    ("GET", "/handlers/x", "read", None),
     ("POST", "/handlers/x/disable", "manage", None),
     ("POST", "/handlers/x/enable", "manage", None),
     ("POST", "/handlers/x/rotate-secret", "manage", None),
-    ("GET", "/queues", "use", None),
+    ("GET", "/queues", "read", None),
     ("PUT", "/queues/x", "manage", {}),
-    ("GET", "/queues/x", "use", None),
-    ("GET", "/queues/x/stats", "use", None),
+    ("GET", "/queues/x", "read", None),
+    ("GET", "/queues/x/stats", "read", None),
     ("POST", "/queues/x/pause", "manage", None),
     ("POST", "/queues/x/resume", "manage", None),
     ("POST", "/queues/x/tasks", "use", {"payload": 1}),
-    ("GET", "/tasks", "use", None),
-    ("GET", "/limits", "use", None),
+    ("GET", "/tasks", "read", None),
+    ("GET", "/limits", "read", None),
     ("PUT", "/limits", "manage", {"max_concurrency": None}),
     ("PUT", "/limits/x", "manage", {"keyed": True}),
-    ("GET", "/limits/x", "use", None),
+    ("GET", "/limits/x", "read", None),
     ("POST", "/limits/x/pause", "manage", None),
     ("POST", "/limits/x/resume", "manage", None),
-    ("GET", "/limits/x/keys", "use", None),
+    ("GET", "/limits/x/keys", "read", None),
     ("PUT", "/limits/x/keys/k", "manage", {}),
-    ("GET", "/limits/x/keys/k", "use", None),
+    ("GET", "/limits/x/keys/k", "read", None),
     ("POST", "/limits/x/keys/k/pause", "manage", None),
     ("POST", "/limits/x/keys/k/resume", "manage", None),
     ("DELETE", "/limits/x/keys/k", "manage", None),
     ("DELETE", "/limits/x", "manage", None),
     ("PUT", "/queues/x/keys/k", "manage", {}),
-    ("GET", "/queues/x/keys/k", "use", None),
+    ("GET", "/queues/x/keys/k", "read", None),
     ("POST", "/queues/x/keys/k/pause", "manage", None),
     ("POST", "/queues/x/keys/k/resume", "manage", None),
     ("GET", "/tenants/acme/limits", "operate", None),
@@ -134,13 +133,13 @@ async def test_a_key_reaches_as_far_as_its_scope(
         else:
             assert reply.status_code in (200, 201, 204, 404), (method, path, reply.text)
     task = good(await chief.post("/queues/x/tasks", json={"payload": 1}), 201)
-    for reply in (
-        await asker.get(f"/tasks/{task['id']}"),
-        await asker.get(f"/tasks/{task['id']}/attempts"),
-        await asker.retry(task["id"]),
-        await asker.cancel(task["id"]),
-    ):
-        good(reply)
+    good(await asker.get(f"/tasks/{task['id']}"))
+    good(await asker.get(f"/tasks/{task['id']}/attempts"))
+    for reply in (await asker.retry(task["id"]), await asker.cancel(task["id"])):
+        if scope == "read":
+            assert "use" in problem(reply, 403, "forbidden")["detail"]
+        else:
+            good(reply)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +230,7 @@ async def test_strangers_who_ask_wait_among_themselves(
 
 
 async def test_a_revoked_key_is_refused(guarded: Guarded, clients: list[httpx2.AsyncClient]) -> None:
-    key = await create_key(guarded[1], "acme", "use")
+    key = (await create_key(guarded[1], "acme", Grant("use"))).token
     asker = await as_(guarded, key, clients)
     good(await asker.get("/limits"))
     assert await revoke_key(guarded[1], key.split("_")[1])
@@ -440,7 +439,7 @@ async def test_where_a_key_is_needed_and_there_is_none_a_start_says_what_to_do(
     replica = await start_replica(auth="on")
     ((_, fields),) = [line for line in said if line[0] == "no_keys"]
     assert "sluice keys create --tenant default --scope operate" in str(fields["hint"])
-    key = await create(replica.sluice.core.db, "default", "operate")
+    key = (await create(replica.sluice.core.db, "default", Grant("operate"))).token
     answer = await replica.client.get("/status", headers={"authorization": f"Bearer {key}"})
     assert answer.status_code == 200
     said.clear()
