@@ -178,6 +178,7 @@ async def build(settings: Settings, dsn: str, url: str, descriptors: Descriptors
         max_payload_bytes=settings.max_payload_bytes,
         schedule_grace_seconds=settings.schedule_grace_seconds,
         max_definitions=settings.max_definitions,
+        audit_days=settings.audit_days,
     )
     engine = Engine(
         core,
@@ -396,10 +397,10 @@ def _settle_down() -> None:
 
 
 async def migrate(settings: Settings) -> None:
-    """Migrate the schema, and drop expired history partitions, which replicas with a lesser database role cannot."""
+    """Migrate the schema, and drop expired partitions, which replicas with a lesser database role cannot."""
     async with database(settings, patient=True) as db:
         await partitions.ensure_ahead(db)
-        await partitions.drop_expired(db)
+        await partitions.drop_expired(db, audit_days=settings.audit_days)
 
 
 @asynccontextmanager

@@ -121,6 +121,12 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="How many queues a tenant can have, and how many handlers, named limits and schedules each.",
     )
+    audit_days: int = Field(
+        400,
+        ge=1,
+        le=36_500,
+        description="How many days the audit is kept at least: who changed what. It is dropped by whole months.",
+    )
     lease_seconds: float = Field(
         30.0,
         ge=5,

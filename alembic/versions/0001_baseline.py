@@ -12,11 +12,11 @@ revision = "0001"
 down_revision = None
 
 # the tables refer to these
-FIRST = ("hash_v1", "flow_id_v1", "join_flow_v1")
+FIRST = ("hash_v1", "uuid7_v1", "flow_id_v1", "join_flow_v1", "refuse_change_v1")
 INSTALLED = (
-    "uuid7_v1",
     "signal_flows_v1",
     "ensure_partitions_v1",
+    "record_audit_v1",
     "replace_held_v1",
     "called_queues_v1",
     "enqueue_v1",
@@ -88,6 +88,7 @@ def downgrade() -> None:
         run(f"drop type sluice.{name}")
     for table in (
         "replicas",
+        "audit",
         "queue_workers",
         "queue_minutes",
         "schedule_runs",

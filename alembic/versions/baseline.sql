@@ -592,6 +592,34 @@ create table sluice.queue_workers (
   asked_at timestamptz not null
 ) with (fillfactor = 70);
 
+-- Who changed what, when, from where, with what result: one row per call that changes something, partitioned by the month of `at`. Rows
+-- are added (record_audit_v1), and forgotten with their whole month; nobody changes them. before and after: the changed fields.
+create table sluice.audit (
+  at timestamptz not null default clock_timestamp(),
+  id uuid not null default sluice.uuid7_v1(),
+  tenant_id bigint not null,
+  actor text not null constraint audit_actor check (actor in ('key', 'cli', 'system')),
+  actor_key text,
+  actor_tenant text,
+  actor_scope text,
+  verb text not null,
+  noun text not null,
+  name text,
+  outcome text not null constraint audit_outcome check (outcome in ('done', 'refused')),
+  code text constraint audit_code check ((code is null) = (outcome = 'done')),
+  before json,
+  after json,
+  address text,
+  request_id text,
+  replica text,
+  constraint audit_pkey primary key (at, id)
+) partition by range (at);
+create index audit_of_tenant on sluice.audit (tenant_id, at, id);
+create index audit_of_name on sluice.audit (tenant_id, name, at, id);
+create trigger audit_append_only before update or delete on sluice.audit for each row
+  execute function sluice.refuse_change_v1();
+create trigger audit_not_emptied before truncate on sluice.audit execute function sluice.refuse_change_v1();
+
 -- For people; no decision depends on it. short_…: whose ready tasks found no place among an engine's calls.
 create table sluice.replicas (
   id uuid not null constraint replicas_pkey primary key,

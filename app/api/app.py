@@ -7,7 +7,20 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from starlette.routing import BaseRoute, Route
 
-from app.api import batches, bulk, definitions, handlers, leases, limits, openapi, operations, queues, schedules, tasks
+from app.api import (
+    audit,
+    batches,
+    bulk,
+    definitions,
+    handlers,
+    leases,
+    limits,
+    openapi,
+    operations,
+    queues,
+    schedules,
+    tasks,
+)
 from app.api.docs import docs_page
 from app.api.enqueue import PATH, EnqueueEndpoint
 from app.edge import errors
@@ -28,6 +41,7 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
     )
     application.state.core = core
     application.state.edge = edge
+    application.state.audited = audit.AUDITED
     application.state.large = bulk.places()
     enqueue = None if edge.operations_only else EnqueueEndpoint(core, edge)
     routers = [operations.health_router, operations.status_router, operations.metrics_router]
@@ -46,6 +60,7 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
             limits.router,
             limits.tenant_router,
             definitions.router,
+            audit.router,
         ]
         application.router.routes.append(Route(PATH, enqueue, methods=["POST"]))
         application.router.routes.append(

@@ -1,8 +1,8 @@
-"""The caller of a request: a tenant, with what its key may do."""
+"""The caller of a request: a tenant, with what its key may do; and where the request came from."""
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 from app.domain.confinement import matches
 from app.domain.errors import Refusal
@@ -11,10 +11,25 @@ SCOPES = ("read", "use", "manage", "operate")
 """Each scope includes those before it."""
 STRANGERS: Final = None
 """Stands for the tenant in lookups of keys and tokens whose tenant is not known yet."""
+Actor = Literal["key", "cli", "system"]
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What a call does: it pauses a queue of this name, for example."""
+
+    verb: str
+    noun: str
+    name: str | None
+    """None for what has no name."""
+    replica: str | None
+    """Where."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
+    """Who calls. The fields from `actor` on are for the audit; only calls that leave a row there have the last three."""
+
     tenant_id: int
     tenant: str
     scope: str
@@ -25,6 +40,11 @@ class Caller:
     payloads: bool = True
     """Whether the key may read the content of tasks."""
     expires_at: datetime | None = None
+    actor: Actor = "key"
+    address: str | None = None
+    """The other end of the connection."""
+    request_id: str | None = None
+    act: Act | None = None
 
     def require(self, scope: str) -> None:
         """Raise Refusal (forbidden) unless the caller's scope includes `scope`."""

@@ -74,6 +74,8 @@ class Refusal(Exception):
         self.detail = detail
         self.errors: tuple[FieldError, ...] = tuple(errors)
         self.retry_after_seconds = retry_after_seconds
+        self.recorded = False
+        """The audit has a row of it."""
 
     def bare(self) -> Self:
         """Drop traceback and context, for a refusal that is kept: thousands of them would be as many garbage cycles."""

@@ -17,7 +17,7 @@ from app.edge.body import closing_unless_read, hold_of
 from app.edge.headers import read_headers
 from app.edge.hosts import require_loopback
 from app.telemetry.events import REQUEST_FAILED, emit
-from app.telemetry.logs import get_logger
+from app.telemetry.logs import get_logger, name_request
 
 log = get_logger(__name__)
 
@@ -69,6 +69,7 @@ class Edge:
             started = True
             await send(message)
 
+        name_request(scope.get("request_id", b""))
         hold = hold_of(scope)
         if hold is not None and hold.expects:
             receive, send = closing_unless_read(receive, send)

@@ -1,5 +1,6 @@
 """Authentication: the caller of a bearer key, or the only caller when authentication is off."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
@@ -11,6 +12,7 @@ from app.domain.callers import Caller
 from app.domain.errors import Refusal
 from app.edge.admission import Hold
 from app.edge.config import EdgeConfig
+from app.edge.request_ids import request_id_of
 from app.runtime.core import Core
 
 MAX_TOKEN = 200
@@ -26,6 +28,12 @@ async def caller_of(edge: EdgeConfig, scope: Scope, authorization: str | None) -
     if hold is not None:
         hold.enter(caller.tenant_id)
     return caller
+
+
+def with_origin(caller: Caller, scope: Scope) -> Caller:
+    """Return the caller with where its request came from, for the audit."""
+    client = scope.get("client")
+    return replace(caller, address=client[0] if client else None, request_id=request_id_of(scope))
 
 
 def _token(authorization: str | None) -> str:

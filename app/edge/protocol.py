@@ -23,6 +23,7 @@ from app.edge.admission import Admission, Hold, Share, unavailable
 from app.edge.corked import Corked
 from app.edge.errors import MEDIA_TYPE, STATUS, problem_headers, problem_of
 from app.edge.replies import LINE_END
+from app.edge.request_ids import HEADER, is_sane, made_ids
 
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
@@ -36,7 +37,7 @@ MAX_DRAINED_BYTES = 41_943_040
 """How much of a refused body is read and dropped, so that the client can read why: more than the largest body allowed."""
 ON_ALL = [("x-content-type-options", "nosniff")]
 """On every answer: browsers must not interpret what a tenant stored as a page or a script."""
-_WATCHED = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
+_WATCHED = frozenset({b"expect", b"transfer-encoding", b"upgrade", HEADER})
 
 
 class EdgeServerConfig(Config):
@@ -59,6 +60,7 @@ class EdgeServerConfig(Config):
             app, http=EdgeProtocol, ws="none", lifespan="off", server_header=False, headers=ON_ALL, **kwargs
         )
         self.admission = admission or Admission()
+        self.request_ids = made_ids()
         self.head_seconds = head_seconds
         self.body_seconds = body_seconds
         self.read_seconds = read_seconds
@@ -94,6 +96,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self._head_bytes = self._body_bytes = self._drained_bytes = 0
         self._header_count = 0
         self._unaccounted = 0
+        self._request_id = b""
+        """Of the request that is arriving, once it is known."""
         self._upgrading = False
         """The head asks to switch protocols."""
         self._ignoring = False
@@ -193,6 +197,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._request += 1
         self._head_bytes = self._body_bytes = self._drained_bytes = self._header_count = 0
         self._hold = Hold(self._admission, self)
+        self._request_id = b""
         super().on_message_begin()
         self.scope["hold"] = self._hold  # type: ignore[typeddict-unknown-key]
 
@@ -217,6 +222,9 @@ class EdgeProtocol(HttpToolsProtocol):
             self._fail("not_implemented", "`chunked` is the only transfer coding supported")
         elif name == b"upgrade":
             self._upgrading = True
+        elif name == HEADER:
+            if is_sane(value):
+                self._request_id = value
         elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = self._hold.expects = True
 
@@ -226,7 +234,10 @@ class EdgeProtocol(HttpToolsProtocol):
             self.pipeline[0][0].keep_alive = False  # the last one to be answered; the client resends the others
             self._hold.release()
             raise _Enough
+        self._request_id = self._request_id or next(self.config.request_ids)
+        self.scope["request_id"] = self._request_id  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
+        self.cycle.default_headers = [*self.cycle.default_headers, (HEADER, self._request_id)]
         self._phase = _Phase.BODY
 
     def on_body(self, body: bytes) -> None:
@@ -398,6 +409,7 @@ class EdgeProtocol(HttpToolsProtocol):
                 "content-length": str(len(body)),
                 "connection": "close",
                 **dict(ON_ALL),
+                HEADER.decode(): (self._request_id or next(self.config.request_ids)).decode(),
                 **problem_headers(refusal),
             }
             lines = [f"{name}: {value}\r\n".encode() for name, value in headers.items()]

@@ -5,19 +5,23 @@ passed on as a value.
 """
 
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
+from app.domain.callers import Caller
 from app.domain.errors import FieldError, Refusal, invalid, pointer
 from app.domain.ijson import parse_ijson
-from app.edge.auth import caller_of, scope_of
+from app.edge.auth import caller_of, scope_of, with_origin
 from app.edge.body import read_body, require_json, require_size
 from app.edge.config import EdgeConfig
 from app.edge.declared import body_of
+from app.edge.errors import validation_refusal
+from app.runtime.core import Core
 
 MAX_QUERY_FIELDS = 50
 NO_PARAMETERS: frozenset[str] = frozenset()
@@ -64,6 +68,13 @@ class ValidatedRequest(Request):
 Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
+class AuditedVerb(Protocol):
+    """A verb of the service that leaves a row in the audit."""
+
+    async def refused(self, core: Core, caller: Caller, name: str | None, refusal: Refusal) -> None:
+        """Record a call that was refused, unless the verb has recorded it already."""
+
+
 class StrictRoute(APIRoute):
     """A route that refuses what it can by a request's head, before reading the body."""
 
@@ -99,14 +110,36 @@ class StrictRoute(APIRoute):
                 raise Refusal("invalid", "this route takes no body", [FieldError("", "expected no body")])
             return await handle(ValidatedRequest(request, body, value))
 
-        return strict
+        return self._recording(strict)
+
+    def _recording(self, strict: Handle) -> Handle:
+        """Return the handler that also records what it refuses, for an operation that leaves rows in the audit."""
+
+        async def recording(request: Request) -> Response:
+            try:
+                return await strict(request)
+            except (Refusal, RequestValidationError) as error:
+                audited, caller = self._audited(request), getattr(request.state, "caller", None)
+                if audited is not None and caller is not None:
+                    refusal = error if isinstance(error, Refusal) else validation_refusal(error.errors())
+                    name = "/".join(map(str, request.path_params.values())) or None
+                    await audited.refused(request.app.state.core, caller, name, refusal)
+                raise
+
+        return recording
+
+    def _audited(self, request: Request) -> AuditedVerb | None:
+        audited: Mapping[str, AuditedVerb] = request.app.state.audited
+        return audited.get(self.operation_id or "")
 
     async def enter(self, request: Request) -> None:
         """Authorize the caller, by the head alone. Raises Refusal."""
         edge: EdgeConfig = request.app.state.edge
         caller = await caller_of(edge, request.scope, request.headers.get("authorization"))
-        caller.require(scope_of(self.dependant))
+        if self._audited(request) is not None:
+            caller = with_origin(caller, request.scope)
         request.state.caller = caller
+        caller.require(scope_of(self.dependant))
 
     async def read(self, request: Request, max_bytes: int) -> bytes:
         return await read_body(request.scope, request.receive, max_bytes)

@@ -1,6 +1,7 @@
 """Periodic chores of every engine, each a short idempotent statement or a bounded series of them."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
@@ -23,7 +24,7 @@ class Housekeeping:
         """Create history partitions before any task can end, if possible; the other chores wait for their time."""
         await self._try("partitions", _make_partitions)
         self._every(3600, "partitions", _make_partitions)
-        self._every(3600, "expired partitions", _drop_partitions)
+        self._every(3600, "expired partitions", partial(_drop_partitions, self._core.audit_days))
         self._every(60, "idempotency keys", pruning.idempotency_keys)
         self._every(300, "receipts", pruning.receipts)
         self._every(60, "follow-up keys", pruning.followup_keys)
@@ -66,6 +67,6 @@ async def _make_partitions(db: Database) -> None:
         events.emit(log, events.PARTITIONS_MADE, partitions=made)
 
 
-async def _drop_partitions(db: Database) -> None:
-    if dropped := await partitions.drop_expired(db):
+async def _drop_partitions(audit_days: int, db: Database) -> None:
+    if dropped := await partitions.drop_expired(db, audit_days=audit_days):
         events.emit(log, events.PARTITIONS_DROPPED, partitions=dropped)

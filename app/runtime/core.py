@@ -26,6 +26,7 @@ from app.store.callbacks import Told
 from app.store.clock import Clock
 from app.store.db import Database
 from app.store.enqueues import Entry
+from app.store.partitions import AUDIT_DAYS
 from app.store.tasks import AttemptEnd
 from app.store.vault import Vault
 from app.telemetry.metrics import Metrics
@@ -56,6 +57,7 @@ class Core:
     schedule_grace_seconds: float
     max_definitions: int
     """Per kind and tenant."""
+    audit_days: int
     signals: Signals
     stats: StatsBuffer
     calls: CallCounts
@@ -95,6 +97,7 @@ def build_core(
     max_payload_bytes: int,
     schedule_grace_seconds: float = 60.0,
     max_definitions: int = 10_000,
+    audit_days: int = AUDIT_DAYS,
 ) -> Core:
     """Build the core. Each part gets only the parts it needs, so none knows the whole."""
     clock, metrics, signals = Clock(), Metrics(), Signals()
@@ -126,6 +129,7 @@ def build_core(
         max_payload_bytes=max_payload_bytes,
         schedule_grace_seconds=schedule_grace_seconds,
         max_definitions=max_definitions,
+        audit_days=audit_days,
         signals=signals,
         stats=stats,
         calls=CallCounts(lambda: signals.calls_counted()),

@@ -413,7 +413,7 @@ async def _carry_out(core: Core, caller: Caller, document: Document, change: Def
     conditions = _conditions(change)
     name = change.name or ""
     if change.action == "delete":
-        verbs = {
+        verbs: dict[str, Callable[[Core, Caller, str, Conditions], Awaitable[None]]] = {
             "named_limit": limits.delete,
             "handler": handlers.delete,
             "queue": queues.delete,

@@ -14,11 +14,12 @@ from app.domain.conditions import Conditions
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, queue_not_found, too_many
 from app.domain.limits import QueueRules
 from app.domain.names import NAME_RULE, is_name
-from app.domain.queues import QueueDefinition, QueueView
+from app.domain.queues import QueueDefinition, QueueView, queue_to_dict
 from app.runtime import counting as queue_stats
 from app.runtime.core import Core
 from app.runtime.entries import check_callbacks
 from app.service import limits
+from app.service.audit import audited, record
 from app.store import flows, handlers, partitions, queues, tenants
 from app.store.queues import StoredQueue
 
@@ -30,6 +31,7 @@ class Saved:
     created: bool
 
 
+@audited("put", "queue")
 async def put(
     core: Core,
     caller: Caller,
@@ -86,7 +88,10 @@ async def _put(
     if queue_id is None:
         await _check_limits(connection, caller, definition, handler_id)
         row = await queues.insert_new(connection, caller.tenant_id, name, definition, handler_id, owner)
-        return None if row is None else Saved(row.view, row.etag, True)
+        if row is None:
+            return None
+        await record(connection, caller, None, _recorded(row))
+        return Saved(row.view, row.etag, True)
     before = await queues.read(connection, queue_id)
     if before is None:
         return None
@@ -100,7 +105,13 @@ async def _put(
         await queues.set_owner(connection, queue_id, owner)
     after = await queues.read(connection, queue_id)
     assert after is not None, "its lock is held"
+    await record(connection, caller, _recorded(before), _recorded(after))
     return Saved(after.view, after.etag, False)
+
+
+def _recorded(row: StoredQueue) -> dict[str, Any]:
+    """Return what the audit compares."""
+    return queue_to_dict(row.view.definition) | {"owner": row.view.owner}
 
 
 async def _check_limits(connection: Any, caller: Caller, definition: QueueDefinition, handler_id: int | None) -> None:
@@ -187,6 +198,7 @@ async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -
     return [row.view for row in rows[:limit]], len(rows) > limit
 
 
+@audited("delete", "queue")
 async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) -> None:
     """Delete a queue. Its ended tasks stay readable for their retention. Raises Refusal: queue_not_found, etag_mismatch,
     queue_in_use."""
@@ -200,6 +212,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
                 f"queue {name} holds unfinished tasks, or a schedule, batch or callback enqueues there; end or delete those first",
             )
         await queues.mark_deleted(connection, caller.tenant_id, row.id)
+        await record(connection, caller, _recorded(row), None)
     core.queues.forget(caller.tenant_id, name)
 
 
@@ -213,25 +226,31 @@ async def locked(connection: Any, caller: Caller, name: str) -> StoredQueue:
     raise queue_not_found(name)
 
 
+@audited("pause", "queue")
 async def pause(core: Core, caller: Caller, name: str) -> QueueView:
     """Pause a queue. Once this returns, nothing is claimed from it. Raises Refusal (queue_not_found)."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
         row = await locked(connection, caller, name)
+        before = {"paused": row.view.paused}
         if not row.view.paused:
             await queues.pause(connection, row.id)
             row = await locked(connection, caller, name)
+        await record(connection, caller, before, {"paused": row.view.paused})
     return row.view
 
 
+@audited("resume", "queue")
 async def resume(core: Core, caller: Caller, name: str) -> QueueView:
     """Resume a queue. Raises Refusal (queue_not_found)."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
         row = await locked(connection, caller, name)
+        before = {"paused": row.view.paused}
         if row.view.paused:
             await queues.resume(connection, row.id)
             row = await locked(connection, caller, name)
+        await record(connection, caller, before, {"paused": row.view.paused})
     core.signals.any_lane_ready()
     return row.view
 

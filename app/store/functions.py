@@ -47,6 +47,8 @@ SETTINGS: dict[str, tuple[str, ...] | None] = {
     "enqueue_atomic_v1": (),
     "settle_claim_v1": ("plan_cache_mode = force_generic_plan",),
     "ensure_partitions_v1": (),
+    "record_audit_v1": (),
+    "refuse_change_v1": (),
     # planned once for groups of any size: planning takes longer than writing a small group
     "enqueue_v1": PLANNED_ONCE,
     "enqueue_plain_v1": PLANNED_ONCE,

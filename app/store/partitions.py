@@ -1,4 +1,4 @@
-"""Daily history partitions: created ahead of time, dropped when they have passed.
+"""Daily partitions of history and monthly ones of the audit: created ahead of time, dropped when they have passed.
 
 Creation covers today up to the longest retention of any queue plus a week, so that a week without the daily job breaks nothing.
 It uses CREATE TABLE LIKE and ATTACH (ensure_partitions_v1), which wait for no reader. Any serving role may call it, because the
@@ -34,6 +34,8 @@ MARGIN_DAYS = 7
 CHUNK_DAYS = 14
 """Days per transaction, which holds a lock for each index of each partition that it creates."""
 LOCK_TIMEOUT_MS = 2000
+AUDIT_DAYS = 400
+"""How long rows of the audit are kept, unless a setting says otherwise."""
 
 _LONGEST = sql("find_longest_retention")
 _REACH = sql("count_days_ahead")
@@ -90,15 +92,16 @@ async def reach(db: Reader) -> Reach:
     return Reach(row["ahead"], needed - MARGIN_DAYS, row["left_over"])
 
 
-async def drop_expired(db: Database) -> int:
-    """Drop expired days, if this role may; return how many tables were dropped. Raises Unavailable."""
+async def drop_expired(db: Database, *, audit_days: int = AUDIT_DAYS) -> int:
+    """Drop expired days of history, and months of the audit that ended `audit_days` ago, if this role may; return how many tables
+    were dropped. Raises Unavailable."""
     async with translated(), connected(db.direct_dsn, lock_timeout=str(LOCK_TIMEOUT_MS)) as connection:
         if not await connection.fetchval(_MAY_DROP):
             return 0
         if not await connection.fetchval(_TRY_LOCK, Lock.DROP_PARTITIONS):
             return 0
         dropped = 0
-        for row in await connection.fetch(_PASSED):
+        for row in await connection.fetch(_PASSED, audit_days):
             # another session's snapshot, or a reader of that day: the next run tries again
             with suppress(asyncpg.LockNotAvailableError, asyncpg.ObjectNotInPrerequisiteStateError):
                 await _drop(connection, row["parent"], row["name"], row["attached"], row["pending"])

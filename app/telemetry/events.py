@@ -1,8 +1,8 @@
 """The log events of Sluice: every name, level and set of fields, in one place.
 
 Names are past-tense verbs and never change once released, because alerts depend on them. Tasks and attempts that succeed are not
-logged: metrics count them, and attempts are recorded in the database. `replica`, `tenant`, `trace_id` and `correlation_id` may
-appear on any line.
+logged: metrics count them, and attempts are recorded in the database. `replica`, `tenant`, `trace_id`, `correlation_id` and
+`request_id` may appear on any line.
 """
 
 import logging
@@ -11,7 +11,9 @@ from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
-COMMON: Final = frozenset({"replica", "tenant", "queue", "task", "attempt", "trace_id", "correlation_id", "exc_info"})
+COMMON: Final = frozenset(
+    {"replica", "tenant", "queue", "task", "attempt", "trace_id", "correlation_id", "request_id", "exc_info"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +224,15 @@ CONNECTIONS_FULL = _event(
 )
 REQUEST_FAILED = _event(
     "request_failed", ERROR, "A request failed with an internal error and was answered 500.", "method", "route", "code"
+)
+REFUSAL_NOT_RECORDED = _event(
+    "refusal_not_recorded",
+    WARNING,
+    "A call that would have changed something was refused, but the database did not take the audit's row of it.",
+    "verb",
+    "noun",
+    "code",
+    "error",
 )
 
 CATALOGUE: Final = {event.name: event for event in list(globals().values()) if isinstance(event, Event)}

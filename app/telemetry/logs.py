@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TextIO, cast
 
@@ -61,6 +62,9 @@ SECRET_TEXT: Final = (
 # One cheap search tells whether any rule can match; most strings match none.
 SUSPECT: Final = re.compile(r"(?i)whsec_|slk_|authorization|lease-token|bearer|basic|://|password|query argument")
 
+_REQUEST: ContextVar[tuple[bytes, "asyncio.Task[Any] | None"] | None] = ContextVar("request", default=None)
+"""The id of the request that is served, and the task that serves it."""
+
 
 def get_logger(name: str, **fields: object) -> FilteringBoundLogger:
     """Return a logger that adds its name and the given fields to every line."""
@@ -82,7 +86,12 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
         library.handlers.clear()
         library.propagate = True
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, add_level, ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            add_request_id,
+            add_level,
+            ProcessorFormatter.wrap_for_formatter,
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
@@ -92,6 +101,21 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
 def name_replica(name: str) -> None:
     """Add the replica's name to every line from here on, including those of tasks started later."""
     structlog.contextvars.bind_contextvars(replica=name)
+
+
+def name_request(request_id: bytes) -> None:
+    """Add the request's id to every line that this task causes."""
+    _REQUEST.set((request_id, asyncio.current_task()))
+
+
+def add_request_id(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Not to lines of tasks that a request has started: those that write groups, for example, serve others as well."""
+    found = _REQUEST.get()
+    if found is not None and found[0]:
+        with suppress(RuntimeError):  # in a thread
+            if asyncio.current_task() is found[1]:
+                event["request_id"] = found[0].decode()
+    return event
 
 
 class LineHandler(logging.StreamHandler[TextIO]):
@@ -178,7 +202,7 @@ def _left_out(kind: Kind, lines: int) -> logging.LogRecord:
 def formatter() -> ProcessorFormatter:
     """Return the formatter of all lines, for Sluice's events and library records alike."""
     return ProcessorFormatter(
-        foreign_pre_chain=[structlog.contextvars.merge_contextvars, add_level],
+        foreign_pre_chain=[structlog.contextvars.merge_contextvars, add_request_id, add_level],
         processors=[
             add_logger_name,
             ProcessorFormatter.remove_processors_meta,

@@ -1,0 +1,93 @@
+"""The audit: every change leaves a row that says who made it, in the transaction that makes it."""
+
+from typing import Any
+
+import pytest
+
+from app.domain.callers import Caller
+from app.domain.conditions import ANY
+from app.domain.queues import QueueDefinition
+from app.service import queues
+from app.store import audit
+from tests.sluices import Replica
+from tests.wire.api import Api, fresh, good, problem
+
+pytestmark = pytest.mark.anyio
+
+
+async def rows(api: Api, **filters: Any) -> list[dict[str, Any]]:
+    """Newest first."""
+    items: list[dict[str, Any]] = good(await api.get("/audit", params=filters))["items"]
+    return items
+
+
+async def test_a_change_leaves_who_what_when_from_where_and_what_changed(shared: Replica, api: Api) -> None:
+    name = fresh("q")
+    good(await api.put(f"/queues/{name}", json={"max_depth": 5, "description": "mail"}), 201)
+    again = await api.put(f"/queues/{name}", json={"max_depth": 7}, headers={"x-request-id": "mine-1"})
+    assert again.headers["x-request-id"] == "mine-1"
+    good(await api.post(f"/queues/{name}/pause"))
+    assert (await api.delete(f"/queues/{name}")).status_code == 204
+    deleted, paused, changed, created = await rows(api, name=name)
+    assert [row["verb"] for row in (created, changed, paused, deleted)] == ["put", "put", "pause", "delete"]
+    assert created["before"] is None and created["after"]["max_depth"] == 5 and deleted["after"] is None
+    assert changed["before"] == {"max_depth": 5, "description": "mail"}
+    assert changed["after"] == {"max_depth": 7, "description": None}
+    assert (paused["before"], paused["after"]) == ({"paused": False}, {"paused": True})
+    assert changed["request_id"] == "mine-1" and paused["request_id"] not in (None, "mine-1", deleted["request_id"])
+    for row in (created, changed, paused, deleted):
+        assert row["actor"] == {"key": None, "tenant": "default", "scope": "operate"}
+        assert (row["noun"], row["name"], row["tenant"], row["outcome"]) == ("queue", name, "default", "done")
+        assert (row["address"], row["replica"], row["code"]) == ("127.0.0.1", shared.sluice.core.replica.name, None)
+
+
+async def test_a_refused_call_leaves_a_row_with_its_code_wherever_it_was_refused(api: Api) -> None:
+    name = fresh("q")
+    problem(await api.delete(f"/queues/{name}"), 404, "queue_not_found")
+    problem(await api.put(f"/queues/{name}", json={"max_dept": 5}), 422, "invalid")
+    problem(
+        await api.put(f"/queues/{name}", content="{", headers={"content-type": "application/json"}), 400, "malformed"
+    )
+    problem(await api.post(f"/queues/{name}/pause", params={"now": "1"}), 422, "invalid")
+    found = await rows(api, name=name)
+    assert [(row["verb"], row["code"]) for row in reversed(found)] == [
+        ("delete", "queue_not_found"),
+        ("put", "invalid"),
+        ("put", "malformed"),
+        ("pause", "invalid"),
+    ]
+    assert {row["outcome"] for row in found} == {"refused"} and {row["before"] for row in found} == {None}
+    problem(await api.put("/queues/%00" + "x" * 400, json={}), 422, "invalid")
+    assert len((await rows(api, verb="put", noun="queue"))[0]["name"]) == 300
+
+
+async def test_a_change_that_is_rolled_back_leaves_no_row(
+    shared: Replica, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, wrote = fresh("q"), audit.record
+
+    async def record_then_fail(*args: Any, **kwargs: Any) -> None:
+        await wrote(*args, **kwargs)
+        raise RuntimeError("after the row, before the commit")
+
+    monkeypatch.setattr(queues, "record", record_then_fail)
+    with pytest.raises(RuntimeError):
+        await queues.put(shared.sluice.core, Caller(1, "default", "operate"), name, QueueDefinition(), ANY)
+    problem(await api.get(f"/queues/{name}"), 404, "queue_not_found")
+    assert await rows(api, name=name) == []
+
+
+async def test_pages_of_the_audit_follow_each_other(api: Api) -> None:
+    name = await api.queue()
+    for verb in ("pause", "resume", "pause"):
+        good(await api.post(f"/queues/{name}/{verb}"))
+    page = good(await api.get("/audit", params={"name": name, "limit": 3}))
+    assert [row["verb"] for row in page["items"]] == ["pause", "resume", "pause"]
+    rest = good(await api.get("/audit", params={"name": name, "limit": 3, "cursor": page["next_cursor"]}))
+    assert [row["verb"] for row in rest["items"]] == ["put"] and rest["next_cursor"] is None
+    assert len(await rows(api, name=name, verb="pause")) == 2
+    at = page["items"][1]["at"]
+    assert [row["verb"] for row in await rows(api, name=name, **{"from": at})] == ["pause", "resume"]
+    assert [row["verb"] for row in await rows(api, name=name, to=at)] == ["pause", "put"]
+    assert await rows(api, name=name, actor="system") == []
+    problem(await api.get("/audit", params={"from": "yesterday"}), 422, "invalid")
