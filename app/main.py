@@ -87,8 +87,7 @@ class Sluice:
 
     async def metrics(self) -> bytes:
         # in a thread, because many queues take a while to render
-        rendered, _ = await asyncio.to_thread(self.core.metrics.render)
-        return rendered
+        return await asyncio.to_thread(self.core.metrics.render)
 
 
 async def wait_for_database(dsn: str, direct_dsn: str | None = None, *, patient: bool = True) -> None:
@@ -207,6 +206,7 @@ def _edge(sluice: Sluice) -> EdgeConfig:
         version=VERSION,
         tracing=core.tracing.enabled,
         operations_only=settings.role == "engine",
+        request_ended=core.metrics.request_ended,
     )
 
 

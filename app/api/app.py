@@ -73,7 +73,14 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
     routes = [*application.routes, *declared]
     errors.install(application, errors.AllowedMethods(route for route in routes if hasattr(route, "path_regex")))
     shortcut = None if enqueue is None or edge.tracing else Shortcut(PATH, enqueue.enqueue)
-    return Edge(application, guarded=edge.anonymous is not None, shortcut=shortcut)
+    paths = {route.endpoint: route.path for route in application.routes if type(route) is Route}
+    return Edge(
+        application,
+        guarded=edge.anonymous is not None,
+        shortcut=shortcut,
+        paths=paths,
+        request_ended=edge.request_ended,
+    )
 
 
 def _add_documents(application: FastAPI, edge: EdgeConfig, declared: Sequence[BaseRoute], *, tasks: bool) -> None:

@@ -10,8 +10,7 @@ from app.edge.errors import problem
 from app.edge.problems import problems
 from app.edge.replies import reply
 from app.edge.strict import OpenRoute, StrictRoute
-
-METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from app.telemetry.exposition import CONTENT_TYPE
 
 health_router = APIRouter(prefix="/health", tags=["operations"], route_class=OpenRoute)
 status_router = APIRouter(tags=["operations"], route_class=StrictRoute)
@@ -64,4 +63,4 @@ async def get_metrics(request: Request) -> Response:
     if not edge.metrics_open:
         caller = await caller_of(edge, request.scope, request.headers.get("authorization"))
         caller.require("operate")
-    return Response(await edge.operations.metrics(), media_type=METRICS_TYPE)
+    return Response(await edge.operations.metrics(), media_type=CONTENT_TYPE)

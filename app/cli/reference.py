@@ -9,8 +9,8 @@ from pathlib import Path
 from app.cli.daylight_saving import daylight_saving_page
 from app.edge.codes import CODES
 from app.settings import CLIENT_VARIABLES, SECRETS, Settings
+from app.telemetry.definitions import DEFINITIONS
 from app.telemetry.events import CATALOGUE, COMMON
-from app.telemetry.metrics import DEFINITIONS
 
 FOLDER = Path(__file__).parents[2] / "docs"
 DECISIONS = FOLDER / "decisions"
@@ -79,9 +79,11 @@ def metrics_page() -> str:
     lines = [
         "# Metrics",
         "",
-        "Generated from `app/telemetry/metrics.py`. `GET /metrics` responds in the Prometheus text format. It requires the scope",
-        "`operate` unless `SLUICE_METRICS_OPEN` is set. `sluice_tasks` and `sluice_oldest_ready_age_seconds` cover all replicas,",
-        "and each replica reports them, so use `max by (queue)` in charts. The other metrics are per replica; add them up.",
+        "Generated from `app/telemetry/definitions.py`. `GET /metrics` responds in the Prometheus text format. It requires the",
+        "scope `operate` unless `SLUICE_METRICS_OPEN` is set. Gauges of queues, handlers, limits, schedules, replicas, alarms",
+        "and the database come from a snapshot of the whole fleet that every replica takes every ten seconds: use",
+        "`max by (queue)` in charts. Counters and histograms are per replica: use `sum by (queue)`. `sluice_loop_lag_seconds`",
+        "and `sluice_database_up` are about the replica itself.",
         "",
         "| metric | kind | labels | meaning |",
         "|---|---|---|---|",

@@ -4,7 +4,9 @@ It checks the host if authentication is off, answers what the application could 
 endpoint.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from time import perf_counter
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect
@@ -20,6 +22,10 @@ from app.telemetry.events import REQUEST_FAILED, emit
 from app.telemetry.logs import get_logger, name_request
 
 log = get_logger(__name__)
+
+METHODS = frozenset({"DELETE", "GET", "PATCH", "POST", "PUT"})
+OTHER = "other"
+"""What requests are counted under that no route serves, and methods that none has: a client must not make up series."""
 
 
 Serve = Callable[[str, dict[bytes, bytes], Scope, Receive, Send], Awaitable[None]]
@@ -46,12 +52,26 @@ class Shortcut:
 
 
 class Edge:
-    """The ASGI application for a server. `application` is the FastAPI app inside, for instrumentation."""
+    """The ASGI application for a server. `application` is the FastAPI app inside, for instrumentation.
 
-    def __init__(self, application: FastAPI, *, guarded: bool, shortcut: Shortcut | None) -> None:
+    `paths`: the paths of routes that are plain ASGI, by endpoint; others say theirs in the scope. `request_ended` counts a request
+    that got a response: method, route, status, seconds.
+    """
+
+    def __init__(
+        self,
+        application: FastAPI,
+        *,
+        guarded: bool,
+        shortcut: Shortcut | None,
+        paths: Mapping[Any, str],
+        request_ended: Callable[[str, str, int, float], None] | None,
+    ) -> None:
         self.application = application
         self._guarded = guarded
         self._shortcut = shortcut
+        self._paths = paths
+        self._request_ended = request_ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -62,11 +82,15 @@ class Edge:
             raise RuntimeError(f"the edge serves HTTP, not {scope['type']}")
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
+        began = perf_counter()
+        status = 0
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # the server omits the body of the answer
 
         async def noting_send(message: Message) -> None:
-            nonlocal started
-            started = True
+            nonlocal status
+            if not status:
+                status = message["status"]
             await send(message)
 
         name_request(scope.get("request_id", b""))
@@ -76,16 +100,20 @@ class Edge:
         try:
             await self._dispatch(scope, receive, noting_send)
         except Refusal as refusal:
-            await errors.problem(refusal)(scope, receive, send)
+            await errors.problem(refusal)(scope, receive, noting_send)
         except ClientDisconnect:
             return
         except Exception:
             self._log_failure(scope)
-            if not started:
-                await errors.problem(errors.INTERNAL)(scope, receive, send)
+            if not status:
+                await errors.problem(errors.INTERNAL)(scope, receive, noting_send)
         finally:
             if hold is not None:
                 hold.release()
+            if status and self._request_ended is not None:
+                method = scope["method"]
+                route = self._route(scope)
+                self._request_ended(method if method in METHODS else OTHER, route, status, perf_counter() - began)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = read_headers(scope["headers"])
@@ -96,14 +124,18 @@ class Edge:
         if scope["method"] == "POST" and self._shortcut is not None:
             name = self._shortcut.name_in(scope["path"])
             if name is not None:
+                scope["route"] = self._shortcut
                 await self._shortcut.serve(name, headers, scope, receive, send)
                 return
-        elif scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}  # the server omits the body of the answer
         await self.application(scope, receive, send)
 
     def _log_failure(self, scope: Scope) -> None:
-        route = getattr(scope.get("route"), "path", None)
-        if route is None and self._shortcut is not None and self._shortcut.name_in(scope["path"]) is not None:
-            route = self._shortcut.path
-        emit(log, REQUEST_FAILED, method=scope["method"], route=route or "", code="internal", exc_info=True)
+        emit(log, REQUEST_FAILED, method=scope["method"], route=self._route(scope), code="internal", exc_info=True)
+
+    def _route(self, scope: Scope) -> str:
+        """Return the path of the route that serves the request, with its parameters' names."""
+        route = scope.get("route")
+        if route is not None:
+            path: str = route.path
+            return path
+        return self._paths.get(scope.get("endpoint"), OTHER)

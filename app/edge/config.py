@@ -37,6 +37,8 @@ class EdgeConfig:
     """Whether every request passes through the instrumented application. Otherwise the enqueue bypasses the router."""
     operations_only: bool = False
     """Whether only health, status and metrics are served: an engine without an API."""
+    request_ended: Callable[[str, str, int, float], None] | None = None
+    """Counts a request: method, route, status, seconds."""
 
     @property
     def max_body_bytes(self) -> int:

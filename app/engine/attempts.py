@@ -319,7 +319,7 @@ class Attempt:
         elif settlement.kind == "hold":
             core.signals.lease_ends(core.clock.seconds() + settlement.delay_seconds)
         elif settlement.kind in ("succeeded", "dead"):
-            core.stats.ended(held.policy.id, settlement.kind, self._seconds)
+            core.stats.ended(held.policy.id, settlement.kind, self._seconds, settlement.reason)
             if held.task.batch_id is not None:
                 core.signals.batch_changed()
             if settlement.kind == "dead":

@@ -48,8 +48,7 @@ class Janitor:
             self._core.db, partial(tasks.expire, self._core.db, EXPIRE_LIMIT, told=self._core.called_back)
         )
         for queue_id, count in ended.items():
-            for _ in range(count):
-                self._core.stats.ended(queue_id, "dead", None)
+            self._core.stats.ended_waiting(queue_id, "dead", "expired", count)
         if due.moved:
             self._core.waiters.look()
             self._core.signals.batch_changed()

@@ -5,16 +5,24 @@ It is a separate loop because counting millions of tasks takes seconds, and a he
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 
 from app.domain.errors import Refusal
-from app.runtime import overview
+from app.runtime import alarms, overview
 from app.runtime.core import Core
+from app.runtime.overview import Fleet
 from app.runtime.pieces import in_pieces
+from app.store.limit_uses import LimitOverview
+from app.store.replicas import ALIVE_SECONDS, ReplicaRow
 from app.store.schedules import ScheduleHealth
+from app.store.stats import QueueOverview
 from app.telemetry import events
 from app.telemetry.logs import get_logger
-from app.telemetry.metrics import HandlerSnapshot, LimitSnapshot, QueueSnapshot, ScheduleSnapshot
+from app.telemetry.metrics import ROLES
+from app.telemetry.snapshots import FleetSnapshot, HandlerSnapshot, LimitSnapshot, QueueSnapshot, ScheduleSnapshot
 
 SNAPSHOT_SECONDS = 10.0
 SNAPSHOT_SHARE = 0.05
@@ -47,21 +55,19 @@ class Snapshot:
         core, metrics = self._core, self._core.metrics
         fleet = await overview.read_fleet(core.db)
         limits = await overview.named_limits(core.db)
-        metrics.set_queue_snapshot(
-            [
-                QueueSnapshot(row.tenant, row.queue, overview.depths(row), row.oldest_ready_age_seconds)
-                async for row in in_pieces(fleet.queues)
-            ]
-        )
         self._log_overdue(fleet.schedules)
-        metrics.set_schedule_snapshot(
-            [ScheduleSnapshot(row.tenant, row.name, row.overdue_seconds, row.missed) for row in fleet.schedules]
-        )
-        metrics.set_handler_snapshot(
-            [HandlerSnapshot(row.tenant, row.handler, row.state, row.max_concurrency) for row in fleet.handlers]
-        )
-        metrics.set_limit_snapshot(
-            [LimitSnapshot(row.tenant, row.name, row.max_concurrency, row.used, row.waiting_keys) for row in limits]
+        metrics.set_snapshot(
+            FleetSnapshot(
+                queues=[_queue(row) async for row in in_pieces(fleet.queues)],
+                schedules=[ScheduleSnapshot(r.tenant, r.name, r.overdue_seconds, r.missed) for r in fleet.schedules],
+                handlers=[HandlerSnapshot(r.tenant, r.handler, r.enabled, r.state) for r in fleet.handlers],
+                limits=list(_limits(fleet, limits)),
+                replicas=_by_role(fleet.replicas),
+                alarms=_by_code(alarms.alarms(fleet, core.schedule_grace_seconds)),
+                connections=fleet.database.connections,
+                max_connections=fleet.database.max_connections,
+                oldest_xmin_seconds=fleet.database.oldest_xmin_age_seconds or 0.0,
+            )
         )
 
     def _log_overdue(self, schedules: Sequence[ScheduleHealth]) -> None:
@@ -76,3 +82,42 @@ class Snapshot:
                 overdue_seconds=round(late[tenant, name], 3),
             )
         self._overdue = set(late)
+
+
+def _queue(row: QueueOverview) -> QueueSnapshot:
+    return QueueSnapshot(
+        row.id,
+        row.tenant,
+        row.queue,
+        overview.depths(row),
+        row.oldest_ready_age_seconds,
+        paused=row.paused,
+        max_depth=row.max_depth,
+    )
+
+
+def _limits(fleet: Fleet, named: Iterable[LimitOverview]) -> Iterator[LimitSnapshot]:
+    """Yield the limits on tasks at once, of every level; those that are off are left out, but for named ones."""
+    for tenant, rows in groupby(fleet.queues, attrgetter("tenant")):
+        own = list(rows)
+        if own[0].tenant_limit is not None:
+            yield LimitSnapshot("tenant", tenant, tenant, own[0].tenant_limit, sum(row.running for row in own))
+        for row in own:
+            if row.max_concurrency is not None:
+                yield LimitSnapshot("queue", tenant, row.queue, row.max_concurrency, row.running)
+    for handler in fleet.handlers:
+        if handler.max_concurrency is not None:
+            yield LimitSnapshot("handler", handler.tenant, handler.handler, handler.max_concurrency, handler.running)
+    for limit in named:
+        most = None if limit.keyed else limit.max_concurrency
+        yield LimitSnapshot("named", limit.tenant, limit.name, most, limit.used, limit.waiting_keys)
+
+
+def _by_role(replicas: Iterable[ReplicaRow]) -> Mapping[str, int]:
+    counted = Counter(row.roles for row in replicas if row.silent_seconds <= ALIVE_SECONDS and not row.draining)
+    return {role: counted[role] for role in ROLES}
+
+
+def _by_code(active: Iterable[alarms.Alarm]) -> Mapping[str, bool]:
+    codes = {alarm["code"] for alarm in active}
+    return {code: code in codes for code in alarms.CODES}

@@ -14,12 +14,15 @@ CHUNK = 500
 """How many tasks of a batch are cancelled per transaction."""
 
 
-def after_cancel(core: Core, cancelled: Sequence[Cancelled]) -> None:
-    """Count cancelled tasks and notify. A replica that was calling a handler counts the attempt itself; others are counted here."""
+def after_cancel(core: Core, cancelled: Sequence[Cancelled], reason: str) -> None:
+    """Count tasks that were cancelled for one reason, and notify.
+
+    A replica that was calling a handler counts the attempt itself; others are counted here.
+    """
     if not cancelled:
         return
     for task in cancelled:
-        core.stats.ended(task.queue_id, "cancelled", None)
+        core.stats.ended_waiting(task.queue_id, "cancelled", reason)
         if task.owner is not None:
             core.signals.revoked(task.task_id, task.owner)
         elif task.outcome is not None and task.ran_seconds is not None:
@@ -42,6 +45,6 @@ async def sweep_batch(core: Core, db: Reader, batch_id: str, seconds: float) -> 
             core.db, partial(batches.sweep, db, batch_id, CHUNK, wait=wait, told=core.called_back)
         )
         wait = not swept.tasks
-        after_cancel(core, swept.tasks)
+        after_cancel(core, swept.tasks, swept.reason)
         if swept.done or time.monotonic() > until:
             return swept.done

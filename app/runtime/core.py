@@ -100,8 +100,9 @@ def build_core(
     audit_days: int = AUDIT_DAYS,
 ) -> Core:
     """Build the core. Each part gets only the parts it needs, so none knows the whole."""
-    clock, metrics, signals = Clock(), Metrics(), Signals()
-    stats, waiters = StatsBuffer(), TaskWaiters()
+    clock, signals = Clock(), Signals()
+    metrics = Metrics(database_up=lambda: not db.outage.on)
+    stats, waiters = StatsBuffer(metrics), TaskWaiters()
     called_back = teller(stats, signals)
     enqueueing_groups = GroupWriter(
         enqueueing.writer(db),

@@ -18,6 +18,7 @@ from app.domain.instants import format_instant
 from app.store import stats as store
 from app.store.db import Database
 from app.store.stats import Minute
+from app.telemetry.metrics import Metrics
 
 RATE_MINUTES = 5
 SHARE_MINUTES = 60
@@ -26,7 +27,8 @@ SHARE_MINUTES = 60
 class StatsBuffer:
     """What this replica has counted since its last flush."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._minutes: dict[int, Minute] = {}
         self._flushing = asyncio.Lock()
 
@@ -38,17 +40,24 @@ class StatsBuffer:
         minute.started += 1
         minute.wait[bucket_of(wait_seconds)] += 1
 
-    def ended(self, queue_id: int, state: str, run_seconds: float | None) -> None:
-        """Count an ended task. `run_seconds` is the duration of its last attempt; None if it had none."""
+    def ended(self, queue_id: int, state: str, run_seconds: float, reason: str | None) -> None:
+        """Count a task that succeeded or is dead after an attempt of `run_seconds`. `reason`: why it is dead."""
         minute = self._minutes.get(queue_id) or self._of(queue_id)
         if state == "succeeded":
             minute.succeeded += 1
-        elif state == "dead":
-            minute.dead += 1
         else:
-            minute.cancelled += 1
-        if run_seconds is not None:
-            minute.run[bucket_of(run_seconds)] += 1
+            minute.dead += 1
+            self._metrics.tasks_ended(queue_id, state, reason or "")
+        minute.run[bucket_of(run_seconds)] += 1
+
+    def ended_waiting(self, queue_id: int, state: str, reason: str, count: int = 1) -> None:
+        """Count tasks that ended without an attempt to count: expired or cancelled."""
+        minute = self._of(queue_id)
+        if state == "dead":
+            minute.dead += count
+        else:
+            minute.cancelled += count
+        self._metrics.tasks_ended(queue_id, state, reason, count)
 
     def _of(self, queue_id: int) -> Minute:
         minute = self._minutes.get(queue_id)
@@ -67,6 +76,12 @@ class StatsBuffer:
             except BaseException:
                 self._take_back(taken)
                 raise
+            # what happens to every task is counted once a flush here, not once a task
+            for minute in taken.values():
+                if minute.enqueued:
+                    self._metrics.tasks_enqueued(minute.queue_id, minute.enqueued)
+                if minute.succeeded:
+                    self._metrics.tasks_ended(minute.queue_id, "succeeded", "", minute.succeeded)
 
     def _take_back(self, taken: dict[int, Minute]) -> None:
         for queue_id, old in taken.items():

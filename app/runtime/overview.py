@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from app.domain.connections import Limit
 from app.store import breakers, limit_uses, partitions, replicas, room, schedules, stats
-from app.store.breakers import GuardedHandler
+from app.store.breakers import HandlerOverview
 from app.store.db import Database, Reader
 from app.store.limit_uses import LimitOverview
 from app.store.partitions import Reach
@@ -34,7 +34,7 @@ class Fleet:
 
     queues: Sequence[QueueOverview]
     schedules: Sequence[ScheduleHealth]
-    handlers: Sequence[GuardedHandler]
+    handlers: Sequence[HandlerOverview]
     replicas: Sequence[ReplicaRow]
     database: DatabaseHealth
     connections: Sequence[Limit]
@@ -48,7 +48,7 @@ async def read_fleet(db: Database) -> Fleet:
     return Fleet(
         queues=await stats.overview(reads),
         schedules=await schedules.health(reads, MAX_SCHEDULES),
-        handlers=await breakers.guarded(reads, MAX_HANDLERS),
+        handlers=await breakers.overview(reads, MAX_HANDLERS),
         replicas=await replicas.list_recent(reads),
         database=await stats.database_health(reads),
         connections=await room.read_limits(reads),

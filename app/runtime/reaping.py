@@ -41,15 +41,15 @@ class Reaping:
         )
         if not found.reaped:
             return found
-        dead = sum(r.dead for r in found.reaped)
+        dead = sum(r.reason is not None for r in found.reaped)
         self._metrics.leases_reaped(len(found.reaped))
         events.emit(log, events.TASKS_REAPED, tasks=len(found.reaped), ready=len(found.reaped) - dead, dead=dead)
         for r in found.reaped:
             if not r.called:
                 self._metrics.attempt_ended(r.tenant, r.queue, r.outcome, r.ran_seconds)
-            if r.dead:
+            if r.reason is not None:
                 self._waiters.ended((r.task_id,))
-                self._stats.ended(r.queue_id, "dead", r.ran_seconds)
+                self._stats.ended(r.queue_id, "dead", r.ran_seconds, r.reason)
             else:
                 self._signals.lane_ready(r.queue_id, r.lane)
             self._signals.slot_freed(ConcurrencySlot(r.tenant_id, r.handler_id, r.queue_id))

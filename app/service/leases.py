@@ -208,7 +208,7 @@ def _count(core: Core, outcome: AttemptEnd, held: tasks.HeldLease) -> None:
     seconds = max(0.0, core.clock.seconds() - held.started_at.timestamp())
     core.metrics.attempt_ended(held.tenant, held.queue, outcome.outcome, seconds)
     if outcome.kind in ("succeeded", "dead"):
-        core.stats.ended(held.queue_id, outcome.kind, seconds)
+        core.stats.ended(held.queue_id, outcome.kind, seconds, outcome.reason)
 
 
 async def tenant_of_lease(core: Core, task_id: str, token: str) -> int:

@@ -5,9 +5,9 @@ from typing import Any
 
 from app.domain.instants import format_instant
 from app.runtime import overview
+from app.runtime.alarms import alarms
 from app.runtime.core import Core
 from app.runtime.overview import depths
-from app.service.alarms import alarms
 from app.store.replicas import ALIVE_SECONDS, ReplicaRow
 from app.store.schedules import ScheduleHealth
 from app.store.stats import QueueOverview

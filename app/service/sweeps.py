@@ -39,8 +39,7 @@ async def purge(core: Core, caller: Caller, queue: str) -> int:
                 if purged == 0:
                     break
                 total += purged
-                for _ in range(purged):
-                    core.stats.ended(row.id, "cancelled", None)
+                core.stats.ended_waiting(row.id, "cancelled", "purged", purged)
                 core.waiters.look()
     finally:
         if total:

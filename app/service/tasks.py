@@ -236,7 +236,7 @@ async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
     async def attempt() -> TaskView | None:
         """None: a retry has revived it between the cancel and the lookup in history."""
         cancel = partial(tasks.cancel, changes, caller.tenant_id, [task_id], "requested", told=core.called_back)
-        after_cancel(core, await partitions.with_days(core.db, cancel))
+        after_cancel(core, await partitions.with_days(core.db, cancel), "requested")
         view = await views.find_task(changes, caller.tenant_id, task_id, even_past=True)
         if view is None:
             raise _not_found(task_id)

@@ -133,6 +133,7 @@ async def unswept(db: Reader) -> list[str]:
 class Swept(msgspec.Struct):
     done: bool
     tasks: list[Cancelled]
+    reason: str = "requested"
     called: list[Called] = []
 
 

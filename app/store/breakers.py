@@ -18,7 +18,7 @@ _ADD = sql("add_calls")
 _LOOK = sql("look_at_handlers")
 _PARK_KEY = call("park_key_v1", 4)
 _NEXT = sql("find_next_health")
-_GUARDED = sql("show_guarded_handlers")
+_OVERVIEW = sql("show_handlers")
 _WRITE = sql("write_health")
 _FORGET = sql("forget_health")
 _HISTOGRAMS = msgspec.json.Decoder(list[list[int]])
@@ -61,8 +61,8 @@ class HandlerHealth:
 
 
 @dataclass(frozen=True, slots=True)
-class GuardedHandler:
-    """A handler with a breaker or an adaptive limit, or that is parked: the columns of show_guarded_handlers."""
+class HandlerOverview:
+    """A handler of any tenant: the columns of show_handlers, in order."""
 
     tenant: str
     handler: str
@@ -71,11 +71,14 @@ class GuardedHandler:
     max_concurrency: int | None
     """The limit now."""
     parked_seconds: float | None
+    enabled: bool
+    running: int
+    """Tasks that it holds."""
 
 
-async def guarded(db: Reader, limit: int) -> list[GuardedHandler]:
-    """Return up to `limit` of all tenants."""
-    return [GuardedHandler(*row) for row in await db.fetch(_GUARDED, limit)]
+async def overview(db: Reader, limit: int) -> list[HandlerOverview]:
+    """Return up to `limit` of all tenants, those in trouble first."""
+    return [HandlerOverview(*row) for row in await db.fetch(_OVERVIEW, limit)]
 
 
 async def add_calls(db: Reader, counted: Sequence[Calls]) -> None:

@@ -36,6 +36,7 @@ class LimitOverview:
     tenant: str
     name: str
     max_concurrency: int | None
+    keyed: bool
     used: int
     """Running tasks, over all keys."""
     waiting_keys: int

@@ -82,6 +82,9 @@ class QueueOverview(msgspec.Struct, frozen=True):
     tenant_grant: int | None
     worker_silent_seconds: float
     """Seconds since a worker last asked for its tasks, or since it was defined."""
+    id: int
+    max_concurrency: int | None
+    max_depth: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,7 +286,8 @@ class Reaped:
     lane: int
     handler_id: int
     """0 for a pulled task."""
-    dead: bool
+    reason: str | None
+    """Why it is dead; None: it is ready again."""
     called: bool
     """A replica was calling a handler under this lease; otherwise a worker or a holding handler had it."""
     tenant: str

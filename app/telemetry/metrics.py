@@ -1,9 +1,9 @@
-"""What Sluice measures, and how Prometheus scrapes it.
+"""What Sluice measures, and how it is read for a scrape or an export.
 
-Numbers are plain integers and bucket lists in one `Metrics` per Sluice instance, and become Prometheus families only when scraped,
-by a collector in a registry of its own. The OpenTelemetry SDK's instruments were measured first: a record costs 6 us and a task
-needs three; a bucket here costs 0.3 us. Only the event loop's thread writes, so nothing is locked. A scrape copies what it
-iterates over and may run in another thread, which it should with hundreds of queues (0.25 ms per queue).
+Numbers are plain integers and bucket lists in one `Metrics` per Sluice instance, and get their names only when they are read.
+The OpenTelemetry SDK's instruments were measured first: a record costs 6 us and a task needs three; a bucket here costs 0.3 us.
+Only the event loop's thread writes, so nothing is locked. A reader copies what it iterates over and may run in another thread,
+which it should with hundreds of queues.
 
 Gauges of queues come from a snapshot of the whole fleet and are the same on every replica, so charts use `max by (queue)`. Counters
 and histograms are this process's own share, so charts use `sum by (queue)`.
@@ -14,215 +14,24 @@ as the queue exists, because a counter that vanished would come back lower.
 """
 
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.registry import Collector
+from app.telemetry import definitions as names
+from app.telemetry.exposition import exposition
+from app.telemetry.readings import HTTP_SECONDS, SECONDS, SIZES, Histogram, Reading
+from app.telemetry.snapshots import FleetSnapshot, LimitSnapshot, QueueSnapshot
+from app.version import VERSION
 
-SECONDS: Final = (
-    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
-    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0),
-)
-SIZES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0)
 LAG_WINDOW_SECONDS: Final = 30.0
 QUIET_SECONDS: Final = 3600.0
 """How long the gauges of an empty queue are still shown."""
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """One metric, as in the reference page and the golden file."""
-
-    name: str
-    kind: str
-    labels: tuple[str, ...]
-    meaning: str
-
-    @property
-    def family(self) -> str:
-        """The name without the suffix that the exposition format adds to counters."""
-        return self.name.removesuffix("_total")
-
-
-TASKS = Definition(
-    "sluice_tasks",
-    "gauge",
-    ("queue", "state", "tenant"),
-    "Tasks by state across the whole fleet, for queues that hold tasks or did recently.",
-)
-OLDEST_READY = Definition(
-    "sluice_oldest_ready_age_seconds",
-    "gauge",
-    ("queue", "tenant"),
-    "How long the oldest ready task has been ready; 0 if none is.",
-)
-WAIT = Definition(
-    "sluice_task_wait_seconds", "histogram", ("queue", "tenant"), "From a task's run_at to the start of an attempt."
-)
-ATTEMPT = Definition(
-    "sluice_attempt_seconds",
-    "histogram",
-    ("queue", "tenant"),
-    "From the start of an attempt to its end, or to the end of its hold.",
-)
-ATTEMPTS = Definition(
-    "sluice_attempts_total",
-    "counter",
-    ("outcome", "queue", "tenant"),
-    "Attempts that ended, by outcome: calls and workers' leases. Calls of a killed replica count in leases_reaped instead.",
-)
-LEASES_LOST = Definition(
-    "sluice_leases_lost_total", "counter", (), "Leases this replica lost before it could settle them."
-)
-LEASES_REAPED = Definition("sluice_leases_reaped_total", "counter", (), "Expired leases that this replica ended.")
-FLOWS_RESCUED = Definition(
-    "sluice_flows_rescued_total",
-    "counter",
-    (),
-    "Flows that waited beside free room, which this replica found by chance. Always 0, or something is wrong.",
-)
-GROUP_SIZE = Definition(
-    "sluice_group_size", "histogram", ("statement",), "Tasks written together by one grouped statement."
-)
-SCHEDULE_OVERDUE = Definition(
-    "sluice_schedule_overdue_seconds",
-    "gauge",
-    ("schedule", "tenant"),
-    "How long a schedule has been due without firing; above 1,000 schedules, only those that are overdue or have missed times.",
-)
-SCHEDULE_MISSED = Definition(
-    "sluice_schedule_missed_total", "counter", ("schedule", "tenant"), "Nominal times that passed without a run."
-)
-HANDLER_BREAKER = Definition(
-    "sluice_handler_breaker",
-    "gauge",
-    ("handler", "tenant"),
-    "State of a handler's breaker across the whole fleet: 0 closed, 1 half-open, 2 open.",
-)
-HANDLER_LIMIT = Definition(
-    "sluice_handler_limit",
-    "gauge",
-    ("handler", "tenant"),
-    "Concurrent calls allowed now to a handler with a breaker or an adaptive limit; no series without a limit.",
-)
-LIMIT_USED = Definition(
-    "sluice_limit_used",
-    "gauge",
-    ("limit", "tenant"),
-    "Running tasks that take a named limit, over all its keys, across the whole fleet.",
-)
-LIMIT = Definition(
-    "sluice_limit",
-    "gauge",
-    ("limit", "tenant"),
-    "How many tasks a named limit lets run at once, of a keyed one for each key; no series if it has only a rate.",
-)
-LIMIT_WAITING_KEYS = Definition(
-    "sluice_limit_waiting_keys", "gauge", ("limit", "tenant"), "Keys of tasks that wait for room under a named limit."
-)
-LIMIT_ADMITTED = Definition(
-    "sluice_limit_admitted_total",
-    "counter",
-    ("limit", "tenant"),
-    "Attempts that this replica started under a named limit.",
-)
-LOOP_LAG = Definition(
-    "sluice_loop_lag_seconds", "gauge", (), "The worst delay of a loop's wake-up in the last 30 to 60 seconds."
-)
-DEFINITIONS: Final = (
-    TASKS,
-    OLDEST_READY,
-    WAIT,
-    ATTEMPT,
-    ATTEMPTS,
-    LEASES_LOST,
-    LEASES_REAPED,
-    FLOWS_RESCUED,
-    GROUP_SIZE,
-    SCHEDULE_OVERDUE,
-    SCHEDULE_MISSED,
-    HANDLER_BREAKER,
-    HANDLER_LIMIT,
-    LIMIT_USED,
-    LIMIT,
-    LIMIT_WAITING_KEYS,
-    LIMIT_ADMITTED,
-    LOOP_LAG,
-)
 BREAKER_STATES: Final = {"closed": 0, "half_open": 1, "open": 2}
-
-
-@dataclass(frozen=True, slots=True)
-class QueueSnapshot:
-    """A queue in the latest snapshot."""
-
-    tenant: str
-    queue: str
-    tasks: Mapping[str, int]
-    oldest_ready_age_seconds: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduleSnapshot:
-    tenant: str
-    schedule: str
-    overdue_seconds: float
-    missed: int
-
-
-@dataclass(frozen=True, slots=True)
-class HandlerSnapshot:
-    """A handler with a breaker (`state` is not None) or an adaptive limit."""
-
-    tenant: str
-    handler: str
-    state: str | None
-    limit: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class LimitSnapshot:
-    """A named limit in the latest snapshot."""
-
-    tenant: str
-    limit: str
-    max_concurrency: int | None
-    used: int
-    waiting_keys: int
-
-
-class Histogram:
-    """Buckets as plain integers; a bound is the upper edge, as in Prometheus."""
-
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        # Two clocks may differ slightly; a negative sum would break every average.
-        value = max(value, 0.0)
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-    def cumulated(self) -> list[tuple[str, float]]:
-        buckets: list[tuple[str, float]] = []
-        seen = 0
-        for bound, count in zip((*self.bounds, float("inf")), self.counts.copy(), strict=True):
-            seen += count
-            buckets.append(("+Inf" if bound == float("inf") else repr(bound), seen))
-        return buckets
+ROLES: Final = ("all", "api", "engine")
 
 
 class QueueMeter:
-    """The counts of one queue. A hot caller may keep it while it holds tasks of that queue."""
+    """The attempts of one queue. A hot caller may keep it while it holds tasks of that queue."""
 
     __slots__ = ("attempt", "outcomes", "quiet_at", "wait")
 
@@ -243,26 +52,43 @@ class QueueMeter:
         return sum(self.wait.counts) + sum(self.outcomes.values())
 
 
-class Metrics:
-    """All metrics of one Sluice instance."""
+class TaskMeter:
+    """The tasks of one queue that were created and ended here."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    __slots__ = ("ended", "enqueued")
+
+    def __init__(self) -> None:
+        self.enqueued = 0
+        self.ended: dict[tuple[str, str], int] = {}
+        """By reason and state."""
+
+
+class Metrics:
+    """All metrics of one Sluice instance. `database_up` tells whether the database can be reached now."""
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, database_up: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._clock = clock
+        self._database_up = database_up
         self._queues: dict[tuple[str, str], QueueMeter] = {}
-        self._snapshot: Sequence[QueueSnapshot] = ()
+        self._tasks: dict[int, TaskMeter] = {}
+        """By the queue's id, as the counts of queues know it; the snapshot knows its name."""
+        self._names: dict[int, tuple[str, str]] = {}
+        self._nameless: set[int] = set()
+        """Queues that were not in the last snapshot."""
         self._held_at: dict[tuple[str, str], float] = {}
         """When each queue last held tasks."""
-        self._clock = clock
-        self._schedules: Sequence[ScheduleSnapshot] = ()
-        self._handlers: Sequence[HandlerSnapshot] = ()
+        self._fleet = FleetSnapshot()
+        self._shown: Sequence[QueueSnapshot] = ()
         self._limits: Sequence[LimitSnapshot] = ()
         self._admitted: dict[tuple[str, str], int] = {}
+        self._requests: dict[tuple[str, str, int], Histogram] = {}
         self._groups: dict[str, Histogram] = {}
         self._leases_lost = 0
         self._leases_reaped = 0
         self._flows_rescued = 0
         self._lag = RecentPeak(clock)
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Collector(self))
 
     def queue(self, tenant: str, queue: str) -> QueueMeter:
         key = (tenant, queue)
@@ -282,6 +108,27 @@ class Metrics:
     def attempt_ended(self, tenant: str, queue: str, outcome: str, seconds: float) -> None:
         self.queue(tenant, queue).ended(outcome, seconds)
 
+    def tasks_enqueued(self, queue_id: int, count: int) -> None:
+        self._meter(queue_id).enqueued += count
+
+    def tasks_ended(self, queue_id: int, state: str, reason: str, count: int = 1) -> None:
+        ended = self._meter(queue_id).ended
+        ended[reason, state] = ended.get((reason, state), 0) + count
+
+    def _meter(self, queue_id: int) -> TaskMeter:
+        meter = self._tasks.get(queue_id)
+        if meter is None:
+            meter = self._tasks[queue_id] = TaskMeter()
+        return meter
+
+    def request_ended(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request. The caller names a route and a method of the service, nothing that a client made up."""
+        key = (method, route, status)
+        histogram = self._requests.get(key)
+        if histogram is None:
+            histogram = self._requests[key] = Histogram(HTTP_SECONDS)
+        histogram.observe(seconds)
+
     def group_written(self, statement: str, size: int) -> None:
         histogram = self._groups.get(statement)
         if histogram is None:
@@ -300,78 +147,132 @@ class Metrics:
     def loop_woke(self, late_seconds: float) -> None:
         self._lag.observe(late_seconds)
 
-    def set_queue_snapshot(self, rows: Sequence[QueueSnapshot]) -> None:
-        """Take a snapshot, and drop the counts of deleted queues.
+    def set_snapshot(self, fleet: FleetSnapshot) -> None:
+        """Take a snapshot, and drop the counts of queues and limits that have been deleted."""
+        gone = _named(self._fleet.limits) - _named(fleet.limits)
+        self._fleet = fleet
+        for key in gone:
+            self._admitted.pop(key, None)
+        self._names = {row.queue_id: (row.tenant, row.queue) for row in fleet.queues}
+        self._forget_tasks()
+        self._forget_attempts(fleet.queues)
+        shown = {(row.tenant, row.queue) for row in self._shown}
+        self._limits = [row for row in fleet.limits if row.level != "queue" or (row.tenant, row.name) in shown]
 
-        A queue may be newer than the snapshot, so a missing one is dropped only if nothing has happened to it since an earlier
-        snapshot that lacked it too.
-        """
+    def _forget_tasks(self) -> None:
+        """A queue may be newer than the snapshot, so a missing one is dropped only if it was missing in the one before, too."""
+        nameless = self._tasks.keys() - self._names.keys()
+        for queue_id in nameless & self._nameless:
+            del self._tasks[queue_id]
+        self._nameless = nameless
+
+    def _forget_attempts(self, rows: Sequence[QueueSnapshot]) -> None:
+        """As above; and a missing one is kept as long as something happens to it."""
         now = self._clock()
         alive = {(row.tenant, row.queue) for row in rows}
         held = {key: at for key, at in self._held_at.items() if key in alive and now - at < QUIET_SECONDS}
         self._held_at = held | {(row.tenant, row.queue): now for row in rows if any(row.tasks.values())}
         shown = self._held_at.keys() | self._queues.keys()
-        self._snapshot = [row for row in rows if (row.tenant, row.queue) in shown]
+        self._shown = [
+            row for row in rows if row.paused or row.queue_id in self._tasks or (row.tenant, row.queue) in shown
+        ]
         for key, meter in list(self._queues.items()):
             events = -1 if key in alive else meter.events()
             if key not in alive and meter.quiet_at == events:
                 del self._queues[key]
             meter.quiet_at = events
 
-    def set_schedule_snapshot(self, rows: Sequence[ScheduleSnapshot]) -> None:
-        self._schedules = rows
+    def render(self) -> bytes:
+        """Return the text of a scrape (exposition.CONTENT_TYPE)."""
+        return exposition(self.readings())
 
-    def set_handler_snapshot(self, rows: Sequence[HandlerSnapshot]) -> None:
-        self._handlers = rows
+    def readings(self) -> Iterator[Reading]:
+        """Yield every metric, those without points included, in the order of their definitions."""
+        yield from self._read_queues()
+        yield from self._read_counts()
+        yield from self._read_fleet()
+        yield Reading(names.LOOP_LAG, [((), self._lag.value())])
+        requests = self._requests.copy().items()
+        yield Reading(
+            names.HTTP_REQUEST, (((method, route, str(status)), taken) for (method, route, status), taken in requests)
+        )
+        yield from self._read_database()
+        yield Reading(names.BUILD_INFO, [((VERSION,), 1)])
 
-    def set_limit_snapshot(self, rows: Sequence[LimitSnapshot]) -> None:
-        """Take a snapshot, and drop the counts of limits that have been deleted since the last one."""
-        for key in {(row.tenant, row.limit) for row in self._limits} - {(row.tenant, row.limit) for row in rows}:
-            self._admitted.pop(key, None)
-        self._limits = rows
+    def _read_queues(self) -> Iterator[Reading]:
+        rows = self._shown
+        yield Reading(
+            names.TASKS, (((row.queue, state, row.tenant), n) for row in rows for state, n in row.tasks.items())
+        )
+        yield Reading(
+            names.OLDEST_READY, (((row.queue, row.tenant), row.oldest_ready_age_seconds or 0.0) for row in rows)
+        )
+        yield Reading(names.QUEUE_PAUSED, (((row.queue, row.tenant), row.paused) for row in rows))
+        depths = ((row, row.max_depth) for row in rows)
+        yield Reading(names.QUEUE_MAX_DEPTH, (((row.queue, row.tenant), n) for row, n in depths if n is not None))
 
-    def render(self) -> tuple[bytes, str]:
-        """Return the exposition text and its content type."""
-        return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
-
-    def families(self) -> Iterator[Metric]:
-        rows = self._snapshot
-        yield _gauge(TASKS, (((row.queue, state, row.tenant), n) for row in rows for state, n in row.tasks.items()))
-        yield _gauge(OLDEST_READY, (((row.queue, row.tenant), row.oldest_ready_age_seconds or 0.0) for row in rows))
+    def _read_counts(self) -> Iterator[Reading]:
+        known = self._names
+        tasks = [(*known[queue_id], meter) for queue_id, meter in self._tasks.copy().items() if queue_id in known]
+        yield Reading(names.TASKS_ENQUEUED, (((queue, tenant), meter.enqueued) for tenant, queue, meter in tasks))
+        yield Reading(
+            names.TASKS_ENDED,
+            (
+                ((queue, reason, state, tenant), count)
+                for tenant, queue, meter in tasks
+                for (reason, state), count in meter.ended.copy().items()
+            ),
+        )
         queues = list(self._queues.items())
-        yield _histogram(WAIT, (((queue, tenant), meter.wait) for (tenant, queue), meter in queues))
-        yield _histogram(ATTEMPT, (((queue, tenant), meter.attempt) for (tenant, queue), meter in queues))
-        yield _counter(
-            ATTEMPTS,
+        yield Reading(names.WAIT, (((queue, tenant), meter.wait) for (tenant, queue), meter in queues))
+        yield Reading(names.ATTEMPT, (((queue, tenant), meter.attempt) for (tenant, queue), meter in queues))
+        yield Reading(
+            names.ATTEMPTS,
             (
                 ((outcome, queue, tenant), count)
                 for (tenant, queue), meter in queues
                 for outcome, count in meter.outcomes.copy().items()
             ),
         )
-        yield _counter(LEASES_LOST, [((), self._leases_lost)])
-        yield _counter(LEASES_REAPED, [((), self._leases_reaped)])
-        yield _counter(FLOWS_RESCUED, [((), self._flows_rescued)])
-        yield _histogram(GROUP_SIZE, (((statement,), sizes) for statement, sizes in self._groups.copy().items()))
-        found = self._schedules
-        yield _gauge(SCHEDULE_OVERDUE, (((row.schedule, row.tenant), row.overdue_seconds) for row in found))
-        yield _counter(SCHEDULE_MISSED, (((row.schedule, row.tenant), row.missed) for row in found))
-        handlers = self._handlers
-        yield _gauge(
-            HANDLER_BREAKER,
-            (((row.handler, row.tenant), BREAKER_STATES[row.state]) for row in handlers if row.state is not None),
-        )
-        yield _gauge(
-            HANDLER_LIMIT, (((row.handler, row.tenant), row.limit) for row in handlers if row.limit is not None)
-        )
+        yield Reading(names.LEASES_LOST, [((), self._leases_lost)])
+        yield Reading(names.LEASES_REAPED, [((), self._leases_reaped)])
+        yield Reading(names.FLOWS_RESCUED, [((), self._flows_rescued)])
+        groups = self._groups.copy().items()
+        yield Reading(names.GROUP_SIZE, (((statement,), sizes) for statement, sizes in groups))
+
+    def _read_fleet(self) -> Iterator[Reading]:
+        found = self._fleet.schedules
+        yield Reading(names.SCHEDULE_OVERDUE, (((row.schedule, row.tenant), row.overdue_seconds) for row in found))
+        yield Reading(names.SCHEDULE_MISSED, (((row.schedule, row.tenant), row.missed) for row in found))
+        handlers = self._fleet.handlers
+        yield Reading(names.HANDLER_ENABLED, (((row.handler, row.tenant), row.enabled) for row in handlers))
+        states = [((row.handler, row.tenant), BREAKER_STATES[row.state]) for row in handlers if row.state is not None]
+        yield Reading(names.HANDLER_BREAKER, states)
+        yield Reading(names.BREAKER_OPEN, ((which, state > 0) for which, state in states))
         limits = self._limits
-        yield _gauge(LIMIT_USED, (((row.limit, row.tenant), row.used) for row in limits))
+        yield Reading(names.LIMIT_USED, (((row.level, row.name, row.tenant), row.used) for row in limits))
         most = [(row, row.max_concurrency) for row in limits if row.max_concurrency is not None]
-        yield _gauge(LIMIT, (((row.limit, row.tenant), limit) for row, limit in most))
-        yield _gauge(LIMIT_WAITING_KEYS, (((row.limit, row.tenant), row.waiting_keys) for row in limits))
+        yield Reading(names.LIMIT, (((row.level, row.name, row.tenant), limit) for row, limit in most))
+        keys = [(row, row.waiting_keys) for row in limits if row.waiting_keys is not None]
+        yield Reading(names.LIMIT_WAITING_KEYS, (((row.name, row.tenant), waiting) for row, waiting in keys))
         admitted = self._admitted.copy().items()
-        yield _counter(LIMIT_ADMITTED, (((limit, tenant), count) for (tenant, limit), count in admitted))
-        yield _gauge(LOOP_LAG, [((), self._lag.value())])
+        yield Reading(names.LIMIT_ADMITTED, (((limit, tenant), count) for (tenant, limit), count in admitted))
+
+    def _read_database(self) -> Iterator[Reading]:
+        fleet = self._fleet
+        yield Reading(names.REPLICAS, (((role,), fleet.replicas.get(role, 0)) for role in ROLES if fleet.replicas))
+        yield Reading(names.ALARM, (((code,), on) for code, on in fleet.alarms.items()))
+        yield Reading(names.DATABASE_UP, [((), self._database_up())])
+        for metric, value in (
+            (names.DATABASE_CONNECTIONS, fleet.connections),
+            (names.DATABASE_CONNECTIONS_MAX, fleet.max_connections),
+            (names.DATABASE_OLDEST_XMIN, fleet.oldest_xmin_seconds),
+        ):
+            yield Reading(metric, [] if value is None else [((), value)])
+
+
+def _named(limits: Iterable[LimitSnapshot]) -> set[tuple[str, str]]:
+    return {(row.tenant, row.name) for row in limits if row.level == "named"}
 
 
 class RecentPeak:
@@ -398,35 +299,3 @@ class RecentPeak:
 
     def _present(self) -> int:
         return int(self._clock() / LAG_WINDOW_SECONDS)
-
-
-class _Collector(Collector):
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterable[Metric]:
-        return self._metrics.families()
-
-
-Samples = Iterable[tuple[tuple[str, ...], float]]
-
-
-def _gauge(metric: Definition, samples: Samples) -> Metric:
-    family = GaugeMetricFamily(metric.name, metric.meaning, labels=metric.labels)
-    for labels, value in samples:
-        family.add_metric(labels, value)
-    return family
-
-
-def _counter(metric: Definition, samples: Samples) -> Metric:
-    family = CounterMetricFamily(metric.family, metric.meaning, labels=metric.labels)
-    for labels, value in samples:
-        family.add_metric(labels, value)
-    return family
-
-
-def _histogram(metric: Definition, samples: Iterable[tuple[tuple[str, ...], Histogram]]) -> Metric:
-    family = HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels)
-    for labels, histogram in samples:
-        family.add_metric(labels, buckets=histogram.cumulated(), sum_value=histogram.total)
-    return family

@@ -25,7 +25,7 @@ from app.domain.schedules.definitions import CatchUpMode, Overlap
 from app.domain.schedules.firing import Cause
 from app.domain.targets import TaskTarget
 from app.domain.tasks import Outcome, Reason, State, WaitingFor
-from app.service import alarms
+from app.runtime import alarms
 from app.store.addresses import DROPPED, TAKEN
 from tests.docs.pages import ROOT
 from tests.handlers import Handler

@@ -86,9 +86,9 @@ async def test_replicas_count_together(
         for _ in range(10):
             core.stats.started(queue_id, 0.1)
         for _ in range(9):
-            core.stats.ended(queue_id, "succeeded", 2.0**n)
-        core.stats.ended(queue_id, "dead", 30.0)
-        core.stats.ended(queue_id, "cancelled", None)
+            core.stats.ended(queue_id, "succeeded", 2.0**n, None)
+        core.stats.ended(queue_id, "dead", 30.0, "expired")
+        core.stats.ended_waiting(queue_id, "cancelled", "requested")
     await asyncio.gather(*(core.stats.flush(core.db) for core in cores))
     shown = await queues.stats(cores[0], caller, "mail")
     (row,) = await cores[0].db.fetch(
@@ -105,7 +105,7 @@ async def test_rates_are_of_the_last_minutes_and_shares_of_the_last_hour(
     core: Core, caller: Caller, queue_id: int
 ) -> None:
     core.stats.enqueued(queue_id, 60)
-    core.stats.ended(queue_id, "succeeded", 1.0)
+    core.stats.ended(queue_id, "succeeded", 1.0, None)
     shown = await queues.stats(core, caller, "mail")
     assert 60 / 6.1 <= shown["per_minute"]["enqueued"] <= 60 / 5
     await move_minutes(core, "10 minutes")

@@ -13,9 +13,9 @@ from app.domain.connections import Connections, split
 from app.domain.handlers import HandlerDefinition
 from app.domain.queues import QueueDefinition
 from app.engine.snapshot import Snapshot
-from app.runtime import overview
+from app.runtime import alarms, overview
 from app.runtime.core import Core
-from app.service import alarms, handlers, queues, status
+from app.service import handlers, queues, status
 from app.store import replicas
 from app.store.replicas import Load
 from tests.cores import enqueue
@@ -90,7 +90,9 @@ async def test_what_needs_an_operator_is_said_the_gravest_first(core: Core, call
     await enqueue(core, caller, "halted", 3)
     await queues.pause(core, caller, "halted")
     await handlers.disable(core, caller, "hook")
-    core.stats.ended(await core.db.fetchval("select id from sluice.queues where name = 'mail'"), "dead", 1.0)
+    core.stats.ended(
+        await core.db.fetchval("select id from sluice.queues where name = 'mail'"), "dead", 1.0, "attempts_exhausted"
+    )
     await beat(core, str(uuid4()), "lost-1")
     await core.db.fetch("update sluice.replicas set seen_at = seen_at - interval '1 minute'")
 
@@ -177,4 +179,4 @@ async def test_the_snapshot_is_what_the_gauges_show(core: Core, caller: Caller) 
     assert mail.oldest_ready_age_seconds is not None and 60 <= mail.oldest_ready_age_seconds < 90
     assert not any(overview.depths(quiet).values()) and quiet.oldest_ready_age_seconds is None
     await Snapshot(core).look()
-    assert b'sluice_tasks{queue="mail",state="dead",tenant="default"} 2.0' in core.metrics.render()[0]
+    assert b'sluice_tasks{queue="mail",state="dead",tenant="default"} 2.0' in core.metrics.render()

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from app.main import migrate, wait_for_database
-from app.service import alarms
+from app.runtime import alarms
 from app.settings import Settings, SettingsError
 from app.store import partitions
 from app.store.db import Database

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.embedded.postgres import EmbeddedPostgres
 from app.settings import Settings
+from app.telemetry.definitions import DEFINITIONS
 from app.version import VERSION
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica, replica_with
@@ -21,26 +22,7 @@ from tests.wire.api import AT_ONCE, Api, good, problem
 pytestmark = pytest.mark.anyio
 
 StartApi = Callable[..., Awaitable[Api]]
-NAMES = {
-    "sluice_tasks": "gauge",
-    "sluice_oldest_ready_age_seconds": "gauge",
-    "sluice_task_wait_seconds": "histogram",
-    "sluice_attempt_seconds": "histogram",
-    "sluice_attempts": "counter",
-    "sluice_flows_rescued": "counter",
-    "sluice_leases_lost": "counter",
-    "sluice_leases_reaped": "counter",
-    "sluice_group_size": "histogram",
-    "sluice_schedule_overdue_seconds": "gauge",
-    "sluice_schedule_missed": "counter",
-    "sluice_handler_breaker": "gauge",
-    "sluice_handler_limit": "gauge",
-    "sluice_limit": "gauge",
-    "sluice_limit_used": "gauge",
-    "sluice_limit_waiting_keys": "gauge",
-    "sluice_limit_admitted": "counter",
-    "sluice_loop_lag_seconds": "gauge",
-}
+NAMES = {definition.name.removesuffix("_total"): definition.kind for definition in DEFINITIONS}
 
 
 async def traffic(api: Api, handler: Handler) -> str:

@@ -1,6 +1,6 @@
 -- The named limits of all tenants, for metrics: what they allow, what is taken of them over all keys, and how many keys wait for them.
 -- A hold counts while its task is running under it, as for claims.
-select n.name as tenant, l.name, l.max_concurrency, coalesce(u.n, 0) as used, coalesce(w.n, 0) as waiting_keys
+select n.name as tenant, l.name, l.max_concurrency, l.keyed, coalesce(u.n, 0) as used, coalesce(w.n, 0) as waiting_keys
 from sluice.limits l
 join sluice.tenants n on n.id = l.tenant_id
 left join (

@@ -27,7 +27,8 @@ select n.name as tenant, q.name as queue, q.paused, h.name as handler, h.enabled
        coalesce((select sum(m.dead) from sluice.queue_minutes m
                  where m.queue_id = q.id and m.minute > statement_timestamp() - interval '15 minutes'), 0)::bigint as dead_lately,
        least(n.max_concurrency, n.granted_max_concurrency) as tenant_limit, n.granted_max_concurrency as tenant_grant,
-       extract(epoch from statement_timestamp() - greatest(q.updated_at, w.asked_at))::double precision as worker_silent_seconds
+       extract(epoch from statement_timestamp() - greatest(q.updated_at, w.asked_at))::double precision as worker_silent_seconds,
+       q.id, q.max_concurrency, q.max_depth
 from sluice.queues q join sluice.tenants n on n.id = q.tenant_id
 left join sluice.handlers h on h.id = q.handler_id
 left join sluice.queue_workers w on w.queue_id = q.id

@@ -5,7 +5,7 @@
 -- callbacks, in the last row: what call_back_v1 says of those that are dead.
 -- called: a replica was calling a handler under this lease, and counts the attempt itself.
 create function sluice.reap_v1(p_limit integer, p_tenant bigint)
-returns table (task_id uuid, tenant_id bigint, queue_id bigint, lane bigint, handler_id bigint, dead boolean, called boolean,
+returns table (task_id uuid, tenant_id bigint, queue_id bigint, lane bigint, handler_id bigint, reason text, called boolean,
                tenant text, queue text, outcome text, ran_seconds double precision, next_at timestamptz, at timestamptz,
                callbacks jsonb[])
 language plpgsql volatile
@@ -57,7 +57,8 @@ begin
     from sluice.tasks t join sluice.queues q on q.id = t.queue_id where t.id = any(v_ids);
     return query
       select t.id, t.tenant_id, t.queue_id, t.handler_id, coalesce(t.lease_handler_id, 0),
-             t.id = any(coalesce(v_dead || v_expired, '{}')), t.id = any(coalesce(v_called, '{}')),
+             case when t.id = any(v_dead) then 'attempts_exhausted' when t.id = any(v_expired) then 'expired' end,
+             t.id = any(coalesce(v_called, '{}')),
              n.name, q.name, t.last_outcome, extract(epoch from t.last_ended_at - t.last_started_at)::double precision,
              null::timestamptz, null::timestamptz, null::jsonb[]
       from sluice.tasks t join sluice.queues q on q.id = t.queue_id join sluice.tenants n on n.id = t.tenant_id

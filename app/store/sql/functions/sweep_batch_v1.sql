@@ -1,5 +1,5 @@
--- Cancel up to p_limit unfinished tasks of a batch that is marked as cancelled. Returns {"done": bool, "tasks": [what cancel_v1
--- returns for each], "called"?: [what call_back_v1 says]}; done: none is left, and the batch is not swept again.
+-- Cancel up to p_limit unfinished tasks of a batch that is marked as cancelled. Returns {"done": bool, "reason"?: why, "tasks": [what
+-- cancel_v1 returns for each], "called"?: [what call_back_v1 says]}; done: none is left, and the batch is not swept again.
 -- Rows locked by others are skipped, unless p_wait. Before it reports done, it waits for whoever is adding to the batch: they may
 -- have read, under the shared lock, that it was not marked yet.
 create function sluice.sweep_batch_v1(p_batch uuid, p_limit integer, p_wait boolean)
@@ -21,7 +21,7 @@ begin
     select jsonb_agg(to_jsonb(c) - 'callbacks') filter (where c.task_id is not null), jsonb_agg(c.callbacks) filter (where c.task_id is null)
       into v_tasks, v_called
     from sluice.cancel_v1(v_batch.tenant_id, v_ids, v_batch.cancel_reason) c;
-    return jsonb_build_object('done', false, 'tasks', coalesce(v_tasks, '[]'), 'called', coalesce(v_called, '[]'));
+    return jsonb_build_object('done', false, 'reason', v_batch.cancel_reason, 'tasks', coalesce(v_tasks, '[]'), 'called', coalesce(v_called, '[]'));
   end if;
   perform pg_advisory_xact_lock(:lock_batch, hashtext(p_batch::text));
   if exists (select from sluice.tasks t where t.batch_id = p_batch) then return '{"done": false, "tasks": []}'; end if;

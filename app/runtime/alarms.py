@@ -9,7 +9,7 @@ from app.domain.connections import Limit
 from app.domain.plurals import are, counted
 from app.domain.tasks import NO_WORKER_SECONDS
 from app.runtime.overview import Fleet
-from app.store.breakers import GuardedHandler
+from app.store.breakers import HandlerOverview
 from app.store.partitions import MARGIN_DAYS, Reach
 from app.store.replicas import ALIVE_SECONDS, ReplicaRow
 from app.store.schedules import ScheduleHealth
@@ -179,7 +179,7 @@ def _worker_alarms(queues: Sequence[QueueOverview]) -> Iterator[Alarm]:
             )
 
 
-def _breaker_alarms(handlers: Sequence[GuardedHandler]) -> Iterator[Alarm]:
+def _breaker_alarms(handlers: Sequence[HandlerOverview]) -> Iterator[Alarm]:
     for row in handlers:
         if row.state in ("open", "half_open"):
             yield {
