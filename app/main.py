@@ -31,7 +31,7 @@ from app.embedded.postgres import EmbeddedPostgres, running_url
 from app.engine.engine import Engine
 from app.runtime.core import Core, build_core
 from app.runtime.replica import Replica
-from app.service import keys, status
+from app.service import authentication, keys, status
 from app.settings import Settings, SettingsError
 from app.store import examination, migrations, partitions, rehearsals, tenants
 from app.store.db import Database
@@ -194,7 +194,7 @@ def _edge(sluice: Sluice) -> EdgeConfig:
     settings, core = sluice.settings, sluice.core
 
     async def authenticate(token: str) -> Caller:
-        return await keys.authenticate(core, token)
+        return await authentication.authenticate(core, token)
 
     return EdgeConfig(
         operations=sluice,

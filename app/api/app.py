@@ -13,6 +13,7 @@ from app.api import (
     bulk,
     definitions,
     handlers,
+    keys,
     leases,
     limits,
     openapi,
@@ -61,6 +62,7 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
             limits.tenant_router,
             definitions.router,
             audit.router,
+            keys.router,
         ]
         application.router.routes.append(Route(PATH, enqueue, methods=["POST"]))
         application.router.routes.append(

@@ -54,3 +54,14 @@ class Caller:
     def sees(self, queue: str) -> bool:
         """Return whether the queue of this name, and what is on it, exists for the caller."""
         return self.queues is None or matches(self.queues, queue)
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether the caller sees every tenant. A key confined to queues is confined to those of its own."""
+        return self.scope == "operate" and self.queues is None
+
+    def require_everywhere(self) -> None:
+        """Raise Refusal (forbidden) unless the caller sees every tenant."""
+        self.require("operate")
+        if self.queues is not None:
+            raise Refusal("forbidden", "this needs a key that is not confined to queues")

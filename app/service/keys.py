@@ -1,22 +1,24 @@
-"""API keys: authentication and management.
+"""Verbs on API keys.
 
-A verified key is trusted for a second, counted from before the check, without asking again. So a revocation holds everywhere one
-second after its commit.
+A caller handles keys of its own tenant that reach no further than its own; one that sees every tenant, keys of all. The verbs
+without a caller are for commands on the database.
 """
 
 import asyncio
 import hmac
-import time
+from datetime import datetime
 
 from msgspec import structs
 
-from app.domain.callers import SCOPES, STRANGERS, Caller
-from app.domain.errors import FieldError, Refusal, invalid, invalid_field
-from app.domain.ids import CHOSEN_KEY_RULE, ApiKey, chosen_api_key, make_api_key
+from app.domain.callers import SCOPES, Caller
+from app.domain.confinement import within
+from app.domain.errors import FieldError, Refusal, invalid, invalid_field, too_many
+from app.domain.ids import CHOSEN_KEY_RULE, chosen_api_key, make_api_key
 from app.domain.instants import format_instant, instant_text
-from app.domain.keys import Grant, KeyIssued, KeyView, issued
+from app.domain.keys import Grant, KeyBody, KeyIssued, KeyView, check_issue, check_reach, grant_of, issued
 from app.domain.names import NAME_RULE, is_name
 from app.runtime.core import Core
+from app.service import authentication
 from app.store import keys as store
 from app.store import tenants
 from app.store.db import Database, Reader
@@ -24,62 +26,86 @@ from app.store.keys import KeyRow
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
-CACHE_SECONDS = 1.0
 BOOTSTRAP_TENANT = "default"
 BOOTSTRAP_GRANT = Grant("operate")
 
 log = get_logger(__name__)
 
 
-async def authenticate(core: Core, token: str) -> Caller:
-    """Return the caller of a token. Raises Refusal (unauthenticated), Unavailable."""
-    known = core.keys.callers.get(token)
-    if known is not None and time.monotonic() < known[0]:
-        return known[1]
-    question = core.keys.questions.get(token)
-    if question is None:
-        question = asyncio.ensure_future(_ask(core, token))
-        core.keys.questions[token] = question
-        question.add_done_callback(lambda done: _answered(core, token, done))
-    # Shielded, because others wait for the same answer.
-    return await asyncio.shield(question)
+async def issue(core: Core, caller: Caller, body: KeyBody) -> KeyIssued:
+    """Create a key; its token is shown only once. Raises Refusal: forbidden (it would reach further than the caller's), invalid."""
+    caller.require("manage")
+    errors: list[FieldError] = []
+    grant = grant_of(body, errors)
+    if errors:
+        raise invalid(errors)
+    if body.tenant not in (None, caller.tenant):
+        caller.require_everywhere()
+    check_issue(caller, grant)
+    async with core.db.begin(caller.tenant_id) as connection:
+        tenant_id = await tenants.ensure(connection, body.tenant or caller.tenant)
+        if await store.is_full(connection, tenant_id, core.max_definitions):
+            raise too_many("keys", core.max_definitions)
+        return await _created(connection, tenant_id, grant)
 
 
-def _answered(core: Core, token: str, question: "asyncio.Task[Caller]") -> None:
-    core.keys.questions.pop(token, None)
-    if not question.cancelled():
-        question.exception()  # everyone who asked may have gone, so nobody else would retrieve it
+async def get(core: Core, caller: Caller, key_id: str) -> KeyView:
+    """Return a key. Raises Refusal (key_not_found)."""
+    caller.require("manage")
+    await core.keys.note(core.db, now=True)
+    return shown(_visible(caller, await store.find(core.db.reads(caller.tenant_id), key_id), key_id))
 
 
-async def _ask(core: Core, token: str) -> Caller:
-    asked = time.monotonic()
-    key = chosen_api_key(token)
-    # a key that was valid a second ago must not queue behind invalid ones
-    db = core.db if token in core.keys.callers else core.db.lookups(STRANGERS)
-    row = None if key is None else await store.find(db, key.id)
-    trusted = 0.0 if key is None or row is None else _trusted_seconds(row, key)
-    if row is None or trusted <= 0:
-        core.keys.callers.pop(token, None)
-        raise Refusal(
-            "unauthenticated",
-            "the key is unknown, has expired or has been revoked; create one with `sluice keys create`",
-        )
-    caller = Caller(row.tenant_id, row.tenant, row.scope, row.id, row.queues, row.payloads, row.expires_at)
-    core.keys.callers[token] = (asked + trusted, caller)
-    core.keys.used[row.id] = row.now
-    return caller
+async def list_page(
+    core: Core, caller: Caller, tenant: str | None, before: tuple[datetime, str] | None, limit: int
+) -> tuple[list[KeyView], tuple[datetime, str] | None]:
+    """Return a page, newest first, of the keys that the caller sees, and the position of the next; None after the last.
+
+    Raises Refusal: forbidden (`tenant` is another's), tenant_not_found.
+    """
+    caller.require("manage")
+    await core.keys.note(core.db, now=True)
+    reads = core.db.reads(caller.tenant_id)
+    tenant_id: int | None = None if caller.everywhere else caller.tenant_id
+    if tenant is not None and tenant != caller.tenant:
+        caller.require_everywhere()
+        tenant_id = await tenants.find(reads, tenant)
+        if tenant_id is None:
+            raise Refusal("tenant_not_found", f"there is no tenant {tenant}; a key for it creates it")
+    elif tenant is not None:
+        tenant_id = caller.tenant_id
+    rows = await store.list_page(reads, tenant_id, caller.queues, before, limit + 1)
+    last = rows[limit - 1] if len(rows) > limit else None
+    return [shown(row) for row in rows[:limit]], None if last is None else (last.created_at, last.id)
 
 
-def _trusted_seconds(row: KeyRow, key: ApiKey) -> float:
-    """Return for how long the key may be trusted without asking again; 0: it is not valid."""
-    if row.revoked_at is not None:
-        return 0.0
-    ends = [] if row.expires_at is None else [row.expires_at]
-    if not hmac.compare_digest(row.digest, key.digest):
-        if row.previous_digest is None or not hmac.compare_digest(row.previous_digest, key.digest):
-            return 0.0
-        ends += [row.previous_until or row.now]
-    return min([CACHE_SECONDS, *((end - row.now).total_seconds() for end in ends)])
+async def renew(core: Core, caller: Caller, key_id: str, overlap_seconds: float) -> KeyIssued:
+    """Give a key a new token, as `rotate`. Raises Refusal: key_not_found, forbidden (it reaches further), invalid."""
+    caller.require("manage")
+    async with core.db.begin(caller.tenant_id) as connection:
+        row = _visible(caller, await store.lock(connection, key_id), key_id)
+        check_issue(caller, row.grant)
+        return await _rotated(connection, row, overlap_seconds)
+
+
+async def withdraw(core: Core, caller: Caller, key_id: str) -> None:
+    """Revoke a key. Once this returns, no replica accepts it. Raises Refusal: key_not_found, forbidden (it reaches further)."""
+    caller.require("manage")
+    async with core.db.begin(caller.tenant_id) as connection:
+        row = _visible(caller, await store.lock(connection, key_id), key_id)
+        check_reach(caller, row.grant)
+        revoked = await store.revoke(connection, key_id)
+    if revoked:
+        await asyncio.sleep(authentication.CACHE_SECONDS)
+
+
+def _visible(caller: Caller, row: KeyRow | None, key_id: str) -> KeyRow:
+    """Return the key, if it exists for the caller. Raises Refusal (key_not_found)."""
+    if row is None or not (caller.everywhere or row.tenant_id == caller.tenant_id):
+        raise not_found(key_id)
+    if caller.queues is not None and (row.queues is None or not within(row.queues, caller.queues)):
+        raise not_found(key_id)
+    return row
 
 
 async def create(db: Database, tenant: str, grant: Grant) -> KeyIssued:
@@ -129,20 +155,21 @@ async def rotate(db: Database, key_id: str, overlap_seconds: float) -> KeyIssued
     Raises Refusal: key_not_found, invalid (no longer valid, or the bootstrap key).
     """
     async with db.begin(None) as connection:
-        return await _rotated(connection, await store.lock(connection, key_id), key_id, overlap_seconds)
+        row = await store.lock(connection, key_id)
+        if row is None:
+            raise not_found(key_id)
+        return await _rotated(connection, row, overlap_seconds)
 
 
-async def _rotated(connection: Reader, row: KeyRow | None, key_id: str, overlap_seconds: float) -> KeyIssued:
-    if row is None:
-        raise not_found(key_id)
+async def _rotated(connection: Reader, row: KeyRow, overlap_seconds: float) -> KeyIssued:
     if not row.in_force:
-        raise Refusal("invalid", f"key {key_id} has expired or has been revoked; create a new one")
+        raise Refusal("invalid", f"key {row.id} has expired or has been revoked; create a new one")
     if row.bootstrap:
         raise Refusal(
-            "invalid", f"key {key_id} is the bootstrap key; restart the replicas with another SLUICE_BOOTSTRAP_KEY"
+            "invalid", f"key {row.id} is the bootstrap key; restart the replicas with another SLUICE_BOOTSTRAP_KEY"
         )
-    key = make_api_key(key_id=key_id)
-    await store.rotate(connection, key_id, key.digest, overlap_seconds)
+    key = make_api_key(key_id=row.id)
+    await store.rotate(connection, row.id, key.digest, overlap_seconds)
     return issued(shown(row), key.text)
 
 
@@ -154,7 +181,7 @@ async def revoke(db: Database, key_id: str) -> bool:
     """Revoke a key. Once this returns, no replica accepts it. Return False if no valid key has this id."""
     revoked = await store.revoke(db, key_id)
     if revoked:
-        await asyncio.sleep(CACHE_SECONDS)
+        await asyncio.sleep(authentication.CACHE_SECONDS)
     return revoked
 
 

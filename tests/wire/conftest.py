@@ -73,3 +73,40 @@ def start_api(start_replica: Callable[..., Awaitable[Replica]]) -> Callable[...,
         return Api(replica.client, replica.url)
 
     return start
+
+
+@pytest.fixture(scope="session")
+async def keyed(server_url: str, anyio_backend: object) -> AsyncIterator[Replica]:
+    """A replica that asks for keys, on a database of its own; tests take fresh tenants."""
+    name = f"sluice_test_{uuid4().hex}"
+    url = await create_database(server_url, name)
+    given = {
+        "database_url": url,
+        "port": 0,
+        "drain_grace_seconds": 0,
+        "bootstrap_key": make_api_key().text,
+        "egress_allow": "127.0.0.0/8",
+    }
+    async with replica_with(Settings.model_validate(given)) as replica:
+        yield replica
+    await drop_database(server_url, name)
+
+
+@pytest.fixture
+async def with_token(keyed: Replica) -> AsyncIterator[Callable[[str], Awaitable[Api]]]:
+    async with AsyncExitStack() as stack:
+
+        async def api(token: str) -> Api:
+            return Api(await stack.enter_async_context(keyed.caller(token)), keyed.url)
+
+        yield api
+
+
+@pytest.fixture
+def granted(keyed: Replica, with_token: Callable[[str], Awaitable[Api]]) -> Callable[[str, Grant], Awaitable[Api]]:
+    """The API for a tenant of this name, with a new key that grants this."""
+
+    async def api(tenant: str, grant: Grant) -> Api:
+        return await with_token((await keys.create(keyed.sluice.core.db, tenant, grant)).token)
+
+    return api

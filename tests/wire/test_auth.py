@@ -108,6 +108,11 @@ ROUTES: list[tuple[str, str, str, Any]] = [
     ("POST", "/queues/x/keys/k/resume", "manage", None),
     ("GET", "/tenants/acme/limits", "operate", None),
     ("PUT", "/tenants/acme/limits", "operate", {"max_concurrency": None}),
+    ("GET", "/keys", "manage", None),
+    ("POST", "/keys", "manage", {"scope": "read"}),
+    ("GET", "/keys/x", "manage", None),
+    ("DELETE", "/keys/x", "manage", None),
+    ("POST", "/keys/x/rotate", "manage", None),
     ("POST", "/definitions/plan", "manage", {}),
     ("POST", "/definitions/apply", "manage", {}),
     ("GET", "/status", "operate", None),
@@ -209,7 +214,7 @@ async def test_strangers_who_ask_wait_among_themselves(
     guarded: Guarded, boss: Api, clients: list[httpx2.AsyncClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good(await boss.get("/limits"))
-    monkeypatch.setattr("app.service.keys.CACHE_SECONDS", 0.0)
+    monkeypatch.setattr("app.service.authentication.CACHE_SECONDS", 0.0)
     good(await boss.get("/limits"))
     monkeypatch.setattr("app.store.db.TURN_SECONDS", 0.2)
     turns = guarded[0].sluice.core.db._lookup_turns
