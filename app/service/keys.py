@@ -7,6 +7,7 @@ without a caller are for commands on the database.
 import asyncio
 import hmac
 from datetime import datetime
+from typing import Any
 
 from msgspec import structs
 
@@ -19,6 +20,7 @@ from app.domain.keys import Grant, KeyBody, KeyIssued, KeyView, check_issue, che
 from app.domain.names import NAME_RULE, is_name
 from app.runtime.core import Core
 from app.service import authentication
+from app.service.audit import audited, record
 from app.store import keys as store
 from app.store import tenants
 from app.store.db import Database, Reader
@@ -32,6 +34,7 @@ BOOTSTRAP_GRANT = Grant("operate")
 log = get_logger(__name__)
 
 
+@audited("create", "key", parts=0)
 async def issue(core: Core, caller: Caller, body: KeyBody) -> KeyIssued:
     """Create a key; its token is shown only once. Raises Refusal: forbidden (it would reach further than the caller's), invalid."""
     caller.require("manage")
@@ -46,7 +49,14 @@ async def issue(core: Core, caller: Caller, body: KeyBody) -> KeyIssued:
         tenant_id = await tenants.ensure(connection, body.tenant or caller.tenant)
         if await store.is_full(connection, tenant_id, core.max_definitions):
             raise too_many("keys", core.max_definitions)
-        return await _created(connection, tenant_id, grant)
+        made = await _created(connection, tenant_id, grant)
+        await record(connection, caller, None, _recorded(grant), name=made.id, tenant_id=tenant_id)
+        return made
+
+
+def _recorded(grant: Grant) -> dict[str, Any]:
+    """Return what the audit compares."""
+    return structs.asdict(grant) | {"expires_at": instant_text(grant.expires_at)}
 
 
 async def get(core: Core, caller: Caller, key_id: str) -> KeyView:
@@ -79,15 +89,19 @@ async def list_page(
     return [shown(row) for row in rows[:limit]], None if last is None else (last.created_at, last.id)
 
 
+@audited("rotate", "key")
 async def renew(core: Core, caller: Caller, key_id: str, overlap_seconds: float) -> KeyIssued:
     """Give a key a new token, as `rotate`. Raises Refusal: key_not_found, forbidden (it reaches further), invalid."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
         row = _visible(caller, await store.lock(connection, key_id), key_id)
         check_issue(caller, row.grant)
-        return await _rotated(connection, row, overlap_seconds)
+        made = await _rotated(connection, row, overlap_seconds)
+        await record(connection, caller, {}, {"overlap_seconds": overlap_seconds}, tenant_id=row.tenant_id)
+        return made
 
 
+@audited("revoke", "key")
 async def withdraw(core: Core, caller: Caller, key_id: str) -> None:
     """Revoke a key. Once this returns, no replica accepts it. Raises Refusal: key_not_found, forbidden (it reaches further)."""
     caller.require("manage")
@@ -95,6 +109,7 @@ async def withdraw(core: Core, caller: Caller, key_id: str) -> None:
         row = _visible(caller, await store.lock(connection, key_id), key_id)
         check_reach(caller, row.grant)
         revoked = await store.revoke(connection, key_id)
+        await record(connection, caller, {"revoked": not revoked}, {"revoked": True}, tenant_id=row.tenant_id)
     if revoked:
         await asyncio.sleep(authentication.CACHE_SECONDS)
 
