@@ -42,6 +42,7 @@ from app.store.room import measured
 from app.store.vault import Vault, VaultError, open_vault
 from app.telemetry import events, logs
 from app.telemetry.logs import get_logger
+from app.telemetry.pushing import build_push
 from app.telemetry.tracing import build_tracing, traces_endpoint
 from app.version import VERSION
 
@@ -206,7 +207,7 @@ def _edge(sluice: Sluice) -> EdgeConfig:
         version=VERSION,
         tracing=core.tracing.enabled,
         operations_only=settings.role == "engine",
-        request_ended=core.metrics.request_ended,
+        request_meter=core.metrics.request_meter,
     )
 
 
@@ -239,6 +240,9 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
         stack.push_async_callback(sluice.core.db.close)
         stack.push_async_callback(sluice.core.webhooks.aclose)
         stack.push_async_callback(sluice.core.tracing.aclose)
+        push = build_push(os.environ, sluice.core.metrics, version=VERSION, replica=sluice.core.replica.name)
+        if push is not None:
+            stack.push_async_callback(push.aclose)
         await _let_in(settings, sluice.core.db)
         app = create_app(sluice.core, _edge(sluice))
         sluice.core.tracing.instrument(app.application)

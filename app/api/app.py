@@ -81,7 +81,7 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
         guarded=edge.anonymous is not None,
         shortcut=shortcut,
         paths=paths,
-        request_ended=edge.request_ended,
+        request_meter=edge.request_meter,
     )
 
 

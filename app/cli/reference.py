@@ -53,7 +53,7 @@ def settings_page() -> str:
         "`sluice up`, `migrate` and `keys` exit with 2 if a setting is invalid (including a wrong password, database or key)",
         "and with 3 if the database cannot be reached. `up` and `migrate` wait half a minute for it, `keys` does not.",
         "",
-        "To export traces, set `OTEL_EXPORTER_OTLP_ENDPOINT`, as defined by OpenTelemetry.",
+        "To export traces and metrics, set `OTEL_EXPORTER_OTLP_ENDPOINT`, as defined by OpenTelemetry.",
     ]
     return "\n".join(lines) + "\n"
 

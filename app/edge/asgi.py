@@ -16,6 +16,7 @@ from app.domain.errors import Refusal
 from app.domain.names import is_name
 from app.edge import errors
 from app.edge.body import closing_unless_read, hold_of
+from app.edge.config import RequestMeter
 from app.edge.headers import read_headers
 from app.edge.hosts import require_loopback
 from app.telemetry.events import REQUEST_FAILED, emit
@@ -54,8 +55,8 @@ class Shortcut:
 class Edge:
     """The ASGI application for a server. `application` is the FastAPI app inside, for instrumentation.
 
-    `paths`: the paths of routes that are plain ASGI, by endpoint; others say theirs in the scope. `request_ended` counts a request
-    that got a response: method, route, status, seconds.
+    `paths`: the paths of routes that are plain ASGI, by endpoint; others say theirs in the scope. `request_meter` counts requests
+    that got a response.
     """
 
     def __init__(
@@ -65,13 +66,15 @@ class Edge:
         guarded: bool,
         shortcut: Shortcut | None,
         paths: Mapping[Any, str],
-        request_ended: Callable[[str, str, int, float], None] | None,
+        request_meter: RequestMeter | None,
     ) -> None:
         self.application = application
         self._guarded = guarded
         self._shortcut = shortcut
         self._paths = paths
-        self._request_ended = request_ended
+        self._request_meter = request_meter
+        self._meters: dict[tuple[str, int, int], Callable[[float], None]] = {}
+        """By method, id of the route or else of the endpoint, and status; both live as long as the application."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -110,10 +113,13 @@ class Edge:
         finally:
             if hold is not None:
                 hold.release()
-            if status and self._request_ended is not None:
-                method = scope["method"]
-                route = self._route(scope)
-                self._request_ended(method if method in METHODS else OTHER, route, status, perf_counter() - began)
+            if status and self._request_meter is not None:
+                served = scope["method"], id(scope.get("route") or scope.get("endpoint")), status
+                count = self._meters.get(served)
+                if count is None:
+                    method = served[0] if served[0] in METHODS else OTHER
+                    count = self._meters[served] = self._request_meter(method, self._route(scope), status)
+                count(perf_counter() - began)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = read_headers(scope["headers"])

@@ -22,6 +22,10 @@ class Operations(Protocol):
         """Return the metrics as Prometheus text."""
 
 
+RequestMeter = Callable[[str, str, int], Callable[[float], None]]
+"""Returns, for a method, a route and a status, what counts a request by its seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class EdgeConfig:
     operations: Operations
@@ -37,8 +41,7 @@ class EdgeConfig:
     """Whether every request passes through the instrumented application. Otherwise the enqueue bypasses the router."""
     operations_only: bool = False
     """Whether only health, status and metrics are served: an engine without an API."""
-    request_ended: Callable[[str, str, int, float], None] | None = None
-    """Counts a request: method, route, status, seconds."""
+    request_meter: RequestMeter | None = None
 
     @property
     def max_body_bytes(self) -> int:

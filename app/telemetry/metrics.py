@@ -19,7 +19,7 @@ from typing import Final
 
 from app.telemetry import definitions as names
 from app.telemetry.exposition import exposition
-from app.telemetry.readings import HTTP_SECONDS, SECONDS, SIZES, Histogram, Reading
+from app.telemetry.readings import HTTP_SECONDS, SECONDS, SIZES, Histogram, Reading, Tally
 from app.telemetry.snapshots import FleetSnapshot, LimitSnapshot, QueueSnapshot
 from app.version import VERSION
 
@@ -83,7 +83,7 @@ class Metrics:
         self._shown: Sequence[QueueSnapshot] = ()
         self._limits: Sequence[LimitSnapshot] = ()
         self._admitted: dict[tuple[str, str], int] = {}
-        self._requests: dict[tuple[str, str, int], Histogram] = {}
+        self._requests: dict[tuple[str, str, int], Tally] = {}
         self._groups: dict[str, Histogram] = {}
         self._leases_lost = 0
         self._leases_reaped = 0
@@ -121,13 +121,14 @@ class Metrics:
             meter = self._tasks[queue_id] = TaskMeter()
         return meter
 
-    def request_ended(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count a request. The caller names a route and a method of the service, nothing that a client made up."""
+    def request_meter(self, method: str, route: str, status: int) -> Callable[[float], None]:
+        """Return what counts a request by its seconds. The caller names a route and a method of the service, nothing that a client
+        made up."""
         key = (method, route, status)
-        histogram = self._requests.get(key)
-        if histogram is None:
-            histogram = self._requests[key] = Histogram(HTTP_SECONDS)
-        histogram.observe(seconds)
+        tally = self._requests.get(key)
+        if tally is None:
+            tally = self._requests[key] = Tally(HTTP_SECONDS)
+        return tally.observe
 
     def group_written(self, statement: str, size: int) -> None:
         histogram = self._groups.get(statement)
@@ -194,7 +195,8 @@ class Metrics:
         yield Reading(names.LOOP_LAG, [((), self._lag.value())])
         requests = self._requests.copy().items()
         yield Reading(
-            names.HTTP_REQUEST, (((method, route, str(status)), taken) for (method, route, status), taken in requests)
+            names.HTTP_REQUEST,
+            (((method, route, str(status)), tally.read()) for (method, route, status), tally in requests),
         )
         yield from self._read_database()
         yield Reading(names.BUILD_INFO, [((VERSION,), 1)])

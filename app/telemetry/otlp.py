@@ -29,14 +29,19 @@ UNTRACED: Final = r"^https?://[^/]+/health/,^https?://[^/]+/metrics$"
 _propagator = TraceContextTextMapPropagator()
 
 
+def resource_of(version: str, replica: str) -> Resource:
+    """Return what OpenTelemetry calls the resource: this process."""
+    resource = Resource.create({"service.version": version, "service.instance.id": replica})
+    if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
+        return resource.merge(Resource({"service.name": "sluice"}))
+    return resource
+
+
 class OtlpTracing:
     enabled = True
 
     def __init__(self, endpoint: str, *, version: str, replica: str) -> None:
-        resource = Resource.create({"service.version": version, "service.instance.id": replica})
-        if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
-            resource = resource.merge(Resource({"service.name": "sluice"}))
-        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider = TracerProvider(resource=resource_of(version, replica), shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
         self._tracer = self._provider.get_tracer("sluice", version)
 

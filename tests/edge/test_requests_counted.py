@@ -1,6 +1,7 @@
 """Requests are counted by the route that serves them, so that nothing a client makes up becomes a series."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,11 +20,10 @@ REQUESTS = 200
 async def test_a_request_is_counted_by_method_route_and_status(services: Services, tracing: bool) -> None:
     counted: list[tuple[str, str, int]] = []
 
-    def request_ended(method: str, route: str, status: int, seconds: float) -> None:
-        assert 0 < seconds < 60
-        counted.append((method, route, status))
+    def meter(method: str, route: str, status: int) -> Callable[[float], None]:
+        return lambda seconds: counted.append((method, route, status)) if 0 < seconds < 60 else None
 
-    async with client(edge(tracing=tracing, request_ended=request_ended)) as api:
+    async with client(edge(tracing=tracing, request_meter=meter)) as api:
         await api.post("/queues/mail/tasks", json={"payload": 1})
         await api.post("/queues/mail/tasks", json={})
         await api.put("/queues/mail", json={})
@@ -55,8 +55,8 @@ async def test_a_request_is_counted_by_method_route_and_status(services: Service
 
 
 async def test_counting_a_request_is_a_small_part_of_an_enqueue(services: Services) -> None:
-    """Here without a socket, a server and a database, which are most of a real one."""
-    plain, counting = edge(), edge(request_ended=Metrics().request_ended)
+    """0.5 us; a real one takes the replica 50 to 80 us. Here without a socket, a server and a database."""
+    plain, counting = edge(), edge(request_meter=Metrics().request_meter)
     body = b'{"payload": 1}'
     headers = [
         (b"host", b"localhost"),

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.telemetry.definitions import DEFINITIONS
 from app.telemetry.exposition import CONTENT_TYPE
 from app.telemetry.metrics import LAG_WINDOW_SECONDS, QUIET_SECONDS, Metrics
-from app.telemetry.readings import SECONDS
+from app.telemetry.readings import HTTP_SECONDS, SECONDS, TALLIED, Histogram, Tally
 from app.telemetry.snapshots import FleetSnapshot, HandlerSnapshot, LimitSnapshot, QueueSnapshot, ScheduleSnapshot
 
 GOLDEN = Path(__file__).parent / "metric_names.txt"
@@ -44,7 +44,7 @@ def used() -> Metrics:
     metrics.loop_woke(0.25)
     metrics.tasks_enqueued(1, 4)
     metrics.tasks_ended(1, "dead", "expired")
-    metrics.request_ended("POST", "/queues/{name}/tasks", 201, 0.004)
+    metrics.request_meter("POST", "/queues/{name}/tasks", 201)(0.004)
     metrics.limits_taken("t", ["api", "api"])
     metrics.set_snapshot(
         FleetSnapshot(
@@ -324,3 +324,14 @@ def least_seconds(work: Callable[[], object]) -> float:
         work()
         best = min(best, time.thread_time() - begun)
     return best
+
+
+def test_a_tally_counts_as_a_histogram_does() -> None:
+    tally, histogram = Tally(HTTP_SECONDS), Histogram(HTTP_SECONDS)
+    values = [n / 400 for n in range(2 * TALLIED + 7)] + list(HTTP_SECONDS)
+    for value in values:
+        tally.observe(value)
+        histogram.observe(value)
+    for _ in range(2):
+        found = tally.read()
+        assert found.counts == histogram.counts and found.total == pytest.approx(histogram.total)
