@@ -15,15 +15,63 @@ from app.edge.pages import DEFAULT_LIMIT, Cursor, Limit, Page, binding, next_cur
 from app.edge.problems import problems
 from app.edge.replies import reply
 from app.edge.strict import StrictRoute
-from app.service import audit, queues
+from app.service import (
+    audit,
+    backfills,
+    batches,
+    breakers,
+    definitions,
+    handlers,
+    limit_keys,
+    limits,
+    patches,
+    queues,
+    schedules,
+    sweeps,
+    tasks,
+    tenant_limits,
+)
 from app.service.audit import Audited
 from app.store.audit import AuditFilters, Position
 
 AUDITED: Final[Mapping[str, Audited[Any, Any]]] = {
+    "put_handler": handlers.put,
+    "delete_handler": handlers.delete,
+    "enable_handler": handlers.enable,
+    "disable_handler": handlers.disable,
+    "rotate_handler_secret": handlers.rotate_secret,
+    "set_handler_breaker": breakers.set_breaker,
     "put_queue": queues.put,
     "delete_queue": queues.delete,
     "pause_queue": queues.pause,
     "resume_queue": queues.resume,
+    "put_queue_key": limit_keys.put_of_queue,
+    "pause_queue_key": limit_keys.pause_of_queue,
+    "resume_queue_key": limit_keys.resume_of_queue,
+    "put_limits": tenant_limits.put,
+    "put_tenant_limits": tenant_limits.put_grant,
+    "put_limit": limits.put,
+    "delete_limit": limits.delete,
+    "pause_limit": limits.pause,
+    "resume_limit": limits.resume,
+    "put_limit_key": limit_keys.put,
+    "delete_limit_key": limit_keys.delete,
+    "pause_limit_key": limit_keys.pause,
+    "resume_limit_key": limit_keys.resume,
+    "put_schedule": schedules.put,
+    "delete_schedule": schedules.delete,
+    "pause_schedule": schedules.pause,
+    "resume_schedule": schedules.resume,
+    "trigger_schedule": schedules.trigger,
+    "backfill_schedule": backfills.backfill,
+    "update_task": patches.update,
+    "cancel_task": tasks.cancel,
+    "retry_task": tasks.retry,
+    "purge_queue": sweeps.purge,
+    "redrive_queue": sweeps.redrive,
+    "cancel_batch": batches.cancel,
+    "retry_batch": batches.retry,
+    "apply_definitions": definitions.apply,
 }
 """By operation: the verb that leaves a row. What is refused before it reaches the verb leaves one, too."""
 

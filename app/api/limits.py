@@ -104,7 +104,7 @@ async def delete_limit(core: CoreDep, caller: Manager, name: LimitName, conditio
 )
 async def pause_limit(core: CoreDep, caller: Manager, name: LimitName) -> Response:
     """Pause a limit. Once answered, no task that takes it starts."""
-    return reply(limit_out(*await limits.set_paused(core, caller, name, paused=True)))
+    return reply(limit_out(*await limits.pause(core, caller, name)))
 
 
 @router.post(
@@ -114,7 +114,7 @@ async def pause_limit(core: CoreDep, caller: Manager, name: LimitName) -> Respon
 )
 async def resume_limit(core: CoreDep, caller: Manager, name: LimitName) -> Response:
     """Resume a paused limit."""
-    return reply(limit_out(*await limits.set_paused(core, caller, name, paused=False)))
+    return reply(limit_out(*await limits.resume(core, caller, name)))
 
 
 @router.get(
@@ -183,7 +183,7 @@ async def delete_limit_key(core: CoreDep, caller: Manager, name: LimitName, key:
 )
 async def pause_limit_key(core: CoreDep, caller: Manager, name: LimitName, key: KeyName) -> Response:
     """Pause one key of a limit. Once answered, no task that takes it starts."""
-    return reply(key_out(*await limit_keys.set_paused(core, caller, name, key, paused=True)))
+    return reply(key_out(*await limit_keys.pause(core, caller, name, key)))
 
 
 @router.post(
@@ -193,7 +193,7 @@ async def pause_limit_key(core: CoreDep, caller: Manager, name: LimitName, key: 
 )
 async def resume_limit_key(core: CoreDep, caller: Manager, name: LimitName, key: KeyName) -> Response:
     """Resume a paused key."""
-    return reply(key_out(*await limit_keys.set_paused(core, caller, name, key, paused=False)))
+    return reply(key_out(*await limit_keys.resume(core, caller, name, key)))
 
 
 @tenant_router.get(

@@ -166,7 +166,7 @@ async def put_queue_key(
 )
 async def pause_queue_key(core: CoreDep, caller: Manager, name: QueueName, key: KeyName) -> Response:
     """Pause one key: its tasks are accepted but not started. Once answered, none of them starts."""
-    return reply(queue_key_out(*await limit_keys.set_paused_of_queue(core, caller, name, key, paused=True)))
+    return reply(queue_key_out(*await limit_keys.pause_of_queue(core, caller, name, key)))
 
 
 @router.post(
@@ -176,4 +176,4 @@ async def pause_queue_key(core: CoreDep, caller: Manager, name: QueueName, key: 
 )
 async def resume_queue_key(core: CoreDep, caller: Manager, name: QueueName, key: KeyName) -> Response:
     """Resume a paused key."""
-    return reply(queue_key_out(*await limit_keys.set_paused_of_queue(core, caller, name, key, paused=False)))
+    return reply(queue_key_out(*await limit_keys.resume_of_queue(core, caller, name, key)))

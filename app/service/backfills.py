@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby, islice, pairwise, takewhile
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from app.domain.callers import Caller
 from app.domain.errors import invalid_field
@@ -17,6 +17,7 @@ from app.domain.schedules.times import EPOCH, MICROSECOND, times_after
 from app.runtime.catalogue import until_current
 from app.runtime.core import Core
 from app.runtime.schedule_changes import ScheduleChange, after_commit, next_look, write_held
+from app.service.audit import audited, record
 from app.service.schedules import definition_of, find
 from app.store import ledger, schedules
 from app.store.ledger import LedgerRow
@@ -39,6 +40,7 @@ class Backfilled(Struct, frozen=True):
     ]
 
 
+@audited("backfill", "schedule")
 async def backfill(
     core: Core, caller: Caller, name: str, from_: datetime, to: datetime, overlap: Overlap | None, rerun: bool
 ) -> Backfilled:
@@ -66,6 +68,8 @@ async def backfill(
                 return None
             await ledger.take_out(connection, made.taken)
             await write_held(connection, core, made.change)
+            asked = {"from": from_, "to": to, "overlap": overlap, "rerun": rerun}
+            await record(connection, caller, None, asked | structs.asdict(made.result))
         after_commit(core, made.change)
         return made.result
 

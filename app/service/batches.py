@@ -16,6 +16,7 @@ from app.runtime.catalogue import until_current
 from app.runtime.core import Core
 from app.runtime.entries import check, named_queue
 from app.service import bulk
+from app.service.audit import audited, record
 from app.service.bulk import Result
 from app.store import batches, sweeps
 from app.store.batches import Completion
@@ -102,28 +103,30 @@ async def add(
 async def seal(core: Core, caller: Caller, batch_id: str) -> BatchView:
     """Seal a batch. Once this returns, nothing is added to it. Raises Refusal (batch_not_found)."""
     caller.require("use")
-    await _close(core, caller, batch_id, None)
+    if not await batches.close(core.db.changes(caller.tenant_id), caller.tenant_id, batch_id, None):
+        _raise_not_found(batch_id)
+    core.signals.batch_changed()
     return await _found(core.db.changes(caller.tenant_id), caller, batch_id)
 
 
+@audited("cancel", "batch")
 async def cancel(core: Core, caller: Caller, batch_id: str) -> BatchView:
     """Mark a batch as cancelled, then cancel its unfinished tasks. Whatever an interruption leaves, the sweeper cancels.
 
     Raises Refusal (batch_not_found).
     """
     caller.require("use")
-    await _close(core, caller, batch_id, "requested")
+    async with core.db.changes(caller.tenant_id).transaction() as connection:
+        if not await batches.close(connection, caller.tenant_id, batch_id, "requested"):
+            _raise_not_found(batch_id)
+        await record(connection, caller, None, {})
+    core.signals.batch_changed()
     if not await sweep_batch(core, core.db.changes(caller.tenant_id), batch_id, CANCEL_SECONDS):
         core.signals.batch_cancelled()
     return await _found(core.db.changes(caller.tenant_id), caller, batch_id)
 
 
-async def _close(core: Core, caller: Caller, batch_id: str, cancel_reason: str | None) -> None:
-    if not await batches.close(core.db.changes(caller.tenant_id), caller.tenant_id, batch_id, cancel_reason):
-        _raise_not_found(batch_id)
-    core.signals.batch_changed()
-
-
+@audited("retry", "batch")
 async def retry(core: Core, caller: Caller, batch_id: str) -> tuple[BatchView, int, int]:
     """Make a batch's dead tasks ready with all attempts again; return the batch, how many were dead, and how many were revived.
 
@@ -133,6 +136,8 @@ async def retry(core: Core, caller: Caller, batch_id: str) -> tuple[BatchView, i
     changes = core.db.changes(caller.tenant_id)
     await _found(changes, caller, batch_id)
     before = await sweeps.now(changes)
+    async with changes.transaction() as connection:
+        await record(connection, caller, None, {})
     matched, moved, after = 0, 0, sweeps.FIRST
     while True:
         chunk = await batches.retry(changes, caller.tenant_id, batch_id, before, after, CHUNK)

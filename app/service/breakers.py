@@ -8,6 +8,7 @@ from app.domain.callers import Caller
 from app.domain.errors import FieldError, invalid
 from app.runtime import breakers
 from app.runtime.core import Core
+from app.service.audit import audited, record
 from app.service.handlers import locked, not_found
 from app.store import breakers as store
 from app.store import handlers
@@ -40,6 +41,7 @@ async def get(core: Core, caller: Caller, name: str) -> ShownHealth:
     return ShownHealth(name, row.view.definition.guard, parked, found)
 
 
+@audited("set_breaker", "handler")
 async def set_breaker(core: Core, caller: Caller, name: str, *, to_open: bool) -> ShownHealth:
     """Open a breaker until it is closed by hand, or close it with a slow start. Raises Refusal: handler_not_found, invalid."""
     caller.require("manage")
@@ -56,5 +58,9 @@ async def set_breaker(core: Core, caller: Caller, name: str, *, to_open: bool) -
             detail = f"handler {name} has no breaker; disable it instead, or PUT it with one"
             raise invalid([FieldError("", detail)])
         changed = await breakers.change(connection, row.id, decide)
+        before, after = ("open", "open") if to_open else ("closed", "closed")
+        if changed is not None:
+            before, after = changed.found.health.state, changed.after.state
+        await record(connection, caller, {"breaker": before}, {"breaker": after})
     breakers.announce(core, changed)
     return await get(core, caller, name)

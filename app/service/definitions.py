@@ -44,6 +44,7 @@ from app.runtime.entries import check_target, pull_queue_target
 from app.runtime.pieces import in_pieces
 from app.runtime.schemas import CheckBudget
 from app.service import handlers, limits, queues, schedules, tenant_limits
+from app.service.audit import audited
 from app.store import handlers as handler_rows
 from app.store import limits as limit_rows
 from app.store import queues as queue_rows
@@ -89,6 +90,7 @@ async def plan(core: Core, caller: Caller, document: Document) -> Plan:
     return Plan(changes, version_of(changes, await _wanted(document)))
 
 
+@audited("apply", "definitions", parts=0)
 async def apply(core: Core, caller: Caller, document: Document, version: str | None) -> Plan:
     """Apply a document; with `version`, only if the plan is still the one with that version.
 

@@ -20,13 +20,22 @@ from app.domain.callers import Caller
 from app.domain.conditions import Conditions
 from app.domain.errors import FieldError, Refusal, invalid, pointer, too_many
 from app.domain.grouped import UNEXPLAINED, Failure, GroupFault, is_shared, share_out
-from app.domain.handlers import HIDDEN, SECRET_RULE, SECRETS_LOST, HandlerDefinition, HandlerView, is_secret
+from app.domain.handlers import (
+    HIDDEN,
+    SECRET_RULE,
+    SECRETS_LOST,
+    HandlerDefinition,
+    HandlerView,
+    handler_to_dict,
+    is_secret,
+)
 from app.domain.names import NAME_RULE, is_name
 from app.domain.options import Options
 from app.domain.schemas.rules import example_of
 from app.runtime import breakers
 from app.runtime.core import Core
 from app.service import limits
+from app.service.audit import audited, record
 from app.store import flows, handlers, queues, tenants
 from app.store.handlers import HandlerRow
 from app.telemetry import events
@@ -51,6 +60,7 @@ class Saved:
     """The signing secret generated for a new handler; it is shown only once."""
 
 
+@audited("put", "handler")
 async def put(
     core: Core,
     caller: Caller,
@@ -103,7 +113,10 @@ async def _put(
         row = await handlers.insert_new(connection, core.vault, caller.tenant_id, name, definition, new, owner)
         if row is not None and definition.guard.on:
             await breakers.fit(connection, row.id, definition.guard)
-        return None if row is None else Saved(_shown(row), row.etag, True, made)
+        if row is None:
+            return None
+        await record(connection, caller, None, _recorded(row))
+        return Saved(_shown(row), row.etag, True, made)
     await handlers.lock(connection, handler_id)
     before = await handlers.read(connection, core.vault, handler_id)
     if before is None:
@@ -127,7 +140,18 @@ async def _put(
         await flows.reopen(connection, caller.tenant_id)
     after = await handlers.read(connection, core.vault, handler_id)
     assert after is not None, "its lock is held"
+    await record(connection, caller, _recorded(before), _recorded(after))
     return Saved(_shown(after), after.etag, False, renewed)
+
+
+def _recorded(row: HandlerRow) -> dict[str, Any]:
+    """Return what the audit compares."""
+    return handler_to_dict(row.view.definition) | {"secret": row.secret, "owner": row.view.owner}
+
+
+def _switch(row: HandlerRow) -> dict[str, Any]:
+    view = row.view
+    return {"enabled": view.enabled, "disabled_reason": view.disabled_reason, "parked_until": view.parked_until}
 
 
 def _queues_see(definition: HandlerDefinition) -> tuple[object, ...]:
@@ -214,6 +238,7 @@ async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -
     return [_shown(row) for row in rows[:limit]], len(rows) > limit
 
 
+@audited("delete", "handler")
 async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) -> None:
     """Delete a handler. Raises Refusal: handler_not_found, etag_mismatch, handler_in_use."""
     caller.require("manage")
@@ -232,6 +257,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
             )
         await handlers.mark_deleted(connection, row.id)
         await breakers.fit(connection, row.id, Guard())
+        await record(connection, caller, _recorded(row), None)
 
 
 async def locked(core: Core, connection: Any, caller: Caller, name: str) -> HandlerRow:
@@ -244,29 +270,36 @@ async def locked(core: Core, connection: Any, caller: Caller, name: str) -> Hand
     raise not_found(name)
 
 
+@audited("enable", "handler")
 async def enable(core: Core, caller: Caller, name: str) -> HandlerView:
     """Enable a handler; it is not parked any longer either. Raises Refusal (handler_not_found)."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
         row = await locked(core, connection, caller, name)
+        before = _switch(row)
         if not row.view.enabled or row.view.parked_until is not None:
             await handlers.enable(connection, row.id)
             row = await locked(core, connection, caller, name)
+        await record(connection, caller, before, _switch(row))
     core.signals.any_lane_ready()
     return _shown(row)
 
 
+@audited("disable", "handler")
 async def disable(core: Core, caller: Caller, name: str) -> HandlerView:
     """Disable a handler; one that is already disabled keeps its reason. Raises Refusal (handler_not_found)."""
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
         row = await locked(core, connection, caller, name)
+        before = _switch(row)
         if row.view.enabled:
             await handlers.disable(connection, row.id, BY_REQUEST)
             row = await locked(core, connection, caller, name)
+        await record(connection, caller, before, _switch(row))
     return _shown(row)
 
 
+@audited("rotate", "handler")
 async def rotate_secret(core: Core, caller: Caller, name: str, overlap_seconds: float) -> str:
     """Return a new signing secret, shown only once. The old one keeps signing too for `overlap_seconds`.
 
@@ -279,6 +312,7 @@ async def rotate_secret(core: Core, caller: Caller, name: str, overlap_seconds: 
         if row.view.secrets_lost:  # a new secret would not restore the headers
             raise Refusal("invalid", SECRETS_LOST)
         await handlers.replace_secret(connection, core.vault, row.id, secret, overlap_seconds)
+        await record(connection, caller, {"secret": row.secret}, {"secret": secret})
     return secret
 
 

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+from msgspec import structs
+
 from app.domain.callers import Caller
 from app.domain.errors import invalid_field
 from app.domain.limits import KeyOverride, KeyState, KeyView, QueueKeyOverride, Use, key_problem
 from app.runtime.core import Core
 from app.service import queues
+from app.service.audit import audited, record
 from app.service.limits import changing, found
 from app.store import flows, limit_uses, limits
 from app.store.limits import StoredLimit
@@ -41,6 +44,7 @@ async def get(core: Core, caller: Caller, name: str, key: str) -> KeyShown:
         return await limit_uses.show_key(connection, caller.tenant_id, row, key)
 
 
+@audited("put", "limit_key", parts=2)
 async def put(core: Core, caller: Caller, name: str, key: str, values: KeyOverride) -> KeyShown:
     """Set what holds for one key in place of the limit's own values. Once this returns, nothing is admitted above it.
 
@@ -49,31 +53,48 @@ async def put(core: Core, caller: Caller, name: str, key: str, values: KeyOverri
     _check(key)
     async with changing(core, caller) as connection:
         row = await _locked(connection, caller, name)
+        before = await limit_uses.show_key(connection, caller.tenant_id, row, key)
         await limits.put_key(connection, row.id, key, values)
         await flows.reopen(connection, caller.tenant_id, row.id, key)
-        return await limit_uses.show_key(connection, caller.tenant_id, row, key)
+        after = await limit_uses.show_key(connection, caller.tenant_id, row, key)
+        await record(connection, caller, _recorded(before[0]), _recorded(after[0]))
+    return after
 
 
+@audited("delete", "limit_key", parts=2)
 async def delete(core: Core, caller: Caller, name: str, key: str) -> None:
     """Let the limit's own values hold for a key again, and resume it. Raises Refusal: limit_not_found, invalid."""
     _check(key)
     async with changing(core, caller) as connection:
         row = await _locked(connection, caller, name)
+        before = await limit_uses.show_key(connection, caller.tenant_id, row, key)
         await limits.remove_key(connection, row.id, key)
         await flows.reopen(connection, caller.tenant_id, row.id, key)
+        await record(connection, caller, _recorded(before[0]), None)
 
 
-async def set_paused(core: Core, caller: Caller, name: str, key: str, *, paused: bool) -> KeyShown:
-    """Pause or resume one key of a limit. Once a pause returns, no task that takes it starts.
+@audited("pause", "limit_key", parts=2)
+async def pause(core: Core, caller: Caller, name: str, key: str) -> KeyShown:
+    """Pause one key of a limit. Once this returns, no task that takes it starts. Raises Refusal: limit_not_found, invalid."""
+    return await _set_paused(core, caller, name, key, paused=True)
 
-    Raises Refusal: limit_not_found, invalid.
-    """
+
+@audited("resume", "limit_key", parts=2)
+async def resume(core: Core, caller: Caller, name: str, key: str) -> KeyShown:
+    """Resume one key of a limit. Raises Refusal: limit_not_found, invalid."""
+    return await _set_paused(core, caller, name, key, paused=False)
+
+
+async def _set_paused(core: Core, caller: Caller, name: str, key: str, *, paused: bool) -> KeyShown:
     _check(key)
     async with changing(core, caller) as connection:
         row = await _locked(connection, caller, name)
+        before = await limit_uses.show_key(connection, caller.tenant_id, row, key)
         await limits.set_key_paused(connection, row.id, key, paused=paused)
         await flows.reopen(connection, caller.tenant_id, row.id, key)
-        return await limit_uses.show_key(connection, caller.tenant_id, row, key)
+        after = await limit_uses.show_key(connection, caller.tenant_id, row, key)
+        await record(connection, caller, _pause(before[0]), _pause(after[0]))
+    return after
 
 
 async def _keyed(connection: Any, caller: Caller, name: str) -> StoredLimit:
@@ -97,6 +118,7 @@ async def get_of_queue(core: Core, caller: Caller, queue: str, key: str) -> Queu
         return await _of_queue(connection, caller, await queues.found(connection, caller, queue), key)
 
 
+@audited("put", "queue_key", parts=2)
 async def put_of_queue(core: Core, caller: Caller, queue: str, key: str, values: QueueKeyOverride) -> QueueKeyShown:
     """Set what holds for one key of a queue in place of its `key`. Once this returns, nothing is admitted above it.
 
@@ -105,28 +127,52 @@ async def put_of_queue(core: Core, caller: Caller, queue: str, key: str, values:
     _check(key)
     async with changing(core, caller) as connection:
         row = await queues.locked(connection, caller, queue)
+        before = await _of_queue(connection, caller, row, key)
         limit_id = await limits.of_queue_keys(connection, caller.tenant_id, row.id)
         await limits.put_key(connection, limit_id, key, values, values.weight)
         await flows.reopen(connection, caller.tenant_id, limit_id, key)
-        return await _of_queue(connection, caller, row, key)
+        after = await _of_queue(connection, caller, row, key)
+        await record(connection, caller, _recorded(before[0]), _recorded(after[0]))
+    return after
 
 
-async def set_paused_of_queue(core: Core, caller: Caller, queue: str, key: str, *, paused: bool) -> QueueKeyShown:
-    """Pause or resume one key of a queue. Once a pause returns, no task with this key starts.
+@audited("pause", "queue_key", parts=2)
+async def pause_of_queue(core: Core, caller: Caller, queue: str, key: str) -> QueueKeyShown:
+    """Pause one key of a queue. Once this returns, no task with this key starts. Raises Refusal: queue_not_found, invalid."""
+    return await _set_paused_of_queue(core, caller, queue, key, paused=True)
 
-    Raises Refusal: queue_not_found, invalid.
-    """
+
+@audited("resume", "queue_key", parts=2)
+async def resume_of_queue(core: Core, caller: Caller, queue: str, key: str) -> QueueKeyShown:
+    """Resume one key of a queue. Raises Refusal: queue_not_found, invalid."""
+    return await _set_paused_of_queue(core, caller, queue, key, paused=False)
+
+
+async def _set_paused_of_queue(core: Core, caller: Caller, queue: str, key: str, *, paused: bool) -> QueueKeyShown:
     _check(key)
     async with changing(core, caller) as connection:
         row = await queues.locked(connection, caller, queue)
+        before = await _of_queue(connection, caller, row, key)
         limit_id = await limits.of_queue_keys(connection, caller.tenant_id, row.id)
         await limits.set_key_paused(connection, limit_id, key, paused=paused)
         await flows.reopen(connection, caller.tenant_id, limit_id, key)
-        return await _of_queue(connection, caller, row, key)
+        after = await _of_queue(connection, caller, row, key)
+        await record(connection, caller, _pause(before[0]), _pause(after[0]))
+    return after
 
 
 async def _of_queue(connection: Any, caller: Caller, row: StoredQueue, key: str) -> QueueKeyShown:
     return await limit_uses.show_queue_key(connection, caller.tenant_id, row.id, key, row.view.definition.key)
+
+
+def _recorded(view: KeyView) -> dict[str, Any]:
+    """Return what the audit compares: the values that apply to a key."""
+    rate = None if view.rate is None else structs.asdict(view.rate)
+    return {"max_concurrency": view.max_concurrency, "rate": rate, "weight": view.weight} | _pause(view)
+
+
+def _pause(view: KeyView) -> dict[str, Any]:
+    return {"paused": view.paused_at is not None}
 
 
 def position_at(key: str) -> str:

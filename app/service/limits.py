@@ -20,10 +20,12 @@ from app.domain.limits import (
     LimitView,
     QueueRules,
     Use,
+    limit_to_dict,
     use_errors,
 )
 from app.domain.names import NAME_RULE, is_name
 from app.runtime.core import Core
+from app.service.audit import audited, record
 from app.store import flows, limit_uses, limits, queues, tenants
 from app.store.limits import StoredLimit
 
@@ -49,6 +51,7 @@ async def changing(core: Core, caller: Caller) -> AsyncIterator[Any]:
     core.signals.any_lane_ready()
 
 
+@audited("put", "limit")
 async def put(
     core: Core,
     caller: Caller,
@@ -83,8 +86,14 @@ async def put(
                 await _replace(connection, caller, before, definition)
             after = await limits.read(connection, before.id)
         assert after is not None, "the lock of the tenant's limits is held"
+        await record(connection, caller, None if before is None else _recorded(before), _recorded(after))
         [use] = await limit_uses.use_of(connection, caller.tenant_id, [after])
     return Saved(after.view, use, after.etag, before is None)
+
+
+def _recorded(row: StoredLimit) -> dict[str, Any]:
+    """Return what the audit compares."""
+    return limit_to_dict(row.view.definition) | {"owner": row.view.owner}
 
 
 async def _replace(connection: Any, caller: Caller, before: StoredLimit, definition: LimitDefinition) -> None:
@@ -140,6 +149,7 @@ async def found(connection: Any, caller: Caller, name: str) -> StoredLimit:
     return row
 
 
+@audited("delete", "limit")
 async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) -> None:
     """Delete a limit. Raises Refusal: limit_not_found, etag_mismatch, limit_in_use."""
     async with changing(core, caller) as connection:
@@ -149,17 +159,31 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
         await _refuse_in_use(connection, caller, name, "")
         await limits.remove(connection, row.id)
         await flows.reopen(connection, caller.tenant_id)
+        await record(connection, caller, _recorded(row), None)
 
 
-async def set_paused(core: Core, caller: Caller, name: str, *, paused: bool) -> tuple[LimitView, Use]:
-    """Pause or resume a limit. Once a pause returns, no task that takes it starts. Raises Refusal (limit_not_found)."""
+@audited("pause", "limit")
+async def pause(core: Core, caller: Caller, name: str) -> tuple[LimitView, Use]:
+    """Pause a limit. Once this returns, no task that takes it starts. Raises Refusal (limit_not_found)."""
+    return await _set_paused(core, caller, name, paused=True)
+
+
+@audited("resume", "limit")
+async def resume(core: Core, caller: Caller, name: str) -> tuple[LimitView, Use]:
+    """Resume a limit. Raises Refusal (limit_not_found)."""
+    return await _set_paused(core, caller, name, paused=False)
+
+
+async def _set_paused(core: Core, caller: Caller, name: str, *, paused: bool) -> tuple[LimitView, Use]:
     async with changing(core, caller) as connection:
         await limits.lock(connection, caller.tenant_id)
         row = await found(connection, caller, name)
-        if (row.view.paused_at is not None) != paused:
+        was = row.view.paused_at is not None
+        if was != paused:
             await limits.set_paused(connection, row.id, paused=paused)
             await flows.reopen(connection, caller.tenant_id, row.id)
             row = await found(connection, caller, name)
+        await record(connection, caller, {"paused": was}, {"paused": paused})
         [use] = await limit_uses.use_of(connection, caller.tenant_id, [row])
     return row.view, use
 

@@ -16,11 +16,17 @@ from app.runtime.catalogue import until_current
 from app.runtime.core import Core
 from app.runtime.entries import check_handler, check_limits, check_own_target, check_schema, find_queue, key_full
 from app.service import tasks as service
+from app.service.audit import audited, record
 from app.store import handlers, tasks
 from app.store.handlers import OwnHandler
 from app.store.queues import QueueRow
 
+_PAYLOAD = {"payload", "payload_base64"}
+_SHOWN_AS = {"delay_seconds": "run_at", "retry": "max_attempts"}
+"""What a task shows of what a patch names."""
 
+
+@audited("update", "task")
 async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch) -> TaskView:
     """Update a task. Raises Refusal: task_not_found, invalid, egress_denied, payload_schema_mismatch, task_not_editable (running),
     task_ended, key_full."""
@@ -70,17 +76,30 @@ async def _write(core: Core, caller: Caller, view: TaskView, patch: TaskPatch) -
         del options["handler"]
         handler_id = own.id if own else 0
     carried = {name: options.pop(name) for name in OPTIONS if name in options}
-    return await tasks.update(
-        core.db.changes(caller.tenant_id),
-        caller.tenant_id,
-        view.id,
-        row.version,
-        msgspec.json.encode(options).decode(),
-        msgspec.json.encode(carried).decode(),
-        patch.asked.payload if patch.new_payload else None,
-        handler_id,
-        msgspec.json.encode(present).decode(),
-    )
+    async with core.db.changes(caller.tenant_id).transaction() as connection:
+        verdict = await tasks.update(
+            connection,
+            caller.tenant_id,
+            view.id,
+            row.version,
+            msgspec.json.encode(options).decode(),
+            msgspec.json.encode(carried).decode(),
+            patch.asked.payload if patch.new_payload else None,
+            handler_id,
+            msgspec.json.encode(present).decode(),
+        )
+        if verdict == "done":
+            after = await service.find(connection, caller, view.id)
+            await record(connection, caller, _recorded(view, patch), _recorded(after, patch))
+    return verdict
+
+
+def _recorded(view: TaskView, patch: TaskPatch) -> dict[str, Any]:
+    """Return what the audit compares: of the task as a patch has found or left it, what the patch names."""
+    names = patch.options.keys() | (_PAYLOAD if patch.new_payload else set())
+    names |= {shown for name, shown in _SHOWN_AS.items() if name in names}
+    found = {name: getattr(view, name, None) for name in sorted(names)}
+    return {name: None if value is msgspec.UNSET else value for name, value in found.items()}
 
 
 def _merged_with(view: TaskView) -> dict[str, Any]:

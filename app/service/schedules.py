@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
+from typing import Any
 
 import msgspec
 
@@ -39,6 +40,7 @@ from app.runtime.core import Core
 from app.runtime.entries import check, check_schema, named_queue
 from app.runtime.pieces import in_pieces
 from app.runtime.schedule_changes import ScheduleChange, after_commit, next_look, waiting_starts_due, write_held
+from app.service.audit import audited, record
 from app.store import handlers, ledger, limits, schedules, tenants
 from app.store.db import Reader
 from app.store.ledger import LedgerRow
@@ -119,6 +121,7 @@ async def _previewed(definition: ScheduleDefinition, coming: Iterable[datetime])
     return Preview(_times(definition, times), reading(definition))
 
 
+@audited("put", "schedule")
 async def put(
     core: Core,
     caller: Caller,
@@ -206,11 +209,17 @@ async def _put(
             await schedules.set_owner(connection, caller.tenant_id, name, owner)
         after = await schedules.find(connection, caller.tenant_id, name)
         assert after is not None, "its row is locked"
+        await record(connection, caller, None if before is None else _recorded(before), _recorded(after))
     if change is not None:
         after_commit(core, change)
     elif before is None and look is not None:
         core.signals.schedule_due_at(look.timestamp())
     return Saved(shown(after, at), after.etag, before is None)
+
+
+def _recorded(row: ScheduleRow) -> dict[str, Any]:
+    """Return what the audit compares."""
+    return schedule_to_dict(definition_of(row)) | {"payload": row.payload, "owner": row.owner}
 
 
 def _columns(definition: ScheduleDefinition, named: _References) -> Columns:
@@ -271,6 +280,7 @@ async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -
     return [shown(row, now) async for row in in_pieces(rows)], more
 
 
+@audited("delete", "schedule")
 async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) -> None:
     """Delete a schedule. Its runs continue, its waiting starts are dropped. Raises Refusal: schedule_not_found, etag_mismatch."""
     caller.require("manage")
@@ -282,6 +292,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
         change.drop = True
         await write_held(connection, core, change)
         await schedules.mark_deleted(connection, row.id)
+        await record(connection, caller, _recorded(row), None)
 
 
 async def _locked(connection: Reader, caller: Caller, name: str) -> ScheduleRow:
@@ -293,12 +304,14 @@ async def _locked(connection: Reader, caller: Caller, name: str) -> ScheduleRow:
     raise _not_found(name)
 
 
+@audited("pause", "schedule")
 async def pause(core: Core, caller: Caller, name: str) -> ScheduleView:
     """Pause a schedule. Once this returns, it starts nothing. Raises Refusal (schedule_not_found)."""
     caller.require("manage")
     return await _set_paused(core, caller, name, paused=True)
 
 
+@audited("resume", "schedule")
 async def resume(core: Core, caller: Caller, name: str) -> ScheduleView:
     """Resume a schedule. Times that passed while it was paused do not run. Raises Refusal (schedule_not_found)."""
     caller.require("manage")
@@ -309,7 +322,8 @@ async def _set_paused(core: Core, caller: Caller, name: str, *, paused: bool) ->
     change: ScheduleChange | None = None
     async with core.db.changes(caller.tenant_id).transaction() as connection:
         row = await _locked(connection, caller, name)
-        if row.paused != paused:
+        was = row.paused
+        if was != paused:
             definition = definition_of(row)
             [state] = await schedules.states(connection, [row.id])
             change = ScheduleChange.of(state, None)
@@ -325,11 +339,13 @@ async def _set_paused(core: Core, caller: Caller, name: str, *, paused: bool) ->
             await write_held(connection, core, change)
             await schedules.set_paused(connection, row.id, "paused by request" if paused else None, paused=paused)
             row = await _locked(connection, caller, name)
+        await record(connection, caller, {"paused": was}, {"paused": row.paused})
     if change is not None:
         after_commit(core, change)
     return shown(row, core.clock.now())
 
 
+@audited("trigger", "schedule")
 async def trigger(core: Core, caller: Caller, name: str, payload: bytes | None, overlap: Overlap | None) -> LedgerRow:
     """Start a run now, even while paused; the overlap policy applies. Raises Refusal: schedule_not_found, invalid,
     payload_schema_mismatch."""
@@ -351,6 +367,8 @@ async def trigger(core: Core, caller: Caller, name: str, payload: bytes | None, 
         [made], _ = await ledger.history(
             connection, row.id, outcome=None, from_=state.now, to=state.now + MICROSECOND, before=None, limit=1
         )
+        run = {"outcome": made.outcome, "task_id": made.task_id, "overlap": overlap, "payload": payload}
+        await record(connection, caller, None, run)
     after_commit(core, change)
     return made
 

@@ -3,12 +3,14 @@
 If the request is interrupted, finished chunks stay done; repeating the request continues with the rest.
 """
 
+from dataclasses import asdict
 from functools import partial
 
 from app.domain.callers import Caller
 from app.domain.tasks import TaskFilters
 from app.runtime.core import Core
 from app.runtime.entries import find_queue
+from app.service.audit import audited, record
 from app.store import handlers, partitions, sweeps
 from app.store.db import Reader
 from app.store.sweeps import FIRST, DeadTasks
@@ -20,6 +22,7 @@ CHUNK = 500
 log = get_logger(__name__)
 
 
+@audited("purge", "queue")
 async def purge(core: Core, caller: Caller, queue: str) -> int:
     """Cancel the tasks waiting in the queue at the time of the call; return how many. Raises Refusal (queue_not_found)."""
     caller.require("manage")
@@ -27,6 +30,8 @@ async def purge(core: Core, caller: Caller, queue: str) -> int:
     row = await find_queue(core, caller, queue)
     changes = core.db.changes(caller.tenant_id)
     before = await sweeps.now(changes)
+    async with changes.transaction() as connection:  # before the first chunk: it says who, whatever becomes of the rest
+        await record(connection, caller, None, {})
     total = 0
     try:
         for wait in (False, True):
@@ -47,6 +52,7 @@ async def purge(core: Core, caller: Caller, queue: str) -> int:
     return total
 
 
+@audited("redrive", "queue")
 async def redrive(
     core: Core, caller: Caller, queue: str, filters: TaskFilters, limit: int, dry_run: bool
 ) -> tuple[int, int, int]:
@@ -73,6 +79,9 @@ async def redrive(
         ended_to=filters.ended_to,
     )
     matched = await sweeps.count_dead(changes, dead)
+    if not dry_run:
+        async with changes.transaction() as connection:
+            await record(connection, caller, None, {"limit": limit} | asdict(filters))
     moved = 0 if dry_run else await _redrive(core, changes, dead, limit)
     return matched, moved, max(0, matched - moved)
 

@@ -29,11 +29,14 @@ from app.runtime.entries import (
     task_created,
     task_replaced,
 )
+from app.service.audit import audited, record
 from app.store import handlers, partitions, task_lists, tasks, views
-from app.store.db import Reader
+from app.store.callbacks import Called
+from app.store.db import Gate, Reader
 from app.store.handlers import OwnHandler
 from app.store.queues import QueueRow
 from app.store.task_lists import TaskPage, TaskQuery
+from app.store.tasks import Cancelled
 from app.telemetry.tracing import TraceContext
 
 
@@ -228,6 +231,7 @@ async def attempts(
     return found[:limit], len(found) > limit
 
 
+@audited("cancel", "task")
 async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
     """Cancel a task. Raises Refusal: task_not_found, task_ended (succeeded or dead)."""
     caller.require("use")
@@ -235,42 +239,68 @@ async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
 
     async def attempt() -> TaskView | None:
         """None: a retry has revived it between the cancel and the lookup in history."""
-        cancel = partial(tasks.cancel, changes, caller.tenant_id, [task_id], "requested", told=core.called_back)
-        after_cancel(core, await partitions.with_days(core.db, cancel), "requested")
-        view = await views.find_task(changes, caller.tenant_id, task_id, even_past=True)
-        if view is None:
-            raise _not_found(task_id)
-        if view.state == State.CANCELLED:
-            return view
-        if view.state not in UNFINISHED:
-            raise task_ended(view.state)
-        return None
+        cancelled, called, view = await partitions.with_days(core.db, partial(_cancel, changes, caller, task_id))
+        after_cancel(core, cancelled, "requested")
+        for one in called:
+            core.called_back(one)
+        return view if view.state == State.CANCELLED else None
 
     return await until_current(attempt, "the task")
 
 
+async def _cancel(changes: Gate, caller: Caller, task_id: str) -> tuple[list[Cancelled], list[Called], TaskView]:
+    """Cancel a task; return what to tell once it is committed, and the task as it is then."""
+    called: list[Called] = []
+    async with changes.transaction() as connection:
+        before = await views.find_task(connection, caller.tenant_id, task_id, even_past=True)
+        cancelled = await tasks.cancel(connection, caller.tenant_id, [task_id], "requested", told=called.append)
+        view = await views.find_task(connection, caller.tenant_id, task_id, even_past=True)
+        if before is None or view is None:
+            raise _not_found(task_id)
+        if view.state == State.CANCELLED:
+            await record(connection, caller, {"state": before.state}, {"state": view.state})
+        elif view.state not in UNFINISHED:
+            raise task_ended(view.state)
+    return cancelled, called, view
+
+
+@audited("retry", "task")
 async def retry(core: Core, caller: Caller, task_id: str) -> TaskView:
     """Make a task ready. Raises Refusal: task_not_found, task_not_editable (running, orphaned, unique_key taken), task_ended
     (succeeded)."""
     caller.require("use")
-    changes = core.db.changes(caller.tenant_id)
-    match await tasks.retry(changes, caller.tenant_id, task_id):
-        case "gone":
+    lane = None
+    async with core.db.changes(caller.tenant_id).transaction() as connection:
+        before = await views.find_task(connection, caller.tenant_id, task_id)
+        verdict = await tasks.retry(connection, caller.tenant_id, task_id)
+        if before is None:
             raise _not_found(task_id)
+        if (refusal := _not_retried(verdict, task_id)) is not None:
+            raise refusal
+        view = await find(connection, caller, task_id)
+        await record(connection, caller, {"state": before.state}, {"state": view.state})
+        if verdict == "moved":
+            lane = await tasks.lane_of(connection, task_id)
+    if lane is not None:
+        core.signals.lane_ready(*lane)
+    return view
+
+
+def _not_retried(verdict: str, task_id: str) -> Refusal | None:
+    match verdict:
+        case "gone":
+            return _not_found(task_id)
         case "running":
-            raise Refusal("task_not_editable", "the task is running; cancel it first, or wait for it to end")
+            return Refusal("task_not_editable", "the task is running; cancel it first, or wait for it to end")
         case "ended":
-            raise Refusal("task_ended", "the task has succeeded; enqueue a new task to run it again")
+            return Refusal("task_ended", "the task has succeeded; enqueue a new task to run it again")
         case "held":
-            raise Refusal(
+            return Refusal(
                 "task_not_editable", "another unfinished task has the same unique_key; wait for it to end, or cancel it"
             )
         case "orphaned":
-            raise Refusal(
+            return Refusal(
                 "task_not_editable",
                 "the task's queue, or the handler it names, has been deleted; enqueue a new task instead",
             )
-        case "moved":
-            if lane := await tasks.lane_of(changes, task_id):
-                core.signals.lane_ready(*lane)
-    return await find(changes, caller, task_id)
+    return None

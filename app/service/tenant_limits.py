@@ -4,8 +4,9 @@ from app.domain.bodies import faults
 from app.domain.callers import Caller
 from app.domain.conditions import ANY, Conditions
 from app.domain.errors import Refusal, invalid, invalid_field
-from app.domain.limits import Limits, MaxConcurrency, limit_etag
+from app.domain.limits import Limits, MaxConcurrency, limit_etag, limit_to_dict
 from app.runtime.core import Core
+from app.service.audit import audited, record
 from app.store import flows, queues, tenants
 from app.store.tenants import TenantLimits
 
@@ -27,6 +28,7 @@ def check(own: Limits, before: TenantLimits) -> None:
         )
 
 
+@audited("put", "limits", parts=0)
 async def put(core: Core, caller: Caller, own: Limits, conditions: Conditions = ANY) -> TenantLimits:
     """Set the tenant's own limits. Once this returns, nothing is admitted above them. Raises Refusal: invalid, etag_mismatch."""
     caller.require("manage")
@@ -41,6 +43,7 @@ async def put(core: Core, caller: Caller, own: Limits, conditions: Conditions = 
             await queues.outdate_of_tenant(connection, caller.tenant_id)
         if before.rate != after.rate:
             await flows.reopen(connection, caller.tenant_id)
+        await record(connection, caller, limit_to_dict(before.own), limit_to_dict(after.own))
     core.signals.any_lane_ready()
     return after
 
@@ -54,6 +57,7 @@ async def get_grant(core: Core, caller: Caller, tenant: str) -> int | None:
         return limits.granted_max_concurrency
 
 
+@audited("put", "grant")
 async def put_grant(core: Core, caller: Caller, tenant: str, max_concurrency: int | None) -> int | None:
     """Set the operator's limit. Once this returns, nothing is admitted above it. Raises Refusal: forbidden, tenant_not_found,
     invalid."""
@@ -67,6 +71,8 @@ async def put_grant(core: Core, caller: Caller, tenant: str, max_concurrency: in
         await tenants.write_granted(connection, tenant_id, max_concurrency)
         if before.limited != TenantLimits(before.max_concurrency, max_concurrency).limited:
             await queues.outdate_of_tenant(connection, tenant_id)
+        was, now = {"max_concurrency": before.granted_max_concurrency}, {"max_concurrency": max_concurrency}
+        await record(connection, caller, was, now, tenant_id=tenant_id)
     core.signals.any_lane_ready()
     return max_concurrency
 

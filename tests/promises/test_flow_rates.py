@@ -155,7 +155,7 @@ async def test_the_first_values_of_a_key_hold_for_what_waits_and_runs_already(fl
     assert not (await flows.claim(queue)).tasks
     await flows.settle(running)
     assert keys_of(await flows.claim(queue)) == ["a"]
-    await limit_keys.set_paused_of_queue(flows.core, flows.caller, "mail", "a", paused=True)
+    await limit_keys.pause_of_queue(flows.core, flows.caller, "mail", "a")
     assert not (await flows.claim(queue)).tasks
 
 

@@ -286,7 +286,7 @@ async def test_nothing_is_left_of_the_flows_of_a_queue_that_is_deleted(flows: Fl
     """Its parked flows would raise the alarm of flows that wait beside free room, and its open ones would be claimed for ever."""
     queue = await flows.queue("mail")
     await flows.limit("queue_key", owner=queue, max_concurrency=1)
-    await limit_keys.set_paused_of_queue(flows.core, flows.caller, "mail", "p", paused=True)
+    await limit_keys.pause_of_queue(flows.core, flows.caller, "mail", "p")
     await flows.enqueue(queue, ["a", "a", "p"])
     running = (await flows.claim(queue)).tasks
     assert (len(running), await flows.parked()) == (1, 2)

@@ -1,0 +1,183 @@
+"""The OpenAPI document, walked: every operation that changes something leaves a row in the audit, done or refused."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from app.api.audit import AUDITED
+from tests.sluices import Replica
+from tests.wire.api import Api, fresh, good
+
+pytestmark = pytest.mark.anyio
+
+NO_ROW = {
+    "enqueue_task": "the task is its record",
+    "enqueue_tasks": "the tasks are their record",
+    "create_batch": "enqueues: the batch and its tasks are their record",
+    "add_batch_tasks": "enqueues: the tasks are their record",
+    "seal_batch": "ends what enqueues: the batch is its record",
+    "lease_tasks": "leases: the attempt is its record",
+    "renew_lease": "leases: the attempt is its record",
+    "complete_task": "settles: the attempt is its record",
+    "fail_task": "settles: the attempt is its record",
+    "release_task": "settles: the attempt is its record",
+    "plan_definitions": "changes nothing",
+    "preview_definition": "changes nothing",
+    "test_handler": "changes nothing here, and counts nowhere",
+}
+"""Operations that are not reads, and why they leave no row."""
+
+LOCAL = "https://example.com/"
+Call = tuple[str, str, Any, str | None]
+"""Method, path, body, and the name in the row."""
+
+
+async def a_schedule(api: Api) -> str:
+    name, queue = fresh("s"), await api.queue()
+    good(await api.put(f"/schedules/{name}", json={"queue": queue, "cron": "0 3 * * *", "payload": 1}), 201)
+    return name
+
+
+async def put_schedule(api: Api) -> Call:
+    name = await a_schedule(api)
+    return "PUT", f"/schedules/{name}", {"queue": await api.queue(), "every_seconds": 60, "payload": 2}, name
+
+
+async def a_batch(api: Api) -> str:
+    batch = good(await api.post("/batches", json={"queue": await api.queue(), "tasks": [{"payload": 1}]}), 201)
+    return str(batch["id"])
+
+
+async def a_task(api: Api) -> str:
+    return str((await api.enqueue(await api.queue(), 1))["id"])
+
+
+def on(noun: str, make: Callable[[Api], Awaitable[str]], method: str, after: str = "", body: Any = None) -> Any:
+    async def call(api: Api) -> Call:
+        name = await make(api)
+        return method, f"/{noun}/{name}{after}", body, name
+
+    return call
+
+
+def key_of(noun: str, make: Callable[[Api], Awaitable[str]], method: str, after: str = "", body: Any = None) -> Any:
+    async def call(api: Api) -> Call:
+        name = await make(api)
+        return method, f"/{noun}/{name}/keys/ada{after}", body, f"{name}/ada"
+
+    return call
+
+
+def of(method: str, path: str, body: Any = None, name: str | None = None) -> Any:
+    async def call(_: Api) -> Call:
+        return method, path, body, name
+
+    return call
+
+
+async def keyed_limit(api: Api) -> str:
+    return await api.limit(keyed=True, max_concurrency=2)
+
+
+async def handler(api: Api) -> str:
+    return await api.handler(LOCAL)
+
+
+async def guarded_handler(api: Api) -> str:
+    return await api.handler(LOCAL, breaker={})
+
+
+async def name(_: Api) -> str:
+    return fresh("n")
+
+
+WINDOW = {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"}
+CALLS: dict[str, Callable[[Api], Awaitable[Call]]] = {
+    "put_handler": on("handlers", name, "PUT", body={"url": LOCAL}),
+    "delete_handler": on("handlers", handler, "DELETE"),
+    "enable_handler": on("handlers", handler, "POST", "/enable"),
+    "disable_handler": on("handlers", handler, "POST", "/disable"),
+    "rotate_handler_secret": on("handlers", handler, "POST", "/rotate-secret"),
+    "set_handler_breaker": on("handlers", guarded_handler, "POST", "/breaker", {"open": True}),
+    "put_queue": on("queues", name, "PUT", body={}),
+    "delete_queue": on("queues", Api.queue, "DELETE"),
+    "pause_queue": on("queues", Api.queue, "POST", "/pause"),
+    "resume_queue": on("queues", Api.queue, "POST", "/resume"),
+    "purge_queue": on("queues", Api.queue, "POST", "/purge"),
+    "redrive_queue": on("queues", Api.queue, "POST", "/redrive"),
+    "put_queue_key": key_of("queues", Api.queue, "PUT", body={"weight": 2}),
+    "pause_queue_key": key_of("queues", Api.queue, "POST", "/pause"),
+    "resume_queue_key": key_of("queues", Api.queue, "POST", "/resume"),
+    "put_limits": of("PUT", "/limits", {}),
+    "put_tenant_limits": of("PUT", "/tenants/default/limits", {"max_concurrency": None}, "default"),
+    "put_limit": on("limits", name, "PUT", body={"max_concurrency": 2}),
+    "delete_limit": on("limits", keyed_limit, "DELETE"),
+    "pause_limit": on("limits", keyed_limit, "POST", "/pause"),
+    "resume_limit": on("limits", keyed_limit, "POST", "/resume"),
+    "put_limit_key": key_of("limits", keyed_limit, "PUT", body={"max_concurrency": 1}),
+    "delete_limit_key": key_of("limits", keyed_limit, "DELETE"),
+    "pause_limit_key": key_of("limits", keyed_limit, "POST", "/pause"),
+    "resume_limit_key": key_of("limits", keyed_limit, "POST", "/resume"),
+    "put_schedule": put_schedule,
+    "delete_schedule": on("schedules", a_schedule, "DELETE"),
+    "pause_schedule": on("schedules", a_schedule, "POST", "/pause"),
+    "resume_schedule": on("schedules", a_schedule, "POST", "/resume"),
+    "trigger_schedule": on("schedules", a_schedule, "POST", "/trigger"),
+    "backfill_schedule": on("schedules", a_schedule, "POST", "/backfill", WINDOW),
+    "update_task": on("tasks", a_task, "PATCH", body={"priority": 3}),
+    "cancel_task": on("tasks", a_task, "POST", "/cancel"),
+    "retry_task": on("tasks", a_task, "POST", "/retry"),
+    "cancel_batch": on("batches", a_batch, "POST", "/cancel"),
+    "retry_batch": on("batches", a_batch, "POST", "/retry"),
+}
+MANY_ROWS = {"apply_definitions": "one per definition that it changes"}
+"""Audited operations whose rows have their own test."""
+
+
+async def test_every_operation_of_the_document_leaves_a_row_or_says_why_not(shared: Replica, api: Api) -> None:
+    document = good(await api.get("/openapi.json"))
+    changing = {
+        operation["operationId"]
+        for operations in document["paths"].values()
+        for method, operation in operations.items()
+        if method != "get"
+    }
+    assert changing == AUDITED.keys() | NO_ROW.keys()
+    assert AUDITED.keys() == CALLS.keys() | MANY_ROWS.keys() and not AUDITED.keys() & NO_ROW.keys()
+
+
+@pytest.mark.parametrize("operation", CALLS)
+async def test_each_change_leaves_one_row_and_each_refusal_one(api: Api, operation: str) -> None:
+    method, path, body, changed = await CALLS[operation](api)
+    verb = AUDITED[operation]
+    request = fresh("r")
+    headers = {"x-request-id": request}
+    reply = await api.client.request(method, path, json=body, headers=headers)
+    assert reply.is_success, reply.text
+    found = [row for row in good(await api.get("/audit"))["items"] if row["request_id"] == request]
+    assert [(row["verb"], row["noun"], row["name"], row["outcome"]) for row in found] == [
+        (verb.verb, verb.noun, changed, "done")
+    ]
+    refused = await api.client.request(
+        method, path + "?surprise=1", json=body, headers={"x-request-id": "no-" + request}
+    )
+    assert refused.status_code == 422, refused.text
+    found = [row for row in good(await api.get("/audit"))["items"] if row["request_id"] == "no-" + request]
+    assert [(row["verb"], row["noun"], row["name"], row["outcome"], row["code"]) for row in found] == [
+        (verb.verb, verb.noun, changed, "refused", "invalid")
+    ]
+
+
+async def test_applied_definitions_leave_a_row_each_and_a_refused_document_one(api: Api) -> None:
+    queue, limit, request = fresh("q"), fresh("l"), fresh("r")
+    document = {"queues": {queue: {}}, "named_limits": {limit: {"max_concurrency": 2}}}
+    for wanted, rows in ((document, {("put", "queue", queue), ("put", "limit", limit)}), (document, set())):
+        headers = {"x-request-id": f"{request}-{len(rows)}"}
+        good(await api.post("/definitions/apply", json=wanted, headers=headers))
+        found = [row for row in good(await api.get("/audit"))["items"] if row["request_id"] == headers["x-request-id"]]
+        assert {(row["verb"], row["noun"], row["name"]) for row in found} == rows
+    bad = {"queues": {queue: {"handler": fresh("nobody")}}}
+    assert (await api.post("/definitions/apply", json=bad, headers={"x-request-id": request})).status_code == 422
+    (row,) = [row for row in good(await api.get("/audit"))["items"] if row["request_id"] == request]
+    assert (row["verb"], row["noun"], row["name"], row["code"]) == ("apply", "definitions", None, "invalid")
