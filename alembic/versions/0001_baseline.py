@@ -90,6 +90,7 @@ def downgrade() -> None:
         "replicas",
         "audit",
         "queue_workers",
+        "tenant_minutes",
         "queue_minutes",
         "schedule_runs",
         "schedules",

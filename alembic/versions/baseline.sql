@@ -425,7 +425,9 @@ create table sluice.task_history (
 create index task_history_by_queue on sluice.task_history (queue_id, id) include (state, kept_until);
 create index task_history_dead on sluice.task_history (queue_id, id) where state = :state_dead;
 -- across queues: a tenant's lists by those states in which few tasks end
-create index task_history_unsuccessful on sluice.task_history (tenant_id, id) where state > :state_succeeded;
+-- (the included columns allow counting them by queue without reading them)
+create index task_history_unsuccessful on sluice.task_history (tenant_id, id) include (queue_id, state, kept_until)
+  where state > :state_succeeded;
 create index task_history_by_batch on sluice.task_history (batch_id, id) where batch_id is not null;
 
 create table sluice.attempt_history (
@@ -469,6 +471,7 @@ create table sluice.batches (
   recent_at timestamptz not null default clock_timestamp()
 ) with (fillfactor = 70);
 create index batches_by_tenant on sluice.batches (tenant_id, id);
+create index batches_open on sluice.batches (tenant_id, id) where completed_at is null;
 create index batches_unswept on sluice.batches (tenant_id, id) where cancelled_at is not null and not swept;
 create index batches_runs on sluice.batches (tenant_id, id) where run_open and completed_at is not null;
 create index batches_keys on sluice.batches (keys_until) where keys_until is not null;
@@ -572,7 +575,8 @@ create index schedule_runs_open on sluice.schedule_runs (schedule_id, nominal_at
 create unique index schedule_runs_task on sluice.schedule_runs (task_id) where task_id is not null;
 create index schedule_runs_kept on sluice.schedule_runs (kept_until);
 
--- Minute histograms per queue, summed over all replicas.
+-- Minute histograms per queue, summed over all replicas. ready and running: how many there were early in that minute (null: not
+-- known), written once by the replica that first adds the row of queue 0, which says that the minute was sampled.
 create table sluice.queue_minutes (
   queue_id bigint not null,
   minute timestamptz not null,
@@ -581,10 +585,30 @@ create table sluice.queue_minutes (
   succeeded bigint not null default 0,
   dead bigint not null default 0,
   cancelled bigint not null default 0,
+  retried bigint not null default 0,
   wait bigint[] not null default '{}',
   run bigint[] not null default '{}',
+  ready bigint,
+  running bigint,
   constraint queue_minutes_pkey primary key (queue_id, minute)
 ) with (fillfactor = 70);
+
+-- The same over all queues of a tenant, summed when the minute is over.
+create table sluice.tenant_minutes (
+  tenant_id bigint not null,
+  minute timestamptz not null,
+  enqueued bigint not null,
+  started bigint not null,
+  succeeded bigint not null,
+  dead bigint not null,
+  cancelled bigint not null,
+  retried bigint not null,
+  wait bigint[] not null,
+  run bigint[] not null,
+  ready bigint,
+  running bigint,
+  constraint tenant_minutes_pkey primary key (tenant_id, minute)
+);
 
 -- When a worker last asked for tasks of a queue; for people, recorded every few seconds by the replica that it asks.
 create table sluice.queue_workers (

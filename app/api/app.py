@@ -18,6 +18,7 @@ from app.api import (
     limits,
     openapi,
     operations,
+    overview,
     queues,
     schedules,
     tasks,
@@ -50,6 +51,7 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
         routers += [
             handlers.router,
             queues.router,
+            overview.router,
             leases.pull_router,
             leases.holder_router,
             leases.complete_router,

@@ -48,8 +48,12 @@ class Caller:
 
     def require(self, scope: str) -> None:
         """Raise Refusal (forbidden) unless the caller's scope includes `scope`."""
-        if SCOPES.index(self.scope) < SCOPES.index(scope):
+        if not self.may(scope):
             raise Refusal("forbidden", f"this needs a key with scope {scope}; this key has scope {self.scope}")
+
+    def may(self, scope: str) -> bool:
+        """Return whether the caller's scope includes `scope`."""
+        return SCOPES.index(self.scope) >= SCOPES.index(scope)
 
     def sees(self, queue: str) -> bool:
         """Return whether the queue of this name, and what is on it, exists for the caller."""

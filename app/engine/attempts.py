@@ -325,6 +325,8 @@ class Attempt:
             if settlement.kind == "dead":
                 events.emit(log, events.TASK_DEAD, reason=settlement.reason, **_failure(held, settlement))
         else:
+            if settlement.kind == "retry":
+                core.stats.retried(held.policy.id)
             core.signals.task_due_at(core.clock.seconds() + settlement.delay_seconds)
             if settlement.delay_seconds <= 0 and not settlement.disable_handler:
                 core.signals.lane_ready(*held.lane)

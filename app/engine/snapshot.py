@@ -11,6 +11,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from app.domain.errors import Refusal
+from app.engine.minutes import Minutes
 from app.runtime import alarms, overview
 from app.runtime.core import Core
 from app.runtime.overview import Fleet
@@ -36,6 +37,7 @@ class Snapshot:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._minutes = Minutes(core)
         self._overdue: set[tuple[str, str]] = set()
         """Schedules, as (tenant, name), that were overdue at the last check."""
         self.counted = asyncio.Event()
@@ -69,6 +71,7 @@ class Snapshot:
                 oldest_xmin_seconds=fleet.database.oldest_xmin_age_seconds or 0.0,
             )
         )
+        await self._minutes.sample(fleet.queues)
 
     def _log_overdue(self, schedules: Sequence[ScheduleHealth]) -> None:
         grace = self._core.schedule_grace_seconds

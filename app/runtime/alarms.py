@@ -10,6 +10,7 @@ from app.domain.plurals import are, counted
 from app.domain.tasks import NO_WORKER_SECONDS
 from app.runtime.overview import Fleet
 from app.store.breakers import HandlerOverview
+from app.store.looks import TenantLook
 from app.store.partitions import MARGIN_DAYS, Reach
 from app.store.replicas import ALIVE_SECONDS, ReplicaRow
 from app.store.schedules import ScheduleHealth
@@ -50,6 +51,26 @@ def alarms(fleet: Fleet, schedule_grace_seconds: float) -> list[Alarm]:
         *_breaker_alarms(fleet.handlers),
         *_schedule_alarms(fleet.schedules, schedule_grace_seconds),
     ]
+
+
+def tenant_alarms(look: TenantLook, schedule_grace_seconds: float, *, operates: bool) -> list[Alarm]:
+    """Return what needs attention in one tenant, most serious first; without `operates`, nothing that names a replica."""
+    handlers = [
+        HandlerOverview(look.tenant, h.name, h.breaker, h.max_concurrency, h.parked_seconds, h.enabled, h.running)
+        for h in look.handlers
+    ]
+    due = [
+        ScheduleHealth(s.tenant, s.name, s.paused, s.overdue_seconds, s.missed, s.next_nominal_at)
+        for s in look.schedules
+    ]
+    found = [
+        *(() if look.database is None else _database_alarms(look.database)),
+        *_connection_alarms((), look.replicas),
+        *_alarms(look.queues, look.replicas),
+        *_breaker_alarms(handlers),
+        *_schedule_alarms(due, schedule_grace_seconds),
+    ]
+    return [alarm for alarm in found if operates or ("replica" not in alarm and alarm["code"] != "old_xmin")]
 
 
 def _partition_alarms(reach: Reach) -> Iterator[Alarm]:

@@ -17,6 +17,7 @@ from app.runtime.enqueueing import Admitted
 from app.runtime.groups import GroupWriter
 from app.runtime.known_keys import KnownKeys
 from app.runtime.long_polls import LongPolls
+from app.runtime.looks import Looks
 from app.runtime.reaping import Reaping
 from app.runtime.replica import Replica
 from app.runtime.schemas import SchemaChecker
@@ -70,6 +71,7 @@ class Core:
     reaping: Reaping
     claiming: Claiming
     long_polls: LongPolls
+    looks: Looks
     ids: IdMaker = field(default_factory=IdMaker)
     keys: KnownKeys = field(default_factory=KnownKeys)
     schemas: SchemaChecker = field(default_factory=SchemaChecker)
@@ -143,6 +145,7 @@ def build_core(
         reaping=reaping,
         claiming=claiming,
         long_polls=LongPolls(db, claiming, settling_groups, signals),
+        looks=Looks(db, clock),
     )
 
 

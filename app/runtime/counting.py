@@ -59,10 +59,14 @@ class StatsBuffer:
             minute.cancelled += count
         self._metrics.tasks_ended(queue_id, state, reason, count)
 
+    def retried(self, queue_id: int) -> None:
+        """Count an attempt that failed and whose task waits for the next one."""
+        self._of(queue_id).retried += 1
+
     def _of(self, queue_id: int) -> Minute:
         minute = self._minutes.get(queue_id)
         if minute is None:
-            minute = self._minutes[queue_id] = Minute(queue_id, 0, 0, 0, 0, 0, [0] * BUCKETS, [0] * BUCKETS)
+            minute = self._minutes[queue_id] = Minute(queue_id, 0, 0, 0, 0, 0, 0, [0] * BUCKETS, [0] * BUCKETS)
         return minute
 
     async def flush(self, db: Database) -> None:
@@ -91,6 +95,7 @@ class StatsBuffer:
             minute.succeeded += old.succeeded
             minute.dead += old.dead
             minute.cancelled += old.cancelled
+            minute.retried += old.retried
             minute.wait = summed((minute.wait, old.wait))
             minute.run = summed((minute.run, old.run))
 

@@ -51,6 +51,7 @@ class Reaping:
                 self._waiters.ended((r.task_id,))
                 self._stats.ended(r.queue_id, "dead", r.ran_seconds, r.reason)
             else:
+                self._stats.retried(r.queue_id)
                 self._signals.lane_ready(r.queue_id, r.lane)
             self._signals.slot_freed(ConcurrencySlot(r.tenant_id, r.handler_id, r.queue_id))
         if dead:

@@ -209,6 +209,8 @@ def _count(core: Core, outcome: AttemptEnd, held: tasks.HeldLease) -> None:
     core.metrics.attempt_ended(held.tenant, held.queue, outcome.outcome, seconds)
     if outcome.kind in ("succeeded", "dead"):
         core.stats.ended(held.queue_id, outcome.kind, seconds, outcome.reason)
+    elif outcome.kind == "retry":
+        core.stats.retried(held.queue_id)
 
 
 async def tenant_of_lease(core: Core, task_id: str, token: str) -> int:

@@ -7,6 +7,7 @@ Ended tasks are counted in history as long as they can be read.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -19,7 +20,8 @@ KEPT_HOURS = 24
 
 @dataclass(slots=True)
 class Minute:
-    """What happened to one queue in one minute; `wait` and `run` are histograms of seconds."""
+    """What happened to one queue in one minute; `wait` and `run` are histograms of seconds, `retried` counts attempts that failed
+    and whose task waits for the next one."""
 
     queue_id: int
     enqueued: int
@@ -27,6 +29,7 @@ class Minute:
     succeeded: int
     dead: int
     cancelled: int
+    retried: int
     wait: list[int]
     run: list[int]
 
@@ -111,6 +114,10 @@ _OVERVIEW = sql("show_queues")
 
 _HEALTH = sql("show_database")
 _MINUTES = sql("list_minutes")
+_SAMPLE = sql("sample_queues")
+_FOLD = sql("fold_minutes")
+_OF_QUEUE = sql("list_series")
+_OF_TENANT = sql("list_tenant_series")
 _PRUNE = sql("prune_minutes")
 
 
@@ -119,7 +126,7 @@ async def add_minutes(db: Reader, minutes: Sequence[Minute]) -> None:
     rows = sorted(minutes, key=lambda minute: minute.queue_id)
     await db.fetch(
         _ADD,
-        *([getattr(row, name) for row in rows] for name in Minute.__slots__[:6]),
+        *([getattr(row, name) for row in rows] for name in Minute.__slots__[:7]),
         *([_array(getattr(row, name)) for row in rows] for name in ("wait", "run")),
     )
 
@@ -151,6 +158,46 @@ async def overview(db: Reader) -> list[QueueOverview]:
 async def database_health(db: Reader) -> DatabaseHealth:
     (row,) = await db.fetch(_HEALTH)
     return DatabaseHealth(**row)
+
+
+class SeriesRow(NamedTuple):
+    """A minute of a queue (None: of a whole tenant)."""
+
+    queue: str | None
+    minute: datetime
+    enqueued: int
+    started: int
+    succeeded: int
+    dead: int
+    cancelled: int
+    retried: int
+    wait: list[int]
+    run: list[int]
+    ready: int | None
+    running: int | None
+
+
+async def series(db: Reader, queue_id: int, since: datetime) -> list[SeriesRow]:
+    """Return the minutes of a queue that have a row, from `since` on, and as queue "" those that were sampled."""
+    return [SeriesRow(*row) for row in await db.fetch(_OF_QUEUE, queue_id, since)]
+
+
+async def tenant_series(db: Reader, tenant_id: int, since: datetime, upto: datetime) -> list[SeriesRow]:
+    """Return the minutes of a tenant from `since` to before `upto`, and those of each of its queues from `upto` on; as queue ""
+    those that were sampled."""
+    return [SeriesRow(*row) for row in await db.fetch(_OF_TENANT, tenant_id, since, upto)]
+
+
+async def sample(db: Reader, queues: Sequence[QueueOverview]) -> bool:
+    """Record how many tasks of these queues are ready and running in this minute, unless a replica has; return whether it did."""
+    rows = [(row.id, row.ready, row.running) for row in queues if row.ready or row.running]
+    columns = zip(*rows, strict=True) if rows else ((), (), ())
+    return bool(await db.fetchval(_SAMPLE, *columns))
+
+
+async def fold_minutes(db: Reader, since: datetime, upto: datetime) -> None:
+    """Sum the minutes from `since` to before `upto`, which are over, by tenant. To do so again changes nothing."""
+    await db.fetch(_FOLD, since, upto)
 
 
 async def prune(db: Reader) -> None:

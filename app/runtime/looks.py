@@ -1,0 +1,173 @@
+"""Looks at tenants, each shared by all who ask: the viewers of a tenant cost as much as one of them, however many they are.
+
+A look is read again when it is asked for and FRESH_SECONDS old. One that takes long is read less often, so that a deep backlog,
+whose tasks must be counted, costs at most SHARE of one of the database's cores. What happened in minutes that are over cannot
+change, so only the newest minutes are read again.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from app.domain.histograms import percentile, summed
+from app.domain.verdicts import WINDOW_MINUTES
+from app.store import looks
+from app.store.clock import Clock
+from app.store.db import Database
+from app.store.looks import MinuteLook, TenantLook
+
+FRESH_SECONDS = 2.0
+SHARE = 0.2
+KEPT_SECONDS = 60.0
+"""How long a look that nobody asks for is kept."""
+NO_MINUTE = MinuteLook(0, 0, 0, 0, 0, 0, 0, [], [])
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """What happened to a queue in the window: WINDOW_MINUTES full minutes and the current one."""
+
+    enqueued: int = 0
+    started: int = 0
+    succeeded: int = 0
+    dead: int = 0
+    cancelled: int = 0
+    retried: int = 0
+    wait: tuple[float | None, float | None] = (None, None)
+    """The median and the 95th percentile in seconds, as in `run`."""
+    run: tuple[float | None, float | None] = (None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A look at a tenant. `recent` is in the order of its queues."""
+
+    seen: TenantLook
+    recent: list[Recent]
+    window_minutes: float
+    answer_seconds: float
+    """How long the database took."""
+
+
+@dataclass(slots=True)
+class Window:
+    """The minutes of one queue: those that are over, summed, and the current one."""
+
+    minutes: dict[int, MinuteLook] = field(default_factory=dict)
+    _sum: MinuteLook = NO_MINUTE
+    _upto: int = 0
+
+    def add(self, fresh: list[MinuteLook], current: int) -> None:
+        for minute in fresh:
+            if self.minutes.get(minute.at) != minute:
+                self.minutes[minute.at] = minute
+                self._upto = min(self._upto, minute.at)
+        if self._upto != current:
+            self.minutes = {at: one for at, one in self.minutes.items() if at >= current - WINDOW_MINUTES * 60}
+            self._sum = _sum(one for at, one in self.minutes.items() if at < current)
+            self._upto = current
+
+    def recent(self, current: int) -> Recent:
+        if not self.minutes:
+            return Recent()
+        now = self.minutes.get(current)
+        total = self._sum if now is None else _sum((self._sum, now))
+        return Recent(
+            total.enqueued,
+            total.started,
+            total.succeeded,
+            total.dead,
+            total.cancelled,
+            total.retried,
+            (percentile(total.wait, 0.5), percentile(total.wait, 0.95)),
+            (percentile(total.run, 0.5), percentile(total.run, 0.95)),
+        )
+
+
+def _sum(minutes: Iterator[MinuteLook] | tuple[MinuteLook, ...]) -> MinuteLook:
+    rows = list(minutes)
+    return MinuteLook(
+        0,
+        sum(row.enqueued for row in rows),
+        sum(row.started for row in rows),
+        sum(row.succeeded for row in rows),
+        sum(row.dead for row in rows),
+        sum(row.cancelled for row in rows),
+        sum(row.retried for row in rows),
+        summed(row.wait for row in rows),
+        summed(row.run for row in rows),
+    )
+
+
+@dataclass(slots=True)
+class _Tenant:
+    asked_at: float
+    look: Look | None = None
+    read_at: float = 0.0
+    """When the reading of `look` began, in monotonic seconds."""
+    fresh_seconds: float = FRESH_SECONDS
+    operates: bool = False
+    """Whether `look` includes the database, because an operator asked."""
+    reading: "asyncio.Task[Look] | None" = None
+    windows: dict[int, Window] = field(default_factory=dict)
+    minute: datetime | None = None
+    """The current minute of `look`."""
+
+
+class Looks:
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+        self._tenants: dict[int, _Tenant] = {}
+
+    async def at(self, tenant_id: int, *, operates: bool) -> Look:
+        """Return a look at this tenant that is fresh; with `operates`, it includes the database. Raises Refusal (unavailable),
+        Unavailable."""
+        now = time.monotonic()
+        tenant = self._tenants.get(tenant_id)
+        if tenant is None:
+            self._forget(now)
+            tenant = self._tenants[tenant_id] = _Tenant(now)
+        tenant.asked_at = now
+        if tenant.look is not None and now - tenant.read_at < tenant.fresh_seconds and operates <= tenant.operates:
+            return tenant.look
+        if tenant.reading is None or (operates and not tenant.operates):
+            tenant.operates = operates
+            tenant.reading = asyncio.ensure_future(self._read(tenant_id, tenant))
+            tenant.reading.add_done_callback(lambda done: _finished(tenant, done))
+        return await asyncio.shield(tenant.reading)  # others wait for the same answer
+
+    def _forget(self, now: float) -> None:
+        self._tenants = {
+            tenant_id: tenant
+            for tenant_id, tenant in self._tenants.items()
+            if tenant.reading is not None or now - tenant.asked_at < KEPT_SECONDS
+        }
+
+    async def _read(self, tenant_id: int, tenant: _Tenant) -> Look:
+        began = time.monotonic()
+        floor = self._clock.now() - timedelta(minutes=WINDOW_MINUTES + 1)
+        since = floor if tenant.minute is None else max(floor, tenant.minute - timedelta(minutes=1))
+        seen = await looks.look(self._db.reads(tenant_id), tenant_id, since, database=tenant.operates)
+        took = time.monotonic() - began
+        minute = seen.now.replace(second=0, microsecond=0)
+        current = int(minute.timestamp())
+        tenant.windows = {queue.id: tenant.windows.get(queue.id) or Window() for queue in seen.queues}
+        recent = []
+        for queue in seen.queues:
+            window = tenant.windows[queue.id]
+            window.add(queue.minutes, current)
+            recent.append(window.recent(current))
+        tenant.minute = minute
+        tenant.look = Look(seen, recent, WINDOW_MINUTES + (seen.now - minute).total_seconds() / 60, took)
+        tenant.read_at, tenant.fresh_seconds = began, max(FRESH_SECONDS, took / SHARE)
+        return tenant.look
+
+
+def _finished(tenant: _Tenant, reading: "asyncio.Task[Look]") -> None:
+    if tenant.reading is reading:
+        tenant.reading = None
+    if not reading.cancelled():
+        reading.exception()  # everyone who asked may have gone, so nobody else would retrieve it

@@ -1,0 +1,241 @@
+"""The overview of a tenant: verdicts, alarms, every queue, and what else an operator looks at first."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from msgspec import UNSET
+
+from app.domain import verdicts
+from app.domain.callers import Caller
+from app.domain.errors import queue_not_found
+from app.domain.instants import format_instant, instant_text
+from app.domain.overviews import (
+    Alarm,
+    BatchSeen,
+    Counts,
+    DatabaseSeen,
+    HandlerSeen,
+    LimitSeen,
+    Overview,
+    PerMinute,
+    Quantiles,
+    QueueSeen,
+    ReplicaSeen,
+    ScheduleSeen,
+    Series,
+    Verdicts,
+)
+from app.domain.verdicts import FleetFacts, QueueFacts
+from app.runtime import series as minute_series
+from app.runtime.alarms import tenant_alarms
+from app.runtime.core import Core
+from app.runtime.looks import Look, Recent
+from app.runtime.pieces import in_pieces
+from app.store import queues
+from app.store.looks import QueueLook
+from app.store.replicas import ALIVE_SECONDS, ReplicaRow
+
+TASK_COUNTS = ("scheduled", "ready", "running", "dead")
+
+
+async def overview(core: Core, caller: Caller) -> Overview:
+    """Return the caller's tenant as it was at most two seconds ago; with scope operate, also replicas and database.
+
+    Raises Refusal (unavailable), Unavailable.
+    """
+    caller.require("read")
+    operates = caller.may("operate")
+    look = await core.looks.at(caller.tenant_id, operates=operates)
+    return await overview_of(core, _seen_by(caller, look), operates=operates)
+
+
+async def series(core: Core, caller: Caller, minutes: int) -> Series:
+    """Return the last minutes, at most MAX_MINUTES, over all queues that the caller sees."""
+    caller.require("read")
+    sees = None if caller.queues is None else caller.sees
+    return await minute_series.of_tenant(
+        core.db.reads(caller.tenant_id), core.clock.now(), caller.tenant_id, minutes, sees
+    )
+
+
+async def queue_series(core: Core, caller: Caller, name: str, minutes: int) -> Series:
+    """Return the last minutes, at most MAX_MINUTES, of a queue. Raises Refusal (queue_not_found)."""
+    caller.require("read")
+    reads = core.db.reads(caller.tenant_id)
+    queue_id = await queues.id_of(reads, caller.tenant_id, name) if caller.sees(name) else None
+    if queue_id is None:
+        raise queue_not_found(name)
+    return await minute_series.of_queue(reads, core.clock.now(), queue_id, name, minutes)
+
+
+def _seen_by(caller: Caller, look: Look) -> Look:
+    """Return the part of a look that exists for a caller whose key is confined to queues."""
+    if caller.queues is None:
+        return look
+    seen = look.seen
+    shown = [n for n, row in enumerate(seen.queues) if caller.sees(row.queue)]
+    own = [seen.queues[n] for n in shown]
+    handlers = {row.handler for row in own}
+    part = replace(
+        seen,
+        queues=own,
+        schedules=[row for row in seen.schedules if caller.sees(row.queue)],
+        batches=[row for row in seen.batches if caller.sees(row.queue)],
+        handlers=[row for row in seen.handlers if row.name in handlers],
+        limits=[],
+    )
+    return replace(look, seen=part, recent=[look.recent[n] for n in shown])
+
+
+async def overview_of(core: Core, look: Look, *, operates: bool) -> Overview:
+    """Return the overview of a look; with `operates`, including replicas and database."""
+    seen = look.seen
+    pairs = list(zip(seen.queues, look.recent, strict=True))
+    queues = [_queue(row, recent, look.window_minutes) async for row, recent in in_pieces(pairs)]
+    facts = [_facts(row, recent) for row, recent in pairs]
+    breakers_open = sum(handler.breaker == "open" for handler in seen.handlers)
+    return Overview(
+        tenant=seen.tenant,
+        as_of=format_instant(seen.now),
+        verdicts=Verdicts(
+            verdicts.flow(facts),
+            verdicts.execution(facts, breakers_open),
+            verdicts.liveness(_fleet(core, look)),
+        ),
+        alarms=_alarms(core, look, operates=operates),
+        totals=Counts(*(sum(getattr(row, state) for row in seen.queues) for state in TASK_COUNTS)),
+        per_minute=_total(look),
+        queues=queues,
+        schedules=[
+            ScheduleSeen(s.name, s.queue, s.paused, instant_text(s.next_nominal_at), s.overdue_seconds, s.missed)
+            for s in seen.schedules
+        ],
+        batches=[
+            BatchSeen(
+                b.id,
+                b.queue,
+                b.sealed,
+                format_instant(b.created_at),
+                b.total,
+                b.succeeded,
+                b.dead,
+                b.cancelled,
+                round(100 * (b.succeeded + b.dead + b.cancelled) / b.total, 1) if b.total else None,
+            )
+            for b in seen.batches
+        ],
+        limits=list(_limits(look)),
+        handlers=[
+            HandlerSeen(h.name, h.enabled, h.breaker, h.parked_seconds, h.running, h.max_concurrency)
+            for h in seen.handlers
+        ],
+        replicas=[_replica(row) for row in seen.replicas] if operates else UNSET,
+        database=_database(look) if operates else UNSET,
+    )
+
+
+def _queue(row: QueueLook, recent: Recent, minutes: float) -> QueueSeen:
+    outcomes = recent.succeeded + recent.retried + recent.dead
+    return QueueSeen(
+        queue=row.queue,
+        paused=row.paused,
+        paused_at=instant_text(row.paused_at),
+        handler=row.handler,
+        handler_enabled=row.handler_enabled,
+        disabled_reason=row.disabled_reason,
+        worker_asked_at=instant_text(row.worker_asked_at),
+        tasks=Counts(row.scheduled, row.ready, row.running, row.dead),
+        oldest_ready_age_seconds=row.oldest_ready_age_seconds,
+        per_minute=_rates([recent], minutes),
+        success_share=recent.succeeded / outcomes if outcomes else None,
+        wait_seconds=Quantiles(*recent.wait),
+        run_seconds=Quantiles(*recent.run),
+        dead_lately=row.dead_lately,
+        max_concurrency=row.max_concurrency,
+        max_depth=row.max_depth,
+    )
+
+
+def _rates(recent: Sequence[Recent], minutes: float) -> PerMinute:
+    names = PerMinute.__struct_fields__
+    return PerMinute(*(round(sum(getattr(one, name) for one in recent) / minutes, 3) for name in names))
+
+
+def _total(look: Look) -> PerMinute:
+    return _rates(look.recent, look.window_minutes)
+
+
+def _facts(row: QueueLook, recent: Recent) -> QueueFacts:
+    return QueueFacts(
+        name=row.queue,
+        ready=row.ready,
+        oldest_ready_seconds=row.oldest_ready_age_seconds,
+        running=row.running,
+        enqueued=recent.enqueued,
+        started=recent.started,
+        succeeded=recent.succeeded,
+        retried=recent.retried,
+        dead=recent.dead,
+        paused=row.paused,
+    )
+
+
+def _fleet(core: Core, look: Look) -> FleetFacts:
+    seen = look.seen
+    heard = [row for row in seen.replicas if row.silent_seconds <= ALIVE_SECONDS and not row.draining]
+    return FleetFacts(
+        replicas=len(heard),
+        engines=sum(row.roles != "api" for row in heard),
+        silent=sum(row.silent_seconds > ALIVE_SECONDS for row in seen.replicas),
+        deaf=sum(row.deaf for row in heard),
+        lapsed_seconds=seen.longest_lapsed_seconds,
+        due_seconds=seen.longest_due_seconds,
+        late_schedules=sum(row.overdue_seconds > core.schedule_grace_seconds for row in seen.schedules),
+        answer_seconds=look.answer_seconds,
+    )
+
+
+def _alarms(core: Core, look: Look, *, operates: bool) -> list[Alarm]:
+    return tenant_alarms(look.seen, core.schedule_grace_seconds, operates=operates)
+
+
+def _limits(look: Look) -> Iterator[LimitSeen]:
+    seen = look.seen
+    most = seen.queues[0].tenant_limit if seen.queues else None
+    if most is not None:
+        yield LimitSeen("tenant", seen.tenant, most, sum(row.running for row in seen.queues))
+    for handler in seen.handlers:
+        if handler.max_concurrency is not None:
+            yield LimitSeen("handler", handler.name, handler.max_concurrency, handler.running)
+    for limit in seen.limits:
+        yield LimitSeen("named", limit.name, limit.max_concurrency, limit.used, limit.paused)
+
+
+def _replica(row: ReplicaRow) -> ReplicaSeen:
+    return ReplicaSeen(
+        replica=row.name,
+        roles=row.roles,
+        version=row.version,
+        started_at=format_instant(row.started_at),
+        seen_at=format_instant(row.seen_at),
+        silent=row.silent_seconds > ALIVE_SECONDS,
+        draining=row.draining,
+        deaf=row.deaf,
+        in_flight=row.in_flight,
+        max_in_flight=row.max_in_flight,
+        database_connections=row.connections,
+    )
+
+
+def _database(look: Look) -> DatabaseSeen:
+    row = look.seen.database
+    assert row is not None, "an operator's look includes the database"
+    return DatabaseSeen(
+        server_version=row.server_version,
+        schema_version=row.schema_version,
+        size_bytes=row.size_bytes,
+        connections=row.connections,
+        max_connections=row.max_connections,
+        oldest_xmin_age_seconds=row.oldest_xmin_age_seconds,
+        answer_seconds=round(look.answer_seconds, 4),
+    )
