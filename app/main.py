@@ -1,7 +1,6 @@
 """The composition root: every role is `build` without some parts, and two replicas may run in one process."""
 
 import asyncio
-import base64
 import gc
 import os
 import random
@@ -33,7 +32,7 @@ from app.runtime.core import Core, build_core
 from app.runtime.replica import Replica
 from app.service import authentication, keys, status
 from app.settings import Settings, SettingsError
-from app.store import examination, migrations, partitions, rehearsals, tenants
+from app.store import examination, migrations, partitions, rehearsals, tenants, vault
 from app.store.db import Database
 from app.store.failures import Busy, Refused, Unavailable, Unsuitable
 from app.store.keys import any_usable
@@ -314,13 +313,9 @@ async def _seed(db: Database, token: str) -> None:
 
 async def _open_vault(db: Database, settings: Settings) -> Vault:
     try:
-        return await open_vault(db, _encryption_key(settings))
+        return await open_vault(db, settings.encryption_keys)
     except VaultError as error:
         raise SettingsError([str(error)]) from error
-
-
-def _encryption_key(settings: Settings) -> bytes | None:
-    return None if settings.encryption_key is None else base64.b64decode(settings.encryption_key.get_secret_value())
 
 
 async def _database(settings: Settings, stack: AsyncExitStack) -> str:
@@ -432,6 +427,15 @@ async def list_keys(settings: Settings) -> list[KeyView]:
 async def rotate_key(settings: Settings, key_id: str, overlap_seconds: float) -> KeyIssued:
     async with database(settings) as db:
         return await keys.rotate(db, key_id, overlap_seconds)
+
+
+async def rewrap(settings: Settings) -> str:
+    """Encrypt the data key with the first encryption key; return that key's fingerprint. Raises SettingsError."""
+    async with database(settings) as db:
+        try:
+            return await vault.rewrap(db, settings.encryption_keys)
+        except VaultError as error:
+            raise SettingsError([str(error)]) from error
 
 
 async def revoke_key(settings: Settings, key_id: str) -> bool:

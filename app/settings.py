@@ -103,7 +103,11 @@ class Settings(BaseSettings):
         None,
         description="The first API key, for tenant default with scope operate; a new value revokes the previous key.",
     )
-    encryption_key: SecretStr | None = Field(None, description="32 bytes in base64; encrypts secrets in the database.")
+    encryption_key: SecretStr | None = Field(
+        None,
+        description="32 bytes in base64; encrypts secrets and the content of tasks in the database. Of several, separated by"
+        " commas, the first encrypts, and the others only decrypt.",
+    )
     egress_allow: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = Field(
         None,
         description="Networks and host names that handlers may have in addition to public addresses, or none.",
@@ -173,6 +177,11 @@ class Settings(BaseSettings):
             return () if self.auth_required else LOOPBACK
         return self.egress_allow
 
+    @property
+    def encryption_keys(self) -> tuple[bytes, ...]:
+        """The first encrypts, all decrypt."""
+        return _encryption_keys(self.encryption_key)
+
     def describe(self) -> list[Knob]:
         """Every setting with its effective value and where it comes from; secrets are hidden."""
         effective = {"auth": "on" if self.auth_required else "off", "egress_allow": ",".join(self.egress) or "none"}
@@ -216,13 +225,13 @@ class Settings(BaseSettings):
 
     @field_validator("encryption_key")
     @classmethod
-    def _is_32_bytes(cls, value: SecretStr | None) -> SecretStr | None:
+    def _are_32_bytes(cls, value: SecretStr | None) -> SecretStr | None:
         try:
-            if value is None or len(base64.b64decode(value.get_secret_value(), validate=True)) == 32:
+            if all(len(key) == 32 for key in _encryption_keys(value)):
                 return value
         except (binascii.Error, ValueError):
             pass
-        raise ValueError("it must be 32 bytes in base64: `openssl rand -base64 32`")
+        raise ValueError("it must be 32 bytes in base64: `openssl rand -base64 32`; several are separated by commas")
 
     @field_validator("egress_allow")
     @classmethod
@@ -316,6 +325,12 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
             close = difflib.get_close_matches(variable, known, 1)
             lines.append(f"{variable} is not a setting" + (f", did you mean {close[0]}?" if close else "."))
     return lines
+
+
+def _encryption_keys(value: SecretStr | None) -> tuple[bytes, ...]:
+    """Raises ValueError if one is not base64."""
+    texts = [] if value is None else value.get_secret_value().split(",")
+    return tuple(base64.b64decode(text.strip(), validate=True) for text in texts)
 
 
 def _source(name: str, options: Mapping[str, Any]) -> Source:

@@ -32,7 +32,7 @@ async def core_on(url: str) -> AsyncIterator[Core]:
         stack.push_async_callback(webhooks.aclose)
         yield build_core(
             db,
-            vault=await open_vault(db, None),
+            vault=await open_vault(db, ()),
             webhooks=webhooks,
             tracing=build_tracing(None, version="0", replica="test"),
             replica=Replica(str(uuid4()), "test"),

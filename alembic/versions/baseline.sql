@@ -6,10 +6,11 @@ create table sluice.meta (
   digest text not null
 );
 
+-- wrapped_by: the fingerprint of the encryption key that the data key is encrypted with; null: it is stored as it is.
 create table sluice.keyring (
   only_row boolean not null default true constraint keyring_pkey primary key constraint keyring_only_row check (only_row),
   data_key bytea not null,
-  wrapped boolean not null
+  wrapped_by text
 );
 
 create table sluice.tenants (

@@ -1,4 +1,4 @@
-"""`sluice keys`: create, list, rotate, revoke. They work on the database, because the first key comes before any request."""
+"""`sluice keys`: create, list, rotate, revoke, rewrap. On the database itself, because the first key comes before any request."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,9 @@ from app.cli.process import quiet_settings, say, wait_for
 from app.domain.instants import parse_instant
 from app.domain.keys import DEFAULT_OVERLAP_SECONDS, MAX_OVERLAP_SECONDS, KeyIssued, KeyView, Scope
 
-keys = typer.Typer(help="Create, list, rotate and revoke API keys.", no_args_is_help=True)
+keys = typer.Typer(
+    help="Create, list, rotate and revoke API keys; renew the encryption of secrets.", no_args_is_help=True
+)
 
 HEADINGS = ("id", "tenant", "scope", "last used", "expires", "queues", "")
 UNITS = {"d": 86_400, "h": 3_600, "min": 60}
@@ -132,3 +134,12 @@ def revoke(key_id: KeyId) -> None:
         say(f"There is no active key {key_id}. To list keys: sluice keys list")
         raise typer.Exit(1)
     say(f"Key {key_id} is revoked.")
+
+
+@keys.command()
+def rewrap() -> None:
+    """Encrypt the data key in the database with the first key of SLUICE_ENCRYPTION_KEY."""
+    from app.main import rewrap
+
+    print(wait_for(rewrap(quiet_settings())))
+    say("The data key is encrypted with the key of this fingerprint. Replicas no longer need any other.")

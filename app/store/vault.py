@@ -2,10 +2,13 @@
 
 The data key is generated once and stored in sluice.keyring. With an encryption key in the settings it is stored wrapped, so that a
 copy of the database alone decrypts nothing. Without one it is stored in the clear, which only protects a leaked column or log. An
-encryption key set later wraps the existing data key; with a wrong or missing one the start fails.
+encryption key set later wraps the existing data key. The keyring remembers which key that was, by its fingerprint: a start without
+that key fails and names it. Of several keys in the settings the first wraps, and all unwrap.
 """
 
+import hashlib
 import os
+from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -20,12 +23,14 @@ _WRAP_KEY = sql("wrap_data_key")
 
 
 class VaultError(Exception):
-    """Raised if the encryption key does not open the keyring; the message says what to do."""
+    """Raised if no encryption key opens the keyring; the message says what to do."""
 
 
 class Vault:
-    def __init__(self, data_key: bytes) -> None:
+    def __init__(self, data_key: bytes, *, wrapped: bool = False) -> None:
         self._cipher = AESGCM(data_key)
+        self.wrapped = wrapped
+        """Whether the data key is stored encrypted, so that a copy of the database alone decrypts nothing."""
 
     def seal(self, text: str, context: str) -> bytes:
         """Encrypt a value bound to `context`, so that a copy in another row cannot be decrypted."""
@@ -42,23 +47,49 @@ class Vault:
             ) from None
 
 
-async def open_vault(db: Database, encryption_key: bytes | None) -> Vault:
+async def open_vault(db: Database, encryption_keys: Sequence[bytes]) -> Vault:
     """Read the data key, creating it if necessary. Raises VaultError, Unavailable."""
+    first = encryption_keys[0] if encryption_keys else None
     made = os.urandom(32)
     await db.fetch(
         _ADD_KEY,
-        _wrap(made, encryption_key) if encryption_key else made,
-        encryption_key is not None,
+        _wrap(made, first) if first else made,
+        fingerprint(first) if first else None,
     )
-    (row,) = await db.fetch(_READ_KEY)
-    if row["wrapped"]:
-        return Vault(_unwrap(row["data_key"], encryption_key))
-    if encryption_key is not None:
-        await db.fetch(
-            _WRAP_KEY,
-            _wrap(row["data_key"], encryption_key),
-        )
-    return Vault(row["data_key"])
+    data_key, wrapped_by = await _read(db, encryption_keys)
+    if wrapped_by is None and first is not None:
+        await _rewrap(db, data_key, first, None)
+    return Vault(data_key, wrapped=first is not None)
+
+
+async def rewrap(db: Database, encryption_keys: Sequence[bytes]) -> str:
+    """Wrap the data key with the first of the keys; return that key's fingerprint. Raises VaultError, Unavailable."""
+    if not encryption_keys:
+        raise VaultError("SLUICE_ENCRYPTION_KEY is not set: set it to the new key and the present one, in this order.")
+    data_key, wrapped_by = await _read(db, encryption_keys)
+    first = encryption_keys[0]
+    if wrapped_by != fingerprint(first) and not await _rewrap(db, data_key, first, wrapped_by):
+        raise VaultError("Somebody else has changed the keyring at the same time: run this command again.")
+    return fingerprint(first)
+
+
+def fingerprint(encryption_key: bytes) -> str:
+    """Return what names a key without telling anything of it: 16 hexadecimal digits."""
+    return hashlib.sha256(b"sluice encryption key " + encryption_key).hexdigest()[:16]
+
+
+async def _read(db: Database, encryption_keys: Sequence[bytes]) -> tuple[bytes, str | None]:
+    """Return the data key and the fingerprint of the key that it is wrapped with; None if it is not wrapped."""
+    rows = await db.fetch(_READ_KEY)
+    if not rows:
+        raise VaultError("The database has no data key yet: start a replica on it once.")
+    stored, wrapped_by = rows[0]["data_key"], rows[0]["wrapped_by"]
+    return (stored if wrapped_by is None else _unwrap(stored, wrapped_by, encryption_keys)), wrapped_by
+
+
+async def _rewrap(db: Database, data_key: bytes, encryption_key: bytes, wrapped_by: str | None) -> bool:
+    """Return whether it was still wrapped by `wrapped_by`."""
+    return bool(await db.fetch(_WRAP_KEY, _wrap(data_key, encryption_key), fingerprint(encryption_key), wrapped_by))
 
 
 def _wrap(data_key: bytes, encryption_key: bytes) -> bytes:
@@ -66,14 +97,18 @@ def _wrap(data_key: bytes, encryption_key: bytes) -> bytes:
     return nonce + AESGCM(encryption_key).encrypt(nonce, data_key, b"keyring")
 
 
-def _unwrap(wrapped: bytes, encryption_key: bytes | None) -> bytes:
-    if encryption_key is None:
-        raise VaultError(
-            "The secrets in this database are encrypted with an encryption key: set SLUICE_ENCRYPTION_KEY to it."
-        )
-    try:
-        return AESGCM(encryption_key).decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], b"keyring")
-    except InvalidTag:
-        raise VaultError(
-            "The secrets in this database were encrypted with a different SLUICE_ENCRYPTION_KEY: set it to that key."
-        ) from None
+def _unwrap(wrapped: bytes, wrapped_by: str, encryption_keys: Sequence[bytes]) -> bytes:
+    for key in encryption_keys:
+        if fingerprint(key) == wrapped_by:
+            try:
+                return AESGCM(key).decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], b"keyring")
+            except (InvalidTag, ValueError):
+                raise VaultError(
+                    "The data key in sluice.keyring was changed: restore that table from a backup of this database."
+                ) from None
+    given = ", ".join(map(fingerprint, encryption_keys))
+    has = f"has only {given}" if given else "is not set"
+    raise VaultError(
+        f"The secrets in this database are encrypted with the key of fingerprint {wrapped_by}, but SLUICE_ENCRYPTION_KEY {has}:"
+        " add that key to it."
+    )

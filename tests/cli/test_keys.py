@@ -1,5 +1,6 @@
 """`sluice keys` and `sluice migrate` on a database, and what they say when there is none."""
 
+import base64
 import json
 import logging
 import time
@@ -62,6 +63,17 @@ def test_a_key_stands_alone_on_stdout_and_its_secret_nowhere_else(sluice: Comman
     assert sluice("keys", "revoke", found["id"], database_url=database_url).returncode == 0
     again = sluice("keys", "revoke", found["id"], database_url=database_url)
     assert again.returncode == 1 and f"no active key {found['id']}" in again.stderr
+
+
+def test_rewrap_moves_the_data_key_under_the_first_encryption_key(
+    sluice: Command, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (base64.b64encode(letter * 32).decode() for letter in (b"a", b"b"))
+    lost = sluice("keys", "rewrap", database_url=database_url)
+    assert lost.returncode == 2 and "SLUICE_ENCRYPTION_KEY is not set" in lost.stderr
+    monkeypatch.setenv("SLUICE_ENCRYPTION_KEY", f"{second}, {first}")
+    none = sluice("keys", "rewrap", database_url=database_url)
+    assert none.returncode == 2 and "start a replica on it once" in none.stderr
 
 
 def test_keys_are_refused_in_a_sentence(sluice: Command, database_url: str) -> None:

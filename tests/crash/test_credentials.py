@@ -9,6 +9,7 @@ import pytest
 
 from app.embedded.postgres import EmbeddedPostgres
 from app.settings import SettingsError
+from app.store.vault import fingerprint
 from tests.crash.proxy import Proxy
 from tests.databases import with_database
 from tests.sluices import Replica, SluiceProcess
@@ -108,15 +109,15 @@ async def test_a_password_that_changes_under_a_replica_is_a_database_that_is_awa
         ]
 
 
-async def test_a_wrong_or_missing_encryption_key_is_a_setting_to_mend(start_replica: StartReplica) -> None:
-    await start_replica(encryption_key=base64.b64encode(b"a" * 32).decode())
+async def test_a_start_with_no_encryption_key_that_fits_says_which_is_missing(start_replica: StartReplica) -> None:
+    first, second = b"a" * 32, b"b" * 32
+    await start_replica(encryption_key=base64.b64encode(first).decode())
     with pytest.raises(SettingsError) as wrong:
-        await start_replica(encryption_key=base64.b64encode(b"b" * 32).decode())
+        await start_replica(encryption_key=base64.b64encode(second).decode())
     with pytest.raises(SettingsError) as missing:
         await start_replica()
+    is_missing = f"The secrets in this database are encrypted with the key of fingerprint {fingerprint(first)}"
     assert wrong.value.lines == [
-        "The secrets in this database were encrypted with a different SLUICE_ENCRYPTION_KEY: set it to that key."
+        f"{is_missing}, but SLUICE_ENCRYPTION_KEY has only {fingerprint(second)}: add that key to it."
     ]
-    assert missing.value.lines == [
-        "The secrets in this database are encrypted with an encryption key: set SLUICE_ENCRYPTION_KEY to it."
-    ]
+    assert missing.value.lines == [f"{is_missing}, but SLUICE_ENCRYPTION_KEY is not set: add that key to it."]
