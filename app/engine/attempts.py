@@ -271,7 +271,7 @@ class Attempt:
     async def _disable_handler(self) -> None:
         reason = "the handler answered 410 Gone"
         held = self.held
-        name = await handlers.disable_gone(self._core.db, held.target.id, reason)
+        name = await handlers.disable_gone(self._core.db, held.target.id, reason, self._core.replica.name)
         if name is not None:
             events.emit(log, events.HANDLER_DISABLED, tenant=held.policy.tenant, handler=name, reason=reason)
 

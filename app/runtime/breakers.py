@@ -11,9 +11,10 @@ from datetime import datetime
 from functools import partial
 
 from app.domain.breakers import Guard, Health, Seen, advance, effective, fitted, judge_probe
+from app.domain.callers import Act
 from app.runtime.core import Core
 from app.runtime.signals import ConcurrencySlot
-from app.store import breakers, handlers
+from app.store import audit, breakers, handlers
 from app.store.breakers import HandlerHealth
 from app.store.db import Reader
 from app.telemetry import events
@@ -47,7 +48,18 @@ async def _change(core: Core, handler_id: int, decide: Decision) -> None:
     async with core.db.transaction() as connection:
         await handlers.lock(connection, handler_id)
         changed = await change(connection, handler_id, decide)
+        if changed is not None:
+            await _record(connection, changed, core.replica.name)
     announce(core, changed)
+
+
+async def _record(connection: Reader, changed: Changed, replica: str) -> None:
+    """Record that a breaker has opened, or closed again."""
+    found, after = changed.found, changed.after.state
+    if after != found.health.state and after != "half_open":
+        act = Act("set_breaker", "handler", found.name, replica)
+        was, now = {"breaker": found.health.state}, {"breaker": after}
+        await audit.record_by_system(connection, found.tenant_id, act, was, now)
 
 
 async def change(connection: Reader, handler_id: int, decide: Decision) -> Changed | None:

@@ -15,10 +15,11 @@ from sqlalchemy import Update, bindparam, case, func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.breakers import Adaptive, Breaker, Park
+from app.domain.callers import Act
 from app.domain.handlers import Grouping, HandlerDefinition, HandlerView, Targets, handler_etag
 from app.domain.limits import LimitUse
 from app.domain.queues import MAX_RETENTION_DAYS
-from app.store import limits, locks
+from app.store import audit, limits, locks
 from app.store.db import Database, Reader
 from app.store.numbers import Lock
 from app.store.statements import Query, bound, sql
@@ -103,7 +104,7 @@ _DISABLE_GONE = Query(
     _change()
     .where(handlers.c.enabled, _ALIVE)
     .values(enabled=False, disabled_at=_NOW, **bound("disabled_reason"))
-    .returning(handlers.c.name)
+    .returning(handlers.c.tenant_id, handlers.c.name)
 )
 _PARK = Query(
     update(handlers)
@@ -319,11 +320,17 @@ async def disable(connection: Reader, handler_id: int, reason: str) -> None:
     await _DISABLE.fetch(connection, handler_id=handler_id, disabled_reason=reason)
 
 
-async def disable_gone(db: Database, handler_id: int, reason: str) -> str | None:
+async def disable_gone(db: Database, handler_id: int, reason: str, replica: str) -> str | None:
     """Disable a handler; return its name if it was enabled. Not on the connections for definitions, because deliveries wait."""
     async with db.transaction() as connection:
         await lock(connection, handler_id)
-        name: str | None = await _DISABLE_GONE.fetchval(connection, handler_id=handler_id, disabled_reason=reason)
+        row = await _DISABLE_GONE.fetchrow(connection, handler_id=handler_id, disabled_reason=reason)
+        if row is None:
+            return None
+        before, after = {"enabled": True, "disabled_reason": None}, {"enabled": False, "disabled_reason": reason}
+        act = Act("disable", "handler", row["name"], replica)
+        await audit.record_by_system(connection, row["tenant_id"], act, before, after)
+    name: str = row["name"]
     return name
 
 

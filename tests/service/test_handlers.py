@@ -191,11 +191,11 @@ async def test_enabling_and_disabling_keep_the_first_reason_and_wake_every_lane(
     core.signals.any_lane_ready = lambda: woken.append("any lane")
     await handlers.put(core, caller, "mail", HOOK, None, ANY)
     target = await target_of(core, caller, "mail")
-    await store.disable_gone(core.db, target.id, "the handler answered 410 Gone")
+    await store.disable_gone(core.db, target.id, "the handler answered 410 Gone", core.replica.name)
     view = await handlers.disable(core, caller, "mail")
     assert not view.enabled and view.disabled_at is not None
     assert view.disabled_reason == "the handler answered 410 Gone"
-    await store.disable_gone(core.db, target.id, "another")
+    await store.disable_gone(core.db, target.id, "another", core.replica.name)
     assert (await handlers.get(core, caller, "mail"))[0].disabled_reason == "the handler answered 410 Gone"
     assert (await target_of(core, caller, "mail")).version == target.version + 1
     assert woken == []

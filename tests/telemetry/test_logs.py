@@ -1,5 +1,6 @@
 """Lines are JSON, carry their ids, and never a secret or a payload."""
 
+import asyncio
 import io
 import json
 import logging
@@ -68,6 +69,22 @@ def test_context_variables_stand_on_the_line(lines: Lines) -> None:
     with structlog.contextvars.bound_contextvars(correlation_id="c-1"):
         logs.get_logger("app.edge.asgi").info("request_failed")
     assert lines.last()["correlation_id"] == "c-1"
+
+
+@pytest.mark.anyio
+async def test_lines_of_a_request_have_its_id_and_those_of_what_it_started_do_not(lines: Lines) -> None:
+    async def group() -> None:
+        logs.get_logger("app.runtime.groups").info("tasks_purged")
+
+    async def request() -> None:
+        logs.name_request(b"order-7")
+        await asyncio.create_task(group())
+        logs.get_logger("app.edge.asgi").info("request_failed")
+        await asyncio.to_thread(logs.get_logger("app.edge.asgi").info, "ready")
+
+    await asyncio.create_task(request())
+    logs.get_logger("app.edge.asgi").info("ready")
+    assert [line.get("request_id") for line in lines.all()] == [None, "order-7", None, None]
 
 
 def test_uvicorn_and_libraries_speak_the_same_json(lines: Lines) -> None:

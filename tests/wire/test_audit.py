@@ -9,8 +9,10 @@ from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition
 from app.service import queues
 from app.store import audit
+from tests.handlers import Handler, Reply
 from tests.sluices import Replica
-from tests.wire.api import Api, fresh, good, problem
+from tests.support import poll
+from tests.wire.api import AT_ONCE, Api, fresh, good, problem
 
 pytestmark = pytest.mark.anyio
 
@@ -91,3 +93,32 @@ async def test_pages_of_the_audit_follow_each_other(api: Api) -> None:
     assert [row["verb"] for row in await rows(api, name=name, to=at)] == ["pause", "put"]
     assert await rows(api, name=name, actor="system") == []
     problem(await api.get("/audit", params={"from": "yesterday"}), 422, "invalid")
+
+
+async def by_system(api: Api, name: str) -> list[tuple[str, str, Any, Any]]:
+    found = [row for row in await rows(api, name=name) if row["actor"] == "system"]
+    assert all(row["address"] is None and row["request_id"] is None and row["replica"] for row in found)
+    return [(row["verb"], row["noun"], row["before"], row["after"]) for row in found]
+
+
+async def test_what_happens_by_itself_is_the_system_s(api: Api, handler: Handler) -> None:
+    gone = await api.handler(handler.url)
+    shaky = await api.handler(handler.url, breaker={"min_calls": 1})
+    queue = await api.queue(gone, retry={"max_attempts": 1, **AT_ONCE})
+    schedule = fresh("s")
+    definition = {"queue": queue, "cron": "0 3 1 1 *", "payload": 1, "handler": shaky, "pause_after_failures": 1}
+    good(await api.put(f"/schedules/{schedule}", json=definition), 201)
+    handler.script(Reply(500))
+    good(await api.post(f"/schedules/{schedule}/trigger"))
+    await poll(lambda: by_system(api, schedule))
+    reason = good(await api.get(f"/schedules/{schedule}"))["paused_reason"]
+    paused = ("pause", "schedule", {"paused": False}, {"paused": True, "reason": reason})
+    assert await by_system(api, schedule) == [paused]
+    await poll(lambda: by_system(api, shaky))
+    opened = ("set_breaker", "handler", {"breaker": "closed"}, {"breaker": "open"})
+    assert (await by_system(api, shaky))[-1] == opened
+    handler.script(Reply(410))
+    await api.enqueue(queue, 1)
+    await poll(lambda: by_system(api, gone))
+    after = {"enabled": False, "disabled_reason": "the handler answered 410 Gone"}
+    assert await by_system(api, gone) == [("disable", "handler", {"enabled": True, "disabled_reason": None}, after)]

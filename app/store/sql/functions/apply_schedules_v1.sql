@@ -35,6 +35,12 @@ begin
   from jsonb_to_recordset(v_changes)
     c(id bigint, next timestamptz, look timestamptz, runs bigint, missed bigint, failures integer, pause text)
   where s.id = c.id;
+  if v_changes @? '$[*] ? (@.pause != null)' then
+    perform sluice.record_audit_v1(json_build_object(
+      'tenant_id', s.tenant_id, 'actor', 'system', 'verb', 'pause', 'noun', 'schedule', 'name', s.name, 'outcome', 'done',
+      'before', json_build_object('paused', false), 'after', json_build_object('paused', true, 'reason', c.pause), 'replica', p_replica))
+    from jsonb_to_recordset(v_changes) c(id bigint, pause text) join sluice.schedules s on s.id = c.id where c.pause is not null;
+  end if;
 
   update sluice.schedule_runs r set outcome = 'dropped'
   from jsonb_to_recordset(v_changes) c(id bigint, "drop" boolean)
