@@ -23,6 +23,7 @@ from app.domain.callers import Caller
 from app.domain.connections import MIN_CONNECTIONS, NoRoom, fit, split, tightest
 from app.domain.keys import Grant, KeyIssued, KeyView
 from app.edge.admission import MAX_CONNECTIONS, Admission
+from app.edge.asgi import Edge
 from app.edge.config import EdgeConfig
 from app.edge.protocol import EdgeServerConfig
 from app.edge.server import LEAST_DESCRIPTORS, Descriptors, EdgeServer, raise_descriptor_limit, share_out
@@ -43,6 +44,7 @@ from app.telemetry import events, logs
 from app.telemetry.logs import get_logger
 from app.telemetry.pushing import build_push
 from app.telemetry.tracing import build_tracing, traces_endpoint
+from app.ui import site
 from app.version import VERSION
 
 DATABASE_WAIT_SECONDS = 30.0
@@ -210,6 +212,12 @@ def _edge(sluice: Sluice) -> EdgeConfig:
     )
 
 
+def _application(sluice: Sluice) -> Edge:
+    edge, settings = _edge(sluice), sluice.settings
+    served = settings.ui == "on" and not edge.operations_only
+    return create_app(sluice.core, edge, pages=site.routes(sluice.core, edge, settings.ui_label) if served else ())
+
+
 def _anonymous(core: Core) -> Callable[[], Any]:
     known: list[Caller] = []
 
@@ -243,7 +251,7 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
         if push is not None:
             stack.push_async_callback(push.aclose)
         await _let_in(settings, sluice.core.db)
-        app = create_app(sluice.core, _edge(sluice))
+        app = _application(sluice)
         sluice.core.tracing.instrument(app.application)
         config = EdgeServerConfig(
             app,

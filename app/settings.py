@@ -33,6 +33,7 @@ CLIENT_VARIABLES = {
     "SLUICE_KEY": ("", "The API key that a command uses; not needed if Sluice requires none."),
 }
 """Read only by the commands that talk to a running Sluice."""
+LABEL_COLORS = ("red", "orange", "green", "blue", "purple", "gray")
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 Source = Literal["default", "env", "file", "option"]
@@ -114,6 +115,13 @@ class Settings(BaseSettings):
     )
     public_url: str | None = Field(
         None, description="The base of the URLs that Sluice hands out; the bound address if not set."
+    )
+    ui: Literal["on", "off"] = Field("on", description="Whether the pages under /ui are served.")
+    ui_label: str | None = Field(
+        None,
+        max_length=60,
+        description="Stands on every page, such as production; a color from red, orange, green, blue, purple or gray may "
+        "follow a colon: production:red.",
     )
     metrics_open: bool = Field(False, description="Serve /metrics without an API key, for a scraper that has none.")
     max_payload_bytes: int = Field(
@@ -253,6 +261,14 @@ class Settings(BaseSettings):
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise ValueError("it must be an http or https URL without a query, such as https://sluice.example.com")
         return value.rstrip("/")
+
+    @field_validator("ui_label")
+    @classmethod
+    def _has_a_color(cls, value: str | None) -> str | None:
+        text, _, color = (value or "").partition(":")
+        if value is not None and (not text.strip() or (color and color not in LABEL_COLORS)):
+            raise ValueError(f"it must be a text, or a text, a colon and one of {', '.join(LABEL_COLORS)}")
+        return value
 
     @model_validator(mode="after")
     def _agree(self) -> "Settings":

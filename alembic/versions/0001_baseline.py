@@ -116,6 +116,7 @@ def downgrade() -> None:
         "handler_calls",
         "handler_health",
         "handlers",
+        "sessions",
         "api_keys",
         "tenants",
         "keyring",

@@ -42,6 +42,17 @@ create table sluice.api_keys (
 
 create unique index api_keys_bootstrap_key on sluice.api_keys (bootstrap) where bootstrap and revoked_at is null;
 
+-- Of people who look at pages: only the digest of what is in the cookie. A session acts as its key, and ends with the token that opened it.
+create table sluice.sessions (
+  digest bytea not null constraint sessions_pkey primary key,
+  key_id text not null constraint sessions_key_fkey references sluice.api_keys,
+  key_digest bytea not null,
+  created_at timestamptz not null default clock_timestamp(),
+  expires_at timestamptz not null
+);
+
+create index sessions_expiry on sluice.sessions (expires_at);
+
 -- parked_until, effective_max_concurrency (0: the breaker is open), half_open and period are what claims read of a handler's health.
 -- Deleted handlers and queues are only marked, because tasks in history still refer to their names.
 create table sluice.handlers (

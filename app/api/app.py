@@ -32,7 +32,8 @@ from app.edge.replies import json_reply
 from app.runtime.core import Core
 
 
-def create_app(core: Core, edge: EdgeConfig) -> Edge:
+def create_app(core: Core, edge: EdgeConfig, pages: Sequence[BaseRoute] = ()) -> Edge:
+    """Build the application. `pages` are the routes of the pages for people."""
     application = FastAPI(
         title=openapi.TITLE,
         version=edge.version,
@@ -70,6 +71,7 @@ def create_app(core: Core, edge: EdgeConfig) -> Edge:
         application.router.routes.append(
             Route(bulk.PATH, bulk.BulkEndpoint(core, edge, application.state.large), methods=["POST"])
         )
+    application.router.routes.extend(pages)
     for router in routers:
         application.include_router(router)
     declared = [route for router in routers for route in router.routes]

@@ -6,7 +6,7 @@ from functools import partial
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from app.runtime.core import Core
-from app.store import partitions, pruning, replicas, stats
+from app.store import partitions, pruning, replicas, sessions, stats
 from app.store.db import Database
 from app.store.failures import Busy, Unavailable
 from app.telemetry import events
@@ -33,6 +33,7 @@ class Housekeeping:
         self._every(3600, "batches", pruning.batches)
         self._every(3600, "ledgers", pruning.schedule_runs)
         self._every(3600, "minutes", stats.prune)
+        self._every(3600, "sessions", sessions.prune)
         self._every(3600, "silent replicas", replicas.forget_silent)
         self._scheduler.start()
 

@@ -10,7 +10,7 @@ import time
 
 from app.domain.callers import STRANGERS, Caller
 from app.domain.errors import Refusal
-from app.domain.ids import ApiKey, chosen_api_key
+from app.domain.ids import chosen_api_key
 from app.runtime.core import Core
 from app.store import keys as store
 from app.store.keys import KeyRow
@@ -44,26 +44,44 @@ async def _ask(core: Core, token: str) -> Caller:
     # a key that was valid a second ago must not queue behind invalid ones
     db = core.db if token in core.keys.callers else core.db.lookups(STRANGERS)
     row = None if key is None else await store.find(db, key.id)
-    trusted = 0.0 if key is None or row is None else _trusted_seconds(row, key)
+    trusted = 0.0 if key is None or row is None else _trusted_seconds(row, key.digest)
     if row is None or trusted <= 0:
         core.keys.callers.pop(token, None)
-        raise Refusal(
-            "unauthenticated",
-            "the key is unknown, has expired or has been revoked; create one with `sluice keys create`",
-        )
-    caller = Caller(row.tenant_id, row.tenant, row.scope, row.id, row.queues, row.payloads, row.expires_at)
+        raise _refused()
+    caller = _caller(row)
     core.keys.callers[token] = (asked + trusted, caller)
     core.keys.used[row.id] = row.now
     return caller
 
 
-def _trusted_seconds(row: KeyRow, key: ApiKey) -> float:
+async def caller_of(core: Core, key_id: str, digest: bytes) -> Caller:
+    """Return the caller of a token of which only the digest is known, as a session's is. Raises Refusal (unauthenticated),
+    Unavailable."""
+    row = await store.find(core.db.lookups(STRANGERS), key_id)
+    if row is None or _trusted_seconds(row, digest) <= 0:
+        raise _refused()
+    core.keys.used[row.id] = row.now
+    return _caller(row)
+
+
+def _caller(row: KeyRow) -> Caller:
+    return Caller(row.tenant_id, row.tenant, row.scope, row.id, row.queues, row.payloads, row.expires_at)
+
+
+def _refused() -> Refusal:
+    return Refusal(
+        "unauthenticated",
+        "the key is unknown, has expired or has been revoked; create one with `sluice keys create`",
+    )
+
+
+def _trusted_seconds(row: KeyRow, digest: bytes) -> float:
     """Return for how long the key may be trusted without asking again; 0: it is not valid."""
     if row.revoked_at is not None:
         return 0.0
     ends = [] if row.expires_at is None else [row.expires_at]
-    if not hmac.compare_digest(row.digest, key.digest):
-        if row.previous_digest is None or not hmac.compare_digest(row.previous_digest, key.digest):
+    if not hmac.compare_digest(row.digest, digest):
+        if row.previous_digest is None or not hmac.compare_digest(row.previous_digest, digest):
             return 0.0
         ends += [row.previous_until or row.now]
     return min([CACHE_SECONDS, *((end - row.now).total_seconds() for end in ends)])

@@ -77,6 +77,17 @@ api_keys = Table(
     ),
 )
 
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("key_id", Text, ForeignKey("sluice.api_keys.id"), nullable=False),
+    Column("key_digest", LargeBinary, nullable=False),
+    _instant("created_at", default=True),
+    _instant("expires_at"),
+    Index("sessions_expiry", "expires_at"),
+)
+
 handlers = Table(
     "handlers",
     metadata,

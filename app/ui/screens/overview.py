@@ -1,0 +1,33 @@
+"""One look: what waits, what runs, what died, and what an operator should do about it."""
+
+from msgspec import UNSET
+from starlette.responses import Response
+
+from app.domain.overviews import QueueSeen
+from app.service import overview
+from app.ui.visits import Visit
+
+SHOWN_QUEUES = 50
+VERDICTS = (
+    ("flow", "Does what is ready start?"),
+    ("execution", "Does what starts succeed?"),
+    ("liveness", "Are replicas and database there?"),
+)
+
+
+async def show(visit: Visit) -> Response:
+    seen = await overview.overview(visit.core, visit.caller)
+    return visit.page(
+        "overview.html",
+        here="overview",
+        seen=seen,
+        verdicts=[(name, question, getattr(seen.verdicts, name)) for name, question in VERDICTS],
+        queues=sorted(seen.queues, key=_urgency)[:SHOWN_QUEUES],
+        operates=seen.replicas is not UNSET,
+    )
+
+
+def _urgency(row: QueueSeen) -> tuple[bool, int, int, str]:
+    """Order by what needs a look: stopped with work, then most waiting, then most dead."""
+    stopped = (row.paused or row.handler_enabled is False) and row.tasks.ready > 0
+    return not stopped, -row.tasks.ready - row.tasks.running, -row.tasks.dead, row.queue

@@ -1,0 +1,183 @@
+"""The pages: which there are, and how a request becomes one."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from app.domain.errors import Refusal
+from app.edge.config import EdgeConfig
+from app.edge.errors import STATUS, TITLES, problem_headers
+from app.runtime.core import Core
+from app.service import sessions
+from app.ui import formats
+from app.ui.assets import Assets
+from app.ui.screens import overview, queues
+from app.ui.visits import (
+    FORM_COOKIE,
+    HEADERS,
+    SESSION_COOKIE,
+    Site,
+    Visit,
+    address,
+    begin,
+    cookie_of,
+    read_form,
+    render,
+    set_cookie,
+)
+
+Screen = Callable[[Visit], Awaitable[Response]]
+
+SCREENS: dict[str, Screen] = {
+    "": overview.show,
+    "/queues": queues.show_all,
+}
+ACTS: dict[str, Screen] = {}
+NAVIGATION = (("Work", (("overview", "Overview", ""), ("queues", "Queues", "/queues"))),)
+
+
+def routes(core: Core, edge: EdgeConfig, label: str | None) -> list[BaseRoute]:
+    """Return the routes of the pages. `label` is SLUICE_UI_LABEL."""
+    site = _site(core, edge, label)
+    found: list[BaseRoute] = [
+        Route("/ui/static/{name}", _answered(site, site.assets.serve)),
+        Route("/ui/login", _answered(site, lambda request: _login_page(site, request)), methods=["GET"]),
+        Route("/ui/login", _answered(site, lambda request: _login(site, request)), methods=["POST"]),
+        Route("/ui/logout", _answered(site, lambda request: _logout(site, request)), methods=["POST"]),
+    ]
+    found += [
+        Route("/ui" + path, _answered(site, _seen(site, screen)), methods=["GET"]) for path, screen in SCREENS.items()
+    ]
+    found += [Route("/ui" + path, _answered(site, _acted(site, act)), methods=["POST"]) for path, act in ACTS.items()]
+    found.append(Route("/ui/{rest:path}", _answered(site, _seen(site, _nowhere)), methods=["GET"]))
+    return found
+
+
+def _site(core: Core, edge: EdgeConfig, label: str | None) -> Site:
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {
+        "number": formats.number,
+        "rate": formats.rate,
+        "percent": formats.percent,
+        "seconds": formats.seconds,
+        "size": formats.size,
+        "when": formats.when,
+        "exactly": formats.exactly,
+        "short": formats.short,
+    }
+    templates.globals |= {"NAVIGATION": NAVIGATION, "NOTHING": formats.NOTHING}
+    base = urlsplit(edge.public_url).path.rstrip("/") + "/ui"
+    text, _, color = (label or "").partition(":")
+    return Site(core, edge, Assets(), templates, base, text.strip() or None, color or None)
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def _seen(site: Site, screen: Screen) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        return await screen(await begin(site, request))
+
+    return endpoint
+
+
+def _acted(site: Site, act: Screen) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        visit = await begin(site, request)
+        visit.form = await read_form(site, request, None if visit.new_cookie else visit.cookie)
+        return await act(visit)
+
+    return endpoint
+
+
+def _answered(site: Site, endpoint: Endpoint) -> Endpoint:
+    """Turn refusals into pages; whoever has no session is sent to the login."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except Refusal as refusal:
+            if refusal.code == "unauthenticated" and site.asks_for_key and not request.url.path.endswith("/login"):
+                return _to_login(site, request)
+            return _refused(site, refusal)
+
+    return answer
+
+
+def _refused(site: Site, refusal: Refusal) -> Response:
+    status = STATUS[refusal.code]
+    shown = {"title": TITLES[refusal.code], "refusal": refusal}
+    response = render(site, "refusal.html", status, visit=None, notice=None, **shown)
+    for name, value in problem_headers(refusal).items():
+        if name == "retry-after":
+            response.headers[name] = value
+    return response
+
+
+def _to_login(site: Site, request: Request) -> Response:
+    path = request.url.path.removeprefix("/ui")
+    wanted = None
+    if request.method == "GET":
+        wanted = path + (f"?{request.url.query}" if request.url.query else "")
+    location = address(site.base, "login", next=wanted)
+    return Response(status_code=303, headers={"location": location, "cache-control": "no-store"})
+
+
+async def _nowhere(_visit: Visit) -> Response:
+    raise Refusal("not_found", "there is no such page; the navigation lists them")
+
+
+async def _login_page(site: Site, request: Request) -> Response:
+    if not site.asks_for_key:
+        return Response(status_code=303, headers={"location": site.base})
+    return _login_form(site, request, _next_of(request.query_params.get("next")))
+
+
+def _login_form(site: Site, request: Request, wanted: str, fault: str | None = None, status: int = 200) -> Response:
+    cookie = cookie_of(request, FORM_COOKIE)
+    given = cookie or sessions.make_cookie()
+    token = sessions.form_token(given)
+    response = render(site, "login.html", status, visit=None, notice=None, token=token, wanted=wanted, fault=fault)
+    if cookie is None:
+        set_cookie(response, site, FORM_COOKIE, given)
+    return response
+
+
+async def _login(site: Site, request: Request) -> Response:
+    form = await read_form(site, request, cookie_of(request, FORM_COOKIE))
+    wanted = _next_of(form.get("next"))
+    try:
+        session = await sessions.open_session(site.core, form.get("key", "").strip())
+    except Refusal as refusal:
+        if refusal.code != "unauthenticated":
+            raise
+        return _login_form(site, request, wanted, "This key is unknown, or it has been revoked.", 401)
+    response = Response(status_code=303, headers={"location": site.base + wanted, "cache-control": "no-store"})
+    set_cookie(response, site, SESSION_COOKIE, session, sessions.SESSION_SECONDS)
+    return response
+
+
+def _next_of(wanted: str | None) -> str:
+    """Return where to go after the login, below the base: never another site."""
+    return wanted if wanted and wanted.startswith("/") and wanted.isascii() and wanted.isprintable() else ""
+
+
+async def _logout(site: Site, request: Request) -> Response:
+    session = cookie_of(request, SESSION_COOKIE)
+    await read_form(site, request, session)
+    if session is not None:
+        await sessions.close_session(site.core, session)
+    response = Response(status_code=303, headers={**HEADERS, "location": address(site.base, "login")})
+    response.delete_cookie(SESSION_COOKIE, path=site.base)
+    return response

@@ -1,0 +1,184 @@
+"""What every request to a page has in common: the caller of its session, the token of its forms, and the headers of its answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from jinja2 import Environment
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.domain.callers import Caller
+from app.domain.errors import Refusal
+from app.edge.admission import Hold
+from app.edge.auth import with_origin
+from app.edge.body import read_body, require_size
+from app.edge.config import EdgeConfig
+from app.runtime.core import Core
+from app.service import sessions
+from app.ui.assets import Assets
+from app.ui.notices import NOTICES
+
+SESSION_COOKIE = "sluice_session"
+FORM_COOKIE = "sluice_form"
+"""Of visitors without a session: what the tokens of their forms are made from."""
+FORM_BYTES = 262_144
+FORM_FIELDS = 100
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "cache-control": "no-store",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What all visits share."""
+
+    core: Core
+    edge: EdgeConfig
+    assets: Assets
+    templates: Environment
+    base: str
+    """The path of the pages as browsers see it: /ui after the path of SLUICE_PUBLIC_URL."""
+    label: str | None
+    label_color: str | None
+
+    @property
+    def asks_for_key(self) -> bool:
+        return self.edge.anonymous is None
+
+    @property
+    def secure(self) -> bool:
+        return self.edge.public_url.startswith("https:")
+
+
+@dataclass(slots=True)
+class Visit:
+    """One request of a caller."""
+
+    site: Site
+    request: Request
+    caller: Caller
+    cookie: str
+    """What the tokens of its forms are made from."""
+    new_cookie: bool = False
+    form: dict[str, str] = field(default_factory=dict)
+    """The fields of a POST."""
+
+    @property
+    def core(self) -> Core:
+        return self.site.core
+
+    def query(self, name: str) -> str | None:
+        """Return a parameter of the address; None if it is absent or empty, as an empty field of a form is."""
+        return self.request.query_params.get(name) or None
+
+    def name(self, parameter: str) -> str:
+        """Return a part of the path."""
+        found: str = self.request.path_params[parameter]
+        return found
+
+    def page(self, template: str, status: int = 200, **shown: Any) -> Response:
+        notice = NOTICES.get(self.query("notice") or "")
+        count = self.query("n")
+        text = None
+        if notice is not None:
+            text = notice.words(int(count) if count is not None and count.isdigit() and len(count) < 12 else 0)
+        response = render(self.site, template, status, visit=self, now=self.core.clock.now(), notice=text, **shown)
+        if self.new_cookie:
+            set_cookie(response, self.site, FORM_COOKIE, self.cookie)
+        return response
+
+    def to(self, *parts: str, **query: object) -> str:
+        """Return the address of a page."""
+        return address(self.site.base, *parts, **query)
+
+    def redirect(self, *parts: str, **query: object) -> Response:
+        """Answer a POST: reloading the page that follows does not repeat it."""
+        return Response(status_code=303, headers={"location": self.to(*parts, **query), "cache-control": "no-store"})
+
+    @property
+    def form_token(self) -> str:
+        return sessions.form_token(self.cookie)
+
+
+def address(base: str, *parts: str, **query: object) -> str:
+    path = "/".join((base, *(quote(part, safe="") for part in parts)))
+    given = {name: value for name, value in query.items() if value is not None and value != ""}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def render(site: Site, template: str, status: int, **shown: Any) -> Response:
+    body = site.templates.get_template(template).render(site=site, status=status, **shown)
+    return Response(body, status, HEADERS, "text/html; charset=utf-8")
+
+
+def set_cookie(response: Response, site: Site, name: str, value: str, max_age: int | None = None) -> None:
+    response.set_cookie(name, value, max_age, path=site.base, secure=site.secure, httponly=True, samesite="strict")
+
+
+def cookie_of(request: Request, name: str) -> str | None:
+    value = request.cookies.get(name)
+    return value if value and len(value) <= sessions.MAX_COOKIE else None
+
+
+async def begin(site: Site, request: Request) -> Visit:
+    """Return the visit of a request. Raises Refusal: unauthenticated, unavailable."""
+    if site.edge.anonymous is not None:
+        caller = await site.edge.anonymous()
+        cookie = cookie_of(request, FORM_COOKIE)
+        visit = Visit(site, request, caller, cookie or sessions.make_cookie(), new_cookie=cookie is None)
+    else:
+        session = cookie_of(request, SESSION_COOKIE)
+        if session is None:
+            raise Refusal("unauthenticated", "sign in first")
+        visit = Visit(site, request, await sessions.caller_of(site.core, session), session)
+    hold: Hold | None = request.scope.get("hold")
+    if hold is not None:
+        hold.enter(visit.caller.tenant_id)
+    visit.caller = with_origin(visit.caller, request.scope)
+    return visit
+
+
+async def read_form(site: Site, request: Request, cookie: str | None) -> dict[str, str]:
+    """Return the fields of a form, once it is certain that a page of this service sent it. Raises Refusal: forbidden, invalid,
+    malformed, too_large."""
+    require_own_page(site, request.headers)
+    require_size(request.headers.get("content-length"), FORM_BYTES)
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    body = await read_body(request.scope, request.receive, FORM_BYTES)
+    if media_type != "application/x-www-form-urlencoded":
+        raise Refusal("unsupported_media_type", "the pages take application/x-www-form-urlencoded")
+    try:
+        fields = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=FORM_FIELDS, errors="strict")
+    except ValueError:
+        raise Refusal("malformed", "the form cannot be parsed") from None
+    form = dict(fields)
+    if cookie is None or not sessions.is_form_token(cookie, form.pop("token", "")):
+        raise Refusal("forbidden", "the form is older than your session; go back, reload the page and try again")
+    if "\0" in body.decode():
+        raise Refusal("malformed", "the form has a NUL character")
+    return form
+
+
+def require_own_page(site: Site, headers: Mapping[str, str]) -> None:
+    """Refuse what a page of another site sends. Browsers say so in Sec-Fetch-Site; older ones, and those that speak plain HTTP,
+    send Origin alone. Raises Refusal (forbidden)."""
+    fetched = headers.get("sec-fetch-site")
+    origin = headers.get("origin")
+    if fetched is not None:
+        own = fetched == "same-origin"
+    elif origin is not None:
+        own = urlsplit(origin).netloc in (headers.get("host"), urlsplit(site.edge.public_url).netloc)
+    else:
+        own = True  # no browser: the token decides
+    if not own:
+        raise Refusal("forbidden", "another site's page sent this request; open the page itself and try again")
