@@ -213,6 +213,7 @@ create table sluice.limit_keys (
 -- by which flow_id says with which other tasks it is admitted or blocked (null: it has neither). null means none.
 -- gated: while running, it was admitted through its tenant's gate (pick_flows_v1).
 -- Columns named last_… are the newest attempt, so that a task that succeeds at once writes no row in attempts.
+-- renewed_at: when the lease was last renewed; it is of an earlier attempt if it lies before last_started_at, so that no claim writes it.
 -- No foreign keys: they cost a third of the throughput and a multixact per group.
 -- Statistics are not renewed for a few tasks: each renewal makes every session plan its statements anew, which the next task waits for.
 create table sluice.tasks (
@@ -256,6 +257,7 @@ create table sluice.tasks (
   last_message text,
   last_excerpt text,
   last_trace_id text,
+  renewed_at timestamptz,
   constraint tasks_running_is_leased check ((state = :state_running) = (lease_token is not null))
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
         autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.2, autovacuum_analyze_threshold = 5000,

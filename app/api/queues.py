@@ -9,6 +9,7 @@ from app.api.models.queues import PurgedOut, QueueOut, QueueStatsOut, RedriveBod
 from app.domain.limits import QueueKeyOverride
 from app.domain.names import NAME_PATTERN, is_name
 from app.domain.queues import QueueBody
+from app.domain.why import WhyQueue
 from app.edge.auth import CoreDep, Manager, Reader, User
 from app.edge.conditions import ConditionsDep
 from app.edge.declared import Reads, Shown
@@ -17,7 +18,7 @@ from app.edge.problems import EMPTY, ETAG, problems
 from app.edge.replies import reply
 from app.edge.strict import StrictRoute
 from app.runtime.pieces import in_pieces
-from app.service import limit_keys, queues, sweeps
+from app.service import limit_keys, queues, sweeps, why
 
 router = APIRouter(prefix="/queues", tags=["queues"], route_class=StrictRoute)
 QueueName = Annotated[str, Path(pattern=NAME_PATTERN)]
@@ -131,6 +132,12 @@ async def redrive_queue(
 async def get_queue_stats(core: CoreDep, caller: Reader, name: QueueName) -> Response:
     """Read a queue's counts by state, rates, waiting times and run times."""
     return reply(await queues.stats(core, caller, name))
+
+
+@router.get("/{name}/why", operation_id="why_queue", responses=problems("queue_not_found", shows=WhyQueue))
+async def why_queue(core: CoreDep, caller: Reader, name: QueueName) -> Response:
+    """Say why a queue does not move: what stands in the way of the task that comes first, and what would remove it."""
+    return reply(await why.of_queue(core, caller, name))
 
 
 @router.get(

@@ -13,13 +13,14 @@ from app.domain.patches import PatchBody, parse_patch
 from app.domain.tasks import MAX_LABEL, MAX_TAG, Reason, State, TaskFilters
 from app.domain.texts import check_text
 from app.domain.views import AttemptView, TaskView
+from app.domain.why import WhyTask
 from app.edge.auth import CoreDep, Reader, User
 from app.edge.declared import Takes
 from app.edge.pages import DEFAULT_LIMIT, Cursor, Limit, Page, binding, next_cursor, position_of
 from app.edge.problems import problems
 from app.edge.replies import reply
 from app.edge.strict import StrictRoute
-from app.service import patches, tasks
+from app.service import patches, tasks, why
 
 router = APIRouter(prefix="/tasks", tags=["tasks"], route_class=StrictRoute)
 
@@ -148,6 +149,12 @@ async def list_attempts(
 
 def _is_number(position: str) -> bool:
     return position.isdigit() and len(position) < 10
+
+
+@router.get("/{task_id}/why", operation_id="why_task", responses=problems("task_not_found", shows=WhyTask))
+async def why_task(core: CoreDep, caller: Reader, task_id: TaskId) -> Response:
+    """Say why a task does not start, who has it, or how it ended: everything that stands in its way, and what would remove it."""
+    return reply(await why.of_task(core, caller, task_id))
 
 
 @router.post(

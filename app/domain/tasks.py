@@ -92,35 +92,6 @@ class Outcome(StrEnum):
     STALE = "stale"
 
 
-class WaitingFor(StrEnum):
-    RUN_AT = "run_at"
-    QUEUE_PAUSED = "queue_paused"
-    QUEUE_LIMIT = "queue_limit"
-    HANDLER_LIMIT = "handler_limit"
-    GLOBAL_LIMIT = "global_limit"
-    HANDLER_DISABLED = "handler_disabled"
-    HANDLER_PARKED = "handler_parked"
-    BREAKER_OPEN = "breaker_open"
-    WORKER = "worker"
-    NO_ENGINE = "no_engine"
-    NO_WORKER = "no_worker"
-    REPLICAS_BUSY = "replicas_busy"
-    QUEUE_RATE = "queue_rate"
-    HANDLER_RATE = "handler_rate"
-    GLOBAL_RATE = "global_rate"
-    KEY_LIMIT = "key_limit"
-    KEY_RATE = "key_rate"
-    LIMIT = "limit"
-    LIMIT_RATE = "limit_rate"
-    KEY_PAUSED = "key_paused"
-    ORDERING = "ordering"
-    FAIR_SHARE = "fair_share"
-
-
-NO_WORKER_SECONDS = 60.0
-"""A pull queue has no worker if none has asked for this long and none holds a lease."""
-
-
 @dataclass(frozen=True, slots=True)
 class TaskFilters:
     """Filters of a list of tasks; None matches everything."""

@@ -11,13 +11,14 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from app.domain.bodies import ANY_JSON, AnyJson
 from app.domain.callbacks import Callback
 from app.domain.ids import Uuid
-from app.domain.instants import Instant
+from app.domain.instants import Instant, instant_text
 from app.domain.limits import LimitUseShown, shown_uses
 from app.domain.names import Name
 from app.domain.options import OPTIONS, Options
 from app.domain.payloads import JSON
 from app.domain.targets import TaskTarget
-from app.domain.tasks import Outcome, Reason, State, WaitingFor
+from app.domain.tasks import Outcome, Reason, State
+from app.domain.waiting import WaitingFacts, WaitingFor, first_blocker
 
 
 class LeaseView(Struct):
@@ -84,6 +85,17 @@ class TaskView(Struct, kw_only=True):
     waiting_on: Annotated[
         WaitingOn | None, Meta(description="The limit, key and instant that `waiting_for` speaks of.")
     ] = None
+
+
+def waiting(facts: WaitingFacts | None) -> dict[str, Any]:
+    """Return the fields of a TaskView that say what the task waits for. None: it does not wait."""
+    code = None if facts is None else first_blocker(facts)
+    on = None
+    if facts is not None and code is WaitingFor.HANDLER_PARKED:
+        on = WaitingOn(None, None, instant_text(facts.parked_until))
+    elif facts is not None and facts.parked is not None and code is facts.parked.code:
+        on = WaitingOn(facts.parked.limit, facts.parked.key, instant_text(facts.parked.until))
+    return {"waiting_for": code, "waiting_on": on}
 
 
 class LeasedTaskView(TaskView, kw_only=True):

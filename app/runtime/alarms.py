@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from app.domain.connections import Limit
 from app.domain.plurals import are, counted
-from app.domain.tasks import NO_WORKER_SECONDS
+from app.domain.waiting import NO_WORKER_SECONDS
 from app.runtime.overview import Fleet
 from app.store.breakers import HandlerOverview
 from app.store.looks import TenantLook

@@ -13,8 +13,9 @@ from app.domain.callers import Caller
 from app.domain.errors import Refusal, task_ended
 from app.domain.instants import format_instant
 from app.domain.options import options_of
-from app.domain.tasks import UNFINISHED, Enqueue, State, TaskFilters, WaitingFor
+from app.domain.tasks import UNFINISHED, Enqueue, State, TaskFilters
 from app.domain.views import AttemptView, TaskView, carried, shown_payload
+from app.domain.waiting import WaitingFor, first_of_new
 from app.runtime.cancelling import after_cancel
 from app.runtime.catalogue import KeepsChanging, until_current
 from app.runtime.core import Core
@@ -129,22 +130,28 @@ def _created(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue
         timeout_seconds=request.timeout_seconds
         or row.timeout_seconds
         or (own.timeout_seconds if own else row.handler_timeout_seconds),
-        waiting_for=_waiting_for(core, own, admitted) if run_at is None else WaitingFor.RUN_AT,
+        waiting_for=_waiting_for(core, row, own, admitted, later=run_at is not None),
         **shown_payload(request.payload, options),
         **carried(options),
     )
     return Enqueued(True, admitted.task_id, msgspec.json.encode(view))
 
 
-def _waiting_for(core: Core, own: OwnHandler | None, admitted: Admitted) -> WaitingFor | None:
+def _waiting_for(
+    core: Core, row: QueueRow, own: OwnHandler | None, admitted: Admitted, *, later: bool
+) -> WaitingFor | None:
     """Return waiting_for. The receipt considers the queue's handler; a task with its own handler waits for that one."""
-    code = None if admitted.waiting_for is None else WaitingFor(admitted.waiting_for)
-    if own is not None and code != WaitingFor.QUEUE_PAUSED:
-        code = None if own.enabled else WaitingFor.HANDLER_DISABLED
-    return code if code is not None or core.engine_lives else WaitingFor.NO_ENGINE
+    told = admitted.waiting_for
+    return first_of_new(
+        later=later,
+        queue_paused=told == WaitingFor.QUEUE_PAUSED,
+        handler=row.handler is not None,
+        handler_disabled=told == WaitingFor.HANDLER_DISABLED if own is None else not own.enabled,
+        engine=core.engine_lives,
+    )
 
 
-def _not_found(task_id: str) -> Refusal:
+def not_found(task_id: str) -> Refusal:
     return Refusal("task_not_found", f"there is no task {task_id}, or its retention has passed")
 
 
@@ -157,7 +164,7 @@ async def find(db: Reader, caller: Caller, task_id: str) -> TaskView:
     """Return a task. Raises Refusal (task_not_found)."""
     view = await views.find_task(db, caller.tenant_id, task_id)
     if view is None:
-        raise _not_found(task_id)
+        raise not_found(task_id)
     return view
 
 
@@ -227,7 +234,7 @@ async def attempts(
     reads = core.db.reads(caller.tenant_id)
     found = await views.list_attempts(reads, caller.tenant_id, task_id, after or 2**31 - 1, limit + 1)
     if not found and await views.find_task(reads, caller.tenant_id, task_id) is None:
-        raise _not_found(task_id)
+        raise not_found(task_id)
     return found[:limit], len(found) > limit
 
 
@@ -256,7 +263,7 @@ async def _cancel(changes: Gate, caller: Caller, task_id: str) -> tuple[list[Can
         cancelled = await tasks.cancel(connection, caller.tenant_id, [task_id], "requested", told=called.append)
         view = await views.find_task(connection, caller.tenant_id, task_id, even_past=True)
         if before is None or view is None:
-            raise _not_found(task_id)
+            raise not_found(task_id)
         if view.state == State.CANCELLED:
             await record(connection, caller, {"state": before.state}, {"state": view.state})
         elif view.state not in UNFINISHED:
@@ -274,7 +281,7 @@ async def retry(core: Core, caller: Caller, task_id: str) -> TaskView:
         before = await views.find_task(connection, caller.tenant_id, task_id)
         verdict = await tasks.retry(connection, caller.tenant_id, task_id)
         if before is None:
-            raise _not_found(task_id)
+            raise not_found(task_id)
         if (refusal := _not_retried(verdict, task_id)) is not None:
             raise refusal
         view = await find(connection, caller, task_id)
@@ -289,7 +296,7 @@ async def retry(core: Core, caller: Caller, task_id: str) -> TaskView:
 def _not_retried(verdict: str, task_id: str) -> Refusal | None:
     match verdict:
         case "gone":
-            return _not_found(task_id)
+            return not_found(task_id)
         case "running":
             return Refusal("task_not_editable", "the task is running; cancel it first, or wait for it to end")
         case "ended":

@@ -7,19 +7,21 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from msgspec import structs
 from sqlalchemy import bindparam, func, select
 
 from app.domain.limits import MAX_HOLDERS, Holder, KeyState, KeyView, QueueKey, Rate, Use
 from app.store.db import Reader
 from app.store.limits import StoredLimit, rate_of
 from app.store.statements import Query, part, sql
-from app.store.tables import limit_keys
+from app.store.tables import limit_keys, limits
 
 _KEYS = Query(
     select(limit_keys).where(
         limit_keys.c.limit_id == bindparam("limit_id"), limit_keys.c.key == func.any(bindparam("keys"))
     )
 )
+_RATE_OF = Query(select(limits).where(limits.c.id == bindparam("limit_id")))
 _QUEUE_KEY = sql("show_queue_key")
 _OVERVIEW = sql("show_limits")
 _USE = sql(
@@ -89,6 +91,18 @@ async def show_queue_key(
     most = 1 if values.ordered else values.max_concurrency
     view = _key_view(key, override, most, values.rate)
     return view, _use(found), found[0]["waiting"]
+
+
+async def override_of(reader: Reader, limit_id: int, key: str, *, weighs: bool) -> dict[str, Any]:
+    """Return what is set for a key of a limit, as JSON values, with the rate in force. `weighs`: it is a key of a queue."""
+    found = (await _overrides(reader, limit_id, [key])).get(key)
+    (shared,) = await _RATE_OF.fetch(reader, limit_id=limit_id)
+    rate = (None if found is None else rate_of(found)) or rate_of(shared)
+    values = {
+        "max_concurrency": None if found is None else found["max_concurrency"],
+        "rate": None if rate is None else structs.asdict(rate),
+    }
+    return values | ({"weight": 1 if found is None else int(found["weight"])} if weighs else {})
 
 
 async def _overrides(reader: Reader, limit_id: int, keys: Collection[str]) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from app.domain.instants import format_instant, parse_instant
+from app.domain.instants import format_instant
 from app.domain.options import decode_options
-from app.domain.tasks import NO_WORKER_SECONDS
-from app.domain.views import AttemptView, LeaseView, TaskView, WaitingOn, carried, shown_payload, shown_result
+from app.domain.views import AttemptView, LeaseView, TaskView, carried, shown_payload, shown_result, waiting
+from app.domain.waiting import NO_WORKER_SECONDS, WaitingFacts
 from app.store.db import Reader
 from app.store.replicas import ENGINES
 from app.store.statements import fill, part, sql
@@ -18,7 +18,7 @@ PAGE_BYTES = 8_388_608
 """A page ends after this much payload, result and progress, because a caller may have 200 of the largest tasks."""
 
 RUNNING = part("running", row="t")
-_LIVE = sql(
+LIVE = sql(
     "show_live_tasks",
     running=RUNNING,
     others_running=part("running", row="r"),
@@ -29,7 +29,7 @@ _ENDED = sql("show_ended_tasks")
 _OF_TENANT = "t.id = $1 and ($2::bigint is null or t.tenant_id = $2)"
 ONE_TASK = "\nunion all\n".join(
     (
-        fill(_LIVE, payload="t.payload", source="sluice.tasks", where=_OF_TENANT),
+        fill(LIVE, payload="t.payload", source="sluice.tasks", where=_OF_TENANT),
         fill(
             _ENDED,
             payload="t.payload",
@@ -39,9 +39,7 @@ ONE_TASK = "\nunion all\n".join(
     )
 )
 """Both in one statement, so that a task that ends in between is never missed."""
-LIVE_TASKS = fill(
-    _LIVE, payload="t.payload", source="sluice.tasks", where="t.id = any($1::uuid[]) and t.tenant_id = $2"
-)
+LIVE_TASKS = fill(LIVE, payload="t.payload", source="sluice.tasks", where="t.id = any($1::uuid[]) and t.tenant_id = $2")
 NOT_LIVE = sql("find_not_live")
 _SIZED = sql("cut_page", bytes=str(PAGE_BYTES))
 ATTEMPTS = sql("list_attempts")
@@ -86,7 +84,7 @@ async def show_tasks(
             source=part("tasks_by_id", table=table),
             where=" and ".join(conditions),
         )
-        for statement, table, conditions in ((_LIVE, "tasks", live), (_ENDED, "task_history", ended))
+        for statement, table, conditions in ((LIVE, "tasks", live), (_ENDED, "task_history", ended))
         if conditions
     ]
     sized = fill(_SIZED, found="\nunion all\n".join(sides))
@@ -109,12 +107,12 @@ def _decoded(text: str | None) -> Any:
     return None if text is None else msgspec.json.decode(text)
 
 
-def _waiting_on(text: str | None) -> WaitingOn | None:
-    if text is None:
-        return None
-    found = msgspec.json.decode(text)
-    until = None if found["until"] is None else parse_instant(found["until"])
-    return WaitingOn(found["limit"], found["key"], _at(until))
+_FACTS = msgspec.json.Decoder(WaitingFacts)
+
+
+def facts_of(row: Any) -> WaitingFacts | None:
+    """Return what decides about a task that waits; None for a running or ended one."""
+    return None if row["waits"] is None else _FACTS.decode(row["waits"])
 
 
 def task_view(row: Any) -> TaskView:
@@ -148,8 +146,7 @@ def task_view(row: Any) -> TaskView:
         scheduled_for=_at(options.scheduled_for),
         batch=None if row["batch_id"] is None else str(row["batch_id"]),
         parent=None if row["parent_id"] is None else str(row["parent_id"]),
-        waiting_for=row["waiting_for"],
-        waiting_on=_waiting_on(row["waiting_on"]),
+        **waiting(facts_of(row)),
         **shown_payload(row["payload"], options),
         **carried(options),
     )

@@ -24,7 +24,8 @@ from app.domain.schedules.cron import Dst
 from app.domain.schedules.definitions import CatchUpMode, Overlap
 from app.domain.schedules.firing import Cause
 from app.domain.targets import TaskTarget
-from app.domain.tasks import Outcome, Reason, State, WaitingFor
+from app.domain.tasks import Outcome, Reason, State
+from app.domain.waiting import WaitingFor
 from app.runtime import alarms
 from app.store.addresses import DROPPED, TAKEN
 from tests.docs.pages import ROOT

@@ -63,7 +63,8 @@ class Task:
     @property
     def waiting_for(self) -> str | None:
         if self.state == "scheduled":
-            return "run_at"
+            failed = self.attempt > 0 and self.attempts[-1].outcome == "failed"
+            return "retry_backoff" if failed else "run_at"
         if self.state == "ready":
             return "queue_paused" if self.queue.paused else "worker"
         return None

@@ -11,7 +11,7 @@ from app.store.tasks import AttemptEnd, cancel, retry, settle
 
 pytestmark = pytest.mark.anyio
 
-LEASE = {"lease_token", "lease_owner", "lease_claim", "lease_expires_at", "gated"}
+LEASE = {"lease_token", "lease_owner", "lease_claim", "lease_expires_at", "gated", "renewed_at"}
 """Only a running task has these."""
 MADE = {"flow_id"}
 """Made of other columns."""

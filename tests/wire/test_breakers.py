@@ -114,7 +114,7 @@ async def test_a_task_that_is_pushed_back_waits_for_its_retry_after(api: Api, ha
     task = await api.enqueue(await api.queue(name, retry=AT_ONCE), expires_at=None)
     waiting = await api.until(task["id"], "scheduled", attempt=0)
     assert waiting["last_error"] == "the handler answered 503"
-    assert waiting["waiting_for"] == "run_at"
+    assert waiting["waiting_for"] == "retry_backoff"
 
 
 async def test_a_task_that_was_pushed_back_until_it_expired_says_so(api: Api, handler: Handler) -> None:

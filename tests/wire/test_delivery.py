@@ -235,7 +235,7 @@ async def test_sluice_retry_is_read_before_the_fatal_statuses(api: Api, handler:
 async def test_all_other_answers_are_tried_again(api: Api, handler: Handler, status: int) -> None:
     headers = {"location": handler.url + "/elsewhere"}
     shown, attempt = await outcome(api, handler, Reply(status, headers, b"why"))
-    assert (shown["state"], shown["waiting_for"], shown["attempt"]) == ("scheduled", "run_at", 1)
+    assert (shown["state"], shown["waiting_for"], shown["attempt"]) == ("scheduled", "retry_backoff", 1)
     assert (attempt["outcome"], attempt["status"], attempt["counted"], attempt["excerpt"]) == (
         "failed",
         status,

@@ -161,7 +161,7 @@ async def test_a_failure_is_tried_again_after_backoff_or_what_the_worker_asks(ap
     failed = good(await say(api, await take_one(api, queue), "fail", {"error": "no luck"}))
     assert (failed["state"], failed["last_error"], failed["attempt"]) == ("ready", "no luck", 1)
     later = good(await say(api, await take_one(api, queue), "fail", {"error": "busy", "retry_after_seconds": HOUR}))
-    assert (later["state"], later["waiting_for"]) == ("scheduled", "run_at")
+    assert (later["state"], later["waiting_for"]) == ("scheduled", "retry_backoff")
     assert [a["outcome"] for a in await api.attempts(task["id"])] == ["failed", "failed"]
 
 

@@ -1,0 +1,181 @@
+"""The verb `why`: what keeps a task or a queue from moving, who has a task, how it ended."""
+
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from msgspec import UNSET
+
+from app.domain.callers import Caller
+from app.domain.errors import queue_not_found
+from app.domain.handlers import handler_to_dict
+from app.domain.instants import format_instant
+from app.domain.limits import limit_to_dict
+from app.domain.queues import queue_to_dict
+from app.domain.tasks import State
+from app.domain.views import TaskView
+from app.domain.waiting import WaitingFacts, WaitingFor, blockers
+from app.domain.why import Definitions, Evidence, RunningOut, WhyQueue, WhyTask, at_of
+from app.domain.why_past import attempt_line, ended_actions, ended_verdict, running_actions, running_verdict
+from app.domain.why_waiting import explain, quiet, starts_about, verdict
+from app.runtime.core import Core
+from app.service import tasks
+from app.store import handlers, limit_uses, limits, tenants, views
+from app.store import queues as queue_rows
+from app.store import why as store
+from app.store.db import Reader
+from app.store.why import Place
+
+MAX_ATTEMPTS_TOLD = 50
+
+_QUEUE = frozenset({WaitingFor.QUEUE_LIMIT, WaitingFor.QUEUE_RATE})
+_HANDLER = frozenset({WaitingFor.HANDLER_LIMIT, WaitingFor.HANDLER_RATE})
+_TENANT = frozenset({WaitingFor.GLOBAL_LIMIT, WaitingFor.GLOBAL_RATE})
+_LIMIT = frozenset({WaitingFor.KEY_LIMIT, WaitingFor.KEY_RATE, WaitingFor.LIMIT, WaitingFor.LIMIT_RATE})
+
+
+async def of_task(core: Core, caller: Caller, task_id: str) -> WhyTask:
+    """Say why a task does not start, who has it, or how it ended. Raises Refusal (task_not_found)."""
+    caller.require("read")
+    reads = core.db.reads(caller.tenant_id)
+    found = await store.find(reads, caller.tenant_id, task_id)
+    if found is None:
+        raise tasks.not_found(task_id)
+    task, facts, place, renewed_at = found
+    now = core.clock.now()
+    if facts is not None:
+        return await _waiting(core, caller, reads, task, facts, place, now)
+    if task.state == State.RUNNING:
+        return _running(task, renewed_at, now)
+    return await _ended(caller, reads, task, now)
+
+
+async def _waiting(
+    core: Core, caller: Caller, reads: Reader, task: TaskView, facts: WaitingFacts, place: Place, now: datetime
+) -> WhyTask:
+    evidence = await _evidence(core, caller, reads, facts, place, now, task.last_error)
+    found = explain(facts, evidence)
+    return WhyTask(
+        task=task.id,
+        state=task.state,
+        verdict=verdict(found),
+        blockers=found,
+        ahead=evidence.ahead if facts.due else UNSET,
+        starts_about=at_of(starts_about(found, facts, evidence)),
+        as_of=format_instant(now),
+    )
+
+
+async def _evidence(
+    core: Core,
+    caller: Caller,
+    reads: Reader,
+    facts: WaitingFacts,
+    place: Place,
+    now: datetime,
+    last_error: str | None = None,
+) -> Evidence:
+    codes = set(blockers(facts))
+    found = await store.evidence(reads, caller.tenant_id, facts, place, codes, now, last_error)
+    return replace(found, definitions=await _definitions(core, caller, reads, facts, codes, keyed=found.bucket.keyed))
+
+
+async def _definitions(
+    core: Core, caller: Caller, reads: Reader, facts: WaitingFacts, codes: Collection[WaitingFor], *, keyed: bool
+) -> Definitions:
+    """Return the definitions that would have to be replaced to remove these blockers."""
+    given: dict[str, Any] = {}
+    if _QUEUE & set(codes):
+        queue = await queue_rows.read(reads, facts.queue_id)
+        given["queue"] = None if queue is None else queue_to_dict(queue.view.definition)
+    if _HANDLER & set(codes) and facts.handler_id is not None:
+        handler = await handlers.read(reads, core.vault, facts.handler_id)
+        if handler is not None and not handler.view.definition.headers and not handler.view.secrets_lost:
+            given["handler"] = handler_to_dict(handler.view.definition)
+    if _TENANT & set(codes):
+        tenant = await tenants.read_limits(reads, caller.tenant_id)
+        given |= {"tenant": limit_to_dict(tenant.own), "granted": tenant.granted_max_concurrency}
+    parked = facts.parked
+    if _LIMIT & set(codes) and parked is not None and not parked.paused:
+        if keyed and parked.key is not None:
+            given["key"] = await limit_uses.override_of(reads, parked.limit_id, parked.key, weighs=parked.limit is None)
+        else:
+            limit = await limits.read(reads, parked.limit_id)
+            given["limit"] = None if limit is None else limit_to_dict(limit.view.definition)
+    return Definitions(**given)
+
+
+def _running(task: TaskView, renewed_at: datetime | None, now: datetime) -> WhyTask:
+    return WhyTask(
+        task=task.id,
+        state=task.state,
+        verdict=running_verdict(task),
+        running=RunningOut(
+            started_at=task.started_at or "",
+            lease_expires_at=task.lease.expires_at if task.lease else "",
+            replica=UNSET if task.handler is None else task.replica or UNSET,
+            renewed_at=at_of(renewed_at),
+            progress=UNSET if task.progress is None else task.progress,
+        ),
+        actions=list(running_actions(task)),
+        as_of=format_instant(now),
+    )
+
+
+async def _ended(caller: Caller, reads: Reader, task: TaskView, now: datetime) -> WhyTask:
+    attempts = await views.list_attempts(reads, caller.tenant_id, task.id, 2**31 - 1, MAX_ATTEMPTS_TOLD)
+    return WhyTask(
+        task=task.id,
+        state=task.state,
+        verdict=ended_verdict(task),
+        reason=task.reason or UNSET,
+        ended_at=task.ended_at or UNSET,
+        attempts=[attempt_line(attempt) for attempt in attempts],
+        actions=list(ended_actions(task)),
+        as_of=format_instant(now),
+    )
+
+
+async def of_queue(core: Core, caller: Caller, name: str) -> WhyQueue:
+    """Say why a queue does not move: what blocks that of its tasks which is blocked least. Raises Refusal (queue_not_found)."""
+    caller.require("read")
+    reads = core.db.reads(caller.tenant_id)
+    queue_id = await queue_rows.id_of(reads, caller.tenant_id, name)
+    if queue_id is None:
+        raise queue_not_found(name)
+    now = core.clock.now()
+    await core.stats.flush(core.db)
+    flow = await store.flow_of(reads, caller.tenant_id, queue_id, now)
+    facts, place = min(await store.heads(reads, caller.tenant_id, queue_id), key=lambda head: _hindered(*head))
+    evidence = await _evidence(core, caller, reads, facts, Place(None, place.priority, place.run_at), now)
+    found = [blocker for blocker in explain(facts, evidence) if not quiet(blocker)]
+    drains = None
+    gain = flow.ends_per_second - flow.enqueued_per_second
+    if flow.ready and not found and gain > 0:
+        drains = now + timedelta(seconds=flow.ready / gain)
+    return WhyQueue(
+        queue=name,
+        verdict=_verdict_of_queue(found, flow),
+        blockers=found,
+        ready=flow.ready,
+        running=flow.running,
+        first=UNSET if place.task_id is None else place.task_id,
+        next_run_at=at_of(flow.next_run_at) if not flow.ready else UNSET,
+        starts_per_minute=round(flow.starts_per_second * 60, 3),
+        drains_about=at_of(drains),
+        as_of=format_instant(now),
+    )
+
+
+def _hindered(facts: WaitingFacts, place: Place) -> tuple[bool, int, int]:
+    """Order heads of a queue: real tasks first, then by how many blockers hold, then by priority."""
+    return place.task_id is None, len(list(blockers(facts))), -place.priority
+
+
+def _verdict_of_queue(found: list[Any], flow: store.Flow) -> str:
+    if found:
+        return verdict(found)
+    if not flow.ready and flow.next_run_at is not None:
+        return f"Nothing is ready; the next scheduled task is due at {format_instant(flow.next_run_at)}."
+    return "Nothing stops it." if flow.ready else "Nothing is ready."
