@@ -96,7 +96,6 @@ class Edge:
                 status = message["status"]
             await send(message)
 
-        name_request(scope.get("request_id", b""))
         hold = hold_of(scope)
         if hold is not None and hold.expects:
             receive, send = closing_unless_read(receive, send)
@@ -133,9 +132,11 @@ class Edge:
                 scope["route"] = self._shortcut
                 await self._shortcut.serve(name, headers, scope, receive, send)
                 return
+        name_request(scope.get("request_id", b""))
         await self.application(scope, receive, send)
 
     def _log_failure(self, scope: Scope) -> None:
+        name_request(scope.get("request_id", b""))  # the shortcut has not paid for it
         emit(log, REQUEST_FAILED, method=scope["method"], route=self._route(scope), code="internal", exc_info=True)
 
     def _route(self, scope: Scope) -> str:

@@ -1,9 +1,14 @@
 """What the headers of answers tell caches and browsers."""
 
+from typing import Any
+
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 
-from tests.wire.api import Api, fresh, good, raw
+from app.service import tasks
+from app.telemetry.logs import add_request_id
+from tests.wire.api import Api, fresh, good, problem, raw
 
 pytestmark = pytest.mark.anyio
 
@@ -68,3 +73,24 @@ async def test_no_answer_with_a_secret_is_kept_on_its_way(api: Api) -> None:
 
 async def test_the_document_names_where_its_routes_are(api: Api) -> None:
     assert good(await api.get("/openapi.json"))["servers"] == [{"url": api.url}]
+
+
+async def test_a_failure_is_logged_with_the_id_that_its_caller_was_given(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a bug")
+
+    queue = await api.queue()
+    monkeypatch.setattr(tasks, "enqueue", fail)
+    monkeypatch.setattr(tasks, "get", fail)
+    failing = (
+        ("POST", f"/queues/{queue}/tasks", {"payload": 1}),
+        ("GET", "/tasks/019aa893-0a00-7238-9930-16b5add0f344", None),
+    )
+    for method, path, body in failing:
+        with capture_logs(processors=[add_request_id]) as said:
+            reply = await api.client.request(method, path, json=body)
+        problem(reply, 500, "internal")
+        (line,) = [line for line in said if line["event"] == "request_failed"]
+        assert line["request_id"] == reply.headers["x-request-id"]
