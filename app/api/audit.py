@@ -22,6 +22,7 @@ from app.service import (
     breakers,
     definitions,
     handlers,
+    keys,
     limit_keys,
     limits,
     patches,
@@ -71,6 +72,9 @@ AUDITED: Final[Mapping[str, Audited[Any, Any]]] = {
     "redrive_queue": sweeps.redrive,
     "cancel_batch": batches.cancel,
     "retry_batch": batches.retry,
+    "create_key": keys.issue,
+    "rotate_key": keys.renew,
+    "revoke_key": keys.withdraw,
     "apply_definitions": definitions.apply,
 }
 """By operation: the verb that leaves a row. What is refused before it reaches the verb leaves one, too."""

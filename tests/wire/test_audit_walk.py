@@ -80,6 +80,10 @@ async def keyed_limit(api: Api) -> str:
     return await api.limit(keyed=True, max_concurrency=2)
 
 
+async def a_key(api: Api) -> str:
+    return str(good(await api.post("/keys", json={}), 201)["id"])
+
+
 async def handler(api: Api) -> str:
     return await api.handler(LOCAL)
 
@@ -128,11 +132,16 @@ CALLS: dict[str, Callable[[Api], Awaitable[Call]]] = {
     "update_task": on("tasks", a_task, "PATCH", body={"priority": 3}),
     "cancel_task": on("tasks", a_task, "POST", "/cancel"),
     "retry_task": on("tasks", a_task, "POST", "/retry"),
+    "rotate_key": on("keys", a_key, "POST", "/rotate"),
+    "revoke_key": on("keys", a_key, "DELETE"),
     "cancel_batch": on("batches", a_batch, "POST", "/cancel"),
     "retry_batch": on("batches", a_batch, "POST", "/retry"),
 }
-MANY_ROWS = {"apply_definitions": "one per definition that it changes"}
-"""Audited operations whose rows have their own test."""
+OWN_TESTS = {
+    "apply_definitions": "leaves a row per definition that it changes",
+    "create_key": "gives the key its id, which a refused call does not have",
+}
+"""Audited operations whose rows have tests of their own."""
 
 
 async def test_every_operation_of_the_document_leaves_a_row_or_says_why_not(shared: Replica, api: Api) -> None:
@@ -144,7 +153,7 @@ async def test_every_operation_of_the_document_leaves_a_row_or_says_why_not(shar
         if method != "get"
     }
     assert changing == AUDITED.keys() | NO_ROW.keys()
-    assert AUDITED.keys() == CALLS.keys() | MANY_ROWS.keys() and not AUDITED.keys() & NO_ROW.keys()
+    assert AUDITED.keys() == CALLS.keys() | OWN_TESTS.keys() and not AUDITED.keys() & NO_ROW.keys()
 
 
 @pytest.mark.parametrize("operation", CALLS)
@@ -181,3 +190,14 @@ async def test_applied_definitions_leave_a_row_each_and_a_refused_document_one(a
     assert (await api.post("/definitions/apply", json=bad, headers={"x-request-id": request})).status_code == 422
     (row,) = [row for row in good(await api.get("/audit"))["items"] if row["request_id"] == request]
     assert (row["verb"], row["noun"], row["name"], row["code"]) == ("apply", "definitions", None, "invalid")
+
+
+async def test_a_new_key_leaves_a_row_with_its_id_and_never_its_token(api: Api) -> None:
+    request = fresh("r")
+    made = good(await api.post("/keys", json={"scope": "use"}, headers={"x-request-id": request}), 201)
+    refused = await api.post("/keys", json={"scope": "king"}, headers={"x-request-id": request})
+    assert refused.status_code == 422
+    refusal, done = [row for row in good(await api.get("/audit"))["items"] if row["request_id"] == request]
+    assert (done["verb"], done["noun"], done["name"], done["outcome"]) == ("create", "key", made["id"], "done")
+    assert (refusal["verb"], refusal["noun"], refusal["name"], refusal["code"]) == ("create", "key", None, "invalid")
+    assert made["token"] not in (await api.get("/audit")).text
