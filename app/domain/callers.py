@@ -47,25 +47,28 @@ class Caller:
     act: Act | None = None
 
     def require(self, scope: str) -> None:
-        """Raise Refusal (forbidden) unless the caller's scope includes `scope`."""
+        """Raise Refusal (forbidden) unless the caller may do what needs `scope`."""
         if not self.may(scope):
-            raise Refusal("forbidden", f"this needs a key with scope {scope}; this key has scope {self.scope}")
+            confined = ", confined to queues" if self.queues is not None else ""
+            raise Refusal(
+                "forbidden", f"this needs a key with scope {scope}; this key has scope {self.scope}{confined}"
+            )
 
     def may(self, scope: str) -> bool:
-        """Return whether the caller's scope includes `scope`."""
-        return SCOPES.index(self.scope) >= SCOPES.index(scope)
+        """Return whether the caller's scope includes `scope`. What needs `operate` is about every tenant, so it is refused to a key
+        that is confined to queues."""
+        return SCOPES.index(self.scope) >= SCOPES.index(scope) and (scope != "operate" or self.queues is None)
 
     def sees(self, queue: str) -> bool:
         """Return whether the queue of this name, and what is on it, exists for the caller."""
         return self.queues is None or matches(self.queues, queue)
 
-    @property
-    def everywhere(self) -> bool:
-        """Whether the caller sees every tenant. A key confined to queues is confined to those of its own."""
-        return self.scope == "operate" and self.queues is None
-
-    def require_everywhere(self) -> None:
-        """Raise Refusal (forbidden) unless the caller sees every tenant."""
-        self.require("operate")
+    def require_tenant(self) -> None:
+        """Raise Refusal (not_found) if the caller is confined to queues, for which nothing of the whole tenant exists."""
         if self.queues is not None:
-            raise Refusal("forbidden", "this needs a key that is not confined to queues")
+            raise Refusal("not_found", "this key is confined to queues: nothing exists for it beside them")
+
+    def require_payloads(self) -> None:
+        """Raise Refusal (forbidden) unless the caller may read the content of tasks."""
+        if not self.payloads:
+            raise Refusal("forbidden", "this needs a key that may read payloads")

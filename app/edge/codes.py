@@ -43,7 +43,7 @@ CODES: dict[str, Code] = {
     "not_found": Code(
         404,
         "Route not found",
-        "No route has this path.",
+        "No route has this path, or the key is confined to queues and the route is about its whole tenant.",
         "Check the path; `/docs` lists all routes.",
     ),
     "handler_not_found": Code(

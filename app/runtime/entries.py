@@ -197,7 +197,7 @@ async def check_schema(
 async def find_queue(core: Core, caller: Caller, name: str) -> QueueRow:
     """Return the queue, from the cache if possible: the statement that stores refuses entries made from an outdated definition."""
     row = core.queues.get(caller.tenant_id, name) or await core.queues.load(caller.tenant_id, name)
-    if row is None:
+    if row is None or not caller.sees(name):
         raise queue_not_found(name)
     return row
 

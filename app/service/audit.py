@@ -88,7 +88,8 @@ async def list_page(
     """Return rows, newest first, before a position, and the next position, None after the last: of the caller's tenant, with scope
     operate of all."""
     caller.require("manage")
-    tenant_id = None if caller.scope == "operate" else caller.tenant_id
+    caller.require_tenant()
+    tenant_id = None if caller.may("operate") else caller.tenant_id
     rows = await audit.list_page(core.db.reads(caller.tenant_id), tenant_id, filters, before, limit + 1)
     if len(rows) <= limit:
         return rows, None

@@ -18,7 +18,7 @@ from app.runtime.entries import check, named_queue
 from app.service import bulk
 from app.service.audit import audited, record
 from app.service.bulk import Result
-from app.store import batches, sweeps
+from app.store import batches, queue_names, sweeps
 from app.store.batches import Completion
 from app.store.db import Reader
 
@@ -103,6 +103,8 @@ async def add(
 async def seal(core: Core, caller: Caller, batch_id: str) -> BatchView:
     """Seal a batch. Once this returns, nothing is added to it. Raises Refusal (batch_not_found)."""
     caller.require("use")
+    if caller.queues is not None:
+        await _found(core.db.changes(caller.tenant_id), caller, batch_id)
     if not await batches.close(core.db.changes(caller.tenant_id), caller.tenant_id, batch_id, None):
         _raise_not_found(batch_id)
     core.signals.batch_changed()
@@ -117,6 +119,8 @@ async def cancel(core: Core, caller: Caller, batch_id: str) -> BatchView:
     """
     caller.require("use")
     async with core.db.changes(caller.tenant_id).transaction() as connection:
+        if caller.queues is not None:
+            await _found(connection, caller, batch_id)
         if not await batches.close(connection, caller.tenant_id, batch_id, "requested"):
             _raise_not_found(batch_id)
         await record(connection, caller, None, {})
@@ -161,13 +165,17 @@ async def get(core: Core, caller: Caller, batch_id: str) -> BatchView:
 async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[BatchView], bool]:
     """Return a page, newest first, after the batch id `after`, and whether there are more."""
     caller.require("read")
-    found = await batches.list_page(core.db.reads(caller.tenant_id), caller.tenant_id, after, limit + 1)
+    reads = core.db.reads(caller.tenant_id)
+    seen = (
+        None if caller.queues is None else await queue_names.remembered_within(reads, caller.tenant_id, caller.queues)
+    )
+    found = await batches.list_page(reads, caller.tenant_id, after, limit + 1, seen)
     return found[:limit], len(found) > limit
 
 
 async def _found(db: Reader, caller: Caller, batch_id: str) -> BatchView:
     view = await batches.find(db, caller.tenant_id, batch_id)
-    return view if view is not None else _raise_not_found(batch_id)
+    return view if view is not None and caller.sees(view.queue) else _raise_not_found(batch_id)
 
 
 def _raise_not_found(batch_id: str) -> NoReturn:

@@ -9,7 +9,7 @@ from app.domain.errors import FieldError, invalid
 from app.runtime import breakers
 from app.runtime.core import Core
 from app.service.audit import audited, record
-from app.service.handlers import locked, not_found
+from app.service.handlers import id_of, locked, not_found
 from app.store import breakers as store
 from app.store import handlers
 from app.store.breakers import HandlerHealth
@@ -30,7 +30,7 @@ async def get(core: Core, caller: Caller, name: str) -> ShownHealth:
     """Return a handler's health. Raises Refusal (handler_not_found)."""
     caller.require("read")
     reads = core.db.reads(caller.tenant_id)
-    handler_id = await handlers.id_of(reads, caller.tenant_id, name)
+    handler_id = await id_of(reads, caller, name)
     row = None if handler_id is None else await handlers.read(reads, core.vault, handler_id)
     if row is None:
         raise not_found(name)

@@ -13,9 +13,10 @@ import msgspec
 from app.domain.bulk import atomic_refusal
 from app.domain.callbacks import called_queues
 from app.domain.callers import Caller
-from app.domain.errors import Refusal, pointer
+from app.domain.errors import Refusal, invalid, pointer
 from app.domain.tasks import Enqueue
 from app.runtime.catalogue import until_current
+from app.runtime.confined import reach_of
 from app.runtime.core import Core
 from app.runtime.enqueueing import Admitted, GroupRefused, writer
 from app.runtime.entries import (
@@ -87,6 +88,9 @@ async def enqueue(
         refused: dict[int, Result] = {n: item for n, item in enumerate(items) if isinstance(item, Refusal)}
         sound = {n: item for n, item in enumerate(items) if not isinstance(item, Refusal)}
         bulk = _Bulk(core, caller, queue, sound, span.context, refused, atomic)
+        if caller.queues is not None:
+            await _refuse_beyond(bulk)
+            sound = bulk.items
         if atomic:
             await _write(bulk, list(sound), writer(core.db.changes(caller.tenant_id), atomic=True))
         elif batch_id is not None:
@@ -94,6 +98,18 @@ async def enqueue(
         else:
             await _write_in_groups(bulk, core.enqueueing.submit_all)
     return [bulk.results[n] for n in range(len(items))]
+
+
+async def _refuse_beyond(bulk: _Bulk) -> None:
+    """Refuse the items that name what does not exist for a caller who is confined to queues."""
+    reach = await reach_of(bulk.core, bulk.caller)
+    async for n in in_pieces(list(bulk.items)):
+        item = bulk.items[n]
+        if errors := reach.faults(item.handler, item.limits, item.callbacks, pointer("tasks", n)):
+            bulk.results[n] = invalid(errors).bare()
+            del bulk.items[n]
+    if bulk.atomic:
+        _raise_if_refused(bulk)
 
 
 async def _write_in_groups(bulk: _Bulk, write: Write) -> None:

@@ -39,6 +39,7 @@ from app.domain.limits import TASKS_KEY, LimitRule, Limits, QueueRules, limit_et
 from app.domain.queues import QueueDefinition, queue_etag
 from app.domain.schedules.bodies import parse_schedule
 from app.domain.schedules.definitions import ScheduleDefinition, schedule_etag
+from app.runtime.confined import reach_of
 from app.runtime.core import Core
 from app.runtime.entries import check_target, pull_queue_target
 from app.runtime.pieces import in_pieces
@@ -149,18 +150,23 @@ async def _read(core: Core, caller: Caller) -> _Stored:
             return await handler_rows.list_page(connection, core.vault, tenant, name, PAGE)
 
         async def queues_after(name: str | None) -> list[StoredQueue]:
-            return await queue_rows.list_page(connection, tenant, name, PAGE)
+            return await queue_rows.list_page(connection, tenant, name, PAGE, caller.queues)
 
         async def schedules_after(name: str | None) -> list[ScheduleRow]:
-            rows, _ = await schedule_rows.list_page(core.db.reads(tenant), tenant, name, PAGE)
+            rows, _ = await schedule_rows.list_page(core.db.reads(tenant), tenant, name, PAGE, caller.queues)
             return rows
 
         found_limits = await _all(limits_after, lambda row: row.view.name)
         found_handlers = await _all(handlers_after, lambda row: row.view.name)
         found_queues = await _all(queues_after, lambda row: row.view.name)
     found_schedules = await _all(schedules_after, lambda row: row.name)
-    own = await tenant_limits.get(core, caller)
-    return _Stored(found_limits, found_handlers, found_queues, found_schedules, own)
+    if caller.queues is None:
+        own = await tenant_limits.get(core, caller)
+        return _Stored(found_limits, found_handlers, found_queues, found_schedules, own)
+    reach = await reach_of(core, caller)
+    nameable_limits = {name: row for name, row in found_limits.items() if name in reach.limits}
+    nameable_handlers = {name: row for name, row in found_handlers.items() if name in reach.handlers}
+    return _Stored(nameable_limits, nameable_handlers, found_queues, found_schedules, TenantLimits())
 
 
 async def _all(page: Callable[[str | None], Awaitable[list[Row]]], name_of: Callable[[Row], str]) -> dict[str, Row]:
@@ -174,6 +180,7 @@ async def _all(page: Callable[[str | None], Awaitable[list[Row]]], name_of: Call
 
 async def _validate(core: Core, caller: Caller, document: Document, current: _Stored) -> None:
     """Check every rule that can be checked before anything changes."""
+    _check_sections(caller, document)
     refusals: list[Refusal] = []
 
     def note(where: str, refusal: Refusal) -> None:
@@ -229,6 +236,16 @@ async def _validate(core: Core, caller: Caller, document: Document, current: _St
                 note(pointer("schedules", name), refusal)
     if refusals:
         raise joined(refusals)
+
+
+def _check_sections(caller: Caller, document: Document) -> None:
+    """Check that a document of a caller who is confined to queues is about these alone. Raises Refusal (not_found)."""
+    for section in ("named_limits", "handlers", "limits"):
+        if getattr(document, section) is not None:
+            try:
+                caller.require_tenant()
+            except Refusal as refusal:
+                raise placed(refusal, pointer(section)) from None
 
 
 @dataclass(frozen=True, slots=True)

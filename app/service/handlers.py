@@ -77,6 +77,8 @@ async def put(
     Raises Refusal: invalid, egress_denied, etag_mismatch.
     """
     caller.require("manage")
+    if caller.queues is not None:
+        raise not_found(name)
     check(core, name, definition, secret)
     while True:
         async with core.db.begin(caller.tenant_id) as connection:
@@ -206,6 +208,11 @@ def not_found(name: str) -> Refusal:
     return Refusal("handler_not_found", f"there is no handler {name}; PUT /handlers/{name} creates it")
 
 
+async def id_of(connection: Any, caller: Caller, name: str) -> int | None:
+    """Return the id of the handler of this name; None if there is none, which is so for whoever is confined to queues."""
+    return None if caller.queues is not None else await handlers.id_of(connection, caller.tenant_id, name)
+
+
 async def get(core: Core, caller: Caller, name: str) -> tuple[HandlerView, str]:
     """Return the handler and its ETag. Raises Refusal (handler_not_found)."""
     caller.require("read")
@@ -221,7 +228,7 @@ def _log_secrets_lost(caller: Caller, row: HandlerRow) -> None:
 
 async def _read(core: Core, caller: Caller, name: str) -> HandlerRow:
     async with core.db.begin(caller.tenant_id) as connection:
-        handler_id = await handlers.id_of(connection, caller.tenant_id, name)
+        handler_id = await id_of(connection, caller, name)
         row = None if handler_id is None else await handlers.read(connection, core.vault, handler_id)
     if row is None:
         raise not_found(name)
@@ -231,6 +238,8 @@ async def _read(core: Core, caller: Caller, name: str) -> HandlerRow:
 async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[HandlerView], bool]:
     """Return a page by name, after the name `after`, and whether there are more."""
     caller.require("read")
+    if caller.queues is not None:
+        return [], False
     async with core.db.begin(caller.tenant_id) as connection:
         rows = await handlers.list_page(connection, core.vault, caller.tenant_id, after, limit + 1)
     for row in rows[:limit]:
@@ -262,7 +271,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
 
 async def locked(core: Core, connection: Any, caller: Caller, name: str) -> HandlerRow:
     """Return the handler of this name under its lock, which is held until the transaction ends."""
-    while (handler_id := await handlers.id_of(connection, caller.tenant_id, name)) is not None:
+    while (handler_id := await id_of(connection, caller, name)) is not None:
         await handlers.lock(connection, handler_id)
         row = await handlers.read(connection, core.vault, handler_id)
         if row is not None:
@@ -323,7 +332,7 @@ async def test(core: Core, caller: Caller, name: str, payload: bytes | None) -> 
     """
     caller.require("manage")
     reads = core.db.reads(caller.tenant_id)
-    handler_id = await handlers.id_of(reads, caller.tenant_id, name)
+    handler_id = await id_of(reads, caller, name)
     target = None if handler_id is None else await handlers.load_target(reads, core.vault, handler_id)
     if target is None:
         raise not_found(name)

@@ -43,7 +43,7 @@ async def issue(core: Core, caller: Caller, body: KeyBody) -> KeyIssued:
     if errors:
         raise invalid(errors)
     if body.tenant not in (None, caller.tenant):
-        caller.require_everywhere()
+        caller.require("operate")
     check_issue(caller, grant)
     async with core.db.begin(caller.tenant_id) as connection:
         tenant_id = await tenants.ensure(connection, body.tenant or caller.tenant)
@@ -76,9 +76,9 @@ async def list_page(
     caller.require("manage")
     await core.keys.note(core.db, now=True)
     reads = core.db.reads(caller.tenant_id)
-    tenant_id: int | None = None if caller.everywhere else caller.tenant_id
+    tenant_id: int | None = None if caller.may("operate") else caller.tenant_id
     if tenant is not None and tenant != caller.tenant:
-        caller.require_everywhere()
+        caller.require("operate")
         tenant_id = await tenants.find(reads, tenant)
         if tenant_id is None:
             raise Refusal("tenant_not_found", f"there is no tenant {tenant}; a key for it creates it")
@@ -116,7 +116,7 @@ async def withdraw(core: Core, caller: Caller, key_id: str) -> None:
 
 def _visible(caller: Caller, row: KeyRow | None, key_id: str) -> KeyRow:
     """Return the key, if it exists for the caller. Raises Refusal (key_not_found)."""
-    if row is None or not (caller.everywhere or row.tenant_id == caller.tenant_id):
+    if row is None or not (caller.may("operate") or row.tenant_id == caller.tenant_id):
         raise not_found(key_id)
     if caller.queues is not None and (row.queues is None or not within(row.queues, caller.queues)):
         raise not_found(key_id)

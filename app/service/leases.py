@@ -47,11 +47,12 @@ async def acquire(
 ) -> list[LeasedTaskView]:
     """Return leased tasks, each with `lease_token` and `lease_expires_at`; none if none came in time.
 
-    Raises Refusal: queue_not_found, queue_is_push, unavailable (too many wait).
+    Raises Refusal: forbidden (the key may not read payloads), queue_not_found, queue_is_push, unavailable (too many wait).
     """
     caller.require("use")
+    caller.require_payloads()
     row = await queues.find(core.db.lookups(caller.tenant_id), caller.tenant_id, queue)
-    if row is None:
+    if row is None or not caller.sees(queue):
         raise queue_not_found(queue)
     if row.handler_id is not None:
         raise Refusal(

@@ -66,6 +66,8 @@ async def put(
 
     Raises Refusal: invalid, etag_mismatch, limit_in_use (`keyed`).
     """
+    if caller.queues is not None:
+        raise not_found(name)
     check(name, definition)
     async with changing(core, caller) as connection:
         known = await limits.id_of(connection, caller.tenant_id, name)
@@ -132,8 +134,9 @@ async def get(core: Core, caller: Caller, name: str) -> tuple[LimitView, Use, st
 async def list_page(
     core: Core, caller: Caller, after: str | None, limit: int
 ) -> tuple[list[tuple[LimitView, Use]], bool]:
-    """Return a page by name, after the name `after`, and whether there are more."""
+    """Return a page by name, after the name `after`, and whether there are more. Raises Refusal (not_found)."""
     caller.require("read")
+    caller.require_tenant()
     async with core.db.begin(caller.tenant_id) as connection:
         rows = await limits.list_page(connection, caller.tenant_id, after, limit + 1)
         uses = await limit_uses.use_of(connection, caller.tenant_id, rows[:limit])
@@ -141,10 +144,10 @@ async def list_page(
 
 
 async def found(connection: Any, caller: Caller, name: str) -> StoredLimit:
-    """Return the limit of this name. Raises Refusal (limit_not_found)."""
+    """Return the limit of this name; there is none for whoever is confined to queues. Raises Refusal (limit_not_found)."""
     limit_id = await limits.id_of(connection, caller.tenant_id, name)
     row = None if limit_id is None else await limits.read(connection, limit_id)
-    if row is None:
+    if row is None or caller.queues is not None:
         raise not_found(name)
     return row
 

@@ -13,6 +13,7 @@ from app.domain.patches import TaskPatch
 from app.domain.tasks import UNFINISHED, Enqueue, State, check_instants
 from app.domain.views import TaskView
 from app.runtime.catalogue import until_current
+from app.runtime.confined import check_named
 from app.runtime.core import Core
 from app.runtime.entries import check_handler, check_limits, check_own_target, check_schema, find_queue, key_full
 from app.service import tasks as service
@@ -31,6 +32,8 @@ async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch) -> 
     """Update a task. Raises Refusal: task_not_found, invalid, egress_denied, payload_schema_mismatch, task_not_editable (running),
     task_ended, key_full."""
     caller.require("use")
+    if caller.queues is not None:
+        await check_named(core, caller, patch.asked)
 
     async def attempt() -> TaskView | None:
         view = await service.find(core.db.changes(caller.tenant_id), caller, task_id)

@@ -16,6 +16,7 @@ from app.domain.limits import QueueRules
 from app.domain.names import NAME_RULE, is_name
 from app.domain.queues import QueueDefinition, QueueView, queue_to_dict
 from app.runtime import counting as queue_stats
+from app.runtime.confined import reach_of
 from app.runtime.core import Core
 from app.runtime.entries import check_callbacks
 from app.service import limits
@@ -47,6 +48,10 @@ async def put(
     """
     caller.require("manage")
     await check(core, caller, name, definition)
+    if caller.queues is not None:
+        reach = await reach_of(core, caller)
+        if errors := reach.faults(definition.handler, definition.limits, callbacks_to_dict(definition.callbacks)):
+            raise invalid(errors)
     called = {
         state: callback
         for state, callback in callbacks_to_dict(definition.callbacks).items()
@@ -127,10 +132,13 @@ def _flows_see(definition: QueueDefinition) -> tuple[object, ...]:
 
 
 async def check(core: Core, caller: Caller, name: str, definition: QueueDefinition) -> None:
-    """Check that a definition may be stored, given that its handler exists. Raises Refusal: invalid, unavailable."""
+    """Check that a definition may be stored, given that its handler exists. Raises Refusal: queue_not_found (the caller is confined
+    to others), invalid, unavailable."""
     errors = [] if is_name(name) else [FieldError("", f"{name} is not a name ({NAME_RULE})")]
     if errors := errors + definition.check():
         raise invalid(errors)
+    if not caller.sees(name):
+        raise queue_not_found(name)
     schema = definition.payload_schema
     if schema is not None and (errors := await core.schemas.compile(caller.tenant_id, schema)):
         raise invalid(errors)
@@ -185,7 +193,7 @@ async def found(connection: Any, caller: Caller, name: str) -> StoredQueue:
     """Return the queue of this name. Raises Refusal (queue_not_found)."""
     queue_id = await queues.id_of(connection, caller.tenant_id, name)
     row = None if queue_id is None else await queues.read(connection, queue_id)
-    if row is None:
+    if row is None or not caller.sees(name):
         raise queue_not_found(name)
     return row
 
@@ -194,7 +202,7 @@ async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -
     """Return a page by name, after the name `after`, and whether there are more."""
     caller.require("read")
     async with core.db.begin(caller.tenant_id) as connection:
-        rows = await queues.list_page(connection, caller.tenant_id, after, limit + 1)
+        rows = await queues.list_page(connection, caller.tenant_id, after, limit + 1, caller.queues)
     return [row.view for row in rows[:limit]], len(rows) > limit
 
 
@@ -218,7 +226,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
 
 async def locked(connection: Any, caller: Caller, name: str) -> StoredQueue:
     """Return the queue of this name under its lock, which is held until the transaction ends."""
-    while (queue_id := await queues.id_of(connection, caller.tenant_id, name)) is not None:
+    while caller.sees(name) and (queue_id := await queues.id_of(connection, caller.tenant_id, name)) is not None:
         await queues.lock(connection, queue_id)
         row = await queues.read(connection, queue_id)
         if row is not None:

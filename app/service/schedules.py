@@ -36,6 +36,7 @@ from app.domain.schedules.times import MICROSECOND, times_after
 from app.domain.schedules.zones import zone_of
 from app.domain.tasks import Enqueue
 from app.runtime.catalogue import until_current
+from app.runtime.confined import check_named
 from app.runtime.core import Core
 from app.runtime.entries import check, check_schema, named_queue
 from app.runtime.pieces import in_pieces
@@ -152,6 +153,8 @@ async def put(
 
 async def _named(core: Core, caller: Caller, definition: ScheduleDefinition) -> _References:
     queue = await named_queue(core, caller, definition.queue, "/queue")
+    if caller.queues is not None:
+        await check_named(core, caller, _task_of(definition, definition.payload))
     own = None
     if definition.handler is not None:
         own = await handlers.find_own(core.db.lookups(caller.tenant_id), caller.tenant_id, definition.handler)
@@ -190,6 +193,8 @@ async def _put(
             return None
         schedule_id = await schedules.lock(connection, caller.tenant_id, name)
         before = await schedules.find(connection, caller.tenant_id, name) if schedule_id else None
+        if before is not None and not _is_seen(caller, before):
+            raise _not_found(name)
         conditions.check(before.etag if before else None)
         at = await schedules.now(connection)
         if before is None and known is not None:
@@ -267,15 +272,20 @@ async def get(core: Core, caller: Caller, name: str) -> tuple[ScheduleView, str]
 async def find(db: Reader, caller: Caller, name: str) -> ScheduleRow:
     caller.require("read")
     row = await schedules.find(db, caller.tenant_id, name)
-    if row is None:
+    if row is None or not _is_seen(caller, row):
         raise _not_found(name)
     return row
+
+
+def _is_seen(caller: Caller, row: ScheduleRow) -> bool:
+    return caller.queues is None or caller.sees(definition_of(row).queue)
 
 
 async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[ScheduleView], bool]:
     """Return a page by name, after the name `after`, and whether there are more."""
     caller.require("read")
-    rows, more = await schedules.list_page(core.db.reads(caller.tenant_id), caller.tenant_id, after, limit)
+    reads = core.db.reads(caller.tenant_id)
+    rows, more = await schedules.list_page(reads, caller.tenant_id, after, limit, caller.queues)
     now = core.clock.now()
     return [shown(row, now) async for row in in_pieces(rows)], more
 
@@ -299,7 +309,7 @@ async def _locked(connection: Reader, caller: Caller, name: str) -> ScheduleRow:
     """Return the schedule of this name under its row's lock, which is held until the transaction ends."""
     if await schedules.lock(connection, caller.tenant_id, name) is not None:
         row = await schedules.find(connection, caller.tenant_id, name)
-        if row is not None:
+        if row is not None and _is_seen(caller, row):
             return row
     raise _not_found(name)
 

@@ -18,6 +18,7 @@ from app.domain.views import AttemptView, TaskView, carried, shown_payload
 from app.domain.waiting import WaitingFor, first_of_new
 from app.runtime.cancelling import after_cancel
 from app.runtime.catalogue import KeepsChanging, until_current
+from app.runtime.confined import check_named
 from app.runtime.core import Core
 from app.runtime.enqueueing import Admitted
 from app.runtime.entries import (
@@ -58,6 +59,8 @@ async def enqueue(
     unavailable.
     """
     caller.require("use")
+    if caller.queues is not None:
+        await check_named(core, caller, request)
     incoming = TraceContext.parse(*trace) if trace is not None else None
     lookups = core.db.lookups(caller.tenant_id)
     held: Enqueued | None = None
@@ -163,7 +166,7 @@ async def get(core: Core, caller: Caller, task_id: str) -> TaskView:
 async def find(db: Reader, caller: Caller, task_id: str) -> TaskView:
     """Return a task. Raises Refusal (task_not_found)."""
     view = await views.find_task(db, caller.tenant_id, task_id)
-    if view is None:
+    if view is None or not caller.sees(view.queue):
         raise not_found(task_id)
     return view
 
@@ -208,7 +211,7 @@ async def list_page(
         handler_ids = await handlers.ids(reads, caller.tenant_id, filters.handler)
     query = TaskQuery(
         tenant_id=caller.tenant_id,
-        queue_ids=await task_lists.queues_to_look_in(reads, caller.tenant_id, filters.queue),
+        queue_ids=await task_lists.queues_to_look_in(reads, caller, filters.queue),
         before=after,
         limit=limit,
         include_payload=include_payload,
@@ -232,9 +235,11 @@ async def attempts(
     """Return attempts, newest first, after attempt number `after`, and whether there are more."""
     caller.require("read")
     reads = core.db.reads(caller.tenant_id)
+    if caller.queues is not None:
+        await find(reads, caller, task_id)
     found = await views.list_attempts(reads, caller.tenant_id, task_id, after or 2**31 - 1, limit + 1)
-    if not found and await views.find_task(reads, caller.tenant_id, task_id) is None:
-        raise not_found(task_id)
+    if not found:
+        await find(reads, caller, task_id)
     return found[:limit], len(found) > limit
 
 
@@ -262,7 +267,7 @@ async def _cancel(changes: Gate, caller: Caller, task_id: str) -> tuple[list[Can
         before = await views.find_task(connection, caller.tenant_id, task_id, even_past=True)
         cancelled = await tasks.cancel(connection, caller.tenant_id, [task_id], "requested", told=called.append)
         view = await views.find_task(connection, caller.tenant_id, task_id, even_past=True)
-        if before is None or view is None:
+        if before is None or view is None or not caller.sees(before.queue):
             raise not_found(task_id)
         if view.state == State.CANCELLED:
             await record(connection, caller, {"state": before.state}, {"state": view.state})
@@ -280,7 +285,7 @@ async def retry(core: Core, caller: Caller, task_id: str) -> TaskView:
     async with core.db.changes(caller.tenant_id).transaction() as connection:
         before = await views.find_task(connection, caller.tenant_id, task_id)
         verdict = await tasks.retry(connection, caller.tenant_id, task_id)
-        if before is None:
+        if before is None or not caller.sees(before.queue):
             raise not_found(task_id)
         if (refusal := _not_retried(verdict, task_id)) is not None:
             raise refusal

@@ -12,7 +12,9 @@ from app.store.tenants import TenantLimits
 
 
 async def get(core: Core, caller: Caller) -> TenantLimits:
+    """Return a tenant's limits. Raises Refusal (not_found)."""
     caller.require("read")
+    caller.require_tenant()
     async with core.db.begin(caller.tenant_id) as connection:
         return await tenants.read_limits(connection, caller.tenant_id)
 
@@ -32,6 +34,7 @@ def check(own: Limits, before: TenantLimits) -> None:
 async def put(core: Core, caller: Caller, own: Limits, conditions: Conditions = ANY) -> TenantLimits:
     """Set the tenant's own limits. Once this returns, nothing is admitted above them. Raises Refusal: invalid, etag_mismatch."""
     caller.require("manage")
+    caller.require_tenant()
     async with core.db.begin(caller.tenant_id) as connection:
         await tenants.lock(connection, caller.tenant_id)
         before = await tenants.read_limits(connection, caller.tenant_id)

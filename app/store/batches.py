@@ -14,7 +14,7 @@ from app.domain.instants import format_instant
 from app.store.callbacks import Called, Told, untold
 from app.store.db import Reader
 from app.store.enqueues import Entry, despite_collisions
-from app.store.statements import call, part, sql
+from app.store.statements import call, fill, part, sql
 from app.store.tasks import AttemptEnd, Cancelled
 
 
@@ -168,7 +168,9 @@ LIST_LOOKED_AT = 1_000
 ONE_BATCH = sql(
     "show_batches", source="sluice.batches", looked_at=str(ONE_LOOKED_AT), which="where b.tenant_id = $1 and b.id = $2"
 )
-BATCHES = sql("show_batches", source=part("newest_batches"), looked_at=str(LIST_LOOKED_AT), which="order by b.id desc")
+_PAGE = sql("show_batches", looked_at=str(LIST_LOOKED_AT), which="order by b.id desc")
+BATCHES = fill(_PAGE, source=part("newest_batches", within=""))
+BATCHES_ON = fill(_PAGE, source=part("newest_batches", within=" and queue_id = any($4::bigint[])"))
 LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 """After every id."""
 
@@ -178,9 +180,16 @@ async def find(db: Reader, tenant_id: int, batch_id: str) -> BatchView | None:
     return _view(rows[0]) if rows else None
 
 
-async def list_page(db: Reader, tenant_id: int, before: str | None, limit: int) -> list[BatchView]:
-    """Newest first."""
-    return [_view(row) for row in await db.fetch(BATCHES, tenant_id, before or LAST, limit)]
+async def list_page(
+    db: Reader, tenant_id: int, before: str | None, limit: int, queue_ids: Sequence[int] | None = None
+) -> list[BatchView]:
+    """Newest first; with `queue_ids`, those of these queues."""
+    page = tenant_id, before or LAST, limit
+    if queue_ids is None:
+        rows = await db.fetch(BATCHES, *page)
+    else:
+        rows = await db.fetch(BATCHES_ON, *page, queue_ids)
+    return [_view(row) for row in rows]
 
 
 _COMPLETIONS = msgspec.json.Decoder(list[CompletionView])

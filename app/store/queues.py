@@ -5,7 +5,7 @@ lock shared, so from the commit on they use what was written under it.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -15,13 +15,13 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.backoff import RetryPolicy
 from app.domain.callbacks import Callbacks, callbacks_to_dict
+from app.domain.confinement import like_patterns
 from app.domain.handlers import Targets
 from app.domain.limits import LimitRule, QueueRules
 from app.domain.queues import QueueDefinition, QueueView, Retention, queue_etag
 from app.domain.retries import DEFAULT_RETRY, effective_retry, retry_to_dict
-from app.store import flows, limits, locks
+from app.store import flows, limits, locks, queue_names
 from app.store.db import Reader
-from app.store.handlers import REMEMBERED_DAYS
 from app.store.numbers import Lock
 from app.store.statements import Query, bound, sql
 from app.store.tables import callback_uses, handlers, lanes, queues, tenants
@@ -119,14 +119,9 @@ _SCHEMAS = Query(
     .limit(20)
 )
 _READ = Query(_shown().where(_THIS))
-_PAGE = Query(_shown().where(_OF_TENANT, bindparam("after") < _BY_NAME).order_by(_BY_NAME).limit(bindparam("most")))
-_REMEMBERED = (
-    select(queues.c.id)
-    .where(_OF_TENANT, or_(_ALIVE, queues.c.deleted_at > _NOW - func.make_interval(0, 0, 0, bindparam("days"))))
-    .limit(bindparam("most"))
-)
-_ALL_REMEMBERED = Query(_REMEMBERED)
-_REMEMBERED_BY_NAME = Query(_REMEMBERED.where(_NAMED))
+_ROWS_BY_NAME = _shown().where(_OF_TENANT, bindparam("after") < _BY_NAME).order_by(_BY_NAME).limit(bindparam("most"))
+_PAGE = Query(_ROWS_BY_NAME)
+_PAGE_WITHIN = Query(_ROWS_BY_NAME.where(queue_names.WITHIN))
 _INSERT = Query(
     insert(queues)
     .values(**bound("tenant_id", "name", "owner", *_DEFINED))
@@ -255,16 +250,6 @@ async def rules_to(db: Reader, handler_id: int) -> dict[str, QueueRules]:
     return {row["name"]: _rules(row) for row in await _RULES_TO.fetch(db, handler_id=handler_id)}
 
 
-async def remembered(db: Reader, tenant_id: int, name: str | None, limit: int) -> list[int]:
-    """Return up to `limit` queues of the tenant whose tasks may still exist, deleted ones included: those that have or had a
-    name, or all."""
-    if name is None:
-        rows = await _ALL_REMEMBERED.fetch(db, tenant_id=tenant_id, days=REMEMBERED_DAYS, most=limit)
-    else:
-        rows = await _REMEMBERED_BY_NAME.fetch(db, tenant_id=tenant_id, days=REMEMBERED_DAYS, name=name, most=None)
-    return [row[0] for row in rows]
-
-
 async def lock_shared(connection: Reader, queue_id: int) -> None:
     """Lock a queue shared: it cannot be changed or deleted until the transaction ends."""
     await locks.share(connection, Lock.QUEUE, queue_id)
@@ -286,9 +271,15 @@ async def read(reader: Reader, queue_id: int) -> StoredQueue | None:
     return None if row is None else _stored(row)
 
 
-async def list_page(reader: Reader, tenant_id: int, after: str | None, limit: int) -> list[StoredQueue]:
-    """Return rows by name in byte order, like every list of names."""
-    rows = await _PAGE.fetch(reader, tenant_id=tenant_id, after=after or "", most=limit)
+async def list_page(
+    reader: Reader, tenant_id: int, after: str | None, limit: int, within: Sequence[str] | None = None
+) -> list[StoredQueue]:
+    """Return rows by name in byte order, like every list of names; with `within`, those whose names match one of the patterns."""
+    page = {"tenant_id": tenant_id, "after": after or "", "most": limit}
+    if within is None:
+        rows = await _PAGE.fetch(reader, **page)
+    else:
+        rows = await _PAGE_WITHIN.fetch(reader, **page, patterns=like_patterns(within))
     return [_stored(row) for row in rows]
 
 

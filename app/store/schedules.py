@@ -6,16 +6,17 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, Update, bindparam, func, null, select, update
+from sqlalchemy import ColumnElement, Select, Update, bindparam, exists, func, null, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_into
 
+from app.domain.confinement import like_patterns
 from app.domain.schedules.firing import Runs
-from app.store import locks
+from app.store import locks, queue_names
 from app.store.db import Reader
 from app.store.numbers import Lock
 from app.store.queues import add_lane
 from app.store.statements import Query, bound, call, sql
-from app.store.tables import schedules
+from app.store.tables import queues, schedules
 from app.store.views import PAGE_BYTES
 
 
@@ -116,11 +117,11 @@ def _change() -> Update:
     return update(schedules).where(_THIS).values(version=schedules.c.version + 1)
 
 
-def _page() -> Select[Any]:
+def _page(*conditions: ColumnElement[bool]) -> Select[Any]:
     """Rows up to PAGE_BYTES of payloads, the one that exceeds it included; `found` is how many there were."""
     rows = (
         select(*_SHOWN)
-        .where(_OF_TENANT, _ALIVE, bindparam("after") < _BY_NAME)
+        .where(_OF_TENANT, _ALIVE, bindparam("after") < _BY_NAME, *conditions)
         .order_by(_BY_NAME)
         .limit(bindparam("most"))
         .subquery("f")
@@ -138,6 +139,7 @@ def _page() -> Select[Any]:
 
 _FIND = Query(select(*_SHOWN).where(_OF_TENANT, _NAMED, _ALIVE))
 _PAGE = Query(_page())
+_PAGE_WITHIN = Query(_page(exists(select(queues.c.id).where(queues.c.id == schedules.c.queue_id, queue_names.WITHIN))))
 _DEFINITIONS = Query(
     select(*schedules.c["id", "version", "definition"]).where(schedules.c.id == func.any(bindparam("ids")))
 )
@@ -210,9 +212,17 @@ async def find(reader: Reader, tenant_id: int, name: str) -> ScheduleRow | None:
     return ScheduleRow(**row) if row else None
 
 
-async def list_page(db: Reader, tenant_id: int, after: str | None, limit: int) -> tuple[list[ScheduleRow], bool]:
-    """Return rows by name, after the name `after`, up to PAGE_BYTES, and whether there are more."""
-    rows = [dict(row.items()) for row in await _PAGE.fetch(db, tenant_id=tenant_id, after=after or "", most=limit + 1)]
+async def list_page(
+    db: Reader, tenant_id: int, after: str | None, limit: int, within: Sequence[str] | None = None
+) -> tuple[list[ScheduleRow], bool]:
+    """Return rows by name, after the name `after`, up to PAGE_BYTES, and whether there are more; with `within`, those on queues
+    whose names match one of the patterns."""
+    page = {"tenant_id": tenant_id, "after": after or "", "most": limit + 1}
+    if within is None:
+        found_rows = await _PAGE.fetch(db, **page)
+    else:
+        found_rows = await _PAGE_WITHIN.fetch(db, **page, patterns=like_patterns(within))
+    rows = [dict(row.items()) for row in found_rows]
     found = rows[0]["found"] if rows else 0
     for row in rows:
         del row["found"], row["bytes_before"]

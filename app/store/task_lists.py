@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from app.domain.callers import Caller
 from app.domain.views import TaskView
-from app.store import queues
+from app.store import queue_names
 from app.store.db import Reader
 from app.store.failures import TooSlow
 from app.store.numbers import TaskState, named
@@ -78,12 +79,17 @@ class TaskPage:
     """Where the next page begins; None after the last."""
 
 
-async def queues_to_look_in(db: Reader, tenant_id: int, name: str | None) -> list[int] | None:
-    """Return the queues that have or had this name, or all of the tenant's; None if those are too many to list.
+async def queues_to_look_in(db: Reader, caller: Caller, name: str | None) -> list[int] | None:
+    """Return the queues that have or had this name, or all that the caller sees; None if those are all of the tenant's and too
+    many to list.
 
     Queues deleted long ago are left out, because their tasks are gone.
     """
-    found = await queues.remembered(db, tenant_id, name, FEW_QUEUES + 1)
+    if name is not None and not caller.sees(name):
+        return []
+    if name is None and caller.queues is not None:
+        return await queue_names.remembered_within(db, caller.tenant_id, caller.queues)
+    found = await queue_names.remembered(db, caller.tenant_id, name, FEW_QUEUES + 1)
     return None if name is None and len(found) > FEW_QUEUES else found
 
 

@@ -49,8 +49,8 @@ def test_a_key_that_ends_soon_may_revoke_one_that_lasts() -> None:
 
 def test_only_an_operator_who_is_not_confined_sees_every_tenant() -> None:
     operator = replace(MANAGER, scope="operate")
-    assert operator.everywhere
+    assert operator.may("operate")
     for caller in (MANAGER, replace(operator, queues=("mail",))):
-        assert not caller.everywhere
+        assert not caller.may("operate")
         with pytest.raises(Refusal, match="forbidden"):
-            caller.require_everywhere()
+            caller.require("operate")

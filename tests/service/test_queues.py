@@ -119,9 +119,7 @@ async def test_a_queue_with_unfinished_tasks_is_not_deleted(core: Core, caller: 
     with pytest.raises(Refusal, match="queue_not_found"):
         await queues.delete(core, caller, "mail", ANY)
     assert (await queues.put(core, caller, "mail", QueueDefinition(), ANY)).created
-    assert len(await queues_to_look_in(core.db, caller.tenant_id, "mail") or ()) == 2, (
-        "history of the one before is still found"
-    )
+    assert len(await queues_to_look_in(core.db, caller, "mail") or ()) == 2, "history of the one before is still found"
 
 
 async def test_pause_and_resume_can_be_repeated_and_resume_wakes_every_lane(core: Core, caller: Caller) -> None:
@@ -154,9 +152,7 @@ async def test_one_tenant_sees_nothing_of_another(core: Core, caller: Caller) ->
         with pytest.raises(Refusal, match="queue_not_found"):
             await verb(core, other, "mail")
     assert (await queues.put(core, other, "mail", QueueDefinition(), ANY)).created
-    assert await queues_to_look_in(core.db, other.tenant_id, None) != await queues_to_look_in(
-        core.db, caller.tenant_id, None
-    )
+    assert await queues_to_look_in(core.db, other, None) != await queues_to_look_in(core.db, caller, None)
 
 
 async def test_changes_need_the_scope_manage(core: Core, caller: Caller) -> None:

@@ -1,2 +1,2 @@
 -- A page of a tenant's batches, before their tasks are counted.
-(select * from sluice.batches where tenant_id = $1 and id < $2 order by id desc limit $3)
+(select * from sluice.batches where tenant_id = $1 and id < $2{within} order by id desc limit $3)
