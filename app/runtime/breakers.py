@@ -59,7 +59,7 @@ async def _record(connection: Reader, changed: Changed, replica: str) -> None:
     if after != found.health.state and after != "half_open":
         act = Act("set_breaker", "handler", found.name, replica)
         was, now = {"breaker": found.health.state}, {"breaker": after}
-        await audit.record_by_system(connection, found.tenant_id, act, was, now)
+        await audit.record_by("system", connection, found.tenant_id, act, was, now)
 
 
 async def change(connection: Reader, handler_id: int, decide: Decision) -> Changed | None:

@@ -7,11 +7,11 @@ without a caller are for commands on the database.
 import asyncio
 import hmac
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import structs
 
-from app.domain.callers import SCOPES, Caller
+from app.domain.callers import SCOPES, Act, Caller
 from app.domain.confinement import within
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, too_many
 from app.domain.ids import CHOSEN_KEY_RULE, chosen_api_key, make_api_key
@@ -23,6 +23,7 @@ from app.service import authentication
 from app.service.audit import audited, record
 from app.store import keys as store
 from app.store import tenants
+from app.store.audit import record_by
 from app.store.db import Database, Reader
 from app.store.keys import KeyRow
 from app.telemetry import events
@@ -131,7 +132,10 @@ async def create(db: Database, tenant: str, grant: Grant) -> KeyIssued:
     if errors:
         raise invalid(errors)
     async with db.begin(None) as connection:
-        return await _created(connection, await tenants.ensure(connection, tenant), grant)
+        tenant_id = await tenants.ensure(connection, tenant)
+        made = await _created(connection, tenant_id, grant)
+        await record_by("cli", connection, tenant_id, Act("create", "key", made.id, None), None, _recorded(grant))
+        return made
 
 
 async def _created(connection: Reader, tenant_id: int, grant: Grant) -> KeyIssued:
@@ -173,7 +177,10 @@ async def rotate(db: Database, key_id: str, overlap_seconds: float) -> KeyIssued
         row = await store.lock(connection, key_id)
         if row is None:
             raise not_found(key_id)
-        return await _rotated(connection, row, overlap_seconds)
+        made = await _rotated(connection, row, overlap_seconds)
+        after = {"overlap_seconds": overlap_seconds}
+        await record_by("cli", connection, row.tenant_id, Act("rotate", "key", key_id, None), {}, after)
+        return made
 
 
 async def _rotated(connection: Reader, row: KeyRow, overlap_seconds: float) -> KeyIssued:
@@ -194,10 +201,19 @@ def not_found(key_id: str) -> Refusal:
 
 async def revoke(db: Database, key_id: str) -> bool:
     """Revoke a key. Once this returns, no replica accepts it. Return False if no valid key has this id."""
-    revoked = await store.revoke(db, key_id)
+    async with db.begin(None) as connection:
+        row = await store.lock(connection, key_id)
+        revoked = row is not None and await store.revoke(connection, key_id)
+        if row is not None and revoked:
+            await _record_revoked("cli", connection, row.tenant_id, key_id)
     if revoked:
         await asyncio.sleep(authentication.CACHE_SECONDS)
     return revoked
+
+
+async def _record_revoked(actor: Literal["cli", "system"], connection: Reader, tenant_id: int, key_id: str) -> None:
+    act = Act("revoke", "key", key_id, None)
+    await record_by(actor, connection, tenant_id, act, {"revoked": False}, {"revoked": True})
 
 
 def _is_bootstrap(row: KeyRow, tenant_id: int) -> bool:
@@ -219,6 +235,7 @@ async def seed_bootstrap(db: Database, token: str) -> bool:
     async with db.begin(None) as connection:
         tenant_id = await tenants.ensure(connection, BOOTSTRAP_TENANT)
         await tenants.lock_row(connection, tenant_id)
+        known = await store.find(connection, key.id)
         await store.insert_new(connection, key.id, tenant_id, BOOTSTRAP_GRANT, key.digest)
         row = await store.find(connection, key.id)
         assert row is not None, "keys are revoked, never removed"
@@ -231,6 +248,11 @@ async def seed_bootstrap(db: Database, token: str) -> bool:
             )
         if row.revoked_at is None:
             replaced = await store.take_bootstrap(connection, key.id)
+        if known is None:
+            act = Act("create", "key", key.id, None)
+            await record_by("system", connection, tenant_id, act, None, _recorded(BOOTSTRAP_GRANT))
+        for key_id in replaced:
+            await _record_revoked("system", connection, tenant_id, key_id)
         current = await store.bootstrap_in_force(connection)
     if replaced:
         events.emit(log, events.BOOTSTRAP_KEY_REPLACED, key=key.id, revoked=replaced)

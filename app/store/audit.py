@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -64,11 +64,16 @@ async def record_refusal(reader: Reader, caller: Caller, code: str) -> None:
     await _add(reader, caller, (None, None), code, None, None)
 
 
-async def record_by_system(
-    connection: Reader, tenant_id: int, act: Act, before: Fields | None, after: Fields | None
+async def record_by(
+    actor: Literal["cli", "system"],
+    connection: Reader,
+    tenant_id: int,
+    act: Act,
+    before: Fields | None,
+    after: Fields | None,
 ) -> None:
-    """Record what Sluice does by itself."""
-    await record(connection, Caller(tenant_id, "", "operate", actor="system", act=act), before, after)
+    """Record what a command on the database itself does, or Sluice by itself."""
+    await record(connection, Caller(tenant_id, "", "operate", actor=actor, act=act), before, after)
 
 
 async def _add(

@@ -329,7 +329,7 @@ async def disable_gone(db: Database, handler_id: int, reason: str, replica: str)
             return None
         before, after = {"enabled": True, "disabled_reason": None}, {"enabled": False, "disabled_reason": reason}
         act = Act("disable", "handler", row["name"], replica)
-        await audit.record_by_system(connection, row["tenant_id"], act, before, after)
+        await audit.record_by("system", connection, row["tenant_id"], act, before, after)
     name: str = row["name"]
     return name
 

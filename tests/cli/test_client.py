@@ -444,3 +444,19 @@ def test_a_task_is_enqueued_with_a_key_and_limits(ask: Command, queue: str) -> N
     wrong = ask("tasks", "enqueue", queue, "1", "--limit", "tokens:many")
     assert wrong.code == 2 and "NAME:COST" in wrong.err
     assert ask("tasks", "enqueue", queue, "1", "--limit", "none").code == 1
+
+
+def test_changes_are_listed_with_who_made_them_and_what_they_changed(
+    ask: Command, service: httpx2.Client, queue: str
+) -> None:
+    assert ask("pause", queue).code == 0
+    assert ask("purge", "not-there", "--yes").code == 1
+    listed = ask("audit", "--name", queue)
+    head, paused, put = listed.out.splitlines()
+    assert head.split()[:3] == ["at", "(UTC)", "actor"]
+    assert paused.split()[2:] == ["anyone", "pause", "queue", queue, "done", "paused:", "false", "→", "true"]
+    assert put.split()[3:] == ["put", "queue", queue, "done"]
+    (row,) = ask("audit", "--verb", "purge", "--name", "not-there", "--json").json
+    assert (row["outcome"], row["code"], row["actor"]["scope"]) == ("refused", "queue_not_found", "operate")
+    assert "No changes match" in ask("audit", "--actor", "system", "--name", queue).err
+    assert "Only the newest 1 change" in ask("audit", "--limit", "1").err
