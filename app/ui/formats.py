@@ -6,6 +6,7 @@ from itertools import pairwise
 from markupsafe import Markup, escape
 
 from app.domain.instants import parse_instant
+from app.domain.views import AttemptView
 
 NOTHING = Markup('<span class="none" aria-label="none">–</span>')
 _UNITS = ((86_400 * 365, "y"), (86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -92,6 +93,12 @@ def exactly(instant: datetime | str | None) -> Markup:
         return NOTHING
     exact = moment.astimezone(UTC)
     return Markup('<time datetime="{}">{}</time>').format(exact.isoformat(), f"{exact:%Y-%m-%d %H:%M:%S} UTC")
+
+
+def took(attempt: AttemptView) -> str | Markup:
+    """Return how long an attempt took."""
+    started, ended = parse_instant(attempt.started_at), parse_instant(attempt.ended_at or "")
+    return NOTHING if started is None or ended is None else seconds((ended - started).total_seconds())
 
 
 def short(task_id: str | None) -> str | Markup:

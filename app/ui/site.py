@@ -16,7 +16,7 @@ from app.runtime.core import Core
 from app.service import sessions
 from app.ui import formats
 from app.ui.assets import Assets
-from app.ui.screens import overview, queues
+from app.ui.screens import overview, queues, tasks
 from app.ui.visits import (
     FORM_COOKIE,
     HEADERS,
@@ -36,9 +36,23 @@ Screen = Callable[[Visit], Awaitable[Response]]
 SCREENS: dict[str, Screen] = {
     "": overview.show,
     "/queues": queues.show_all,
+    "/queues/{queue}": queues.show,
+    "/queues/{queue}/purge": queues.ask_purge,
+    "/queues/{queue}/redrive": queues.ask_redrive,
+    "/tasks": tasks.show_all,
+    "/find": tasks.find,
+    "/tasks/{task}": tasks.show,
+    "/tasks/{task}/cancel": tasks.ask_cancel,
 }
-ACTS: dict[str, Screen] = {}
-NAVIGATION = (("Work", (("overview", "Overview", ""), ("queues", "Queues", "/queues"))),)
+ACTS: dict[str, Screen] = {
+    "/queues/{queue}/pause": queues.pause,
+    "/queues/{queue}/resume": queues.resume,
+    "/queues/{queue}/purge": queues.purge,
+    "/queues/{queue}/redrive": queues.redrive,
+    "/tasks/{task}/cancel": tasks.cancel,
+    "/tasks/{task}/retry": tasks.retry,
+}
+NAVIGATION = (("Work", (("overview", "Overview", ""), ("queues", "Queues", "/queues"), ("tasks", "Tasks", "/tasks"))),)
 
 
 def routes(core: Core, edge: EdgeConfig, label: str | None) -> list[BaseRoute]:
@@ -74,6 +88,7 @@ def _site(core: Core, edge: EdgeConfig, label: str | None) -> Site:
         "size": formats.size,
         "when": formats.when,
         "exactly": formats.exactly,
+        "took": formats.took,
         "short": formats.short,
     }
     templates.globals |= {"NAVIGATION": NAVIGATION, "NOTHING": formats.NOTHING}

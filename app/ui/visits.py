@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from jinja2 import Environment
@@ -11,6 +11,8 @@ from starlette.responses import Response
 
 from app.domain.callers import Caller
 from app.domain.errors import Refusal
+from app.domain.ids import parse_uuid
+from app.domain.names import is_name
 from app.edge.admission import Hold
 from app.edge.auth import with_origin
 from app.edge.body import read_body, require_size
@@ -20,6 +22,8 @@ from app.service import sessions
 from app.ui.assets import Assets
 from app.ui.notices import NOTICES
 
+NamedNoun = Literal["queue", "handler", "schedule", "limit"]
+NumberedNoun = Literal["task", "batch"]
 SESSION_COOKIE = "sluice_session"
 FORM_COOKIE = "sluice_form"
 """Of visitors without a session: what the tokens of their forms are made from."""
@@ -81,9 +85,18 @@ class Visit:
         """Return a parameter of the address; None if it is absent or empty, as an empty field of a form is."""
         return self.request.query_params.get(name) or None
 
-    def name(self, parameter: str) -> str:
-        """Return a part of the path."""
-        found: str = self.request.path_params[parameter]
+    def name(self, noun: NamedNoun) -> str:
+        """Return the name in the path. Raises Refusal (not found) for what cannot be one."""
+        found: str = self.request.path_params[noun]
+        if not is_name(found):
+            raise Refusal(f"{noun}_not_found", f"there is no {noun} with this name")
+        return found
+
+    def id(self, noun: NumberedNoun) -> str:
+        """Return the id in the path. Raises Refusal (not found) for what cannot be one."""
+        found = parse_uuid(self.request.path_params[noun])
+        if found is None:
+            raise Refusal(f"{noun}_not_found", f"there is no {noun} with this id")
         return found
 
     def page(self, template: str, status: int = 200, **shown: Any) -> Response:

@@ -4,19 +4,16 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-import httpx2
 import pytest
 
-from app.domain.keys import Grant
 from app.service import keys
 from app.settings import Settings
 from tests.databases import create_database, drop_database
 from tests.sluices import Replica, replica_with
+from tests.ui.visitors import Visitor, key_of, visitor
 from tests.wire.api import fresh
 
 pytestmark = pytest.mark.anyio
-
-OWN = {"sec-fetch-site": "same-origin"}
 
 
 @pytest.fixture(scope="module")
@@ -34,52 +31,6 @@ async def guarded(server_url: str) -> AsyncIterator[Replica]:
     async with replica_with(Settings.model_validate(given)) as replica:
         yield replica
     await drop_database(server_url, name)
-
-
-class Visitor:
-    """Somebody with cookies, whom a proxy would serve under /sluice."""
-
-    def __init__(self, replica: Replica) -> None:
-        self.url = replica.url
-        self.cookies: dict[str, str] = {}
-        self.client = replica.client
-
-    async def get(self, path: str, **headers: str) -> httpx2.Response:
-        return await self._send("GET", path, headers)
-
-    async def post(self, path: str, form: dict[str, str], **headers: str) -> httpx2.Response:
-        return await self._send("POST", path, {**OWN, **headers}, form)
-
-    async def _send(
-        self, method: str, path: str, headers: dict[str, str], form: dict[str, str] | None = None
-    ) -> httpx2.Response:
-        cookie = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        found = await self.client.request(
-            method, f"{self.url}{path}", headers={"cookie": cookie, **headers}, data=form, follow_redirects=False
-        )
-        for line in found.headers.get_list("set-cookie"):
-            name, _, value = line.partition(";")[0].partition("=")
-            self.cookies[name] = value
-        return found
-
-    async def token(self, path: str) -> str:
-        found = re.search('name="token" value="([0-9a-f]+)"', (await self.get(path)).text)
-        assert found is not None
-        return found[1]
-
-    async def sign_in(self, key: str) -> httpx2.Response:
-        return await self.post("/ui/login", {"token": await self.token("/ui/login"), "key": key, "next": "/queues"})
-
-
-async def key_of(replica: Replica, scope: str) -> str:
-    return (await keys.create(replica.sluice.core.db, "default", Grant(scope))).token
-
-
-async def visitor(replica: Replica, scope: str = "operate") -> Visitor:
-    found = Visitor(replica)
-    signed_in = await found.sign_in(await key_of(replica, scope))
-    assert signed_in.status_code == 303
-    return found
 
 
 async def test_a_key_is_exchanged_for_a_cookie_that_scripts_and_other_sites_cannot_use(guarded: Replica) -> None:

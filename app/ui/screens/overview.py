@@ -8,6 +8,7 @@ from app.service import overview
 from app.ui.visits import Visit
 
 SHOWN_QUEUES = 50
+CHART_MINUTES = 60
 VERDICTS = (
     ("flow", "Does what is ready start?"),
     ("execution", "Does what starts succeed?"),
@@ -17,10 +18,12 @@ VERDICTS = (
 
 async def show(visit: Visit) -> Response:
     seen = await overview.overview(visit.core, visit.caller)
+    series = await overview.series(visit.core, visit.caller, CHART_MINUTES)
     return visit.page(
         "overview.html",
         here="overview",
         seen=seen,
+        points=series.points,
         verdicts=[(name, question, getattr(seen.verdicts, name)) for name, question in VERDICTS],
         queues=sorted(seen.queues, key=_urgency)[:SHOWN_QUEUES],
         operates=seen.replicas is not UNSET,

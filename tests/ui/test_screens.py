@@ -1,0 +1,145 @@
+"""What the screens show and do, over HTTP, as forms and links."""
+
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.settings import LOOPBACK, Settings
+from tests.databases import create_database, drop_database
+from tests.sluices import Replica, replica_with
+from tests.ui.visitors import Visitor, visitor
+from tests.wire.api import fresh
+
+pytestmark = pytest.mark.anyio
+
+HOSTILE = '{"html": "</pre><script>alert(1)</script>", "id": 12345678901234567890, "float": 1.10}'
+
+
+@pytest.fixture(scope="module")
+async def guarded(server_url: str) -> AsyncIterator[Replica]:
+    name = fresh("sluice_test").replace("-", "_")
+    url = await create_database(server_url, name)
+    given = {"database_url": url, "port": 0, "drain_grace_seconds": 0, "auth": "on", "egress_allow": LOOPBACK}
+    async with replica_with(Settings.model_validate(given)) as replica:
+        yield replica
+    await drop_database(server_url, name)
+
+
+@pytest.fixture
+async def operator(guarded: Replica) -> Visitor:
+    return await visitor(guarded)
+
+
+async def queue_with(one: Visitor, *payloads: str) -> tuple[str, list[str]]:
+    """A queue with these tasks; its name, and their ids."""
+    name = fresh("q")
+    await one.api("PUT", f"/queues/{name}", "{}")
+    made = [await one.api("POST", f"/queues/{name}/tasks", f'{{"payload": {payload}}}') for payload in payloads]
+    return name, [task["id"] for task in made]
+
+
+async def test_a_payload_is_shown_as_its_bytes(operator: Visitor) -> None:
+    _, [task] = await queue_with(operator, HOSTILE)
+    page = (await operator.get(f"/ui/tasks/{task}")).text
+    shown = re.search('<pre id="payload"[^>]*>(.*?)</pre>', page, re.DOTALL)
+    assert shown is not None
+    assert shown[1] == HOSTILE.replace("<", "&lt;").replace(">", "&gt;").replace('"', "&#34;")
+    assert "<script>alert" not in page
+
+
+async def test_a_queue_is_paused_resumed_purged_and_its_dead_are_redriven_by_forms(operator: Visitor) -> None:
+    name, tasks = await queue_with(operator, "1", "2", "3")
+    page = f"/ui/queues/{name}"
+    token = await operator.token(page)
+    assert (await operator.post(f"{page}/pause", {"token": token})).headers["location"] == f"{page}?notice=queue-paused"
+    assert (await operator.api("GET", f"/queues/{name}"))["paused"] is True
+    assert "Paused. Tasks are accepted" in (await operator.get(f"{page}?notice=queue-paused")).text
+    await operator.post(f"{page}/resume", {"token": token})
+    assert (await operator.api("GET", f"/queues/{name}"))["paused"] is False
+    asked = (await operator.get(f"{page}/purge")).text
+    assert "3 waiting tasks" in asked
+    assert (await operator.api("GET", f"/queues/{name}/stats"))["counts"]["ready"] == 3
+    purged = await operator.post(f"{page}/purge", {"token": token})
+    assert purged.headers["location"] == f"{page}?notice=purged&n=3"
+    assert "3 tasks cancelled" in (await operator.get(purged.headers["location"])).text
+    retried = await operator.post(f"/ui/tasks/{tasks[0]}/retry", {"token": token})
+    assert retried.status_code == 303
+    assert (await operator.api("GET", f"/tasks/{tasks[0]}"))["state"] == "ready"
+    assert "one ready task" in (await operator.get(f"/ui/tasks/{tasks[0]}/cancel")).text
+    await operator.post(f"/ui/tasks/{tasks[0]}/cancel", {"token": token})
+    assert (await operator.api("GET", f"/tasks/{tasks[0]}"))["state"] == "cancelled"
+
+
+async def test_every_filter_of_the_list_of_tasks_is_in_the_address(operator: Visitor) -> None:
+    name, tasks = await queue_with(operator, "1", "2")
+    parameters = {
+        parameter["name"]
+        for parameter in (await operator.api("GET", "/openapi.json"))["paths"]["/tasks"]["get"]["parameters"]
+    }
+    form = (await operator.get("/ui/tasks")).text
+    fields = set(re.findall('<(?:input|select)[^>]* name="([a-z_]+)"', form)) - {"id", "token"}
+    assert fields == parameters - {"include", "limit", "cursor"}
+    found = (await operator.get(f"/ui/tasks?queue={name}&state=ready&type=")).text
+    assert all(f"/ui/tasks/{task}" in found for task in tasks)
+    assert "No task matches" in (await operator.get(f"/ui/tasks?queue={name}&state=dead")).text
+
+
+async def test_a_filter_that_cannot_be_read_is_marked_and_asks_the_database_nothing(operator: Visitor) -> None:
+    for query in ("state=lost", "batch=7", "queue=%00", "ended_from=yesterday", "tag=" + "x" * 300):
+        found = await operator.get(f"/ui/tasks?{query}")
+        assert found.status_code == 422, query
+        assert 'class="error" id="fault-' in found.text or "state" in query
+
+
+async def test_long_lists_are_pages_of_fifty(operator: Visitor) -> None:
+    name, _ = await queue_with(operator)
+    tasks = ", ".join(['{"payload": 1}'] * 60)
+    await operator.api("POST", f"/queues/{name}/tasks/bulk", f'{{"tasks": [{tasks}]}}')
+    first = (await operator.get(f"/ui/tasks?queue={name}")).text
+    assert first.count('<th scope="row">') == 50
+    following = re.search('<a href="([^"]+)" rel="next">', first)
+    assert following is not None
+    second = (await operator.get(following[1].replace("&amp;", "&"))).text
+    assert second.count('<th scope="row">') == 10
+
+
+BUTTONS = (("pause", "manage"), ("purge", "manage"), ("cancel", "use"))
+
+
+@pytest.mark.parametrize("scope", ["read", "use", "manage"])
+async def test_a_key_sees_no_button_that_its_scope_refuses_and_is_refused_when_it_posts_anyway(
+    guarded: Replica, operator: Visitor, scope: str
+) -> None:
+    name, [task] = await queue_with(operator, "1")
+    one = await visitor(guarded, scope)
+    seen = (await one.get(f"/ui/queues/{name}")).text + (await one.get(f"/ui/tasks/{task}")).text
+    token = await one.token("/ui")
+    for verb, needs in BUTTONS:
+        path = f"/ui/tasks/{task}/{verb}" if verb == "cancel" else f"/ui/queues/{name}/{verb}"
+        allowed = ("read", "use", "manage").index(scope) >= ("read", "use", "manage").index(needs)
+        assert (f'"{path}"' in seen) == allowed, verb
+        if not allowed:
+            assert (await one.post(path, {"token": token})).status_code == 403
+    assert (await operator.api("GET", f"/queues/{name}"))["paused"] is False
+
+
+async def test_what_is_not_there_is_a_page_that_says_so(operator: Visitor) -> None:
+    for path in (
+        "/ui/queues/none",
+        "/ui/queues/%00",
+        "/ui/tasks/7",
+        f"/ui/tasks/{'0' * 8}-0000-7000-8000-000000000000",
+        "/ui/x",
+    ):
+        found = await operator.get(path)
+        assert found.status_code == 404, path
+        assert found.headers["content-type"] == "text/html; charset=utf-8"
+
+
+async def test_another_tenants_queues_and_tasks_do_not_exist(guarded: Replica, operator: Visitor) -> None:
+    name, [task] = await queue_with(operator, "1")
+    other = await visitor(guarded, "operate", tenant="other")
+    for path in (f"/ui/queues/{name}", f"/ui/tasks/{task}", f"/ui/queues/{name}/purge"):
+        assert (await other.get(path)).status_code == 404, path
+    assert name not in (await other.get("/ui")).text + (await other.get("/ui/queues")).text
