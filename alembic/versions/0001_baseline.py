@@ -63,6 +63,7 @@ INSTALLED = (
     "redrive_v1",
     "purge_v1",
     "update_task_v1",
+    "act_v1",
 )
 # today, the longest default retention (30 days), and a week ahead
 FIRST_PARTITIONS_DAYS = 37
@@ -89,6 +90,8 @@ def downgrade() -> None:
     for table in (
         "replicas",
         "audit",
+        "action_tasks",
+        "actions",
         "queue_workers",
         "tenant_minutes",
         "queue_minutes",

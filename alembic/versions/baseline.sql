@@ -624,6 +624,47 @@ create table sluice.tenant_minutes (
   constraint tenant_minutes_pkey primary key (tenant_id, minute)
 );
 
+-- Actions on all tasks that match a filter. What matched at created_at is listed first, in windows up to scanned_to, then acted on in the
+-- order of ids up to acted_to, or up to `most` tasks (null: all). search: the filter with names resolved to ids. found: how many were listed;
+-- matched is counted beforehand where `most` bounds it. waits: the second pass, for tasks whose rows others had locked.
+create table sluice.actions (
+  id uuid not null constraint actions_pkey primary key,
+  tenant_id bigint not null,
+  kind text not null constraint actions_kind check (kind in ('cancel', 'retry', 'redrive', 'purge', 'reschedule', 'set_priority')),
+  filter jsonb not null,
+  search jsonb not null,
+  run_at timestamptz,
+  priority smallint,
+  rate_per_second double precision constraint actions_rate check (rate_per_second > 0),
+  most bigint,
+  reason text,
+  created_by text,
+  created_at timestamptz not null default clock_timestamp(),
+  state text not null default 'running' constraint actions_state check (state in ('running', 'done', 'cancelled')),
+  ended_at timestamptz constraint actions_ended check ((ended_at is null) = (state = 'running')),
+  matched bigint,
+  found bigint not null default 0,
+  done bigint not null default 0,
+  refused bigint not null default 0,
+  failed bigint not null default 0,
+  errors jsonb not null default '[]',
+  scanned_to uuid not null default '00000000-0000-0000-0000-000000000000',
+  listed boolean not null default false,
+  acted_to uuid not null default '00000000-0000-0000-0000-000000000000',
+  waits boolean not null default false,
+  next_at timestamptz not null default clock_timestamp()
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+create index actions_by_tenant on sluice.actions (tenant_id, id);
+create index actions_running on sluice.actions (tenant_id, next_at) where state = 'running';
+create index actions_ended on sluice.actions (ended_at) where ended_at is not null;
+
+-- What is left of an action: a row is deleted by the transaction that acts on its task.
+create table sluice.action_tasks (
+  action_id uuid not null,
+  task_id uuid not null,
+  constraint action_tasks_pkey primary key (action_id, task_id)
+) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+
 -- When a worker last asked for tasks of a queue; for people, recorded every few seconds by the replica that it asks.
 create table sluice.queue_workers (
   queue_id bigint not null constraint queue_workers_pkey primary key,

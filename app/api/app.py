@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.routing import BaseRoute, Route
 
 from app.api import (
+    actions,
     audit,
     batches,
     bulk,
@@ -57,6 +58,7 @@ def create_app(core: Core, edge: EdgeConfig, pages: Sequence[BaseRoute] = ()) ->
             leases.holder_router,
             leases.complete_router,
             tasks.router,
+            actions.router,
             batches.filling_router,
             batches.router,
             schedules.bytes_router,

@@ -16,6 +16,7 @@ from app.edge.problems import problems
 from app.edge.replies import reply
 from app.edge.strict import StrictRoute
 from app.service import (
+    actions,
     audit,
     backfills,
     batches,
@@ -70,6 +71,8 @@ AUDITED: Final[Mapping[str, Audited[Any, Any]]] = {
     "retry_task": tasks.retry,
     "purge_queue": sweeps.purge,
     "redrive_queue": sweeps.redrive,
+    "start_action": actions.start,
+    "cancel_action": actions.cancel,
     "cancel_batch": batches.cancel,
     "retry_batch": batches.retry,
     "create_key": keys.issue,

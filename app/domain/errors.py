@@ -15,6 +15,7 @@ CODES: frozenset[str] = frozenset(
         "queue_not_found",
         "task_not_found",
         "batch_not_found",
+        "action_not_found",
         "schedule_not_found",
         "tenant_not_found",
         "limit_not_found",

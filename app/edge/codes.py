@@ -70,6 +70,12 @@ CODES: dict[str, Code] = {
         "The tenant has no batch with this id, or its retention is over.",
         "Check the id. To keep completed batches longer, raise the queue's `retention`.",
     ),
+    "action_not_found": Code(
+        404,
+        "Action not found",
+        "The tenant has no action with this id, or it ended more than 30 days ago.",
+        "Check the id; `GET /actions` lists the actions.",
+    ),
     "schedule_not_found": Code(
         404,
         "Schedule not found",

@@ -79,6 +79,7 @@ class Engine:
         self._expire = Loop("expirer", janitor.expire)
         self._fold = Loop("folder", janitor.fold)
         self._sweep = Loop("sweeper", janitor.sweep)
+        self._act = Loop("actor", janitor.act)
         scheduler = Scheduler(core)
         self._fire = Loop("scheduler", scheduler.tick)
         self._dispatcher.yields = lambda: scheduler.goes_first
@@ -91,6 +92,7 @@ class Engine:
             self._finish,
             self._fold,
             self._sweep,
+            self._act,
             self._dispatch,
             self._renew,
             self._promote,
@@ -114,6 +116,7 @@ class Engine:
         signals.calls_counted = lambda: self._breakers.wake_in(COUNT_SECONDS)
         signals.batch_completed = self._finish.wake
         signals.batch_cancelled = self._sweep.wake
+        signals.action_started = self._act.wake
         signals.revoked = self._revoked
 
     async def start(self) -> None:
@@ -294,6 +297,7 @@ class Engine:
             self._wake_for(self._finish, due.finish)
             self._wake_for(self._fold, due.fold)
             self._wake_for(self._sweep, due.sweep)
+            self._wake_for(self._act, due.act)
             self._wake_for(self._breakers, due.health)
         return POLL_SECONDS
 

@@ -31,6 +31,7 @@ class Housekeeping:
         self._every(300, "handlers' calls", pruning.handler_calls)
         self._every(3600, "clocks of rates", pruning.rate_clocks)
         self._every(3600, "batches", pruning.batches)
+        self._every(3600, "actions", pruning.actions)
         self._every(3600, "ledgers", pruning.schedule_runs)
         self._every(3600, "minutes", stats.prune)
         self._every(3600, "sessions", sessions.prune)

@@ -1,5 +1,5 @@
-"""Time-driven changes of tasks: promote due tasks, expire late ones, reap expired leases, fold changes of batches, and sweep
-cancelled batches.
+"""Time-driven changes of tasks: promote due tasks, expire late ones, reap expired leases, fold changes of batches, sweep cancelled
+batches, and work on actions.
 
 Every replica does all of it; SKIP LOCKED makes sure that each row is moved once. Each statement returns when the next row is due,
 so a loop sleeps until then; hints wake it sooner, and so does the engine's poll, in case one was lost. Tenants share every
@@ -9,9 +9,10 @@ statement's limit.
 import time
 from functools import partial
 
+from app.runtime import acting
 from app.runtime.cancelling import sweep_batch
 from app.runtime.core import Core
-from app.store import batches, partitions, tasks
+from app.store import actions, batches, partitions, tasks
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
@@ -20,9 +21,9 @@ EXPIRE_LIMIT = 500
 REAP_LIMIT = 500
 FOLD_LIMIT = 200
 SWEEP_SECONDS = 0.2
-"""How long the sweeper stays with one batch before it moves to the next."""
+"""How long the loop stays with one batch or action before it moves to the next."""
 ROUND_SECONDS = 2.0
-"""How long a round takes before the sweeper lists batches again; each round starts with one per tenant."""
+"""How long a round takes before they are listed again; each round starts with one per tenant."""
 LOST_SECONDS = 0.02
 """How soon a check is repeated if other replicas hold everything that is due."""
 
@@ -30,7 +31,7 @@ log = get_logger(__name__)
 
 
 class Janitor:
-    """A tick for each of five loops."""
+    """A tick for each of six loops."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -83,6 +84,17 @@ class Janitor:
             if more and time.monotonic() > until:
                 break
         return 0 if more else None
+
+    async def act(self) -> float | None:
+        """Work on actions, whoever started them, with tenants taking turns."""
+        until, soonest = time.monotonic() + ROUND_SECONDS, None
+        for action_id in await actions.due(self._core.db):
+            wait = await acting.work(self._core, self._core.db, action_id, SWEEP_SECONDS)
+            if wait is not None:
+                soonest = wait if soonest is None else min(soonest, wait)
+            if wait == 0 and time.monotonic() > until:
+                break
+        return soonest
 
 
 def _until(next_seconds: float | None, moved: int) -> float | None:

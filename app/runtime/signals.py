@@ -63,5 +63,7 @@ class Signals:
     """A batch has completed; if it is a schedule's run, its end must be recorded."""
     batch_cancelled: Callable[[], None] = _ignore
     """A batch was marked as cancelled; its unfinished tasks must be swept."""
+    action_started: Callable[[], None] = _ignore
+    """There is an action to work on."""
     revoked: Callable[[str, str], None] = _ignore
     """(task id, id of the replica that holds it): the lease was revoked, so the call must end."""

@@ -20,6 +20,7 @@ class DueWork:
     fold: float | None
     sweep: float | None
     health: float | None
+    act: float | None
 
 
 async def poll(db: Reader) -> DueWork:

@@ -6,11 +6,14 @@ from app.store.statements import sql
 
 CHUNK = 2000
 RECEIPT_HOURS = 1
+ACTION_DAYS = 30
 
 _KEYS = sql("prune_idempotency_keys")
 _RECEIPTS = sql("prune_receipts")
 _FOLLOWUP_KEYS = sql("prune_followup_keys")
 _BATCHES = sql("prune_batches")
+_ACTIONS = sql("prune_actions")
+_ACTION_TASKS = sql("prune_action_tasks")
 _RUNS = sql("prune_runs")
 _RATE_CLOCKS = sql("prune_rate_clocks")
 _HANDLER_CALLS = sql("prune_handler_calls")
@@ -37,6 +40,11 @@ async def batches(db: Database) -> int:
 async def schedule_runs(db: Database) -> int:
     """Delete expired ledger rows; unfinished runs stay."""
     return await _all(db, _RUNS, CHUNK)
+
+
+async def actions(db: Database) -> int:
+    """Delete actions that ended long ago, and what ended ones have left on their lists."""
+    return await _all(db, _ACTION_TASKS, CHUNK) + await _all(db, _ACTIONS, CHUNK, ACTION_DAYS)
 
 
 async def rate_clocks(db: Database) -> int:

@@ -29,6 +29,8 @@ FEW_QUEUES = 50
 """Up to this many queues are searched one by one, each with a probe of every day of history: a few milliseconds."""
 LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 """Before the first page."""
+FIRST = "00000000-0000-0000-0000-000000000000"
+"""The same, oldest first."""
 
 LIVE_STATES = {
     "ready": named(
@@ -43,6 +45,15 @@ UNSUCCESSFUL = named("t.state > :state_succeeded")
 """The predicate of the index on a tenant's dead and cancelled tasks."""
 OF_INDEX = {"scheduled": named(" and t.state = :state_scheduled"), "dead": named(" and t.state = :state_dead")}
 """States with an index of their own per queue."""
+SETS: dict[str, tuple[str | None, str | None]] = {
+    "unfinished": ("", None),
+    "waiting": (named("t.state <> :state_running"), None),
+    "revivable": (named("t.state = :state_scheduled"), UNSUCCESSFUL),
+    "dead": (None, named("t.state = :state_dead")),
+}
+"""Conditions on live and on ended tasks; None: none of them."""
+DESCENDING = {"beyond": "<", "order": "desc", "back": "asc", "until": ">="}
+ASCENDING = {"beyond": ">", "order": "asc", "back": "desc", "until": "<="}
 _WINDOW = sql("look_through_tasks")
 _OF_QUEUE = part("handler_of_queue")
 _BY_QUEUE, _BY_BATCH = part("newest_by_queue"), part("newest_of_batch")
@@ -70,6 +81,14 @@ class TaskQuery:
     batch: str | None = None
     ended_from: datetime | None = None
     ended_to: datetime | None = None
+    ascending: bool = False
+    """Oldest first, from `before` upwards."""
+    within: str | None = None
+    """Only tasks in one of several states: a name in SETS."""
+    at: datetime | None = None
+    """Only tasks that were there then, and had ended by then if they have ended."""
+    failed: bool = False
+    """Only tasks of which an attempt has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +110,25 @@ async def queues_to_look_in(db: Reader, caller: Caller, name: str | None) -> lis
         return await queue_names.remembered_within(db, caller.tenant_id, caller.queues)
     found = await queue_names.remembered(db, caller.tenant_id, name, FEW_QUEUES + 1)
     return None if name is None and len(found) > FEW_QUEUES else found
+
+
+async def look_through(db: Reader, query: TaskQuery, rows: int, limit: int) -> tuple[list[str], str | None]:
+    """Search one window of `rows` rows from `before` on; return up to `limit` matching ids in the query's order, and the id up to
+    which the search is complete; None: to the end."""
+    look = _Look(query)
+    if query.queue_ids == [] or not (look.live or look.ended):
+        return [], None
+    ids, reached = await look.window(db, query.before or (FIRST if query.ascending else LAST), rows, limit)
+    return ids, ids[-1] if len(ids) == limit else reached
+
+
+async def find(db: Reader, tenant_id: int, task_ids: Sequence[str]) -> list[TaskView]:
+    """Return those of these tasks that are there, without payloads, newest first."""
+    if not task_ids:
+        return []
+    of_tenant = ["t.tenant_id = $1"]
+    kept = [*of_tenant, "t.kept_until > clock_timestamp()"]
+    return await show_tasks(db, [tenant_id, list(task_ids)], of_tenant, kept, payloads=False)
 
 
 async def list_page(db: Reader, query: TaskQuery) -> TaskPage:
@@ -164,8 +202,19 @@ class _Look:
             )
         if query.state is not None:
             self._add(LIVE_STATES.get(query.state, ""), f"t.state = {ENDED_STATES.get(query.state, -1):d}")
+        if query.within is not None:
+            self._keep_within(*SETS[query.within])
+        if query.at is not None:
+            then = self._arg(query.at, "timestamptz")
+            self._add(f"t.created_at <= {then}", f"t.ended_at < {then}")
+        if query.failed:
+            self._add("t.last_error is not null")
         if self.ended:
             self._add_ends()
+
+    def _keep_within(self, live: str | None, ended: str | None) -> None:
+        self.live = [] if live is None else [*self.live, live] if self.live and live else self.live
+        self.ended = [] if ended is None else [*self.ended, ended] if self.ended else []
 
     def _arg(self, value: object, kind: str) -> str:
         self.args.append(value)
@@ -186,7 +235,7 @@ class _Look:
                 self.ended.append(condition.format(self._arg(ended_at, "timestamptz")))
 
     async def window(self, db: Reader, before: str, rows: int, limit: int) -> tuple[list[str], str | None]:
-        """Return the newest matching ids, and the id down to which the search is complete; None: to the end."""
+        """Return the next matching ids, and the id up to which (in the query's order) the search is complete; None: to the end."""
         parts = len(self.query.queue_ids or ()) if self._by_queue else 1
         each = max(rows // parts, limit)
         sides = [
@@ -194,10 +243,15 @@ class _Look:
             for table, conditions in (("tasks", self.live), ("task_history", self.ended))
             if conditions
         ]
-        window = fill(_WINDOW, sides=" union all ".join(sides), each=str(each), limit=str(limit))
+        ways = self._ways
+        window = fill(_WINDOW, sides=" union all ".join(sides), each=str(each), limit=str(limit), **ways)
         [row] = await db.fetch(window, self.args[0], before, *self.args[2:])
         reached = row["reached"]
         return [str(task_id) for task_id in row["ids"]], None if reached is None else str(reached)
+
+    @property
+    def _ways(self) -> dict[str, str]:
+        return ASCENDING if self.query.ascending else DESCENDING
 
     @property
     def _by_queue(self) -> bool:
@@ -205,7 +259,7 @@ class _Look:
         return query.batch is None and query.state != "running" and 0 < len(query.queue_ids or ()) <= FEW_QUEUES
 
     def _source(self, table: str, conditions: Sequence[str], rows: int) -> str:
-        """Return SQL for the newest `rows` rows, each with whether it matches; `part` distinguishes windows of the same side."""
+        """Return SQL for the next `rows` rows, each with whether it matches; `part` distinguishes windows of the same side."""
         query = self.query
         parts = {
             "table": table,
@@ -215,6 +269,7 @@ class _Look:
             "batch": self.batch,
             "state": OF_INDEX.get(query.state or "", ""),
             "within": "",
+            **self._ways,
         }
         if self._by_queue:
             return self._of_queues(parts)

@@ -53,6 +53,14 @@ async def a_task(api: Api) -> str:
     return str((await api.enqueue(await api.queue(), 1))["id"])
 
 
+async def an_action(api: Api) -> str:
+    queue = await api.queue()
+    for n in range(3):
+        await api.enqueue(queue, n)
+    body = {"kind": "cancel", "filter": {"queue": queue}, "rate_per_second": 0.1}
+    return str(good(await api.post("/actions", json=body), 202)["id"])
+
+
 def on(noun: str, make: Callable[[Api], Awaitable[str]], method: str, after: str = "", body: Any = None) -> Any:
     async def call(api: Api) -> Call:
         name = await make(api)
@@ -134,12 +142,14 @@ CALLS: dict[str, Callable[[Api], Awaitable[Call]]] = {
     "retry_task": on("tasks", a_task, "POST", "/retry"),
     "rotate_key": on("keys", a_key, "POST", "/rotate"),
     "revoke_key": on("keys", a_key, "DELETE"),
+    "cancel_action": on("actions", an_action, "POST", "/cancel"),
     "cancel_batch": on("batches", a_batch, "POST", "/cancel"),
     "retry_batch": on("batches", a_batch, "POST", "/retry"),
 }
 OWN_TESTS = {
     "apply_definitions": "leaves a row per definition that it changes",
     "create_key": "gives the key its id, which a refused call does not have",
+    "start_action": "gives the action its id, which a refused call does not have",
 }
 """Audited operations whose rows have tests of their own."""
 

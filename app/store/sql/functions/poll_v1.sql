@@ -1,10 +1,10 @@
 -- What the loops have to do, in one statement: seconds until the first task is due, the first one expires, the first lease ends and
 -- the first schedule is due (null: none will be), and whether runs of schedules have ended, batches have something to fold, and
--- cancelled batches have tasks left; health: seconds until time changes that of a handler. One index probe per tenant for each, and
+-- cancelled batches have tasks left; health: seconds until time changes that of a handler; act: until an action may go on. One index probe per tenant for each, and
 -- per queue with running tasks for the leases, however much there is.
 create function sluice.poll_v1()
 returns table (promote double precision, expire double precision, reap double precision, fire double precision,
-               finish boolean, fold boolean, sweep boolean, health double precision)
+               finish boolean, fold boolean, sweep boolean, health double precision, act double precision)
 language plpgsql stable
 as $$
 begin
@@ -47,5 +47,7 @@ begin
            exists (select from sluice.batch_deltas),
            exists (select from sluice.batches b where b.cancelled_at is not null and not b.swept),
            (select extract(epoch from min(x.look_at) - clock_timestamp()) from sluice.handler_health x
-            where x.look_at is not null)::double precision;
+            where x.look_at is not null)::double precision,
+           (select extract(epoch from min(c.next_at) - clock_timestamp()) from sluice.actions c
+            where c.state = 'running')::double precision;
 end $$;

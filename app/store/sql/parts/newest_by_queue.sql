@@ -2,4 +2,4 @@
 (
   select t.* from unnest({queues}) w(queue_id) cross join lateral (
     select t.id, '{table}' as side, ({fits}) as fits, t.queue_id as part from sluice.{table} t
-    where t.queue_id = w.queue_id and t.id < $2::uuid{state} order by t.id desc limit {rows}) t)
+    where t.queue_id = w.queue_id and t.id {beyond} $2::uuid{state} order by t.id {order} limit {rows}) t)

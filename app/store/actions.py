@@ -1,0 +1,212 @@
+"""Actions on all tasks that match a filter: what is asked, what is listed, what has been done. act_v1 says how."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from app.domain.actions import ActionView, Kind, problem_of, view_of
+from app.domain.confinement import like_patterns
+from app.store.callbacks import Called, Told, untold
+from app.store.db import Reader
+from app.store.statements import call, sql
+from app.store.task_lists import TaskQuery
+from app.store.tasks import Cancelled
+
+FIRST = "00000000-0000-0000-0000-000000000000"
+LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+DUE = 100
+_ACT = call("act_v1", 2)
+_ADD = sql("add_action")
+_READ = sql("read_action")
+_SHOW = sql("show_actions")
+_LIST = sql("list_action_tasks")
+_CANCEL = sql("cancel_action")
+_FAIL = sql("fail_action_task")
+_DUE = sql("find_due_actions")
+_ERRORS = sql("show_last_errors")
+
+
+class Search(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which tasks an action looks for: its filter, with names resolved when it was asked for."""
+
+    queue_ids: list[int] | None = None
+    state: str | None = None
+    reason: str | None = None
+    type: str | None = None
+    tag: str | None = None
+    handler_ids: list[int] | None = None
+    correlation_id: str | None = None
+    schedule: str | None = None
+    batch: str | None = None
+    ended_from: datetime | None = None
+    ended_to: datetime | None = None
+    error: str | None = None
+    within: str | None = None
+
+    def query(self, tenant_id: int, after: str, at: datetime) -> TaskQuery:
+        """Return the search from an id on, for tasks that were there at `at`."""
+        given = {name: getattr(self, name) for name in self.__struct_fields__ if name != "error"}
+        return TaskQuery(
+            tenant_id=tenant_id,
+            before=after,
+            limit=0,
+            include_payload=False,
+            ascending=True,
+            at=at,
+            failed=self.error is not None,
+            **given,
+        )
+
+
+_SEARCH = msgspec.json.Decoder(Search)
+
+
+@dataclass(frozen=True, slots=True)
+class NewAction:
+    id: str
+    tenant_id: int
+    kind: Kind
+    filter: dict[str, Any]
+    search: Search
+    at: datetime
+    """What matched then is acted on."""
+    run_at: datetime | None = None
+    priority: int | None = None
+    rate_per_second: float | None = None
+    most: int | None = None
+    """Act on at most so many, the oldest first."""
+    reason: str | None = None
+    created_by: str | None = None
+    matched: int | None = None
+    """With `most`: how many matched."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAction:
+    """An action as replicas work on it."""
+
+    id: str
+    tenant_id: int
+    search: Search
+    at: datetime
+    running: bool
+    listed: bool
+    scanned_to: str
+    wanted: int | None
+    """How many more tasks to list; None: all."""
+    view: ActionView
+
+
+class Acted(msgspec.Struct, frozen=True):
+    """What a call of act_v1 has done, for those who wait for it."""
+
+    verdict: str
+    """acted | busy | waits | unlisted | over | again"""
+    seconds: float = 0.0
+    left: bool = False
+    acted: int = 0
+    done: int = 0
+    cancelled: list[Cancelled] = []
+    purged: dict[int, int] = {}
+    called: list[Called] = []
+    lanes: list[tuple[int, int]] = []
+    due_at: float | None = None
+    batches: bool = False
+
+
+_ACTED = msgspec.json.Decoder(Acted)
+
+
+async def add(db: Reader, action: NewAction) -> None:
+    await db.fetch(
+        _ADD,
+        action.id,
+        action.tenant_id,
+        action.kind,
+        msgspec.json.encode(action.filter).decode(),
+        msgspec.json.encode(action.search).decode(),
+        action.run_at,
+        action.priority,
+        action.rate_per_second,
+        action.most,
+        action.reason,
+        action.created_by,
+        action.matched,
+        action.at,
+    )
+
+
+async def read(db: Reader, action_id: str) -> StoredAction | None:
+    rows = await db.fetch(_READ, action_id)
+    if not rows:
+        return None
+    row = rows[0]
+    wanted = None
+    if row["most"] is not None:
+        waiting = row["found"] - row["done"] - row["refused"] - row["failed"]
+        wanted = max(0, row["most"] - row["done"] - waiting)
+    return StoredAction(
+        id=action_id,
+        tenant_id=row["tenant_id"],
+        search=_SEARCH.decode(row["search"]),
+        at=row["created_at"],
+        running=row["state"] == "running",
+        listed=row["listed"],
+        scanned_to=str(row["scanned_to"]),
+        wanted=wanted,
+        view=_view(row),
+    )
+
+
+async def list_page(
+    db: Reader, tenant_id: int, before: str | None, limit: int, *, within: Sequence[str] | None, key_id: str | None
+) -> list[ActionView]:
+    """Newest first. `within`: patterns of queues; only actions on those, or of this key."""
+    patterns = None if within is None else like_patterns(within)
+    return [_view(row) for row in await db.fetch(_SHOW, tenant_id, before or LAST, limit, patterns, key_id)]
+
+
+async def note_listed(db: Reader, action: StoredAction, reached: str | None, found: Sequence[str]) -> bool:
+    """Put these tasks on the list; return False if another replica was first. `reached`: None at the end of the search."""
+    noted: bool = await db.fetchval(_LIST, action.id, action.scanned_to, reached or LAST, reached is None, list(found))
+    return noted
+
+
+async def act(db: Reader, action_id: str, limit: int, *, told: Told = untold) -> Acted:
+    """Act on up to `limit` listed tasks. `told` hears of the callbacks of tasks that ended."""
+    acted = _ACTED.decode(await db.fetchval(_ACT, action_id, limit))
+    for called in acted.called:
+        told(called)
+    return acted
+
+
+async def fail_next(db: Reader, action_id: str) -> None:
+    """Count the next task as failed, and pass over it."""
+    await db.fetch(_FAIL, action_id)
+
+
+async def cancel(db: Reader, tenant_id: int, action_id: str) -> bool:
+    """End an action as it is; return False if it has ended already."""
+    return bool(await db.fetch(_CANCEL, tenant_id, action_id))
+
+
+async def due(db: Reader) -> list[str]:
+    """Return actions that may go on: one of each tenant, then another of each."""
+    return [str(row["id"]) for row in await db.fetch(_DUE, DUE)]
+
+
+async def last_errors(db: Reader, task_ids: Sequence[str]) -> dict[str, str]:
+    """Return the newest error of each task that has one."""
+    rows = await db.fetch(_ERRORS, list(task_ids))
+    return {str(row["id"]): row["last_error"] for row in rows if row["last_error"] is not None}
+
+
+def _view(row: Any) -> ActionView:
+    return view_of(
+        {**row, "id": str(row["id"])},
+        filter=msgspec.json.decode(row["filter"]),
+        errors=[problem_of(error["task"], error["why"]) for error in msgspec.json.decode(row["errors"])],
+    )

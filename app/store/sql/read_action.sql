@@ -1,0 +1,1 @@
+select a.* from sluice.actions a where a.id = $1

@@ -1,0 +1,4 @@
+-- Actions of a tenant below an id, newest first: with patterns of queues ($4), those that are on such a queue or were started by the key $5.
+select a.* from sluice.actions a
+where a.tenant_id = $1 and a.id < $2 and ($4::text[] is null or a.filter ->> 'queue' like any($4) or a.created_by = $5)
+order by a.id desc limit $3
