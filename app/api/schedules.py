@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
-from app.api.models.schedules import BackfillBody, Outcome, RunOut, TriggerBody, run_out
+from app.api.models.schedules import BackfillBody, Outcome, RunOut, TriggerBody, WhyScheduleOut, run_out
 from app.domain.errors import FieldError, invalid, invalid_field
 from app.domain.ids import parse_uuid
 from app.domain.instants import NO_INSTANT, format_instant, parse_instant
@@ -21,7 +21,7 @@ from app.edge.pages import DEFAULT_LIMIT, Cursor, Limit, Page, binding, next_cur
 from app.edge.problems import EMPTY, ETAG, problems
 from app.edge.replies import reply
 from app.edge.strict import StrictRoute
-from app.service import backfills, schedules
+from app.service import backfills, schedules, why
 from app.service.backfills import Backfilled
 
 
@@ -208,6 +208,20 @@ def _position(text: str) -> tuple[datetime, str] | None:
     at, _, row_id = text.partition(" ")
     found, parsed = parse_instant(at), parse_uuid(row_id)
     return None if found is None or parsed is None else (found.astimezone(UTC), parsed)
+
+
+@router.get(
+    "/{name}/why",
+    operation_id="why_schedule",
+    responses=problems("schedule_not_found", shows=WhyScheduleOut),
+)
+async def why_schedule(core: CoreDep, caller: Reader, name: ScheduleName, at: InstantQuery = None) -> Response:
+    """Say why a schedule did or did not fire at an instant; without `at`, why it did not fire last, and when it fires next."""
+    instant = None if at is None else parse_instant(at)
+    if instant is None and at is not None:
+        raise invalid_field("/at", NO_INSTANT)
+    found, row = await why.of_schedule(core, caller, name, instant)
+    return reply(WhyScheduleOut(**structs.asdict(found), row=UNSET if row is None else run_out(row)))
 
 
 @router.get(

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from app.cli import audit, definitions, limit, queues, status
+from app.cli import audit, definitions, limit, queues, status, why
 from app.cli.failures import REFUSED, UNREACHABLE, USAGE, Failure
 from app.cli.keys import keys
 from app.cli.limits import limits
@@ -119,6 +119,7 @@ for command in (
     *(status.status, queues.queues, queues.pause, queues.resume, queues.purge, queues.redrive),
     limit.limit,
     audit.audit,
+    why.why,
 ):
     cli.command()(command)
 cli.command()(definitions.plan)

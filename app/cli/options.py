@@ -26,7 +26,10 @@ def _is_url(text: str) -> bool:
     return text.startswith(("http://", "https://")) and len(text.split("://")[1]) > 0 and text.isprintable()
 
 
-_name = _checked(is_name, f"not a name: {NAME_RULE}")
+checked_name = _checked(is_name, f"not a name: {NAME_RULE}")
+
+
+checked_task = _checked(lambda text: parse_uuid(text) is not None, "not a task id; sluice tasks list shows them")
 
 
 def _ids(values: list[str]) -> list[str]:
@@ -58,22 +61,22 @@ Key = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout, and errors as JSON to stderr.")]
-Queue = Annotated[str, typer.Argument(metavar="QUEUE", callback=_name, help="The queue's name.")]
-LimitName = Annotated[str, typer.Argument(metavar="NAME", callback=_name, help="The limit's name.")]
-QueueFilter = Annotated[str | None, typer.Option("--queue", callback=_name, help="Only tasks of this queue.")]
+Queue = Annotated[str, typer.Argument(metavar="QUEUE", callback=checked_name, help="The queue's name.")]
+LimitName = Annotated[str, typer.Argument(metavar="NAME", callback=checked_name, help="The limit's name.")]
+QueueFilter = Annotated[str | None, typer.Option("--queue", callback=checked_name, help="Only tasks of this queue.")]
 TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", callback=_ids, help="The ids of one or more tasks.")]
 TaskId = Annotated[
     str,
     typer.Argument(
         metavar="ID",
-        callback=_checked(lambda text: parse_uuid(text) is not None, "not a task id; sluice tasks list shows them"),
+        callback=checked_task,
         help="The task's id.",
     ),
 ]
 Type = Annotated[str | None, typer.Option("--type", help="Only tasks of this type.")]
 Tag = Annotated[str | None, typer.Option("--tag", help="Only tasks with this tag.")]
-Handler = Annotated[str | None, typer.Option("--handler", callback=_name, help="Only tasks for this handler.")]
-Schedule = Annotated[str | None, typer.Option("--schedule", callback=_name, help="Only tasks of this schedule.")]
+Handler = Annotated[str | None, typer.Option("--handler", callback=checked_name, help="Only tasks for this handler.")]
+Schedule = Annotated[str | None, typer.Option("--schedule", callback=checked_name, help="Only tasks of this schedule.")]
 Batch = Annotated[
     str | None,
     typer.Option(

@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from app.domain.bodies import AnyJson
 from app.domain.breakers import Health
+from app.domain.callers import Actor
 from app.domain.ids import Uuid
 from app.domain.instants import Instant, format_instant
 from app.domain.names import Name
@@ -143,6 +144,15 @@ class RunningOut(Struct):
     progress: AnyJson | UnsetType = UNSET
 
 
+class ByHand(Struct):
+    """Who did it, as the audit has it."""
+
+    actor: Actor
+    key: Annotated[str | UnsetType, Meta(description="The id of the API key; absent without one.")]
+    at: Instant
+    request_id: str | UnsetType = UNSET
+
+
 class WhyTask(Struct, kw_only=True):
     """Why a task does not start, who has it, or how it ended. What does not apply is absent."""
 
@@ -163,11 +173,14 @@ class WhyTask(Struct, kw_only=True):
     running: RunningOut | UnsetType = UNSET
     reason: Reason | UnsetType = UNSET
     ended_at: Instant | UnsetType = UNSET
-    by: Annotated[str | UnsetType, Meta(description="Whose hand ended it, if it was somebody's.")] = UNSET
+    by: Annotated[ByHand | UnsetType, Meta(description="Whose hand ended it, if it was somebody's.")] = UNSET
     attempts: Annotated[list[str] | UnsetType, Meta(description="Of an ended task: a line each, the newest first.")] = (
         UNSET
     )
     actions: Annotated[list[NextStep] | UnsetType, Meta(description="What can be done now.")] = UNSET
+    content_hidden: Annotated[
+        Literal[True] | UnsetType, Meta(description="The key does not read content: errors and progress are left out.")
+    ] = UNSET
     as_of: Instant
 
 

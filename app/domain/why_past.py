@@ -35,7 +35,7 @@ def ended_verdict(task: TaskView) -> str:
     return f"It is {task.state} since {task.ended_at}{why}{error}."
 
 
-def attempt_line(attempt: AttemptView) -> str:
+def attempt_line(attempt: AttemptView, *, with_error: bool = True) -> str:
     """Return an attempt in a line: number, outcome, status, how long it took, where, when, and its error."""
     parts = [f"{attempt.number}:", str(attempt.outcome or "running")]
     if attempt.status is not None:
@@ -47,7 +47,7 @@ def attempt_line(attempt: AttemptView) -> str:
         parts.append(f"on {attempt.replica}")
     parts.append(f"at {attempt.started_at}")
     line = " ".join(parts) + ("" if attempt.counted else " (not counted)")
-    return f"{line}: {attempt.error}" if attempt.error else line
+    return f"{line}: {attempt.error}" if attempt.error and with_error else line
 
 
 def running_actions(task: TaskView) -> Sequence[NextStep]:

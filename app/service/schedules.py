@@ -89,12 +89,12 @@ def shown(row: ScheduleRow, now: datetime) -> ScheduleView:
         created_at=format_instant(row.created_at),
         updated_at=format_instant(row.updated_at),
         owner=msgspec.UNSET if row.owner is None else row.owner,
-        times=_times(definition, _coming(row, definition, now, SHOWN_TIMES)),
+        times=_times(definition, coming(row, definition, now, SHOWN_TIMES)),
         reading=reading(definition),
     )
 
 
-def _coming(row: ScheduleRow, definition: ScheduleDefinition, now: datetime, count: int) -> Iterator[datetime]:
+def coming(row: ScheduleRow, definition: ScheduleDefinition, now: datetime, count: int) -> Iterator[datetime]:
     """Yield the next nominal times that may fire. If the database's clock went back, times before `next_nominal_at` are already in
     the ledger; beyond max_runs there are none."""
     if row.next_nominal_at is None:
@@ -406,4 +406,4 @@ async def preview_saved(core: Core, caller: Caller, name: str, count: int, after
     definition = definition_of(row)
     if after is not None:
         return await preview(definition, count, after)
-    return await _previewed(definition, _coming(row, definition, core.clock.now(), count))
+    return await _previewed(definition, coming(row, definition, core.clock.now(), count))

@@ -3,31 +3,39 @@
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from msgspec import UNSET
 
-from app.domain.callers import Caller
+from app.domain.callers import Actor, Caller
 from app.domain.errors import queue_not_found
 from app.domain.handlers import handler_to_dict
-from app.domain.instants import format_instant
+from app.domain.instants import format_instant, parse_instant
 from app.domain.limits import limit_to_dict
 from app.domain.queues import queue_to_dict
-from app.domain.tasks import State
+from app.domain.schedules.times import MICROSECOND, times_after
+from app.domain.tasks import Reason, State
 from app.domain.views import TaskView
 from app.domain.waiting import WaitingFacts, WaitingFor, blockers
-from app.domain.why import Definitions, Evidence, RunningOut, WhyQueue, WhyTask, at_of
+from app.domain.why import ByHand, Definitions, Evidence, RunningOut, WhyQueue, WhyTask, at_of
 from app.domain.why_past import attempt_line, ended_actions, ended_verdict, running_actions, running_verdict
+from app.domain.why_schedules import ScheduleFacts, WhySchedule
+from app.domain.why_schedules import verdict as of_facts
 from app.domain.why_waiting import explain, quiet, starts_about, verdict
 from app.runtime.core import Core
-from app.service import tasks
-from app.store import handlers, limit_uses, limits, tenants, views
+from app.service import schedules, tasks
+from app.store import audit, handlers, ledger, limit_uses, limits, tenants, views
 from app.store import queues as queue_rows
 from app.store import why as store
+from app.store.audit import AuditFilters
 from app.store.db import Reader
+from app.store.ledger import LedgerRow
 from app.store.why import Place
 
 MAX_ATTEMPTS_TOLD = 50
+AROUND = timedelta(hours=1)
+"""How far from a task's end the act lies that ended it: a purge or a cancelled batch takes a while."""
+MAX_ROWS = 5
 
 _QUEUE = frozenset({WaitingFor.QUEUE_LIMIT, WaitingFor.QUEUE_RATE})
 _HANDLER = frozenset({WaitingFor.HANDLER_LIMIT, WaitingFor.HANDLER_RATE})
@@ -40,15 +48,20 @@ async def of_task(core: Core, caller: Caller, task_id: str) -> WhyTask:
     caller.require("read")
     reads = core.db.reads(caller.tenant_id)
     found = await store.find(reads, caller.tenant_id, task_id)
-    if found is None:
+    if found is None or not caller.sees(found[0].queue):
         raise tasks.not_found(task_id)
     task, facts, place, renewed_at = found
     now = core.clock.now()
+    if not caller.payloads:
+        task.last_error, task.progress = None, None
     if facts is not None:
-        return await _waiting(core, caller, reads, task, facts, place, now)
-    if task.state == State.RUNNING:
-        return _running(task, renewed_at, now)
-    return await _ended(caller, reads, task, now)
+        answer = await _waiting(core, caller, reads, task, facts, place, now)
+    elif task.state == State.RUNNING:
+        answer = _running(task, renewed_at, now)
+    else:
+        answer = await _ended(caller, reads, task, now)
+    answer.content_hidden = UNSET if caller.payloads else True
+    return answer
 
 
 async def _waiting(
@@ -78,6 +91,8 @@ async def _evidence(
 ) -> Evidence:
     codes = set(blockers(facts))
     found = await store.evidence(reads, caller.tenant_id, facts, place, codes, now, last_error)
+    seen = {code: [one for one in held if caller.sees(one.queue)] for code, held in found.holders.items()}
+    found = replace(found, holders=seen)
     return replace(found, definitions=await _definitions(core, caller, reads, facts, codes, keyed=found.bucket.keyed))
 
 
@@ -131,17 +146,38 @@ async def _ended(caller: Caller, reads: Reader, task: TaskView, now: datetime) -
         verdict=ended_verdict(task),
         reason=task.reason or UNSET,
         ended_at=task.ended_at or UNSET,
-        attempts=[attempt_line(attempt) for attempt in attempts],
+        by=await _by(reads, caller, task) or UNSET,
+        attempts=[attempt_line(attempt, with_error=caller.payloads) for attempt in attempts],
         actions=list(ended_actions(task)),
         as_of=format_instant(now),
     )
+
+
+async def _by(reads: Reader, caller: Caller, task: TaskView) -> ByHand | None:
+    """Return who ended a task, by the audit; None if nobody did by hand, or it is not known any more."""
+    acts: list[tuple[str, str, str]] = []
+    if task.reason == Reason.REQUESTED:
+        acts = [("cancel", "task", task.id)] + ([] if task.batch is None else [("cancel", "batch", task.batch)])
+    elif task.reason == Reason.PURGED:
+        acts = [("purge", "queue", task.queue)]
+    ended_at = parse_instant(task.ended_at or "")
+    if ended_at is None:
+        return None
+    for verb, noun, name in acts:
+        filters = AuditFilters(verb=verb, noun=noun, name=name, from_=ended_at - AROUND, to=ended_at + AROUND)
+        rows = await audit.list_page(reads, caller.tenant_id, filters, None, MAX_ROWS)
+        if (done := next((row for row in rows if row.outcome == "done"), None)) is not None:
+            return ByHand(
+                cast(Actor, done.actor), done.actor_key or UNSET, format_instant(done.at), done.request_id or UNSET
+            )
+    return None
 
 
 async def of_queue(core: Core, caller: Caller, name: str) -> WhyQueue:
     """Say why a queue does not move: what blocks that of its tasks which is blocked least. Raises Refusal (queue_not_found)."""
     caller.require("read")
     reads = core.db.reads(caller.tenant_id)
-    queue_id = await queue_rows.id_of(reads, caller.tenant_id, name)
+    queue_id = await queue_rows.id_of(reads, caller.tenant_id, name) if caller.sees(name) else None
     if queue_id is None:
         raise queue_not_found(name)
     now = core.clock.now()
@@ -179,3 +215,52 @@ def _verdict_of_queue(found: list[Any], flow: store.Flow) -> str:
     if not flow.ready and flow.next_run_at is not None:
         return f"Nothing is ready; the next scheduled task is due at {format_instant(flow.next_run_at)}."
     return "Nothing stops it." if flow.ready else "Nothing is ready."
+
+
+async def of_schedule(
+    core: Core, caller: Caller, name: str, at: datetime | None
+) -> tuple[WhySchedule, LedgerRow | None]:
+    """Say why a schedule did or did not fire at an instant, or why it did not fire last, with the row of its ledger.
+
+    Raises Refusal (schedule_not_found).
+    """
+    reads = core.db.reads(caller.tenant_id)
+    row = await schedules.find(reads, caller, name)
+    now = core.clock.now()
+    if at is None:
+        newest, _ = await ledger.history(reads, row.id, outcome=None, from_=None, to=None, before=None, limit=1)
+    else:
+        newest = await ledger.overlapping(reads, row.id, at, at + MICROSECOND, 1)
+    definition = schedules.definition_of(row)
+    coming = row.next_nominal_at
+    overdue = at is None and not row.paused and coming is not None and coming <= now
+    line = newest[0] if newest and not overdue else None
+    is_time = at is not None and next(times_after(definition, at - MICROSECOND), None) == at
+    found, step = of_facts(
+        ScheduleFacts(
+            name=name,
+            now=now,
+            created_at=row.created_at,
+            at=at,
+            paused=row.paused,
+            paused_reason=row.paused_reason,
+            next_nominal_at=coming,
+            is_time=is_time,
+            engine=core.engine_lives,
+            **({} if line is None else _line(line)),
+        )
+    )
+    return WhySchedule(
+        schedule=name,
+        verdict=found,
+        at=at_of(at),
+        next=step,
+        fires_next=UNSET if row.paused else at_of(next(schedules.coming(row, definition, now, 1), None)),
+        paused_at=at_of(row.paused_at),
+        as_of=format_instant(now),
+    ), line
+
+
+def _line(line: LedgerRow) -> dict[str, Any]:
+    names = ("outcome", "nominal_at", "nominal_until", "count", "task_id", "replica")
+    return {name: getattr(line, name) for name in names}

@@ -1,13 +1,14 @@
 """`why`: one test for each code through the wire, and the action that it names removes the blocker."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from tests.handlers import Handler, Reply
+from tests.sluices import Replica
 from tests.support import poll
-from tests.wire.api import Api, good
+from tests.wire.api import Api, good, problem
 from tests.wire.test_limits import Gate
 
 pytestmark = pytest.mark.anyio
@@ -125,3 +126,226 @@ async def test_an_open_breaker(api: Api, handler: Handler) -> None:
     assert blocker["since"] < blocker["until"]
     await act(api, blocker)
     await handler.received(task=task["id"])
+
+
+async def test_no_engine_and_a_paused_queue(start_api: Callable[..., Awaitable[Api]], handler: Handler) -> None:
+    api = await start_api(role="api")
+    queue = await api.queue_to(handler.url)
+    task = await api.enqueue(queue)
+    [blocker] = await blockers(api, task, "no_engine")
+    assert "method" not in blocker["next"] and "role" in blocker["next"]["text"]
+    good(await api.post(f"/queues/{queue}/pause"))
+    later = await api.enqueue(queue, delay_seconds=600)
+    await blockers(api, later, "run_at", "queue_paused", "no_engine")
+    found = good(await api.get(f"/queues/{queue}/why"))
+    assert [blocker["code"] for blocker in found["blockers"]] == ["queue_paused", "no_engine"]
+    assert (found["ready"], found["first"]) == (1, task["id"]) and "drains_about" not in found
+    await start_api(role="engine")
+    await blockers(api, task, "queue_paused")
+
+
+async def test_a_queue_without_a_worker_for_a_minute(start_replica: Callable[..., Awaitable[Replica]]) -> None:
+    replica = await start_replica()
+    api = Api(replica.client, replica.url)
+    queue = await api.queue(max_concurrency=1)
+    first, task = await api.enqueue(queue), await api.enqueue(queue)
+    await blockers(api, first, "worker")
+    await replica.sluice.core.db.fetch("update sluice.queues set updated_at = updated_at - interval '2 minutes'")
+    none, _ = await blockers(api, task, "no_worker", "behind")
+    assert f"sluice work {queue}" in none["next"]["text"]
+    [leased] = good(await api.post(f"/queues/{queue}/leases", json={}))["tasks"]
+    full, _ = await blockers(api, task, "queue_limit", "worker")
+    assert [holder["task"] for holder in full["holders"]] == [leased["id"]]
+    await act(api, full)
+    await blockers(api, task, "worker")
+
+
+async def test_full_levels_name_their_holders_and_one_more_is_let_in(
+    start_api: Callable[..., Awaitable[Api]], gate: Gate
+) -> None:
+    api = await start_api()
+    name = await api.handler(gate.handler.url, max_concurrency=1)
+    queue = await api.queue(name, max_concurrency=1, description="kept", rate={"limit": 1000, "burst": 50})
+    good(await api.put("/limits", json={"max_concurrency": 1}))
+    first = await api.enqueue(queue)
+    await gate.holds(1)
+    task = await api.enqueue(queue)
+    levels = await blockers(api, task, "global_limit", "handler_limit", "queue_limit")
+    assert [blocker["limit"]["name"] for blocker in levels] == ["default", name, queue]
+    for blocker in levels:
+        assert (blocker["limit"]["used"], blocker["limit"]["max"]) == (1, 1)
+        [holder] = blocker["holders"]
+        assert (holder["task"], holder["queue"]) == (first["id"], queue)
+        assert holder["replica"] and holder["started_at"] < holder["lease_expires_at"]
+        await act(api, blocker)
+    await gate.holds(2)
+    kept = good(await api.get(f"/queues/{queue}"))
+    assert (kept["max_concurrency"], kept["description"], kept["rate"]["burst"]) == (2, "kept", 50)
+
+
+@pytest.mark.parametrize("level", ["queue", "handler", "global"])
+async def test_a_spent_rate_lets_one_more_start(
+    start_api: Callable[..., Awaitable[Api]], gate: Gate, level: str
+) -> None:
+    api = await start_api()
+    name = await api.handler(gate.handler.url, rate=SLOW if level == "handler" else None)
+    queue = await api.queue(name, rate=SLOW if level == "queue" else None)
+    if level == "global":
+        good(await api.put("/limits", json={"rate": SLOW}))
+    await api.enqueue(queue)
+    await gate.holds(1)
+    task = await api.enqueue(queue)
+    [blocker] = await blockers(api, task, f"{level}_rate")
+    assert blocker["until"] > blocker.get("since", "")
+    assert (await why(api, task))["starts_about"] >= blocker["until"]
+    await act(api, blocker)
+    await gate.handler.received(task=task["id"])
+
+
+async def test_a_full_key_and_a_full_limit(api: Api, gate: Gate) -> None:
+    name, keyed = await api.limit(max_concurrency=1), await api.limit(max_concurrency=1, keyed=True)
+    queue = await api.queue_to(gate.handler.url, key={"max_concurrency": 1})
+    first = await api.enqueue(queue, key="k", limits=[{"name": name}, {"name": keyed, "key": "a b"}])
+    await gate.holds(1)
+    of_key = await api.enqueue(queue, key="k")
+    of_limit = await api.enqueue(queue, key="other", limits=[{"name": name}])
+    of_both = await api.enqueue(queue, key="third", limits=[{"name": keyed, "key": "a b"}])
+    [key] = await blockers(api, of_key, "key_limit")
+    [limit] = await blockers(api, of_limit, "limit")
+    [part] = await blockers(api, of_both, "limit")
+    assert key["limit"] == {"name": queue, "key": "k", "used": 1, "max": 1}
+    assert limit["limit"] == {"name": name, "used": 1, "max": 1}
+    assert part["limit"] == {"name": keyed, "key": "a b", "used": 1, "max": 1}
+    for blocker, task in ((key, of_key), (limit, of_limit), (part, of_both)):
+        assert [holder["task"] for holder in blocker["holders"]] == [first["id"]]
+        await act(api, blocker)
+        await gate.handler.received(task=task["id"])
+
+
+async def test_spent_rates_of_keys_and_limits(api: Api, gate: Gate) -> None:
+    name = await api.limit(rate=SLOW)
+    queue = await api.queue_to(gate.handler.url, key={"rate": SLOW})
+    await api.enqueue(queue, key="k", limits=[{"name": name}])
+    await gate.holds(1)
+    of_key, of_limit = await api.enqueue(queue, key="k"), await api.enqueue(queue, key="o", limits=[{"name": name}])
+    for task, code in ((of_key, "key_rate"), (of_limit, "limit_rate")):
+        [blocker] = await blockers(api, task, code)
+        assert blocker["until"]
+        await act(api, blocker)
+        await gate.handler.received(task=task["id"])
+
+
+async def test_paused_keys_and_limits_are_resumed(api: Api, handler: Handler) -> None:
+    name = await api.limit(max_concurrency=9)
+    queue = await api.queue_to(handler.url, key={"max_concurrency": 9})
+    good(await api.post(f"/queues/{queue}/keys/k/pause"))
+    good(await api.post(f"/limits/{name}/pause"))
+    of_key, of_limit = await api.enqueue(queue, key="k"), await api.enqueue(queue, limits=[{"name": name}])
+    for task, code in ((of_key, "key_paused"), (of_limit, "limit")):
+        [blocker] = await blockers(api, task, code)
+        assert blocker["since"] and "paused" in blocker["detail"] and "starts_about" not in await why(api, task)
+        await act(api, blocker)
+        await handler.received(task=task["id"])
+
+
+async def test_an_ordered_key_names_the_task_before(api: Api, handler: Handler) -> None:
+    handler.answer(Reply(500))
+    retry = {"backoff": {"kind": "fixed", "seconds": 600}}
+    queue = await api.queue_to(handler.url, key={"ordered": True}, retry=retry)
+    first = await api.enqueue(queue, key="k")
+    await api.until(first["id"], "scheduled")
+    task = await api.enqueue(queue, key="k")
+    [blocker] = await blockers(api, task, "ordering")
+    assert first["id"] in blocker["detail"] and [one["task"] for one in blocker["holders"]] == [first["id"]]
+    await act(api, blocker)
+    await handler.received(task=task["id"])
+
+
+async def test_busy_replicas_and_who_is_behind(start_replica: Callable[..., Awaitable[Replica]], gate: Gate) -> None:
+    replica = await start_replica(max_in_flight=1)
+    api = Api(replica.client, replica.url)
+    queue = await api.queue_to(gate.handler.url)
+    await api.enqueue(queue)
+    await gate.holds(1)
+    second, third = await api.enqueue(queue), await api.enqueue(queue)
+    await blockers(api, second, "replicas_busy")
+    busy, behind = await blockers(api, third, "replicas_busy", "behind")
+    assert "SLUICE_MAX_IN_FLIGHT" in busy["next"]["text"] and "1 task" in behind["detail"]
+    assert (await why(api, third))["ahead"] == 1
+    await act(api, behind)
+    await blockers(api, third, "replicas_busy")
+    found = good(await api.get(f"/queues/{queue}/why"))
+    assert [blocker["code"] for blocker in found["blockers"]] == ["replicas_busy"] and found["ready"] == 2
+
+
+@pytest.mark.ci
+async def test_a_key_that_has_had_its_turn(start_api: Callable[..., Awaitable[Api]], gate: Gate) -> None:
+    api = await start_api(max_in_flight=1)
+    queue = await api.queue_to(gate.handler.url)
+    ids = await api.bulk(queue, [{"payload": None, "key": key} for key in "aabb"])
+    await gate.holds(1)
+    [running] = {request.task for request in gate.handler.requests}
+    [second] = {*(ids[:2] if running in ids[:2] else ids[2:])} - {running}
+    fair, _ = await blockers(api, {"id": second}, "fair_share", "replicas_busy")
+    await act(api, fair)
+    gate.open(running)
+    await gate.handler.received(task=second)
+
+
+async def test_a_running_task_says_who_has_it_and_when_it_was_renewed(api: Api, gate: Gate) -> None:
+    pull = await api.queue()
+    pulled = await api.enqueue(pull)
+    [leased] = good(await api.post(f"/queues/{pull}/leases", json={}))["tasks"]
+    token = {"sluice-lease-token": leased["lease_token"]}
+    assert "renewed_at" not in (await why(api, pulled))["running"]
+    renewal = {"seconds": 60, "progress": {"done": 3}}
+    good(await api.post(f"/tasks/{pulled['id']}/renew", json=renewal, headers=token))
+    found = await why(api, pulled)
+    running = found["running"]
+    assert running["started_at"] < running["renewed_at"] < running["lease_expires_at"]
+    assert running["progress"] == {"done": 3} and "replica" not in running and found["blockers"] == []
+    task = await api.enqueue(await api.queue_to(gate.handler.url))
+    await gate.holds(1)
+    found = await why(api, task)
+    assert found["running"]["replica"] and found["state"] == "running"
+    await act(api, {"next": found["actions"][0]})
+    assert (await api.task(task["id"]))["state"] == "cancelled"
+
+
+async def test_an_ended_task_says_how_by_whom_and_what_can_be_done(api: Api, handler: Handler) -> None:
+    handler.answer(Reply(500), Reply(500))
+    queue = await api.queue_to(handler.url, retry={"max_attempts": 2, "backoff": {"kind": "fixed", "seconds": 0}})
+    task = await api.enqueue(queue)
+    await api.until(task["id"], "dead")
+    found = await why(api, task)
+    assert "its last attempt failed" in found["verdict"] and found["reason"] == "attempts_exhausted"
+    assert [line.split(" after ")[0] for line in found["attempts"]] == ["2: failed 500", "1: failed 500"]
+    assert "by" not in found
+    await act(api, {"next": found["actions"][0]})
+    await api.until(task["id"], "succeeded")
+    assert "succeeded" in (await why(api, task))["verdict"]
+
+    waiting = await api.enqueue(await api.queue())
+    good(await api.cancel(waiting["id"]))
+    found = await why(api, waiting)
+    assert found["by"]["actor"] == "key" and found["by"]["at"] and found["reason"] == "requested"
+    problem(await api.get(f"/tasks/{waiting['id'][:-4]}ffff/why"), 404, "task_not_found")
+
+
+async def test_a_quiet_queue_says_that_nothing_is_ready(api: Api, handler: Handler) -> None:
+    queue = await api.queue_to(handler.url)
+    found = good(await api.get(f"/queues/{queue}/why"))
+    assert (found["verdict"], found["blockers"], found["ready"]) == ("Nothing is ready.", [], 0)
+    task = await api.enqueue(queue, delay_seconds=600)
+    found = good(await api.get(f"/queues/{queue}/why"))
+    assert found["next_run_at"] == task["run_at"] and task["run_at"] in found["verdict"]
+    problem(await api.get("/queues/nosuch/why"), 404, "queue_not_found")
+
+
+async def test_keys_see_their_tenants_alone(two: tuple[Replica, Api, Api]) -> None:
+    _, a, b = two
+    queue = await a.queue()
+    task = await a.enqueue(queue)
+    good(await a.get(f"/tasks/{task['id']}/why"))
+    problem(await b.get(f"/tasks/{task['id']}/why"), 404, "task_not_found")
+    problem(await b.get(f"/queues/{queue}/why"), 404, "queue_not_found")

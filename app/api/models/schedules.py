@@ -10,6 +10,7 @@ from app.domain.errors import FieldError, invalid
 from app.domain.instants import Instant, format_instant, instant_text, read_instant
 from app.domain.schedules.definitions import Overlap
 from app.domain.schedules.firing import Cause
+from app.domain.why_schedules import WhySchedule
 from app.store.ledger import LedgerRow
 
 Outcome = Literal[
@@ -66,6 +67,14 @@ class RunOut(Struct):
     task_id: str | None
     batch_id: str | None
     replica: str | None
+
+
+class WhyScheduleOut(WhySchedule, kw_only=True):
+    """Why a schedule fired, or did not. What does not apply is absent."""
+
+    row: Annotated[
+        RunOut | UnsetType, Meta(description="The row of the ledger that covers the instant; without `at`, the newest.")
+    ] = UNSET
 
 
 def run_out(row: LedgerRow) -> RunOut:
