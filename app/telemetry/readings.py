@@ -52,7 +52,7 @@ class Tally:
             self._state = (self.read(), [])
 
     def read(self) -> Histogram:
-        """Return all values so far, as a histogram of the caller's own."""
+        """Return all values until now, as a histogram of the caller's own."""
         histogram, pending = self._state
         values = sorted(pending)
         found = Histogram(self._bounds)

@@ -1,5 +1,6 @@
 """Every guide and every runbook, gone through from top to bottom as a reader would, each beside a Sluice of its own."""
 
+import asyncio
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.docs.pages import ROOT, blocks
@@ -371,6 +373,66 @@ async def alarms(page: Page) -> None:
     await page.api.enqueue(queue)
     good(await page.api.post(f"/queues/{queue}/pause"))
     assert '"code":"queue_paused"' in await page.on()
+
+
+async def in_trouble(page: Page) -> None:
+    """A queue whose handler is not there, with a limit and a schedule."""
+    good(await page.api.put("/handlers/mailer", json={"url": page.reader.handler_url}), 201)
+    good(await page.api.put("/limits/crm", json={"max_concurrency": 10}), 201)
+    later = {"backoff": {"kind": "fixed", "seconds": 600}}
+    queue = {"handler": "mailer", "max_depth": 1000, "limits": ["crm"], "retry": later}
+    good(await page.api.put("/queues/mail", json=queue), 201)
+    hours = {"queue": "mail", "payload": 1, "cron": "0 * * * *"}
+    good(await page.api.put("/schedules/nightly", json=hours), 201)
+    task = await page.api.enqueue("mail")
+    await page.api.until(task["id"], "scheduled")
+
+
+def alert(name: str, *expected: str) -> None:
+    """Walk through the runbook of an alert; its first look must show all that is expected, in this order."""
+
+    @walk(f"runbooks/{name}.md")
+    async def steps(page: Page) -> None:
+        await in_trouble(page)
+        await page.on()
+        said, at = await page.on(), 0
+        for words in expected:
+            at = said.find(words, at)
+            assert at >= 0, words
+
+
+alert("queue-stopped", '"paused":false', '"counts"', '"items"')
+alert("queue-is-not-draining", '"paused":false', '"counts"', '"items"')
+alert("backlog-will-not-clear", '"per_minute"', '"retried"')
+alert("handler-is-failing", '"success_share"', '"last_error":"', '"outcome":"unreachable"')
+alert("tasks-are-dying", '"items"')
+alert("retry-storm", '"last_error":"', '"backoff"', 'outcome="unreachable"')
+alert("handler-disabled", '"disabled_reason"')
+alert("queue-paused-with-work", '"paused":false', '"counts"')
+alert("queue-nearly-full", '"max_depth":1000', '"counts"')
+alert("limit-saturated", '"name":"crm"')
+alert("leases-are-lost", '"replicas"', "sluice_leases_lost_total 0", "sluice_loop_lag_seconds")
+alert("schedule-missed-a-time", '"items":[]', '"id":"nightly"', '"missed"')
+alert("no-engine", '"roles":"all"', '"status":"ok"')
+alert("replica-silent", '"silent":false')
+alert("loop-is-lagging", "sluice_loop_lag_seconds", '"in_flight"')
+alert("old-transaction", '"oldest_xmin_age_seconds"')
+alert("connections-short", '"max_connections"')
+alert("database-unreachable", '"status":"ok"', "sluice_database_up 1.0")
+alert("enqueue-error-budget", 'route="/queues/{name}/tasks"', '"status":"ok"')
+
+
+def test_the_sql_of_the_runbooks_is_valid(database_url: str) -> None:
+    statements = [text for page in DOCS.glob("runbooks/*.md") for text in blocks(page, "sql")]
+    assert len(statements) >= 2
+
+    async def run() -> None:
+        connection = await asyncpg.connect(database_url)
+        for text in statements:
+            await connection.execute(text)
+        await connection.close()
+
+    asyncio.run(run())
 
 
 @walk("guides/limits-and-rates.md")

@@ -1,0 +1,142 @@
+"""The alerts: each is tested by promtool, has a runbook, and fires in a real Prometheus when replicas suffer."""
+
+import asyncio
+import re
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from app.embedded.postgres import EmbeddedPostgres
+from app.engine import snapshot
+from app.settings import Settings
+from app.telemetry.definitions import DEFINITIONS
+from tests.docs.pages import ROOT
+from tests.handlers import Handler, Reply
+from tests.monitoring.prometheus import RULES, program, prometheus
+from tests.sluices import Replica, replica_with
+from tests.support import poll
+from tests.wire.api import AT_ONCE, Api, good
+
+ALERTS = (
+    *("queue-is-not-draining", "queue-stopped", "backlog-will-not-clear", "handler-is-failing", "tasks-are-dying"),
+    *("retry-storm", "handler-disabled", "queue-paused-with-work", "limit-saturated", "queue-nearly-full"),
+    *("leases-are-lost", "schedule-is-late", "schedule-missed-a-time", "no-engine", "replica-silent"),
+    *("loop-is-lagging", "old-transaction", "connections-short", "database-unreachable", "enqueue-error-budget"),
+)
+TESTS = RULES.with_name("rules_test.yml")
+
+
+def rules() -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+def test_every_alert_has_a_severity_and_a_runbook_of_its_name() -> None:
+    alerts = [rule for rule in rules() if "alert" in rule]
+    assert {rule["alert"] for rule in alerts} == set(ALERTS)
+    for rule in alerts:
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert rule["annotations"]["runbook"] == f"docs/runbooks/{rule['alert']}.md"
+        assert (ROOT / rule["annotations"]["runbook"]).exists()
+
+
+def test_every_rule_has_a_test_in_which_it_fires_and_one_in_which_it_is_silent() -> None:
+    cases = [case for test in yaml.safe_load(TESTS.read_text())["tests"] for case in test["alert_rule_test"]]
+    fired = {(case["alertname"], alert["exp_labels"]["severity"]) for case in cases for alert in case["exp_alerts"]}
+    assert fired == {(rule["alert"], rule["labels"]["severity"]) for rule in rules() if "alert" in rule}
+    assert {case["alertname"] for case in cases if not case["exp_alerts"]} == set(ALERTS)
+
+
+def test_the_rules_ask_only_for_metrics_that_there_are() -> None:
+    exported = {definition.name for definition in DEFINITIONS}
+    exported |= {
+        f"{d.name}_{part}" for d in DEFINITIONS if d.kind == "histogram" for part in ("bucket", "count", "sum")
+    }
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    for rule in rules():
+        asked = set(re.findall(r"\bsluice(?:_|:)[\w:]+", rule["expr"]))
+        assert asked <= exported | recorded, rule
+
+
+@pytest.mark.ci
+def test_promtool_finds_that_each_rule_fires_once_and_is_silent_once() -> None:
+    for arguments in (("check", "rules", RULES.name), ("test", "rules", TESTS.name)):
+        found = subprocess.run(
+            [program("promtool"), *arguments], cwd=RULES.parent, capture_output=True, text=True, check=False
+        )
+        assert found.returncode == 0, found.stdout + found.stderr
+
+
+@asynccontextmanager
+async def replica_of(dsn: str, role: str) -> AsyncIterator[Replica]:
+    settings = Settings.model_validate({"database_url": dsn, "port": 0, "role": role, "drain_grace_seconds": 0})
+    async with replica_with(settings) as replica:
+        yield replica
+
+
+async def suffering(api: Api, handler: Handler) -> str:
+    """Work that goes well, and queues in all sorts of trouble; the name of a queue that nothing starts of."""
+    fine = await api.queue_to(handler.url)
+    for _ in range(3):
+        await api.until((await api.enqueue(fine))["id"], "succeeded")
+    paused = await api.queue_to(handler.url)
+    good(await api.post(f"/queues/{paused}/pause"))
+    await api.enqueue(paused)
+    failing = Reply(400, {"sluice-retry": "no"})
+    handler.answer(*[failing] * 15)
+    dying = await api.queue_to(handler.url, retry=AT_ONCE)
+    for _ in range(15):
+        await api.until((await api.enqueue(dying))["id"], "dead")
+        await asyncio.sleep(0.1)
+    disabled = await api.handler(handler.url)
+    good(await api.post(f"/handlers/{disabled}/disable"))
+    full = await api.queue(max_depth=2)
+    await api.enqueue(full)
+    await api.enqueue(full)
+    return full
+
+
+@pytest.mark.ci
+@pytest.mark.anyio
+async def test_the_alerts_fire_in_a_real_prometheus_when_replicas_suffer(
+    durable_postgres: EmbeddedPostgres, handler: Handler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "SNAPSHOT_SECONDS", 0.3)
+    async with replica_of(durable_postgres.dsn, "api") as front:
+        api = Api(front.client, front.url)
+        async with (
+            replica_of(durable_postgres.dsn, "engine") as engine,
+            prometheus(tmp_path, [front.url, engine.url]) as watching,
+        ):
+            await watching.has_scraped(2)
+            await watching.is_calm()
+            stopped = await suffering(api, handler)
+            found = await watching.fires(
+                *("queue-paused-with-work", "tasks-are-dying", "handler-is-failing", "handler-disabled"),
+                *("queue-nearly-full", "queue-stopped"),
+            )
+            assert found["queue-stopped"]["labels"]["queue"] == stopped
+            assert "is 100% full" in found["queue-nearly-full"]["annotations"]["summary"]
+            assert "no-engine" not in found and "database-unreachable" not in found
+            assert "enqueue-error-budget" not in found
+            await engine.sluice.engine.stop(0, asyncio.Event())
+            await watching.fires("no-engine")
+
+            await durable_postgres.stop()
+
+            async def both() -> bool:
+                """Refused enqueues burn the budget."""
+                await api.post(f"/queues/{stopped}/tasks", json={"payload": 1})
+                return {"database-unreachable", "enqueue-error-budget"} <= (await watching.firing()).keys()
+
+            await poll(both, 30, every_seconds=0.1)
+            await durable_postgres.start()
+
+            async def over() -> bool:
+                return "database-unreachable" not in await watching.firing()
+
+            await poll(over, 30, every_seconds=0.1)
