@@ -47,7 +47,8 @@ class ScheduleFacts:
     nominal_until: datetime | None = None
     count: int = 0
     task_id: str | None = None
-    replica: str | None = None
+    extra: bool = False
+    """It was triggered, or run again: not one of the definition's times."""
 
 
 def verdict(facts: ScheduleFacts) -> tuple[str, NextStep | UnsetType]:
@@ -88,7 +89,7 @@ def _of_row(facts: ScheduleFacts, outcome: str) -> tuple[str, NextStep | UnsetTy
         when = f"{counted(facts.count, 'time')} from {when} to {format_instant(facts.nominal_until)}"
     task = f"its task is {facts.task_id}"
     look = NextStep(f"Ask why of the task: GET /tasks/{facts.task_id}/why.")
-    again = _backfill(facts)
+    again = _again(facts)
     match outcome:
         case "running":
             return f"It fired for {when} and has not ended: {task}.", look
@@ -115,9 +116,12 @@ def _of_row(facts: ScheduleFacts, outcome: str) -> tuple[str, NextStep | UnsetTy
             return f"It did not fire for {when}: it was waiting when the definition was replaced.", again
 
 
-def _backfill(facts: ScheduleFacts) -> NextStep:
+def _again(facts: ScheduleFacts) -> NextStep:
+    if facts.extra:
+        text = "Trigger it once more, beside what runs."
+        return post(text, "schedules", facts.name, "trigger", body={"overlap": "allow_all"})
     assert facts.nominal_at is not None and facts.nominal_until is not None, "it is a row"
-    until = min(facts.nominal_until + timedelta(microseconds=1), facts.now)
+    until = facts.nominal_until + timedelta(microseconds=1)
     body: dict[str, Any] = {
         "from": format_instant(facts.nominal_at),
         "to": format_instant(until),

@@ -262,5 +262,5 @@ async def of_schedule(
 
 
 def _line(line: LedgerRow) -> dict[str, Any]:
-    names = ("outcome", "nominal_at", "nominal_until", "count", "task_id", "replica")
+    names = ("outcome", "nominal_at", "nominal_until", "count", "task_id", "extra")
     return {name: getattr(line, name) for name in names}

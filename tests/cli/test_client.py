@@ -185,6 +185,25 @@ def test_what_a_task_carries_moves_no_cursor(ask: Command, queue: str) -> None:
         assert "\x1b" not in out and "\x07" not in out and "[bold]x" in out
 
 
+def test_why_says_what_stands_in_the_way_and_what_helps(ask: Command, service: httpx2.Client, queue: str) -> None:
+    task_id = ask("tasks", "enqueue", queue, "1").out.split()[0]
+    ask("pause", queue)
+    told = ask("why", task_id)
+    assert told.code == 0 and told.out.startswith(f"Queue {queue} is paused. 1 more thing stands in its way.")
+    assert f"POST /queues/{queue}/resume" in told.out and "2. worker:" in told.out
+    assert ask("why", task_id, "--json").json["blockers"][0]["code"] == "queue_paused"
+    assert f"Queue {queue} is paused." in ask("why", "--queue", queue).out
+    name = fresh("s")
+    given = {"queue": queue, "payload": None, "cron": "0 0 1 1 *"}
+    assert service.put(f"/schedules/{name}", json=given).status_code == 201
+    assert "No time of it has come yet." in ask("why", "--schedule", name).out
+    assert "has no time at" in ask("why", "--schedule", name, "--at", "2030-06-01T00:00:00Z").out
+    for wrong in ((), (task_id, "--queue", queue), ("--queue", queue, "--at", "2030-06-01T00:00:00Z")):
+        assert ask("why", *wrong).code == 2
+    ask("tasks", "cancel", task_id)
+    assert "is cancelled since" in ask("why", task_id).out
+
+
 def test_one_refused_task_keeps_no_other_back(ask: Command, queue: str) -> None:
     task_id = ask("tasks", "enqueue", queue, "1", "--json").json["id"]
     ended = ask("tasks", "cancel", MISSING, task_id)
