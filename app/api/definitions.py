@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 from fastapi import APIRouter, Depends, Response
+from msgspec import UNSET
 
 from app.api.bulk import LargeRoute
 from app.api.models.definitions import (
@@ -90,7 +91,9 @@ async def _changes(plan: Plan) -> list[msgspec.Raw]:
 
 
 def _shown(change: DefinitionChange) -> ChangeOut:
-    fields = [FieldChangeOut(one.field, one.before, one.after) for one in change.fields]
+    fields = [
+        FieldChangeOut(one.field, one.before, one.after, True if one.content_hidden else UNSET) for one in change.fields
+    ]
     return ChangeOut(change.kind, change.name, change.action, fields)
 
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct
 
+from app.domain.bodies import ContentHidden
 from app.domain.errors import FieldError, invalid
 from app.domain.ids import Uuid, parse_uuid
 from app.domain.instants import Instant, format_instant, instant_text, read_instant
@@ -99,6 +100,7 @@ class ActionView(Struct, kw_only=True):
     errors: Annotated[
         list[TaskProblem], Meta(max_length=MAX_ERRORS, description="Of the first tasks refused or failed.")
     ]
+    content_hidden: ContentHidden = UNSET
     created_by: Annotated[str | None, Meta(description="The id of the key; null without one.")]
     created_at: Instant
     ended_at: Instant | None

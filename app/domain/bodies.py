@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
 from types import MappingProxyType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -22,6 +22,11 @@ MAX_FAULTS = 100
 RULE = "rule"
 """Key of `Meta(extra=...)`: the message that replaces the one for the type."""
 ANY_JSON = "Any JSON (I-JSON, at most 128 levels deep)."
+ContentHidden = Annotated[
+    Literal[True] | msgspec.UnsetType,
+    msgspec.Meta(description="`true`: the key may not read content, so all of it is null. Absent otherwise."),
+]
+"""Of a struct that shows payloads, results, excerpts, progress or error texts."""
 AnyJson = Annotated[Any, msgspec.Meta(description=ANY_JSON)]
 
 Declared = TypeVar("Declared")

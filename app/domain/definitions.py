@@ -57,10 +57,12 @@ class FieldChange:
     field: str
     before: Any
     after: Any
+    content_hidden: bool = False
 
     def hidden(self) -> "FieldChange":
         """Return the change without its values: that it differs, but not how."""
-        return FieldChange(self.field, *(None if value is None else HIDDEN for value in (self.before, self.after)))
+        before, after = (None if value is None else HIDDEN for value in (self.before, self.after))
+        return FieldChange(self.field, before, after)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from app.domain.bodies import ANY_JSON, AnyJson
+from app.domain.bodies import ANY_JSON, AnyJson, ContentHidden
 from app.domain.callbacks import Callback
 from app.domain.ids import Uuid
 from app.domain.instants import Instant, instant_text
@@ -47,6 +47,7 @@ class TaskView(Struct, kw_only=True):
         msgspec.Raw | UnsetType, Meta(description=ANY_JSON + " Absent in lists without `include=payload`.")
     ] = UNSET
     payload_base64: Annotated[str | UnsetType, Meta(description="Instead of `payload`, if it came as base64.")] = UNSET
+    content_hidden: ContentHidden = UNSET
     content_type: Annotated[str, Meta(description="What the payload is delivered as.")]
     headers: dict[str, str]
     tags: Sequence[str]
@@ -149,6 +150,7 @@ class AttemptView(Struct):
     error: str | None
     excerpt: str | None
     trace_id: str | None
+    content_hidden: ContentHidden = UNSET
 
 
 def shown_result(result: bytes | None, result_format: str | None) -> tuple[Any, Literal["base64"] | None]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from app.domain.actions import SAMPLE, TAKES, ActionPreview, ActionRequest, ActionView
 from app.domain.callers import Caller
 from app.domain.errors import Refusal
+from app.domain.hiding import shown_to
 from app.runtime import acting
 from app.runtime.core import Core
 from app.service.audit import audited, record
@@ -105,7 +106,7 @@ async def preview(core: Core, caller: Caller, request: ActionRequest) -> ActionP
     action = await prepared(core, caller, request)
     matched, complete, first = await count(core, action)
     found = await task_lists.find(core.db.reads(caller.tenant_id), caller.tenant_id, first)
-    return ActionPreview(matched, complete, found)
+    return ActionPreview(matched, complete, [shown_to(caller, view) for view in found])
 
 
 async def count(core: Core, action: NewAction) -> tuple[int, bool, list[str]]:
@@ -130,7 +131,7 @@ async def get(core: Core, caller: Caller, action_id: str) -> ActionView:
     found = await actions.read(core.db.reads(caller.tenant_id), action_id)
     if found is None or found.tenant_id != caller.tenant_id or not _sees(caller, found.view):
         raise Refusal("action_not_found", f"there is no action {action_id}, or it ended more than 30 days ago")
-    return found.view
+    return shown_to(caller, found.view)
 
 
 async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -> tuple[list[ActionView], bool]:
@@ -140,7 +141,7 @@ async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -
     found = await actions.list_page(
         reads, caller.tenant_id, after, limit + 1, within=caller.queues, key_id=caller.key_id
     )
-    return found[:limit], len(found) > limit
+    return [shown_to(caller, view) for view in found[:limit]], len(found) > limit
 
 
 @audited("cancel", "action")

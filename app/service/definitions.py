@@ -35,6 +35,7 @@ from app.domain.definitions import (
 )
 from app.domain.errors import FieldError, Refusal, invalid, pointer, too_many
 from app.domain.handlers import HandlerDefinition, handler_etag
+from app.domain.hiding import shown_to
 from app.domain.limits import TASKS_KEY, LimitRule, Limits, QueueRules, limit_etag, rule_of, task_errors, use_errors
 from app.domain.queues import QueueDefinition, queue_etag
 from app.domain.schedules.bodies import parse_schedule
@@ -88,7 +89,8 @@ async def plan(core: Core, caller: Caller, document: Document) -> Plan:
     current = await _read(core, caller)
     await _validate(core, caller, document, current)
     changes = [change async for change in in_pieces(_changes(document, current))]
-    return Plan(changes, version_of(changes, await _wanted(document)))
+    version = version_of(changes, await _wanted(document))
+    return Plan([shown_to(caller, change) for change in changes], version)
 
 
 @audited("apply", "definitions", parts=0)

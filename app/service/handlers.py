@@ -29,6 +29,7 @@ from app.domain.handlers import (
     handler_to_dict,
     is_secret,
 )
+from app.domain.hiding import shown_test
 from app.domain.names import NAME_RULE, is_name
 from app.domain.options import Options
 from app.domain.schemas.rules import example_of
@@ -365,11 +366,12 @@ async def test(core: Core, caller: Caller, name: str, payload: bytes | None) -> 
             answer: Answer | NoAnswer = await core.webhooks.deliver(sent, now)
     else:
         answer = lost
-    return {
+    tried = {
         "sent": core.webhooks.preview(sent, now),
         **_result_of_test(answer, () if target.group is None else (task_id,)),
         "duration_seconds": time.monotonic() - begun,
     }
+    return shown_test(caller, tried)
 
 
 def _result_of_test(answer: Answer | NoAnswer, group: Collection[str]) -> dict[str, Any]:

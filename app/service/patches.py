@@ -6,6 +6,7 @@ import msgspec
 
 from app.domain.callers import Caller
 from app.domain.errors import Refusal, task_ended
+from app.domain.hiding import shown_to
 from app.domain.instants import parse_instant
 from app.domain.limits import LimitUse
 from app.domain.options import OPTIONS
@@ -41,7 +42,7 @@ async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch) -> 
             raise task_ended(view.state)
         match await _write(core, caller, view, patch):
             case "done":
-                return await _announced(core, caller, task_id)
+                return shown_to(caller, await _announced(core, caller, task_id))
             case "running":
                 raise Refusal(
                     "task_not_editable", "the task is running, so what its handler was sent can no longer change"

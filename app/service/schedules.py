@@ -17,6 +17,8 @@ import msgspec
 from app.domain.callers import Caller
 from app.domain.conditions import Conditions
 from app.domain.errors import FieldError, Refusal, invalid, too_many
+from app.domain.followups import OnCompleteBody
+from app.domain.hiding import shown_to
 from app.domain.instants import format_instant, instant_text
 from app.domain.names import NAME_RULE, is_name
 from app.domain.options import encode_options, options_of
@@ -76,11 +78,14 @@ def _not_found(name: str) -> Refusal:
     return Refusal("schedule_not_found", f"there is no schedule {name}; PUT /schedules/{name} creates it")
 
 
-def shown(row: ScheduleRow, now: datetime) -> ScheduleView:
-    """Return a schedule as the API shows it. Its times are those that will fire or, while paused, would."""
+def shown(caller: Caller, row: ScheduleRow, now: datetime) -> ScheduleView:
+    """Return a schedule as the caller is shown it. Its times are those that will fire or, while paused, would."""
     definition = definition_of(row)
-    return ScheduleView(
-        **schedule_to_dict(definition) | {"payload": msgspec.Raw(row.payload)},
+    fields = schedule_to_dict(definition) | {"payload": msgspec.Raw(row.payload)}
+    if definition.on_complete is not None:
+        fields["on_complete"] = OnCompleteBody(**fields["on_complete"])
+    view = ScheduleView(
+        **fields,
         id=row.name,
         paused=row.paused,
         paused_at=instant_text(row.paused_at),
@@ -92,6 +97,7 @@ def shown(row: ScheduleRow, now: datetime) -> ScheduleView:
         times=_times(definition, coming(row, definition, now, SHOWN_TIMES)),
         reading=reading(definition),
     )
+    return shown_to(caller, view)
 
 
 def coming(row: ScheduleRow, definition: ScheduleDefinition, now: datetime, count: int) -> Iterator[datetime]:
@@ -219,7 +225,7 @@ async def _put(
         after_commit(core, change)
     elif before is None and look is not None:
         core.signals.schedule_due_at(look.timestamp())
-    return Saved(shown(after, at), after.etag, before is None)
+    return Saved(shown(caller, after, at), after.etag, before is None)
 
 
 def _recorded(row: ScheduleRow) -> dict[str, Any]:
@@ -266,7 +272,7 @@ async def _replaced(
 async def get(core: Core, caller: Caller, name: str) -> tuple[ScheduleView, str]:
     """Return (view, etag). Raises Refusal (schedule_not_found)."""
     row = await find(core.db.reads(caller.tenant_id), caller, name)
-    return shown(row, core.clock.now()), row.etag
+    return shown(caller, row, core.clock.now()), row.etag
 
 
 async def find(db: Reader, caller: Caller, name: str) -> ScheduleRow:
@@ -287,7 +293,7 @@ async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -
     reads = core.db.reads(caller.tenant_id)
     rows, more = await schedules.list_page(reads, caller.tenant_id, after, limit, caller.queues)
     now = core.clock.now()
-    return [shown(row, now) async for row in in_pieces(rows)], more
+    return [shown(caller, row, now) async for row in in_pieces(rows)], more
 
 
 @audited("delete", "schedule")
@@ -352,7 +358,7 @@ async def _set_paused(core: Core, caller: Caller, name: str, *, paused: bool) ->
         await record(connection, caller, {"paused": was}, {"paused": row.paused})
     if change is not None:
         after_commit(core, change)
-    return shown(row, core.clock.now())
+    return shown(caller, row, core.clock.now())
 
 
 @audited("trigger", "schedule")

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from app.domain.callbacks import called_queues
 from app.domain.callers import Caller
 from app.domain.errors import Refusal, task_ended
+from app.domain.hiding import shown_to
 from app.domain.instants import format_instant
 from app.domain.options import options_of
 from app.domain.tasks import UNFINISHED, Enqueue, State, TaskFilters
@@ -79,20 +81,20 @@ async def enqueue(
             admitted = await core.enqueueing.submit(entry)
             match admitted.verdict:
                 case "created":
-                    return _created(core, row, own, request, admitted)
+                    return _created(core, caller, row, own, request, admitted)
                 case "replayed":
                     view = await views.find_task(lookups, caller.tenant_id, admitted.task_id, even_past=True)
                     if view is not None:
-                        return Enqueued(False, admitted.task_id, msgspec.json.encode(view))
+                        return Enqueued(False, admitted.task_id, _encoded(caller, view))
                 case "replaced":
                     task_replaced(core, row.id, own.id if own else 0, request, admitted.at)
                     view = await views.find_task(lookups, caller.tenant_id, admitted.task_id, even_past=True)
                     if view is not None:
-                        return Enqueued(False, admitted.task_id, msgspec.json.encode(view), held=True)
+                        return Enqueued(False, admitted.task_id, _encoded(caller, view), held=True)
                 case "held":
                     view = await views.find_task(lookups, caller.tenant_id, admitted.task_id, even_past=True)
                     if view is not None:
-                        held = Enqueued(False, admitted.task_id, msgspec.json.encode(view), held=True)
+                        held = Enqueued(False, admitted.task_id, _encoded(caller, view), held=True)
                         if view.state in UNFINISHED:
                             return held
                     # it has ended since, so there may be room for this one
@@ -111,7 +113,9 @@ async def enqueue(
     return held
 
 
-def _created(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue, admitted: Admitted) -> Enqueued:
+def _created(
+    core: Core, caller: Caller, row: QueueRow, own: OwnHandler | None, request: Enqueue, admitted: Admitted
+) -> Enqueued:
     run_at, expires_at = task_created(core, row.id, own.id if own else 0, request, admitted.at)
     retry, options = request.retry or {}, options_of(request)
     view = TaskView(
@@ -137,7 +141,7 @@ def _created(core: Core, row: QueueRow, own: OwnHandler | None, request: Enqueue
         **shown_payload(request.payload, options),
         **carried(options),
     )
-    return Enqueued(True, admitted.task_id, msgspec.json.encode(view))
+    return Enqueued(True, admitted.task_id, _encoded(caller, view))
 
 
 def _waiting_for(
@@ -154,17 +158,21 @@ def _waiting_for(
     )
 
 
+def _encoded(caller: Caller, view: TaskView) -> bytes:
+    return msgspec.json.encode(shown_to(caller, view))
+
+
 def not_found(task_id: str) -> Refusal:
     return Refusal("task_not_found", f"there is no task {task_id}, or its retention has passed")
 
 
 async def get(core: Core, caller: Caller, task_id: str) -> TaskView:
     caller.require("read")
-    return await find(core.db.reads(caller.tenant_id), caller, task_id)
+    return shown_to(caller, await find(core.db.reads(caller.tenant_id), caller, task_id))
 
 
 async def find(db: Reader, caller: Caller, task_id: str) -> TaskView:
-    """Return a task. Raises Refusal (task_not_found)."""
+    """Return a task with its content. Raises Refusal (task_not_found)."""
     view = await views.find_task(db, caller.tenant_id, task_id)
     if view is None or not caller.sees(view.queue):
         raise not_found(task_id)
@@ -214,7 +222,7 @@ async def list_page(
         queue_ids=await task_lists.queues_to_look_in(reads, caller, filters.queue),
         before=after,
         limit=limit,
-        include_payload=include_payload,
+        include_payload=include_payload and caller.payloads,
         state=filters.state,
         reason=filters.reason,
         type=filters.type,
@@ -226,7 +234,8 @@ async def list_page(
         ended_from=filters.ended_from,
         ended_to=filters.ended_to,
     )
-    return await task_lists.list_page(reads, query)
+    page = await task_lists.list_page(reads, query)
+    return replace(page, items=[shown_to(caller, view) for view in page.items])
 
 
 async def attempts(
@@ -240,7 +249,7 @@ async def attempts(
     found = await views.list_attempts(reads, caller.tenant_id, task_id, after or 2**31 - 1, limit + 1)
     if not found:
         await find(reads, caller, task_id)
-    return found[:limit], len(found) > limit
+    return [shown_to(caller, attempt) for attempt in found[:limit]], len(found) > limit
 
 
 @audited("cancel", "task")
@@ -255,7 +264,7 @@ async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
         after_cancel(core, cancelled, "requested")
         for one in called:
             core.called_back(one)
-        return view if view.state == State.CANCELLED else None
+        return shown_to(caller, view) if view.state == State.CANCELLED else None
 
     return await until_current(attempt, "the task")
 
@@ -295,7 +304,7 @@ async def retry(core: Core, caller: Caller, task_id: str) -> TaskView:
             lane = await tasks.lane_of(connection, task_id)
     if lane is not None:
         core.signals.lane_ready(*lane)
-    return view
+    return shown_to(caller, view)
 
 
 def _not_retried(verdict: str, task_id: str) -> Refusal | None:

@@ -10,6 +10,7 @@ from msgspec import UNSET
 from app.domain.callers import Actor, Caller
 from app.domain.errors import queue_not_found
 from app.domain.handlers import handler_to_dict
+from app.domain.hiding import shown_to
 from app.domain.instants import format_instant, parse_instant
 from app.domain.limits import limit_to_dict
 from app.domain.queues import queue_to_dict
@@ -52,8 +53,7 @@ async def of_task(core: Core, caller: Caller, task_id: str) -> WhyTask:
         raise tasks.not_found(task_id)
     task, facts, place, renewed_at = found
     now = core.clock.now()
-    if not caller.payloads:
-        task.last_error, task.progress = None, None
+    task = shown_to(caller, task)
     if facts is not None:
         answer = await _waiting(core, caller, reads, task, facts, place, now)
     elif task.state == State.RUNNING:
@@ -104,6 +104,8 @@ async def _definitions(
     if _QUEUE & set(codes):
         queue = await queue_rows.read(reads, facts.queue_id)
         given["queue"] = None if queue is None else queue_to_dict(queue.view.definition)
+    if caller.queues is not None:
+        return Definitions(**given)  # nothing else exists for it
     if _HANDLER & set(codes) and facts.handler_id is not None:
         handler = await handlers.read(reads, core.vault, facts.handler_id)
         if handler is not None and not handler.view.definition.headers and not handler.view.secrets_lost:

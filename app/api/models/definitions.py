@@ -3,8 +3,9 @@
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct
 
+from app.domain.bodies import ContentHidden
 from app.domain.definitions import MAX_VERSION, Action, Kind
 from app.domain.handlers import HandlerBody
 from app.domain.limits import LimitDefinition, Limits
@@ -72,6 +73,7 @@ class FieldChangeOut(Struct, rename={"from_": "from"}):
     field: Annotated[str, Meta(description="Nested names are joined by dots.")]
     from_: Annotated[Any, Meta(description="Headers and secrets are shown as `***`; null for a new definition.")]
     to: Any
+    content_hidden: ContentHidden = UNSET
 
 
 class ChangeOut(Struct):

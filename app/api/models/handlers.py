@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
+from app.domain.bodies import ContentHidden
 from app.domain.breakers import Health, effective
 from app.domain.errors import FieldError, invalid
 from app.domain.handlers import HIDDEN, HandlerDefinition, HandlerView
@@ -170,13 +171,13 @@ class TestBody(Struct, forbid_unknown_fields=True):
 class TestSent(Struct):
     url: str
     headers: dict[str, str]
-    body: str
+    body: str | None
 
 
 class TestReceived(Struct):
     status: int
     headers: dict[str, str]
-    body: str
+    body: str | None
     truncated: bool
 
 
@@ -188,3 +189,4 @@ class TestOut(Struct):
     outcome: str
     error: str | None
     duration_seconds: float
+    content_hidden: ContentHidden = UNSET

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
-from app.domain.bodies import ANY_JSON
+from app.domain.bodies import ANY_JSON, ContentHidden
 from app.domain.conditions import etag_of
 from app.domain.followups import OnComplete, OnCompleteBody
 from app.domain.handlers import TimeoutSeconds
@@ -127,6 +127,7 @@ class ScheduleView(ScheduleOptions, frozen=True, kw_only=True):
     id: Name
     queue: Name
     payload: Annotated[msgspec.Raw, Meta(description=ANY_JSON)]
+    content_hidden: ContentHidden = UNSET
     headers: dict[str, str]
     tags: tuple[str, ...]
     target: TaskTarget | None
