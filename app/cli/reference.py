@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from app.api.audit import AUDITED
 from app.cli.daylight_saving import daylight_saving_page
+from app.domain.audit import BY_COMMAND, BY_SYSTEM
 from app.edge.codes import CODES
 from app.settings import CLIENT_VARIABLES, SECRETS, Settings
 from app.telemetry.definitions import DEFINITIONS
@@ -113,6 +115,30 @@ def events_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def audit_page() -> str:
+    operations: dict[tuple[str, str], list[str]] = {}
+    for operation, verb in AUDITED.items():
+        operations.setdefault((verb.noun, verb.verb), []).append(operation)
+    for verb_name, noun in (*BY_SYSTEM, *BY_COMMAND):
+        operations.setdefault((noun, verb_name), [])
+    lines = [
+        "# The audit",
+        "",
+        "Generated from `app/api/audit.py` and `app/domain/audit.py`: what `GET /audit` has rows of. The operations are those of",
+        "`openapi/openapi.json`; a refused call of one has a row, too. What is not here changes nothing, or tasks and attempts",
+        "record it. [Who changed what](../guides/audit.md) says what a row contains.",
+        "",
+        "| noun | verb | operation | by a command (`cli`) | by itself (`system`) |",
+        "|---|---|---|---|---|",
+        *(
+            f"| `{noun}` | `{verb_name}` | {', '.join(f'`{one}`' for one in found)} |"
+            f" {BY_COMMAND.get((verb_name, noun), '')} | {BY_SYSTEM.get((verb_name, noun), '')} |"
+            for (noun, verb_name), found in sorted(operations.items())
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def decisions_page() -> str:
     lines = [
         "# Decisions",
@@ -140,6 +166,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/errors.md": errors_page,
     "reference/metrics.md": metrics_page,
     "reference/events.md": events_page,
+    "reference/audit.md": audit_page,
     "reference/daylight-saving.md": daylight_saving_page,
     "decisions/README.md": decisions_page,
 }

@@ -8,6 +8,20 @@ from app.domain.handlers import HIDDEN
 CONTENT = frozenset({"headers", "payload", "payload_base64", "progress", "result", "secret"})
 """Fields whose values are not recorded, wherever they are nested. Content may be encrypted, or hidden from who reads the audit."""
 MAX_NAME = 300
+BY_SYSTEM = {
+    ("disable", "handler"): "It answered 410.",
+    ("set_breaker", "handler"): "Its breaker opened, or closed again.",
+    ("pause", "schedule"): "As many runs in a row failed as `pause_after_failures` says.",
+    ("create", "key"): "A replica started with a new bootstrap key.",
+    ("revoke", "key"): "A new bootstrap key replaced it.",
+}
+"""What Sluice does by itself: (verb, noun), and when."""
+BY_COMMAND = {
+    ("create", "key"): "`sluice keys create`",
+    ("rotate", "key"): "`sluice keys rotate`",
+    ("revoke", "key"): "`sluice keys revoke`",
+}
+"""What commands do on the database itself."""
 
 Fields = Mapping[str, Any]
 

@@ -7,8 +7,10 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from app.domain.keys import Grant
 from app.main import migrate, wait_for_database
 from app.runtime import alarms
+from app.service import keys
 from app.settings import Settings, SettingsError
 from app.store import partitions
 from app.store.db import Database
@@ -110,6 +112,30 @@ async def test_who_serves_still_has_days_of_history_made_and_leaves_old_ones_to_
     assert {row[0] for row in owner} == {two.names["sluice_owner"]}
     await migrate(settings(two.address("sluice_owner")))
     assert await two.owner.fetchval(f"select to_regclass('sluice.task_history_{old}')") is None
+
+
+async def test_who_serves_can_add_to_the_audit_and_not_cover_its_tracks(two: Roles) -> None:
+    await migrate(settings(two.address("sluice_owner")))
+    serving, role = two.address("sluice_serving"), two.names["sluice_serving"]
+    db = Database(serving)
+    await db.open()
+    try:
+        made = await keys.create(db, "acme", Grant("manage"))
+        for statement in (
+            "update sluice.audit set name = 'x'",
+            "delete from sluice.audit",
+            "alter table sluice.audit disable trigger all",
+            "set session_replication_role = replica",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await db.fetch(statement)
+        assert await db.fetchval("select name from sluice.audit") == made.id
+    finally:
+        await db.close()
+    await two.owner.execute(f"revoke update, delete on sluice.audit from {role}")
+    await wait_for_database(serving)
+    await two.owner.execute(f"revoke insert on sluice.audit from {role}")
+    assert "lacks rights in the schema sluice (audit)" in await refusal(serving)
 
 
 async def days(roles: Roles) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from app.domain.audit import BY_SYSTEM
 from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition
@@ -98,6 +99,7 @@ async def test_pages_of_the_audit_follow_each_other(api: Api) -> None:
 async def by_system(api: Api, name: str) -> list[tuple[str, str, Any, Any]]:
     found = [row for row in await rows(api, name=name) if row["actor"] == "system"]
     assert all(row["address"] is None and row["request_id"] is None and row["replica"] for row in found)
+    assert {(row["verb"], row["noun"]) for row in found} <= BY_SYSTEM.keys(), "the reference does not list it"
     return [(row["verb"], row["noun"], row["before"], row["after"]) for row in found]
 
 
