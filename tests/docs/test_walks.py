@@ -452,6 +452,20 @@ async def limits_and_rates(page: Page) -> None:
     assert "480 per 60 s, burst 20" in said and "account-7" in said
 
 
+@walk("guides/audit.md")
+async def audit(page: Page) -> None:
+    await page.on()
+    _, paused, found = answers(await page.on())
+    (row,) = found["items"]
+    assert paused["paused"] and (row["verb"], row["name"], row["request_id"]) == ("pause", "mail", "ticket-4711")
+    (example,) = blocks(DOCS / "guides" / "audit.md", "json")
+    assert json.loads(example).keys() == row.keys()
+    said = await page.on()
+    assert "paused: false → true" in said
+    await page.to_the_end()
+    assert json.loads((page.reader.folder / "audit-of-the-day.json").read_text()).keys() == {"items", "next_cursor"}
+
+
 @walk("concepts/lifecycle.md")
 async def lifecycle(page: Page) -> None:
     await page.on()
