@@ -4,7 +4,7 @@ import asyncio
 import re
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ async def replica_of(dsn: str, role: str) -> AsyncIterator[Replica]:
 
 
 async def suffering(api: Api, handler: Handler) -> str:
-    """Work that goes well, and queues in all sorts of trouble; the name of a queue that nothing starts of."""
+    """Make work that goes well, and queues in all sorts of trouble; return the queue of which nothing starts."""
     fine = await api.queue_to(handler.url)
     for _ in range(3):
         await api.until((await api.enqueue(fine))["id"], "succeeded")
@@ -106,37 +106,38 @@ async def test_the_alerts_fire_in_a_real_prometheus_when_replicas_suffer(
     durable_postgres: EmbeddedPostgres, handler: Handler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshot, "SNAPSHOT_SECONDS", 0.3)
-    async with replica_of(durable_postgres.dsn, "api") as front:
+    monkeypatch.setattr(snapshot, "SNAPSHOT_SHARE", 1.0)
+    async with AsyncExitStack() as stack, AsyncExitStack() as engines:
+        front = await stack.enter_async_context(replica_of(durable_postgres.dsn, "api"))
+        engine = await engines.enter_async_context(replica_of(durable_postgres.dsn, "engine"))
+        watching = await stack.enter_async_context(prometheus(tmp_path, [front.url, engine.url]))
         api = Api(front.client, front.url)
-        async with (
-            replica_of(durable_postgres.dsn, "engine") as engine,
-            prometheus(tmp_path, [front.url, engine.url]) as watching,
-        ):
-            await watching.has_scraped(2)
-            await watching.is_calm()
-            stopped = await suffering(api, handler)
-            found = await watching.fires(
-                *("queue-paused-with-work", "tasks-are-dying", "handler-is-failing", "handler-disabled"),
-                *("queue-nearly-full", "queue-stopped"),
-            )
-            assert found["queue-stopped"]["labels"]["queue"] == stopped
-            assert "is 100% full" in found["queue-nearly-full"]["annotations"]["summary"]
-            assert "no-engine" not in found and "database-unreachable" not in found
-            assert "enqueue-error-budget" not in found
-            await engine.sluice.engine.stop(0, asyncio.Event())
-            await watching.fires("no-engine")
+        await watching.has_scraped(2)
+        await watching.is_calm()
 
-            await durable_postgres.stop()
+        stopped = await suffering(api, handler)
+        found = await watching.fires(
+            *("queue-paused-with-work", "tasks-are-dying", "handler-is-failing", "handler-disabled"),
+            *("queue-nearly-full", "queue-stopped"),
+        )
+        assert found["queue-stopped"]["labels"]["queue"] == stopped
+        assert "is 100% full" in found["queue-nearly-full"]["annotations"]["summary"]
+        assert not {"no-engine", "database-unreachable", "enqueue-error-budget"} & found.keys()
 
-            async def both() -> bool:
-                """Refused enqueues burn the budget."""
-                await api.post(f"/queues/{stopped}/tasks", json={"payload": 1})
-                return {"database-unreachable", "enqueue-error-budget"} <= (await watching.firing()).keys()
+        await engines.aclose()
+        await watching.fires("no-engine")
 
-            await poll(both, 30, every_seconds=0.1)
-            await durable_postgres.start()
+        await durable_postgres.stop()
 
-            async def over() -> bool:
-                return "database-unreachable" not in await watching.firing()
+        async def budget_burns() -> bool:
+            """By the enqueues that are refused."""
+            await api.post(f"/queues/{stopped}/tasks", json={"payload": 1})
+            return {"database-unreachable", "enqueue-error-budget"} <= (await watching.firing()).keys()
 
-            await poll(over, 30, every_seconds=0.1)
+        await poll(budget_burns, 30, every_seconds=0.1)
+        await durable_postgres.start()
+
+        async def back() -> bool:
+            return "database-unreachable" not in await watching.firing()
+
+        await poll(back, 30, every_seconds=0.1)
