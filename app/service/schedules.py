@@ -8,7 +8,7 @@ that have come without a run are in the ledger, and its waiting starts are dropp
 import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from itertools import islice
 from typing import Any
 
@@ -404,6 +404,13 @@ async def history(
     reads = core.db.reads(caller.tenant_id)
     row = await find(reads, caller, name)
     return await ledger.history(reads, row.id, outcome=outcome, from_=from_, to=to, before=before, limit=limit)
+
+
+async def days(core: Core, caller: Caller, name: str, since: datetime) -> list[tuple[date, str, int]]:
+    """Return how many nominal times since an instant had each outcome, by day. Raises Refusal (schedule_not_found)."""
+    reads = core.db.reads(caller.tenant_id)
+    row = await find(reads, caller, name)
+    return await ledger.days(reads, row.id, since)
 
 
 async def preview_saved(core: Core, caller: Caller, name: str, count: int, after: datetime | None) -> Preview:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from app.store.db import Reader
@@ -71,6 +71,8 @@ class LedgerRow:
     replica: str | None
 
 
+DAYS_ROWS = 20_000
+_DAYS = sql("count_runs_by_day")
 _FOUND = sql(
     "show_runs",
     where="r.id = any($1::uuid[]) and ($2::text is null or r.outcome = $2) order by r.nominal_at desc, r.id desc",
@@ -88,6 +90,11 @@ _REMOVE = sql("remove_runs")
 
 Position = tuple[datetime, str]
 """(nominal_at, id) of a row."""
+
+
+async def days(reader: Reader, schedule_id: int, since: datetime) -> list[tuple[date, str, int]]:
+    """Return how many nominal times since an instant had each outcome, by day, of the newest DAYS_ROWS rows."""
+    return [tuple(row) for row in await reader.fetch(_DAYS, schedule_id, since, DAYS_ROWS)]
 
 
 async def history(

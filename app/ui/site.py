@@ -16,7 +16,7 @@ from app.runtime.core import Core
 from app.service import sessions
 from app.ui import formats
 from app.ui.assets import Assets
-from app.ui.screens import overview, queues, tasks
+from app.ui.screens import batches, handlers, limits, overview, queues, replicas, schedules, tasks
 from app.ui.visits import (
     FORM_COOKIE,
     HEADERS,
@@ -43,6 +43,18 @@ SCREENS: dict[str, Screen] = {
     "/find": tasks.find,
     "/tasks/{task}": tasks.show,
     "/tasks/{task}/cancel": tasks.ask_cancel,
+    "/batches": batches.show_all,
+    "/batches/{batch}": batches.show,
+    "/batches/{batch}/cancel": batches.ask_cancel,
+    "/schedules": schedules.show_all,
+    "/schedules/{schedule}": schedules.show,
+    "/schedules/{schedule}/backfill": schedules.ask_backfill,
+    "/handlers": handlers.show_all,
+    "/handlers/{handler}": handlers.show,
+    "/handlers/{handler}/disable": handlers.ask_disable,
+    "/handlers/{handler}/rotate": handlers.ask_rotate,
+    "/limits": limits.show_all,
+    "/replicas": replicas.show_all,
 }
 ACTS: dict[str, Screen] = {
     "/queues/{queue}/pause": queues.pause,
@@ -51,8 +63,34 @@ ACTS: dict[str, Screen] = {
     "/queues/{queue}/redrive": queues.redrive,
     "/tasks/{task}/cancel": tasks.cancel,
     "/tasks/{task}/retry": tasks.retry,
+    "/batches/{batch}/cancel": batches.cancel,
+    "/batches/{batch}/retry": batches.retry,
+    "/schedules/{schedule}/pause": schedules.pause,
+    "/schedules/{schedule}/resume": schedules.resume,
+    "/schedules/{schedule}/trigger": schedules.trigger,
+    "/schedules/{schedule}/backfill": schedules.backfill,
+    "/handlers/{handler}/test": handlers.test,
+    "/handlers/{handler}/enable": handlers.enable,
+    "/handlers/{handler}/disable": handlers.disable,
+    "/handlers/{handler}/rotate": handlers.rotate,
+    "/limits/{limit}/pause": limits.pause,
+    "/limits/{limit}/resume": limits.resume,
 }
-NAVIGATION = (("Work", (("overview", "Overview", ""), ("queues", "Queues", "/queues"), ("tasks", "Tasks", "/tasks"))),)
+NAVIGATION = (
+    (
+        "Work",
+        (
+            ("overview", "Overview", "", "read"),
+            ("queues", "Queues", "/queues", "read"),
+            ("tasks", "Tasks", "/tasks", "read"),
+            ("batches", "Batches", "/batches", "read"),
+            ("schedules", "Schedules", "/schedules", "read"),
+        ),
+    ),
+    ("Setup", (("handlers", "Handlers", "/handlers", "read"), ("limits", "Limits", "/limits", "tenant"))),
+    ("Operation", (("replicas", "Replicas", "/replicas", "operate"),)),
+)
+"""Groups of pages: the name of each, its title, its path, and the scope it needs (`tenant`: not for keys confined to queues)."""
 
 
 def routes(core: Core, edge: EdgeConfig, label: str | None) -> list[BaseRoute]:

@@ -81,6 +81,10 @@ class Visit:
     def core(self) -> Core:
         return self.site.core
 
+    def sees(self, needs: str) -> bool:
+        """Return whether the navigation shows a page that needs this."""
+        return self.caller.queues is None if needs == "tenant" else self.caller.may(needs)
+
     def query(self, name: str) -> str | None:
         """Return a parameter of the address; None if it is absent or empty, as an empty field of a form is."""
         return self.request.query_params.get(name) or None

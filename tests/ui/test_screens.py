@@ -143,3 +143,52 @@ async def test_another_tenants_queues_and_tasks_do_not_exist(guarded: Replica, o
     for path in (f"/ui/queues/{name}", f"/ui/tasks/{task}", f"/ui/queues/{name}/purge"):
         assert (await other.get(path)).status_code == 404, path
     assert name not in (await other.get("/ui")).text + (await other.get("/ui/queues")).text
+
+
+SCREENS = ("", "/queues", "/tasks", "/batches", "/schedules", "/handlers", "/limits", "/replicas")
+
+
+async def test_each_screen_without_content_says_what_to_do_next(guarded: Replica) -> None:
+    empty = await visitor(guarded, "operate", tenant=fresh("t"))
+    for path in SCREENS:
+        found = await empty.get(f"/ui{path}")
+        assert found.status_code == 200, path
+        assert path == "/replicas" or '<div class="empty">' in found.text, path
+
+
+async def test_a_schedule_a_batch_and_a_handler_are_shown_and_operated_by_forms(operator: Visitor) -> None:
+    queue, _ = await queue_with(operator)
+    handler, schedule = fresh("h"), fresh("s")
+    await operator.api("PUT", f"/handlers/{handler}", '{"url": "http://127.0.0.1:9/x"}')
+    await operator.api("PUT", f"/schedules/{schedule}", f'{{"queue": "{queue}", "cron": "0 3 * * *", "payload": 1}}')
+    batch = (await operator.api("POST", "/batches", f'{{"queue": "{queue}", "tasks": [{{"payload": 1}}]}}'))["id"]
+    token = await operator.token("/ui")
+    assert "03:00" in (await operator.get(f"/ui/schedules/{schedule}")).text
+    for path, verb in ((f"/ui/schedules/{schedule}", "pause"), (f"/ui/schedules/{schedule}", "trigger"),
+                       (f"/ui/handlers/{handler}", "disable"), (f"/ui/batches/{batch}", "cancel")):  # fmt: skip
+        assert (await operator.post(f"{path}/{verb}", {"token": token})).status_code == 303, verb
+        assert (await operator.get(path)).status_code == 200
+    assert (await operator.api("GET", f"/schedules/{schedule}"))["paused"] is True
+    assert (await operator.api("GET", f"/handlers/{handler}"))["enabled"] is False
+    assert (await operator.api("GET", f"/batches/{batch}"))["counts"]["cancelled"] == 1
+    tested = (await operator.post(f"/ui/handlers/{handler}/test", {"token": token})).text
+    assert "sluice-queue" in tested
+    rotated = (await operator.post(f"/ui/handlers/{handler}/rotate", {"token": token})).text
+    assert re.search("whsec_[A-Za-z0-9+/=]+", rotated)
+    window = "from=2026-01-01T00:00:00Z&to=2026-01-04T00:00:00Z"
+    assert "3 nominal times" in (await operator.get(f"/ui/schedules/{schedule}/backfill?{window}")).text
+
+
+async def test_a_key_confined_to_queues_sees_only_those(guarded: Replica, operator: Visitor) -> None:
+    name, _ = await queue_with(operator, "1")
+    other, [task] = await queue_with(operator, "1")
+    one = Visitor(guarded)
+    issued = await operator.api("POST", "/keys", f'{{"scope": "manage", "queues": ["{name}"]}}')
+    assert (await one.sign_in(issued["token"])).status_code == 303
+    for path in ("", "/queues", "/tasks", "/batches", "/schedules", "/handlers"):
+        found = await one.get(f"/ui{path}")
+        assert found.status_code == 200, path
+        assert other not in found.text, path
+    assert "/ui/limits" not in (await one.get("/ui")).text
+    assert (await one.get(f"/ui/queues/{other}")).status_code == 404
+    assert (await one.get(f"/ui/tasks/{task}")).status_code == 404
