@@ -134,6 +134,7 @@ create table sluice.queues (
   succeeded_days double precision not null,
   cancelled_days double precision not null,
   dead_days double precision not null,
+  encrypt boolean not null default false,
   description text,
   etag text not null,
   owner text,
@@ -502,12 +503,13 @@ create table sluice.batch_deltas (
   constraint batch_deltas_pkey primary key (tenant_id, batch_id, n)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
--- What to enqueue when a batch completes, each distinct entry once.
+-- What to enqueue when a batch completes, each distinct entry once. sealed_for: what the payload is encrypted for; null: it is not.
 create table sluice.batch_completions (
   batch_id uuid not null,
   digest bytea not null,
   queue_id bigint not null,
   payload bytea not null,
+  sealed_for text,
   task_id uuid,
   constraint batch_completions_pkey primary key (batch_id, digest)
 );
@@ -538,6 +540,7 @@ create table sluice.schedules (
   max_attempts integer,
   then_queue_id bigint,
   then_payload bytea,
+  then_sealed_for text,
   etag text not null,
   owner text,
   paused boolean not null default false,

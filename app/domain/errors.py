@@ -37,6 +37,7 @@ CODES: frozenset[str] = frozenset(
         "invalid",
         "idempotency_mismatch",
         "egress_denied",
+        "encryption_unavailable",
         "payload_schema_mismatch",
         "queue_full",
         "key_full",

@@ -58,6 +58,10 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     limits: tuple[LimitUse, ...] = ()
     """The limits that the task takes beside those of its queue and its handler."""
     pushed_back: PushedBack | None = None
+    sealed: bool = False
+    """Its payload, result and excerpts are encrypted."""
+    sealed_for: str | None = None
+    """What the payload was encrypted for; None: for this task."""
 
 
 OPTIONS = tuple(field.name for field in msgspec.structs.fields(Options))

@@ -62,6 +62,10 @@ class QueueOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     callbacks: Annotated[
         Callbacks, Meta(description="What is enqueued when a task of this queue ends, by the state it ends in.")
     ] = Callbacks()
+    encrypt: Annotated[
+        bool,
+        Meta(description="Whether payload, result and excerpts of its new tasks are encrypted in the database."),
+    ] = False
     description: Description | None = None
 
 

@@ -214,9 +214,10 @@ class Enqueue(msgspec.Struct, frozen=True):
     def with_key(self, key: str) -> "Enqueue":
         return msgspec.structs.replace(self, idempotency_key=key)
 
-    def fingerprint(self) -> bytes:
-        """Return 32 bytes that are equal exactly for equal payload bytes and options, the idempotency key aside."""
-        digest = hashlib.sha256(self.payload)
+    def fingerprint(self, key: bytes) -> bytes:
+        """Return 32 bytes that are equal exactly for equal payload bytes and options, the idempotency key aside. Only who has the
+        key, of up to 64 bytes, can make them."""
+        digest = hashlib.blake2b(self.payload, digest_size=32, key=key)
         options = msgspec.structs.asdict(self)
         del options["payload"], options["idempotency_key"]
         digest.update(b"\x00")  # the JSON after it contains no NUL, so the two parts stay distinct

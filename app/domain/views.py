@@ -49,6 +49,13 @@ class TaskView(Struct, kw_only=True):
     payload_base64: Annotated[str | UnsetType, Meta(description="Instead of `payload`, if it came as base64.")] = UNSET
     content_hidden: ContentHidden = UNSET
     content_type: Annotated[str, Meta(description="What the payload is delivered as.")]
+    encrypted: Annotated[
+        Literal[True] | UnsetType, Meta(description="Payload, result and excerpts are encrypted in the database.")
+    ] = UNSET
+    content_lost: Annotated[
+        Literal[True] | UnsetType,
+        Meta(description="They cannot be decrypted, because they were changed there, or moved from another task."),
+    ] = UNSET
     headers: dict[str, str]
     tags: Sequence[str]
     target: TaskTarget | None = None

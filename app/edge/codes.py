@@ -160,6 +160,12 @@ CODES: dict[str, Code] = {
         "A queue, a handler, a schedule or an unfinished task names the limit, so it cannot be deleted, and `keyed` cannot change.",
         "Take the limit out of what `detail` names, or wait for those tasks to end, then send the request again.",
     ),
+    "encryption_unavailable": Code(
+        422,
+        "Encryption is not set up",
+        "A queue is to encrypt the content of its tasks, but Sluice has no encryption key.",
+        "Set `SLUICE_ENCRYPTION_KEY` on every replica, then send the request again.",
+    ),
     "batch_sealed": Code(
         409,
         "The batch is sealed",

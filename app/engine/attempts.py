@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
+import msgspec
+
 from app.delivery.kinds import Call, Sending
 from app.domain.answers import Answer, NoAnswer
 from app.domain.breakers import CallKind, call_of
@@ -23,7 +25,7 @@ from app.domain.callers import Caller
 from app.domain.errors import Refusal
 from app.domain.followups import split_page
 from app.domain.handlers import SECRETS_LOST
-from app.domain.outcomes import Settlement, Standing, Terms, decide, decide_refused_followups
+from app.domain.outcomes import Settlement, Standing, Terms, decide, decide_refused_followups, excerpt
 from app.domain.retries import effective_retry
 from app.engine.held import Held
 from app.runtime import breakers, followups
@@ -31,13 +33,18 @@ from app.runtime.core import Core
 from app.runtime.settling import RETRY_SECONDS, attempt_end
 from app.store import breakers as breaker_rows
 from app.store import handlers
+from app.store.contents import CONTENT_LOST, open_payload, seal_outcome
 from app.store.failures import Unavailable
+from app.store.vault import VaultError
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 from app.telemetry.tracing import AttemptSpan, TraceContext
 
 OUTCOME_OF_CUT = {"revoked": "cancelled", "drained": "failed"}
 """The outcome of an attempt that was cut short, by cause; otherwise its lease was lost."""
+
+REFUSED_UNSAID = "the follow-up work was refused; the excerpt of the attempt says why"
+"""Of a task whose content is encrypted."""
 
 T = TypeVar("T")
 Decide = Callable[[Any, Terms], Settlement]
@@ -96,10 +103,12 @@ class Attempt:
             held.max_attempts = self._retry.max_attempts
             if held.target.secrets_lost:
                 self._answered(NoAnswer("failed", SECRETS_LOST))
+            elif (call := self._call(now)) is None:
+                self._answered(NoAnswer("failed", CONTENT_LOST))
             elif shared is None:
-                self._sending = core.webhooks.send(self._call(now), now, self._answered)
+                self._sending = core.webhooks.send(call, now, self._answered)
             else:
-                self._sending = shared.join(self, self._call(now))
+                self._sending = shared.join(self, call)
         except Exception as error:
             self._fail(error)
 
@@ -141,6 +150,8 @@ class Attempt:
         task = self.held.task
         self._settlement, self.held.answered = settlement, True
         outcome = attempt_end(task.task_id, task.token, settlement, answer, self._span.trace_id)
+        if task.options.sealed:
+            outcome = seal_outcome(self._core.vault, self.held.policy.tenant_id, task.options, outcome)
         self._core.settling.post(outcome, self._settled)
 
     def _settled(self, verdict: str | BaseException) -> None:
@@ -277,7 +288,11 @@ class Attempt:
 
     def _decide_refused(self, answer: Answer, refusal: Refusal) -> Settlement:
         code, error = followups.fault(refusal)
-        return decide_refused_followups(answer, self._terms(), error, code)
+        if not self.held.task.options.sealed:
+            return decide_refused_followups(answer, self._terms(), error, code)
+        # the pointers and what is wrong there may quote the document, and errors are not encrypted
+        settlement = decide_refused_followups(answer, self._terms(), REFUSED_UNSAID, code)
+        return msgspec.structs.replace(settlement, excerpt=excerpt(error.encode()))
 
     async def _follow(self, settlement: Settlement, answer: Answer) -> str:
         """Write follow-up work. Raises Refusal if nothing was written, or if the database was unavailable for a whole lease.
@@ -290,7 +305,7 @@ class Attempt:
         outcome = attempt_end(task.task_id, task.token, settlement, answer, self._span.trace_id)
         caller = Caller(policy.tenant_id, policy.tenant, "use")
         return await self._despite_outages(
-            lambda: followups.settle(core, caller, outcome, page, held.lane, self._span.context)
+            lambda: followups.settle(core, caller, outcome, page, held.lane, task.options, self._span.context)
         )
 
     async def _despite_outages(self, write: Callable[[], Awaitable[T]]) -> T:
@@ -333,9 +348,14 @@ class Attempt:
             delay = round(settlement.delay_seconds, 3)
             events.emit(log, events.ATTEMPT_FAILED, retry_in_seconds=delay, **_failure(held, settlement))
 
-    def _call(self, now: datetime) -> Call:
+    def _call(self, now: datetime) -> Call | None:
+        """Return what is sent; None if the payload cannot be decrypted."""
         core, held, span = self._core, self.held, self._span
         task, target = held.task, held.target
+        try:
+            payload = open_payload(core.vault, held.policy.tenant_id, task.task_id, task.options, task.payload)
+        except VaultError:
+            return None
         rotated = target.previous_until is not None and now >= target.previous_until
         return Call(
             tenant=held.policy.tenant,
@@ -348,7 +368,7 @@ class Attempt:
             lease_token=task.token,
             task_url=f"{core.public_url}/tasks/{task.task_id}",
             timeout_seconds=held.timeout_seconds,
-            payload=task.payload,
+            payload=payload,
             secrets=target.secrets[:1] if rotated else target.secrets,
             traceparent=span.context.traceparent if span.context else None,
             tracestate=span.context.tracestate if span.context else None,

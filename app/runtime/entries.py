@@ -21,6 +21,7 @@ from app.domain.tasks import Enqueue, check_instants
 from app.runtime.core import Core
 from app.runtime.schemas import CheckBudget
 from app.store import enqueues, limits
+from app.store.contents import seal_payload, sealed_options
 from app.store.enqueues import Entry
 from app.store.handlers import OwnHandler
 from app.store.queues import QueueRow
@@ -217,8 +218,12 @@ def new_ids(core: Core, count: int) -> list[str]:
     return core.ids.uuid7s(int(core.clock.seconds() * 1000), count)
 
 
-def entry_of(task_id: str, row: QueueRow, handler_id: int, request: Enqueue, context: TraceContext | None) -> Entry:
-    options = options_of(request)
+def entry_of(
+    core: Core, task_id: str, row: QueueRow, handler_id: int, request: Enqueue, context: TraceContext | None
+) -> Entry:
+    options, payload = options_of(request), request.payload
+    if row.encrypt:
+        options, payload = sealed_options(options), seal_payload(core.vault, row.tenant_id, task_id, payload)
     if context is not None:
         options = msgspec.structs.replace(options, traceparent=context.traceparent, tracestate=context.tracestate)
     key = request.idempotency_key
@@ -228,9 +233,9 @@ def entry_of(task_id: str, row: QueueRow, handler_id: int, request: Enqueue, con
         row.id,
         row.version,
         handler_id,
-        request.payload,
+        payload,
         key,
-        request.fingerprint() if key is not None else None,
+        request.fingerprint(core.vault.fingerprint_key) if key is not None else None,
         request.unique_key,
         request.priority,
         request.run_at,

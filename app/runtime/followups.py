@@ -14,6 +14,7 @@ from app.domain.answers import MAX_RESULT_BYTES
 from app.domain.callers import Caller
 from app.domain.errors import FieldError, Refusal, invalid, pointer
 from app.domain.followups import FollowupPage, parse_followup
+from app.domain.options import Options
 from app.domain.outcomes import FollowupsFault
 from app.domain.tasks import Enqueue
 from app.runtime.catalogue import until_current
@@ -23,8 +24,10 @@ from app.runtime.pieces import in_pieces
 from app.runtime.schemas import CheckBudget
 from app.store import batches, handlers, partitions
 from app.store.batches import Completion, Followed
+from app.store.contents import seal_apart, seal_outcome
 from app.store.enqueues import Entry
 from app.store.handlers import OwnHandler
+from app.store.queues import QueueRow
 from app.store.tasks import AttemptEnd
 from app.telemetry.tracing import TraceContext
 
@@ -66,7 +69,7 @@ class _PageEntries:
                 raise
             self.errors += refusal.errors or [FieldError(where, refusal.detail)]
             return
-        entry = entry_of(new_ids(core, 1)[0], row, own.id if own else 0, task, self.context)
+        entry = entry_of(core, new_ids(core, 1)[0], row, own.id if own else 0, task, self.context)
         self.entries.append(entry)
         now = core.clock.now()
         self.due += [at.timestamp() for at in (task.run_at_from(now), task.expires_at_from(now)) if at and at > now]
@@ -102,16 +105,18 @@ async def settle(
     outcome: AttemptEnd,
     page: FollowupPage,
     lane: tuple[int, int],
+    options: Options,
     context: TraceContext | None,
 ) -> str:
     """Complete the task and enqueue its follow-up work; return applied, repeat, stale or unknown. `lane` is the task's own, for its
-    continuation.
+    continuation, and `options` what it carries.
 
     Raises Refusal, and then nothing has changed: invalid (with pointers into the page), queue_full and key_full (no room
     now), too_large (more tasks for a queue or key than its max_depth), unavailable.
     """
     result, result_format, truncated = result_of(page)
     outcome = outcome._replace(result=result, result_format=result_format, result_truncated=truncated)
+    outcome = seal_outcome(core.vault, caller.tenant_id, options, outcome)
     if not follows(page):
         return await core.settling.submit(outcome)
 
@@ -159,6 +164,14 @@ async def settle(
     return await until_current(attempt, "a queue of the page")
 
 
+def completion_of(core: Core, row: QueueRow, payload: bytes) -> Completion:
+    """Return what a batch enqueues in this queue when it completes."""
+    sealed_for = None
+    if row.encrypt:
+        sealed_for, payload = seal_apart(core.vault, row.tenant_id, payload)
+    return Completion(row.id, row.version, payload, sealed_for)
+
+
 async def _make(
     core: Core, caller: Caller, page: FollowupPage, context: TraceContext | None
 ) -> tuple[_PageEntries, Completion | None]:
@@ -177,8 +190,9 @@ async def _make(
         then = _PageEntries(core, caller, None)
         await then.add(page.on_complete.queue, Enqueue(page.on_complete.payload), "/on_complete")
         collected.errors += then.errors
-        for entry in then.entries:
-            completion = Completion(entry.queue_id, entry.queue_version, entry.payload)
+        if then.entries:
+            row = await named_queue(core, caller, page.on_complete.queue, "/on_complete/queue")
+            completion = completion_of(core, row, page.on_complete.payload)
     if collected.errors:
         raise invalid(collected.errors[:MAX_ERRORS])
     return collected, completion

@@ -105,7 +105,7 @@ async def preview(core: Core, caller: Caller, request: ActionRequest) -> ActionP
     _check(caller, request)
     action = await prepared(core, caller, request)
     matched, complete, first = await count(core, action)
-    found = await task_lists.find(core.db.reads(caller.tenant_id), caller.tenant_id, first)
+    found = await task_lists.find(core.db.reads(caller.tenant_id), core.vault, caller.tenant_id, first)
     return ActionPreview(matched, complete, [shown_to(caller, view) for view in found])
 
 

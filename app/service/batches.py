@@ -15,11 +15,11 @@ from app.runtime.cancelling import sweep_batch
 from app.runtime.catalogue import until_current
 from app.runtime.core import Core
 from app.runtime.entries import check, named_queue
+from app.runtime.followups import completion_of
 from app.service import bulk
 from app.service.audit import audited, record
 from app.service.bulk import Result
 from app.store import batches, queue_names, sweeps
-from app.store.batches import Completion
 from app.store.db import Reader
 
 CHUNK = 500
@@ -66,7 +66,7 @@ async def _create(core: Core, caller: Caller, batch_id: str, request: BatchReque
         if then is not None:
             target = await named_queue(core, caller, then.queue, "/on_complete/queue")
             await check(core, target, None, Enqueue(then.payload), "/on_complete")
-            completion = Completion(target.id, target.version, then.payload)
+            completion = completion_of(core, target, then.payload)
         if await batches.create(
             core.db.changes(caller.tenant_id),
             caller.tenant_id,

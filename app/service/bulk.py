@@ -165,7 +165,7 @@ async def _entries(bulk: _Bulk, row: QueueRow, fresh: bool, pending: list[int]) 
     for n, task_id in zip(pending, new_ids(bulk.core, len(pending)), strict=True):
         item = bulk.items[n]
         handler = own[item.handler]
-        entries[n] = entry_of(task_id, row, handler.id if handler else 0, item, bulk.context)
+        entries[n] = entry_of(bulk.core, task_id, row, handler.id if handler else 0, item, bulk.context)
     return entries
 
 

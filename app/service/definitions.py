@@ -38,7 +38,6 @@ from app.domain.handlers import HandlerDefinition, handler_etag
 from app.domain.hiding import shown_to
 from app.domain.limits import TASKS_KEY, LimitRule, Limits, QueueRules, limit_etag, rule_of, task_errors, use_errors
 from app.domain.queues import QueueDefinition, queue_etag
-from app.domain.schedules.bodies import parse_schedule
 from app.domain.schedules.definitions import ScheduleDefinition, schedule_etag
 from app.runtime.confined import reach_of
 from app.runtime.core import Core
@@ -56,6 +55,7 @@ from app.store.limits import StoredLimit
 from app.store.queues import StoredQueue
 from app.store.schedules import ScheduleRow
 from app.store.tenants import TenantLimits
+from app.store.vault import Vault
 
 PAGE = 500
 MAX_FAULTS = 100
@@ -88,7 +88,7 @@ async def plan(core: Core, caller: Caller, document: Document) -> Plan:
     caller.require("manage")
     current = await _read(core, caller)
     await _validate(core, caller, document, current)
-    changes = [change async for change in in_pieces(_changes(document, current))]
+    changes = [change async for change in in_pieces(_changes(core.vault, document, current))]
     version = version_of(changes, await _wanted(document))
     return Plan([shown_to(caller, change) for change in changes], version)
 
@@ -355,7 +355,7 @@ def joined(refusals: Sequence[Refusal]) -> Refusal:
     return Refusal(code, f"{first.pointer or 'the body'}: {first.detail}{more}", errors[:MAX_FAULTS])
 
 
-def _changes(document: Document, current: _Stored) -> Iterator[DefinitionChange]:
+def _changes(vault: Vault, document: Document, current: _Stored) -> Iterator[DefinitionChange]:
     for name, limit in sorted((document.named_limits or {}).items()):
         kept = current.named_limits.get(name)
         found = named_limit_changes(None if kept is None else kept.view.definition, limit)
@@ -368,7 +368,7 @@ def _changes(document: Document, current: _Stored) -> Iterator[DefinitionChange]
         yield _change("queue", name, row, found, document.owner)
     for name, schedule in sorted((document.schedules or {}).items()):
         stored = current.schedules.get(name)
-        found = schedule_changes(None if stored is None else _definition(stored), schedule)
+        found = schedule_changes(None if stored is None else schedules.full_definition(vault, stored), schedule)
         yield _change("schedule", name, stored, found, document.owner)
     if document.limits is not None:
         changes = limits_changes(current.limits.own, document.limits)
@@ -404,10 +404,6 @@ def _prunings(document: Document, current: _Stored) -> Iterator[DefinitionChange
                 gone = called_last({name: current.queues[name].view.definition for name in gone})
             for name in gone:
                 yield DefinitionChange(SECTIONS[section], name, "delete", (), rows[name].etag)
-
-
-def _definition(row: ScheduleRow) -> ScheduleDefinition:
-    return structs.replace(parse_schedule(row.definition.encode(), 2**31), payload=row.payload)
 
 
 async def _wanted(document: Document) -> dict[str, Any]:

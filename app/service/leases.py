@@ -27,6 +27,7 @@ from app.runtime.core import Core
 from app.runtime.long_polls import BUSY_SECONDS, LongPoll
 from app.runtime.signals import ConcurrencySlot
 from app.store import queues, tasks, views
+from app.store.contents import CONTENT_LOST, seal_outcome
 from app.store.tasks import AttemptEnd
 from app.telemetry.tracing import TraceContext
 
@@ -77,7 +78,11 @@ async def acquire(
         core.stats.started(row.id, waited)
         if row.rules.uses or task.options.limits:
             core.metrics.limits_taken(caller.tenant, (use.name for use in (*row.rules.uses, *task.options.limits)))
-    shown = await views.find_tasks(core.db, caller.tenant_id, [task.task_id for task in claimed])
+    shown = await views.find_tasks(core.db, core.vault, caller.tenant_id, [task.task_id for task in claimed])
+    for task in claimed:
+        if task.task_id in shown and shown[task.task_id].content_lost is True:
+            del shown[task.task_id]
+            await fail(core, task.task_id, task.token, CONTENT_LOST, retryable=True, retry_after_seconds=0.0)
     return [
         LeasedTaskView(
             **msgspec.structs.asdict(shown[task.task_id]),
@@ -118,6 +123,7 @@ async def complete(core: Core, task_id: str, token: str, page: FollowupPage) -> 
         raise Refusal("too_large", f"the result has {len(page.result)} bytes, at most {MAX_RESULT_BYTES} are allowed")
     held = await _held(core, task_id, token)
     result, result_format, truncated = followups.result_of(page)
+    # without a lease it is a repeat or late, and no result is written
     outcome = AttemptEnd(
         task_id,
         token,
@@ -127,12 +133,14 @@ async def complete(core: Core, task_id: str, token: str, page: FollowupPage) -> 
         result_format=result_format,
         result_truncated=truncated,
     )
-    if held is None or not followups.follows(page):
-        return await _settle(core, outcome, held)
+    if held is None:
+        return await _settle(core, outcome._replace(result=None), held)
+    if not followups.follows(page):
+        return await _settle(core, seal_outcome(core.vault, held.tenant_id, held.options, outcome), held)
     caller = Caller(held.tenant_id, held.tenant, "use")
     lane = (held.queue_id, held.lane)
     context = TraceContext.parse(held.options.traceparent, held.options.tracestate)
-    verdict = await followups.settle(core, caller, outcome, page, lane, context)
+    verdict = await followups.settle(core, caller, outcome, page, lane, held.options, context)
     return await _settled(core, outcome, held, verdict)
 
 
@@ -239,7 +247,7 @@ def lease_lost() -> Refusal:
 
 
 async def _view(core: Core, task_id: str) -> TaskView:
-    view = await views.find_any(core.db, task_id)
+    view = await views.find_any(core.db, core.vault, task_id)
     if view is None:
         raise lease_lost()  # settled just now, but its retention has already passed
     return view

@@ -20,6 +20,7 @@ from app.runtime.entries import check_handler, check_limits, check_own_target, c
 from app.service import tasks as service
 from app.service.audit import audited, record
 from app.store import handlers, tasks
+from app.store.contents import seal_payload
 from app.store.handlers import OwnHandler
 from app.store.queues import QueueRow
 
@@ -37,7 +38,7 @@ async def update(core: Core, caller: Caller, task_id: str, patch: TaskPatch) -> 
         await check_named(core, caller, patch.asked)
 
     async def attempt() -> TaskView | None:
-        view = await service.find(core.db.changes(caller.tenant_id), caller, task_id)
+        view = await service.find(core.db.changes(caller.tenant_id), core.vault, caller, task_id)
         if view.state not in UNFINISHED:
             raise task_ended(view.state)
         match await _write(core, caller, view, patch):
@@ -80,6 +81,9 @@ async def _write(core: Core, caller: Caller, view: TaskView, patch: TaskPatch) -
         del options["handler"]
         handler_id = own.id if own else 0
     carried = {name: options.pop(name) for name in OPTIONS if name in options}
+    payload = patch.asked.payload if patch.new_payload else None
+    if payload is not None and present["sealed"]:
+        payload, carried["sealed_for"] = seal_payload(core.vault, caller.tenant_id, view.id, payload), None
     async with core.db.changes(caller.tenant_id).transaction() as connection:
         verdict = await tasks.update(
             connection,
@@ -88,12 +92,12 @@ async def _write(core: Core, caller: Caller, view: TaskView, patch: TaskPatch) -
             row.version,
             msgspec.json.encode(options).decode(),
             msgspec.json.encode(carried).decode(),
-            patch.asked.payload if patch.new_payload else None,
+            payload,
             handler_id,
             msgspec.json.encode(present).decode(),
         )
         if verdict == "done":
-            after = await service.find(connection, caller, view.id)
+            after = await service.find(connection, core.vault, caller, view.id)
             await record(connection, caller, _recorded(view, patch), _recorded(after, patch))
     return verdict
 
@@ -111,6 +115,7 @@ def _merged_with(view: TaskView) -> dict[str, Any]:
     return {
         "headers": view.headers or None,
         "binary": True if view.payload_base64 is not msgspec.UNSET else None,
+        "sealed": True if view.encrypted is True else None,
         "target": view.target,
         "key": view.key,
         "limits": [LimitUse(use.name, use.key, use.cost) for use in view.limits] or None,
@@ -145,7 +150,7 @@ def _with_limits(patch: TaskPatch, view: TaskView) -> Enqueue:
 
 async def _announced(core: Core, caller: Caller, task_id: str) -> TaskView:
     """Return the task as it is now, and wake whoever must act on it."""
-    view = await service.find(core.db.changes(caller.tenant_id), caller, task_id)
+    view = await service.find(core.db.changes(caller.tenant_id), core.vault, caller, task_id)
     due = parse_instant(view.run_at) if view.state == State.SCHEDULED else None
     for instant in (due, None if view.expires_at is None else parse_instant(view.expires_at)):
         if instant is not None:

@@ -21,7 +21,7 @@ from app.runtime.core import Core
 from app.runtime.entries import check_callbacks
 from app.service import limits
 from app.service.audit import audited, record
-from app.store import flows, handlers, partitions, queues, tenants
+from app.store import flows, handlers, partitions, queues, schedules, tenants
 from app.store.queues import StoredQueue
 
 
@@ -44,7 +44,7 @@ async def put(
 ) -> Saved:
     """Create or replace a queue. Absent fields get their defaults; a pause is kept, and the owner if none is given.
 
-    Raises Refusal: invalid, etag_mismatch.
+    Raises Refusal: invalid, encryption_unavailable, etag_mismatch.
     """
     caller.require("manage")
     await check(core, caller, name, definition)
@@ -104,6 +104,8 @@ async def _put(
     if definition != before.view.definition:
         await _check_limits(connection, caller, definition, handler_id)
         await queues.replace_definition(connection, caller.tenant_id, queue_id, definition, handler_id)
+        if definition.encrypt != before.view.definition.encrypt:
+            await schedules.recode(connection, core.vault, caller.tenant_id, queue_id, encrypt=definition.encrypt)
         if _flows_see(definition) != _flows_see(before.view.definition):
             await flows.reopen(connection, caller.tenant_id)
     if owner is not None:
@@ -133,12 +135,16 @@ def _flows_see(definition: QueueDefinition) -> tuple[object, ...]:
 
 async def check(core: Core, caller: Caller, name: str, definition: QueueDefinition) -> None:
     """Check that a definition may be stored, given that its handler exists. Raises Refusal: queue_not_found (the caller is confined
-    to others), invalid, unavailable."""
+    to others), invalid, encryption_unavailable, unavailable."""
     errors = [] if is_name(name) else [FieldError("", f"{name} is not a name ({NAME_RULE})")]
     if errors := errors + definition.check():
         raise invalid(errors)
     if not caller.sees(name):
         raise queue_not_found(name)
+    if definition.encrypt and not core.vault.wrapped:
+        raise Refusal(
+            "encryption_unavailable", "SLUICE_ENCRYPTION_KEY is not set, so the content of tasks cannot be encrypted"
+        )
     schema = definition.payload_schema
     if schema is not None and (errors := await core.schemas.compile(caller.tenant_id, schema)):
         raise invalid(errors)

@@ -6,6 +6,7 @@ that have come without a run are in the ledger, and its waiting starts are dropp
 """
 
 import asyncio
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -21,7 +22,7 @@ from app.domain.followups import OnCompleteBody
 from app.domain.hiding import shown_to
 from app.domain.instants import format_instant, instant_text
 from app.domain.names import NAME_RULE, is_name
-from app.domain.options import encode_options, options_of
+from app.domain.options import decode_options, encode_options, options_of
 from app.domain.schedules.bodies import parse_schedule
 from app.domain.schedules.definitions import (
     Overlap,
@@ -45,10 +46,12 @@ from app.runtime.pieces import in_pieces
 from app.runtime.schedule_changes import ScheduleChange, after_commit, next_look, waiting_starts_due, write_held
 from app.service.audit import audited, record
 from app.store import handlers, ledger, limits, schedules, tenants
+from app.store.contents import open_apart, seal_apart, seal_payload
 from app.store.db import Reader
 from app.store.ledger import LedgerRow
 from app.store.queues import QueueRow
 from app.store.schedules import Columns, ScheduleRow, ScheduleState
+from app.store.vault import Vault, VaultError
 
 SHOWN_TIMES = 5
 
@@ -78,10 +81,10 @@ def _not_found(name: str) -> Refusal:
     return Refusal("schedule_not_found", f"there is no schedule {name}; PUT /schedules/{name} creates it")
 
 
-def shown(caller: Caller, row: ScheduleRow, now: datetime) -> ScheduleView:
+def shown(vault: Vault, caller: Caller, row: ScheduleRow, now: datetime) -> ScheduleView:
     """Return a schedule as the caller is shown it. Its times are those that will fire or, while paused, would."""
-    definition = definition_of(row)
-    fields = schedule_to_dict(definition) | {"payload": msgspec.Raw(row.payload)}
+    definition = full_definition(vault, row)
+    fields = schedule_to_dict(definition)
     if definition.on_complete is not None:
         fields["on_complete"] = OnCompleteBody(**fields["on_complete"])
     view = ScheduleView(
@@ -110,7 +113,26 @@ def coming(row: ScheduleRow, definition: ScheduleDefinition, now: datetime, coun
 
 
 def definition_of(row: ScheduleRow) -> ScheduleDefinition:
+    """Return the definition without its payload, and without that of `on_complete` if it is encrypted."""
     return parse_schedule(row.definition.encode(), 2**31)
+
+
+def full_definition(vault: Vault, row: ScheduleRow) -> ScheduleDefinition:
+    """Return the definition. A payload that cannot be decrypted is null."""
+    definition, payload = definition_of(row), row.payload
+    options, then = decode_options(row.options), definition.on_complete
+    if options.sealed:
+        payload = _opened(vault, row.tenant_id, options.sealed_for or "", payload)
+    if then is not None and row.then_sealed_for is not None:
+        then = replace(then, payload=_opened(vault, row.tenant_id, row.then_sealed_for, row.then_payload or b""))
+    return msgspec.structs.replace(definition, payload=payload, on_complete=then)
+
+
+def _opened(vault: Vault, tenant_id: int, sealed_for: str, sealed: bytes) -> bytes:
+    try:
+        return open_apart(vault, tenant_id, sealed_for, sealed)
+    except VaultError:
+        return b"null"
 
 
 def _times(definition: ScheduleDefinition, times: Iterable[datetime]) -> list[ScheduledTime]:
@@ -188,7 +210,7 @@ async def _put(
     owner: str | None,
 ) -> Saved | None:
     """Return None to be tried again, if something changed in the meantime."""
-    columns = _columns(definition, named)
+    columns = _columns(core.vault, caller, definition, named)
     change: ScheduleChange | None = None
     async with core.db.changes(caller.tenant_id).transaction() as connection:
         known = await schedules.find(connection, caller.tenant_id, name)
@@ -220,32 +242,47 @@ async def _put(
             await schedules.set_owner(connection, caller.tenant_id, name, owner)
         after = await schedules.find(connection, caller.tenant_id, name)
         assert after is not None, "its row is locked"
-        await record(connection, caller, None if before is None else _recorded(before), _recorded(after))
+        await record(
+            connection,
+            caller,
+            None if before is None else _recorded(core.vault, before),
+            _recorded(core.vault, after),
+        )
     if change is not None:
         after_commit(core, change)
     elif before is None and look is not None:
         core.signals.schedule_due_at(look.timestamp())
-    return Saved(shown(caller, after, at), after.etag, before is None)
+    return Saved(shown(core.vault, caller, after, at), after.etag, before is None)
 
 
-def _recorded(row: ScheduleRow) -> dict[str, Any]:
+def _recorded(vault: Vault, row: ScheduleRow) -> dict[str, Any]:
     """Return what the audit compares."""
-    return schedule_to_dict(definition_of(row)) | {"payload": row.payload, "owner": row.owner}
+    definition = full_definition(vault, row)
+    return schedule_to_dict(definition) | {"payload": definition.payload, "owner": row.owner}
 
 
-def _columns(definition: ScheduleDefinition, named: _References) -> Columns:
+def _columns(vault: Vault, caller: Caller, definition: ScheduleDefinition, named: _References) -> Columns:
     kept = schedule_to_dict(definition) | {"payload": None}
+    options, payload = options_of(definition), definition.payload
+    if named.queue.encrypt:
+        options = msgspec.structs.replace(options, sealed=True, sealed_for=str(uuid.uuid4()))
+        payload = seal_payload(vault, caller.tenant_id, options.sealed_for or "", payload)
     then = definition.on_complete
+    then_payload, then_sealed_for = then.payload if then else None, None
+    if then is not None and named.then_queue is not None and named.then_queue.encrypt:
+        then_sealed_for, then_payload = seal_apart(vault, caller.tenant_id, then.payload)
+        kept["on_complete"] = {"queue": then.queue, "payload": None}
     return Columns(
         queue_id=named.queue.id,
         handler_id=named.handler_id,
         definition=msgspec.json.encode(kept).decode(),
-        payload=definition.payload,
+        payload=payload,
         priority=definition.priority,
-        options=encode_options(options_of(definition)),
+        options=encode_options(options),
         max_attempts=(definition.retry or {}).get("max_attempts"),
         then_queue_id=named.then_queue.id if named.then_queue else None,
-        then_payload=then.payload if then else None,
+        then_payload=then_payload,
+        then_sealed_for=then_sealed_for,
         etag=schedule_etag(definition),
     )
 
@@ -272,7 +309,7 @@ async def _replaced(
 async def get(core: Core, caller: Caller, name: str) -> tuple[ScheduleView, str]:
     """Return (view, etag). Raises Refusal (schedule_not_found)."""
     row = await find(core.db.reads(caller.tenant_id), caller, name)
-    return shown(caller, row, core.clock.now()), row.etag
+    return shown(core.vault, caller, row, core.clock.now()), row.etag
 
 
 async def find(db: Reader, caller: Caller, name: str) -> ScheduleRow:
@@ -293,7 +330,7 @@ async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -
     reads = core.db.reads(caller.tenant_id)
     rows, more = await schedules.list_page(reads, caller.tenant_id, after, limit, caller.queues)
     now = core.clock.now()
-    return [shown(caller, row, now) async for row in in_pieces(rows)], more
+    return [shown(core.vault, caller, row, now) async for row in in_pieces(rows)], more
 
 
 @audited("delete", "schedule")
@@ -308,7 +345,7 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
         change.drop = True
         await write_held(connection, core, change)
         await schedules.mark_deleted(connection, row.id)
-        await record(connection, caller, _recorded(row), None)
+        await record(connection, caller, _recorded(core.vault, row), None)
 
 
 async def _locked(connection: Reader, caller: Caller, name: str) -> ScheduleRow:
@@ -358,7 +395,7 @@ async def _set_paused(core: Core, caller: Caller, name: str, *, paused: bool) ->
         await record(connection, caller, {"paused": was}, {"paused": row.paused})
     if change is not None:
         after_commit(core, change)
-    return shown(caller, row, core.clock.now())
+    return shown(core.vault, caller, row, core.clock.now())
 
 
 @audited("trigger", "schedule")
@@ -375,6 +412,9 @@ async def trigger(core: Core, caller: Caller, name: str, payload: bytes | None, 
         row = await _locked(connection, caller, name)
         [state] = await schedules.states(connection, [row.id])
         definition = definition_of(row)
+        options = decode_options(row.options)
+        if payload is not None and options.sealed:
+            payload = seal_payload(core.vault, caller.tenant_id, options.sealed_for or "", payload)
         decision = apply_overlap([DueTime(state.now, "trigger", extra=True)], state.runs, overlap or definition.overlap)
         change = ScheduleChange.of(state, next_look(definition, state, state.next_nominal_at, state.now))
         change.lines, change.cancel = decision.lines, decision.cancel

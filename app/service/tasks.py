@@ -41,6 +41,7 @@ from app.store.handlers import OwnHandler
 from app.store.queues import QueueRow
 from app.store.task_lists import TaskPage, TaskQuery
 from app.store.tasks import Cancelled
+from app.store.vault import Vault
 from app.telemetry.tracing import TraceContext
 
 
@@ -77,22 +78,28 @@ async def enqueue(
             if needs_check(row, request):
                 await check(core, row, own, request)
             [task_id] = new_ids(core, 1)
-            entry = entry_of(task_id, row, own.id if own else 0, request, span.context)
+            entry = entry_of(core, task_id, row, own.id if own else 0, request, span.context)
             admitted = await core.enqueueing.submit(entry)
             match admitted.verdict:
                 case "created":
                     return _created(core, caller, row, own, request, admitted)
                 case "replayed":
-                    view = await views.find_task(lookups, caller.tenant_id, admitted.task_id, even_past=True)
+                    view = await views.find_task(
+                        lookups, core.vault, caller.tenant_id, admitted.task_id, even_past=True
+                    )
                     if view is not None:
                         return Enqueued(False, admitted.task_id, _encoded(caller, view))
                 case "replaced":
                     task_replaced(core, row.id, own.id if own else 0, request, admitted.at)
-                    view = await views.find_task(lookups, caller.tenant_id, admitted.task_id, even_past=True)
+                    view = await views.find_task(
+                        lookups, core.vault, caller.tenant_id, admitted.task_id, even_past=True
+                    )
                     if view is not None:
                         return Enqueued(False, admitted.task_id, _encoded(caller, view), held=True)
                 case "held":
-                    view = await views.find_task(lookups, caller.tenant_id, admitted.task_id, even_past=True)
+                    view = await views.find_task(
+                        lookups, core.vault, caller.tenant_id, admitted.task_id, even_past=True
+                    )
                     if view is not None:
                         held = Enqueued(False, admitted.task_id, _encoded(caller, view), held=True)
                         if view.state in UNFINISHED:
@@ -138,6 +145,7 @@ def _created(
         or row.timeout_seconds
         or (own.timeout_seconds if own else row.handler_timeout_seconds),
         waiting_for=_waiting_for(core, row, own, admitted, later=run_at is not None),
+        encrypted=True if row.encrypt else msgspec.UNSET,
         **shown_payload(request.payload, options),
         **carried(options),
     )
@@ -168,12 +176,12 @@ def not_found(task_id: str) -> Refusal:
 
 async def get(core: Core, caller: Caller, task_id: str) -> TaskView:
     caller.require("read")
-    return shown_to(caller, await find(core.db.reads(caller.tenant_id), caller, task_id))
+    return shown_to(caller, await find(core.db.reads(caller.tenant_id), core.vault, caller, task_id))
 
 
-async def find(db: Reader, caller: Caller, task_id: str) -> TaskView:
+async def find(db: Reader, vault: Vault, caller: Caller, task_id: str) -> TaskView:
     """Return a task with its content. Raises Refusal (task_not_found)."""
-    view = await views.find_task(db, caller.tenant_id, task_id)
+    view = await views.find_task(db, vault, caller.tenant_id, task_id)
     if view is None or not caller.sees(view.queue):
         raise not_found(task_id)
     return view
@@ -234,7 +242,7 @@ async def list_page(
         ended_from=filters.ended_from,
         ended_to=filters.ended_to,
     )
-    page = await task_lists.list_page(reads, query)
+    page = await task_lists.list_page(reads, core.vault, query)
     return replace(page, items=[shown_to(caller, view) for view in page.items])
 
 
@@ -245,10 +253,10 @@ async def attempts(
     caller.require("read")
     reads = core.db.reads(caller.tenant_id)
     if caller.queues is not None:
-        await find(reads, caller, task_id)
-    found = await views.list_attempts(reads, caller.tenant_id, task_id, after or 2**31 - 1, limit + 1)
+        await find(reads, core.vault, caller, task_id)
+    found = await views.list_attempts(reads, core.vault, caller.tenant_id, task_id, after or 2**31 - 1, limit + 1)
     if not found:
-        await find(reads, caller, task_id)
+        await find(reads, core.vault, caller, task_id)
     return [shown_to(caller, attempt) for attempt in found[:limit]], len(found) > limit
 
 
@@ -260,7 +268,9 @@ async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
 
     async def attempt() -> TaskView | None:
         """None: a retry has revived it between the cancel and the lookup in history."""
-        cancelled, called, view = await partitions.with_days(core.db, partial(_cancel, changes, caller, task_id))
+        cancelled, called, view = await partitions.with_days(
+            core.db, partial(_cancel, changes, core.vault, caller, task_id)
+        )
         after_cancel(core, cancelled, "requested")
         for one in called:
             core.called_back(one)
@@ -269,13 +279,15 @@ async def cancel(core: Core, caller: Caller, task_id: str) -> TaskView:
     return await until_current(attempt, "the task")
 
 
-async def _cancel(changes: Gate, caller: Caller, task_id: str) -> tuple[list[Cancelled], list[Called], TaskView]:
+async def _cancel(
+    changes: Gate, vault: Vault, caller: Caller, task_id: str
+) -> tuple[list[Cancelled], list[Called], TaskView]:
     """Cancel a task; return what to tell once it is committed, and the task as it is then."""
     called: list[Called] = []
     async with changes.transaction() as connection:
-        before = await views.find_task(connection, caller.tenant_id, task_id, even_past=True)
+        before = await views.find_task(connection, vault, caller.tenant_id, task_id, even_past=True)
         cancelled = await tasks.cancel(connection, caller.tenant_id, [task_id], "requested", told=called.append)
-        view = await views.find_task(connection, caller.tenant_id, task_id, even_past=True)
+        view = await views.find_task(connection, vault, caller.tenant_id, task_id, even_past=True)
         if before is None or view is None or not caller.sees(before.queue):
             raise not_found(task_id)
         if view.state == State.CANCELLED:
@@ -292,13 +304,13 @@ async def retry(core: Core, caller: Caller, task_id: str) -> TaskView:
     caller.require("use")
     lane = None
     async with core.db.changes(caller.tenant_id).transaction() as connection:
-        before = await views.find_task(connection, caller.tenant_id, task_id)
+        before = await views.find_task(connection, core.vault, caller.tenant_id, task_id)
         verdict = await tasks.retry(connection, caller.tenant_id, task_id)
         if before is None or not caller.sees(before.queue):
             raise not_found(task_id)
         if (refusal := _not_retried(verdict, task_id)) is not None:
             raise refusal
-        view = await find(connection, caller, task_id)
+        view = await find(connection, core.vault, caller, task_id)
         await record(connection, caller, {"state": before.state}, {"state": view.state})
         if verdict == "moved":
             lane = await tasks.lane_of(connection, task_id)

@@ -31,6 +31,7 @@ from app.store import why as store
 from app.store.audit import AuditFilters
 from app.store.db import Reader
 from app.store.ledger import LedgerRow
+from app.store.vault import Vault
 from app.store.why import Place
 
 MAX_ATTEMPTS_TOLD = 50
@@ -48,7 +49,7 @@ async def of_task(core: Core, caller: Caller, task_id: str) -> WhyTask:
     """Say why a task does not start, who has it, or how it ended. Raises Refusal (task_not_found)."""
     caller.require("read")
     reads = core.db.reads(caller.tenant_id)
-    found = await store.find(reads, caller.tenant_id, task_id)
+    found = await store.find(reads, core.vault, caller.tenant_id, task_id)
     if found is None or not caller.sees(found[0].queue):
         raise tasks.not_found(task_id)
     task, facts, place, renewed_at = found
@@ -59,7 +60,7 @@ async def of_task(core: Core, caller: Caller, task_id: str) -> WhyTask:
     elif task.state == State.RUNNING:
         answer = _running(task, renewed_at, now)
     else:
-        answer = await _ended(caller, reads, task, now)
+        answer = await _ended(core.vault, caller, reads, task, now)
     answer.content_hidden = UNSET if caller.payloads else True
     return answer
 
@@ -140,8 +141,8 @@ def _running(task: TaskView, renewed_at: datetime | None, now: datetime) -> WhyT
     )
 
 
-async def _ended(caller: Caller, reads: Reader, task: TaskView, now: datetime) -> WhyTask:
-    attempts = await views.list_attempts(reads, caller.tenant_id, task.id, 2**31 - 1, MAX_ATTEMPTS_TOLD)
+async def _ended(vault: Vault, caller: Caller, reads: Reader, task: TaskView, now: datetime) -> WhyTask:
+    attempts = await views.list_attempts(reads, vault, caller.tenant_id, task.id, 2**31 - 1, MAX_ATTEMPTS_TOLD)
     return WhyTask(
         task=task.id,
         state=task.state,

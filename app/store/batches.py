@@ -25,6 +25,8 @@ class Completion:
     queue_id: int
     queue_version: int
     payload: bytes
+    sealed_for: str | None = None
+    """What the payload is encrypted for; None: it is not."""
 
 
 class Followed(msgspec.Struct):
@@ -38,9 +40,9 @@ class Followed(msgspec.Struct):
     called: list[Called | None] = []
 
 
-_SETTLE_FOLLOWUPS = call("settle_followups_v1", 6)
+_SETTLE_FOLLOWUPS = call("settle_followups_v1", 7)
 _FOLD = call("fold_v1", 1)
-_CREATE_BATCH = call("create_batch_v1", 8)
+_CREATE_BATCH = call("create_batch_v1", 9)
 _CLOSE_BATCH = call("close_batch_v1", 3)
 _SWEEP_BATCH = call("sweep_batch_v1", 3)
 _RETRY_BATCH = call("retry_batch_v1", 5)
@@ -60,7 +62,9 @@ async def settle_followups(
 
     Raises Refusal (unavailable) if others take its unique keys first each time, Unavailable.
     """
-    then = (completion.queue_id, completion.queue_version, completion.payload) if completion else (None, None, None)
+    then: tuple[Any, ...] = (None, None, None, None)
+    if completion is not None:
+        then = (completion.queue_id, completion.queue_version, completion.payload, completion.sealed_for)
     found = await despite_collisions(partial(db.fetchval, _SETTLE_FOLLOWUPS, outcome, entries, next_cursor, *then))
     followed = _FOLLOWED.decode(found)
     for called in followed.called:
@@ -111,6 +115,7 @@ async def create(
         completion and completion.queue_id,
         completion and completion.queue_version,
         completion and completion.payload,
+        completion and completion.sealed_for,
     )
     return made
 

@@ -51,6 +51,7 @@ _DEFINED = (
     "succeeded_days",
     "cancelled_days",
     "dead_days",
+    "encrypt",
     "description",
     "etag",
 )
@@ -93,7 +94,7 @@ _POLICY = Query(
 _FIND = Query(
     select(
         *queues.c["id", "version", "tenant_id", "name", "handler_id", "retry", "idempotency_seconds"],
-        *queues.c["max_attempts", "timeout_seconds", "payload_schema"],
+        *queues.c["max_attempts", "timeout_seconds", "payload_schema", "encrypt"],
         handlers.c.name.label("handler"),
         handlers.c.timeout_seconds.label("handler_timeout_seconds"),
         handlers.c.url.label("handler_url"),
@@ -196,6 +197,7 @@ class QueueRow:
     handler_targets: Targets | None
     payload_schema: str | None
     """Its JSON text."""
+    encrypt: bool
     rules: QueueRules
     """What its tasks must observe because of limits."""
     known: Mapping[str, LimitRule]
@@ -380,6 +382,7 @@ def _columns(definition: QueueDefinition, handler_id: int | None) -> dict[str, A
         "succeeded_days": definition.retention.succeeded_days,
         "cancelled_days": definition.retention.cancelled_days,
         "dead_days": definition.retention.dead_days,
+        "encrypt": definition.encrypt,
         "description": definition.description,
         "etag": queue_etag(definition),
     }
@@ -402,6 +405,7 @@ def _stored(row: Any) -> StoredQueue:
         payload_schema=row["payload_schema"],
         callbacks=Callbacks() if row["callbacks"] is None else _CALLBACKS.decode(row["callbacks"]),
         retention=Retention(int(row["succeeded_days"]), int(row["cancelled_days"]), int(row["dead_days"])),
+        encrypt=row["encrypt"],
         description=row["description"],
         rate=limits.rate_in(row, "queue_rate"),
         key=limits.key_in(row),

@@ -1,5 +1,6 @@
 """Schedules: read what decisions depend on, and write what was decided."""
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -10,13 +11,16 @@ from sqlalchemy import ColumnElement, Select, Update, bindparam, exists, func, n
 from sqlalchemy.dialects.postgresql import insert as insert_into
 
 from app.domain.confinement import like_patterns
+from app.domain.options import decode_options, encode_options
 from app.domain.schedules.firing import Runs
 from app.store import locks, queue_names
+from app.store.contents import recoded
 from app.store.db import Reader
 from app.store.numbers import Lock
 from app.store.queues import add_lane
 from app.store.statements import Query, bound, call, sql
 from app.store.tables import queues, schedules
+from app.store.vault import Vault, VaultError
 from app.store.views import PAGE_BYTES
 
 
@@ -59,12 +63,16 @@ class ScheduleState:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleRow:
-    """A schedule to show. `definition` is JSON without the payload."""
+    """A schedule to show. `definition` is JSON without the payload, and without that of `on_complete` if it is encrypted."""
 
     id: int
+    tenant_id: int
     name: str
     definition: str
     payload: bytes
+    options: str | None
+    then_payload: bytes | None
+    then_sealed_for: str | None
     etag: str
     owner: str | None
     paused: bool
@@ -90,6 +98,7 @@ class Columns:
     max_attempts: int | None
     then_queue_id: int | None
     then_payload: bytes | None
+    then_sealed_for: str | None
     etag: str
 
 
@@ -163,6 +172,14 @@ _REPLACE = Query(_change().values(updated_at=bindparam("at"), **bound(*_COLUMNS)
 _SET_OWNER = Query(update(schedules).where(_OF_TENANT, _NAMED, _ALIVE).values(**bound("owner")))
 _PAUSE = Query(_change().values(paused=True, paused_at=_NOW, failures=0, **bound("paused_reason")))
 _RESUME = Query(_change().values(paused=False, paused_at=null(), failures=0, paused_reason=null()))
+_LOCK_OF_QUEUE = Query(
+    select(schedules.c.id)
+    .where(schedules.c.queue_id == bindparam("queue_id"), _ALIVE)
+    .order_by(schedules.c.id)
+    .with_for_update(key_share=True)
+)
+_CONTENT = Query(select(*schedules.c["payload", "options"]).where(_THIS))
+_SET_CONTENT = Query(update(schedules).where(_THIS).values(**bound("payload", "options")))
 _DELETE = Query(_change().values(deleted_at=_NOW, next_nominal_at=null(), look_at=null()))
 
 _STATES = sql("show_schedule_states")
@@ -171,6 +188,8 @@ _NEXT_LOOK = sql("find_next_look")
 _APPLY = call("apply_schedules_v1", 3)
 _CLOCK = sql("read_clock")
 _ARE_AS_READ = sql("compare_definitions")
+_WAITING_PAYLOADS = sql("find_waiting_payloads")
+_SET_WAITING_PAYLOAD = sql("set_waiting_payload")
 _HEALTH = sql("show_schedule_health")
 _TROUBLED = sql("show_troubled_schedules")
 
@@ -295,6 +314,29 @@ async def _add_lane(connection: Reader, columns: Columns) -> None:
 
 async def set_owner(connection: Reader, tenant_id: int, name: str, owner: str) -> None:
     await _SET_OWNER.fetch(connection, tenant_id=tenant_id, name=name, owner=owner)
+
+
+async def recode(connection: Reader, vault: Vault, tenant_id: int, queue_id: int, *, encrypt: bool) -> None:
+    """Rewrite the payloads of a queue's schedules, and of starts that wait, when the queue begins or ceases to encrypt. The
+    queue is locked. One that cannot be decrypted stays as it is."""
+    for locked in await _LOCK_OF_QUEUE.fetch(connection, queue_id=queue_id):
+        schedule_id = locked[0]
+        [row] = await _CONTENT.fetch(connection, schedule_id=schedule_id)
+        before = decode_options(row["options"])
+        if before.sealed == encrypt:
+            continue
+        sealed_for = str(uuid.uuid4()) if encrypt else None
+        after = msgspec.structs.replace(before, sealed=encrypt, sealed_for=sealed_for)
+        waiting = await connection.fetch(_WAITING_PAYLOADS, schedule_id)
+        try:
+            payload = recoded(vault, tenant_id, before, after, row["payload"])
+            own = [(run["id"], recoded(vault, tenant_id, before, after, run["payload"])) for run in waiting]
+        except VaultError:
+            continue
+        for run_id, run_payload in own:
+            await connection.fetch(_SET_WAITING_PAYLOAD, run_id, run_payload)
+        options = encode_options(after)
+        await _SET_CONTENT.fetch(connection, schedule_id=schedule_id, payload=payload, options=options)
 
 
 async def set_paused(connection: Reader, schedule_id: int, reason: str | None, *, paused: bool) -> None:

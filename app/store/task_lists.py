@@ -22,6 +22,7 @@ from app.store.db import Reader
 from app.store.failures import TooSlow
 from app.store.numbers import TaskState, named
 from app.store.statements import fill, part, sql
+from app.store.vault import Vault
 from app.store.views import RUNNING, show_tasks
 from app.store.windows import Windows
 
@@ -122,16 +123,16 @@ async def look_through(db: Reader, query: TaskQuery, rows: int, limit: int) -> t
     return ids, ids[-1] if len(ids) == limit else reached
 
 
-async def find(db: Reader, tenant_id: int, task_ids: Sequence[str]) -> list[TaskView]:
+async def find(db: Reader, vault: Vault, tenant_id: int, task_ids: Sequence[str]) -> list[TaskView]:
     """Return those of these tasks that are there, without payloads, newest first."""
     if not task_ids:
         return []
     of_tenant = ["t.tenant_id = $1"]
     kept = [*of_tenant, "t.kept_until > clock_timestamp()"]
-    return await show_tasks(db, [tenant_id, list(task_ids)], of_tenant, kept, payloads=False)
+    return await show_tasks(db, vault, [tenant_id, list(task_ids)], of_tenant, kept, payloads=False)
 
 
-async def list_page(db: Reader, query: TaskQuery) -> TaskPage:
+async def list_page(db: Reader, vault: Vault, query: TaskQuery) -> TaskPage:
     look = _Look(query)
     if query.queue_ids == [] or not (look.live or look.ended):
         return TaskPage([], None)
@@ -152,7 +153,7 @@ async def list_page(db: Reader, query: TaskQuery) -> TaskPage:
         del found[query.limit :]
         position = found[-1]
     args = [query.tenant_id, found, *look.args[2:]]
-    shown = await show_tasks(db, args, look.live, look.ended, payloads=query.include_payload) if found else []
+    shown = await show_tasks(db, vault, args, look.live, look.ended, payloads=query.include_payload) if found else []
     if shown and len(shown) < len(found):
         position = shown[
             -1

@@ -1,4 +1,4 @@
-"""Encrypts secrets that must be readable again (signing secrets, handler headers) with AES-256-GCM.
+"""Encrypts secrets that must be readable again (signing secrets, handler headers), and content of tasks, with AES-256-GCM.
 
 The data key is generated once and stored in sluice.keyring. With an encryption key in the settings it is stored wrapped, so that a
 copy of the database alone decrypts nothing. Without one it is stored in the clear, which only protects a leaked column or log. An
@@ -7,6 +7,7 @@ that key fails and names it. Of several keys in the settings the first wraps, an
 """
 
 import hashlib
+import hmac
 import os
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ from app.store.db import Database
 from app.store.statements import sql
 
 NONCE_BYTES = 12
+CONTENT_VERSION = b"\x01"
 _ADD_KEY = sql("add_data_key")
 _READ_KEY = sql("read_data_key")
 _WRAP_KEY = sql("wrap_data_key")
@@ -28,7 +30,10 @@ class VaultError(Exception):
 
 class Vault:
     def __init__(self, data_key: bytes, *, wrapped: bool = False) -> None:
+        self._data_key = data_key
         self._cipher = AESGCM(data_key)
+        self.fingerprint_key = self.digest(b"", "fingerprints")
+        """Under which idempotency fingerprints are made, so that a copy of the database confirms no guess at a payload."""
         self.wrapped = wrapped
         """Whether the data key is stored encrypted, so that a copy of the database alone decrypts nothing."""
 
@@ -45,6 +50,28 @@ class Vault:
             raise VaultError(
                 "an encrypted value cannot be decrypted: it was changed, or moved from another row"
             ) from None
+
+    def seal_content(self, content: bytes, place: str, nonce: bytes | None = None) -> bytes:
+        """Encrypt content under a key of its place, derived from the data key: of the many values of all tasks, only those of one
+        place share a key, and so the space of random nonces. A `nonce` must depend on content and place."""
+        nonce = nonce or os.urandom(NONCE_BYTES)
+        return CONTENT_VERSION + nonce + self._content_cipher(place).encrypt(nonce, content, place.encode())
+
+    def open_content(self, sealed: bytes, place: str) -> bytes:
+        """Raises VaultError if it was changed, or encrypted for another place."""
+        try:
+            if sealed[:1] == CONTENT_VERSION:
+                return self._content_cipher(place).decrypt(sealed[1:13], sealed[13:], place.encode())
+        except (InvalidTag, ValueError):
+            pass
+        raise VaultError("encrypted content cannot be decrypted: it was changed, or moved from another place")
+
+    def digest(self, content: bytes, purpose: str) -> bytes:
+        """Return 32 bytes that only the holder of the data key can make of the content."""
+        return hmac.digest(hmac.digest(self._data_key, purpose.encode(), "sha256"), content, "sha256")
+
+    def _content_cipher(self, place: str) -> AESGCM:
+        return AESGCM(hmac.digest(self._data_key, b"content " + place.encode(), "sha256"))
 
 
 async def open_vault(db: Database, encryption_keys: Sequence[bytes]) -> Vault:

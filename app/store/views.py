@@ -7,12 +7,14 @@ from typing import Any
 import msgspec
 
 from app.domain.instants import format_instant
-from app.domain.options import decode_options
+from app.domain.options import Options, decode_options
 from app.domain.views import AttemptView, LeaseView, TaskView, carried, shown_payload, shown_result, waiting
 from app.domain.waiting import NO_WORKER_SECONDS, WaitingFacts
+from app.store.contents import open_excerpt, open_payload, open_result
 from app.store.db import Reader
 from app.store.replicas import ENGINES
 from app.store.statements import fill, part, sql
+from app.store.vault import Vault, VaultError
 
 PAGE_BYTES = 8_388_608
 """A page ends after this much payload, result and progress, because a caller may have 200 of the largest tasks."""
@@ -45,24 +47,26 @@ _SIZED = sql("cut_page", bytes=str(PAGE_BYTES))
 ATTEMPTS = sql("list_attempts")
 
 
-async def find_task(db: Reader, tenant_id: int, task_id: str, *, even_past: bool = False) -> TaskView | None:
+async def find_task(
+    db: Reader, vault: Vault, tenant_id: int, task_id: str, *, even_past: bool = False
+) -> TaskView | None:
     """Return a task. With `even_past`, also one whose retention has passed, for the answer of the request that ended it."""
     rows = await db.fetch(ONE_TASK, task_id, tenant_id, even_past)
-    return task_view(rows[0]) if rows else None
+    return task_view(vault, rows[0]) if rows else None
 
 
-async def find_any(db: Reader, task_id: str) -> TaskView | None:
+async def find_any(db: Reader, vault: Vault, task_id: str) -> TaskView | None:
     """Return a task of any tenant, for the holder of its lease token."""
     rows = await db.fetch(ONE_TASK, task_id, None, True)
-    return task_view(rows[0]) if rows else None
+    return task_view(vault, rows[0]) if rows else None
 
 
-async def find_tasks(db: Reader, tenant_id: int, task_ids: Sequence[str]) -> dict[str, TaskView]:
+async def find_tasks(db: Reader, vault: Vault, tenant_id: int, task_ids: Sequence[str]) -> dict[str, TaskView]:
     """Return those of these tasks that are live, by id."""
     if not task_ids:
         return {}
     rows = await db.fetch(LIVE_TASKS, list(task_ids), tenant_id)
-    return {str(row["id"]): task_view(row) for row in rows}
+    return {str(row["id"]): task_view(vault, row) for row in rows}
 
 
 async def not_live(db: Reader, task_ids: Sequence[str]) -> list[str]:
@@ -71,7 +75,7 @@ async def not_live(db: Reader, task_ids: Sequence[str]) -> list[str]:
 
 
 async def show_tasks(
-    db: Reader, args: Sequence[Any], live: Sequence[str], ended: Sequence[str], *, payloads: bool
+    db: Reader, vault: Vault, args: Sequence[Any], live: Sequence[str], ended: Sequence[str], *, payloads: bool
 ) -> list[TaskView]:
     """Return the matching tasks of the given ids, newest first, up to PAGE_BYTES. A side without conditions has none.
 
@@ -88,13 +92,19 @@ async def show_tasks(
         if conditions
     ]
     sized = fill(_SIZED, found="\nunion all\n".join(sides))
-    return [task_view(row) for row in await db.fetch(sized, *args)]
+    return [task_view(vault, row) for row in await db.fetch(sized, *args)]
 
 
-async def list_attempts(db: Reader, tenant_id: int, task_id: str, before: int, limit: int) -> list[AttemptView]:
+async def list_attempts(
+    db: Reader, vault: Vault, tenant_id: int, task_id: str, before: int, limit: int
+) -> list[AttemptView]:
     """Return attempts numbered below `before`, newest first."""
     return [
-        AttemptView(r[0], r[1], r[2], _at(r[3]) or "", _at(r[4]), r[5], r[6], r[7], r[8], r[9])
+        AttemptView(
+            *(r[0], r[1], r[2], _at(r[3]) or "", _at(r[4]), r[5], r[6], r[7]),
+            excerpt=open_excerpt(vault, tenant_id, task_id, r[8]),
+            trace_id=r[9],
+        )
         for r in await db.fetch(ATTEMPTS, task_id, tenant_id, before, limit)
     ]
 
@@ -115,10 +125,30 @@ def facts_of(row: Any) -> WaitingFacts | None:
     return None if row["waits"] is None else _FACTS.decode(row["waits"])
 
 
-def task_view(row: Any) -> TaskView:
-    result, encoding = shown_result(row["result"], row["result_format"])
+def _content(vault: Vault, row: Any, options: Options) -> tuple[bytes | None, bytes | None, bool]:
+    """Return payload (None: not asked for) and result (None: there is none) as they were, and whether one of them is lost."""
+    payload, result = row["payload"], row["result"]
+    if not options.sealed:
+        return payload, result, False
+    lost, task_id = False, str(row["id"])
+    try:
+        if payload is not None:
+            payload = open_payload(vault, row["tenant_id"], task_id, options, payload)
+    except VaultError:
+        payload, lost = b"null", True
+    try:
+        if result is not None:
+            result = open_result(vault, row["tenant_id"], task_id, options, result)
+    except VaultError:
+        result, lost = None, True
+    return payload, result, lost
+
+
+def task_view(vault: Vault, row: Any) -> TaskView:
     lease = row["lease_expires_at"]
     options = decode_options(row["options"])
+    payload, stored_result, lost = _content(vault, row, options)
+    result, encoding = shown_result(stored_result, None if lost and stored_result is None else row["result_format"])
     return TaskView(
         id=str(row["id"]),
         queue=row["queue"],
@@ -147,6 +177,8 @@ def task_view(row: Any) -> TaskView:
         batch=None if row["batch_id"] is None else str(row["batch_id"]),
         parent=None if row["parent_id"] is None else str(row["parent_id"]),
         **waiting(facts_of(row)),
-        **shown_payload(row["payload"], options),
+        encrypted=True if options.sealed else msgspec.UNSET,
+        content_lost=True if lost else msgspec.UNSET,
+        **shown_payload(payload, options),
         **carried(options),
     )

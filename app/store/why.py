@@ -18,6 +18,7 @@ from app.domain.waiting import WaitingFacts, WaitingFor
 from app.domain.why import MAX_AHEAD, Bucket, Evidence, HoldingTask, at_of
 from app.store.db import Reader
 from app.store.statements import fill, part, sql
+from app.store.vault import Vault
 from app.store.views import LIVE, ONE_TASK, facts_of, task_view
 
 LATELY = timedelta(minutes=5)
@@ -71,14 +72,14 @@ class Flow:
 
 
 async def find(
-    db: Reader, tenant_id: int, task_id: str
+    db: Reader, vault: Vault, tenant_id: int, task_id: str
 ) -> tuple[TaskView, WaitingFacts | None, Place, datetime | None] | None:
     """Return a task, the facts about its waiting if it waits, its place, and when its lease was last renewed."""
     rows = await db.fetch(ONE_TASK, task_id, tenant_id, False)
     if not rows:
         return None
     row = rows[0]
-    return task_view(row), facts_of(row), _place(row), row["renewed_at"]
+    return task_view(vault, row), facts_of(row), _place(row), row["renewed_at"]
 
 
 async def heads(db: Reader, tenant_id: int, queue_id: int) -> list[tuple[WaitingFacts, Place]]:

@@ -200,6 +200,8 @@ FULL = Call(
         binary=True,
         key="x",
         limits=(LimitUse("x"),),
+        sealed=True,
+        sealed_for="x",
         pushed_back=PushedBack(datetime.now(UTC), 1, 1),
     ),
     batch="x",

@@ -206,10 +206,10 @@ def test_the_limit_of_a_payload_is_exact_and_counts_bytes() -> None:
 
 
 def test_the_fingerprint_is_of_payload_bytes_and_options() -> None:
-    plain = parsed(idempotency_key="a").fingerprint()
+    plain = parsed(idempotency_key="a").fingerprint(b"key")
     assert len(plain) == 32
-    assert parsed(idempotency_key="b").fingerprint() == plain
-    assert parsed(priority=0, headers={}, tags=[]).fingerprint() == plain
+    assert parsed(idempotency_key="b").fingerprint(b"key") == plain
+    assert parsed(priority=0, headers={}, tags=[]).fingerprint(b"key") == plain
     others = [
         parsed(payload=0),
         parse_enqueue(b'{"payload": [ ]}', max_payload_bytes=10),
@@ -228,10 +228,12 @@ def test_the_fingerprint_is_of_payload_bytes_and_options() -> None:
         parsed(tags=["b", "a"]),
         parsed(handler="h"),
     ]
-    assert len({plain, *(other.fingerprint() for other in others)}) == len(others) + 1
-    assert parsed(headers={"a": "1", "b": "2"}).fingerprint() == parsed(headers={"b": "2", "a": "1"}).fingerprint()
-    assert parsed(retry={"max_attempts": 5, "backoff": {}}).fingerprint() == (
-        parsed(retry={"backoff": {}, "max_attempts": 5}).fingerprint()
+    assert len({plain, *(other.fingerprint(b"key") for other in others)}) == len(others) + 1
+    assert parsed(headers={"a": "1", "b": "2"}).fingerprint(b"key") == parsed(headers={"b": "2", "a": "1"}).fingerprint(
+        b"key"
+    )
+    assert parsed(retry={"max_attempts": 5, "backoff": {}}).fingerprint(b"key") == (
+        parsed(retry={"backoff": {}, "max_attempts": 5}).fingerprint(b"key")
     )
 
 
@@ -275,4 +277,4 @@ VALUES = SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(st.text(max_s
 def test_any_fields_are_a_task_or_a_refusal(fields: dict[str, Any]) -> None:
     body = json.dumps(fields).replace("Infinity", "1e999").encode()
     with contextlib.suppress(Refusal):
-        parse_enqueue(body, max_payload_bytes=50).fingerprint()
+        parse_enqueue(body, max_payload_bytes=50).fingerprint(b"key")

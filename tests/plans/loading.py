@@ -4,6 +4,10 @@ from typing import Any
 
 import asyncpg
 
+from app.store.vault import Vault
+
+VAULT = Vault(bytes(32))
+
 TASKS = 2_000_000
 HISTORY = 200_000
 QUEUES = 20

@@ -19,6 +19,7 @@ from app.store.enqueues import Entry
 from app.store.task_lists import TaskQuery
 from app.store.tasks import AttemptEnd, Claimed, LaneWant
 from tests.databases import create_database, drop_database
+from tests.plans.loading import VAULT
 from tests.plans.plans import WatchedDatabase
 
 pytestmark = [pytest.mark.ci, pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -151,7 +152,7 @@ class Pages:
         query = TaskQuery(
             self.tenant, queue_ids=ids, before=None, limit=50, include_payload=False, batch=LISTED, **fields
         )
-        assert len((await task_lists.list_page(self.db, query)).items) == 50
+        assert len((await task_lists.list_page(self.db, VAULT, query)).items) == 50
 
 
 async def test_follow_up_work_keeps_its_index_plans_beside_other_batches(db: WatchedDatabase) -> None:

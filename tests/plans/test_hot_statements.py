@@ -38,7 +38,7 @@ from app.store.sweeps import DeadTasks
 from app.store.task_lists import TaskQuery
 from app.store.tasks import AttemptEnd, Claimed, LaneWant
 from tests.databases import create_database, drop_database
-from tests.plans.loading import HISTORY, QUEUES, TASKS, batch_id, load, task_id
+from tests.plans.loading import HISTORY, QUEUES, TASKS, VAULT, batch_id, load, task_id
 from tests.plans.plans import CALLED, WatchedDatabase
 
 pytestmark = [pytest.mark.ci, pytest.mark.anyio, pytest.mark.timeout(240)]
@@ -319,16 +319,18 @@ class Replica:
     async def read(self) -> None:
         (waiting,) = self.some(1)
         ended = task_id(next(self.ended))
-        assert await views.find_task(self.reads, self.tenant, waiting)
-        assert await views.find_task(self.reads, self.tenant, ended)
-        await views.list_attempts(self.reads, self.tenant, ended, 2**31 - 1, 51)
+        assert await views.find_task(self.reads, VAULT, self.tenant, waiting)
+        assert await views.find_task(self.reads, VAULT, self.tenant, ended)
+        await views.list_attempts(self.reads, VAULT, self.tenant, ended, 2**31 - 1, 51)
         assert await batches.list_page(self.reads, self.tenant, None, 51)
 
     async def read_tasks(self) -> None:
         (waiting,) = self.some(1)
         ended = task_id(next(self.ended))
-        assert await views.find_task(self.db, self.tenant, waiting) and await views.find_any(self.db, ended)
-        assert len(await views.find_tasks(self.db, self.tenant, self.some(GROUP))) == GROUP
+        assert await views.find_task(self.db, VAULT, self.tenant, waiting) and await views.find_any(
+            self.db, VAULT, ended
+        )
+        assert len(await views.find_tasks(self.db, VAULT, self.tenant, self.some(GROUP))) == GROUP
         watched = [*self.some(5 * GROUP), *(task_id(next(self.ended)) for _ in range(GROUP))]
         assert sorted(await views.not_live(self.db, watched)) == sorted(watched[-GROUP:])
         assert await tasks.lane_of(self.db, waiting)
@@ -354,7 +356,7 @@ class Replica:
     async def list(self, **fields: Any) -> None:
         every = [queue_id for queue_id, _ in self.queues]
         given = {"queue_ids": every, "before": None, "limit": 50, "include_payload": True, **fields}
-        page = await task_lists.list_page(self.reads, TaskQuery(self.tenant, **given))
+        page = await task_lists.list_page(self.reads, VAULT, TaskQuery(self.tenant, **given))
         assert len(page.items) == 50 or fields.get("state") == "running"
 
     async def count(self) -> None:

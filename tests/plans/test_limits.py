@@ -13,6 +13,7 @@ from app.store.db import READING
 from app.store.enqueues import Entry
 from app.store.limits import StoredLimit
 from tests.databases import create_database, drop_database
+from tests.plans.loading import VAULT
 from tests.plans.plans import WatchedDatabase
 
 pytestmark = [pytest.mark.ci, pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -92,7 +93,7 @@ async def test_what_limits_and_keys_add_keeps_its_index_plans(loaded: str) -> No
         assert await tasks.update(db, tenant, waiting, queues[1][1], "{}", options, None, None, "{}") == "done"
 
     async def read(n: int) -> None:
-        task = await views.find_task(reads, tenant, task_id(TASKS // 2 + 4 * n + 2))
+        task = await views.find_task(reads, VAULT, tenant, task_id(TASKS // 2 + 4 * n + 2))
         assert task is not None and task.key is not None
 
     async def use(n: int) -> None:

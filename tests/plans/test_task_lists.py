@@ -12,6 +12,7 @@ from app.store import migrations, task_lists, windows
 from app.store.db import READING
 from app.store.task_lists import TaskQuery
 from tests.databases import create_database, drop_database
+from tests.plans.loading import VAULT
 from tests.plans.plans import WatchedDatabase
 
 pytestmark = [pytest.mark.ci, pytest.mark.anyio, pytest.mark.timeout(180)]
@@ -98,7 +99,7 @@ async def test_no_page_reads_more_than_its_windows_with_5000_queues(loaded: str)
                 began = time.monotonic()
                 queue_ids = await task_lists.queues_to_look_in(db, tenant_id, None)
                 query = TaskQuery(tenant_id, queue_ids, position, limit=50, include_payload=False, **filters)
-                page = await task_lists.list_page(db, query)
+                page = await task_lists.list_page(db, VAULT, query)
                 took = time.monotonic() - began
                 for told in db.told():
                     read = [sum(counts) for counts in zip(*scans(told.plan), strict=True)] or [0, 0]

@@ -81,7 +81,7 @@ class Tree:
 
     async def settle(self, core: Core, task: Claimed, page: FollowupPage) -> str:
         outcome = AttemptEnd(task.task_id, task.token, "succeeded", "succeeded")
-        return await followups.settle(core, self.caller, outcome, page, (self.ids["list"], 0), None)
+        return await followups.settle(core, self.caller, outcome, page, (self.ids["list"], 0), task.options, None)
 
     async def count(self, table: str) -> int:
         return int(await self.core.db.fetchval(f"select count(*) from sluice.{table}"))  # a name of ours

@@ -74,7 +74,7 @@ async def test_a_claim_ends_a_task_at_its_last_attempt_and_says_it_is_empty(core
     await lose_leases(core.db)
     found = await claim_pull(core, row.id)
     assert (found.verdict, found.tasks) == ("empty", [])
-    view = await views.find_task(core.db, caller.tenant_id, task_id)
+    view = await views.find_task(core.db, core.vault, caller.tenant_id, task_id)
     assert view is not None and (view.state, view.reason) == ("dead", "attempts_exhausted")
 
 
@@ -135,13 +135,19 @@ async def test_every_count_takes_it_for_ready(core: Core, caller: Caller, pull: 
     await core.db.fetch("update sluice.batches set total = 1")
 
     async def counted() -> tuple[list[object], list[object]]:
-        view = await views.find_task(core.db, caller.tenant_id, task_id)
+        view = await views.find_task(core.db, core.vault, caller.tenant_id, task_id)
         counts = await stats.count(core.db, pull)
         [queue] = await stats.overview(core.db)
         batch = await batches.find(core.db, caller.tenant_id, batch_id)
         assert view is not None and batch is not None
         listed = [
-            len((await list_page(core.db, TaskQuery(caller.tenant_id, [pull], None, 5, False, state=state))).items)
+            len(
+                (
+                    await list_page(
+                        core.db, core.vault, TaskQuery(caller.tenant_id, [pull], None, 5, False, state=state)
+                    )
+                ).items
+            )
             for state in ("ready", "running")
         ]
         lease = None if view.lease is None else "lease"

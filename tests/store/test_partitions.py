@@ -186,7 +186,7 @@ async def test_a_task_ends_though_history_has_none_of_its_days(core: Core) -> No
     async def cancel() -> bool:
         (task_id,) = await enqueue(core, caller, "mail")
         await tasks.cancel(core, caller, task_id)
-        return (await views.find_task(core.db, 1, task_id)).state == "cancelled"  # type: ignore[union-attr]
+        return (await views.find_task(core.db, core.vault, 1, task_id)).state == "cancelled"  # type: ignore[union-attr]
 
     async def purge() -> bool:
         await enqueue(core, caller, "mail", 2)
@@ -196,7 +196,7 @@ async def test_a_task_ends_though_history_has_none_of_its_days(core: Core) -> No
         (task_id,) = await enqueue(core, caller, "mail")
         await core.db.fetch("update sluice.tasks set expires_at = clock_timestamp() where id = $1", task_id)
         await Janitor(core).expire()
-        return (await views.find_task(core.db, 1, task_id)).reason == "expired"  # type: ignore[union-attr]
+        return (await views.find_task(core.db, core.vault, 1, task_id)).reason == "expired"  # type: ignore[union-attr]
 
     for end in (cancel, purge, expire):
         await forget_days(core)

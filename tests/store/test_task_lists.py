@@ -44,9 +44,9 @@ async def test_a_look_that_takes_too_long_ends_the_page_where_it_has_come(
     ids = sorted(await enqueue(core, caller, "mail", 12), reverse=True)
     reads = core.db.reads(caller.tenant_id)
     query = TaskQuery(caller.tenant_id, None, None, limit=3, include_payload=False, type="nosuch")
-    page = await task_lists.list_page(Tiring(reads, 2), query)
+    page = await task_lists.list_page(Tiring(reads, 2), core.vault, query)
     assert (page.items, page.position) == ([], ids[9])
-    page = await task_lists.list_page(Tiring(reads, 99), query)
+    page = await task_lists.list_page(Tiring(reads, 99), core.vault, query)
     assert (page.items, page.position) == ([], None)
     with pytest.raises(TooSlow, match="longer than 5"):
-        await task_lists.list_page(Tiring(reads, 0), query)
+        await task_lists.list_page(Tiring(reads, 0), core.vault, query)

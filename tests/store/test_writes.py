@@ -87,7 +87,9 @@ async def test_a_page_of_a_queue_shows_running_tasks_among_those_that_wait(core:
     assert sorted(task.task_id for task in pulled) == sorted(ids[::2])
     reads, shown, position = core.db.reads(caller.tenant_id), [], None
     for _ in range(20):
-        page = await task_lists.list_page(reads, TaskQuery(caller.tenant_id, [queue_id], position, 5, False))
+        page = await task_lists.list_page(
+            reads, core.vault, TaskQuery(caller.tenant_id, [queue_id], position, 5, False)
+        )
         shown += [(task.id, task.state) for task in page.items]
         position = page.position
         if position is None:

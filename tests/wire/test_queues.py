@@ -18,6 +18,7 @@ RETRY: dict[str, Any] = {
     "backoff": {"kind": "exponential", "min_seconds": 1.0, "max_seconds": 3600.0, "factor": 2.0, "jitter": "equal"},
 }
 DEFAULTS: dict[str, Any] = {
+    "encrypt": False,
     "handler": None,
     "max_concurrency": None,
     "max_depth": None,

@@ -6,7 +6,7 @@ select t.id, q.name as queue, h.name as handler,
   coalesce((t.options ->> 'timeout_seconds')::double precision, q.timeout_seconds, h.timeout_seconds) as timeout_seconds,
   t.last_error, t.result, t.result_format, t.result_truncated, t.progress,
   null::timestamptz as lease_expires_at, t.last_replica as replica, t.batch_id, t.parent_id,
-  null::text as waits, null::timestamptz as renewed_at
+  null::text as waits, null::timestamptz as renewed_at, t.tenant_id
 from {source} t
 join sluice.queues q on q.id = t.queue_id
 left join sluice.handlers h on h.id = coalesce(nullif(t.handler_id, 0), t.lease_handler_id, q.handler_id)

@@ -13,7 +13,8 @@ select t.id, q.name as queue, h.name as handler,
   coalesce((t.options ->> 'timeout_seconds')::double precision, q.timeout_seconds, h.timeout_seconds) as timeout_seconds,
   t.last_error, null::bytea as result, null::text as result_format, false as result_truncated, t.progress,
   case when {running} then t.lease_expires_at end as lease_expires_at, t.last_replica as replica, t.batch_id, t.parent_id,
-  w.facts as waits, case when {running} and t.renewed_at > t.last_started_at then t.renewed_at end as renewed_at
+  w.facts as waits, case when {running} and t.renewed_at > t.last_started_at then t.renewed_at end as renewed_at,
+  t.tenant_id
 from {source} t
 join sluice.queues q on q.id = t.queue_id
 join sluice.tenants n on n.id = t.tenant_id

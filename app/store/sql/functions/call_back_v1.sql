@@ -37,6 +37,8 @@ begin
         'headers', case when b.whole then (e.h).options -> 'headers' end,
         'content_type', case when b.whole then (e.h).options -> 'content_type' end,
         'binary', case when b.whole then (e.h).options -> 'binary' end,
+        'sealed', case when b.whole then (e.h).options -> 'sealed' end,
+        'sealed_for', case when b.whole and (e.h).options ? 'sealed' then coalesce((e.h).options ->> 'sealed_for', (e.h).id::text) end,
         'target', nullif((e.h).callback -> 'target', 'null'),
         'correlation_id', (e.h).options -> 'correlation_id',
         'traceparent', (e.h).options -> 'traceparent', 'tracestate', (e.h).options -> 'tracestate',

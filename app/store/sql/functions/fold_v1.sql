@@ -76,8 +76,9 @@ begin
       where c.batch_id = any(v_ended) and c.task_id is null
       returning c.*),
     enqueued as (
-      insert into sluice.tasks (id, tenant_id, queue_id, state, priority, run_at, created_at, payload, completes)
-      select f.task_id, q.tenant_id, f.queue_id, :state_ready, 0, v_now, v_now, f.payload, f.batch_id
+      insert into sluice.tasks (id, tenant_id, queue_id, state, priority, run_at, created_at, payload, options, completes)
+      select f.task_id, q.tenant_id, f.queue_id, :state_ready, 0, v_now, v_now, f.payload,
+        case when f.sealed_for is not null then jsonb_build_object('sealed', true, 'sealed_for', f.sealed_for) end, f.batch_id
       from fired f join sluice.queues q on q.id = f.queue_id
       returning queue_id, completes)
     select i.id, i.id = any(coalesce(v_new, '{}')),

@@ -14,7 +14,9 @@ begin
   loop
     perform sluice.signal_flows_v1(array[v_item.holder]);  -- of the flow it may leave
     update sluice.tasks t set
-      payload = v_item.payload, options = v_item.options, priority = v_item.priority, handler_id = v_item.handler_id,
+      payload = v_item.payload, options = case when v_item.options ? 'sealed'
+        then v_item.options || jsonb_build_object('sealed_for', v_item.task_id) else v_item.options end,
+      priority = v_item.priority, handler_id = v_item.handler_id,
       max_attempts = v_item.max_attempts, flow_id = sluice.flow_id_v1(t.queue_id, v_item.handler_id, v_item.options),
       expires_at = coalesce(v_item.expires_at, p_now + make_interval(secs => v_item.ttl_seconds)),
       idempotency_until = case when p_keyed and v_item.key is not null

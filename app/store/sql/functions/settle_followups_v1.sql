@@ -11,7 +11,7 @@
 -- and the batch's keys sorted. The inner block is a subtransaction that a refusal rolls back as a whole.
 create function sluice.settle_followups_v1(
   p_outcome sluice.outcome_v1, p_entries sluice.entry_v1[], p_next text,
-  p_then_queue bigint, p_then_version bigint, p_then_payload bytea)
+  p_then_queue bigint, p_then_version bigint, p_then_payload bytea, p_then_sealed_for text)
 returns jsonb language plpgsql volatile
 as $$
 declare
@@ -97,12 +97,14 @@ begin
         root_id, parent_id, batch_id)
       values (
         sluice.uuid7_v1(), v_task.tenant_id, v_task.queue_id, v_task.handler_id, :state_ready, v_task.priority, v_now, v_now,
-        v_task.expires_at, v_task.payload, coalesce(v_task.options, '{}') - 'pushed_back' || jsonb_build_object('cursor', p_next),
+        v_task.expires_at, v_task.payload, coalesce(v_task.options, '{}') - 'pushed_back' || jsonb_build_object('cursor', p_next)
+          || case when v_task.options ? 'sealed' then
+               jsonb_build_object('sealed_for', coalesce(v_task.options ->> 'sealed_for', v_task.id::text)) else '{}' end,
         v_task.max_attempts, v_root, p_outcome.task_id, v_batch);
     end if;
     if p_then_queue is not null then
-      insert into sluice.batch_completions (batch_id, digest, queue_id, payload)
-      values (v_batch, sha256(int8send(p_then_queue) || p_then_payload), p_then_queue, p_then_payload)
+      insert into sluice.batch_completions (batch_id, digest, queue_id, payload, sealed_for)
+      values (v_batch, sha256(int8send(p_then_queue) || p_then_payload), p_then_queue, p_then_payload, p_then_sealed_for)
       on conflict do nothing;
     end if;
     if v_formed or p_next is not null then

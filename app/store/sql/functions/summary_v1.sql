@@ -1,10 +1,15 @@
 -- What a callback says of an ended task: the payload of a callback whose body is a summary.
 -- The result is JSON if it was stored as JSON, else text, else base64 (result_encoding). Text may end in half a character, where it was
--- cut, or have NUL characters, which Postgres does not know. No result can keep a task from ending.
+-- cut, or have NUL characters, which Postgres does not know. No result can keep a task from ending. One that is
+-- encrypted is left out (result_encoding: encrypted).
 create function sluice.summary_v1(p_ended sluice.task_history, p_queue text, p_state text) returns json language plpgsql stable
 as $$
 declare v_result json; v_encoding text; c_instant constant text := 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"';
 begin
+  if p_ended.options ? 'sealed' then
+    p_ended.result_format := null;
+    v_encoding := 'encrypted';
+  end if;
   for v_cut in 0 .. case when coalesce(p_ended.result_format, 'base64') = 'base64' then -1 when p_ended.result_truncated then 3 else 0 end loop
     begin
       v_result := case when p_ended.result_format = 'json' and v_cut = 0 then convert_from(p_ended.result, 'UTF8')::json
