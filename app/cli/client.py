@@ -10,9 +10,12 @@ from urllib.parse import urlsplit
 import httpx2
 
 from app.cli.failures import REFUSED, UNREACHABLE, Failure
+from app.domain.ids import parse_uuid
 
 TIMEOUT_SECONDS = 30.0
 PAGE = 200
+SEARCHED = 10_000
+"""How many of the newest items are searched for an id of which the last part was given."""
 
 NAMED = {"queue": "queues", "handler": "handlers", "schedule": "schedules", "batch": "batches"}
 """Filters that name another resource, and the path of that resource."""
@@ -95,6 +98,16 @@ class Client:
                 return
             if limit is not None:
                 limit -= len(page["items"])
+
+    def whole_id(self, collection: str, given: str) -> str:
+        """Return the id whose last part was given: that of the newest such item. Raises Failure if it is not among the newest."""
+        if parse_uuid(given):
+            return given
+        for item in self.pages(f"/{collection}", SEARCHED):
+            if item["id"].endswith(given.lower()):
+                return str(item["id"])
+        text = f"{given} is no id of the newest {SEARCHED:,} {collection}"
+        raise self._fail({"code": "id_not_found", "detail": text}, "give the whole id", REFUSED)
 
     def check_named(self, filters: dict[str, Any]) -> None:
         """Called when nothing matched: raises Failure if a filter names a resource that does not exist."""

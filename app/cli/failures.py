@@ -5,6 +5,8 @@ from typing import Any
 REFUSED = 1
 USAGE = 2
 UNREACHABLE = 3
+UNSUCCESSFUL = 4
+NOT_ENDED = 5
 
 
 class Failure(Exception):

@@ -1,12 +1,12 @@
 """`sluice limits`: list, show, set, delete, keys, pause, resume."""
 
 import math
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import typer
 
+from app.cli.asking import do, print_fields
 from app.cli.limit import NONE
 from app.cli.options import AsJson, Key, LimitName, Url
 from app.settings import CLIENT_URL
@@ -87,9 +87,9 @@ def show(
         return
     holders = found.pop("holders")
     found["rate"] = _rate_text(found["rate"])
-    screen = console()
-    screen.print(Listing(("field", "value"), [field for field in found.items() if field[1] not in (None, "", False)]))
+    print_fields(found)
     if holders:
+        screen = console()
         rows = [(one["task"], one["queue"], one["key"], instant(one["started_at"])) for one in holders]
         screen.print()
         screen.print(Listing(HOLDERS, rows))
@@ -165,7 +165,7 @@ def delete(
 ) -> None:
     """Delete a limit that nothing names; with --of-key, the values of that key."""
     what = f"Limit {name} is deleted." if of_key is None else f"Key {of_key} of limit {name} has the limit's values."
-    _do(lambda client: client.delete(_path(name, of_key)), what, url, key, as_json)
+    do(lambda client: client.delete(_path(name, of_key)), what, url, key, as_json)
 
 
 @limits.command()
@@ -212,7 +212,7 @@ def pause(
 ) -> None:
     """Pause a limit, or one key of it: no task that takes it starts."""
     what = f"Limit {name} is paused." if of_key is None else f"Key {of_key} of limit {name} is paused."
-    _do(lambda client: client.post(_path(name, of_key) + "/pause"), what, url, key, as_json)
+    do(lambda client: client.post(_path(name, of_key) + "/pause"), what, url, key, as_json)
 
 
 @limits.command()
@@ -221,17 +221,8 @@ def resume(
 ) -> None:
     """Resume a paused limit, or one key of it."""
     what = f"Limit {name} is resumed." if of_key is None else f"Key {of_key} of limit {name} is resumed."
-    _do(lambda client: client.post(_path(name, of_key) + "/resume"), what, url, key, as_json)
+    do(lambda client: client.post(_path(name, of_key) + "/resume"), what, url, key, as_json)
 
 
 def _path(name: str, of_key: str | None) -> str:
     return f"/limits/{name}" if of_key is None else f"/limits/{name}/keys/{quote(of_key, safe='')}"
-
-
-def _do(ask: Callable[[Any], Any], words: str, url: str, key: str | None, as_json: bool) -> None:
-    from app.cli.client import Client
-    from app.cli.screen import say_json
-
-    with Client(url, key, as_json) as client:
-        answer = ask(client)
-    say_json(answer) if as_json else print(words)

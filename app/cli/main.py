@@ -9,16 +9,22 @@ from typing import Annotated, Literal
 import typer
 
 from app.cli import audit, definitions, limit, queues, status, why
+from app.cli.batches import batches
 from app.cli.failures import REFUSED, UNREACHABLE, USAGE, Failure
+from app.cli.handlers import handlers
 from app.cli.keys import keys
 from app.cli.limits import limits
 from app.cli.process import say, settings_of, wait_for
+from app.cli.root import Root
+from app.cli.schedules import schedules
 from app.cli.tasks import tasks
 from app.cli.work import work
 from app.settings import SettingsError
 
 cli = typer.Typer(
+    cls=Root,
     help="Durable queues and schedules over plain HTTP, on nothing but Postgres.",
+    epilog="--url, --key and --json may stand before the command, too.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -26,6 +32,9 @@ cli.add_typer(keys, name="keys")
 cli.command()(work)
 cli.add_typer(tasks, name="tasks")
 cli.add_typer(limits, name="limits")
+cli.add_typer(schedules, name="schedules")
+cli.add_typer(batches, name="batches")
+cli.add_typer(handlers, name="handlers")
 
 
 def run() -> None:
@@ -113,6 +122,21 @@ def version() -> None:
     from importlib.metadata import version
 
     print(version("sluice"))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@cli.callback()
+def root(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Durable queues and schedules over plain HTTP, on nothing but Postgres."""
 
 
 for command in (

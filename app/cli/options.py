@@ -1,7 +1,9 @@
 """The options shared by the commands that talk to a running Sluice."""
 
+import json
+import re
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,12 +31,19 @@ def _is_url(text: str) -> bool:
 checked_name = _checked(is_name, f"not a name: {NAME_RULE}")
 
 
-checked_task = _checked(lambda text: parse_uuid(text) is not None, "not a task id; sluice tasks list shows them")
+_LAST_PART = re.compile(r"[0-9a-fA-F]{12}")
+
+
+def _is_id(text: str) -> bool:
+    return parse_uuid(text) is not None or _LAST_PART.fullmatch(text) is not None
+
+
+checked_task = _checked(_is_id, "not a task id; sluice tasks list shows them")
 
 
 def _ids(values: list[str]) -> list[str]:
     for value in values:
-        if parse_uuid(value) is None:
+        if not _is_id(value):
             raise typer.BadParameter(f"{value!r} is not a task id; sluice tasks list shows them")
     return values
 
@@ -62,15 +71,33 @@ Key = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout, and errors as JSON to stderr.")]
 Queue = Annotated[str, typer.Argument(metavar="QUEUE", callback=checked_name, help="The queue's name.")]
+Queues = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[QUEUE]...", callback=lambda names: [checked_name(name) for name in names or ()], help="Their names."
+    ),
+]
+ScheduleName = Annotated[str, typer.Argument(metavar="SCHEDULE", callback=checked_name, help="The schedule's name.")]
+HandlerName = Annotated[str, typer.Argument(metavar="HANDLER", callback=checked_name, help="The handler's name.")]
+BatchId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        callback=_checked(_is_id, "not a batch id; sluice batches list shows them"),
+        help="The batch's id, or its last part.",
+    ),
+]
 LimitName = Annotated[str, typer.Argument(metavar="NAME", callback=checked_name, help="The limit's name.")]
 QueueFilter = Annotated[str | None, typer.Option("--queue", callback=checked_name, help="Only tasks of this queue.")]
-TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", callback=_ids, help="The ids of one or more tasks.")]
+TaskIds = Annotated[
+    list[str], typer.Argument(metavar="ID...", callback=_ids, help="The ids of one or more tasks, or their last parts.")
+]
 TaskId = Annotated[
     str,
     typer.Argument(
         metavar="ID",
         callback=checked_task,
-        help="The task's id.",
+        help="The task's id, or its last part.",
     ),
 ]
 Type = Annotated[str | None, typer.Option("--type", help="Only tasks of this type.")]
@@ -93,3 +120,13 @@ EndedFrom = Annotated[
 EndedTo = Annotated[
     str | None, typer.Option("--ended-to", metavar="INSTANT", help="Only tasks that ended before this instant.")
 ]
+
+
+def json_given(text: str | None, option: str) -> Any:
+    """Return the JSON in an option's value; None if it was not given. Raises BadParameter."""
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"not valid JSON ({error}); text must be quoted: '\"hello\"'", param_hint=option
+        ) from None

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli import options
-from app.cli.options import AsJson, Key, Queue, Url
+from app.cli.options import AsJson, Key, Queue, Queues, Url
 from app.domain.plurals import are, counted
 from app.settings import CLIENT_URL
 
@@ -58,20 +58,48 @@ def queues(url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> N
     console().print(Listing(HEADINGS, rows))
 
 
-def pause(queue: Queue, url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> None:
-    """Pause a queue: it accepts tasks but starts none."""
-    _do(
-        f"/queues/{queue}/pause",
-        f"Queue {queue} is paused. To resume it: sluice resume {queue}",
-        url,
-        key,
-        as_json,
-    )
+def pause(
+    names: Queues = None,
+    all_: Annotated[bool, typer.Option("--all", help="Pause every queue that is not paused.")] = False,
+    url: Url = CLIENT_URL,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pause queues: they accept tasks but start none."""
+    paused = _switch("pause", names, all_, url, key, as_json)
+    if paused:
+        typer.echo(f"To resume: sluice resume {' '.join(paused)}", err=as_json)
 
 
-def resume(queue: Queue, url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = False) -> None:
-    """Resume a paused queue."""
-    _do(f"/queues/{queue}/resume", f"Queue {queue} is resumed.", url, key, as_json)
+def resume(
+    names: Queues = None,
+    all_: Annotated[bool, typer.Option("--all", help="Resume every queue that is paused.")] = False,
+    url: Url = CLIENT_URL,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Resume paused queues."""
+    _switch("resume", names, all_, url, key, as_json)
+
+
+def _switch(verb: str, names: list[str] | None, all_: bool, url: str, key: str | None, as_json: bool) -> list[str]:
+    """Return the names of the queues that were switched, in order. One after another: what is refused ends it."""
+    from app.cli.client import Client
+    from app.cli.screen import say_json
+
+    if all_ == bool(names):
+        raise typer.BadParameter("give the names of queues, or --all", param_hint="QUEUE")
+    done = []
+    with Client(url, key, as_json) as client:
+        for name in names or [one["name"] for one in client.pages("/queues") if one["paused"] is (verb == "resume")]:
+            done.append(client.post(f"/queues/{name}/{verb}"))
+            if not as_json:
+                print(f"Queue {name} is {verb}d.")
+    if as_json:
+        say_json(done if all_ or len(done) != 1 else done[0])
+    elif not done:
+        print(f"No queue is {'paused' if verb == 'resume' else 'running'}.")
+    return [one["name"] for one in done]
 
 
 def purge(
@@ -96,15 +124,6 @@ def purge(
         answer = client.post(f"/queues/{queue}/purge", timeout_seconds=PURGE_SECONDS)
     purged = answer["purged"]
     words = f"{counted(purged, 'waiting task')} of queue {queue} {are(purged)} cancelled."
-    say_json(answer) if as_json else print(words)
-
-
-def _do(path: str, words: str, url: str, key: str | None, as_json: bool) -> None:
-    from app.cli.client import Client
-    from app.cli.screen import say_json
-
-    with Client(url, key, as_json) as client:
-        answer = client.post(path)
     say_json(answer) if as_json else print(words)
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -19,6 +20,8 @@ PROSE_WIDTH = 24
 BETWEEN = 2
 INDENT = 2
 SEPARATOR = " · "
+SHORT_ID = 12
+"""The last group of an id: 48 bits that are random."""
 STYLES = {
     "succeeded": "green",
     "running": "cyan",
@@ -106,6 +109,11 @@ def cell(value: object) -> Text:
     return Text(text, style=STYLES.get(text, ""))
 
 
+def shown_id(text: str | None) -> str:
+    """An id as the screen shows it: on a terminal its last part, which commands accept, too; to a pipe the whole id."""
+    return "" if text is None else text[-SHORT_ID:] if sys.stdout.isatty() else text
+
+
 def instant(text: str | None) -> str:
     return "" if text is None else text[:19].replace("T", " ")
 
@@ -118,6 +126,13 @@ def seconds(value: float | None) -> str:
         if value < until:
             return f"{value / size:.2g} {unit}" if value / size < 10 else f"{value / size:.0f} {unit}"
     return f"{value / 86_400:.3g} d"
+
+
+def span(began: str | None, ended: str | None) -> str:
+    """From one instant to another, as `seconds` says it."""
+    if began is None or ended is None:
+        return ""
+    return seconds((datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds())
 
 
 def say_json(value: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli import options
-from app.cli.failures import Failure
+from app.cli.failures import NOT_ENDED, UNSUCCESSFUL, Failure
 from app.cli.options import AsJson, Key, Queue, TaskId, TaskIds, Url
 from app.domain.plurals import counted
 from app.domain.tasks import MAX_PRIORITY, MIN_PRIORITY, Reason, State
@@ -46,7 +46,7 @@ def list_tasks(
 ) -> None:
     """List tasks, newest first."""
     from app.cli.client import Client
-    from app.cli.screen import Listing, console, instant, say_json
+    from app.cli.screen import Listing, console, instant, say_json, shown_id
 
     filters = {
         "queue": queue,
@@ -75,7 +75,7 @@ def list_tasks(
         return
     rows = [
         (
-            task["id"],
+            shown_id(task["id"]),
             task["queue"],
             task["type"],
             task["state"],
@@ -105,6 +105,7 @@ def show(task_id: TaskId, wait: Wait = 0, url: Url = CLIENT_URL, key: Key = None
     from app.cli.screen import say_json
 
     with Client(url, key, as_json) as client:
+        task_id = client.whole_id("tasks", task_id)
         task = client.get(f"/tasks/{task_id}", wait_seconds=wait)
         attempts = list(client.pages(f"/tasks/{task_id}/attempts"))
     if as_json:
@@ -114,7 +115,7 @@ def show(task_id: TaskId, wait: Wait = 0, url: Url = CLIENT_URL, key: Key = None
 
 
 def _print_task(task: dict[str, Any], attempts: list[dict[str, Any]]) -> None:
-    from app.cli.screen import Listing, console, instant
+    from app.cli.screen import Listing, console, instant, span
 
     screen = console()
     fields = [(name, _written(value)) for name, value in task.items() if value not in (None, [], {}, False)]
@@ -124,7 +125,7 @@ def _print_task(task: dict[str, Any], attempts: list[dict[str, Any]]) -> None:
             (
                 attempt["number"],
                 instant(attempt["started_at"]),
-                _took(attempt),
+                span(attempt["started_at"], attempt["ended_at"]),
                 attempt["outcome"] or "running",
                 attempt["status"],
                 attempt["replica"],
@@ -139,17 +140,6 @@ def _print_task(task: dict[str, Any], attempts: list[dict[str, Any]]) -> None:
 def _written(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… (all of it: --json)"
-
-
-def _took(attempt: dict[str, Any]) -> str:
-    from datetime import datetime
-
-    from app.cli.screen import seconds
-
-    if attempt["ended_at"] is None:
-        return ""
-    began, ended = (datetime.fromisoformat(attempt[name]) for name in ("started_at", "ended_at"))
-    return seconds((ended - began).total_seconds())
 
 
 @tasks.command()
@@ -172,6 +162,10 @@ def enqueue(
     ] = None,
     idempotency_key: Annotated[
         str | None, typer.Option("--idempotency-key", help="Enqueuing with the same key again returns the same task.")
+    ] = None,
+    unique_key: Annotated[
+        str | None,
+        typer.Option("--unique-key", help="While a task under this key has not ended, it is returned instead."),
     ] = None,
     correlation_id: Annotated[
         str | None, typer.Option("--correlation-id", help="An id of yours that travels with the task.")
@@ -198,7 +192,10 @@ def enqueue(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Enqueue a task; with --wait, also wait for it to end."""
+    """Enqueue a task; with --wait, also wait for it to end.
+
+    With --wait the exit code is 0 if the task succeeded, 4 if it is dead or cancelled, 5 if it has not ended yet.
+    """
     from app.cli.client import Client
     from app.cli.screen import say_json
 
@@ -209,6 +206,7 @@ def enqueue(
         "ttl_seconds": ttl,
         "priority": priority,
         "idempotency_key": idempotency_key,
+        "unique_key": unique_key,
         "correlation_id": correlation_id,
         "tags": tag or None,
         "headers": dict(_header(text) for text in header or ()) or None,
@@ -229,6 +227,8 @@ def enqueue(
         _print_task(task, [])
     else:
         print(f"{task['id']} is {task['state']} in queue {queue}")
+    if wait and task["state"] != "succeeded":
+        raise typer.Exit(NOT_ENDED if task["ended_at"] is None else UNSUCCESSFUL)
 
 
 def _body(payload: str, fields: dict[str, Any]) -> bytes:
@@ -280,7 +280,7 @@ def _each(verb: str, task_ids: list[str], url: str, key: str | None, as_json: bo
     with Client(url, key, as_json) as client:
         for task_id in task_ids:
             try:
-                task = client.post(f"/tasks/{task_id}/{verb}")
+                task = client.post(f"/tasks/{client.whole_id('tasks', task_id)}/{verb}")
             except Failure as failure:
                 if failure.code != REFUSED:
                     raise

@@ -72,10 +72,13 @@ def get_logger(name: str, **fields: object) -> FilteringBoundLogger:
 
 
 def configure(level: str = "info", stream: TextIO | None = None) -> None:
-    """Send this process's log lines to `stream` (stderr by default) as JSON. Called once, by the entry point."""
-    number = LEVELS[level]
-    handler = LineHandler(stream or sys.stderr)
-    handler.setFormatter(formatter())
+    """Send this process's log lines to `stream` (stderr by default): as JSON, or to a terminal as people read them.
+
+    Called once, by the entry point.
+    """
+    number, stream = LEVELS[level], stream or sys.stderr
+    handler = LineHandler(stream)
+    handler.setFormatter(formatter(for_people=stream.isatty()))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(number)
@@ -199,7 +202,7 @@ def _left_out(kind: Kind, lines: int) -> logging.LogRecord:
     return record
 
 
-def formatter() -> ProcessorFormatter:
+def formatter(*, for_people: bool = False) -> ProcessorFormatter:
     """Return the formatter of all lines, for Sluice's events and library records alike."""
     return ProcessorFormatter(
         foreign_pre_chain=[structlog.contextvars.merge_contextvars, add_request_id, add_level],
@@ -209,7 +212,7 @@ def formatter() -> ProcessorFormatter:
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
             structlog.processors.ExceptionRenderer(describe_exception),
             redact,
-            render,
+            render_for_people if for_people else render,
         ],
     )
 
@@ -285,3 +288,13 @@ def render(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
     """Return one line that begins with the three most important fields. ASCII, so that a lone surrogate does not lose the line."""
     head = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
     return json.dumps({**head, **event})
+
+
+_console = structlog.dev.ConsoleRenderer(pad_event_to=24, sort_keys=False)
+
+
+def render_for_people(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+    """Return one line without what is the same on every line: the replica, the module, the date."""
+    told = {key: value for key, value in event.items() if key not in ("logger", "replica")}
+    told["timestamp"] = str(told["timestamp"])[11:19]
+    return _console(logger, method, told)

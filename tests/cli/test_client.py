@@ -224,6 +224,12 @@ def test_queues_are_listed_paused_and_resumed(ask: Command, queue: str, deadly: 
     found = {each["name"]: each for each in ask("queues", "--json").json}
     assert found[queue]["paused"] and found[queue]["stats"]["counts"]["ready"] == 1
     assert ask("resume", queue, "--json").json["paused"] is False
+    switched = ask("pause", "--all", "--json")
+    names = [one["name"] for one in switched.json]
+    assert {queue, deadly} <= set(names) and switched.err == f"To resume: sluice resume {' '.join(names)}\n"
+    assert ask("resume", queue, deadly).out == f"Queue {queue} is resumed.\nQueue {deadly} is resumed.\n"
+    assert ask("pause").code == ask("pause", queue, "--all").code == 2
+    assert ask("resume", "--all").code == 0
 
 
 def test_status_shows_queues_and_replicas(ask: Command, queue: str) -> None:

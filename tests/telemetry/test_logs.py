@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -63,6 +64,25 @@ def test_a_line_is_json_with_time_level_event_and_the_bound_ids(lines: Lines) ->
         "correlation_id": "c-9",
         "status": 503,
     }
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_line_to_a_terminal_is_for_people_and_hides_the_same(lines: Lines) -> None:
+    lines.stream = Terminal()
+    logs.configure("info", lines.stream)
+    log = logs.get_logger("app.engine", replica="host-1a2b")
+    try:
+        raise ValueError(SECRET)
+    except ValueError:
+        log.exception("attempt_failed", queue="mail", status=503, secret=SECRET)
+    said = re.sub(r"\x1b\[\d*m", "", lines.text)
+    assert re.match(r"\d\d:\d\d:\d\d \[error +\] attempt_failed +", said) and said.count("\n") == 1
+    assert "queue=mail" in said and "status=503" in said and "ValueError" in said
+    assert "replica" not in said and "app.engine" not in said and SECRET not in said
 
 
 def test_context_variables_stand_on_the_line(lines: Lines) -> None:
