@@ -14,7 +14,9 @@ HOLDERS = ("task", "queue", "started (UTC)", "replica")
 
 
 def why(
-    task: Annotated[str | None, typer.Argument(metavar="[TASK]", callback=checked_task, help="The task's id.")] = None,
+    task: Annotated[
+        str | None, typer.Argument(metavar="[TASK]", callback=checked_task, help="The task's id, or its last part.")
+    ] = None,
     queue: Annotated[
         str | None, typer.Option("--queue", callback=checked_name, help="Why this queue does not move.")
     ] = None,
@@ -38,6 +40,8 @@ def why(
         raise Failure("--at goes with --schedule.", USAGE)
     noun, name = ("tasks", task) if task else ("queues", queue) if queue else ("schedules", schedule)
     with Client(url, key, as_json) as client:
+        if task is not None:
+            name = client.whole_id("tasks", task)
         found = client.get(f"/{noun}/{quote(name or '', safe='')}/why", at=at)
     say_json(found) if as_json else _print(found)
 
