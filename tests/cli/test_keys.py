@@ -6,11 +6,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pytest
 import structlog
 
 from app.cli.main import run
+from app.domain.instants import parse_instant
 
 
 @dataclass
@@ -82,6 +84,35 @@ def test_keys_are_refused_in_a_sentence(sluice: Command, database_url: str) -> N
     assert "tenant is not a name" in said.stderr and "Traceback" not in said.stderr
     assert sluice("keys", "create", "--tenant", "a", "--scope", "all", database_url=database_url).returncode == 2
     assert "no keys yet" in sluice("keys", "list", database_url=database_url).stderr
+
+
+def test_a_key_is_made_as_it_is_asked_for_rotated_and_listed(sluice: Command, database_url: str) -> None:
+    asked = (
+        "--queue",
+        "mail",
+        "--queue",
+        "billing-*",
+        "--no-payloads",
+        "--expires",
+        "90d",
+        "--scope",
+        "read",
+        "--json",
+    )
+    made = json.loads(sluice("keys", "create", "--tenant", "acme", *asked, database_url=database_url).stdout)
+    assert (made["queues"], made["payloads"], made["scope"]) == (["mail", "billing-*"], False, "read")
+    expires = parse_instant(made["expires_at"])
+    assert expires is not None and 89 <= (expires - datetime.now(UTC)).days <= 90
+    rotated = sluice("keys", "rotate", made["id"], "--overlap", "60", database_url=database_url)
+    token = rotated.stdout.strip()
+    assert token.startswith(f"slk_{made['id']}_") and token != made["token"]
+    listed = sluice("keys", "list", database_url=database_url).stdout
+    assert "mail, billing-*" in listed and "no payloads" in listed and token not in listed
+    assert sluice("keys", "rotate", "unknown", database_url=database_url).returncode == 1
+    for wrong in (("--queue", "a b"), ("--expires", "2020-01-01T00:00:00Z")):
+        refused = sluice("keys", "create", "--tenant", "acme", *wrong, database_url=database_url)
+        assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    assert sluice("keys", "create", "--tenant", "a", "--expires", "soon", database_url=database_url).returncode == 2
 
 
 def test_a_database_that_is_away_is_told_in_a_sentence(sluice: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,8 @@ NOT_WALKED = {
     "guides/installing.md": "fetches packages; tests/install builds, installs and runs what it speaks of",
     "guides/postgres.md": "SQL for a server of one's own; tests/store/test_rights.py runs it",
     "guides/database-connections.md": "arithmetic and limits, and no line of shell",
+    "guides/keys-and-permissions.md": "needs API keys; test_keys_pages.py runs it",
+    "runbooks/rotate-keys.md": "needs API keys; test_keys_pages.py runs it",
     "guides/behind-a-proxy.md": "has no line of shell; test_proxies.py runs its configuration",
 }
 Walk = Callable[["Page"], Awaitable[None]]
