@@ -7,9 +7,11 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Response
 
 from app.api.models.audit import AuditOut, audit_out
+from app.domain.audit import MAX_NAME
 from app.domain.errors import FieldError, invalid
 from app.domain.ids import parse_uuid
 from app.domain.instants import NO_INSTANT, format_instant, parse_instant
+from app.domain.texts import check_text
 from app.edge.auth import CoreDep, Manager
 from app.edge.pages import DEFAULT_LIMIT, Cursor, Limit, Page, binding, next_cursor, position_of
 from app.edge.problems import problems
@@ -83,7 +85,7 @@ AUDITED: Final[Mapping[str, Audited[Any, Any]]] = {
 """By operation: the verb that leaves a row. What is refused before it reaches the verb leaves one, too."""
 
 router = APIRouter(tags=["audit"], route_class=StrictRoute)
-Text = Annotated[str | None, Query(min_length=1, max_length=300)]
+Text = Annotated[str | None, Query(min_length=1, max_length=MAX_NAME)]
 InstantQuery = Annotated[str | None, Query(max_length=50, json_schema_extra={"format": "date-time"})]
 
 
@@ -92,7 +94,7 @@ async def list_audit(
     core: CoreDep,
     caller: Manager,
     actor: Annotated[
-        str | None, Query(min_length=1, max_length=300, description="The id of a key, or `cli` or `system`.")
+        str | None, Query(min_length=1, max_length=MAX_NAME, description="The id of a key, or `cli` or `system`.")
     ] = None,
     verb: Text = None,
     noun: Text = None,
@@ -105,7 +107,10 @@ async def list_audit(
     """List what was changed, newest first: in the key's tenant, with scope operate in all tenants."""
     span = {"from": from_, "to": to}
     found = {key: None if text is None else parse_instant(text) for key, text in span.items()}
-    if errors := [FieldError(f"/{key}", NO_INSTANT) for key, text in span.items() if text and found[key] is None]:
+    errors = [FieldError(f"/{key}", NO_INSTANT) for key, text in span.items() if text and found[key] is None]
+    for key, text in {"actor": actor, "verb": verb, "noun": noun, "name": name}.items():
+        errors += [] if text is None else check_text(text, f"/{key}", MAX_NAME)
+    if errors:
         raise invalid(errors)
     filters = AuditFilters(actor, verb, noun, name, found["from"], found["to"])
     bound_to = binding("audit", filters)

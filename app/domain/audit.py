@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec import UNSET, Struct, structs
+
 from app.domain.handlers import HIDDEN
 
 CONTENT = frozenset({"headers", "payload", "payload_base64", "progress", "result", "secret"})
@@ -45,8 +47,10 @@ def _shown(names: list[str], fields: Fields) -> dict[str, Any]:
 def _hidden(name: str, value: Any) -> Any:
     if name in CONTENT:
         return None if value is None else HIDDEN
+    if isinstance(value, Struct):
+        value = structs.asdict(value)
     if isinstance(value, Mapping):
-        return {key: _hidden(key, item) for key, item in value.items()}
+        return {key: _hidden(key, item) for key, item in value.items() if item is not UNSET}
     if isinstance(value, list | tuple):
         return [_hidden("", item) for item in value]
     return value

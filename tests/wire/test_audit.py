@@ -93,7 +93,49 @@ async def test_pages_of_the_audit_follow_each_other(api: Api) -> None:
     assert [row["verb"] for row in await rows(api, name=name, **{"from": at})] == ["pause", "resume"]
     assert [row["verb"] for row in await rows(api, name=name, to=at)] == ["pause", "put"]
     assert await rows(api, name=name, actor="system") == []
-    problem(await api.get("/audit", params={"from": "yesterday"}), 422, "invalid")
+    for bad in ({"from": "yesterday"}, {"name": "a\0b"}, {"actor": "x" * 301}, {"verb": ""}, {"cursor": "mine"}):
+        problem(await api.get("/audit", params=bad), 422, "invalid")
+
+
+async def test_secrets_headers_and_content_are_not_in_the_audit(api: Api) -> None:
+    """Every field that could hold one, created, changed and deleted."""
+    canary = "canary-" + fresh("x")
+    secret = "whsec_" + "A" * 32
+    name = fresh("n")
+    given = {"url": "https://example.com/", "headers": {"x-key": canary}, "secret": secret, "targets": "path"}
+    good(await api.put(f"/handlers/{name}", json=given), 201)
+    rotated = good(await api.post(f"/handlers/{name}/rotate-secret"))["secret"]
+    good(
+        await api.put(
+            f"/handlers/{name}", json=given | {"headers": {"x-key": canary + "2"}, "secret": secret[:-1] + "B"}
+        )
+    )
+    callback = {"queue": name, "target": {"path": "/x", "headers": {"x-key": canary}}}
+    for depth in (5, 6):
+        queue = {"handler": name, "callbacks": {"dead": callback}, "max_depth": depth}
+        assert (reply := await api.put(f"/queues/{name}", json=queue)).is_success, reply.text
+    carried = {"payload": canary, "headers": {"x-note": canary}, "target": {"path": "/x", "headers": {"x-key": canary}}}
+    for hour in (3, 4):
+        schedule = {
+            "queue": name,
+            "cron": f"0 {hour} * * *",
+            "on_complete": {"queue": name, "payload": canary},
+            **carried,
+        }
+        assert (await api.put(f"/schedules/{name}", json=schedule)).is_success
+    task = await api.enqueue(name, canary, delay_seconds=600)
+    patch = {**carried, "payload": canary + "3", "priority": 3}
+    good(await api.client.patch(f"/tasks/{task['id']}", json=patch))
+    good(await api.client.patch(f"/tasks/{task['id']}", json={"payload_base64": "Y2FuYXJ5"}))
+    good(await api.post(f"/schedules/{name}/trigger", json={"payload": canary}))
+    assert (await api.delete(f"/schedules/{name}")).status_code == 204
+    shown = [await api.get("/audit", params={"name": one, "limit": 200}) for one in (name, task["id"])]
+    assert [len(good(reply)["items"]) for reply in shown] == [9, 2]
+    for reply in shown:
+        assert "***" in reply.text and not any(one in reply.text for one in (canary, secret, rotated, "Y2FuYXJ5"))
+    changed = (await rows(api, name=task["id"]))[-1]
+    assert changed["before"] == {"headers": "***", "payload": "***", "priority": 0, "target": None}
+    assert changed["after"]["priority"] == 3
 
 
 async def by_system(api: Api, name: str) -> list[tuple[str, str, Any, Any]]:
