@@ -46,7 +46,6 @@ INSTALLED = (
     "create_batch_v1",
     "close_batch_v1",
     "sweep_batch_v1",
-    "retry_batch_v1",
     "apply_schedules_v1",
     "renew_v1",
     "extend_lease_v1",
@@ -60,8 +59,6 @@ INSTALLED = (
     "cancel_v1",
     "revive_v1",
     "retry_v1",
-    "redrive_v1",
-    "purge_v1",
     "update_task_v1",
     "act_v1",
 )

@@ -13,9 +13,8 @@ from app.domain.signatures import signature
 from app.runtime.cancelling import after_cancel
 from app.runtime.core import Core
 from app.store import actions, partitions, task_lists
-from app.store.actions import Acted, StoredAction
+from app.store.actions import Acted, ChunkRefused, StoredAction
 from app.store.db import Reader
-from app.store.failures import Unavailable
 from app.store.task_lists import TaskQuery
 from app.telemetry import events
 from app.telemetry.logs import get_logger
@@ -116,9 +115,7 @@ async def _act(core: Core, changes: Reader, found: StoredAction, chunks: Pace) -
         acted = await partitions.with_days(
             core.db, partial(actions.act, changes, found.id, limit, told=core.called_back)
         )
-    except Unavailable:
-        raise
-    except Exception as error:
+    except ChunkRefused as error:
         await _refused(changes, found, chunks, error)
         return Acted("again")
     if acted.verdict == "acted":
@@ -127,8 +124,8 @@ async def _act(core: Core, changes: Reader, found: StoredAction, chunks: Pace) -
     return acted
 
 
-async def _refused(changes: Reader, found: StoredAction, chunks: Pace, error: Exception) -> None:
-    """The database refuses a chunk, such as for a deadlock: try its tasks one by one, and then pass over the one that it is for."""
+async def _refused(changes: Reader, found: StoredAction, chunks: Pace, error: ChunkRefused) -> None:
+    """Try its tasks one by one, and pass over one that is refused again and again."""
     events.emit(log, events.STATEMENT_FAILED, statement="act", size=chunks.rows, error=str(error))
     chunks.rows, chunks.refusals = 1, chunks.refusals + 1
     if chunks.refusals > DEADLOCKS:

@@ -15,7 +15,7 @@ from app.domain.hiding import shown_to
 from app.runtime import acting
 from app.runtime.core import Core
 from app.service.audit import audited, record
-from app.store import actions, handlers, sweeps, task_lists
+from app.store import actions, clock, handlers, task_lists
 from app.store.actions import NewAction, Search
 from app.store.db import Reader
 
@@ -53,20 +53,19 @@ def _terms(request: ActionRequest) -> dict[str, Any]:
     return {name: value for name, value in terms.items() if value is not None}
 
 
-async def prepared(core: Core, caller: Caller, request: ActionRequest, most: int | None = None) -> NewAction:
-    """Return an action as it is stored. With `most`, it acts on at most so many."""
-    changes = core.db.changes(caller.tenant_id)
+async def prepared(core: Core, caller: Caller, request: ActionRequest, db: Reader | None = None) -> NewAction:
+    """Return an action as it is stored, on what matches now. With `db`, its names are looked up there."""
+    db = db or core.db.changes(caller.tenant_id)
     return NewAction(
         id=core.ids.uuid7(int(core.clock.seconds() * 1000)),
         tenant_id=caller.tenant_id,
         kind=request.kind,
         filter=request.shown,
-        search=await _search_of(changes, caller, request),
-        at=await sweeps.now(changes),
+        search=await _search_of(db, caller, request),
+        at=await clock.now(db),
         run_at=request.run_at,
         priority=request.priority,
         rate_per_second=request.rate_per_second,
-        most=most,
         reason=request.reason,
         created_by=caller.key_id,
     )

@@ -7,24 +7,25 @@ nothing joins it once the caller has the answer. Added and ended tasks are count
 from collections.abc import Sequence
 from typing import NoReturn
 
+from app.domain.actions import ActionRequest, Kind
 from app.domain.batches import BatchRequest, BatchView
 from app.domain.callers import Caller
 from app.domain.errors import Refusal, batch_sealed
-from app.domain.tasks import Enqueue
-from app.runtime.cancelling import sweep_batch
+from app.domain.tasks import Enqueue, TaskFilters
+from app.runtime import acting
 from app.runtime.catalogue import until_current
 from app.runtime.core import Core
 from app.runtime.entries import check, named_queue
 from app.runtime.followups import completion_of
 from app.service import bulk
+from app.service.actions import prepared
 from app.service.audit import audited, record
 from app.service.bulk import Result
-from app.store import batches, queue_names, sweeps
+from app.store import actions, batches, queue_names
 from app.store.db import Reader
 
-CHUNK = 500
 CANCEL_SECONDS = 10.0
-"""How long a cancel sweeps before it answers; the sweeper continues with what is left."""
+"""How long a cancel works before it answers; the engines go on with what is left."""
 Trace = tuple[str | None, str | None] | None
 
 
@@ -113,21 +114,26 @@ async def seal(core: Core, caller: Caller, batch_id: str) -> BatchView:
 
 @audited("cancel", "batch")
 async def cancel(core: Core, caller: Caller, batch_id: str) -> BatchView:
-    """Mark a batch as cancelled, then cancel its unfinished tasks. Whatever an interruption leaves, the sweeper cancels.
+    """Mark a batch as cancelled, then cancel its unfinished tasks, as an action (service/actions.py), which the engines go on with.
 
     Raises Refusal (batch_not_found).
     """
     caller.require("use")
-    async with core.db.changes(caller.tenant_id).transaction() as connection:
+    changes = core.db.changes(caller.tenant_id)
+    async with changes.transaction() as connection:
         if caller.queues is not None:
             await _found(connection, caller, batch_id)
+        # from here on, nothing joins the batch until this has committed, and then it sees the mark
         if not await batches.close(connection, caller.tenant_id, batch_id, "requested"):
             _raise_not_found(batch_id)
+        action = await prepared(core, caller, _on_batch("cancel", batch_id), connection)
+        await actions.add(connection, action)
+        await batches.leave_to_action(connection, batch_id)
         await record(connection, caller, None, {})
     core.signals.batch_changed()
-    if not await sweep_batch(core, core.db.changes(caller.tenant_id), batch_id, CANCEL_SECONDS):
-        core.signals.batch_cancelled()
-    return await _found(core.db.changes(caller.tenant_id), caller, batch_id)
+    await acting.finish(core, changes, action.id, CANCEL_SECONDS)
+    core.signals.action_started()
+    return await _found(changes, caller, batch_id)
 
 
 @audited("retry", "batch")
@@ -139,21 +145,18 @@ async def retry(core: Core, caller: Caller, batch_id: str) -> tuple[BatchView, i
     caller.require("use")
     changes = core.db.changes(caller.tenant_id)
     await _found(changes, caller, batch_id)
-    before = await sweeps.now(changes)
+    action = await prepared(core, caller, _on_batch("redrive", batch_id))
     async with changes.transaction() as connection:
+        await actions.add(connection, action)
         await record(connection, caller, None, {})
-    matched, moved, after = 0, 0, sweeps.FIRST
-    while True:
-        chunk = await batches.retry(changes, caller.tenant_id, batch_id, before, after, CHUNK)
-        matched += chunk.seen
-        moved += chunk.moved
-        for lane in chunk.lanes:
-            core.signals.lane_ready(*lane)
-        if chunk.moved:
-            core.signals.batch_changed()
-        if chunk.seen < CHUNK or chunk.last_id is None:
-            return await _found(changes, caller, batch_id), matched, moved
-        after = chunk.last_id
+    await acting.finish(core, changes, action.id)
+    found = await actions.read(changes, action.id)
+    assert found is not None, "it is kept after its end"
+    return await _found(changes, caller, batch_id), found.view.matched, found.view.done
+
+
+def _on_batch(kind: Kind, batch_id: str) -> ActionRequest:
+    return ActionRequest(kind, TaskFilters(batch=batch_id), None, {"batch": batch_id})
 
 
 async def get(core: Core, caller: Caller, batch_id: str) -> BatchView:

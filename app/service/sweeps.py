@@ -1,23 +1,27 @@
-"""Purge and redrive: verbs over many tasks of a queue, in chunks, each in its own transaction.
+"""Purge and redrive: actions (service/actions.py) on one queue that are answered when they have ended.
 
-If the request is interrupted, finished chunks stay done; repeating the request continues with the rest.
+If the request is interrupted, the engines go on.
 """
 
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any
 
+import msgspec
+
+from app.domain.actions import ActionRequest, ActionView
 from app.domain.callers import Caller
+from app.domain.instants import format_instant
 from app.domain.tasks import TaskFilters
+from app.runtime import acting
 from app.runtime.core import Core
 from app.runtime.entries import find_queue
+from app.service.actions import count, prepared
 from app.service.audit import audited, record
-from app.store import handlers, partitions, sweeps
-from app.store.db import Reader
-from app.store.sweeps import FIRST, DeadTasks
+from app.store import actions
+from app.store.actions import NewAction
 from app.telemetry import events
 from app.telemetry.logs import get_logger
-
-CHUNK = 500
 
 log = get_logger(__name__)
 
@@ -26,30 +30,16 @@ log = get_logger(__name__)
 async def purge(core: Core, caller: Caller, queue: str) -> int:
     """Cancel the tasks waiting in the queue at the time of the call; return how many. Raises Refusal (queue_not_found)."""
     caller.require("manage")
-    core.queues.forget(caller.tenant_id, queue)
-    row = await find_queue(core, caller, queue)
+    request = ActionRequest("purge", TaskFilters(queue=queue), None, {"queue": queue})
+    action = await _of_queue(core, caller, queue, request)
     changes = core.db.changes(caller.tenant_id)
-    before = await sweeps.now(changes)
-    async with changes.transaction() as connection:  # before the first chunk: it says who, whatever becomes of the rest
+    async with changes.transaction() as connection:
+        await actions.add(connection, action)
         await record(connection, caller, None, {})
-    total = 0
-    try:
-        for wait in (False, True):
-            after = FIRST
-            while True:
-                purge_chunk = partial(
-                    sweeps.purge, changes, row.id, before, after, CHUNK, wait=wait, told=core.called_back
-                )
-                purged, after = await partitions.with_days(core.db, purge_chunk)
-                if purged == 0:
-                    break
-                total += purged
-                core.stats.ended_waiting(row.id, "cancelled", "purged", purged)
-                core.waiters.look()
-    finally:
-        if total:
-            events.emit(log, events.TASKS_PURGED, tenant=caller.tenant, queue=queue, tasks=total)
-    return total
+    purged = (await _ended(core, caller, action)).done
+    if purged:
+        events.emit(log, events.TASKS_PURGED, tenant=caller.tenant, queue=queue, tasks=purged)
+    return purged
 
 
 @audited("redrive", "queue")
@@ -61,39 +51,36 @@ async def redrive(
     Tasks that die after the call began are not included. Raises Refusal (queue_not_found).
     """
     caller.require("use")
-    core.queues.forget(caller.tenant_id, queue)
-    row = await find_queue(core, caller, queue)
-    changes = core.db.changes(caller.tenant_id)
-    handler_ids = None
-    if filters.handler is not None:
-        handler_ids = await handlers.ids(changes, caller.tenant_id, filters.handler)
-    dead = DeadTasks(
-        queue_id=row.id,
-        ended_before=await sweeps.now(changes),
-        reason=filters.reason,
-        type=filters.type,
-        tag=filters.tag,
-        handler_ids=handler_ids,
-        correlation_id=filters.correlation_id,
-        ended_from=filters.ended_from,
-        ended_to=filters.ended_to,
-    )
-    matched = await sweeps.count_dead(changes, dead)
+    filters = replace(filters, queue=queue)
+    request = ActionRequest("redrive", filters, None, _shown(filters))
+    action = await _of_queue(core, caller, queue, request)
+    matched, _, _ = await count(core, action)
+    moved = 0
     if not dry_run:
-        async with changes.transaction() as connection:
-            await record(connection, caller, None, {"limit": limit} | asdict(filters))
-    moved = 0 if dry_run else await _redrive(core, changes, dead, limit)
+        async with core.db.changes(caller.tenant_id).transaction() as connection:
+            await actions.add(connection, replace(action, most=limit, matched=matched))
+            await record(connection, caller, None, {"limit": limit} | asdict(replace(filters, queue=None)))
+        moved = (await _ended(core, caller, action)).done
     return matched, moved, max(0, matched - moved)
 
 
-async def _redrive(core: Core, changes: Reader, dead: DeadTasks, limit: int) -> int:
-    moved, after = 0, FIRST
-    while moved < limit:
-        chunk = await sweeps.redrive(changes, dead, after, min(CHUNK, limit - moved))
-        if chunk.seen == 0:
-            break
-        after = chunk.last_id
-        moved += chunk.moved
-        for lane in chunk.lanes:
-            core.signals.lane_ready(dead.queue_id, lane)
-    return moved
+async def _of_queue(core: Core, caller: Caller, queue: str, request: ActionRequest) -> NewAction:
+    """Return an action on the queue of this name, and not on an earlier one. Raises Refusal (queue_not_found)."""
+    core.queues.forget(caller.tenant_id, queue)
+    row = await find_queue(core, caller, queue)
+    action = await prepared(core, caller, request)
+    return replace(action, search=msgspec.structs.replace(action.search, queue_ids=[row.id]))
+
+
+def _shown(filters: TaskFilters) -> dict[str, Any]:
+    """Return filters as an action shows them."""
+    given = {name: value for name, value in asdict(filters).items() if value is not None}
+    return {name: format_instant(value) if isinstance(value, datetime) else value for name, value in given.items()}
+
+
+async def _ended(core: Core, caller: Caller, action: NewAction) -> ActionView:
+    changes = core.db.changes(caller.tenant_id)
+    await acting.finish(core, changes, action.id)
+    found = await actions.read(changes, action.id)
+    assert found is not None, "it is kept after its end"
+    return found.view

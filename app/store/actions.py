@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import asyncpg
 import msgspec
 
 from app.domain.actions import ActionView, Kind, problem_of, view_of
@@ -100,6 +101,10 @@ class StoredAction:
     view: ActionView
 
 
+class ChunkRefused(Exception):
+    """Raised if the database refuses to act on a chunk, such as for a deadlock. Nothing was changed."""
+
+
 class Acted(msgspec.Struct, frozen=True):
     """What a call of act_v1 has done, for those who wait for it."""
 
@@ -176,8 +181,12 @@ async def note_listed(db: Reader, action: StoredAction, reached: str | None, fou
 
 
 async def act(db: Reader, action_id: str, limit: int, *, told: Told = untold) -> Acted:
-    """Act on up to `limit` listed tasks. `told` hears of the callbacks of tasks that ended."""
-    acted = _ACTED.decode(await db.fetchval(_ACT, action_id, limit))
+    """Act on up to `limit` listed tasks. `told` hears of the callbacks of tasks that ended. Raises ChunkRefused, Unavailable."""
+    try:
+        document = await db.fetchval(_ACT, action_id, limit)
+    except asyncpg.PostgresError as error:
+        raise ChunkRefused(str(error)) from error
+    acted = _ACTED.decode(document)
     for called in acted.called:
         told(called)
     return acted

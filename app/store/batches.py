@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -45,7 +44,6 @@ _FOLD = call("fold_v1", 1)
 _CREATE_BATCH = call("create_batch_v1", 9)
 _CLOSE_BATCH = call("close_batch_v1", 3)
 _SWEEP_BATCH = call("sweep_batch_v1", 3)
-_RETRY_BATCH = call("retry_batch_v1", 5)
 _FOLLOWED = msgspec.json.Decoder(Followed)
 
 
@@ -126,6 +124,7 @@ async def close(db: Reader, tenant_id: int, batch_id: str, cancel_reason: str | 
     return found
 
 
+_SWEPT_BY_ACTION = sql("leave_batch_to_action")
 _UNSWEPT = sql("find_unswept_batches")
 UNSWEPT = 100
 
@@ -153,19 +152,9 @@ async def sweep(db: Reader, batch_id: str, limit: int, *, wait: bool, told: Told
     return swept
 
 
-class Retried(msgspec.Struct):
-    seen: int
-    last_id: str | None
-    moved: int
-    lanes: list[tuple[int, int]]
-
-
-_RETRIED = msgspec.json.Decoder(Retried)
-
-
-async def retry(db: Reader, tenant_id: int, batch_id: str, before: datetime, after: str, limit: int) -> Retried:
-    """Revive dead tasks of a batch that ended before `before`, in the order of ids after `after`."""
-    return _RETRIED.decode(await db.fetchval(_RETRY_BATCH, tenant_id, batch_id, before, after, limit))
+async def leave_to_action(db: Reader, batch_id: str) -> None:
+    """Note that an action cancels the tasks of this batch, so that the sweeper has nothing to do."""
+    await db.fetch(_SWEPT_BY_ACTION, batch_id)
 
 
 ONE_LOOKED_AT = 100_000

@@ -3,6 +3,17 @@
 import time
 from datetime import UTC, datetime
 
+from app.store.db import Reader
+from app.store.statements import sql
+
+_CLOCK = sql("read_clock")
+
+
+async def now(db: Reader) -> datetime:
+    """Return the database's present instant."""
+    found: datetime = await db.fetchval(_CLOCK)
+    return found
+
 
 class Clock:
     """A replica's clock. It follows the database's, so that a skewed host affects neither signatures nor the order of ids."""

@@ -36,9 +36,6 @@ SETTINGS: dict[str, tuple[str, ...] | None] = {
     "fold_v1": BY_INDEX_ORDER,
     "close_batch_v1": BY_INDEX_ORDER,
     "sweep_batch_v1": BY_INDEX_ORDER,
-    "retry_batch_v1": BY_INDEX_ORDER,
-    "redrive_v1": BY_INDEX_ORDER,
-    "purge_v1": BY_INDEX_ORDER,
     "act_v1": BY_INDEX_ORDER,
     # joins a page's arrays with each other: without a hash join, a thousand items cost a million comparisons
     "settle_followups_v1": ("enable_seqscan = off", "jit = off"),

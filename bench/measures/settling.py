@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from app.store import batches, enqueues, sweeps, tasks
+from app.store import batches, clock, enqueues, tasks
 from app.store.db import Database
 from app.store.enqueues import Entry
 from app.store.tasks import AttemptEnd, Claimed, LaneWant
@@ -113,7 +113,7 @@ class Settling:
                 owner=None,
                 replica="bench",
                 claim_id=str(uuid.uuid4()),
-                not_after=await sweeps.now(self._db) + timedelta(seconds=10),
+                not_after=await clock.now(self._db) + timedelta(seconds=10),
                 lease_seconds=LEASE_SECONDS,
                 pull=True,
             )

@@ -8,14 +8,16 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
+from app.domain.actions import TAKES, Kind
 from app.domain.histograms import BUCKETS
 from app.store import (
+    actions,
     batches,
     breakers,
     enqueues,
@@ -23,7 +25,6 @@ from app.store import (
     migrations,
     polls,
     stats,
-    sweeps,
     task_lists,
     tasks,
     views,
@@ -34,7 +35,6 @@ from app.store.callbacks import Called
 from app.store.db import READING
 from app.store.enqueues import Entry
 from app.store.functions import FUNCTIONS
-from app.store.sweeps import DeadTasks
 from app.store.task_lists import TaskQuery
 from app.store.tasks import AttemptEnd, Claimed, LaneWant
 from tests.databases import create_database, drop_database
@@ -277,15 +277,35 @@ class Replica:
         patch = '{"priority": 7, "delay_seconds": 60}'
         assert await tasks.update(self.db, self.tenant, waiting, version, patch, carried, None, None, "{}") == "done"
 
-    async def purge(self) -> None:
-        before = await sweeps.now(self.db)
-        for wait in (False, True):
-            purged, _ = await sweeps.purge(self.db, self.queues[9][0], before, sweeps.FIRST, GROUP, wait=wait)
-            assert purged == GROUP
-
-    async def redrive(self) -> None:
-        dead = DeadTasks(self.queues[10][0], self.now + timedelta(days=1))
-        assert (await sweeps.redrive(self.db, dead, sweeps.FIRST, GROUP)).moved == GROUP
+    async def act(self) -> None:
+        """Of each kind, on what is listed; and what a search lists."""
+        terms: dict[Kind, dict[str, Any]] = {"reschedule": {"run_at": self.now}, "set_priority": {"priority": 3}}
+        for kind in get_args(Kind):
+            _, within = TAKES[kind]
+            ids = self.some(GROUP)
+            if within in ("dead", "revivable"):
+                ids = [task_id(next(self.ended)) for _ in range(GROUP)]
+                await self.db.unwatched("update sluice.task_history set state = 4 where id = any($1)", ids)
+            search = actions.Search(queue_ids=[self.queues[9][0]], within=within)
+            at = self.now + timedelta(days=1)
+            new = actions.NewAction(
+                str(uuid4()),
+                self.tenant,
+                kind,
+                {},
+                search,
+                at,
+                **terms.get(kind, {}),
+            )
+            await actions.add(self.db, new)
+            stored = await actions.read(self.db, new.id)
+            assert stored is not None and new.id in await actions.due(self.db)
+            query = search.query(self.tenant, actions.FIRST, at)
+            await task_lists.look_through(self.reads, query, GROUP, GROUP)
+            assert await actions.note_listed(self.db, stored, None, ids)
+            acted = await actions.act(self.db, new.id, GROUP)
+            assert (acted.verdict, acted.done, acted.left) == ("acted", GROUP, False), kind
+            assert (await actions.list_page(self.db, self.tenant, None, 51, within=None, key_id=None))[0].done == GROUP
 
     async def settle_followups(self) -> None:
         task = (await self._claim(self.queues[11][0], str(uuid4())))[0]
@@ -296,19 +316,13 @@ class Replica:
         assert (followed.verdict, followed.created) == ("applied", {self.queues[5][0]: GROUP})
 
     async def batches(self) -> None:
-        """A batch from its creation to its end; beside it, the dead of another are brought back."""
+        """A batch from its creation to its end; without its action, it is swept."""
         batch_id, queue = str(uuid4()), self.queues[5]
         completion = batches.Completion(*queue, b"null")
         assert await batches.create(self.db, self.tenant, batch_id, queue, sealed=False, completion=completion)
         await enqueues.enqueue(self.db, str(uuid4()), self.entries(True), batch_id=batch_id)
         view = await batches.find(self.db, self.tenant, batch_id)
         assert view is not None and view.counts.ready == GROUP
-        dead = [task_id(next(self.ended)) for _ in range(GROUP)]
-        await self.db.unwatched(
-            "update sluice.task_history set batch_id = $1, state = 4 where id = any($2)", batch_id, dead
-        )
-        until = self.now + timedelta(days=1)
-        assert (await batches.retry(self.db, self.tenant, batch_id, until, sweeps.FIRST, GROUP)).moved == GROUP
         assert await batches.close(self.db, self.tenant, batch_id, "requested")
         assert batch_id in await batches.unswept(self.db)
         for wait in (False, True):
@@ -404,8 +418,7 @@ class Replica:
             *(
                 self.retry,
                 self.update,
-                self.purge,
-                self.redrive,
+                self.act,
                 self.settle_followups,
                 self.batches,
                 self.read_tasks,

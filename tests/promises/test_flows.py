@@ -7,12 +7,16 @@ from collections import Counter
 
 import pytest
 
+from app.domain.actions import ActionRequest
 from app.domain.callers import Caller
 from app.domain.conditions import ANY
+from app.domain.tasks import State, TaskFilters
+from app.runtime import acting
 from app.runtime.core import Core
 from app.service import limit_keys, queues
+from app.service.actions import prepared
+from app.store import actions, tasks
 from app.store import flows as store
-from app.store import sweeps, tasks
 from app.store.numbers import Lock
 from app.store.tasks import Claimed, cancel
 from tests.cores import claim
@@ -236,7 +240,11 @@ async def test_whatever_takes_away_the_first_of_an_ordered_key_lets_the_next_one
     if way == "cancel":
         await cancel(db, tenant, [first], "requested")
     elif way == "purge":
-        await sweeps.purge(db, queue, await sweeps.now(db), sweeps.FIRST, 1, wait=True)
+        action = await prepared(
+            flows.core, flows.caller, ActionRequest("purge", TaskFilters(state=State.SCHEDULED), None, {})
+        )
+        await actions.add(db, action)
+        await acting.finish(flows.core, db, action.id)
     elif way == "expire":
         await db.fetch("update sluice.tasks set expires_at = created_at where id = $1", first)
         assert (await tasks.expire(db, 10))[0].moved == 1

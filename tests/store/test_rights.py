@@ -168,10 +168,10 @@ async def test_who_lacks_a_right_is_told_which_before_anything_starts(two: Roles
     await migrate(settings(two.address("sluice_owner")))
     await wait_for_database(serving)
     await two.owner.execute(f"revoke delete on sluice.queues, sluice.tasks from {role}")
-    await two.owner.execute(f"revoke execute on function sluice.purge_v1 from public, {role}")
+    await two.owner.execute(f"revoke execute on function sluice.act_v1 from public, {role}")
     said = await refusal(serving)
     assert said.startswith(
-        f"Role {role} lacks rights in the schema sluice (purge_v1, queues, tasks): as its owner, grant"
+        f"Role {role} lacks rights in the schema sluice (act_v1, queues, tasks): as its owner, grant"
     )
     await two.owner.execute(f"revoke usage on schema sluice from {role}")
     assert "permission denied for schema sluice" in (said := await refusal(serving))

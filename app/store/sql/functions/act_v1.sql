@@ -78,8 +78,8 @@ begin
   elsif v_action.kind = 'purge' and v_done <> '{}' then
     select jsonb_object_agg(p.queue_id, p.n) into v_purged
     from (select t.queue_id, count(*) as n from sluice.tasks t where t.id = any(v_done) group by 1) p;
-    v_called := jsonb_build_array(
-      sluice.bury_v1(v_done, :state_cancelled::smallint, 'purged', array_fill(v_now, array[cardinality(v_done)])));
+    v_called := sluice.bury_v1(v_done, :state_cancelled::smallint, 'purged', array_fill(v_now, array[cardinality(v_done)]));
+    v_called := case when v_called is not null then jsonb_build_array(v_called) end;
   elsif v_done <> '{}' then
     perform sluice.signal_flows_v1(v_done);  -- of the flows they may leave
     if v_action.kind = 'set_priority' then
@@ -148,7 +148,7 @@ begin
   where a.id = p_action;
   return jsonb_build_object(
     'verdict', 'acted', 'left', v_left, 'acted', v_acted, 'done', v_count, 'cancelled', coalesce(v_cancelled, '[]'),
-    'purged', coalesce(v_purged, '{}'), 'called', coalesce(v_called - 'null', '[]'), 'lanes', coalesce(v_lanes, '[]'),
+    'purged', coalesce(v_purged, '{}'), 'called', coalesce(v_called, '[]'), 'lanes', coalesce(v_lanes, '[]'),
     'due_at', case when v_action.kind = 'reschedule' then extract(epoch from v_action.run_at) end,
     'batches', coalesce(v_batches, false));
 end $$;

@@ -1,0 +1,1 @@
+update sluice.batches b set swept = true where b.id = $1
