@@ -21,7 +21,7 @@ SCRAPE = "200ms"
 
 def program(name: str) -> str:
     found = shutil.which(name)
-    assert found is not None, f"{name} is not here: apt-get install prometheus"
+    assert found is not None, f"{name} is not here: apt-get install prometheus kubernetes-client"
     return found
 
 
