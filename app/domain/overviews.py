@@ -1,6 +1,6 @@
 """The overview of a tenant, and series by minute, as the API shows them."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -141,6 +141,16 @@ class Overview(Struct):
     handlers: list[HandlerSeen]
     replicas: Annotated[list[ReplicaSeen] | UnsetType, Meta(description="With scope operate.")] = UNSET
     database: Annotated[DatabaseSeen | UnsetType, Meta(description="With scope operate.")] = UNSET
+
+
+class Event(NamedTuple):
+    """One event for those who watch."""
+
+    kind: str
+    """overview, alarm or task; heartbeat and drain have no data."""
+    data: bytes = b""
+    """JSON."""
+    id: str = ""
 
 
 class Point(Struct):

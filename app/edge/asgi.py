@@ -88,7 +88,8 @@ class Edge:
         began = perf_counter()
         status = 0
         if scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}  # the server omits the body of the answer
+            # the server omits the body of the answer; `head` is for one that has no end
+            scope = {**scope, "method": "GET", "head": True}
 
         async def noting_send(message: Message) -> None:
             nonlocal status

@@ -20,14 +20,18 @@ MAX_TOKEN = 200
 
 async def caller_of(edge: EdgeConfig, scope: Scope, authorization: str | None) -> Caller:
     """Return the caller, whose share pays for the request from now on. Raises Refusal: unauthenticated, unavailable."""
-    if edge.anonymous is not None:
-        caller = await edge.anonymous()
-    else:
-        caller = await edge.authenticate(_token(authorization))
+    caller = await verified(edge, authorization)
     hold: Hold | None = scope.get("hold")
     if hold is not None:
         hold.enter(caller.tenant_id)
     return caller
+
+
+async def verified(edge: EdgeConfig, authorization: str | None) -> Caller:
+    """Return the caller. Raises Refusal: unauthenticated, unavailable."""
+    if edge.anonymous is not None:
+        return await edge.anonymous()
+    return await edge.authenticate(_token(authorization))
 
 
 def with_origin(caller: Caller, scope: Scope) -> Caller:

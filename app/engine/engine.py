@@ -122,6 +122,7 @@ class Engine:
     async def start(self) -> None:
         await self._pulse.beat()
         self._run_forever("waiters", self._core.waiters.run(self._core.db))
+        self._run_forever("viewers", self._core.viewers.run())
         self._beat.start()
         self._lag.start()
         self._snapshot.start()
@@ -168,6 +169,7 @@ class Engine:
     def begin_drain(self) -> None:
         """Stop claiming, and let nobody wait any longer."""
         self._core.waiters.close()
+        self._core.viewers.close()
         self._pulse.draining = True
         self._dispatcher.stopping = True
         self._core.long_polls.close()

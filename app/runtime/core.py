@@ -22,6 +22,7 @@ from app.runtime.reaping import Reaping
 from app.runtime.replica import Replica
 from app.runtime.schemas import SchemaChecker
 from app.runtime.signals import Signals
+from app.runtime.viewers import MAX_VIEWERS, MAX_VIEWERS_OF_TENANT, Viewers
 from app.runtime.waiters import TaskWaiters
 from app.store.callbacks import Told
 from app.store.clock import Clock
@@ -72,6 +73,7 @@ class Core:
     claiming: Claiming
     long_polls: LongPolls
     looks: Looks
+    viewers: Viewers
     ids: IdMaker = field(default_factory=IdMaker)
     keys: KnownKeys = field(default_factory=KnownKeys)
     schemas: SchemaChecker = field(default_factory=SchemaChecker)
@@ -80,6 +82,9 @@ class Core:
         default_factory=lambda: Turns(
             "waiting for tasks or results", places=MAX_WAITS, share=MAX_WAITS_OF_TENANT, max_waiting=0
         )
+    )
+    viewing: Turns = field(
+        default_factory=lambda: Turns("watching events", places=MAX_VIEWERS, share=MAX_VIEWERS_OF_TENANT, max_waiting=0)
     )
     handler_tests: Turns = field(
         default_factory=lambda: Turns("tests of handlers", places=64, share=16, max_waiting=16)
@@ -113,6 +118,7 @@ def build_core(
         wrote=_counted(metrics, "enqueue"),
     )
     reaping = Reaping(db, metrics, stats, waiters, signals, called_back)
+    looks = Looks(db, clock)
     claiming = Claiming(db, clock, replica, metrics, signals, reaping)
     settling_groups = GroupWriter(
         settling.writer(db, waiters, claiming, signals, called_back),
@@ -145,7 +151,8 @@ def build_core(
         reaping=reaping,
         claiming=claiming,
         long_polls=LongPolls(db, claiming, settling_groups, signals),
-        looks=Looks(db, clock),
+        looks=looks,
+        viewers=Viewers(db, looks),
     )
 
 

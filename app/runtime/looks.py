@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from app.domain.histograms import percentile, summed
 from app.domain.verdicts import WINDOW_MINUTES
@@ -40,7 +41,7 @@ class Recent:
     run: tuple[float | None, float | None] = (None, None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Look:
     """A look at a tenant. `recent` is in the order of its queues."""
 
@@ -49,6 +50,8 @@ class Look:
     window_minutes: float
     answer_seconds: float
     """How long the database took."""
+    shown: "dict[object, asyncio.Future[Any]]" = field(default_factory=dict)
+    """What has been made of it, by for whom."""
 
 
 @dataclass(slots=True)
@@ -108,8 +111,8 @@ class _Tenant:
     read_at: float = 0.0
     """When the reading of `look` began, in monotonic seconds."""
     fresh_seconds: float = FRESH_SECONDS
-    operates: bool = False
-    """Whether `look` includes the database, because an operator asked."""
+    operator_at: float = -KEPT_SECONDS
+    """When an operator last asked. While operators ask, looks include the database."""
     reading: "asyncio.Task[Look] | None" = None
     windows: dict[int, Window] = field(default_factory=dict)
     minute: datetime | None = None
@@ -131,13 +134,15 @@ class Looks:
             self._forget(now)
             tenant = self._tenants[tenant_id] = _Tenant(now)
         tenant.asked_at = now
-        if tenant.look is not None and now - tenant.read_at < tenant.fresh_seconds and operates <= tenant.operates:
-            return tenant.look
-        if tenant.reading is None or (operates and not tenant.operates):
-            tenant.operates = operates
-            tenant.reading = asyncio.ensure_future(self._read(tenant_id, tenant))
-            tenant.reading.add_done_callback(lambda done: _finished(tenant, done))
-        return await asyncio.shield(tenant.reading)  # others wait for the same answer
+        if operates:
+            tenant.operator_at = now
+        look = tenant.look if now - tenant.read_at < tenant.fresh_seconds else None
+        while look is None or (operates and look.seen.database is None):
+            if tenant.reading is None:
+                tenant.reading = asyncio.ensure_future(self._read(tenant_id, tenant))
+                tenant.reading.add_done_callback(lambda done: _finished(tenant, done))
+            look = await asyncio.shield(tenant.reading)  # others wait for the same answer
+        return look
 
     def _forget(self, now: float) -> None:
         self._tenants = {
@@ -150,7 +155,8 @@ class Looks:
         began = time.monotonic()
         floor = self._clock.now() - timedelta(minutes=WINDOW_MINUTES + 1)
         since = floor if tenant.minute is None else max(floor, tenant.minute - timedelta(minutes=1))
-        seen = await looks.look(self._db.reads(tenant_id), tenant_id, since, database=tenant.operates)
+        operated = began - tenant.operator_at < KEPT_SECONDS
+        seen = await looks.look(self._db.reads(tenant_id), tenant_id, since, database=operated)
         took = time.monotonic() - began
         minute = seen.now.replace(second=0, microsecond=0)
         current = int(minute.timestamp())

@@ -1,8 +1,12 @@
 """The overview of a tenant: verdicts, alarms, every queue, and what else an operator looks at first."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from hashlib import blake2b
+from typing import NamedTuple
 
+import msgspec
 from msgspec import UNSET
 
 from app.domain import verdicts
@@ -43,10 +47,51 @@ async def overview(core: Core, caller: Caller) -> Overview:
 
     Raises Refusal (unavailable), Unavailable.
     """
+    return (await shown(core, caller)).overview
+
+
+class Shown(NamedTuple):
+    """An overview, once as JSON, and a digest of what matters in it: not of how old things are."""
+
+    overview: Overview
+    body: bytes
+    digest: str
+
+
+async def shown(core: Core, caller: Caller) -> Shown:
+    """As `overview`, with its JSON."""
     caller.require("read")
-    operates = caller.may("operate")
-    look = await core.looks.at(caller.tenant_id, operates=operates)
-    return await overview_of(core, _seen_by(caller, look), operates=operates)
+    look = await core.looks.at(caller.tenant_id, operates=caller.may("operate"))
+    return await shown_to(core, caller, look)
+
+
+async def shown_to(core: Core, caller: Caller, look: Look) -> Shown:
+    """Return what a caller is shown of a look; made once for all who are shown the same."""
+    audience = caller.may("operate"), caller.queues
+    making = look.shown.get(audience)
+    if making is None:
+        making = look.shown[audience] = asyncio.ensure_future(_show(core, caller, look))
+    found: Shown = await asyncio.shield(making)
+    return found
+
+
+async def _show(core: Core, caller: Caller, look: Look) -> Shown:
+    made = await _overview(core, _seen_by(caller, look), operates=caller.may("operate"))
+    lasting = (
+        [
+            (verdict.rule, verdict.queues)
+            for verdict in (made.verdicts.flow, made.verdicts.execution, made.verdicts.liveness)
+        ],
+        made.alarms,
+        made.queues,
+        made.schedules,
+        made.batches,
+        made.limits,
+        made.handlers,
+        [(row.replica, row.silent, row.draining, row.deaf, row.in_flight) for row in made.replicas or ()],
+    )
+    digest = blake2b(msgspec.json.encode(lasting), digest_size=8).hexdigest()
+    return Shown(made, msgspec.json.encode(made), digest)
 
 
 async def series(core: Core, caller: Caller, minutes: int) -> Series:
@@ -74,7 +119,7 @@ def _seen_by(caller: Caller, look: Look) -> Look:
         return look
     seen = look.seen
     shown = [n for n, row in enumerate(seen.queues) if caller.sees(row.queue)]
-    own = [seen.queues[n] for n in shown]
+    own = [msgspec.structs.replace(seen.queues[n], tenant_limit=None) for n in shown]
     handlers = {row.handler for row in own}
     part = replace(
         seen,
@@ -87,8 +132,7 @@ def _seen_by(caller: Caller, look: Look) -> Look:
     return replace(look, seen=part, recent=[look.recent[n] for n in shown])
 
 
-async def overview_of(core: Core, look: Look, *, operates: bool) -> Overview:
-    """Return the overview of a look; with `operates`, including replicas and database."""
+async def _overview(core: Core, look: Look, *, operates: bool) -> Overview:
     seen = look.seen
     pairs = list(zip(seen.queues, look.recent, strict=True))
     queues = [_queue(row, recent, look.window_minutes) async for row, recent in in_pieces(pairs)]
@@ -130,7 +174,7 @@ async def overview_of(core: Core, look: Look, *, operates: bool) -> Overview:
             for h in seen.handlers
         ],
         replicas=[_replica(row) for row in seen.replicas] if operates else UNSET,
-        database=_database(look) if operates else UNSET,
+        database=_database(look) if operates and seen.database is not None else UNSET,
     )
 
 
@@ -229,7 +273,7 @@ def _replica(row: ReplicaRow) -> ReplicaSeen:
 
 def _database(look: Look) -> DatabaseSeen:
     row = look.seen.database
-    assert row is not None, "an operator's look includes the database"
+    assert row is not None
     return DatabaseSeen(
         server_version=row.server_version,
         schema_version=row.schema_version,

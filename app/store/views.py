@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -42,6 +43,13 @@ ONE_TASK = "\nunion all\n".join(
 )
 """Both in one statement, so that a task that ends in between is never missed."""
 LIVE_TASKS = fill(LIVE, payload="t.payload", source="sluice.tasks", where="t.id = any($1::uuid[]) and t.tenant_id = $2")
+WATCHED = "\nunion all\n".join(
+    fill(statement, payload="null::bytea", source=f"sluice.{table}", where=f"t.id = any($1::uuid[]){kept}")
+    for statement, table, kept in (
+        (LIVE, "tasks", ""),
+        (_ENDED, "task_history", " and t.kept_until > clock_timestamp()"),
+    )
+)
 NOT_LIVE = sql("find_not_live")
 _SIZED = sql("cut_page", bytes=str(PAGE_BYTES))
 ATTEMPTS = sql("list_attempts")
@@ -67,6 +75,12 @@ async def find_tasks(db: Reader, vault: Vault, tenant_id: int, task_ids: Sequenc
         return {}
     rows = await db.fetch(LIVE_TASKS, list(task_ids), tenant_id)
     return {str(row["id"]): task_view(vault, row) for row in rows}
+
+
+async def watched(db: Reader, task_ids: Sequence[str]) -> dict[str, str]:
+    """Return a digest of each of these tasks of any tenant that can be read, which differs when the task does."""
+    rows = await db.fetch(WATCHED, task_ids)
+    return {str(row["id"]): blake2b(repr(tuple(row)).encode(), digest_size=8).hexdigest() for row in rows}
 
 
 async def not_live(db: Reader, task_ids: Sequence[str]) -> list[str]:

@@ -88,6 +88,7 @@ ROUTES: list[tuple[str, str, str, Any]] = [
     ("GET", "/queues/x/series", "read", None),
     ("GET", "/series", "read", None),
     ("GET", "/overview", "read", None),
+    ("GET", "/events?task=x", "read", None),
     ("POST", "/queues/x/pause", "manage", None),
     ("POST", "/queues/x/resume", "manage", None),
     ("POST", "/queues/x/tasks", "use", {"payload": 1}),

@@ -3,6 +3,7 @@
 Whoever adds a route lists it here, with the scope that it needs and what it is about.
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -98,6 +99,7 @@ ROUTES: dict[str, Route] = {
     "resume_limit_key": Route("manage", "limit"),
     "pause_limit": Route("manage", "limit"),
     "resume_limit": Route("manage", "limit"),
+    "get_events": Route("read", "task", query="task={task_id}"),
     "get_metrics": Route("operate", "fleet"),
     "get_overview": Route("read", "list"),
     "list_queues": Route("read", "list"),
@@ -168,12 +170,26 @@ def calls(document: dict[str, Any], marker: str, ids: dict[str, str]) -> Iterato
             route = ROUTES[name]
             filled = path.format(**{"name": names.get(route.about, "default"), "key": "k", **ids})
             body = None if route.body is None else json.loads(json.dumps(route.body).replace("{queue}", names["queue"]))
-            found.append(Call(name, route, method.upper(), f"{filled}?{route.query}".rstrip("?"), body))
+            found.append(Call(name, route, method.upper(), f"{filled}?{route.query.format(**ids)}".rstrip("?"), body))
     yield from sorted(found, key=lambda call: call.operation.startswith(LAST))
 
 
 async def ask(api: Api, call: Call) -> httpx2.Response:
+    if call.operation == "get_events":
+        return await first_events(api, call.path)
     return await api.client.request(call.method, call.path, json=call.body)
+
+
+async def first_events(api: Api, path: str) -> httpx2.Response:
+    """Return the answer up to where it has told of the overview and of the task; it has no end of its own."""
+    async with api.client.stream("GET", path) as reply, asyncio.timeout(10):
+        text, told = "", set[str]()
+        async for line in reply.aiter_lines():
+            text += line + "\n"
+            told |= {line} & {"event: overview", "event: task"}
+            if len(told) == 2 and not line:
+                break
+        return httpx2.Response(reply.status_code, text=text, headers={"content-type": reply.headers["content-type"]})
 
 
 NO_IDS = {"task_id": str(uuid4()), "batch_id": str(uuid4()), "key_id": "unknown", "action_id": str(uuid4())}
