@@ -160,6 +160,7 @@ async def test_a_queue_without_a_worker_for_a_minute(start_replica: Callable[...
     await blockers(api, task, "worker")
 
 
+@pytest.mark.ci
 async def test_full_levels_name_their_holders_and_one_more_is_let_in(
     start_api: Callable[..., Awaitable[Api]], gate: Gate
 ) -> None:
@@ -183,6 +184,7 @@ async def test_full_levels_name_their_holders_and_one_more_is_let_in(
     assert (kept["max_concurrency"], kept["description"], kept["rate"]["burst"]) == (2, "kept", 50)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("level", ["queue", "handler", "global"])
 async def test_a_spent_rate_lets_one_more_start(
     start_api: Callable[..., Awaitable[Api]], gate: Gate, level: str
@@ -261,6 +263,7 @@ async def test_an_ordered_key_names_the_task_before(api: Api, handler: Handler) 
     await handler.received(task=task["id"])
 
 
+@pytest.mark.ci
 async def test_busy_replicas_and_who_is_behind(start_replica: Callable[..., Awaitable[Replica]], gate: Gate) -> None:
     replica = await start_replica(max_in_flight=1)
     api = Api(replica.client, replica.url)
