@@ -107,7 +107,10 @@ def _of_row(facts: ScheduleFacts, outcome: str) -> tuple[str, NextStep | UnsetTy
         case "skipped_overlap":
             return f"It was skipped for {when}: an earlier run had not ended.", again
         case "missed":
-            return f"It was missed for {when}: no replica fired it in time, and catch_up does not reach so far.", again
+            return (
+                f"It was missed for {when}: no replica fired it in time, and by then it was older than catch_up reaches.",
+                again,
+            )
         case "superseded":
             return f"It did not fire for {when}: a later time took its place, or the definition was replaced.", again
         case "paused":

@@ -60,6 +60,7 @@ def plain(page: Path, head: str) -> set[str]:
         (LIFECYCLE, "| state | meaning", set(State)),
         (LIFECYCLE, "| `reason` |", set(Reason)),
         (LIFECYCLE, "| `waiting_for` |", set(WaitingFor)),
+        (DOCS / "reference" / "waiting.md", "| `code` |", set(WaitingFor)),
         (LIFECYCLE, "| `outcome` |", set(Outcome)),
         (DOCS / "guides" / "retries-and-dead-letters.md", "| `reason` |", set(Reason) - CANCELLED),
         (SCHEDULES, "| `overlap` |", set(get_args(Overlap))),

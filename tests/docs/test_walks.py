@@ -320,6 +320,8 @@ async def did_not_fire(page: Page) -> None:
     good(await page.api.post("/schedules/hourly/trigger", json={}))
     good(await page.api.post("/schedules/hourly/pause"))
     await page.on()
+    [why] = answers(await page.on())
+    assert why["row"]["outcome"] == "running" and why["paused_at"]
     shown, preview = answers(await page.on())
     assert shown["paused_reason"] == "paused by request" and len(preview["times"]) == 5
     [history] = answers(await page.on())
@@ -330,6 +332,22 @@ async def did_not_fire(page: Page) -> None:
     assert ("all", False) in [(replica["roles"], replica["silent"]) for replica in status["replicas"]]
     task, attempts = answers(await page.on())
     assert task["waiting_for"] == "queue_paused" and attempts["items"] == []
+
+
+@walk("runbooks/stuck-task.md")
+async def stuck_task(page: Page) -> None:
+    good(await page.api.put("/handlers/mailer", json={"url": page.reader.handler_url}), 201)
+    good(await page.api.put("/queues/mail", json={"handler": "mailer"}), 201)
+    good(await page.api.post("/queues/mail/pause"))
+    task = await page.api.enqueue("mail")
+    await page.on()
+    [why] = answers(await page.on())
+    assert (why["task"], why["blockers"][0]["code"]) == (task["id"], "queue_paused")
+    [why] = answers(await page.on())
+    assert why["first"] == task["id"]
+    assert '"path":"/queues/mail/resume"' in await page.on()
+    [why] = answers(await page.on())
+    assert why["verdict"] and "queue_paused" not in str(why)
 
 
 @walk("runbooks/schedule-is-late.md")

@@ -13,6 +13,7 @@ from app.domain.why import MAX_AHEAD
 from app.store import migrations, views, why
 from app.store.db import READING
 from tests.databases import create_database, drop_database
+from tests.plans.loading import VAULT
 from tests.plans.plans import WatchedDatabase
 
 pytestmark = [pytest.mark.ci, pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -69,7 +70,7 @@ async def test_what_is_said_of_waiting_tasks_reads_little(loaded: str) -> None:
     page = [f"00000000-0000-7000-9000-{TASKS - n:012x}" for n in range(1, 51)]
 
     async def explained(task_id: str) -> Any:
-        found = await why.find(db, tenant_id, task_id)
+        found = await why.find(db, VAULT, tenant_id, task_id)
         assert found is not None and found[1] is not None and found[1].behind
         return await why.evidence(db, tenant_id, found[1], found[2], LEVELS, now)
 
@@ -78,12 +79,12 @@ async def test_what_is_said_of_waiting_tasks_reads_little(loaded: str) -> None:
     assert {code: len(tasks) for code, tasks in held.items()} == dict.fromkeys(LEVELS, 20)
     assert (await why.flow_of(db, tenant_id, queue_id, now)).ready == TASKS * 99 // 100
     calls: dict[str, tuple[Callable[[], Awaitable[object]], float]] = {
-        "a task": (lambda: why.find(db, tenant_id, last), RUNNING + MOST_ROWS),
+        "a task": (lambda: why.find(db, VAULT, tenant_id, last), RUNNING + MOST_ROWS),
         "evidence": (lambda: explained(last), MAX_AHEAD + MOST_ROWS),
         "heads": (lambda: why.heads(db, tenant_id, queue_id), 2 * RUNNING + MOST_ROWS),
         # limits of three levels are counted for each task of a page, as before
         "a page": (
-            lambda: views.show_tasks(db, [tenant_id, page], ["t.tenant_id = $1"], [], payloads=False),
+            lambda: views.show_tasks(db, VAULT, [tenant_id, page], ["t.tenant_id = $1"], [], payloads=False),
             3 * len(page) * RUNNING,
         ),
     }
