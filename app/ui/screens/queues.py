@@ -5,7 +5,7 @@ from starlette.responses import Response
 from app.domain.names import is_name
 from app.domain.tasks import TaskFilters
 from app.edge.pages import DEFAULT_LIMIT, binding, next_cursor, position_of
-from app.service import overview, queues, sweeps, tasks
+from app.service import overview, queues, sweeps, tasks, why
 from app.ui.visits import Visit
 
 LIST = binding("queues")
@@ -29,8 +29,11 @@ async def show(visit: Visit) -> Response:
     view, _ = await queues.get(visit.core, visit.caller, name)
     stats = await queues.stats(visit.core, visit.caller, name)
     series = await overview.queue_series(visit.core, visit.caller, name, CHART_MINUTES)
+    found = await why.of_queue(visit.core, visit.caller, name)
     lately = await tasks.list_page(visit.core, visit.caller, TaskFilters(queue=name), None, SHOWN_TASKS, False)
-    return visit.page("queue.html", here="queues", view=view, stats=stats, points=series.points, tasks=lately.items)
+    return visit.page(
+        "queue.html", here="queues", view=view, stats=stats, points=series.points, why=found, tasks=lately.items
+    )
 
 
 async def pause(visit: Visit) -> Response:

@@ -14,7 +14,7 @@ from app.domain.names import NAME_RULE, is_name
 from app.domain.tasks import MAX_LABEL, MAX_TAG, Reason, State, TaskFilters
 from app.domain.texts import check_text
 from app.edge.pages import DEFAULT_LIMIT, binding, next_cursor, position_of
-from app.service import tasks
+from app.service import tasks, why
 from app.ui.visits import Visit
 
 SHOWN_ATTEMPTS = 50
@@ -48,6 +48,7 @@ async def show(visit: Visit) -> Response:
         here="tasks",
         view=view,
         attempts=attempts,
+        why=await why.of_task(visit.core, visit.caller, view.id),
         more=more,
         payload=text_of(view.payload),
         result=text_of(view.result),

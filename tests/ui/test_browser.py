@@ -1,0 +1,224 @@
+"""The pages in a real browser: Debian's Chromium, driven by playwright.
+
+axe-core comes by npm (tests/ui/axe) and is injected over the debugger: the pages' policy forbids every script but their own.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+
+from app.settings import LOOPBACK, Settings
+from tests.databases import create_database, drop_database
+from tests.sluices import Replica, replica_with
+from tests.ui.visitors import Visitor, key_of
+from tests.wire.api import fresh
+
+pytestmark = [pytest.mark.ci, pytest.mark.anyio, pytest.mark.timeout(180)]
+
+CHROMIUM = "/usr/bin/chromium"
+AXE = Path(__file__).parent / "axe/node_modules/axe-core/axe.min.js"
+LOOKS: dict[str, dict[str, Any]] = {
+    "light": {"color_scheme": "light", "viewport": {"width": 1280, "height": 800}},
+    "dark": {"color_scheme": "dark", "viewport": {"width": 1280, "height": 800}},
+    "phone": {"color_scheme": "light", "viewport": {"width": 390, "height": 844}},
+}
+RUN_AXE = """
+axe.run(document, {resultTypes: ['violations']}).then(found => found.violations.map(v => [v.id, v.nodes.map(n => n.html)]))
+"""
+
+
+@dataclass
+class World:
+    """A replica with something of everything, and who looks at it."""
+
+    replica: Replica
+    operator: Visitor
+    queue: str = "mail"
+    task: str = ""
+    dead: str = ""
+    batch: str = ""
+    paths: dict[str, str] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+async def world(server_url: str) -> AsyncIterator[World]:
+    name = fresh("sluice_test").replace("-", "_")
+    given = {
+        "database_url": await create_database(server_url, name),
+        "port": 0,
+        "drain_grace_seconds": 0,
+        "auth": "on",
+        "egress_allow": LOOPBACK,
+        "ui_label": "staging:orange",
+    }
+    async with replica_with(Settings.model_validate(given)) as replica:
+        operator = Visitor(replica)
+        operator.key = await key_of(replica, "operate")
+        yield await filled(World(replica, operator))
+    await drop_database(server_url, name)
+
+
+async def filled(world: World) -> World:
+    api = world.operator.api
+    await api("PUT", "/limits/warehouse", '{"max_concurrency": 2}')
+    await api(
+        "PUT", "/queues/mail", '{"description": "Letters", "limits": [{"name": "warehouse"}], "max_concurrency": 5}'
+    )
+    await api("PUT", "/handlers/crm", '{"url": "http://127.0.0.1:9/tasks", "breaker": {}}')
+    await api("PUT", "/queues/sync", '{"handler": "crm", "retry": {"max_attempts": 1}}')
+    await api("PUT", "/schedules/nightly", '{"queue": "mail", "cron": "0 3 * * *", "payload": {"kind": "report"}}')
+    await api("POST", "/schedules/nightly/trigger")
+    task = '{"payload": {"to": "ada", "n": 12345678901234567890}, "type": "letter", "tags": ["paper"], "correlation_id": "c-1"}'
+    world.task = (await api("POST", "/queues/mail/tasks", task))["id"]
+    leased = await api("POST", "/queues/mail/leases", '{"max_tasks": 1}')
+    [taken] = leased["tasks"]
+    headers = {"sluice-lease-token": taken["lease_token"], "content-type": "application/json"}
+    failed = await world.replica.client.post(
+        f"/tasks/{taken['id']}/fail", headers=headers, content='{"error": "the printer is on fire", "retryable": false}'
+    )
+    assert failed.is_success, failed.text
+    world.dead = taken["id"]
+    tasks = ", ".join(['{"payload": 1}'] * 3)
+    world.batch = (await api("POST", "/batches", f'{{"queue": "mail", "tasks": [{tasks}]}}'))["id"]
+    await api("POST", "/queues/sync/tasks", '{"payload": 1}')
+    world.paths = {
+        "overview": "",
+        "queues": "/queues",
+        "queue": "/queues/mail",
+        "purge": "/queues/mail/purge",
+        "redrive": "/queues/mail/redrive",
+        "tasks": "/tasks?queue=mail",
+        "fault": "/tasks?batch=7",
+        "task": f"/tasks/{world.task}",
+        "dead": f"/tasks/{world.dead}",
+        "batches": "/batches",
+        "batch": f"/batches/{world.batch}",
+        "schedules": "/schedules",
+        "schedule": "/schedules/nightly",
+        "backfill": "/schedules/nightly/backfill?from=2026-01-01T00:00:00Z&to=2026-01-04T00:00:00Z",
+        "handlers": "/handlers",
+        "handler": "/handlers/crm",
+        "disable": "/handlers/crm/disable",
+        "limits": "/limits",
+        "replicas": "/replicas",
+        "nowhere": "/nowhere",
+    }
+    return world
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        found = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        await found.close()
+
+
+async def signed_in(world: World, browser: Browser, key: str | None = None, **looks: Any) -> BrowserContext:
+    context = await browser.new_context(**looks)
+    page = await context.new_page()
+    await page.goto(f"{world.replica.url}/ui")
+    await page.get_by_label("API key").fill(key or world.operator.key)
+    await page.get_by_role("button", name="Sign in").click()
+    await page.wait_for_url(f"{world.replica.url}/ui")
+    await page.close()
+    return context
+
+
+async def violations(context: BrowserContext, page: Page) -> list[Any]:
+    session = await context.new_cdp_session(page)
+    await session.send("Runtime.evaluate", {"expression": AXE.read_text()})
+    found = await session.send("Runtime.evaluate", {"expression": RUN_AXE, "awaitPromise": True, "returnByValue": True})
+    await session.detach()
+    assert "exceptionDetails" not in found, found
+    result: list[Any] = found["result"]["value"]
+    return result
+
+
+@pytest.mark.parametrize("look", LOOKS)
+async def test_every_screen_is_accessible_silent_and_asks_nobody_else(
+    world: World, browser: Browser, look: str
+) -> None:
+    context = await signed_in(world, browser, **LOOKS[look])
+    page = await context.new_page()
+    said: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    found: dict[str, Any] = {}
+    for name, path in world.paths.items():
+        await page.goto(f"{world.replica.url}/ui{path}", wait_until="load")
+        if faults := await violations(context, page):
+            found[name] = faults
+        width = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        if width > 0:
+            found[f"{name} is too wide"] = width
+    await context.close()
+    assert not found, json.dumps(found, indent=1)
+    # a page that is not there is said to be not there
+    assert [text for text in said if "404" not in text and "422" not in text] == []
+    assert {urlsplit(url).netloc for url in asked} == {urlsplit(world.replica.url).netloc}
+
+
+async def test_a_keyboard_alone_pauses_and_resumes_a_queue(world: World, browser: Browser) -> None:
+    context = await signed_in(world, browser)
+    page = await context.new_page()
+    await page.goto(f"{world.replica.url}/ui/queues/mail")
+    for button, paused in (("Pause", True), ("Resume", False)):
+        for _ in range(40):
+            await page.keyboard.press("Tab")
+            if await page.evaluate("document.activeElement.textContent") == button:
+                break
+        outline = await page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline == "solid", "the focus can be seen"
+        async with page.expect_navigation():
+            await page.keyboard.press("Enter")
+        assert (await world.operator.api("GET", "/queues/mail"))["paused"] is paused
+    await context.close()
+
+
+async def test_without_javascript_a_task_is_found_and_retried(world: World, browser: Browser) -> None:
+    context = await signed_in(world, browser, java_script_enabled=False)
+    page = await context.new_page()
+    await page.goto(f"{world.replica.url}/ui")
+    await page.get_by_role("link", name="Tasks", exact=True).click()
+    await page.get_by_text("Filter").click()
+    await page.get_by_label("State").select_option("dead")
+    await page.get_by_label("Queue").fill("mail")
+    await page.get_by_role("button", name="Show").click()
+    await page.get_by_role("row").nth(1).get_by_role("link").first.click()
+    await page.get_by_role("button", name="Retry").click()
+    assert "Ready again" in await page.inner_text("[role=status]")
+    assert (await world.operator.api("GET", f"/tasks/{world.dead}"))["state"] == "ready"
+    await context.close()
+
+
+async def test_a_payload_is_shown_and_copied_as_its_bytes(world: World, browser: Browser) -> None:
+    payload = '{"html": "<b>&amp;</b></pre><script>document.title=1</script>", "id": 12345678901234567890}'
+    task = (await world.operator.api("POST", "/queues/mail/tasks", f'{{"payload": {payload}}}'))["id"]
+    context = await signed_in(world, browser)
+    await context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = await context.new_page()
+    await page.goto(f"{world.replica.url}/ui/tasks/{task}")
+    assert await page.locator("#payload").text_content() == payload
+    await page.get_by_role("button", name="Copy").click()
+    await page.get_by_role("button", name="Copied").wait_for()
+    assert await page.evaluate("navigator.clipboard.readText()") == payload
+    assert await page.title() != "1"
+    await context.close()
+
+
+async def test_charts_are_drawn(world: World, browser: Browser) -> None:
+    context = await signed_in(world, browser)
+    page = await context.new_page()
+    await page.goto(f"{world.replica.url}/ui/queues/mail")
+    await page.locator(".chart canvas").nth(2).wait_for()
+    assert await page.locator(".chart canvas").count() == 3
+    await context.close()
