@@ -280,6 +280,8 @@ create index tasks_scheduled on sluice.tasks (queue_id, id) where state = :state
 create index tasks_expiring on sluice.tasks (tenant_id, expires_at) where state <> :state_running and expires_at is not null;
 -- one for counting under limits, for lists and for the reaper: every claim writes it
 create index tasks_running on sluice.tasks (tenant_id, queue_id, lease_expires_at, lease_handler_id) where state = :state_running;
+-- for the errors of the last day; a task that has never failed has no place in it
+create index tasks_failing on sluice.tasks (queue_id, last_started_at, id) where last_error is not null;
 create index tasks_by_batch on sluice.tasks (batch_id, id) where batch_id is not null;
 create index tasks_scheduled_by_batch on sluice.tasks (batch_id) where state = :state_scheduled and batch_id is not null;
 
@@ -438,6 +440,8 @@ create table sluice.task_history (
 ) partition by range (kept_until);
 -- the included columns allow counting a queue's ended tasks without reading them
 create index task_history_by_queue on sluice.task_history (queue_id, id) include (state, kept_until);
+-- for the errors of the last day
+create index task_history_died on sluice.task_history (queue_id, ended_at, id) where state = :state_dead;
 create index task_history_dead on sluice.task_history (queue_id, id) where state = :state_dead;
 -- across queues: a tenant's lists by those states in which few tasks end
 -- (the included columns allow counting them by queue without reading them)

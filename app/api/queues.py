@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Response
 
 from app.api.models.limits import QueueKeyOut, queue_key_out
-from app.api.models.queues import PurgedOut, QueueOut, QueueStatsOut, RedriveBody, RedrivenOut, queue_out
+from app.api.models.queues import PurgedOut, QueueErrors, QueueOut, QueueStatsOut, RedriveBody, RedrivenOut, queue_out
 from app.domain.limits import QueueKeyOverride
 from app.domain.names import NAME_PATTERN, is_name
 from app.domain.queues import QueueBody
@@ -132,6 +132,17 @@ async def redrive_queue(
 async def get_queue_stats(core: CoreDep, caller: Reader, name: QueueName) -> Response:
     """Read a queue's counts by state, rates, waiting times and run times."""
     return reply(await queues.stats(core, caller, name))
+
+
+@router.get(
+    "/{name}/errors", operation_id="list_queue_errors", responses=problems("queue_not_found", shows=QueueErrors)
+)
+async def list_queue_errors(core: CoreDep, caller: Reader, name: QueueName) -> Response:
+    """List the errors of the last day by signature: what is left of their texts without ids, numbers and quoted parts.
+
+    A task counts once, by its last error. `filter.error` of an action takes a signature.
+    """
+    return reply(QueueErrors(*await queues.errors(core, caller, name)))
 
 
 @router.get("/{name}/why", operation_id="why_queue", responses=problems("queue_not_found", shows=WhyQueue))

@@ -15,6 +15,7 @@ from app.domain.actions import ActionView
 from app.domain.callers import Caller
 from app.domain.definitions import DefinitionChange, FieldChange
 from app.domain.schedules.definitions import ScheduleView
+from app.domain.signatures import ErrorGroup
 from app.domain.views import AttemptView, TaskView
 
 View = TypeVar("View")
@@ -44,6 +45,10 @@ def _action(view: ActionView) -> ActionView:
     return replace(view, filter=replace(view.filter, error=None), content_hidden=True)
 
 
+def _errors(view: ErrorGroup) -> ErrorGroup:
+    return replace(view, signature=None, example=replace(view.example, error=None), content_hidden=True)
+
+
 def _change(view: DefinitionChange) -> DefinitionChange:
     return dataclasses.replace(view, fields=tuple(map(_field, view.fields)))
 
@@ -57,6 +62,7 @@ def _field(change: FieldChange) -> FieldChange:
 _HIDE: dict[type, Callable[[Any], Any]] = {
     TaskView: _task,
     AttemptView: _attempt,
+    ErrorGroup: _errors,
     ScheduleView: _schedule,
     DefinitionChange: _change,
     ActionView: _action,

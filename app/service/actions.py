@@ -37,7 +37,7 @@ async def start(core: Core, caller: Caller, request: ActionRequest) -> ActionVie
     async with changes.transaction() as connection:
         await actions.add(connection, action)
         await record(connection, caller, None, told, name=action.id)
-    await acting.finish(core, changes, action.id, FIRST_SECONDS)
+    await acting.work(core, changes, action.id, FIRST_SECONDS)
     core.signals.action_started()
     return await get(core, caller, action.id)
 

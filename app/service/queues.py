@@ -6,23 +6,28 @@ definition.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 from app.domain.callbacks import callbacks_to_dict, called_queues
 from app.domain.callers import Caller
 from app.domain.conditions import Conditions
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, queue_not_found, too_many
+from app.domain.hiding import shown_to
 from app.domain.limits import QueueRules
 from app.domain.names import NAME_RULE, is_name
 from app.domain.queues import QueueDefinition, QueueView, queue_to_dict
+from app.domain.signatures import ErrorGroup, grouped
 from app.runtime import counting as queue_stats
 from app.runtime.confined import reach_of
 from app.runtime.core import Core
 from app.runtime.entries import check_callbacks
 from app.service import limits
 from app.service.audit import audited, record
-from app.store import flows, handlers, partitions, queues, schedules, tenants
+from app.store import clock, flows, handlers, partitions, queues, schedules, task_errors, tenants
 from app.store.queues import StoredQueue
+
+ERRORS_SINCE: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,3 +279,17 @@ async def stats(core: Core, caller: Caller, name: str) -> dict[str, Any]:
     caller.require("read")
     row = await _read(core, caller, name)
     return await queue_stats.of_queue(core.db, core.stats, caller.tenant_id, row.id, name)
+
+
+async def errors(core: Core, caller: Caller, name: str) -> tuple[list[ErrorGroup], bool]:
+    """Return the errors of a queue's tasks of the last day by signature, the most frequent first, and whether all were looked at.
+
+    Raises Refusal (queue_not_found).
+    """
+    caller.require("read")
+    row = await _read(core, caller, name)
+    reads = core.db.reads(caller.tenant_id)
+    now = await clock.now(reads)
+    found = await task_errors.since(reads, row.id, now - ERRORS_SINCE, now)
+    groups = await core.compute.run(caller.tenant_id, grouped, found.failures)
+    return [shown_to(caller, group) for group in groups], found.complete

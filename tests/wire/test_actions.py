@@ -48,13 +48,12 @@ async def test_a_cancel_takes_what_matched_and_nothing_enqueued_later(api: Api) 
 
 async def test_what_matched_when_it_began_is_acted_on_although_it_no_longer_matches(api: Api) -> None:
     queue = await api.queue()
-    ids = await fill(api, queue, 4, delay_seconds=600)
+    first, _, last = await fill(api, queue, 3, delay_seconds=600)
     action = await start(api, "cancel", {"queue": queue, "state": "scheduled"}, rate_per_second=2)
-    for task_id in ids:
-        await api.post(f"/tasks/{task_id}/retry")  # ready now, save what has been cancelled, which is ready again
-    assert tally(await ended(api, action)) == (4, 4, 0, 0)
-    states = [(await api.task(task_id))["state"] for task_id in ids]
-    assert states[2:] == ["cancelled", "cancelled"], "these had their turn when they were ready"
+    assert action["state"] == "running" and (await api.task(first))["state"] == "cancelled"
+    assert good(await api.post(f"/tasks/{last}/retry"))["state"] == "ready", "its turn comes a second later"
+    assert tally(await ended(api, action)) == (3, 3, 0, 0)
+    assert (await api.task(last))["state"] == "cancelled"
 
 
 async def test_a_dry_run_counts_and_shows_and_changes_nothing(api: Api) -> None:
@@ -133,6 +132,34 @@ async def test_a_started_action_leaves_a_row_with_its_id_and_a_refused_one_has_n
     assert (done["verb"], done["noun"], done["name"], done["outcome"]) == ("start", "action", made["id"], "done")
     assert done["after"] == {"kind": "cancel", "filter": {"tag": "nosuch"}, "reason": "why not"}
     assert (refusal["verb"], refusal["noun"], refusal["name"], refusal["code"]) == ("start", "action", None, "invalid")
+
+
+async def test_errors_are_grouped_and_one_kind_of_them_is_redriven(api: Api, handler: Handler) -> None:
+    queue = await api.queue()
+    for n in range(4):
+        await api.enqueue(queue, n)
+    leased = good(await api.post(f"/queues/{queue}/leases", json={"max_tasks": 4}))["tasks"]
+    errors = ["no order 17", "no order 4711", "the disk is full", "no order 99"]
+    for n, (task, error) in enumerate(zip(leased, errors, strict=True)):
+        body = {"error": error, "retryable": n == 3, "retry_after_seconds": 600 if n == 3 else None}
+        headers = {"sluice-lease-token": task["lease_token"]}
+        good(
+            await api.post(
+                f"/tasks/{task['id']}/fail", json={k: v for k, v in body.items() if v is not None}, headers=headers
+            )
+        )
+    found = good(await api.get(f"/queues/{queue}/errors"))
+    assert found["complete"] is True and found["next_cursor"] is None
+    assert [(group["signature"], group["count"], group["dead"]) for group in found["items"]] == [
+        ("no order #", 3, 2),
+        ("the disk is full", 1, 1),
+    ]
+    first = found["items"][0]
+    assert first["example"]["task"] in {task["id"] for task in leased} and first["first_seen"] <= first["last_seen"]
+    action = await start(api, "redrive", {"queue": queue, "error": first["signature"]})
+    assert tally(await ended(api, action)) == (2, 2, 0, 0)
+    assert [(await api.task(task["id"]))["state"] for task in leased] == ["ready", "ready", "dead", "scheduled"]
+    problem(await api.get(f"/queues/{fresh('q')}/errors"), 404, "queue_not_found")
 
 
 @pytest.mark.parametrize(

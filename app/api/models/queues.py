@@ -10,6 +10,7 @@ from app.domain.limits import LimitUseShown, shown_uses
 from app.domain.names import Name
 from app.domain.queues import PayloadSchema, QueueOptions, QueueView, queue_to_dict
 from app.domain.retries import CompleteRetry
+from app.domain.signatures import ErrorGroup
 from app.domain.tasks import MAX_LABEL, Label, Reason, TaskFilters
 from app.domain.texts import text_problem
 from app.edge.pages import Owner
@@ -93,6 +94,14 @@ class RedrivenOut(Struct):
     matched: Annotated[int, Meta(description="Dead tasks that matched when the call began.")]
     moved: int
     remaining: Annotated[int, Meta(description="Matched but not redriven: beyond the limit, or impossible to redrive.")]
+
+
+class QueueErrors(Struct):
+    items: Annotated[list[ErrorGroup], Meta(description="The most frequent first.")]
+    complete: Annotated[
+        bool, Meta(description="Whether all failures of the last day were looked at, not only the newest.")
+    ]
+    next_cursor: Annotated[None, Meta(description="There is one page.")] = None
 
 
 class CountsOut(Struct):
