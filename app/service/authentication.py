@@ -44,8 +44,8 @@ async def _ask(core: Core, token: str) -> Caller:
     # a key that was valid a second ago must not queue behind invalid ones
     db = core.db if token in core.keys.callers else core.db.lookups(STRANGERS)
     row = None if key is None else await store.find(db, key.id)
-    trusted = 0.0 if key is None or row is None else _trusted_seconds(row, key.digest)
-    if row is None or trusted <= 0:
+    trusted = None if key is None or row is None else _trusted_seconds(row, key.digest)
+    if row is None or trusted is None:
         core.keys.callers.pop(token, None)
         raise _refused()
     caller = _caller(row)
@@ -58,7 +58,7 @@ async def caller_of(core: Core, key_id: str, digest: bytes) -> Caller:
     """Return the caller of a token of which only the digest is known, as a session's is. Raises Refusal (unauthenticated),
     Unavailable."""
     row = await store.find(core.db.lookups(STRANGERS), key_id)
-    if row is None or _trusted_seconds(row, digest) <= 0:
+    if row is None or _trusted_seconds(row, digest) is None:
         raise _refused()
     core.keys.used[row.id] = row.now
     return _caller(row)
@@ -75,13 +75,14 @@ def _refused() -> Refusal:
     )
 
 
-def _trusted_seconds(row: KeyRow, digest: bytes) -> float:
-    """Return for how long the key may be trusted without asking again; 0: it is not valid."""
+def _trusted_seconds(row: KeyRow, digest: bytes) -> float | None:
+    """Return for how long the token with this digest may be trusted without asking again; None: it is not valid."""
     if row.revoked_at is not None:
-        return 0.0
+        return None
     ends = [] if row.expires_at is None else [row.expires_at]
     if not hmac.compare_digest(row.digest, digest):
         if row.previous_digest is None or not hmac.compare_digest(row.previous_digest, digest):
-            return 0.0
+            return None
         ends += [row.previous_until or row.now]
-    return min([CACHE_SECONDS, *((end - row.now).total_seconds() for end in ends)])
+    left = min(((end - row.now).total_seconds() for end in ends), default=CACHE_SECONDS)
+    return None if ends and left <= 0 else min(CACHE_SECONDS, left)

@@ -17,7 +17,7 @@ from app.domain.callers import SCOPES
 from app.domain.keys import Grant
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica
-from tests.wire.api import Api, fresh, good
+from tests.wire.api import Api, fresh, good, problem
 
 pytestmark = pytest.mark.anyio
 
@@ -274,6 +274,28 @@ async def make(boss: Api, marker: str) -> dict[str, str]:
 CANARY = "canary-7f3a"
 
 
+async def test_the_content_of_a_task_is_hidden_from_a_key_that_may_not_read_it(granted: Granted) -> None:
+    tenant = fresh("t")
+    boss, asker = await granted(tenant, Grant("use")), await granted(tenant, Grant("manage", payloads=False))
+    good(await asker.put("/queues/seen-q", json={}), 201)
+    made = good(
+        await asker.put("/schedules/seen-s", json={"queue": "seen-q", "cron": "@yearly", "payload": CANARY}), 201
+    )
+    assert made["payload"] is None and made["content_hidden"] is True
+    task = await boss.enqueue("seen-q", CANARY)
+    assert "payloads" in problem(await asker.post("/queues/seen-q/leases"), 403, "forbidden")["detail"]
+    (leased,) = good(await boss.post("/queues/seen-q/leases"))["tasks"]
+    failed = {"error": CANARY, "retryable": False}
+    good(
+        await boss.post(f"/tasks/{task['id']}/fail", json=failed, headers={"sluice-lease-token": leased["lease_token"]})
+    )
+    for path in (f"/tasks/{task['id']}", "/tasks?include=payload", f"/tasks/{task['id']}/attempts"):
+        hidden = (await asker.get(path)).text
+        assert CANARY in (await boss.get(path)).text
+        assert CANARY not in hidden and '"content_hidden":true' in hidden
+
+
+@pytest.mark.ci
 async def test_no_content_reaches_a_key_from_which_it_is_hidden(
     granted: Granted, document: dict[str, Any], handler: Handler
 ) -> None:
