@@ -63,7 +63,7 @@ class ScheduleSeen(Struct):
     paused: bool
     next_at: Annotated[Instant | None, Meta(description="The next nominal time.")]
     late_seconds: float
-    missed: Annotated[int, Meta(description="Times missed so far.")]
+    missed: Annotated[int, Meta(description="How many of its times were missed, in all.")]
 
 
 class BatchSeen(Struct):

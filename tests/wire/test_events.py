@@ -70,6 +70,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests do not wait for two seconds; the replica is in this process."""
     monkeypatch.setattr(viewers, "TICK_SECONDS", 0.01)
     monkeypatch.setattr(looks, "FRESH_SECONDS", 0.05)
+    monkeypatch.setattr(looks, "SHARE", 1e9)
     monkeypatch.setattr(service, "OVERVIEW_SECONDS", 0.0)
 
 
