@@ -86,10 +86,13 @@ chaos-schedules: setup ## kill, pause and restart replicas under 300 schedules, 
 chaos-limits: setup ## kill, pause and restart replicas while limits change, and judge every admission (SECONDS=180)
 	$(BIN)/python -m bench.chaos.limits --seconds $(SECONDS)
 
+screenshots: setup ## take the pictures of the README (needs Debian's chromium)
+	$(BIN)/python -m tests.ui.screenshots
+
 openapi: setup ## generate openapi/openapi.json from the code
 	$(BIN)/python -m app.cli.openapi
 
 reference: setup ## generate docs/reference from the code
 	$(BIN)/python -m app.cli.reference
 
-.PHONY: help setup lock demo up seed psql test test-fast fuzz check bench bench-peers chaos-schedules chaos-limits openapi reference
+.PHONY: help setup lock demo up seed psql test test-fast fuzz check bench bench-peers chaos-schedules chaos-limits screenshots openapi reference

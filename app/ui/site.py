@@ -14,7 +14,7 @@ from app.edge.config import EdgeConfig
 from app.edge.errors import STATUS, TITLES, problem_headers
 from app.runtime.core import Core
 from app.service import sessions
-from app.ui import formats
+from app.ui import formats, live
 from app.ui.assets import Assets
 from app.ui.screens import batches, handlers, limits, overview, queues, replicas, schedules, tasks
 from app.ui.visits import (
@@ -55,6 +55,7 @@ SCREENS: dict[str, Screen] = {
     "/handlers/{handler}/rotate": handlers.ask_rotate,
     "/limits": limits.show_all,
     "/replicas": replicas.show_all,
+    "/events": live.watch,
 }
 ACTS: dict[str, Screen] = {
     "/queues/{queue}/pause": queues.pause,

@@ -165,6 +165,12 @@ async def begin(site: Site, request: Request) -> Visit:
     return visit
 
 
+async def still_signed_in(visit: Visit) -> None:
+    """Raises Refusal (unauthenticated) once the session or its key has ended."""
+    if visit.site.asks_for_key:
+        await sessions.caller_of(visit.core, visit.cookie)
+
+
 async def read_form(site: Site, request: Request, cookie: str | None) -> dict[str, str]:
     """Return the fields of a form, once it is certain that a page of this service sent it. Raises Refusal: forbidden, invalid,
     malformed, too_large."""

@@ -222,3 +222,18 @@ async def test_charts_are_drawn(world: World, browser: Browser) -> None:
     await page.locator(".chart canvas").nth(2).wait_for()
     assert await page.locator(".chart canvas").count() == 3
     await context.close()
+
+
+async def test_the_overview_follows_what_happens_more_than_once(world: World, browser: Browser) -> None:
+    context = await signed_in(world, browser)
+    page = await context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    await page.goto(f"{world.replica.url}/ui")
+    await world.operator.api("PUT", "/queues/live", "{}")
+    for count in (1, 2):
+        await world.operator.api("POST", "/queues/live/tasks", '{"payload": 1}')
+        row = page.get_by_role("row").filter(has=page.get_by_role("link", name="live", exact=True))
+        await row.get_by_role("cell").nth(1).get_by_text(str(count), exact=True).wait_for(timeout=15_000)
+    assert said == []
+    await context.close()

@@ -22,6 +22,7 @@ async def show(visit: Visit) -> Response:
     return visit.page(
         "overview.html",
         here="overview",
+        live=visit.to(),
         seen=seen,
         points=series.points,
         verdicts=[(name, question, getattr(seen.verdicts, name)) for name, question in VERDICTS],

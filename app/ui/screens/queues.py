@@ -32,7 +32,14 @@ async def show(visit: Visit) -> Response:
     found = await why.of_queue(visit.core, visit.caller, name)
     lately = await tasks.list_page(visit.core, visit.caller, TaskFilters(queue=name), None, SHOWN_TASKS, False)
     return visit.page(
-        "queue.html", here="queues", view=view, stats=stats, points=series.points, why=found, tasks=lately.items
+        "queue.html",
+        here="queues",
+        live=visit.to("queues", name),
+        view=view,
+        stats=stats,
+        points=series.points,
+        why=found,
+        tasks=lately.items,
     )
 
 

@@ -29,22 +29,23 @@
   const seconds = value => value == null ? "–" : value < 1 ? `${Math.round(value * 1000)} ms` : value < 60 ? `${+value.toFixed(1)} s` : `${+(value / 60).toFixed(1)} min`;
   const drawn = new Map();
 
-  const draw = figure => {
+  const draw = (figure, again) => {
     const lines = JSON.parse(figure.dataset.lines);
     const at = JSON.parse(figure.dataset.at).map(instant => Date.parse(instant) / 1000);
     const values = JSON.parse(figure.dataset.values);
+    if (!again && drawn.has(figure)) return drawn.get(figure).setData([at, ...values]);
     const words = figure.dataset.unit === "seconds" ? seconds : value => value == null ? "–" : SHORT.format(value);
     const font = `11px ${getComputedStyle(document.body).fontFamily}`;
     const axis = { stroke: color("soft"), font, grid: { stroke: color("line"), width: 1 }, ticks: { show: false } };
     const options = {
       width: Math.max(200, figure.clientWidth - 32),
-      height: 180,
+      height: 170,
       padding: [10, 8, 0, 0],
       cursor: { points: { size: 6 }, drag: { x: false, y: false } },
       legend: { markers: { width: 2 } },
       scales: { y: { range: (_, __, most) => [0, Math.max(most || 0, figure.dataset.unit === "seconds" ? 0.1 : 4) * 1.08] } },
       axes: [
-        { ...axis, space: 70, values: (_, ticks) => ticks.map(tick => new Date(tick * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })) },
+        { ...axis, size: 26, space: 70, values: (_, ticks) => ticks.map(tick => new Date(tick * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })) },
         { ...axis, size: 46, space: 34, values: (_, ticks) => ticks.map(words) },
       ],
       series: [
@@ -55,12 +56,13 @@
     drawn.get(figure)?.destroy();
     drawn.set(figure, new uPlot(options, [at, ...values], figure));
   };
-  const drawAll = () => {
+  const drawAll = again => {
     for (const [figure, chart] of drawn) if (!figure.isConnected) { chart.destroy(); drawn.delete(figure); }
-    document.querySelectorAll(".chart").forEach(draw);
+    document.querySelectorAll(".chart").forEach(figure => draw(figure, again));
   };
-  drawAll();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  drawAll(true);
+  document.addEventListener("htmx:after:swap", () => drawAll(false));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll(true));
   let resizing = 0;
-  addEventListener("resize", () => { cancelAnimationFrame(resizing); resizing = requestAnimationFrame(drawAll); });
+  addEventListener("resize", () => { cancelAnimationFrame(resizing); resizing = requestAnimationFrame(() => drawAll(true)); });
 })();
