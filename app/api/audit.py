@@ -104,7 +104,10 @@ async def list_audit(
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> Response:
-    """List what was changed, newest first: in the key's tenant, with scope operate in all tenants."""
+    """List what was changed, newest first: in the key's tenant, with scope operate in all tenants.
+
+    A page may have fewer rows than `limit`, or none, although there are more: follow `next_cursor` until it is null.
+    """
     span = {"from": from_, "to": to}
     found = {key: None if text is None else parse_instant(text) for key, text in span.items()}
     errors = [FieldError(f"/{key}", NO_INSTANT) for key, text in span.items() if text and found[key] is None]

@@ -90,7 +90,4 @@ async def list_page(
     caller.require("manage")
     caller.require_tenant()
     tenant_id = None if caller.may("operate") else caller.tenant_id
-    rows = await audit.list_page(core.db.reads(caller.tenant_id), tenant_id, filters, before, limit + 1)
-    if len(rows) <= limit:
-        return rows, None
-    return rows[:limit], (rows[limit - 1].at, rows[limit - 1].id)
+    return await audit.list_page(core.db.reads(caller.tenant_id), tenant_id, filters, before, limit)

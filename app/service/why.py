@@ -168,7 +168,7 @@ async def _by(reads: Reader, caller: Caller, task: TaskView) -> ByHand | None:
         return None
     for verb, noun, name in acts:
         filters = AuditFilters(verb=verb, noun=noun, name=name, from_=ended_at - AROUND, to=ended_at + AROUND)
-        rows = await audit.list_page(reads, caller.tenant_id, filters, None, MAX_ROWS)
+        rows, _ = await audit.list_page(reads, caller.tenant_id, filters, None, MAX_ROWS)
         if (done := next((row for row in rows if row.outcome == "done"), None)) is not None:
             return ByHand(
                 cast(Actor, done.actor), done.actor_key or UNSET, format_instant(done.at), done.request_id or UNSET

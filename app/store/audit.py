@@ -10,8 +10,10 @@ from app.domain.audit import Fields, changed, recorded_name
 from app.domain.callers import Act, Caller
 from app.store.db import Reader
 from app.store.statements import call, fill, sql
+from app.store.windows import Windows
 
 _RECORD = call("record_audit_v1", 1)
+_LOOK = sql("look_through_audit")
 _LIST = sql("list_audit")
 
 Position = tuple[datetime, str]
@@ -122,32 +124,54 @@ class AuditFilters:
 
 async def list_page(
     reader: Reader, tenant_id: int | None, filters: AuditFilters, before: Position | None, limit: int
-) -> list[AuditRow]:
-    """Return rows, newest first, before a position. `tenant_id` None: of all tenants."""
-    args: list[Any] = [limit]
+) -> tuple[list[AuditRow], Position | None]:
+    """Return rows, newest first, before a position, and the next position, None after the last. `tenant_id` None: of all tenants.
+
+    A filter that no index serves may match few of very many rows, so they are searched in windows, like pages of tasks
+    (task_lists). A page may therefore have fewer rows than `limit` although there are more.
+    """
+    windows = Windows(limit + 1)
+    found: list[Position] = []
+    position = before
+    while True:
+        fits, position = await _look(reader, tenant_id, filters, position, windows.rows, limit + 1 - len(found))
+        found += fits
+        if len(found) > limit or position is None or not windows.looked():
+            break
+    if len(found) > limit:
+        del found[limit:]
+        position = found[-1]
+    rows = await reader.fetch(_LIST, [at for at, _ in found], [row_id for _, row_id in found]) if found else []
+    return [AuditRow(row["at"], str(row["id"]), *tuple(row)[2:]) for row in rows], position
+
+
+async def _look(
+    reader: Reader, tenant_id: int | None, filters: AuditFilters, before: Position | None, rows: int, limit: int
+) -> tuple[list[Position], Position | None]:
+    """Return those of the newest `rows` rows that match, and the last one searched; None if there are no more."""
+    args: list[Any] = []
 
     def given(value: object, kind: str) -> str:
         args.append(value)
         return f"${len(args)}::{kind}"
 
-    within = ["true"]
-    for column, value, kind in (
-        ("a.tenant_id", tenant_id, "bigint"),
-        ("a.verb", filters.verb, "text"),
-        ("a.noun", filters.noun, "text"),
-        ("a.name", filters.name, "text"),
-    ):
-        if value is not None:
-            within.append(f"{column} = {given(value, kind)}")
-    if filters.actor in ("cli", "system"):
-        within.append(f"a.actor = {given(filters.actor, 'text')}")
-    elif filters.actor is not None:
-        within.append(f"a.actor_key = {given(filters.actor, 'text')}")
+    within, fits = ["true"], ["true"]
+    if tenant_id is not None:
+        within.append(f"a.tenant_id = {given(tenant_id, 'bigint')}")
+    if filters.name is not None:
+        # the index on names is by tenant
+        (fits if tenant_id is None else within).append(f"a.name = {given(filters.name, 'text')}")
     if filters.from_ is not None:
         within.append(f"a.at >= {given(filters.from_, 'timestamptz')}")
     if filters.to is not None:
         within.append(f"a.at < {given(filters.to, 'timestamptz')}")
     if before is not None:
         within.append(f"(a.at, a.id) < ({given(before[0], 'timestamptz')}, {given(before[1], 'uuid')})")
-    rows = await reader.fetch(fill(_LIST, within=" and ".join(within)), *args)
-    return [AuditRow(row["at"], str(row["id"]), *tuple(row)[2:]) for row in rows]
+    actor = "a.actor" if filters.actor in ("cli", "system") else "a.actor_key"
+    for column, value in (("a.verb", filters.verb), ("a.noun", filters.noun), (actor, filters.actor)):
+        if value is not None:
+            fits.append(f"{column} = {given(value, 'text')}")
+    parts = {"within": " and ".join(within), "fits": " and ".join(fits), "rows": str(rows), "limit": str(limit)}
+    [row] = await reader.fetch(fill(_LOOK, **parts), *args)
+    last = (row["at"], row["id"]) if row["looked_at"] >= rows else None
+    return list(zip(row["instants"], row["ids"], strict=True)), last

@@ -21,7 +21,8 @@ PAUSE = Caller(1, "default", "operate", "abc", address="::1", request_id="r", ac
 
 
 async def rows(core: Core) -> list[audit.AuditRow]:
-    return await audit.list_page(core.db, None, AuditFilters(), None, 100)
+    found, _ = await audit.list_page(core.db, None, AuditFilters(), None, 100)
+    return found
 
 
 async def months(core: Core) -> list[str]:
