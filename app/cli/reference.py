@@ -85,7 +85,7 @@ def metrics_page() -> str:
         "scope `operate` unless `SLUICE_METRICS_OPEN` is set. Gauges of queues, handlers, limits, schedules, replicas, alarms",
         "and the database come from a snapshot of the whole fleet that every replica takes every ten seconds: use",
         "`max by (queue)` in charts. Counters and histograms are per replica: use `sum by (queue)`. `sluice_loop_lag_seconds`",
-        "and `sluice_database_up` are about the replica itself.",
+        "and `sluice_database_up` are about the replica itself. For alerts, see [monitoring](../guides/monitoring.md).",
         "",
         "| metric | kind | labels | meaning |",
         "|---|---|---|---|",

@@ -442,6 +442,13 @@ alert("database-unreachable", '"status":"ok"', "sluice_database_up 1.0")
 alert("enqueue-error-budget", 'route="/queues/{name}/tasks"', '"status":"ok"')
 
 
+@walk("guides/monitoring.md")
+async def monitoring(page: Page) -> None:
+    await page.on()
+    said = await page.on()
+    assert 'sluice_build_info{version="' in said and "sluice_database_up 1.0" in said
+
+
 def test_the_sql_of_the_runbooks_is_valid(database_url: str) -> None:
     statements = [text for page in DOCS.glob("runbooks/*.md") for text in blocks(page, "sql")]
     assert len(statements) >= 2

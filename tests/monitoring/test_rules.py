@@ -15,7 +15,7 @@ from app.embedded.postgres import EmbeddedPostgres
 from app.engine import snapshot
 from app.settings import Settings
 from app.telemetry.definitions import DEFINITIONS
-from tests.docs.pages import ROOT
+from tests.docs.pages import ROOT, blocks
 from tests.handlers import Handler, Reply
 from tests.monitoring.prometheus import RULES, program, prometheus
 from tests.sluices import Replica, replica_with
@@ -29,6 +29,7 @@ ALERTS = (
     *("loop-is-lagging", "old-transaction", "connections-short", "database-unreachable", "enqueue-error-budget"),
 )
 TESTS = RULES.with_name("rules_test.yml")
+GUIDE = ROOT / "docs" / "guides" / "monitoring.md"
 
 
 def rules() -> list[dict[str, Any]]:
@@ -60,6 +61,31 @@ def test_the_rules_ask_only_for_metrics_that_there_are() -> None:
     for rule in rules():
         asked = set(re.findall(r"\bsluice(?:_|:)[\w:]+", rule["expr"]))
         assert asked <= exported | recorded, rule
+
+
+def test_the_guide_lists_every_alert_with_its_severities() -> None:
+    rows = re.findall(r"^\| \[`([\w-]+)`\]\(([^)]+)\) \| ([a-z, ]+) \|", GUIDE.read_text(), re.MULTILINE)
+    assert [name for name, _, _ in rows] == list(dict.fromkeys(name for name, _, _ in rows))
+    severities: dict[str, list[str]] = {}
+    for rule in rules():
+        if "alert" in rule:
+            severities.setdefault(rule["alert"], []).append(rule["labels"]["severity"])
+    assert {name: shown.split(", ") for name, _, shown in rows} == severities
+    assert all(page == f"../runbooks/{name}.md" for name, page, _ in rows)
+
+
+@pytest.mark.ci
+def test_the_guides_configuration_is_one_of_prometheus(tmp_path: Path) -> None:
+    [configuration] = blocks(GUIDE, "yaml")
+    (tmp_path / "prometheus.yml").write_text(configuration)
+    found = subprocess.run(
+        [program("promtool"), "check", "config", "--syntax-only", "prometheus.yml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
 
 
 @pytest.mark.ci
