@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from app.cli import audit, definitions, limit, queues, status, why
+from app.cli.actions import actions, errors
 from app.cli.batches import batches
 from app.cli.failures import REFUSED, UNREACHABLE, USAGE, Failure
 from app.cli.handlers import handlers
@@ -35,6 +36,7 @@ cli.add_typer(limits, name="limits")
 cli.add_typer(schedules, name="schedules")
 cli.add_typer(batches, name="batches")
 cli.add_typer(handlers, name="handlers")
+cli.add_typer(actions, name="actions")
 
 
 def run() -> None:
@@ -144,6 +146,7 @@ for command in (
     limit.limit,
     audit.audit,
     why.why,
+    errors,
 ):
     cli.command()(command)
 cli.command()(definitions.plan)

@@ -38,6 +38,7 @@ def _is_id(text: str) -> bool:
     return parse_uuid(text) is not None or _LAST_PART.fullmatch(text) is not None
 
 
+checked_action = _checked(_is_id, "not an action id; sluice actions list shows them")
 checked_task = _checked(_is_id, "not a task id; sluice tasks list shows them")
 
 

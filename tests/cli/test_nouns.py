@@ -68,6 +68,39 @@ def test_a_batch_is_listed_shown_cancelled_and_retried(ask: Command, service: ht
     assert ask("batches", "show", "no-id").code == 2
 
 
+def test_an_action_is_tried_started_listed_shown_and_ended_early(
+    ask: Command, service: httpx2.Client, queue: str
+) -> None:
+    for n in range(6):
+        service.post(f"/queues/{queue}/tasks", json={"payload": n, "type": "old" if n < 3 else "new"})
+    tried = ask("actions", "start", "cancel", "--queue", queue, "--type", "old", "--dry-run")
+    assert tried.out.startswith("3 tasks would be changed.") and tried.out.count(queue) == 3
+    made = ask("actions", "start", "cancel", "--queue", queue, "--type", "old", "--because", "stale", "--json").json
+    assert (made["state"], made["done"], made["reason"]) == ("done", 3, "stale")
+    slow = ask("actions", "start", "purge", "--queue", queue, "--rate", "0.1", "--detach", "--yes", "--json").json
+    assert (slow["state"], slow["matched"]) == ("running", 3)
+    ended = ask("actions", "cancel", slow["id"][-12:])
+    assert ended.out == f"Action {slow['id']} is cancelled: {slow['done']} task of 3 changed.\n"
+    listed = ask("actions", "list", "--limit", "2").out
+    assert made["id"] in listed and slow["id"] in listed
+    assert "stale" in ask("actions", "show", made["id"]).out
+    assert ask("actions", "start", "cancel").code == 1, "an empty filter"
+    assert ask("actions", "show", "no-id").code == 2
+
+
+def test_the_errors_of_a_queue_are_listed_alike_ones_together(ask: Command, service: httpx2.Client, queue: str) -> None:
+    assert "No task" in ask("errors", queue).err
+    for n in range(2):
+        service.post(f"/queues/{queue}/tasks", json={"payload": n})
+    for n, task in enumerate(service.post(f"/queues/{queue}/leases", json={"max_tasks": 2}).json()["tasks"]):
+        body, headers = {"error": f"no order {n}", "retryable": False}, {"sluice-lease-token": task["lease_token"]}
+        assert service.post(f"/tasks/{task['id']}/fail", json=body, headers=headers).status_code == 200
+    assert "no order #" in ask("errors", queue).out
+    (group,) = ask("errors", queue, "--json").json["items"]
+    assert (group["count"], group["dead"]) == (2, 2)
+    assert ask("errors", "no-such-queue").code == 1
+
+
 def test_the_last_part_of_an_id_is_enough(ask: Command, service: httpx2.Client, queue: str) -> None:
     made = service.post("/batches", json={"queue": queue, "tasks": [{"payload": n} for n in range(3)]}).json()
     ids = [result["id"] for result in made["results"]]
