@@ -336,7 +336,9 @@ class Replica:
         assert await views.find_task(self.reads, VAULT, self.tenant, waiting)
         assert await views.find_task(self.reads, VAULT, self.tenant, ended)
         await views.list_attempts(self.reads, VAULT, self.tenant, ended, 2**31 - 1, 51)
-        assert await batches.list_page(self.reads, self.tenant, None, 51)
+        every = [queue_id for queue_id, _ in self.queues]
+        for queue_ids in (None, every):
+            assert await batches.list_page(self.reads, self.tenant, None, 51, queue_ids)
 
     async def read_tasks(self) -> None:
         (waiting,) = self.some(1)

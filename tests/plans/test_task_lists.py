@@ -8,6 +8,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from app.domain.callers import Caller
 from app.store import migrations, task_lists, windows
 from app.store.db import READING
 from app.store.task_lists import TaskQuery
@@ -88,16 +89,20 @@ def scans(plan: dict[str, Any]) -> Iterator[tuple[float, float]]:
         yield from scans(child)
 
 
-async def test_no_page_reads_more_than_its_windows_with_5000_queues(loaded: str) -> None:
+@pytest.mark.parametrize("patterns", [None, ("q*",)], ids=["every queue", "a confined key"])
+async def test_no_page_reads_more_than_its_windows_with_5000_queues(
+    loaded: str, patterns: tuple[str, ...] | None
+) -> None:
     db = await WatchedDatabase.on(loaded, **READING)
     too_much: list[str] = []
     for tenant_id, tenant in await db.fetch("select id, name from sluice.tenants where name <> 'default' order by id"):
+        caller = Caller(tenant_id, tenant, "read", queues=patterns)
         for name, filters in FILTERS.items():
             position, pages, found = None, 0, 0
             while position is not None or pages == 0:
                 db.told()
                 began = time.monotonic()
-                queue_ids = await task_lists.queues_to_look_in(db, tenant_id, None)
+                queue_ids = await task_lists.queues_to_look_in(db, caller, None)
                 query = TaskQuery(tenant_id, queue_ids, position, limit=50, include_payload=False, **filters)
                 page = await task_lists.list_page(db, VAULT, query)
                 took = time.monotonic() - began

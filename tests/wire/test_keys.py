@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from app.domain.keys import Grant
+from app.store import keys as store
 from tests.sluices import Replica
+from tests.support import poll
 from tests.wire.api import Api, fresh, good, problem
 
 pytestmark = pytest.mark.anyio
@@ -56,6 +58,20 @@ async def test_a_key_is_rotated_and_revoked(granted: Granted, with_token: WithTo
     assert good(await boss.get(f"/keys/{made['id']}"))["revoked_at"] is not None
     problem(await boss.post(f"/keys/{made['id']}/rotate"), 422, "invalid")
     problem(await boss.get("/keys/unknown"), 404, "key_not_found")
+
+
+async def test_a_replica_writes_by_itself_which_keys_were_used(
+    granted: Granted, keyed: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.runtime.known_keys.NOTE_SECONDS", 0.0)
+    tenant = fresh("t")
+    good(await (await granted(tenant, Grant("read"))).get("/queues"))
+
+    async def written() -> bool:
+        rows = await store.list_all(keyed.sluice.core.db)
+        return [row.last_used_at is not None for row in rows if row.tenant == tenant] == [True]
+
+    await poll(written)
 
 
 async def test_no_key_makes_another_that_reaches_further(granted: Granted) -> None:
