@@ -29,10 +29,18 @@ LIVE = sql(
     no_worker_seconds=str(NO_WORKER_SECONDS),
 )
 _ENDED = sql("show_ended_tasks")
+
+
+def _these(table: str) -> str:
+    """Return the rows of these ids as a source, which shows of live tasks read twice."""
+    return f"(select * from sluice.{table} where id = any($1::uuid[]) offset 0)"  # noqa: S608  # our own names
+
+
+_THIS = "(select * from sluice.tasks where id = $1 offset 0)"
 _OF_TENANT = "t.id = $1 and ($2::bigint is null or t.tenant_id = $2)"
 ONE_TASK = "\nunion all\n".join(
     (
-        fill(LIVE, payload="t.payload", source="sluice.tasks", where=_OF_TENANT),
+        fill(LIVE, payload="t.payload", source=_THIS, where=_OF_TENANT),
         fill(
             _ENDED,
             payload="t.payload",
@@ -42,9 +50,9 @@ ONE_TASK = "\nunion all\n".join(
     )
 )
 """Both in one statement, so that a task that ends in between is never missed."""
-LIVE_TASKS = fill(LIVE, payload="t.payload", source="sluice.tasks", where="t.id = any($1::uuid[]) and t.tenant_id = $2")
+LIVE_TASKS = fill(LIVE, payload="t.payload", source=_these("tasks"), where="t.tenant_id = $2")
 WATCHED = "\nunion all\n".join(
-    fill(statement, payload="null::bytea", source=f"sluice.{table}", where=f"t.id = any($1::uuid[]){kept}")
+    fill(statement, payload="null::bytea", source=_these(table), where=f"true{kept}")
     for statement, table, kept in (
         (LIVE, "tasks", ""),
         (_ENDED, "task_history", " and t.kept_until > clock_timestamp()"),

@@ -43,10 +43,13 @@ class Told:
     query: str
     plan: dict[str, Any]
 
+    def nodes(self) -> Iterator[dict[str, Any]]:
+        return _under(self.plan)
+
     def problems(self, most_rows: float) -> list[str]:
         """What it does that grows with the tables. A table of next to nothing may be scanned, as some days of history are."""
         found = []
-        for node in _under(self.plan):
+        for node in self.nodes():
             kind, name, index = node["Node Type"], node.get("Relation Name", ""), node.get("Index Name", "")
             read = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
             if kind == "Seq Scan" and name.startswith(WATCHED) and (name == "tasks" or read > NEXT_TO_NOTHING):

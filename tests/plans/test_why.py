@@ -94,5 +94,11 @@ async def test_what_is_said_of_waiting_tasks_reads_little(loaded: str) -> None:
         for _ in range(CALLS):
             await call()
             too_much += [f"{name}: {problem}" for told in db.told() for problem in told.problems(most)]
+    db.told()
+    await calls["a page"][0]()
+    probes = [
+        node["Actual Loops"] for told in db.told() for node in told.nodes() if node.get("Index Name") == "tasks_ready"
+    ]
+    assert probes == [1], "the head of a lane is looked for once, however many tasks of it a page shows"
     await db.close()
     assert not too_much, "\n".join(sorted(set(too_much)))

@@ -3,7 +3,8 @@
 -- on. waits: for a task that is not running, the facts by which app/domain/waiting.py says what it waits for (WaitingFacts); no
 -- decision is taken here. Running tasks are counted only if there is a limit; otherwise they would be read again for each row of a
 -- page. Of a flow that a claim has parked, `parked` is the bucket that the claim found without room. behind: another ready task of its
--- lane, or of its flow, comes first.
+-- lane, or of its flow, comes first. The head of a lane is looked for once per lane, since while a transaction elsewhere holds back the
+-- vacuum, it lies behind all the tasks that were taken before. So {source} has to name few rows by itself.
 select t.id, q.name as queue, h.name as handler,
   case when {running} then 'running' when t.state = :state_scheduled and t.run_at > clock_timestamp() then 'scheduled'
     else 'ready' end as state,
@@ -40,10 +41,15 @@ left join lateral (
                      where r.bucket_id = g.parked_on and r.open_at > clock_timestamp()) c on true
   where g.id = coalesce(t.flow_id, sluice.hash_v1('plain ' || t.queue_id::text || ' ' || t.handler_id::text))
     and (t.flow_id is not null or q.flows or n.flows or h.flows)) f on true
-left join lateral (
-  select r.id from sluice.tasks r
-  where r.queue_id = t.queue_id and r.handler_id = t.handler_id and r.state = :state_ready and r.flow_id is null
-  order by r.priority desc, r.run_at, r.id limit 1) lane_head on t.flow_id is null and t.state = :state_ready
+left join (
+  with heads as materialized (
+    select l.queue_id, l.handler_id, (
+      select r.id from sluice.tasks r
+      where r.queue_id = l.queue_id and r.handler_id = l.handler_id and r.state = :state_ready and r.flow_id is null
+      order by r.priority desc, r.run_at, r.id limit 1) as id
+    from (select distinct x.queue_id, x.handler_id from {source} x where x.flow_id is null and x.state = :state_ready) l)
+  select * from heads) lane_head
+  on lane_head.queue_id = t.queue_id and lane_head.handler_id = t.handler_id and t.flow_id is null and t.state = :state_ready
 left join lateral (
   select r.id from sluice.tasks r
   where r.queue_id = t.queue_id and r.flow_id = t.flow_id and r.state = :state_ready
