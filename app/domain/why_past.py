@@ -1,7 +1,8 @@
 """Why a task is where it is, if it does not wait: who has it, or how it ended, and what can be done now."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from app.domain.plurals import counted
 from app.domain.tasks import Reason, State
@@ -59,3 +60,13 @@ def ended_actions(task: TaskView) -> Sequence[NextStep]:
         return [NextStep("Enqueue a new task to run it again.")]
     again = f"Run it again, with {counted(task.max_attempts, 'attempt')}."
     return [post(again, "tasks", task.id, "retry")]
+
+
+def may_have_ended(task: TaskView, action: Mapping[str, Any]) -> bool:
+    """Return whether an action on all that match, as the audit has it, can have cancelled this task: by its kind and its queue."""
+    kind = {Reason.REQUESTED: "cancel", Reason.PURGED: "purge"}.get(task.reason) if task.reason else None
+    return (
+        kind is not None
+        and action.get("kind") == kind
+        and action.get("filter", {}).get("queue", task.queue) == task.queue
+    )

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 
+import msgspec
 from msgspec import UNSET
 
 from app.domain.callers import Actor, Caller
@@ -19,7 +20,14 @@ from app.domain.tasks import Reason, State
 from app.domain.views import TaskView
 from app.domain.waiting import WaitingFacts, WaitingFor, blockers
 from app.domain.why import ByHand, Definitions, Evidence, RunningOut, WhyQueue, WhyTask, at_of
-from app.domain.why_past import attempt_line, ended_actions, ended_verdict, running_actions, running_verdict
+from app.domain.why_past import (
+    attempt_line,
+    ended_actions,
+    ended_verdict,
+    may_have_ended,
+    running_actions,
+    running_verdict,
+)
 from app.domain.why_schedules import ScheduleFacts, WhySchedule
 from app.domain.why_schedules import verdict as of_facts
 from app.domain.why_waiting import explain, quiet, starts_about, verdict
@@ -28,7 +36,7 @@ from app.service import schedules, tasks
 from app.store import audit, handlers, ledger, limit_uses, limits, tenants, views
 from app.store import queues as queue_rows
 from app.store import why as store
-from app.store.audit import AuditFilters
+from app.store.audit import AuditFilters, AuditRow
 from app.store.db import Reader
 from app.store.ledger import LedgerRow
 from app.store.vault import Vault
@@ -37,7 +45,7 @@ from app.store.why import Place
 MAX_ATTEMPTS_TOLD = 50
 AROUND = timedelta(hours=1)
 """How far from a task's end the act lies that ended it: a purge or a cancelled batch takes a while."""
-MAX_ROWS = 5
+MAX_ROWS = 50
 
 _QUEUE = frozenset({WaitingFor.QUEUE_LIMIT, WaitingFor.QUEUE_RATE})
 _HANDLER = frozenset({WaitingFor.HANDLER_LIMIT, WaitingFor.HANDLER_RATE})
@@ -170,10 +178,18 @@ async def _by(reads: Reader, caller: Caller, task: TaskView) -> ByHand | None:
         filters = AuditFilters(verb=verb, noun=noun, name=name, from_=ended_at - AROUND, to=ended_at + AROUND)
         rows, _ = await audit.list_page(reads, caller.tenant_id, filters, None, MAX_ROWS)
         if (done := next((row for row in rows if row.outcome == "done"), None)) is not None:
-            return ByHand(
-                cast(Actor, done.actor), done.actor_key or UNSET, format_instant(done.at), done.request_id or UNSET
-            )
-    return None
+            return _hand(done)
+    filters = AuditFilters(verb="start", noun="action", from_=ended_at - AROUND, to=ended_at)
+    rows, more = await audit.list_page(reads, caller.tenant_id, filters, None, MAX_ROWS) if acts else ([], None)
+    # an action does not write on its tasks who began it: it is told if only one can have been it
+    fit = [
+        row for row in rows if row.outcome == "done" and may_have_ended(task, msgspec.json.decode(row.after or "{}"))
+    ]
+    return _hand(fit[0]) if len(fit) == 1 and more is None else None
+
+
+def _hand(row: AuditRow) -> ByHand:
+    return ByHand(cast(Actor, row.actor), row.actor_key or UNSET, format_instant(row.at), row.request_id or UNSET)
 
 
 async def of_queue(core: Core, caller: Caller, name: str) -> WhyQueue:

@@ -334,6 +334,15 @@ async def test_an_ended_task_says_how_by_whom_and_what_can_be_done(api: Api, han
     assert found["by"]["actor"] == "key" and found["by"]["at"] and found["reason"] == "requested"
     problem(await api.get(f"/tasks/{waiting['id'][:-4]}ffff/why"), 404, "task_not_found")
 
+    purged, swept = await api.queue(), await api.queue()
+    tasks = [await api.enqueue(queue) for queue in (purged, swept)]
+    good(await api.post(f"/queues/{purged}/purge"), 202)
+    good(await api.post("/actions", json={"kind": "cancel", "filter": {"queue": swept}}), 202)
+    for task, reason in zip(tasks, ("purged", "requested"), strict=True):
+        await api.until(task["id"], "cancelled")
+        found = await why(api, task)
+        assert found["reason"] == reason and found["by"]["actor"] == "key" and found["by"]["at"]
+
 
 async def test_a_quiet_queue_says_that_nothing_is_ready(api: Api, handler: Handler) -> None:
     queue = await api.queue_to(handler.url)
