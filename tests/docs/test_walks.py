@@ -1,6 +1,7 @@
 """Every guide and every runbook, gone through from top to bottom as a reader would, each beside a Sluice of its own."""
 
 import asyncio
+import base64
 import json
 import re
 import shutil
@@ -513,9 +514,81 @@ async def example_of_a_handler(page: Page) -> None:
     assert task["result"] == {"account": "ada", "balance": 5}
 
 
+@walk("guides/encryption.md")
+async def encryption(page: Page) -> None:
+    _, task = answers(await page.to_the_end())
+    assert task["encrypted"] is True and task["payload"] == {"employee": 7, "salary": 5100}
+
+
+async def beside_a_newsletter(page: Page) -> None:
+    """A queue that a schedule fills and nothing empties."""
+    good(await page.api.put("/queues/mail", json={}), 201)
+    schedule = {"queue": "mail", "payload": 1, "cron": "0 7 * * *"}
+    good(await page.api.put("/schedules/newsletter", json=schedule), 201)
+    await page.api.enqueue("mail")
+
+
+for name in ("scale-replicas", "upgrade", "database-failover"):
+    walk(f"runbooks/{name}.md")(beside_a_newsletter)
+
+
+@walk("runbooks/drain-a-queue.md")
+async def drain_a_queue(page: Page) -> None:
+    await beside_a_newsletter(page)
+    await page.to_the_end()
+    assert "newsletter" in "".join(page.said)
+    assert good(await page.api.get("/schedules/newsletter"))["paused"]
+    assert not await page.api.pages("/tasks", queue="mail", state="ready")
+
+
+@walk("runbooks/restore-from-backup.md")
+async def restore_from_backup(page: Page) -> None:
+    await beside_a_newsletter(page)
+    await page.on()
+    await page.on()
+    await page.on()
+    assert all(queue["paused"] for queue in await page.api.pages("/queues"))
+    assert all(schedule["paused"] for schedule in await page.api.pages("/schedules"))
+    await page.to_the_end()
+    assert not good(await page.api.get("/queues/mail"))["paused"]
+
+
+@walk("guides/concurrency-tuning.md")
+async def concurrency_tuning(page: Page) -> None:
+    await page.to_the_end()
+    assert good(await page.api.get("/queues/mail"))["max_concurrency"] == 20
+
+
+@walk("guides/sizing-postgres.md")
+async def sizing_postgres(page: Page) -> None:
+    await page.to_the_end()
+
+
+@walk("guides/troubleshooting.md")
+async def troubleshooting(page: Page) -> None:
+    """Every symptom ends in a command, and each of those works."""
+    await page.to_the_end()
+    lines = (DOCS / "guides" / "troubleshooting.md").read_text().splitlines()
+    cells = [re.split(r"(?<!\\)\|", line)[-2].strip() for line in lines if line.startswith("| ")]
+    ends = [cell for cell in cells if cell != "command"]
+    assert len(ends) > 25
+    for end in ends:
+        command = re.fullmatch(r"`(.*)`", end)
+        if command is not None and command[1].startswith(("curl -H", "sluice config")):
+            await page.reader.types(command[1].replace("\\|", "|"))
+        else:
+            assert end.startswith(("`sluice keys list`", "`curl --json", "see ["))
+
+
+SETTINGS = {"guides/encryption.md": {"encryption_key": base64.b64encode(bytes(32)).decode()}}
+
+
 @pytest.fixture
-async def page(request: pytest.FixtureRequest, replica: Replica, tmp_path: Path) -> AsyncIterator[Page]:
+async def page(
+    request: pytest.FixtureRequest, start_replica: Callable[..., Awaitable[Replica]], tmp_path: Path
+) -> AsyncIterator[Page]:
     path = DOCS / request.param
+    replica = await start_replica(**SETTINGS.get(request.param, {}))
     async with reader(tmp_path, replica.url) as reading:
         reading.writes(DOCS / "guides" / "handlers.md")  # others build on its handler
         reading.writes(path)
