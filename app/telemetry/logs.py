@@ -297,4 +297,8 @@ def render_for_people(logger: Any, method: str, event: MutableMapping[str, Any])
     """Return one line without what is the same on every line: the replica, the module, the date."""
     told = {key: value for key, value in event.items() if key not in ("logger", "replica")}
     told["timestamp"] = str(told["timestamp"])[11:19]
+    if (
+        raised := told.pop("exception", None)
+    ) is not None:  # in a word: the console writes tracebacks, and only of text
+        told["raised"] = ", from ".join(f"{part['type']}: {part['message']}" for part in raised)
     return _console(logger, method, told)

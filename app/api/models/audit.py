@@ -1,6 +1,6 @@
 """Rows of the audit."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -10,7 +10,7 @@ from app.domain.instants import Instant, format_instant
 from app.store.audit import AuditRow
 
 Changed = Annotated[
-    msgspec.Raw | None,
+    Any,
     Meta(
         description="The fields that changed; secrets, headers and content as `***`. Null: there was nothing, or nothing is left.",
         extra_json_schema={"anyOf": [{"type": "object"}, {"type": "null"}]},
