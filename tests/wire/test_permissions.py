@@ -117,6 +117,7 @@ ROUTES: dict[str, Route] = {
     "resume_queue": Route("manage", "queue"),
     "get_queue_series": Route("read", "queue"),
     "get_queue_stats": Route("read", "queue"),
+    "list_queue_errors": Route("read", "queue"),
     "enqueue_task": Route("use", "queue", TASK),
     "enqueue_tasks": Route("use", "queue", {"tasks": [TASK]}),
     "why_queue": Route("read", "queue"),

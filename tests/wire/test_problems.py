@@ -94,7 +94,6 @@ async def test_head_answers_as_get_does_without_a_body(api: Api, path: str) -> N
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/audit"),
         ("GET", "/"),
         ("GET", "/queues/"),
         ("GET", "/queues/x/"),
