@@ -1,6 +1,6 @@
 """The measures, what each row of the table shows of them, and what it should reach."""
 
-from bench.measures import aging, crowding, delays, delivering, enqueueing, firing, flowing, lasting, settling
+from bench.measures import aging, crowding, delays, delivering, enqueueing, firing, flowing, lasting, looking, settling
 from bench.rows import Measure, Row, at_least, at_most
 
 MEASURES = (
@@ -318,6 +318,27 @@ MEASURES = (
                 "/s",
                 None,
                 "{idle[one][statements_per_second]:.1f}/s with one",
+            ),
+        ),
+    ),
+    Measure(
+        "overview",
+        looking.overview,
+        (
+            Row(
+                "1,000 queues watched by 20 viewers, of a core",
+                "share",
+                "%",
+                at_most(0.05),
+                "service {watched[service]:.3f}, Postgres {watched[postgres]:.3f}; idle {idle[service]:.3f}, "
+                "{idle[postgres]:.3f}; {overviews} overviews each",
+            ),
+            Row(
+                "an overview of 1,000 queues, taken anew",
+                "taken.p50_ms",
+                "ms",
+                at_most(50),
+                "{kept[p50_ms]:.1f} ms from the last two seconds; {kept[kb]:.0f} kB",
             ),
         ),
     ),

@@ -61,6 +61,8 @@ class Window:
     minutes: dict[int, MinuteLook] = field(default_factory=dict)
     _sum: MinuteLook = NO_MINUTE
     _upto: int = 0
+    _recent: tuple[int, MinuteLook | None, Recent] = (0, None, Recent())
+    """The current minute, what had happened in it, and what was made of that: most queues are idle."""
 
     def add(self, fresh: list[MinuteLook], current: int) -> None:
         for minute in fresh:
@@ -76,6 +78,12 @@ class Window:
         if not self.minutes:
             return Recent()
         now = self.minutes.get(current)
+        if self._recent[:2] == (current, now):
+            return self._recent[2]
+        self._recent = current, now, self._made(now)
+        return self._recent[2]
+
+    def _made(self, now: MinuteLook | None) -> Recent:
         total = self._sum if now is None else _sum((self._sum, now))
         return Recent(
             total.enqueued,

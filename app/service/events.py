@@ -7,9 +7,10 @@ the last id, to any replica, is sent what is different now; what was in between 
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
-from hashlib import blake2b
+from functools import reduce
+from operator import xor
 from typing import NamedTuple
 
 import msgspec
@@ -21,7 +22,7 @@ from app.domain.overviews import Alarm, Event
 from app.runtime.core import Core
 from app.runtime.viewers import Viewer
 from app.service import tasks
-from app.service.overview import shown_to
+from app.service.overview import alarm_key, shown_to
 from app.store.failures import Unavailable
 
 HEARTBEAT_SECONDS = 15.0
@@ -29,9 +30,7 @@ OVERVIEW_SECONDS = 2.0
 """An overview is sent at most this often."""
 UNREACHABLE_CODE = "database_unreachable"
 UNREACHABLE: Alarm = {"code": UNREACHABLE_CODE, "message": "the database does not answer; what is shown is older"}
-Key = tuple[object, ...]
 _ID = re.compile(r"[0-9a-f]{0,16}\.[0-9a-f]{0,16}\.(?:[0-9a-f]{0,16}|gone)")
-_WHAT = ("tenant", "queue", "handler", "schedule", "replica")
 
 
 class Known(NamedTuple):
@@ -95,8 +94,9 @@ class _Feed:
         self._caller = caller
         self._viewer = viewer
         self._known = known
-        self._alarms: dict[Key, Alarm] | None = None
-        """Those it has been told of; None: not compared with what it knows yet."""
+        self._alarms: dict[str, Alarm] | None = None
+        """Those it has been told of, by alarm_key; None: not compared with what it knows yet."""
+        self._sum = 0
         self._held_until: float | None = None
         """When an overview that came too early may be sent, in monotonic seconds."""
         self._overview_at = 0.0
@@ -124,8 +124,8 @@ class _Feed:
         viewer = self._viewer
         shown = None if viewer.look is None else await shown_to(self._core, self._caller, viewer.look)
         if shown is not None or viewer.unreachable:
-            alarms = [] if shown is None else shown.overview.alarms
-            for event in self._alarm_events([UNREACHABLE, *alarms] if viewer.unreachable else alarms):
+            alarms = {} if shown is None else shown.alarms
+            for event in self._alarm_events(alarms | _AWAY if viewer.unreachable else alarms):
                 yield event
         self._held_until = None
         if shown is not None and shown.digest != self._known.overview:
@@ -139,19 +139,19 @@ class _Feed:
             if task is not None:
                 yield self._event("task", task, task=digest)
 
-    def _alarm_events(self, alarms: Sequence[Alarm]) -> Iterator[Event]:
-        now = {_key(alarm): alarm for alarm in alarms}
+    def _alarm_events(self, now: Mapping[str, Alarm]) -> Iterator[Event]:
         if self._alarms is None:
             self._alarms = dict(now) if self._known.alarms == _digest(now) else {}
+            self._sum = _sum(self._alarms)
         for key in now.keys() - self._alarms.keys():
             self._alarms[key] = now[key]
-            yield self._alarm(now[key], active=True)
+            yield self._alarm(key, now[key], active=True)
         for key in self._alarms.keys() - now.keys():
-            yield self._alarm(self._alarms.pop(key), active=False)
+            yield self._alarm(key, self._alarms.pop(key), active=False)
 
-    def _alarm(self, alarm: Alarm, *, active: bool) -> Event:
-        assert self._alarms is not None
-        return self._event("alarm", msgspec.json.encode(alarm | {"active": active}), alarms=_digest(self._alarms))
+    def _alarm(self, key: str, alarm: Alarm, *, active: bool) -> Event:
+        self._sum ^= int(key, 16)
+        return self._event("alarm", msgspec.json.encode(alarm | {"active": active}), alarms=f"{self._sum:016x}")
 
     async def _task(self, task_id: str) -> bytes | None:
         """Return the task without its payload; None if it can no longer be read."""
@@ -166,10 +166,13 @@ class _Feed:
         return Event(kind, data, self._known.id)
 
 
-def _key(alarm: Alarm) -> Key:
-    """Return what makes it the same alarm as before, whatever it counts now."""
-    return (alarm["code"], *(alarm.get(what) for what in _WHAT))
+def _sum(alarms: Iterable[str]) -> int:
+    """Return the digest of a set of alarms as a number, to which one is added or taken away by exclusive or."""
+    return reduce(xor, (int(key, 16) for key in alarms), 0)
 
 
-def _digest(alarms: Iterable[Key]) -> str:
-    return blake2b(repr(sorted(alarms, key=repr)).encode(), digest_size=8).hexdigest()
+def _digest(alarms: Iterable[str]) -> str:
+    return f"{_sum(alarms):016x}"
+
+
+_AWAY = {alarm_key(UNREACHABLE): UNREACHABLE}

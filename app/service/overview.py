@@ -56,6 +56,8 @@ class Shown(NamedTuple):
     overview: Overview
     body: bytes
     digest: str
+    alarms: dict[str, Alarm]
+    """By alarm_key."""
 
 
 async def shown(core: Core, caller: Caller) -> Shown:
@@ -91,7 +93,13 @@ async def _show(core: Core, caller: Caller, look: Look) -> Shown:
         [(row.replica, row.silent, row.draining, row.deaf, row.in_flight) for row in made.replicas or ()],
     )
     digest = blake2b(msgspec.json.encode(lasting), digest_size=8).hexdigest()
-    return Shown(made, msgspec.json.encode(made), digest)
+    return Shown(made, msgspec.json.encode(made), digest, {alarm_key(alarm): alarm for alarm in made.alarms})
+
+
+def alarm_key(alarm: Alarm) -> str:
+    """Return a digest of what makes it the same alarm as before, whatever it counts now."""
+    what = [alarm["code"], *(alarm.get(name) for name in ("tenant", "queue", "handler", "schedule", "replica"))]
+    return blake2b(msgspec.json.encode(what), digest_size=8).hexdigest()
 
 
 async def series(core: Core, caller: Caller, minutes: int) -> Series:
