@@ -28,6 +28,9 @@ NOTICES = {
     "handler-disabled": Notice("Disabled. Its tasks wait."),
     "limit-paused": Notice("Paused. No task that takes it starts."),
     "limit-resumed": Notice("Resumed."),
+    "action-started": Notice("Started. It goes on by itself; reload to see how far it is."),
+    "action-cancelled": Notice("Stopped. What was done stays done."),
+    "key-revoked": Notice("Revoked. No replica accepts it any more."),
     "task-cancelled": Notice("Cancelled."),
     "task-retried": Notice("Ready again, with all attempts available."),
 }

@@ -16,7 +16,19 @@ from app.runtime.core import Core
 from app.service import sessions
 from app.ui import formats, live
 from app.ui.assets import Assets
-from app.ui.screens import batches, handlers, limits, overview, queues, replicas, schedules, tasks
+from app.ui.screens import (
+    actions,
+    audit,
+    batches,
+    handlers,
+    keys,
+    limits,
+    overview,
+    queues,
+    replicas,
+    schedules,
+    tasks,
+)
 from app.ui.visits import (
     FORM_COOKIE,
     HEADERS,
@@ -55,6 +67,13 @@ SCREENS: dict[str, Screen] = {
     "/handlers/{handler}/rotate": handlers.ask_rotate,
     "/limits": limits.show_all,
     "/replicas": replicas.show_all,
+    "/actions": actions.show_all,
+    "/actions/new": actions.ask,
+    "/actions/{action}": actions.show,
+    "/audit": audit.show_all,
+    "/keys": keys.show_all,
+    "/keys/{key}/revoke": keys.ask_revoke,
+    "/keys/{key}/rotate": keys.ask_rotate,
     "/events": live.watch,
 }
 ACTS: dict[str, Screen] = {
@@ -76,6 +95,11 @@ ACTS: dict[str, Screen] = {
     "/handlers/{handler}/rotate": handlers.rotate,
     "/limits/{limit}/pause": limits.pause,
     "/limits/{limit}/resume": limits.resume,
+    "/actions": actions.start,
+    "/actions/{action}/cancel": actions.cancel,
+    "/keys": keys.create,
+    "/keys/{key}/revoke": keys.revoke,
+    "/keys/{key}/rotate": keys.rotate,
 }
 NAVIGATION = (
     (
@@ -88,8 +112,22 @@ NAVIGATION = (
             ("schedules", "Schedules", "/schedules", "read"),
         ),
     ),
-    ("Setup", (("handlers", "Handlers", "/handlers", "read"), ("limits", "Limits", "/limits", "tenant"))),
-    ("Operation", (("replicas", "Replicas", "/replicas", "operate"),)),
+    (
+        "Setup",
+        (
+            ("handlers", "Handlers", "/handlers", "read"),
+            ("limits", "Limits", "/limits", "tenant"),
+            ("keys", "Keys", "/keys", "manage"),
+        ),
+    ),
+    (
+        "Operation",
+        (
+            ("actions", "Actions", "/actions", "read"),
+            ("audit", "Audit", "/audit", "manage"),
+            ("replicas", "Replicas", "/replicas", "operate"),
+        ),
+    ),
 )
 """Groups of pages: the name of each, its title, its path, and the scope it needs (`tenant`: not for keys confined to queues)."""
 

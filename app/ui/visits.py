@@ -23,7 +23,7 @@ from app.ui.assets import Assets
 from app.ui.notices import NOTICES
 
 NamedNoun = Literal["queue", "handler", "schedule", "limit"]
-NumberedNoun = Literal["task", "batch"]
+NumberedNoun = Literal["task", "batch", "action"]
 SESSION_COOKIE = "sluice_session"
 FORM_COOKIE = "sluice_form"
 """Of visitors without a session: what the tokens of their forms are made from."""

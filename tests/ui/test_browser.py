@@ -107,6 +107,10 @@ async def filled(world: World) -> World:
         "disable": "/handlers/crm/disable",
         "limits": "/limits",
         "replicas": "/replicas",
+        "actions": "/actions",
+        "ask": "/actions/new?kind=cancel&queue=mail",
+        "audit": "/audit",
+        "keys": "/keys",
         "nowhere": "/nowhere",
     }
     return world
@@ -236,4 +240,11 @@ async def test_the_overview_follows_what_happens_more_than_once(world: World, br
         row = page.get_by_role("row").filter(has=page.get_by_role("link", name="live", exact=True))
         await row.get_by_role("cell").nth(1).get_by_text(str(count), exact=True).wait_for(timeout=15_000)
     assert said == []
+    shown = await page.inner_text("#main")
+    # what is not the page, such as the login once the session has ended, does not take its place
+    await page.route("**/ui", lambda route: route.fulfill(body="<main>Sign in</main>", content_type="text/html"))
+    async with page.expect_response("**/ui"):
+        await world.operator.api("POST", "/queues/live/tasks", '{"payload": 1}')
+    await page.wait_for_function("!document.querySelector('.htmx-request')")
+    assert await page.inner_text("#main") == shown
     await context.close()

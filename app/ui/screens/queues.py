@@ -11,6 +11,7 @@ from app.ui.visits import Visit
 LIST = binding("queues")
 CHART_MINUTES = 60
 SHOWN_TASKS = 10
+SHOWN_ERRORS = 10
 REDRIVE_LIMIT = 100_000
 
 
@@ -30,6 +31,7 @@ async def show(visit: Visit) -> Response:
     stats = await queues.stats(visit.core, visit.caller, name)
     series = await overview.queue_series(visit.core, visit.caller, name, CHART_MINUTES)
     found = await why.of_queue(visit.core, visit.caller, name)
+    errors, _ = await queues.errors(visit.core, visit.caller, name)
     lately = await tasks.list_page(visit.core, visit.caller, TaskFilters(queue=name), None, SHOWN_TASKS, False)
     return visit.page(
         "queue.html",
@@ -39,6 +41,7 @@ async def show(visit: Visit) -> Response:
         stats=stats,
         points=series.points,
         why=found,
+        errors=errors[:SHOWN_ERRORS],
         tasks=lately.items,
     )
 

@@ -100,7 +100,7 @@ def _name(text: str) -> str:
     return text
 
 
-def _label(most: int) -> Callable[[str], str]:
+def label(most: int) -> Callable[[str], str]:
     def read(text: str) -> str:
         errors = check_text(text, "", most)
         if errors:
@@ -139,10 +139,10 @@ READ: dict[str, Callable[[str], Any]] = {
     "queue": _name,
     "state": _one_of(State),
     "reason": _one_of(Reason),
-    "type": _label(MAX_LABEL),
-    "tag": _label(MAX_TAG),
+    "type": label(MAX_LABEL),
+    "tag": label(MAX_TAG),
     "handler": _name,
-    "correlation_id": _label(MAX_LABEL),
+    "correlation_id": label(MAX_LABEL),
     "schedule": _name,
     "batch": _uuid,
     "ended_from": _instant,

@@ -14,6 +14,11 @@
     });
   });
 
+  // What is not the page (a refusal, the login) never takes its place: what is shown stays until the next update.
+  document.addEventListener("htmx:before:swap", event => {
+    if (!event.detail.ctx.text?.includes('<main id="main"')) event.preventDefault();
+  });
+
   // Charts: the figures stand in the page, so that nothing is fetched.
   const DASHES = [[], [6, 4], [2, 3], [8, 3, 2, 3]];
   const color = name => resolved(`var(--${name})`);

@@ -1,0 +1,68 @@
+"""Actions on all tasks that match: counted first, then started, then followed."""
+
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+
+from app.domain.actions import TAKES, ActionBody, FilterBody, request_of
+from app.domain.errors import Refusal, invalid_field
+from app.domain.ids import parse_uuid
+from app.domain.instants import format_instant
+from app.edge.pages import DEFAULT_LIMIT, binding, next_cursor, position_of
+from app.service import actions
+from app.ui.screens.tasks import FILTERS, filters_of
+from app.ui.visits import Visit
+
+LIST = binding("actions")
+KINDS = ("cancel", "retry")
+"""Those that a page offers; the API has more."""
+
+
+async def show_all(visit: Visit) -> Response:
+    after = position_of(visit.query("cursor"), LIST, parse_uuid)
+    views, more = await actions.list_page(visit.core, visit.caller, after, DEFAULT_LIMIT)
+    following = next_cursor(LIST, views[-1].id) if more else None
+    return visit.page("actions.html", here="actions", actions=views, following=following, first=after is None)
+
+
+async def show(visit: Visit) -> Response:
+    view = await actions.get(visit.core, visit.caller, visit.id("action"))
+    return visit.page("action.html", here="actions", view=view, filter=msgspec.to_builtins(view.filter))
+
+
+async def ask(visit: Visit) -> Response:
+    """Show what an action would act on."""
+    visit.caller.require("use")
+    given = {name: visit.query(name) for name in FILTERS}
+    body = _body(visit.query("kind"), given)
+    found = await actions.preview(visit.core, visit.caller, request_of(body, visit.core.clock.now()))
+    return visit.page("action_ask.html", here="tasks", kind=body.kind, given=given, found=found)
+
+
+async def start(visit: Visit) -> Response:
+    body = _body(visit.form.get("kind"), {name: visit.form.get(name) or None for name in FILTERS})
+    body.reason = visit.form.get("note") or None
+    view = await actions.start(visit.core, visit.caller, request_of(body, visit.core.clock.now()))
+    return visit.redirect("actions", view.id, notice="action-started")
+
+
+async def cancel(visit: Visit) -> Response:
+    view = await actions.cancel(visit.core, visit.caller, visit.id("action"))
+    return visit.redirect("actions", view.id, notice="action-cancelled")
+
+
+def _body(kind: str | None, given: dict[str, str | None]) -> ActionBody:
+    if kind not in KINDS or kind not in TAKES:
+        raise invalid_field("/kind", f"expected one of {', '.join(KINDS)}")
+    filters, faults = filters_of(given)
+    if faults:
+        name, detail = next(iter(faults.items()))
+        raise invalid_field(f"/{name}", detail)
+    named: dict[str, Any] = {name: value for name in FILTERS if (value := getattr(filters, name)) is not None}
+    for name in ("ended_from", "ended_to"):
+        if name in named:
+            named[name] = format_instant(named[name])
+    if not named:
+        raise Refusal("invalid", "an action never takes all tasks: choose a filter first")
+    return ActionBody(kind=kind, filter=FilterBody(**named))  # type: ignore[arg-type]  # one of KINDS
