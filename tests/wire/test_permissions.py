@@ -15,8 +15,10 @@ import pytest
 
 from app.domain.callers import SCOPES
 from app.domain.keys import Grant
+from app.service import keys
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica
+from tests.ui.visitors import Visitor
 from tests.wire.api import Api, fresh, good, problem
 
 pytestmark = pytest.mark.anyio
@@ -363,3 +365,33 @@ async def fill(boss: Api, handler: Handler) -> list[str]:
     await boss.until(pushed, "scheduled", attempt=1)
     good(await boss.post("/actions", json={"kind": "retry", "filter": {"error": CANARY, "state": "dead"}}), 202)
     return [pushed, *pulled]
+
+
+@pytest.mark.ci
+async def test_the_pages_keep_to_what_a_key_sees(keyed: Replica, granted: Granted, handler: Handler) -> None:
+    tenant = fresh("t")
+    boss = await granted(tenant, Grant("operate"))
+    tasks = await fill(boss, handler)
+    unseen = await make(boss, "unseen")
+    things = ["/ui/queues/seen-q", "/ui/schedules/seen-s", *(f"/ui/tasks/{task}" for task in tasks)]
+    lists = ["/ui", "/ui/queues", "/ui/tasks", "/ui/schedules", "/ui/batches", "/ui/handlers"]
+    visitors = {}
+    for name, grant in (
+        ("all", Grant("operate")),
+        ("hidden", Grant("operate", payloads=False)),
+        ("confined", Grant("operate", queues=("seen-*",))),
+    ):
+        visitors[name] = Visitor(keyed)
+        key = (await keys.create(keyed.sluice.core.db, tenant, grant)).token
+        assert (await visitors[name].sign_in(key)).status_code == 303
+    shown = False
+    for path in (*things, *lists):
+        page = await visitors["hidden"].get(path)
+        assert page.status_code == 200 and CANARY not in page.text, path
+        shown |= CANARY in (await visitors["all"].get(path)).text
+    assert shown
+    for path in lists:
+        page = await visitors["confined"].get(path)
+        assert page.status_code == 200 and "unseen-" not in page.text, path
+    for path in ("/ui/queues/unseen-q", "/ui/schedules/unseen-s", f"/ui/tasks/{unseen['task_id']}"):
+        assert (await visitors["confined"].get(path)).status_code == 404, path
