@@ -129,7 +129,7 @@ async def cancel(core: Core, caller: Caller, batch_id: str) -> BatchView:
         action = await prepared(core, caller, _on_batch("cancel", batch_id), connection)
         await actions.add(connection, action)
         await batches.leave_to_action(connection, batch_id)
-        await record(connection, caller, None, {})
+        await record(connection, caller, None, {"action": action.id})
     core.signals.batch_changed()
     await acting.finish(core, changes, action.id, CANCEL_SECONDS)
     core.signals.action_started()
@@ -148,7 +148,7 @@ async def retry(core: Core, caller: Caller, batch_id: str) -> tuple[BatchView, i
     action = await prepared(core, caller, _on_batch("redrive", batch_id))
     async with changes.transaction() as connection:
         await actions.add(connection, action)
-        await record(connection, caller, None, {})
+        await record(connection, caller, None, {"action": action.id})
     await acting.finish(core, changes, action.id)
     found = await actions.read(changes, action.id)
     assert found is not None, "it is kept after its end"

@@ -35,7 +35,7 @@ async def purge(core: Core, caller: Caller, queue: str) -> int:
     changes = core.db.changes(caller.tenant_id)
     async with changes.transaction() as connection:
         await actions.add(connection, action)
-        await record(connection, caller, None, {})
+        await record(connection, caller, None, {"action": action.id})
     purged = (await _ended(core, caller, action)).done
     if purged:
         events.emit(log, events.TASKS_PURGED, tenant=caller.tenant, queue=queue, tasks=purged)
@@ -59,7 +59,8 @@ async def redrive(
     if not dry_run:
         async with core.db.changes(caller.tenant_id).transaction() as connection:
             await actions.add(connection, replace(action, most=limit, matched=matched))
-            await record(connection, caller, None, {"limit": limit} | asdict(replace(filters, queue=None)))
+            told = {"action": action.id, "limit": limit} | asdict(replace(filters, queue=None))
+            await record(connection, caller, None, told)
         moved = (await _ended(core, caller, action)).done
     return matched, moved, max(0, matched - moved)
 

@@ -30,7 +30,8 @@ DEPTH        queue    -                                          an enqueue to a
 GATE         tenant   -                                          a claim of tasks that limits or keys hold back, which tries for it;
                                                                  a change of limits, keys or rates
 
-MAKE_PARTITIONS       -                                          making days of history, in a transaction of its own
+MAKE_PARTITIONS       -                                          making days of history, in a transaction of its own; or last,
+                                                                 a month for a row of the audit that finds none
 DROP_PARTITIONS       -                                          dropping them; a session's lock, tried and never waited for
 MIGRATION             -                                          a start that migrates; a session's lock, polled
 ROOM                  -                                          a start that measures the server's connections; a session's lock

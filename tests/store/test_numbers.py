@@ -17,7 +17,7 @@ BARE = (
     re.compile(r"\bstate\s+(?:not\s+)?in\s*\(\s*\d"),
     re.compile(r"\bstate\s+between\s+\d"),
     re.compile(r"\bcase\s+(?:\w+[._])?state\s+when\s+\d"),
-    re.compile(r"\d::smallint"),
+    re.compile(r"(?<![$\d])\d+::smallint"),
 )
 
 

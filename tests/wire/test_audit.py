@@ -166,3 +166,12 @@ async def test_what_happens_by_itself_is_the_system_s(api: Api, handler: Handler
     await poll(lambda: by_system(api, gone))
     after = {"enabled": False, "disabled_reason": "the handler answered 410 Gone"}
     assert await by_system(api, gone) == [("disable", "handler", {"enabled": True, "disabled_reason": None}, after)]
+
+
+async def test_what_moves_many_tasks_names_the_action_that_does(api: Api) -> None:
+    queue = await api.queue()
+    await api.enqueue(queue, 1)
+    assert good(await api.post(f"/queues/{queue}/purge"), 202)["purged"] == 1
+    (row,) = await rows(api, name=queue, verb="purge")
+    action = good(await api.get(f"/actions/{row['after']['action']}"))
+    assert (action["kind"], action["done"], action["state"]) == ("purge", 1, "done")
