@@ -182,6 +182,25 @@ async def handler_suffers(page: Page) -> None:
     assert good(await page.api.get("/handlers/shop"))["enabled"]
 
 
+@walk("runbooks/dead-letters-and-redrive.md")
+async def dead_letters(page: Page) -> None:
+    good(await page.api.put("/queues/orders", json={}), 201)
+    for n in range(3):
+        await page.api.enqueue("orders", n)
+    leased = good(await page.api.post("/queues/orders/leases", json={"max_tasks": 3}))["tasks"]
+    for n, task in enumerate(leased):
+        body, headers = {"error": f"no order {n}", "retryable": False}, {"sluice-lease-token": task["lease_token"]}
+        good(await page.api.post(f"/tasks/{task['id']}/fail", json=body, headers=headers))
+    await page.on()
+    assert (await page.on()).count("no order #") == 2
+    (tried,) = answers(await page.on())
+    assert tried["matched"] == 3
+    await page.on()
+    assert good(await page.api.get("/queues/orders/stats"))["counts"]["ready"] == 3
+    *_, listed = answers(await page.on())
+    assert listed["items"][0]["reason"] == "order service restored" and not page.left
+
+
 @walk("guides/idempotency.md")
 async def idempotency(page: Page) -> None:
     said = (await page.on()).lower()
