@@ -33,6 +33,8 @@ NOT_WALKED = {
     "guides/coming-from.md": "tables, and no line of shell",
     "guides/containers.md": "starts containers; test_compose.py holds it to the compose file",
     "guides/installing.md": "fetches packages; tests/install builds, installs and runs what it speaks of",
+    "guides/command-line.md": "has no line of shell; tests/cli runs the commands",
+    "guides/pages.md": "has no line of shell; tests/ui goes through the pages",
     "guides/postgres.md": "SQL for a server of one's own; tests/store/test_rights.py runs it",
     "guides/database-connections.md": "arithmetic and limits, and no line of shell",
     "guides/keys-and-permissions.md": "needs API keys; test_keys_pages.py runs it",
