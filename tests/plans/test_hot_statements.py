@@ -378,6 +378,7 @@ class Replica:
     async def count(self) -> None:
         assert (await stats.count(self.reads, self.queues[6][0])).ready > 50_000
         assert len(await stats.overview(self.reads)) == len(self.queues)
+        assert await breakers.overview(self.reads, 1000)
 
     def calls(self) -> dict[str, Call]:
         lists: dict[str, dict[str, Any]] = {
