@@ -162,6 +162,9 @@ async def test_every_screen_is_accessible_silent_and_asks_nobody_else(
         if faults := await violations(context, page):
             found[name] = faults
         width = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        beside = await page.evaluate("document.querySelector('#main')?.getBoundingClientRect().top ?? 0")
+        if look != "phone" and beside > 0:
+            found[f"{name} is not beside the navigation"] = beside
         if width > 0:
             found[f"{name} is too wide"] = width
     await context.close()
