@@ -68,11 +68,15 @@ class Viewers:
 
     async def run(self) -> None:
         """Poll forever, while somebody watches."""
-        while True:
-            await self._somebody.wait()
-            self._look_at_tenants()
-            await self._look_at_tasks()
-            await asyncio.sleep(TICK_SECONDS)
+        try:
+            while True:
+                await self._somebody.wait()
+                self._look_at_tenants()
+                await self._look_at_tasks()
+                await asyncio.sleep(TICK_SECONDS)
+        finally:
+            for looking in self._looking.values():
+                looking.cancel()
 
     def _look_at_tenants(self) -> None:
         for tenant_id in {viewer.tenant_id for viewer in self._viewers} - self._looking.keys():

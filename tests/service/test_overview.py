@@ -232,4 +232,5 @@ async def test_a_slow_viewer_is_sent_the_newest_and_nothing_in_between(
             pass
         assert json.loads(event.data)["totals"]["ready"] == 5
     polling.cancel()
+    await poll(lambda: not core.viewers._looking and not core.looks._tenants[caller.tenant_id].reading)
     assert core.viewing.taken == 0 and not core.viewers._viewers
