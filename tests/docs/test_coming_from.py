@@ -10,7 +10,7 @@ OPENAPI = (ROOT / "openapi" / "openapi.json").read_text()
 
 MISSING = {
     "OIDC and OAuth tokens": "oidc|oauth",
-    "URL groups": '"(urls|handlers)": {"type": "array"',
+    "URL groups": '"urls": {"type": "array"',
     "`solar` schedules": "sunrise|sunset|solar",
 }
 """What is said to be missing, and what the API would have if it were not."""
