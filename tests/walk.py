@@ -64,6 +64,7 @@ async def _push(api: Api, handler: Handler, name: str) -> None:
     )
     good(await api.cancel(made[0]["id"]))
     good(await api.retry(made[1]["id"]))
+    await api.until(made[1]["id"], "succeeded")
     assert good(await api.post(f"/queues/{queue}/purge"), 202)["purged"] == 3
     handler.answer(Reply(200, {"sluice-hold": "60"}))
     held = await api.enqueue(queue, 4)

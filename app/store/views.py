@@ -33,10 +33,10 @@ _ENDED = sql("show_ended_tasks")
 
 def _these(table: str) -> str:
     """Return the rows of these ids as a source, which shows of live tasks read twice."""
-    return f"(select * from sluice.{table} where id = any($1::uuid[]) offset 0)"  # noqa: S608  # our own names
+    return part("rows_of_ids", table=table, ids="any($1::uuid[])")
 
 
-_THIS = "(select * from sluice.tasks where id = $1 offset 0)"
+_THIS = part("rows_of_ids", table="tasks", ids="$1")
 _OF_TENANT = "t.id = $1 and ($2::bigint is null or t.tenant_id = $2)"
 ONE_TASK = "\nunion all\n".join(
     (

@@ -313,6 +313,7 @@ def test_a_queue_is_shown_complete() -> None:
         "rate": None,
         "key": None,
         "limits": [],
+        "encrypt": False,
     }
 
 

