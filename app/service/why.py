@@ -46,6 +46,7 @@ MAX_ATTEMPTS_TOLD = 50
 AROUND = timedelta(hours=1)
 """How far from a task's end the act lies that ended it: a purge or a cancelled batch takes a while."""
 MAX_ROWS = 50
+MAX_PAGES = 5
 
 _QUEUE = frozenset({WaitingFor.QUEUE_LIMIT, WaitingFor.QUEUE_RATE})
 _HANDLER = frozenset({WaitingFor.HANDLER_LIMIT, WaitingFor.HANDLER_RATE})
@@ -176,16 +177,28 @@ async def _by(reads: Reader, caller: Caller, task: TaskView) -> ByHand | None:
         return None
     for verb, noun, name in acts:
         filters = AuditFilters(verb=verb, noun=noun, name=name, from_=ended_at - AROUND, to=ended_at + AROUND)
-        rows, _ = await audit.list_page(reads, caller.tenant_id, filters, None, MAX_ROWS)
+        rows, _ = await _audited(reads, caller, filters)
         if (done := next((row for row in rows if row.outcome == "done"), None)) is not None:
             return _hand(done)
     filters = AuditFilters(verb="start", noun="action", from_=ended_at - AROUND, to=ended_at)
-    rows, more = await audit.list_page(reads, caller.tenant_id, filters, None, MAX_ROWS) if acts else ([], None)
+    rows, all_ = await _audited(reads, caller, filters) if acts else ([], True)
     # an action does not write on its tasks who began it: it is told if only one can have been it
     fit = [
         row for row in rows if row.outcome == "done" and may_have_ended(task, msgspec.json.decode(row.after or "{}"))
     ]
-    return _hand(fit[0]) if len(fit) == 1 and more is None else None
+    return _hand(fit[0]) if len(fit) == 1 and all_ else None
+
+
+async def _audited(reads: Reader, caller: Caller, filters: AuditFilters) -> tuple[list[AuditRow], bool]:
+    """Return rows of the audit, newest first, and whether these are all. On a busy database a page ends before it is full."""
+    found: list[AuditRow] = []
+    position = None
+    for _ in range(MAX_PAGES):
+        rows, position = await audit.list_page(reads, caller.tenant_id, filters, position, MAX_ROWS)
+        found += rows
+        if position is None:
+            return found, True
+    return found, False
 
 
 def _hand(row: AuditRow) -> ByHand:
