@@ -14,6 +14,8 @@ import structlog
 from app.cli.main import run
 from app.domain.instants import parse_instant
 
+pytestmark = pytest.mark.ci
+
 
 @dataclass
 class Ended:

@@ -4,6 +4,8 @@ from hypothesis import strategies as st
 
 from app.delivery.webhook.urls import UrlError, check_url
 
+pytestmark = pytest.mark.ci
+
 
 @pytest.mark.parametrize(
     ("url", "host", "port", "target", "authority"),

@@ -17,7 +17,11 @@ from app.embedded.postgres import EmbeddedPostgres
 from tests.embedded.processes import ROOT, children_of, dead, start_owner
 from tests.support import pg_bin, poll
 
-pytestmark = [pytest.mark.anyio, pytest.mark.skipif(os.geteuid() != 0, reason="these concern what root does")]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(os.geteuid() != 0, reason="these concern what root does"),
+    pytest.mark.ci,
+]
 
 SYSTEM_PYTHON = "/usr/bin/python3.11"
 

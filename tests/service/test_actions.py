@@ -14,7 +14,7 @@ from app.service.actions import prepared
 from app.store import actions
 from tests.cores import enqueue
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 
 async def test_a_task_enqueued_before_the_list_is_complete_is_not_on_it(core: Core, caller: Caller) -> None:

@@ -18,7 +18,7 @@ from app.store import keys as store
 from app.telemetry import events
 from tests.support import poll
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 
 async def test_a_key_made_for_a_new_tenant_lets_its_holder_in(core: Core) -> None:

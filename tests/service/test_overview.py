@@ -26,7 +26,7 @@ from tests.cores import enqueue
 from tests.runtime.test_counting import end_tasks, move_minutes
 from tests.support import poll
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 
 @pytest.fixture

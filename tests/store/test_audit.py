@@ -15,7 +15,7 @@ from app.service import keys
 from app.store import audit, partitions
 from app.store.audit import AuditFilters
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 PAUSE = Caller(1, "default", "operate", "abc", address="::1", request_id="r", act=Act("pause", "queue", "mail", "host"))
 

@@ -17,7 +17,7 @@ from tests.support import poll
 from tests.telemetry.collector import Collector, collecting
 from tests.telemetry.test_metrics import used
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 Found = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -12,7 +12,7 @@ from tests.support import poll
 from tests.ui.visitors import Visitor, visitor
 from tests.wire.api import fresh
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 HOSTILE = '{"html": "</pre><script>alert(1)</script>", "id": 12345678901234567890, "float": 1.10}'
 

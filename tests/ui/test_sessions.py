@@ -13,7 +13,7 @@ from tests.sluices import Replica, replica_with
 from tests.ui.visitors import Visitor, key_of, visitor
 from tests.wire.api import fresh
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from tests.support import poll
 from tests.wire.api import Api, fresh, good, problem
 from tests.wire.test_sweeps import counts, fill, killed
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 
 async def start(api: Api, kind: str, filters: dict[str, Any], **fields: Any) -> dict[str, Any]:

@@ -149,7 +149,7 @@ async def test_a_word_that_comes_before_the_answer_of_the_call_counts_once(api: 
     go.set()
 
     async def there() -> bool:
-        return "succeeded" in (await api.get("/metrics")).text
+        return "succeeded" in await counted(api, queue)
 
     await poll(there)
     await handler.idle()

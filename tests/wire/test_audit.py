@@ -15,7 +15,7 @@ from tests.sluices import Replica
 from tests.support import poll
 from tests.wire.api import AT_ONCE, Api, fresh, good, problem
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 
 async def rows(api: Api, **filters: Any) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from app.api.audit import AUDITED
 from tests.sluices import Replica
 from tests.wire.api import Api, fresh, good
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 NO_ROW = {
     "enqueue_task": "the task is its record",

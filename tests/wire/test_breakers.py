@@ -16,7 +16,7 @@ from tests.sluices import Replica
 from tests.support import poll
 from tests.wire.api import AT_ONCE, Api, good, problem
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 LONG = {"backoff": {"kind": "fixed", "seconds": 600}}
 QUICK = {"window_seconds": 60, "min_calls": 4, "failure_percent": 50, "open_seconds": 0.5, "open_max_seconds": 60}

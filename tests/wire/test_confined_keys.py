@@ -8,7 +8,7 @@ import pytest
 from app.domain.keys import Grant
 from tests.wire.api import Api, fresh, good, problem
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 Granted = Callable[[str, Grant], Awaitable[Api]]
 YEARLY = {"cron": "@yearly", "payload": 1}

@@ -13,7 +13,7 @@ from tests.sluices import Replica
 from tests.support import poll
 from tests.wire.api import AT_ONCE, Api, fresh, good, problem
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 CANARY = "canary-Zq7Jx0Vw3LkRtYbN"
 KEY = base64.b64encode(b"k" * 32).decode()

@@ -18,7 +18,7 @@ from tests.sluices import Replica
 from tests.support import poll
 from tests.wire.api import Api, good, problem
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 Told = tuple[str, Any, str]
 """Kind, data and id of an event; a comment has kind "" and no data."""

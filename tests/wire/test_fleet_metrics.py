@@ -12,7 +12,7 @@ from tests.sluices import Replica
 from tests.support import poll
 from tests.wire.api import AT_ONCE, Api, good
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 OPEN = 0
 """The limit of a handler whose breaker is open."""

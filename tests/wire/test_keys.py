@@ -11,7 +11,7 @@ from tests.sluices import Replica
 from tests.support import poll
 from tests.wire.api import Api, fresh, good, problem
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 Granted = Callable[[str, Grant], Awaitable[Api]]
 WithToken = Callable[[str], Awaitable[Api]]

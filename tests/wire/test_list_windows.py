@@ -10,7 +10,7 @@ from app.store import task_lists, windows
 from tests.support import poll
 from tests.wire.api import Api, fresh, good
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 QUEUES = 5
 TASKS = 40

@@ -11,7 +11,7 @@ import pytest
 
 from tests.wire.api import Api, fresh, good, problem
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 MAIL: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",

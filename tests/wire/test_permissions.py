@@ -21,7 +21,7 @@ from tests.sluices import Replica
 from tests.ui.visitors import Visitor
 from tests.wire.api import Api, fresh, good, problem
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 Granted = Callable[[str, Grant], Awaitable[Api]]
 About = Literal[

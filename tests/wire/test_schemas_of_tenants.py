@@ -12,7 +12,7 @@ from tests.sluices import Replica
 from tests.support import Holding, poll
 from tests.wire.api import Api, good, problem
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 LETTERS = {"allOf": [{"pattern": rf"\pL\pL\pL{n}"} for n in range(300)]}
 """Compiles in 0.2 to 0.4 seconds."""

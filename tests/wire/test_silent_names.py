@@ -12,7 +12,7 @@ from tests.sluices import Replica
 from tests.support import poll
 from tests.wire.api import Api, good, problem
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 SILENT = 100
 AT_ONCE = {"backoff": {"kind": "fixed", "seconds": 1}}

@@ -14,7 +14,7 @@ from tests.sluices import Replica
 from tests.support import poll
 from tests.wire.api import Api, good, problem
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 Tenant = Callable[..., Awaitable[Api]]
 PLACES, SHARE = 5, 3

@@ -11,7 +11,7 @@ from tests.support import poll
 from tests.wire.api import Api, good, problem
 from tests.wire.test_limits import Gate
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 SLOW = {"limit": 1, "period_seconds": 600}
 """A rate that admits one task in the time of a test."""

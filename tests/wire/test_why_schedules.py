@@ -10,7 +10,7 @@ from tests.handlers import Handler
 from tests.support import poll
 from tests.wire.api import Api, fresh, good, problem
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 
 async def why(api: Api, name: str, at: str | None = None) -> dict[str, Any]:
