@@ -110,7 +110,9 @@ async def list_audit(
     """
     span = {"from": from_, "to": to}
     found = {key: None if text is None else parse_instant(text) for key, text in span.items()}
-    errors = [FieldError(f"/{key}", NO_INSTANT) for key, text in span.items() if text and found[key] is None]
+    errors = [
+        FieldError(f"/{key}", NO_INSTANT) for key, text in span.items() if text is not None and found[key] is None
+    ]
     for key, text in {"actor": actor, "verb": verb, "noun": noun, "name": name}.items():
         errors += [] if text is None else check_text(text, f"/{key}", MAX_NAME)
     if errors:

@@ -45,7 +45,7 @@ Rate = Annotated[float, Meta(gt=0, le=100_000)]
 Why = Annotated[str, Meta(max_length=MAX_REASON)]
 
 
-class FilterBody(Struct, forbid_unknown_fields=True, omit_defaults=True):
+class FilterBody(Struct, forbid_unknown_fields=True):
     """Which tasks: the filters of `GET /tasks`, and `error`. At least one is needed."""
 
     queue: Name | None = None
@@ -83,7 +83,7 @@ class ActionView(Struct, kw_only=True):
 
     id: Uuid
     kind: Kind
-    filter: FilterBody
+    filter: Annotated[dict[str, Any], Meta(description="The conditions that were named.")]
     run_at: Instant | None
     priority: int | None
     rate_per_second: float | None
@@ -203,7 +203,7 @@ def view_of(row: Mapping[str, Any], *, filter: dict[str, Any], errors: Sequence[
     return ActionView(
         id=row["id"],
         kind=row["kind"],
-        filter=FilterBody(**filter),
+        filter=filter,
         run_at=instant_text(row["run_at"]),
         priority=row["priority"],
         rate_per_second=row["rate_per_second"],

@@ -180,7 +180,7 @@ def _scalar_faults(value: Any, node: inspect.Type, where: str) -> Iterator[Field
                 named = ", ".join(str(one).lower() if one is True else str(one) for one in values)
                 yield FieldError(where, f"expected {'one of ' if len(values) > 1 else ''}{named}")
         case inspect.EnumType(cls=cls):
-            if value not in {member.value for member in cls}:
+            if not isinstance(value, str) or value not in {member.value for member in cls}:
                 yield FieldError(where, "expected one of " + ", ".join(str(member.value) for member in cls))
         case inspect.NoneType():
             if value is not None:

@@ -42,7 +42,9 @@ def _schedule(view: ScheduleView) -> ScheduleView:
 
 
 def _action(view: ActionView) -> ActionView:
-    return replace(view, filter=replace(view.filter, error=None), content_hidden=True)
+    return replace(
+        view, filter={name: value for name, value in view.filter.items() if name != "error"}, content_hidden=True
+    )
 
 
 def _errors(view: ErrorGroup) -> ErrorGroup:

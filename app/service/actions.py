@@ -95,7 +95,7 @@ async def _search_of(db: Reader, caller: Caller, request: ActionRequest) -> Sear
 
 
 def _sees(caller: Caller, view: ActionView) -> bool:
-    queue = view.filter.queue
+    queue = view.filter.get("queue")
     return caller.queues is None or view.created_by == caller.key_id or (queue is not None and caller.sees(queue))
 
 

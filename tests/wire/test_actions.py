@@ -193,3 +193,12 @@ async def test_an_action_that_is_not_there_is_not_found(api: Api) -> None:
     for action_id in ("1", "00000000-0000-7000-8000-000000000000"):
         problem(await api.get(f"/actions/{action_id}"), 404, "action_not_found")
         problem(await api.post(f"/actions/{action_id}/cancel"), 404, "action_not_found")
+
+
+async def test_a_word_of_the_wrong_type_is_refused_by_name(api: Api) -> None:
+    wrong: list[Any] = [{}, [1], 1]
+    for given in wrong:
+        refused = problem(
+            await api.post("/actions", json={"kind": "purge", "filter": {"reason": given}}), 422, "invalid"
+        )
+        assert refused["errors"][0]["pointer"] == "/filter/reason"

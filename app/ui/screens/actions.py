@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import msgspec
 from starlette.responses import Response
 
 from app.domain.actions import TAKES, ActionBody, FilterBody, request_of
@@ -28,7 +27,7 @@ async def show_all(visit: Visit) -> Response:
 
 async def show(visit: Visit) -> Response:
     view = await actions.get(visit.core, visit.caller, visit.id("action"))
-    return visit.page("action.html", here="actions", view=view, filter=msgspec.to_builtins(view.filter))
+    return visit.page("action.html", here="actions", view=view, filter=view.filter)
 
 
 async def ask(visit: Visit) -> Response:
