@@ -51,7 +51,7 @@ async def overview(ground: Ground) -> dict[str, Any]:
         async with _viewers(subject) as told:
             await asyncio.sleep(STALE_SECONDS)
             before = list(told)
-            watched = await _used(ground, subject, min(WATCHED_SECONDS, size.idle_seconds))
+            watched = await _used(ground, subject, max(3 * STALE_SECONDS, min(WATCHED_SECONDS, size.idle_seconds)))
             overviews = min(after - before_ for after, before_ in zip(told, before, strict=True))
         found = {
             "queues": len(names),
