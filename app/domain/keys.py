@@ -11,8 +11,9 @@ from app.domain.confinement import MAX_PATTERNS, PATTERN, within
 from app.domain.errors import FieldError, Refusal
 from app.domain.instants import Instant, read_instant
 from app.domain.names import Name
+from app.domain.schedules.times import LATEST
+from app.domain.texts import MAX_DESCRIPTION, Description, check_text
 
-MAX_DESCRIPTION = 1000
 DEFAULT_OVERLAP_SECONDS = 86_400.0
 MAX_OVERLAP_SECONDS = 90 * 86_400
 
@@ -47,7 +48,7 @@ class KeyBody(Struct, forbid_unknown_fields=True, kw_only=True):
         ),
     ] = True
     expires_at: Instant | None = None
-    description: Annotated[str, Meta(max_length=MAX_DESCRIPTION)] | None = None
+    description: Description | None = None
 
 
 class Grant(Struct, frozen=True):
@@ -88,9 +89,13 @@ class RotateKeyBody(Struct, forbid_unknown_fields=True):
 
 
 def grant_of(body: KeyBody, errors: list[FieldError]) -> Grant:
-    """Return what a body asks for. An invalid instant is added to `errors`."""
+    """Return what a body asks for. What cannot be stored is added to `errors`."""
     queues = None if body.queues is None else tuple(dict.fromkeys(body.queues))
     expires_at = read_instant(body.expires_at, "/expires_at", errors)
+    if expires_at is not None and expires_at > LATEST:
+        errors.append(FieldError("/expires_at", f"must not be after {LATEST.year}"))
+    if body.description is not None:
+        errors += check_text(body.description, "/description", MAX_DESCRIPTION, empty=True)
     return Grant(body.scope, queues, body.payloads, expires_at, body.description)
 
 

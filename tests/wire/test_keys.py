@@ -139,7 +139,9 @@ async def test_an_operator_handles_the_keys_of_every_tenant_and_makes_new_ones(
         ({"expires_at": "tomorrow"}, "/expires_at"),
         ({"expires_at": "2020-01-01T00:00:00Z"}, "/expires_at"),
         ({"payloads": None}, "/payloads"),
+        ({"expires_at": "9999-12-31T23:59:59.999999Z"}, "/expires_at"),
         ({"description": "x" * 1001}, "/description"),
+        ({"description": "a\0b"}, "/description"),
         ({"token": "slk_x"}, "/token"),
     ],
 )
