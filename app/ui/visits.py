@@ -105,10 +105,10 @@ class Visit:
 
     def page(self, template: str, status: int = 200, **shown: Any) -> Response:
         notice = NOTICES.get(self.query("notice") or "")
-        count = self.query("n")
+        count = self.query("n") or ""
         text = None
         if notice is not None:
-            text = notice.words(int(count) if count is not None and count.isdigit() and len(count) < 12 else 0)
+            text = notice.words(int(count) if count.isdecimal() and len(count) < 12 else 0)
         response = render(self.site, template, status, visit=self, now=self.core.clock.now(), notice=text, **shown)
         if self.new_cookie:
             set_cookie(response, self.site, FORM_COOKIE, self.cookie)
@@ -187,7 +187,7 @@ async def read_form(site: Site, request: Request, cookie: str | None) -> dict[st
     form = dict(fields)
     if cookie is None or not sessions.is_form_token(cookie, form.pop("token", "")):
         raise Refusal("forbidden", "the form is older than your session; go back, reload the page and try again")
-    if "\0" in body.decode():
+    if any("\0" in value for value in form.values()):
         raise Refusal("malformed", "the form has a NUL character")
     return form
 

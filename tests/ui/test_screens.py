@@ -93,6 +93,24 @@ async def test_a_filter_that_cannot_be_read_is_marked_and_asks_the_database_noth
         assert 'class="error" id="fault-' in found.text or "state" in query
 
 
+async def test_what_no_link_and_no_form_would_send_is_refused_or_ignored(operator: Visitor) -> None:
+    queue, _ = await queue_with(operator)
+    schedule = fresh("s")
+    await operator.api("PUT", f"/schedules/{schedule}", f'{{"queue": "{queue}", "cron": "0 3 * * *", "payload": 1}}')
+    for path in (
+        "?notice=purged&n=%C2%B2",
+        "?notice=purged&n=-1",
+        "/queues?cursor=%FF",
+        "/audit?name=%00",
+        "/tasks?ended_from=0001-01-01T00:00:00Z",
+        f"/schedules/{schedule}/backfill?from=0001-01-01T00:00:00Z&to=9999-12-31T23:59:59.999999Z",
+    ):
+        assert (await operator.get(f"/ui{path}")).status_code in (200, 422), path
+    form = {"token": await operator.token("/ui"), "scope": "read"}
+    for field, text in (("description", "a\0b"), ("queues", "\0"), ("expires_at", "9999-12-31T23:59:59.999999Z")):
+        assert (await operator.post("/ui/keys", form | {field: text})).status_code in (400, 422), field
+
+
 async def test_long_lists_are_pages_of_fifty(operator: Visitor) -> None:
     name, _ = await queue_with(operator)
     tasks = ", ".join(['{"payload": 1}'] * 60)

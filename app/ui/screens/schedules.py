@@ -9,6 +9,7 @@ from starlette.responses import Response
 from app.domain.errors import FieldError, invalid
 from app.domain.instants import NO_INSTANT, format_instant, parse_instant
 from app.domain.names import is_name
+from app.domain.schedules.times import EPOCH
 from app.edge.pages import DEFAULT_LIMIT, binding, next_cursor, position_of
 from app.service import backfills, schedules
 from app.store.ledger import LedgerRow
@@ -101,7 +102,8 @@ async def ask_backfill(visit: Visit) -> Response:
     times = None
     if all(given.values()):
         from_, to = _window(given)
-        found = await schedules.preview_saved(visit.core, visit.caller, name, 100, from_ - timedelta(microseconds=1))
+        before = max(from_, EPOCH) - timedelta(microseconds=1)
+        found = await schedules.preview_saved(visit.core, visit.caller, name, 100, before)
         times = [time for time in found.times if (parse_instant(time.at) or to) < to]
     return visit.page("schedule_backfill.html", here="schedules", view=view, given=given, times=times)
 
