@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 MAX_PATTERNS = 100
-PATTERN = r"^[a-z0-9*][a-z0-9._*-]{0,99}\Z"
+PATTERN = r"^[A-Za-z0-9*][A-Za-z0-9._*-]{0,99}\Z"
 
 
 @lru_cache(maxsize=1000)

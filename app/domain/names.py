@@ -5,9 +5,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,99}$"
-NAME_RULE = "1-100 of a-z 0-9 . _ -, starting with a letter or digit"
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+NAME_RULE = "1-100 of A-Z a-z 0-9 . _ -, starting with a letter or digit"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 Name = Annotated[
     str,
     Meta(pattern=NAME_PATTERN[:-1] + r"\Z", description=NAME_RULE, extra={"rule": f"is not a name ({NAME_RULE})"}),

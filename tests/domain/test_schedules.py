@@ -264,8 +264,8 @@ def test_what_breaks_a_rule_is_refused_by_its_pointer(fields: dict[str, Any], er
 
 
 def test_errors_of_every_part_come_together() -> None:
-    found = refused(queue="Q", cron="* *", timezone="x", priority=200, max_runs=0, handler="H",
-                    on_complete={"queue": "Z", "payload": 1})  # fmt: skip
+    found = refused(queue="Q!", cron="* *", timezone="x", priority=200, max_runs=0, handler="H!",
+                    on_complete={"queue": "Z!", "payload": 1})  # fmt: skip
     assert set(found) == {"/queue", "/cron", "/timezone", "/priority", "/max_runs", "/handler", "/on_complete/queue"}
 
 

@@ -150,7 +150,7 @@ def test_all_violations_are_named_at_once() -> None:
         "/tags/0",
         "/what",
     ]
-    assert pointers(refused(b'{"payload": 1, "priority": 500, "type": "", "handler": "X"}')) == [
+    assert pointers(refused(b'{"payload": 1, "priority": 500, "type": "", "handler": "X!"}')) == [
         "/type",
         "/priority",
         "/handler",

@@ -276,8 +276,8 @@ async def test_an_apply_refuses_what_has_changed_since_its_plan(api: Api) -> Non
 async def test_a_fault_anywhere_changes_nothing_and_every_fault_is_named(api: Api) -> None:
     names = Names()
     document = names.document()
-    document["handlers"]["UP"] = {"url": URL}
-    problem(await api.post("/definitions/apply", json=document), 422, "invalid", "/handlers/UP")
+    document["handlers"]["-UP"] = {"url": URL}
+    problem(await api.post("/definitions/apply", json=document), 422, "invalid", "/handlers/-UP")
     document = names.document()
     document["handlers"][names.handler] = {"url": "ftp://x", "secret": "whsec_short"}
     document["queues"][names.queue] |= {"handler": "nobody", "retry": {"max_attempts": 0}}

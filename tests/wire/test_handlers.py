@@ -372,7 +372,7 @@ async def test_names_keep_to_their_alphabet(api: Api) -> None:
     for name in ("a", "0", "a.b_c-d", "x" * 100):
         reply = await api.put(f"/handlers/{name}", json={"url": "https://example.com/"})
         assert reply.status_code in (200, 201), reply.text
-    for name in ("A", "-a", ".a", "_a", "x" * 101, "a b", "a%00", "%C3%A9", "a%0A", "a%FF"):
+    for name in ("-a", ".a", "_a", "x" * 101, "a b", "a%00", "%C3%A9", "a%0A", "a%FF"):
         problem(await api.put(f"/handlers/{name}", json={"url": "https://example.com/"}), 422, "invalid", "/name")
 
 
