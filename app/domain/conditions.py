@@ -33,7 +33,10 @@ class Conditions:
 ANY = Conditions()
 
 
-def etag_of(definition: dict[str, Any]) -> str:
-    """Return a digest of its canonical JSON, quoted as in the header. Equal definitions have equal ETags on every replica."""
+def etag_of(definition: dict[str, Any], key: bytes = b"") -> str:
+    """Return a digest of its canonical JSON, quoted as in the header. Equal definitions have equal ETags on every replica.
+
+    With a key, of up to 64 bytes, only who has it can make the ETag, so that it confirms no guess at what the definition hides.
+    """
     canonical = json.dumps(definition, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return f'"{hashlib.sha256(canonical.encode()).hexdigest()[:32]}"'
+    return f'"{hashlib.blake2b(canonical.encode(), digest_size=16, key=key).hexdigest()}"'

@@ -170,8 +170,8 @@ def is_secret(text: str) -> bool:
     return _SECRET.fullmatch(text) is not None and (len(text) - len("whsec_")) % 4 == 0
 
 
-def handler_etag(definition: HandlerDefinition) -> str:
-    return etag_of(handler_to_dict(definition))
+def handler_etag(definition: HandlerDefinition, key: bytes = b"") -> str:
+    return etag_of(handler_to_dict(definition), key)
 
 
 def handler_to_dict(definition: HandlerDefinition) -> dict[str, Any]:

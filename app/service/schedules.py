@@ -283,7 +283,7 @@ def _columns(vault: Vault, caller: Caller, definition: ScheduleDefinition, named
         then_queue_id=named.then_queue.id if named.then_queue else None,
         then_payload=then_payload,
         then_sealed_for=then_sealed_for,
-        etag=schedule_etag(definition),
+        etag=schedule_etag(definition, vault.fingerprint_key),
     )
 
 

@@ -262,7 +262,7 @@ async def insert_new(
 ) -> HandlerRow | None:
     """Insert a handler; return None if another transaction has created one with this name first."""
     handler_id = await _INSERT.fetchval(
-        connection, tenant_id=tenant_id, name=name, owner=owner, **_plain_columns(definition)
+        connection, tenant_id=tenant_id, name=name, owner=owner, **_plain_columns(vault, definition)
     )
     if handler_id is None:
         return None
@@ -290,7 +290,7 @@ async def replace_definition(
         connection,
         handler_id=handler_id,
         sealed_headers=_seal_headers(vault, handler_id, definition.headers),
-        **_plain_columns(definition),
+        **_plain_columns(vault, definition),
     )
     await _set_limits(connection, tenant_id, handler_id, definition)
 
@@ -357,7 +357,7 @@ async def has_own_tasks(reader: Reader, handler_id: int) -> bool:
     return bool(await reader.fetchval(_HAS_OWN_TASKS, handler_id))
 
 
-def _plain_columns(definition: HandlerDefinition) -> dict[str, Any]:
+def _plain_columns(vault: Vault, definition: HandlerDefinition) -> dict[str, Any]:
     return {
         "url": definition.url,
         "timeout_seconds": definition.timeout_seconds,
@@ -371,7 +371,7 @@ def _plain_columns(definition: HandlerDefinition) -> dict[str, Any]:
         "group_max_tasks": definition.group and definition.group.max_tasks,
         "group_wait_seconds": definition.group and definition.group.wait_seconds,
         "targets": definition.targets,
-        "etag": handler_etag(definition),
+        "etag": handler_etag(definition, vault.fingerprint_key),
     }
 
 

@@ -33,7 +33,8 @@ class Vault:
         self._data_key = data_key
         self._cipher = AESGCM(data_key)
         self.fingerprint_key = self.digest(b"", "fingerprints")
-        """Under which idempotency fingerprints are made, so that a copy of the database confirms no guess at a payload."""
+        """Under which idempotency fingerprints and the ETags of what hides something are made, so that neither a copy of the
+        database nor an ETag confirms a guess at a payload or a header."""
         self.wrapped = wrapped
         """Whether the data key is stored encrypted, so that a copy of the database alone decrypts nothing."""
 

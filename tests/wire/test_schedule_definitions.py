@@ -1,12 +1,16 @@
 """The definition of a schedule on the wire: put, shown, listed, previewed, paused, deleted; what it names, and who sees it."""
 
 import asyncio
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from app.domain.handlers import HandlerDefinition, handler_etag
 from app.domain.instants import format_instant
+from app.domain.schedules.bodies import parse_schedule
+from app.domain.schedules.definitions import schedule_etag
 from tests.handlers import Handler
 from tests.sluices import Replica
 from tests.wire.api import Api, fresh, good, problem
@@ -121,6 +125,19 @@ async def test_an_equal_put_changes_nothing_and_another_raises_the_etag(api: Api
     assert other.headers["etag"] != first.headers["etag"]
     assert good(other)["updated_at"] > first.json()["updated_at"]
     assert other.json()["created_at"] == first.json()["created_at"]
+
+
+async def test_an_etag_confirms_no_guess_at_what_is_hidden(api: Api) -> None:
+    queue, name = await api.queue(), fresh("s")
+    schedule, handler = {"queue": queue, "payload": 1, **YEARLY}, {"url": "https://example.com/", "headers": {"a": "1"}}
+    guesses = {
+        f"/schedules/{name}": schedule_etag(parse_schedule(json.dumps(schedule).encode(), 1_000)),
+        f"/handlers/{name}": handler_etag(HandlerDefinition("https://example.com/", headers={"a": "1"})),
+    }
+    good(await api.put(f"/schedules/{name}", json=schedule), 201)
+    good(await api.put(f"/handlers/{name}", json=handler), 201)
+    for path, guess in guesses.items():
+        assert (await api.get(path)).headers["etag"] != guess
 
 
 async def test_conditions_hold_or_the_write_is_refused(api: Api) -> None:

@@ -164,9 +164,9 @@ def schedule_to_dict(definition: ScheduleDefinition) -> dict[str, Any]:
     }
 
 
-def schedule_etag(definition: ScheduleDefinition) -> str:
+def schedule_etag(definition: ScheduleDefinition, key: bytes = b"") -> str:
     shown, complete = schedule_to_dict(definition), definition.on_complete
     texts = {"payload": definition.payload.decode(), "on_complete": None}
     if complete is not None:
         texts["on_complete"] = {"queue": complete.queue, "payload": complete.payload.decode()}  # type: ignore[assignment]
-    return etag_of(shown | texts)
+    return etag_of(shown | texts, key)
