@@ -5,7 +5,8 @@ Whoever adds a route lists it here, with the scope that it needs and what it is 
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import uuid4
@@ -16,6 +17,7 @@ import pytest
 from app.domain.callers import SCOPES
 from app.domain.keys import Grant
 from app.service import keys
+from app.ui.site import SCREENS
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica
 from tests.ui.visitors import Visitor
@@ -373,7 +375,6 @@ async def test_the_pages_keep_to_what_a_key_sees(keyed: Replica, granted: Grante
     boss = await granted(tenant, Grant("operate"))
     tasks = await fill(boss, handler)
     unseen = await make(boss, "unseen")
-    things = ["/ui/queues/seen-q", "/ui/schedules/seen-s", *(f"/ui/tasks/{task}" for task in tasks)]
     lists = ["/ui", "/ui/queues", "/ui/tasks", "/ui/schedules", "/ui/batches", "/ui/handlers"]
     visitors = {}
     for name, grant in (
@@ -384,14 +385,46 @@ async def test_the_pages_keep_to_what_a_key_sees(keyed: Replica, granted: Grante
         visitors[name] = Visitor(keyed)
         key = (await keys.create(keyed.sluice.core.db, tenant, grant)).token
         assert (await visitors[name].sign_in(key)).status_code == 303
-    shown = False
-    for path in (*things, *lists):
+    shown = set()
+    async for screen, path in screens(boss, tasks):
         page = await visitors["hidden"].get(path)
-        assert page.status_code == 200 and CANARY not in page.text, path
-        shown |= CANARY in (await visitors["all"].get(path)).text
-    assert shown
+        assert page.status_code in (200, 303) and CANARY not in page.text, path
+        if CANARY in (await visitors["all"].get(path)).text:
+            shown.add(screen)
+    assert shown == {"/tasks/{task}", "/tasks", "/queues/{queue}", "/actions/new"}
+    for path in (f"/ui/tasks/{task}" for task in tasks):
+        assert "hidden from this key" in (await visitors["hidden"].get(path)).text
+    handler.script(Reply(status=500, body=CANARY.encode()))
+    for name, text in (("all", CANARY), ("hidden", "hidden from this key")):
+        tested = await visitors[name].post(
+            "/ui/handlers/seen-h/test", {"token": await visitors[name].token("/ui/handlers/seen-h")}
+        )
+        assert text in tested.text and (CANARY in tested.text) == (name == "all")
     for path in lists:
         page = await visitors["confined"].get(path)
         assert page.status_code == 200 and "unseen-" not in page.text, path
     for path in ("/ui/queues/unseen-q", "/ui/schedules/unseen-s", f"/ui/tasks/{unseen['task_id']}"):
         assert (await visitors["confined"].get(path)).status_code == 404, path
+
+
+async def screens(boss: Api, tasks: list[str]) -> AsyncIterator[tuple[str, str]]:
+    """Yield every screen with its address, for each thing that `fill` has made."""
+    batch = good(await boss.post("/batches", json={"queue": "seen-q", "tasks": [{"payload": CANARY}]}), 201)
+    for task in good(await boss.post("/queues/seen-q/leases"))["tasks"]:
+        token, failed = {"sluice-lease-token": task["lease_token"]}, {"error": CANARY, "retryable": False}
+        good(await boss.post(f"/tasks/{task['id']}/fail", json=failed, headers=token))
+    key = good(await boss.post("/keys", json={"scope": "read"}), 201)
+    found = {
+        "queue": ["seen-p", "seen-q"],
+        "task": tasks,
+        "batch": [batch["id"]],
+        "schedule": ["seen-s"],
+        "handler": ["seen-h"],
+        "action": [action["id"] for action in await boss.pages("/actions")],
+        "key": [key["id"]],
+    }
+    for screen in SCREENS.keys() - {"/events"}:  # sends no data: tests/wire/test_events.py
+        noun = re.search("{(.*)}", screen)
+        query = "?kind=retry&queue=seen-q" if screen == "/actions/new" else ""
+        for name in found[noun[1]] if noun else [""]:
+            yield screen, "/ui" + re.sub("{.*}", name, screen) + query

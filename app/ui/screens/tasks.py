@@ -50,7 +50,8 @@ async def show(visit: Visit) -> Response:
         attempts=attempts,
         why=await why.of_task(visit.core, visit.caller, view.id),
         more=more,
-        payload=text_of(view.payload),
+        hidden=view.content_hidden is True,
+        payload=None if view.content_hidden is True else text_of(view.payload),
         result=text_of(view.result),
         progress=text_of(view.progress),
     )
