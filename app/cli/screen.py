@@ -12,6 +12,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from app.domain.ids import SHORT_ID
+
 PIPED_WIDTH = 1_000
 """Piped output is not wrapped: the next program wants whole lines."""
 PROSE = frozenset({"why", "error", "value"})
@@ -20,8 +22,6 @@ PROSE_WIDTH = 24
 BETWEEN = 2
 INDENT = 2
 SEPARATOR = " · "
-SHORT_ID = 12
-"""The last group of an id: 48 bits that are random."""
 STYLES = {
     "succeeded": "green",
     "running": "cyan",

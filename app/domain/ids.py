@@ -12,6 +12,8 @@ from typing import Annotated
 from msgspec import Meta
 
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
+SHORT_ID = 12
+"""How many letters of an id's end stand for it where people read: its last group, 48 bits that are random."""
 _RANDOM_BITS = 74
 _LOW = (1 << 62) - 1
 _VARIANT = 0b10 << 62

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from markupsafe import Markup, escape
 
+from app.domain.ids import SHORT_ID
 from app.domain.instants import parse_instant
 from app.domain.views import AttemptView
 
@@ -103,4 +104,4 @@ def took(attempt: AttemptView) -> str | Markup:
 
 def short(task_id: str | None) -> str | Markup:
     """Return the end of an id: the beginnings of ids that were made together are the same."""
-    return NOTHING if task_id is None else escape(f"…{task_id[-8:]}")
+    return NOTHING if task_id is None else escape(f"…{task_id[-SHORT_ID:]}")

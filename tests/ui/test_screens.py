@@ -49,6 +49,18 @@ async def test_a_payload_is_shown_as_its_bytes(operator: Visitor) -> None:
     assert "<script>alert" not in page
 
 
+async def test_a_task_is_found_by_its_id_and_by_the_end_that_pages_show(operator: Visitor) -> None:
+    queue, tasks = await queue_with(operator, "1", "2")
+    for task in tasks:
+        shown = re.search(f'title="{task}">(…[0-9a-f]+)</a>', (await operator.get(f"/ui/tasks?queue={queue}")).text)
+        assert shown is not None and shown[1] == f"…{task[-12:]}"
+        for given in (task, task.upper(), shown[1], task[-12:]):
+            assert (await operator.get(f"/ui/find?id={given}")).headers["location"] == f"/ui/tasks/{task}"
+    assert (await operator.get("/ui/find?id=")).headers["location"] == "/ui/tasks"
+    for given in ("0" * 12, tasks[0][-4:], "%00"):
+        assert (await operator.get(f"/ui/find?id={given}")).status_code == 404
+
+
 async def test_a_queue_is_paused_resumed_purged_and_its_dead_are_redriven_by_forms(operator: Visitor) -> None:
     name, tasks = await queue_with(operator, "1", "2", "3")
     page = f"/ui/queues/{name}"

@@ -8,16 +8,19 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from app.domain.ids import parse_uuid
+from app.domain.errors import Refusal
+from app.domain.ids import SHORT_ID, parse_uuid
 from app.domain.instants import NO_INSTANT, parse_instant
 from app.domain.names import NAME_RULE, is_name
 from app.domain.tasks import MAX_LABEL, MAX_TAG, Reason, State, TaskFilters
 from app.domain.texts import check_text
-from app.edge.pages import DEFAULT_LIMIT, binding, next_cursor, position_of
+from app.edge.pages import DEFAULT_LIMIT, MAX_LIMIT, binding, next_cursor, position_of
 from app.service import tasks, why
 from app.ui.visits import Visit
 
 SHOWN_ATTEMPTS = 50
+SEARCHED = 1000
+"""Among how many of the newest tasks the end of an id is looked for."""
 FILTERS = tuple(field.name for field in fields(TaskFilters))
 
 
@@ -35,9 +38,24 @@ async def show_all(visit: Visit) -> Response:
 
 
 async def find(visit: Visit) -> Response:
-    """Go to the task of an id."""
-    task_id = parse_uuid((visit.query("id") or "").strip())
-    return visit.redirect("tasks", task_id) if task_id else visit.redirect("tasks")
+    """Go to the task of an id, or of the end of an id as pages show it."""
+    given = (visit.query("id") or "").strip().removeprefix("…").lower()
+    if not given:
+        return visit.redirect("tasks")
+    return visit.redirect("tasks", parse_uuid(given) or await _newest_that_ends_with(visit, given))
+
+
+async def _newest_that_ends_with(visit: Visit, end: str) -> str:
+    position = None
+    for _ in range(SEARCHED // MAX_LIMIT if len(end) >= SHORT_ID else 0):
+        page = await tasks.list_page(visit.core, visit.caller, TaskFilters(), position, MAX_LIMIT, False)
+        for task in page.items:
+            if task.id.endswith(end):
+                return task.id
+        position = page.position
+        if position is None:
+            break
+    raise Refusal("task_not_found", f"no task among the newest {SEARCHED:,} has this id; give the whole id")
 
 
 async def show(visit: Visit) -> Response:
