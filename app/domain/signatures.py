@@ -20,7 +20,8 @@ LONGEST = 200
 """In characters."""
 TEXT, ID, NUMBER = "<text>", "<id>", "#"
 _UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
-_QUOTED = r"\"[^\"]*\"|`[^`]*`|“[^”]*”|(?<!\w)'[^']*'(?!\w)"
+# no quote crosses another mark that opens one, so that a text full of them still takes linear time
+_QUOTED = r"\"[^\"]*\"|`[^`]*`|“[^“”]*”|(?<!\w)'[^']*'(?!\w)"
 # letters and digits in one word of at least eight: hexadecimal ids, ULIDs, prefixed keys such as cus_9s6XKzkNRiz8i3
 _WORD = r"(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]*\d)(?=[A-Za-z0-9_-]*[A-Za-z])[A-Za-z0-9_-]{8,}(?![A-Za-z0-9_-])"
 _NUMBER = r"\d+(?:[.,:]\d+)*"
@@ -32,9 +33,9 @@ _MARKS = {"text": TEXT, "id": ID, "instant": NUMBER, "number": NUMBER}
 def signature(error: str) -> str:
     """Return the signature of an error: one line of at most LONGEST characters. That of a signature is itself."""
     before, text = None, " ".join(error.split())
-    while text != before:  # a mark may leave quotes around it; each round takes digits or quotes away
-        before, text = text, _VARIES.sub(lambda found: _MARKS[found.lastgroup or ""], text)
-    return text[:LONGEST].rstrip()
+    while text != before:  # a mark, or the cut, may complete quotes; each round takes digits, quotes or characters away
+        before, text = text, _VARIES.sub(lambda found: _MARKS[found.lastgroup or ""], text)[:LONGEST].rstrip()
+    return text
 
 
 @dataclass(frozen=True, slots=True)

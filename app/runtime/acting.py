@@ -12,6 +12,7 @@ from functools import partial
 from app.domain.signatures import signature
 from app.runtime.cancelling import after_cancel
 from app.runtime.core import Core
+from app.runtime.pieces import in_pieces
 from app.store import actions, partitions, task_lists
 from app.store.actions import Acted, ChunkRefused, StoredAction
 from app.store.db import Reader
@@ -93,7 +94,7 @@ async def matching(
     ids, reached = await task_lists.look_through(reads, query, rows, limit)
     if error is not None and ids:
         failed = await actions.last_errors(reads, ids)
-        ids = [task_id for task_id in ids if task_id in failed and signature(failed[task_id]) == error]
+        ids = [task_id async for task_id in in_pieces(ids) if task_id in failed and signature(failed[task_id]) == error]
     return ids, reached
 
 

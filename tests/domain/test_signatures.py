@@ -1,9 +1,10 @@
 """The signature of an error, as a table; and errors grouped by it."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.domain.signatures import LONGEST, Failure, grouped, signature
@@ -36,8 +37,16 @@ def test_what_differs_from_task_to_task_is_replaced(error: str, wanted: str) -> 
 
 
 @given(st.text(alphabet="ab1 '\"`<>#-_.é\n", max_size=60))
+@example("x" * (LONGEST - 4) + " 'a'b")
 def test_the_signature_of_a_signature_is_itself(error: str) -> None:
     assert signature(signature(error)) == signature(error)
+
+
+@pytest.mark.parametrize("part", ["“", "“a'", '"', "`'", "a'1 ", "-1", "_"])
+def test_a_long_error_full_of_marks_takes_no_long_time(part: str) -> None:
+    began = time.monotonic()
+    signature(part * (60_000 // len(part)))
+    assert time.monotonic() - began < 2
 
 
 def test_errors_are_grouped_by_signature_with_the_most_frequent_first() -> None:
