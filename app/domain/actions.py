@@ -41,7 +41,7 @@ ErrorText = Annotated[
         description="A signature from `GET /queues/{name}/errors`, or an error that has it.",
     ),
 ]
-Rate = Annotated[float, Meta(gt=0, le=100_000)]
+Rate = Annotated[float, Meta(ge=0.001, le=100_000)]
 Why = Annotated[str, Meta(max_length=MAX_REASON)]
 
 
