@@ -7,7 +7,7 @@ from msgspec import UNSET, Struct, structs
 
 from app.domain.handlers import HIDDEN
 
-CONTENT = frozenset({"headers", "payload", "payload_base64", "progress", "result", "secret"})
+CONTENT = frozenset({"error", "headers", "payload", "payload_base64", "progress", "result", "secret"})
 """Fields whose values are not recorded, wherever they are nested. Content may be encrypted, or hidden from who reads the audit."""
 MAX_NAME = 300
 BY_SYSTEM = {

@@ -125,12 +125,12 @@ async def test_racing_actions_move_each_task_once(api: Api, other: Api, handler:
 async def test_a_started_action_leaves_a_row_with_its_id_and_a_refused_one_has_none(api: Api) -> None:
     request = fresh("r")
     headers = {"x-request-id": request}
-    body = {"kind": "cancel", "filter": {"tag": "nosuch"}, "reason": "why not"}
+    body = {"kind": "cancel", "filter": {"tag": "nosuch", "error": "no card"}, "reason": "why not"}
     made = good(await api.post("/actions", json=body, headers=headers), 202)
     assert (await api.post("/actions", json={"kind": "cancel"}, headers=headers)).status_code == 422
     refusal, done = [row for row in good(await api.get("/audit"))["items"] if row["request_id"] == request]
     assert (done["verb"], done["noun"], done["name"], done["outcome"]) == ("start", "action", made["id"], "done")
-    assert done["after"] == {"kind": "cancel", "filter": {"tag": "nosuch"}, "reason": "why not"}
+    assert done["after"] == {"kind": "cancel", "filter": {"tag": "nosuch", "error": "***"}, "reason": "why not"}
     assert (refusal["verb"], refusal["noun"], refusal["name"], refusal["code"]) == ("start", "action", None, "invalid")
 
 
@@ -182,6 +182,7 @@ async def test_errors_are_grouped_and_one_kind_of_them_is_redriven(api: Api, han
         ({"kind": "set_priority", "filter": {"queue": "q"}, "priority": 101}, "/priority"),
         ({"kind": "cancel", "filter": {"queue": "q"}, "priority": 1}, "/priority"),
         ({"kind": "cancel", "filter": {"queue": "q"}, "rate_per_second": 0}, "/rate_per_second"),
+        ({"kind": "cancel", "filter": {"queue": "q"}, "rate_per_second": 1e-15}, "/rate_per_second"),
         ({"kind": "cancel", "filter": {"queue": "q"}, "reason": "a\x00"}, "/reason"),
     ],
 )
