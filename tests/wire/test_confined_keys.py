@@ -158,6 +158,30 @@ async def test_definitions_plan_and_prune_its_queues_alone(world: World) -> None
         good(await world.boss.get(path))
 
 
+async def test_its_actions_reach_its_queues_and_others_are_not_there(world: World) -> None:
+    boss, asker = world.boss, world.asker
+
+    async def started(api: Api, filters: dict[str, Any]) -> dict[str, Any]:
+        body = {"kind": "set_priority", "priority": 9, "filter": filters, "rate_per_second": 0.01}
+        return good(await api.post("/actions", json=body), 202)
+
+    own, of_its_queue = await started(asker, {"state": "ready"}), await started(boss, {"queue": "mail-eu"})
+    assert (own["matched"], of_its_queue["matched"]) == (2, 2)
+    beyond: tuple[dict[str, Any], ...] = ({"queue": "other"}, {"batch": world.other["batch"]}, {"handler": "biller"})
+    for filters in beyond:
+        assert (await started(asker, filters))["matched"] == 0
+        reply = await asker.post("/actions", json={"kind": "purge", "filter": filters, "dry_run": True})
+        assert good(reply)["matched"] == 0
+    hidden = [await started(boss, filters) for filters in ({"queue": "other"}, {"state": "ready"})]
+    assert [action["matched"] for action in hidden] == [2, 4]
+    for action in hidden:
+        problem(await asker.get(f"/actions/{action['id']}"), 404, "action_not_found")
+        problem(await asker.post(f"/actions/{action['id']}/cancel"), 404, "action_not_found")
+    seen = {action["id"] for action in await asker.pages("/actions", limit=1)}
+    assert len(seen) == 5 and {own["id"], of_its_queue["id"]} <= seen
+    assert good(await asker.post(f"/actions/{of_its_queue['id']}/cancel"))["state"] == "cancelled"
+
+
 async def test_a_confined_operator_operates_nothing_beyond_its_tenant(granted: Granted, world: World) -> None:
     operator = await granted(fresh("t"), Grant("operate", queues=("mail-*",)))
     for path in ("/status", "/metrics", "/tenants/default/limits", "/keys?tenant=default"):
