@@ -15,7 +15,7 @@ from app.domain.hiding import shown_to
 from app.domain.instants import format_instant, parse_instant
 from app.domain.limits import limit_to_dict
 from app.domain.queues import queue_to_dict
-from app.domain.schedules.times import MICROSECOND, times_after
+from app.domain.schedules.times import EPOCH, LATEST, MICROSECOND, times_after
 from app.domain.tasks import Reason, State
 from app.domain.views import TaskView
 from app.domain.waiting import WaitingFacts, WaitingFor, blockers
@@ -259,15 +259,17 @@ async def of_schedule(
     reads = core.db.reads(caller.tenant_id)
     row = await schedules.find(reads, caller, name)
     now = core.clock.now()
+    may_fire = at is not None and EPOCH <= at <= LATEST
+    newest: list[LedgerRow] = []
     if at is None:
         newest, _ = await ledger.history(reads, row.id, outcome=None, from_=None, to=None, before=None, limit=1)
-    else:
+    elif may_fire:
         newest = await ledger.overlapping(reads, row.id, at, at + MICROSECOND, 1)
     definition = schedules.definition_of(row)
     coming = row.next_nominal_at
     overdue = at is None and not row.paused and coming is not None and coming <= now
     line = newest[0] if newest and not overdue else None
-    is_time = at is not None and next(times_after(definition, at - MICROSECOND), None) == at
+    is_time = at is not None and may_fire and next(times_after(definition, at - MICROSECOND), None) == at
     found, step = of_facts(
         ScheduleFacts(
             name=name,

@@ -33,6 +33,8 @@ async def test_a_new_schedule_says_when_it_fires(api: Api) -> None:
     assert "still to come" in (await why(api, name, times[1]["at"]))["verdict"]
     assert "no time at" in (await why(api, name, "2030-06-01T00:00:00Z"))["verdict"]
     assert "was created at" in (await why(api, name, "2020-01-01T00:00:00Z"))["verdict"]
+    assert "was created at" in (await why(api, name, "0001-01-01T00:00:00Z"))["verdict"]
+    assert "no time at" in (await why(api, name, "9999-12-31T23:59:59.999999Z"))["verdict"]
     problem(await api.get(f"/schedules/{name}/why", params={"at": "soon"}), 422, "invalid", "/at")
     problem(await api.get("/schedules/nosuch/why"), 404, "schedule_not_found")
 
