@@ -38,9 +38,10 @@ DEFAULT_INTERVAL_SECONDS: Final = 60.0
 def interval_seconds(environ: Mapping[str, str]) -> float:
     """Return the seconds between two exports; the variable is in milliseconds."""
     try:
-        return float(environ["OTEL_METRIC_EXPORT_INTERVAL"]) / 1000 or DEFAULT_INTERVAL_SECONDS
+        seconds = float(environ["OTEL_METRIC_EXPORT_INTERVAL"]) / 1000
     except (KeyError, ValueError):
         return DEFAULT_INTERVAL_SECONDS
+    return seconds if 0 < seconds <= threading.TIMEOUT_MAX else DEFAULT_INTERVAL_SECONDS
 
 
 class OtlpPush:

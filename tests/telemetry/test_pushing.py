@@ -124,6 +124,9 @@ def test_nothing_is_pushed_unless_it_is_configured() -> None:
     assert build_push({}, Metrics(), version="1", replica="vm-1") is None
 
 
-@pytest.mark.parametrize(("given", "seconds"), [(None, 60), ("250", 0.25), ("soon", 60), ("0", 60)])
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [(None, 60), ("250", 0.25), ("soon", 60), ("0", 60), ("-1", 60), ("nan", 60), ("inf", 60), ("1e300", 60)],
+)
 def test_the_interval_is_opentelemetrys_too(given: str | None, seconds: float) -> None:
     assert interval_seconds({} if given is None else {"OTEL_METRIC_EXPORT_INTERVAL": given}) == seconds
