@@ -67,6 +67,10 @@ class Prometheus:
 
         await poll(nothing, 20, every_seconds=0.1)
 
+    async def knows(self, expression: str) -> None:
+        """Wait until this has an answer."""
+        await poll(lambda: self.ask(expression), 20, every_seconds=0.1)
+
     async def has_scraped(self, targets: int) -> None:
         async def up() -> bool:
             return len(await self.ask("up == 1")) == targets

@@ -1,6 +1,5 @@
 """The alerts: each is tested by promtool, has a runbook, and fires in a real Prometheus when replicas suffer."""
 
-import asyncio
 import re
 import subprocess
 from collections.abc import AsyncIterator
@@ -17,7 +16,7 @@ from app.settings import Settings
 from app.telemetry.definitions import DEFINITIONS
 from tests.docs.pages import ROOT, blocks
 from tests.handlers import Handler, Reply
-from tests.monitoring.prometheus import RULES, program, prometheus
+from tests.monitoring.prometheus import RULES, Prometheus, program, prometheus
 from tests.sluices import Replica, replica_with
 from tests.support import poll
 from tests.wire.api import AT_ONCE, Api, good
@@ -104,7 +103,7 @@ async def replica_of(dsn: str, role: str) -> AsyncIterator[Replica]:
         yield replica
 
 
-async def suffering(api: Api, handler: Handler) -> str:
+async def suffering(api: Api, handler: Handler, watching: Prometheus) -> str:
     """Make work that goes well, and queues in all sorts of trouble; return the queue of which nothing starts."""
     fine = await api.queue_to(handler.url)
     for _ in range(3):
@@ -113,11 +112,12 @@ async def suffering(api: Api, handler: Handler) -> str:
     good(await api.post(f"/queues/{paused}/pause"))
     await api.enqueue(paused)
     failing = Reply(400, {"sluice-retry": "no"})
-    handler.answer(*[failing] * 15)
+    handler.answer(*[failing] * 16)
     dying = await api.queue_to(handler.url, retry=AT_ONCE)
+    await api.until((await api.enqueue(dying))["id"], "dead")
+    await watching.knows(f'sluice_attempts_total{{queue="{dying}"}}')  # increase() counts from the first scrape on
     for _ in range(15):
         await api.until((await api.enqueue(dying))["id"], "dead")
-        await asyncio.sleep(0.1)
     disabled = await api.handler(handler.url)
     good(await api.post(f"/handlers/{disabled}/disable"))
     full = await api.queue(max_depth=2)
@@ -141,7 +141,7 @@ async def test_the_alerts_fire_in_a_real_prometheus_when_replicas_suffer(
         await watching.has_scraped(2)
         await watching.is_calm()
 
-        stopped = await suffering(api, handler)
+        stopped = await suffering(api, handler, watching)
         found = await watching.fires(
             *("queue-paused-with-work", "tasks-are-dying", "handler-is-failing", "handler-disabled"),
             *("queue-nearly-full", "queue-stopped"),
