@@ -49,6 +49,27 @@ async def test_a_payload_is_shown_as_its_bytes(operator: Visitor) -> None:
     assert "<script>alert" not in page
 
 
+async def test_markup_in_texts_of_others_is_shown_as_text(operator: Visitor) -> None:
+    markup = "</pre><b id=x>'\\\"&amp;"
+    name, handler = fresh("q"), fresh("h")
+    await operator.api("PUT", f"/handlers/{handler}", f'{{"url": "http://127.0.0.1:9/x", "description": "{markup}"}}')
+    await operator.api("PUT", f"/queues/{name}", f'{{"description": "{markup}"}}')
+    labels = f'"type": "{markup}", "tags": ["{markup}"], "correlation_id": "{markup}", "unique_key": "{markup}"'
+    task = (await operator.api("POST", f"/queues/{name}/tasks", f'{{"payload": "{markup}", {labels}}}'))["id"]
+    [lease] = (await operator.api("POST", f"/queues/{name}/leases"))["tasks"]
+    headers = {"sluice-lease-token": lease["lease_token"], "content-type": "application/json"}
+    failed = f'{{"error": "{markup}", "retryable": false}}'
+    assert (await operator.client.post(f"/tasks/{task}/fail", headers=headers, content=failed)).is_success
+    await operator.api("POST", "/keys", f'{{"description": "{markup}"}}')
+    started = f'{{"kind": "cancel", "filter": {{"tag": "{markup}"}}, "reason": "{markup}"}}'
+    action = (await operator.api("POST", "/actions", started))["id"]
+    for path in (f"/queues/{name}", f"/tasks/{task}", "/tasks", f"/handlers/{handler}", "/keys", f"/actions/{action}"):
+        page = (await operator.get(f"/ui{path}")).text
+        assert "&lt;b id=x&gt;" in page and "<b id=x>" not in page, path
+    for query in ("tasks?type=", "audit?name=", "login?next=/", "actions/new?kind=retry&tag="):
+        assert "<b id=x>" not in (await operator.get(f"/ui/{query}%3Cb%20id=x%3E")).text, query
+
+
 async def test_a_task_is_found_by_its_id_and_by_the_end_that_pages_show(operator: Visitor) -> None:
     queue, tasks = await queue_with(operator, "1", "2")
     for task in tasks:

@@ -56,6 +56,16 @@ async def test_a_wrong_key_is_told_from_a_right_one_and_sets_no_session(guarded:
     assert "sluice_session" not in stranger.cookies
 
 
+async def test_a_session_that_somebody_planted_is_not_taken_over(guarded: Replica) -> None:
+    victim = Visitor(guarded)
+    victim.cookies["sluice_session"] = planted = "p" * 43
+    assert (await victim.sign_in(await key_of(guarded, "use"))).status_code == 303
+    assert victim.cookies["sluice_session"] != planted
+    other = Visitor(guarded)
+    other.cookies["sluice_session"] = planted
+    assert (await other.get("/ui")).status_code == 303
+
+
 async def test_a_session_ends_by_signing_out_and_with_its_key(guarded: Replica) -> None:
     one = await visitor(guarded)
     cookie = dict(one.cookies)
