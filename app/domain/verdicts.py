@@ -92,7 +92,8 @@ def flow(queues: Sequence[QueueFacts]) -> Verdict:
         sentence = _capital(f"{_names(still)} {_stands(still)} still with {_tasks(still)} ready; other queues move.")
         return Verdict("degraded", "queues_stand_still", sentence, judged, _all(still))
     if slow:
-        sentence = f"More arrives than starts in {_names(slow)}: the oldest task has waited {_age(oldest)}."
+        longest = max(queue.oldest_ready_seconds or 0.0 for queue in slow)
+        sentence = f"More arrives than starts in {_names(slow)}: the oldest task has waited {_age(longest)}."
         return Verdict("degraded", "falling_behind", sentence, judged, _all(slow))
     if shut:
         sentence = _capital(f"{_names(shut)} {are(len(shut))} paused with {_tasks(shut)} ready.")

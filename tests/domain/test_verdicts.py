@@ -40,6 +40,13 @@ def test_flow(queues: list[QueueFacts], state: str, rule: str) -> None:
     assert (found.state, found.rule) == (state, rule) and found.sentence.endswith(".")
 
 
+def test_a_queue_that_falls_behind_is_told_with_its_own_oldest_task() -> None:
+    older = QueueFacts("older", ready=1, oldest_ready_seconds=SLOW * 9, enqueued=1, started=1)
+    assert (
+        flow([BEHIND, older]).sentence == "More arrives than starts in queue behind: the oldest task has waited 5 min."
+    )
+
+
 GOOD = QueueFacts("good", succeeded=100)
 WEAK = QueueFacts("weak", succeeded=90, retried=10)
 BAD = QueueFacts("bad", retried=9, dead=1)
