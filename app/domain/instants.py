@@ -1,7 +1,7 @@
 """Instants on the wire: RFC 3339 in UTC."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from msgspec import Meta
@@ -12,6 +12,9 @@ Instant = Annotated[str, Meta(extra_json_schema={"format": "date-time", "example
 """An instant in a body: text as read by parse_instant and written by format_instant."""
 
 NO_INSTANT = "expected an RFC 3339 instant with an offset"
+FIRST = datetime.min.replace(tzinfo=UTC) + timedelta(microseconds=1)
+LAST = datetime.max.replace(tzinfo=UTC) - timedelta(microseconds=1)
+"""What is stored; the driver takes the microseconds beyond them for infinity, and returns that without a zone."""
 
 _RFC3339 = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt]([01]\d|2[0-3]):([0-5]\d):([0-5]\d)(?:\.(\d{1,30}))?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
@@ -33,7 +36,8 @@ def instant_text(instant: datetime | None) -> str | None:
 
 
 def parse_instant(text: str) -> datetime | None:
-    """Parse strict RFC 3339 with an offset, as UTC; digits below a microsecond are dropped. None for anything else."""
+    """Parse strict RFC 3339 with an offset, as UTC, from FIRST to LAST; digits below a microsecond are dropped. None for anything
+    else."""
     match = _RFC3339.fullmatch(text)
     if match is None:
         return None
@@ -41,9 +45,10 @@ def parse_instant(text: str) -> datetime | None:
     micros = (fraction or "0")[:6].ljust(6, "0")
     offset = "+00:00" if offset in "Zz" else offset
     try:
-        return datetime.fromisoformat(f"{date}T{hour}:{minute}:{second}.{micros}{offset}").astimezone(UTC)
+        instant = datetime.fromisoformat(f"{date}T{hour}:{minute}:{second}.{micros}{offset}").astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+    return min(max(instant, FIRST), LAST)
 
 
 def read_instant(text: str | None, where: str, errors: list[FieldError]) -> datetime | None:

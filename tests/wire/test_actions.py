@@ -89,7 +89,7 @@ async def test_waiting_tasks_are_put_off_and_put_first(api: Api) -> None:
     assert {(task["state"], task["run_at"]) for task in found} == {("scheduled", at)}
     await ended(api, await start(api, "set_priority", {"queue": queue}, priority=7))
     await ended(
-        api, await start(api, "reschedule", {"queue": queue, "state": "scheduled"}, run_at="2020-01-01T00:00:00Z")
+        api, await start(api, "reschedule", {"queue": queue, "state": "scheduled"}, run_at="0001-01-01T00:00:00Z")
     )
     found = [await api.task(task_id) for task_id in ids]
     assert {(task["state"], task["priority"]) for task in found} == {("ready", 7)}
