@@ -86,14 +86,19 @@ class Janitor:
         return 0 if more else None
 
     async def act(self) -> float | None:
-        """Work on actions, whoever started them, with tenants taking turns."""
-        until, soonest = time.monotonic() + ROUND_SECONDS, None
+        """Work on actions, whoever started them, with tenants taking turns. An error of one holds up none of the others."""
+        until, soonest, failed = time.monotonic() + ROUND_SECONDS, None, None
         for action_id in await actions.due(self._core.db):
-            wait = await acting.work(self._core, self._core.db, action_id, SWEEP_SECONDS)
+            try:
+                wait = await acting.work(self._core, self._core.db, action_id, SWEEP_SECONDS)
+            except Exception as error:
+                failed, wait = error, 0.0
             if wait is not None:
                 soonest = wait if soonest is None else min(soonest, wait)
             if wait == 0 and time.monotonic() > until:
                 break
+        if failed is not None:
+            raise failed
         return soonest
 
 
