@@ -244,6 +244,21 @@ async def test_a_schedule_a_batch_and_a_handler_are_shown_and_operated_by_forms(
     assert "3 nominal times" in (await operator.get(f"/ui/schedules/{schedule}/backfill?{window}")).text
 
 
+async def test_a_handler_of_many_queues_is_listed_with_a_few_of_them(operator: Visitor) -> None:
+    handler = fresh("h")
+    await operator.api("PUT", f"/handlers/{handler}", '{"url": "http://127.0.0.1:9/x"}')
+    for number in range(7):
+        await operator.api("PUT", f"/queues/{handler}-{number}", f'{{"handler": "{handler}"}}')
+
+    async def listed() -> str | None:
+        page = (await operator.get("/ui/handlers")).text
+        return page if f"/ui/queues/{handler}-0" in page and "and 2 more" in page else None
+
+    page = await poll(listed)  # what the overview knows is up to two seconds old
+    assert f"/ui/queues/{handler}-4" in page and f"/ui/queues/{handler}-5" not in page
+    assert f"/ui/queues/{handler}-6" in (await operator.get(f"/ui/handlers/{handler}")).text
+
+
 async def test_a_key_confined_to_queues_sees_only_those(guarded: Replica, operator: Visitor) -> None:
     name, _ = await queue_with(operator, "1")
     other, [task] = await queue_with(operator, "1")

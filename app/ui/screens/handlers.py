@@ -10,19 +10,25 @@ from app.ui.visits import Visit
 
 LIST = binding("handlers")
 OVERLAP_SECONDS = 86_400.0
+SHOWN_QUEUES = 5
+"""Of each handler in the list; its own page shows the first DEFAULT_LIMIT."""
 
 
 async def show_all(visit: Visit) -> Response:
     after = position_of(visit.query("cursor"), LIST, is_name)
     views, more = await handlers.list_page(visit.core, visit.caller, after, DEFAULT_LIMIT)
     seen = await overview.overview(visit.core, visit.caller)
+    queues: dict[str | None, list[str]] = {}
+    for row in seen.queues:
+        queues.setdefault(row.handler, []).append(row.queue)
     following = next_cursor(LIST, views[-1].name) if more else None
     return visit.page(
         "handlers.html",
         here="handlers",
         handlers=views,
         guarded={row.handler: row for row in seen.handlers},
-        queues=seen.queues,
+        queues=queues,
+        shown=SHOWN_QUEUES,
         following=following,
         first=after is None,
     )
@@ -34,6 +40,7 @@ async def show(visit: Visit) -> Response:
     health = await breakers.get(visit.core, visit.caller, name)
     durations = health.found.durations if health.found is not None else ()
     seen = await overview.overview(visit.core, visit.caller)
+    queues = [row for row in seen.queues if row.handler == name]
     return visit.page(
         "handler.html",
         here="handlers",
@@ -41,7 +48,8 @@ async def show(visit: Visit) -> Response:
         health=health,
         p50=percentile(durations, 0.5) if durations else None,
         p95=percentile(durations, 0.95) if durations else None,
-        queues=[row for row in seen.queues if row.handler == name],
+        queues=queues[:DEFAULT_LIMIT],
+        total=len(queues),
     )
 
 
