@@ -5,6 +5,7 @@ nothing joins it once the caller has the answer. Added and ended tasks are count
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 from app.domain.actions import ActionRequest, Kind
@@ -126,7 +127,8 @@ async def cancel(core: Core, caller: Caller, batch_id: str) -> BatchView:
         # from here on, nothing joins the batch until this has committed, and then it sees the mark
         if not await batches.close(connection, caller.tenant_id, batch_id, "requested"):
             _raise_not_found(batch_id)
-        action = await prepared(core, caller, _on_batch("cancel", batch_id), connection)
+        # all of the batch ends, also what handlers have enqueued on queues that the caller does not see
+        action = await prepared(core, replace(caller, queues=None), _on_batch("cancel", batch_id), connection)
         await actions.add(connection, action)
         await batches.leave_to_action(connection, batch_id)
         await record(connection, caller, None, {"action": action.id})

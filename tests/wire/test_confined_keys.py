@@ -182,6 +182,21 @@ async def test_its_actions_reach_its_queues_and_others_are_not_there(world: Worl
     assert good(await asker.post(f"/actions/{of_its_queue['id']}/cancel"))["state"] == "cancelled"
 
 
+async def test_a_batch_that_it_cancels_ends_as_a_whole(world: World) -> None:
+    boss, asker = world.boss, world.asker
+    good(await boss.put("/queues/mail-pull", json={}), 201)
+    batch = good(
+        await asker.post("/batches", json={"queue": "mail-pull", "tasks": [{"payload": n} for n in (1, 2)]}), 201
+    )
+    [leased] = good(await boss.post("/queues/mail-pull/leases", json={}))["tasks"]
+    follow_up = {"queue": "other", "idempotency_key": "k", "payload": 1}
+    token = {"sluice-lease-token": leased["lease_token"]}
+    good(await boss.post(f"/tasks/{leased['id']}/complete", json={"tasks": [follow_up]}, headers=token))
+    [follows] = [task for task in await boss.pages("/tasks", batch=batch["id"]) if task["queue"] == "other"]
+    good(await asker.post(f"/batches/{batch['id']}/cancel"))
+    assert (await boss.task(follows["id"]))["state"] == "cancelled"
+
+
 async def test_a_confined_operator_operates_nothing_beyond_its_tenant(granted: Granted, world: World) -> None:
     operator = await granted(fresh("t"), Grant("operate", queues=("mail-*",)))
     for path in ("/status", "/metrics", "/tenants/default/limits", "/keys?tenant=default"):
