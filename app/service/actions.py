@@ -111,7 +111,7 @@ async def preview(core: Core, caller: Caller, request: ActionRequest) -> ActionP
 async def count(core: Core, action: NewAction) -> tuple[int, bool, list[str]]:
     """Return how many tasks match, whether all were counted, and the first SAMPLE of them."""
     until, pace = time.monotonic() + COUNT_SECONDS, acting.Pace(acting.FIRST_WINDOW, acting.MAX_WINDOW)
-    query = action.search.query(action.tenant_id, actions.FIRST, action.at)
+    query = action.search.query(action.tenant_id, task_lists.FIRST, action.at)
     matched, first = 0, list[str]()
     while True:
         began = time.monotonic()

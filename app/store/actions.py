@@ -13,11 +13,9 @@ from app.domain.confinement import like_patterns
 from app.store.callbacks import Called, Told, untold
 from app.store.db import Reader
 from app.store.statements import call, sql
-from app.store.task_lists import TaskQuery
+from app.store.task_lists import LAST, TaskQuery
 from app.store.tasks import Cancelled
 
-FIRST = "00000000-0000-0000-0000-000000000000"
-LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 DUE = 100
 _ACT = call("act_v1", 2)
 _ADD = sql("add_action")

@@ -8,10 +8,10 @@ from app.domain.signatures import Failure
 from app.store.db import Reader
 from app.store.numbers import named
 from app.store.statements import sql
+from app.store.task_lists import LAST
 
 WINDOW = 5_000
 LOOK_SECONDS = 1.0
-LAST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 _DEAD = sql(
     "find_errors",
     table="task_history",

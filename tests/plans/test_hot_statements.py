@@ -300,7 +300,7 @@ class Replica:
             await actions.add(self.db, new)
             stored = await actions.read(self.db, new.id)
             assert stored is not None and new.id in await actions.due(self.db)
-            query = search.query(self.tenant, actions.FIRST, at)
+            query = search.query(self.tenant, task_lists.FIRST, at)
             await task_lists.look_through(self.reads, query, GROUP, GROUP)
             assert await actions.note_listed(self.db, stored, None, ids)
             acted = await actions.act(self.db, new.id, GROUP)
