@@ -208,6 +208,46 @@ async def test_switching_encryption_concerns_new_tasks_also_those_that_schedules
     assert "encrypted" not in await api.task(before["id"])
 
 
+async def test_a_task_that_takes_another_payload_keeps_its_own_form_or_takes_that_of_the_duplicate(
+    encrypting: Replica, api: Api
+) -> None:
+    queue = await api.queue(encrypt=True)
+    later = {"unique_key": "u", "on_duplicate": "replace", "delay_seconds": 60}
+    task = await api.enqueue(queue, 0, **later)
+    for n, encrypt in enumerate((False, True, False)):
+        good(await api.put(f"/queues/{queue}", json={"encrypt": encrypt}))
+        patched = good(await api.client.patch(f"/tasks/{task['id']}", json={"payload": n}))
+        assert (patched.get("encrypted"), patched["payload"]) == (None if encrypt else True, n)
+        replaced = good(await api.post(f"/queues/{queue}/tasks", json={"payload": CANARY, **later}))
+        assert (replaced["id"], replaced.get("encrypted")) == (task["id"], True if encrypt else None)
+        assert (await api.task(task["id"]))["payload"] == CANARY
+
+
+async def test_starts_that_wait_keep_their_own_payloads_through_switches(encrypting: Replica, api: Api) -> None:
+    queue, schedule = await api.queue(encrypt=True), fresh("s")
+    definition = {"queue": queue, "at": "2099-01-01T00:00:00Z", "payload": None, "overlap": "buffer_all"}
+    good(await api.put(f"/schedules/{schedule}", json=definition), 201)
+    outcomes = [
+        good(await api.post(f"/schedules/{schedule}/trigger", json={"payload": payload}))["outcome"]
+        for payload in (CANARY, CANARY, CANARY)
+    ]
+    assert outcomes == ["running", "waiting", "waiting"]
+    for encrypt in (False, True, False, True):
+        for _ in range(2):  # the second changes nothing
+            good(await api.put(f"/queues/{queue}", json={"encrypt": encrypt}))
+    for _ in outcomes:
+        [run] = good(await api.post(f"/queues/{queue}/leases", json={"wait_seconds": 5}))["tasks"]
+        assert (run["payload"], run["encrypted"]) == (CANARY, True)
+        token = {"sluice-lease-token": run["lease_token"]}
+        good(await api.post(f"/tasks/{run['id']}/complete", json={}, headers=token))
+    assert CANARY not in "".join(await _text_of_payloads(encrypting))
+
+
+async def _text_of_payloads(replica: Replica) -> list[str]:
+    found = await replica.sluice.core.db.fetch("select encode(payload, 'escape') from sluice.task_history")
+    return [row[0] for row in found]
+
+
 async def test_without_an_encryption_key_no_queue_encrypts(start_replica: StartReplica) -> None:
     replica = await start_replica()
     refused = await replica.client.put(f"/queues/{fresh('q')}", json={"encrypt": True})
