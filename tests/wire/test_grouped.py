@@ -297,7 +297,8 @@ async def test_a_cancelled_task_leaves_the_call_which_goes_on_for_the_others(api
     for task_id in (tasks[0], tasks[2]):
         await api.until(task_id, "succeeded")
     [attempt] = await api.attempts(tasks[1])
-    assert ((await api.task(tasks[1]))["state"], attempt["outcome"]) == ("cancelled", "cancelled")
+    assert (await api.task(tasks[1]))["state"] == "cancelled"
+    assert attempt["outcome"] in ("cancelled", "stale")  # stale if the answer came before the replica knew
 
 
 async def test_a_failure_of_a_task_that_was_cancelled_meanwhile_is_known(api: Api, handler: Handler) -> None:

@@ -334,6 +334,10 @@ async def test_an_ended_task_says_how_by_whom_and_what_can_be_done(api: Api, han
     assert found["by"]["actor"] == "key" and found["by"]["at"] and found["reason"] == "requested"
     problem(await api.get(f"/tasks/{waiting['id'][:-4]}ffff/why"), 404, "task_not_found")
 
+
+async def test_a_task_that_an_action_ended_says_by_whom(start_api: Callable[..., Awaitable[Api]]) -> None:
+    """On a database of its own: it is told only if no other action can have been it."""
+    api = await start_api()
     purged, swept = await api.queue(), await api.queue()
     tasks = [await api.enqueue(queue) for queue in (purged, swept)]
     good(await api.post(f"/queues/{purged}/purge"), 202)
