@@ -39,7 +39,8 @@ async def _push(api: Api, handler: Handler, name: str) -> None:
         f"/queues/{queue}/tasks", json={"payload": 2, "idempotency_key": "second", "unique_key": "u"}
     )
     assert again.status_code in (200, 201), again.text
-    await api.until(task["id"], "succeeded")
+    for task_id in (task["id"], again.json()["id"]):
+        await api.until(task_id, "succeeded")
     handler.answer(Reply(500))
     retried = await api.enqueue(queue, 3)
     assert (await api.until(retried["id"], "succeeded"))["attempt"] == 2

@@ -116,7 +116,7 @@ async def test_a_handler_of_the_wrong_shape(api: httpx2.AsyncClient, body: Any, 
 @pytest.mark.parametrize(
     ("body", "pointers"),
     [
-        ({"handler": "No"}, ["/handler"]),
+        ({"handler": "No!"}, ["/handler"]),
         ({"retry": {"max_attempts": 0, "x": 1}}, ["/retry/x", "/retry/max_attempts"]),
         ({"retry": None}, ["/retry"]),
         ({"retention": {"dead_days": 91}}, ["/retention/dead_days"]),
@@ -168,7 +168,7 @@ async def test_the_shortcut_and_the_router_reach_the_same_endpoint(services: Ser
     async with client(edge(tracing=tracing)) as api:
         assert (await api.post("/queues/q/tasks", json={"payload": 1})).status_code == 201
         assert_problem(await api.post("/queues/q/tasks", json={}), 422, "invalid", "/payload")
-        assert_problem(await api.post("/queues/Q/tasks", json={"payload": 1}), 422, "invalid", "/name")
+        assert_problem(await api.post("/queues/_q/tasks", json={"payload": 1}), 422, "invalid", "/name")
         assert_problem(await api.post("/queues/a%2Fb/tasks", json={"payload": 1}), 404, "not_found")
         assert_problem(await api.post("/queues/q/tasks?x=1", json={"payload": 1}), 422, "invalid", "/x")
         assert_problem(await api.get("/queues/q/tasks"), 405, "method_not_allowed")
@@ -271,7 +271,7 @@ async def test_head_is_answered_where_get_is(api: httpx2.AsyncClient) -> None:
         ("?limit=201", ["/limit"]),
         ("?limit=x", ["/limit"]),
         ("?state=odd", ["/state"]),
-        ("?queue=No", ["/queue"]),
+        ("?queue=No!", ["/queue"]),
         ("?type=", ["/type"]),
         ("?type=a%00b", ["/type"]),
         ("?ended_from=yesterday", ["/ended_from"]),
@@ -293,7 +293,7 @@ async def test_too_many_parameters(api: httpx2.AsyncClient) -> None:
 
 
 async def test_bad_names_and_ids(api: httpx2.AsyncClient, services: Services) -> None:
-    for name in ("Q", "a b", "%00", "-a", "a" * 101, "é"):
+    for name in ("_q", "a b", "%00", "-a", "a" * 101, "é"):
         assert_problem(await api.put(f"/queues/{name}", json={}), 422, "invalid", "/name")
         assert_problem(await api.get(f"/handlers/{name}"), 422, "invalid", "/name")
     for task_id in ("1", "x", TASK_ID + "0", "%00"):
