@@ -1,0 +1,1 @@
+"""Where tasks run: deliveries that come by HTTP, and workers that ask for them."""
