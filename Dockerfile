@@ -16,8 +16,11 @@ RUN --mount=type=secret,id=ca \
 COPY pyproject.toml README.md LICENSE ./
 COPY alembic/ alembic/
 COPY app/ app/
-# The wheel includes the migrations. hatchling is one of the tools, so building it downloads nothing.
-RUN /tools/bin/python -c "from hatchling.build import build_wheel; build_wheel('/tmp/wheel')" \
+COPY docs/ docs/
+COPY sdk/python/ sdk/python/
+# The service and its client. The first wheel includes the migrations. hatchling is one of the tools, so building downloads nothing.
+RUN /tools/bin/python -m hatchling build -t wheel -d /tmp/wheel \
+    && cd sdk/python && /tools/bin/python -m hatchling build -t wheel -d /tmp/wheel \
     && /tools/bin/uv pip install --python /opt/sluice/bin/python --no-deps /tmp/wheel/*.whl
 
 FROM python:3.11-slim-bookworm

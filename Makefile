@@ -28,17 +28,17 @@ ifneq ($(PIP_CERT)$(SSL_CERT_FILE),)
 $(VENV)/.ready lock: export PIP_CERT := $(or $(PIP_CERT),$(SSL_CERT_FILE))
 $(VENV)/.ready lock: export SSL_CERT_FILE := $(or $(SSL_CERT_FILE),$(PIP_CERT))
 endif
-$(VENV)/.ready: requirements/dev.txt requirements/uv.txt pyproject.toml
+$(VENV)/.ready: requirements/dev.txt requirements/uv.txt pyproject.toml sdk/python/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@{ $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/uv.txt \
 	  && $(BIN)/uv pip sync -q --python $(BIN)/python requirements/dev.txt requirements/uv.txt; } \
 	  || { printf '%s\n' "$$NO_PACKAGES" >&2; exit 1; }
-	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e sdk/python -e .
 	@touch $@
 
 lock: setup ## resolve the dependencies again
-	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements/runtime.txt
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --extra dev -c requirements/runtime.txt pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --no-emit-package sluice-client pyproject.toml -o requirements/runtime.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --no-emit-package sluice-client --extra dev -c requirements/runtime.txt pyproject.toml -o requirements/dev.txt
 
 demo: setup ## run the main job end to end, and show it
 	$(BIN)/python -m app.cli.demo
@@ -66,6 +66,7 @@ check: setup ## check lint, types, import contracts and generated files
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 sdk/python/sluice_client
 	$(BIN)/lint-imports
 	$(BIN)/python -m app.cli.openapi --check
 	$(BIN)/python -m app.cli.reference --check

@@ -2,4 +2,4 @@
 
 from importlib.metadata import version
 
-VERSION = version("sluice")
+VERSION = version("sluice-queue")

@@ -17,6 +17,7 @@ from app.api import (
     keys,
     leases,
     limits,
+    llms,
     openapi,
     operations,
     overview,
@@ -112,4 +113,4 @@ def _add_documents(application: FastAPI, edge: EdgeConfig, declared: Sequence[Ba
         return docs_page()
 
     application.openapi = lambda: dict(schema())  # type: ignore[method-assign]
-    application.router.routes += [Route("/openapi.json", openapi_json), Route("/docs", docs)]
+    application.router.routes += [Route("/openapi.json", openapi_json), Route("/docs", docs), *llms.routes()]

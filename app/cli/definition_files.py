@@ -112,7 +112,7 @@ class _Trees:
         if self._count > MAX_VALUES:
             raise Faults([Fault(line, "", f"the file has more than {MAX_VALUES} values, including aliases")])
         if isinstance(node, yaml.ScalarNode):
-            self._check_tag(node, self._resolver.resolve(yaml.ScalarNode, node.value, (not node.style, True)), path)
+            self._check_tag(node, self._resolver.resolve(yaml.ScalarNode, node.value, (not node.style, True)), path)  # type: ignore[no-untyped-call]
             return Scalar(node.value, node.style is None, line)
         if id(node) in self._around:
             self.faults.append(Fault(line, pointer(*path), "an alias contains itself"))

@@ -123,7 +123,7 @@ def version() -> None:
     """Print the version."""
     from importlib.metadata import version
 
-    print(version("sluice"))
+    print(version("sluice-queue"))
 
 
 def _version(wanted: bool) -> None:

@@ -20,7 +20,7 @@ def setup(
     folder: Path, *, refuse: str = "nothing", **variables: str
 ) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """`make setup` in a folder with stubs for programs; how it ended, and the lines of those that install."""
-    for name in ("Makefile", "pyproject.toml", "requirements"):
+    for name in ("Makefile", "pyproject.toml", "requirements", "sdk"):
         (folder / name).symlink_to(ROOT / name)
     stub = folder / "python"
     stub.write_text(STUB)

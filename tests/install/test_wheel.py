@@ -1,10 +1,8 @@
-"""The wheel and the source archive: built as for a release, installed beside nothing but what is locked, and put to work."""
+"""The distributions: built as for a release, installed beside nothing but what is locked, and put to work."""
 
 import os
-import subprocess
 import sys
-import tarfile
-import zipfile
+import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -12,58 +10,49 @@ import pytest
 
 from tests.docs.pages import ROOT
 from tests.handlers import Handler
+from tests.install.distributions import CLIENT, SERVICE, SOURCES, archive, contents, names, run, wheel
+from tests.install.interpreters import UV, interpreter
 from tests.sluices import SluiceProcess, end, start_process
 
 pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
-UV = Path(sys.executable).with_name("uv")
 RECURSIVE = {"properties": {"a": {"$ref": "#"}}}
 """Not plainly cheap: checked in a process of its own."""
+SERVICE_PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+CLIENT_PYTHONS = ("3.10", *SERVICE_PYTHONS)
 
+Environment = Callable[[str], Path]
 Start = Callable[..., Awaitable[SluiceProcess]]
 
 
-def build(kind: str, source: Path, target: Path) -> Path:
-    run(sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", target, folder=source)
-    (built,) = target.iterdir()
-    return built
-
-
-def run(*command: str | Path, folder: Path) -> None:
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-
-
-def contents(wheel: Path) -> dict[str, bytes]:
-    with zipfile.ZipFile(wheel) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build("wheel", ROOT, tmp_path_factory.mktemp("wheel"))
+def environment(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """Makes an environment of this Python with both wheels and what is locked for running them; returns its programs' folder."""
+    made: dict[str, Path] = {}
 
+    def environment(version: str) -> Path:
+        if version not in made:
+            program, bare = interpreter(version), tmp_path_factory.mktemp("bare")
+            run(UV, "venv", "-q", "--no-project", "--python", program, bare / "of", folder=bare)
+            python = bare / "of" / "bin" / "python"
+            into = ("pip", "install", "-q", "--python", python)
+            run(UV, *into, "--require-hashes", "-r", ROOT / "requirements" / "runtime.txt", folder=bare)
+            run(UV, *into, "--no-deps", wheel(dist, SERVICE), wheel(dist, CLIENT), folder=bare)
+            run(UV, "pip", "check", "-q", "--python", python, folder=bare)
+            made[version] = python.parent
+        return made[version]
 
-@pytest.fixture(scope="module")
-def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of programs of an environment with the wheel and what is locked for running it."""
-    bare = tmp_path_factory.mktemp("bare")
-    run(sys.executable, "-m", "venv", "--without-pip", bare, folder=bare)
-    into = ("pip", "install", "-q", "--python", bare / "bin" / "python")
-    run(UV, *into, "--require-hashes", "-r", ROOT / "requirements" / "runtime.txt", folder=bare)
-    run(UV, *into, "--no-deps", wheel, folder=bare)
-    run(UV, "pip", "check", "-q", "--python", bare / "bin" / "python", folder=bare)
-    return bare / "bin"
+    return environment
 
 
 @pytest.fixture
-async def start(programs: Path) -> AsyncIterator[Start]:
+async def start(environment: Environment) -> AsyncIterator[Start]:
     started: list[SluiceProcess] = []
 
-    async def start(folder: Path, **settings: str) -> SluiceProcess:
-        environment = {"SLUICE_PORT": "0", "VIRTUAL_ENV": None, "PYTHONPATH": None, **settings}
-        program = (programs / "sluice",)
-        process = await start_process("up", environment=environment, program=program, folder=folder)
+    async def start(folder: Path, python: str = "3.11", **settings: str) -> SluiceProcess:
+        variables = {"SLUICE_PORT": "0", "VIRTUAL_ENV": None, "PYTHONPATH": None, **settings}
+        program = (environment(python) / "sluice",)
+        process = await start_process("up", environment=variables, program=program, folder=folder)
         started.append(process)
         return await process.ready(90)
 
@@ -84,10 +73,11 @@ async def delivers(process: SluiceProcess, handler: Handler) -> None:
     assert ended["state"] == "succeeded"
 
 
+@pytest.mark.parametrize("python", SERVICE_PYTHONS)
 async def test_an_installed_wheel_runs_a_task_from_an_empty_directory(
-    start: Start, handler: Handler, tmp_path: Path
+    start: Start, handler: Handler, tmp_path: Path, python: str
 ) -> None:
-    process = await start(tmp_path)
+    process = await start(tmp_path, python)
     await delivers(process, handler)
     assert os.listdir(tmp_path) == [".sluice"]
     assert await process.terminate() == 0
@@ -105,19 +95,48 @@ async def test_an_installed_wheel_is_not_confused_by_what_is_where_it_starts(
     assert await process.terminate() == 0
 
 
-def test_the_source_archive_makes_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
-    (tmp_path / "sdist").mkdir()
-    with tarfile.open(build("sdist", ROOT, tmp_path / "sdist")) as archive:
-        archive.extractall(tmp_path, filter="data")
-    (source,) = tmp_path.glob("sluice-*")
-    (tmp_path / "wheel").mkdir()
-    assert contents(build("wheel", source, tmp_path / "wheel")) == contents(wheel)
+@pytest.mark.parametrize("python", CLIENT_PYTHONS)
+def test_the_client_installs_by_itself(dist: Path, tmp_path: Path, python: str) -> None:
+    """With nothing but httpx2 and what that needs."""
+    program = tmp_path / "of" / "bin" / "python"
+    run(UV, "venv", "-q", "--no-project", "--python", interpreter(python), tmp_path / "of", folder=tmp_path)
+    run(UV, "pip", "install", "-q", "--python", program, wheel(dist, CLIENT), folder=tmp_path)
+    code = "import sluice_client, sys; print('app' in sys.modules, [getattr(sluice_client, n) for n in sluice_client.__all__])"
+    assert run(program, "-I", "-c", code, folder=tmp_path).startswith("False ")
 
 
-def test_the_wheel_has_its_licence_and_nothing_that_only_a_checkout_needs(wheel: Path) -> None:
-    names = contents(wheel)
-    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
-    metadata = next(text.decode() for name, text in names.items() if name.endswith(".dist-info/METADATA"))
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_source_archive_makes_the_wheel_that_the_checkout_makes(dist: Path, tmp_path: Path, name: str) -> None:
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path, folder=SOURCES[name])
+    assert contents(wheel(dist, name)) == contents(wheel(tmp_path, name))
+
+
+def test_an_index_accepts_what_is_built(dist: Path) -> None:
+    run(sys.executable, "-m", "twine", "check", "--strict", *dist.iterdir(), folder=dist)
+
+
+@pytest.mark.parametrize(("name", "package"), [(SERVICE, "app"), (CLIENT, "sluice_client")])
+def test_a_wheel_has_its_licence_and_nothing_that_only_a_checkout_needs(dist: Path, name: str, package: str) -> None:
+    files = contents(wheel(dist, name))
+    assert any(file.endswith(".dist-info/licenses/LICENSE") for file in files)
+    metadata = next(text.decode() for file, text in files.items() if file.endswith(".dist-info/METADATA"))
     assert "\nLicense-Expression: Apache-2.0\n" in metadata and "\nAuthor: The Sluice authors\n" in metadata
-    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"app"}
-    assert not {"app/cli/openapi.py", "app/cli/reference.py"} & set(names)
+    assert {file.partition("/")[0] for file in files if ".dist-info/" not in file} == {package}
+    assert not {"app/cli/openapi.py", "app/cli/reference.py"} & set(files)
+    assert name != CLIENT or "sluice_client/py.typed" in files
+
+
+def test_the_source_archives_hold_what_they_are_built_from_and_no_more(dist: Path) -> None:
+    service, client = names(archive(dist, SERVICE)), names(archive(dist, CLIENT))
+    assert {"LICENSE", "README.md", "SECURITY.md", "CHANGELOG.md", "alembic/versions/baseline.sql"} <= service
+    assert {"LICENSE", "README.md", "sluice_client/py.typed"} <= client
+    assert not any(name.startswith(("sdk/", "tests/")) for name in service | client)
+
+
+def test_the_two_are_released_together() -> None:
+    """One version, and the service takes the client of its own series."""
+    service, client = (tomllib.loads((source / "pyproject.toml").read_text())["project"] for source in SOURCES.values())
+    assert service["version"] == client["version"]
+    major, minor, _ = (int(part) for part in client["version"].split("."))
+    assert f"sluice-client>={major}.{minor},<{major}.{minor + 1}" in service["dependencies"]
+    assert (ROOT / "LICENSE").read_bytes() == (SOURCES[CLIENT] / "LICENSE").read_bytes()
