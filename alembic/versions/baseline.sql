@@ -507,7 +507,8 @@ create table sluice.batch_deltas (
   constraint batch_deltas_pkey primary key (tenant_id, batch_id, n)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
--- What to enqueue when a batch completes, each distinct entry once. sealed_for: what the payload is encrypted for; null: it is not.
+-- What to enqueue when a batch completes, each distinct entry once: digest is of its queue and of its payload before that
+-- was encrypted (app/store/contents.py). sealed_for: what the payload is encrypted for; null: it is not.
 create table sluice.batch_completions (
   batch_id uuid not null,
   digest bytea not null,
@@ -543,6 +544,7 @@ create table sluice.schedules (
   options jsonb,
   max_attempts integer,
   then_queue_id bigint,
+  then_digest bytea,
   then_payload bytea,
   then_sealed_for text,
   etag text not null,
@@ -634,6 +636,7 @@ create table sluice.tenant_minutes (
 -- Actions on all tasks that match a filter. What matched at created_at is listed first, in windows up to scanned_to, then acted on in the
 -- order of ids up to acted_to, or up to `most` tasks (null: all). search: the filter with names resolved to ids. found: how many were listed;
 -- matched is counted beforehand where `most` bounds it. waits: the second pass, for tasks whose rows others had locked.
+-- swept: it has ended, and nothing is left on its list.
 create table sluice.actions (
   id uuid not null constraint actions_pkey primary key,
   tenant_id bigint not null,
@@ -659,11 +662,16 @@ create table sluice.actions (
   listed boolean not null default false,
   acted_to uuid not null default '00000000-0000-0000-0000-000000000000',
   waits boolean not null default false,
-  next_at timestamptz not null default clock_timestamp()
+  next_at timestamptz not null default clock_timestamp(),
+  swept boolean not null default false,
+  idempotency_key text
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 create index actions_by_tenant on sluice.actions (tenant_id, id);
 create index actions_running on sluice.actions (tenant_id, next_at) where state = 'running';
 create index actions_ended on sluice.actions (ended_at) where ended_at is not null;
+create index actions_unswept on sluice.actions (ended_at) where ended_at is not null and not swept;
+create unique index actions_idempotency_key on sluice.actions (tenant_id, coalesce(created_by, ''), idempotency_key)
+  where idempotency_key is not null;
 
 -- What is left of an action: a row is deleted by the transaction that acts on its task.
 create table sluice.action_tasks (
@@ -679,7 +687,8 @@ create table sluice.queue_workers (
 ) with (fillfactor = 70);
 
 -- Who changed what, when, from where, with what result: one row per call that changes something, partitioned by the month of `at`. Rows
--- are added (record_audit_v1), and forgotten with their whole month; nobody changes them. before and after: the changed fields.
+-- are added (record_audit_v1), and forgotten with their whole month; nobody changes them. before and after: the changed fields. calls: how many
+-- refused calls it stands for.
 create table sluice.audit (
   at timestamptz not null default clock_timestamp(),
   id uuid not null default sluice.uuid7_v1(),
@@ -693,6 +702,7 @@ create table sluice.audit (
   name text,
   outcome text not null constraint audit_outcome check (outcome in ('done', 'refused')),
   code text constraint audit_code check ((code is null) = (outcome = 'done')),
+  calls integer not null default 1 constraint audit_calls check (calls = 1 or calls > 1 and outcome = 'refused'),
   before json,
   after json,
   address text,

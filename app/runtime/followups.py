@@ -24,11 +24,12 @@ from app.runtime.pieces import in_pieces
 from app.runtime.schemas import CheckBudget
 from app.store import batches, handlers, partitions
 from app.store.batches import Completion, Followed
-from app.store.contents import seal_apart, seal_outcome
+from app.store.contents import completion_digest, seal_apart, seal_outcome
 from app.store.enqueues import Entry
 from app.store.handlers import OwnHandler
 from app.store.queues import QueueRow
 from app.store.tasks import AttemptEnd
+from app.store.vault import Vault
 from app.telemetry.tracing import TraceContext
 
 MAX_ERRORS = 20
@@ -164,12 +165,12 @@ async def settle(
     return await until_current(attempt, "a queue of the page")
 
 
-def completion_of(core: Core, row: QueueRow, payload: bytes) -> Completion:
+def completion_of(vault: Vault, row: QueueRow, payload: bytes) -> Completion:
     """Return what a batch enqueues in this queue when it completes."""
-    sealed_for = None
+    digest, sealed_for = completion_digest(vault, row.id, payload), None
     if row.encrypt:
-        sealed_for, payload = seal_apart(core.vault, row.tenant_id, payload)
-    return Completion(row.id, row.version, payload, sealed_for)
+        sealed_for, payload = seal_apart(vault, row.tenant_id, payload)
+    return Completion(row.id, row.version, digest, payload, sealed_for)
 
 
 async def _make(
@@ -192,7 +193,7 @@ async def _make(
         collected.errors += then.errors
         if then.entries:
             row = await named_queue(core, caller, page.on_complete.queue, "/on_complete/queue")
-            completion = completion_of(core, row, page.on_complete.payload)
+            completion = completion_of(core.vault, row, page.on_complete.payload)
     if collected.errors:
         raise invalid(collected.errors[:MAX_ERRORS])
     return collected, completion

@@ -68,7 +68,7 @@ async def _create(core: Core, caller: Caller, batch_id: str, request: BatchReque
         if then is not None:
             target = await named_queue(core, caller, then.queue, "/on_complete/queue")
             await check(core, target, None, Enqueue(then.payload), "/on_complete")
-            completion = completion_of(core, target, then.payload)
+            completion = completion_of(core.vault, target, then.payload)
         if await batches.create(
             core.db.changes(caller.tenant_id),
             caller.tenant_id,

@@ -42,11 +42,12 @@ from app.runtime.catalogue import until_current
 from app.runtime.confined import check_named
 from app.runtime.core import Core
 from app.runtime.entries import check, check_schema, named_queue
+from app.runtime.followups import completion_of
 from app.runtime.pieces import in_pieces
 from app.runtime.schedule_changes import ScheduleChange, after_commit, next_look, waiting_starts_due, write_held
 from app.service.audit import audited, record
 from app.store import handlers, ledger, limits, schedules, tenants
-from app.store.contents import open_apart, seal_apart, seal_payload
+from app.store.contents import open_apart, seal_payload
 from app.store.db import Reader
 from app.store.ledger import LedgerRow
 from app.store.queues import QueueRow
@@ -268,10 +269,11 @@ def _columns(vault: Vault, caller: Caller, definition: ScheduleDefinition, named
         options = msgspec.structs.replace(options, sealed=True, sealed_for=str(uuid.uuid4()))
         payload = seal_payload(vault, caller.tenant_id, options.sealed_for or "", payload)
     then = definition.on_complete
-    then_payload, then_sealed_for = then.payload if then else None, None
-    if then is not None and named.then_queue is not None and named.then_queue.encrypt:
-        then_sealed_for, then_payload = seal_apart(vault, caller.tenant_id, then.payload)
-        kept["on_complete"] = {"queue": then.queue, "payload": None}
+    completion = None
+    if then is not None and named.then_queue is not None:
+        completion = completion_of(vault, named.then_queue, then.payload)
+        if completion.sealed_for is not None:
+            kept["on_complete"] = {"queue": then.queue, "payload": None}
     return Columns(
         queue_id=named.queue.id,
         handler_id=named.handler_id,
@@ -280,9 +282,10 @@ def _columns(vault: Vault, caller: Caller, definition: ScheduleDefinition, named
         priority=definition.priority,
         options=encode_options(options),
         max_attempts=(definition.retry or {}).get("max_attempts"),
-        then_queue_id=named.then_queue.id if named.then_queue else None,
-        then_payload=then_payload,
-        then_sealed_for=then_sealed_for,
+        then_queue_id=None if completion is None else completion.queue_id,
+        then_digest=None if completion is None else completion.digest,
+        then_payload=None if completion is None else completion.payload,
+        then_sealed_for=None if completion is None else completion.sealed_for,
         etag=schedule_etag(definition, vault.fingerprint_key),
     )
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,8 @@ class Completion:
 
     queue_id: int
     queue_version: int
+    digest: bytes
+    """What it is compared by: each distinct one is kept once (contents.completion_digest)."""
     payload: bytes
     sealed_for: str | None = None
     """What the payload is encrypted for; None: it is not."""
@@ -39,9 +41,9 @@ class Followed(msgspec.Struct):
     called: list[Called | None] = []
 
 
-_SETTLE_FOLLOWUPS = call("settle_followups_v1", 7)
+_SETTLE_FOLLOWUPS = call("settle_followups_v1", 8)
 _FOLD = call("fold_v1", 1)
-_CREATE_BATCH = call("create_batch_v1", 9)
+_CREATE_BATCH = call("create_batch_v1", 10)
 _CLOSE_BATCH = call("close_batch_v1", 3)
 _SWEEP_BATCH = call("sweep_batch_v1", 3)
 _FOLLOWED = msgspec.json.Decoder(Followed)
@@ -60,9 +62,7 @@ async def settle_followups(
 
     Raises Refusal (unavailable) if others take its unique keys first each time, Unavailable.
     """
-    then: tuple[Any, ...] = (None, None, None, None)
-    if completion is not None:
-        then = (completion.queue_id, completion.queue_version, completion.payload, completion.sealed_for)
+    then: tuple[Any, ...] = (None,) * 5 if completion is None else astuple(completion)
     found = await despite_collisions(partial(db.fetchval, _SETTLE_FOLLOWUPS, outcome, entries, next_cursor, *then))
     followed = _FOLLOWED.decode(found)
     for called in followed.called:
@@ -104,16 +104,14 @@ async def create(
     completion: Completion | None,
 ) -> bool:
     """Create an empty batch; return False if a queue has changed since it was read. Repeating it does nothing."""
+    then: tuple[Any, ...] = (None,) * 5 if completion is None else astuple(completion)
     made: bool = await db.fetchval(
         _CREATE_BATCH,
         batch_id,
         tenant_id,
         *queue,
         sealed,
-        completion and completion.queue_id,
-        completion and completion.queue_version,
-        completion and completion.payload,
-        completion and completion.sealed_for,
+        *then,
     )
     return made
 

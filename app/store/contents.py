@@ -33,6 +33,13 @@ def seal_apart(vault: Vault, tenant_id: int, payload: bytes) -> tuple[str, bytes
     return sealed_for, vault.seal_content(payload, place, nonce=vault.digest(payload, place)[:12])
 
 
+def completion_digest(vault: Vault, queue_id: int, payload: bytes) -> bytes:
+    """Return by what a batch tells whether it has been told before to enqueue this when it completes.
+
+    It is of the payload before encryption, so that the same is the same although its queue has begun or ceased to encrypt."""
+    return vault.digest(queue_id.to_bytes(8, "big") + payload, "completion")
+
+
 def open_apart(vault: Vault, tenant_id: int, sealed_for: str, sealed: bytes) -> bytes:
     """Raises VaultError."""
     return vault.open_content(sealed, _place("payload", tenant_id, sealed_for))

@@ -97,6 +97,7 @@ class Columns:
     options: str | None
     max_attempts: int | None
     then_queue_id: int | None
+    then_digest: bytes | None
     then_payload: bytes | None
     then_sealed_for: str | None
     etag: str

@@ -253,6 +253,7 @@ schedules = Table(
     Column("options", JSONB),
     Column("max_attempts", Integer),
     Column("then_queue_id", BigInteger),
+    Column("then_digest", LargeBinary),
     Column("then_payload", LargeBinary),
     Column("then_sealed_for", Text),
     Column("etag", Text, nullable=False),

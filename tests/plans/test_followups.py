@@ -133,7 +133,7 @@ class Pages:
         root = await self.root()
         outcome, then = (
             AttemptEnd(root.task_id, root.token, "succeeded", "succeeded"),
-            Completion(*self.queues[4], b"1"),
+            Completion(*self.queues[4], b"digest", b"1"),
         )
         entries = self.entries()
         followed = await batches.settle_followups(self.db, outcome, entries, "next", then)

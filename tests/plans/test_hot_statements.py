@@ -311,14 +311,14 @@ class Replica:
         task = (await self._claim(self.queues[11][0], str(uuid4())))[0]
         outcome = AttemptEnd(task.task_id, task.token, "succeeded", "succeeded")
         entries = [entry._replace(key=f"key {uuid4()}") for entry in self.entries(True)]
-        completion = batches.Completion(*self.queues[5], b"null")
+        completion = batches.Completion(*self.queues[5], b"digest", b"null")
         followed = await batches.settle_followups(self.db, outcome, entries, "more", completion)
         assert (followed.verdict, followed.created) == ("applied", {self.queues[5][0]: GROUP})
 
     async def batches(self) -> None:
         """A batch from its creation to its end; without its action, it is swept."""
         batch_id, queue = str(uuid4()), self.queues[5]
-        completion = batches.Completion(*queue, b"null")
+        completion = batches.Completion(*queue, b"digest", b"null")
         assert await batches.create(self.db, self.tenant, batch_id, queue, sealed=False, completion=completion)
         await enqueues.enqueue(self.db, str(uuid4()), self.entries(True), batch_id=batch_id)
         view = await batches.find(self.db, self.tenant, batch_id)

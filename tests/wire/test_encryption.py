@@ -248,6 +248,33 @@ async def _text_of_payloads(replica: Replica) -> list[str]:
     return [row[0] for row in found]
 
 
+@pytest.mark.parametrize("by_schedule", [False, True], ids=["named by pages", "named by a schedule and a page"])
+async def test_what_pages_name_for_the_end_is_enqueued_once_through_switches(api: Api, *, by_schedule: bool) -> None:
+    after, queue = await api.queue(), await api.queue()
+    then = {"queue": after, "payload": CANARY}
+    if by_schedule:
+        schedule = fresh("s")
+        definition = {"queue": queue, "at": "2099-01-01T00:00:00Z", "payload": 1, "on_complete": then}
+        good(await api.put(f"/schedules/{schedule}", json=definition), 201)
+        good(await api.post(f"/schedules/{schedule}/trigger", json={}))
+    else:
+        await api.enqueue(queue, 1)
+    for encrypt, cursor in ((False, "2"), (True, "3"), (False, None)):
+        good(await api.put(f"/queues/{after}", json={"encrypt": encrypt}))
+        [page] = good(await api.post(f"/queues/{queue}/leases", json={"wait_seconds": 5}))["tasks"]
+        body = {"on_complete": then, **({} if cursor is None else {"next": cursor})}
+        token = {"sluice-lease-token": page["lease_token"]}
+        good(await api.post(f"/tasks/{page['id']}/complete", json=body, headers=token))
+    batch = await poll(lambda: _completed(api, page["batch"]))
+    assert [then["queue"] for then in batch["on_complete"]] == [after]
+    assert [task["payload"] for task in await api.pages("/tasks", queue=after, include="payload")] == [CANARY]
+
+
+async def _completed(api: Api, batch: str) -> dict[str, Any] | None:
+    found = good(await api.get(f"/batches/{batch}"))
+    return found if found["completed_at"] else None
+
+
 async def test_without_an_encryption_key_no_queue_encrypts(start_replica: StartReplica) -> None:
     replica = await start_replica()
     refused = await replica.client.put(f"/queues/{fresh('q')}", json={"encrypt": True})

@@ -96,7 +96,7 @@ begin
     select r.task_id, r.tenant_id, r.queue_id, true, true, 1 from runs r),
   completions as (
     insert into sluice.batch_completions (batch_id, digest, queue_id, payload, sealed_for)
-    select r.task_id, sha256(int8send(r.then_queue_id) || r.then_payload), r.then_queue_id, r.then_payload, r.then_sealed_for
+    select r.task_id, r.then_digest, r.then_queue_id, r.then_payload, r.then_sealed_for
     from runs r where r.then_queue_id is not null)
   insert into sluice.tasks (
     id, tenant_id, queue_id, handler_id, state, priority, run_at, created_at, payload, options, max_attempts, batch_id)
