@@ -55,7 +55,7 @@ def audit(
             row["noun"],
             row["name"],
             row["outcome"],
-            row["code"] or _changes(row["before"], row["after"]),
+            _why(row),
         )
         for row in found
     ]
@@ -66,6 +66,13 @@ def audit(
 
 def _actor(actor: Any) -> str:
     return actor if isinstance(actor, str) else actor["key"] or "anyone"
+
+
+def _why(row: dict[str, Any]) -> str:
+    """Return the code of a refused call, with how many there were; else the changes."""
+    if row["code"] is None:
+        return _changes(row["before"], row["after"])
+    return row["code"] if row["calls"] == 1 else f"{row['code']}, {row['calls']} times"
 
 
 def _changes(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:

@@ -16,12 +16,14 @@ BY_SYSTEM = {
     ("pause", "schedule"): "As many runs in a row failed as `pause_after_failures` says.",
     ("create", "key"): "A replica started with a new bootstrap key.",
     ("revoke", "key"): "A new bootstrap key replaced it.",
+    ("rewrap", "data_key"): "A replica got an encryption key, and the data key was not encrypted yet.",
 }
 """What Sluice does by itself: (verb, noun), and when."""
 BY_COMMAND = {
     ("create", "key"): "`sluice keys create`",
     ("rotate", "key"): "`sluice keys rotate`",
     ("revoke", "key"): "`sluice keys revoke`",
+    ("rewrap", "data_key"): "`sluice keys rewrap`",
 }
 """What commands do on the database itself."""
 

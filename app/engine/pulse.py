@@ -54,9 +54,11 @@ class Pulse:
             core.engine_lives = await replicas.engine_lives(core.db)
         await core.stats.flush(core.db)
         await core.keys.note(core.db)
+        await core.refusals.note(core.db)
         return BEAT_SECONDS
 
     async def goodbye(self) -> None:
         await self._core.stats.flush(self._core.db)
         await self._core.keys.note(self._core.db, now=True)
+        await self._core.refusals.note(self._core.db, now=True)
         await replicas.gone(self._core.db, self._core.replica.id)

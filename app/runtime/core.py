@@ -1,7 +1,8 @@
 """The parts of a replica that verbs and loops share, assembled bottom up."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from app.delivery.kinds import Delivery
 from app.domain.ids import IdMaker
@@ -19,6 +20,7 @@ from app.runtime.known_keys import KnownKeys
 from app.runtime.long_polls import LongPolls
 from app.runtime.looks import Looks
 from app.runtime.reaping import Reaping
+from app.runtime.refusals import Refusals
 from app.runtime.replica import Replica
 from app.runtime.schemas import SchemaChecker
 from app.runtime.signals import Signals
@@ -76,6 +78,7 @@ class Core:
     viewers: Viewers
     ids: IdMaker = field(default_factory=IdMaker)
     keys: KnownKeys = field(default_factory=KnownKeys)
+    refusals: Refusals = field(default_factory=Refusals)
     schemas: SchemaChecker = field(default_factory=SchemaChecker)
     compute: ComputePool = field(default_factory=ComputePool)
     waits: Turns = field(
@@ -89,6 +92,8 @@ class Core:
     handler_tests: Turns = field(
         default_factory=lambda: Turns("tests of handlers", places=64, share=16, max_waiting=16)
     )
+    server_alarms: Sequence[dict[str, Any]] = ()
+    """As of the last snapshot of the fleet."""
     engine_lives: bool = True
     """Whether this replica, or another seen lately, promotes, claims and delivers."""
 

@@ -66,6 +66,8 @@ async def _note(core: Core, acting: Caller, refusal: Refusal) -> None:
     if refusal.recorded or refusal.code in UNDECIDED:
         return
     refusal.recorded = True
+    if not core.refusals.has_room(acting, refusal.code):
+        return
     try:
         await audit.record_refusal(core.db.changes(acting.tenant_id), acting, refusal.code)
     except Unavailable as error:

@@ -1,8 +1,9 @@
 """The audit: who changed what, when, from where, with what result. Rows are only added, each in the transaction of its change."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -13,6 +14,7 @@ from app.store.statements import call, fill, sql
 from app.store.windows import Windows
 
 _RECORD = call("record_audit_v1", 1)
+_RECORD_REFUSALS = sql("record_refusals")
 _LOOK = sql("look_through_audit")
 _LIST = sql("list_audit")
 
@@ -36,6 +38,7 @@ class AuditRow:
     name: str | None
     outcome: str
     code: str | None
+    calls: int
     before: str | None
     """As JSON, like `after`."""
     after: str | None
@@ -58,12 +61,27 @@ async def record(
     None: there was nothing, or nothing is left. `name` is given for what has got its name just now, `tenant_id` for what is
     another tenant's.
     """
-    await _add(connection, caller, changed(before, after), None, name, tenant_id)
+    await connection.fetch(_RECORD, _encoded(caller, changed(before, after), None, name=name, tenant_id=tenant_id))
 
 
 async def record_refusal(reader: Reader, caller: Caller, code: str) -> None:
     """Record that the caller was refused what it wanted to do, with the code that it got."""
-    await _add(reader, caller, (None, None), code, None, None)
+    await reader.fetch(_RECORD, _encoded(caller, (None, None), code))
+
+
+class Refused(NamedTuple):
+    """Calls of one caller that were refused with the same code."""
+
+    caller: Caller
+    code: str
+    calls: int
+
+
+async def record_refusals(reader: Reader, refused: Sequence[Refused]) -> None:
+    """Record refused calls in one statement, with a row for each of these."""
+    if refused:
+        rows = [_encoded(one.caller, (None, None), one.code, calls=one.calls) for one in refused]
+        await reader.fetch(_RECORD_REFUSALS, rows)
 
 
 async def record_by(
@@ -78,14 +96,15 @@ async def record_by(
     await record(connection, Caller(tenant_id, "", "operate", actor=actor, act=act), before, after)
 
 
-async def _add(
-    reader: Reader,
+def _encoded(
     caller: Caller,
     fields: tuple[dict[str, Any] | None, dict[str, Any] | None],
     code: str | None,
-    name: str | None,
-    tenant_id: int | None,
-) -> None:
+    *,
+    name: str | None = None,
+    tenant_id: int | None = None,
+    calls: int = 1,
+) -> str:
     act = caller.act
     assert act is not None, "its verb is not audited"
     keyed = caller.actor == "key"
@@ -100,13 +119,14 @@ async def _add(
         "name": recorded_name(act.name if name is None else name),
         "outcome": "done" if code is None else "refused",
         "code": code,
+        "calls": calls,
         "before": fields[0],
         "after": fields[1],
         "address": caller.address,
         "request_id": caller.request_id,
         "replica": act.replica,
     }
-    await reader.fetch(_RECORD, msgspec.json.encode(row).decode())
+    return msgspec.json.encode(row).decode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,21 @@ import hashlib
 import hmac
 import os
 from collections.abc import Sequence
+from typing import Literal
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from app.domain.callers import Act
+from app.store import tenants
+from app.store.audit import record_by
 from app.store.db import Database
 from app.store.statements import sql
 
 NONCE_BYTES = 12
 CONTENT_VERSION = b"\x01"
+FIRST_TENANT = "default"
+"""There from the first migration on."""
 _ADD_KEY = sql("add_data_key")
 _READ_KEY = sql("read_data_key")
 _WRAP_KEY = sql("wrap_data_key")
@@ -86,7 +92,7 @@ async def open_vault(db: Database, encryption_keys: Sequence[bytes]) -> Vault:
     )
     data_key, wrapped_by = await _read(db, encryption_keys)
     if wrapped_by is None and first is not None:
-        await _rewrap(db, data_key, first, None)
+        await _rewrap(db, data_key, first, None, "system")
     return Vault(data_key, wrapped=first is not None)
 
 
@@ -96,7 +102,7 @@ async def rewrap(db: Database, encryption_keys: Sequence[bytes]) -> str:
         raise VaultError("SLUICE_ENCRYPTION_KEY is not set: set it to the new key and the present one, in this order.")
     data_key, wrapped_by = await _read(db, encryption_keys)
     first = encryption_keys[0]
-    if wrapped_by != fingerprint(first) and not await _rewrap(db, data_key, first, wrapped_by):
+    if wrapped_by != fingerprint(first) and not await _rewrap(db, data_key, first, wrapped_by, "cli"):
         raise VaultError("Somebody else has changed the keyring at the same time: run this command again.")
     return fingerprint(first)
 
@@ -115,9 +121,18 @@ async def _read(db: Database, encryption_keys: Sequence[bytes]) -> tuple[bytes, 
     return (stored if wrapped_by is None else _unwrap(stored, wrapped_by, encryption_keys)), wrapped_by
 
 
-async def _rewrap(db: Database, data_key: bytes, encryption_key: bytes, wrapped_by: str | None) -> bool:
-    """Return whether it was still wrapped by `wrapped_by`."""
-    return bool(await db.fetch(_WRAP_KEY, _wrap(data_key, encryption_key), fingerprint(encryption_key), wrapped_by))
+async def _rewrap(
+    db: Database, data_key: bytes, encryption_key: bytes, wrapped_by: str | None, actor: Literal["cli", "system"]
+) -> bool:
+    """Return whether it was still wrapped by `wrapped_by`. The data key is of all tenants; the first has its row in the audit."""
+    name = fingerprint(encryption_key)
+    async with db.begin(None) as connection:
+        if not await connection.fetch(_WRAP_KEY, _wrap(data_key, encryption_key), name, wrapped_by):
+            return False
+        tenant_id = await tenants.id_of(connection, FIRST_TENANT)
+        act = Act("rewrap", "data_key", name, None)
+        await record_by(actor, connection, tenant_id, act, {"wrapped_by": wrapped_by}, {"wrapped_by": name})
+    return True
 
 
 def _wrap(data_key: bytes, encryption_key: bytes) -> bytes:

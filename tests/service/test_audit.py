@@ -10,6 +10,7 @@ from app.domain.conditions import ANY
 from app.domain.errors import Refusal
 from app.domain.queues import QueueDefinition
 from app.runtime.core import Core
+from app.runtime.refusals import MOST
 from app.service import audit, queues, tasks
 from app.store import audit as store
 from app.store import tenants
@@ -68,6 +69,46 @@ async def test_a_refusal_that_cannot_be_recorded_is_still_that_refusal(
     monkeypatch.setattr(store, "record_refusal", away)
     with pytest.raises(Refusal, match="queue_not_found"):
         await queues.pause(core, caller, "mail")
+
+
+async def test_a_key_fills_the_audit_with_a_bounded_number_of_refused_calls(
+    core: Core, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mean, other = replace(caller, scope="use", key_id="k1"), replace(caller, key_id="k2", address="10.0.0.1")
+    further = 7
+
+    async def flood(times: int) -> None:
+        for n in range(times):
+            for verb, code in ((queues.pause, "forbidden"), (queues.resume, "forbidden")):
+                with pytest.raises(Refusal, match=code):
+                    await verb(core, mean, f"made-up-{n}")
+
+    async def rows(key: str) -> list[tuple[str, str | None, str | None, int]]:
+        """Oldest first."""
+        found, _ = await audit.list_page(core, caller, AuditFilters(actor=key), None, 200)
+        return [(row.verb, row.name, row.code, row.calls) for row in reversed(found)]
+
+    await flood(MOST // 2 + further)
+    with pytest.raises(Refusal, match="queue_not_found"):
+        await queues.pause(core, other, "mail")
+    assert await rows("k2") == [("pause", "mail", "queue_not_found", 1)], "one key does not use up what another has"
+    await core.refusals.note(core.db)
+    assert len(await rows("k1")) == MOST, "the minute is not over"
+
+    async def away(*_: Any) -> None:
+        await flood(1)
+        raise Unavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "record_refusals", away)
+        with pytest.raises(Unavailable):
+            await core.refusals.note(core.db, now=True)
+    for _ in range(2):
+        await core.refusals.note(core.db, now=True)
+    assert sorted((await rows("k1"))[MOST + 2 :]) == [
+        ("pause", None, "forbidden", further),
+        ("resume", None, "forbidden", further),
+    ]
 
 
 @pytest.mark.parametrize("verb", [tasks.cancel, tasks.retry])

@@ -37,6 +37,14 @@ async def test_the_first_key_wraps_the_others_unwrap_and_rewrap_moves_the_data_k
         await open_vault(keyring, (OLD,))
     with pytest.raises(VaultError, match="not set"):
         await rewrap(keyring, ())
+    recorded = await keyring.fetch(
+        "select actor, verb, noun, name, before::text, after::text from sluice.audit order by at, id"
+    )
+    old, new = fingerprint(OLD), fingerprint(NEW)
+    assert [tuple(row) for row in recorded] == [
+        ("system", "rewrap", "data_key", old, '{"wrapped_by":null}', f'{{"wrapped_by":"{old}"}}'),
+        ("cli", "rewrap", "data_key", new, f'{{"wrapped_by":"{old}"}}', f'{{"wrapped_by":"{new}"}}'),
+    ], "the second rewrap changed nothing"
 
 
 async def test_replicas_that_bring_an_encryption_key_at_once_share_one_data_key(keyring: Database) -> None:

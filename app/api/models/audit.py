@@ -41,6 +41,13 @@ class AuditOut(Struct):
     tenant: Annotated[str, Meta(description="Whose it is.")]
     outcome: Literal["done", "refused"]
     code: Annotated[str | None, Meta(description="Error code, if it was refused.")]
+    calls: Annotated[
+        int,
+        Meta(
+            description="How many calls it stands for: more than one only of calls that were refused after many others of the"
+            " same key in the same minute."
+        ),
+    ]
     before: Changed
     after: Changed
     address: Annotated[str | None, Meta(description="Where the connection came from; behind a proxy, the proxy.")]
@@ -61,6 +68,7 @@ def audit_out(row: AuditRow) -> AuditOut:
         tenant=row.tenant,
         outcome=row.outcome,  # type: ignore[arg-type]  # a constraint of the table
         code=row.code,
+        calls=row.calls,
         before=_raw(row.before),
         after=_raw(row.after),
         address=row.address,
