@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
 
 from app.domain.actions import ActionBody, ActionPreview, ActionView, request_of
 from app.domain.errors import Refusal
@@ -10,6 +10,7 @@ from app.domain.ids import parse_uuid
 from app.edge.auth import CoreDep, Reader, User
 from app.edge.config import EdgeConfig
 from app.edge.declared import Reads, Shown
+from app.edge.idempotency import key_of
 from app.edge.pages import DEFAULT_LIMIT, Cursor, Limit, Page, binding, next_cursor, position_of
 from app.edge.problems import header, problems
 from app.edge.replies import reply
@@ -35,26 +36,45 @@ ActionId = Annotated[str, Depends(action_id_of)]
     operation_id="start_action",
     status_code=202,
     responses=problems(
+        "idempotency_mismatch",
         body=True,
         also={
             200: Shown(ActionPreview, description="Of a dry run."),
-            202: Shown(ActionView, headers={"Location": header("URL of the action.")}, description="Started."),
+            202: Shown(
+                ActionView,
+                headers={
+                    "Location": header("URL of the action."),
+                    "Idempotent-Replayed": header(
+                        "`true` if an earlier request with the idempotency key has started it."
+                    ),
+                },
+                description="Started.",
+            ),
         },
     ),
 )
 async def start_action(
-    request: Request, core: CoreDep, caller: User, body: Annotated[ActionBody, Depends(Reads(ActionBody))]
+    request: Request,
+    core: CoreDep,
+    caller: User,
+    body: Annotated[ActionBody, Depends(Reads(ActionBody))],
+    idempotency_key: Annotated[
+        str | None, Header(description="Quoted or bare; the key starts one action, however often it is sent.")
+    ] = None,
 ) -> Response:
     """Start an action on all tasks that match a filter now, or with `dry_run` count them.
 
     The tasks are changed in chunks, oldest first, each at most once, even when replicas crash. Tasks enqueued later are left alone.
+    With an `Idempotency-Key` the request may be repeated: an API key starts one action under it, and a repeat returns that one.
     """
-    asked = request_of(body, core.clock.now())
+    key = None if idempotency_key is None else key_of(idempotency_key.encode("latin-1"))
+    asked = request_of(body, core.clock.now(), key)
     if body.dry_run:
         return reply(await actions.preview(core, caller, asked))
-    view = await actions.start(core, caller, asked)
+    view, started = await actions.start(core, caller, asked)
     edge: EdgeConfig = request.app.state.edge
-    return reply(view, 202, {"location": f"{edge.public_url.rstrip('/')}/actions/{view.id}"})
+    headers = {"location": f"{edge.public_url.rstrip('/')}/actions/{view.id}"}
+    return reply(view, 202, headers if started else headers | {"idempotent-replayed": "true"})
 
 
 @router.get("", operation_id="list_actions", responses=problems(shows=Page[ActionView]))

@@ -4,25 +4,23 @@ It is in the router like any route, and is called directly if nothing in between
 document.
 """
 
-import re
-
 from starlette.types import Receive, Scope, Send
 
 from app.domain.errors import Refusal, invalid_field
 from app.domain.names import NAME_RULE, is_name
-from app.domain.tasks import Enqueue, label_problem, parse_enqueue
+from app.domain.tasks import Enqueue, parse_enqueue
 from app.edge.auth import caller_of
 from app.edge.body import read_body, require_json, require_size
 from app.edge.config import EdgeConfig
 from app.edge.errors import problem
 from app.edge.headers import read_headers, text
+from app.edge.idempotency import key_of
 from app.edge.replies import LINE_END
 from app.edge.strict import NO_PARAMETERS, check_query
 from app.runtime.core import Core
 from app.service import tasks
 
 PATH = "/queues/{name}/tasks"
-_QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 _CREATED: tuple[int, tuple[tuple[bytes, bytes], ...]] = 201, ()
 _HELD = 200, ((b"unique-held", b"true"),)
 _REPLAYED = 200, ((b"idempotent-replayed", b"true"),)
@@ -76,18 +74,8 @@ class EnqueueEndpoint:
 
 
 def with_key(request: Enqueue, header: bytes) -> Enqueue:
-    """Return the request with the key from its `Idempotency-Key` header: quoted, as in the draft standard, or bare."""
-    try:
-        key = header.decode().strip()
-    except UnicodeDecodeError:
-        raise Refusal("malformed", "Idempotency-Key is not valid UTF-8") from None
-    if key.startswith('"'):
-        quoted = _QUOTED.fullmatch(key)
-        if quoted is None:
-            raise Refusal("malformed", "Idempotency-Key starts with a quote but is not a single quoted string")
-        key = re.sub(r"\\(.)", r"\1", quoted[1])
-    if (found := label_problem(key)) is not None:
-        raise invalid_field("/idempotency_key", found)
+    """Return the request with the key from its `Idempotency-Key` header."""
+    key = key_of(header)
     if request.idempotency_key is None:
         return request.with_key(key)
     if request.idempotency_key != key:

@@ -127,9 +127,10 @@ class ActionRequest(Struct, frozen=True):
     priority: int | None = None
     rate_per_second: float | None = None
     reason: str | None = None
+    idempotency_key: str | None = None
 
 
-def request_of(body: ActionBody, now: datetime) -> ActionRequest:
+def request_of(body: ActionBody, now: datetime, idempotency_key: str | None = None) -> ActionRequest:
     """Validate a request. Raises Refusal (invalid)."""
     errors: list[FieldError] = []
     filters = _filters_of(body.filter, errors)
@@ -156,7 +157,9 @@ def request_of(body: ActionBody, now: datetime) -> ActionRequest:
         errors.append(FieldError("/reason", problem))
     if errors:
         raise invalid(errors)
-    return ActionRequest(body.kind, filters, error, shown, run_at, body.priority, body.rate_per_second, body.reason)
+    return ActionRequest(
+        body.kind, filters, error, shown, run_at, body.priority, body.rate_per_second, body.reason, idempotency_key
+    )
 
 
 def _filters_of(body: FilterBody, errors: list[FieldError]) -> TaskFilters:

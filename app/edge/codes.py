@@ -199,8 +199,8 @@ CODES: dict[str, Code] = {
     "idempotency_mismatch": Code(
         422,
         "The idempotency key was used for a different request",
-        "The same key was used before, with a different payload or different options.",
-        "Send exactly what you sent the first time, or use a new key for a new task.",
+        "The same key was used before, with a different payload or different options, or for another action.",
+        "Send exactly what you sent the first time, or use a new key for a new task or action.",
     ),
     "egress_denied": Code(
         422,

@@ -25,7 +25,6 @@ QUICK_SECONDS, SLOW_SECONDS = 0.04, 0.1
 """A chunk that took less is followed by a larger one, a chunk that took more by a smaller one."""
 FIRST_WINDOW, MAX_WINDOW = 500, 5_000
 BUSY_SECONDS = 0.1
-DEADLOCKS = 3
 
 log = get_logger(__name__)
 
@@ -36,10 +35,8 @@ class Pace:
 
     rows: int
     most: int
-    refusals: int = 0
 
     def took(self, seconds: float) -> None:
-        self.refusals = 0
         if seconds < QUICK_SECONDS:
             self.rows = min(self.most, self.rows * 2)
         elif seconds > SLOW_SECONDS:
@@ -108,30 +105,28 @@ async def _list(core: Core, changes: Reader, found: StoredAction, windows: Pace)
 
 
 async def _act(core: Core, changes: Reader, found: StoredAction, chunks: Pace) -> Acted:
+    """Act on a chunk. Of one that the database refuses, try the tasks one by one, and pass over those that it refuses alone."""
     limit = chunks.rows
     if found.view.rate_per_second is not None:
         limit = max(1, min(limit, int(found.view.rate_per_second / 2)))
+    suspect = await actions.next_task(changes, found.id) if limit == 1 else None
     began = time.monotonic()
     try:
         acted = await partitions.with_days(
             core.db, partial(actions.act, changes, found.id, limit, told=core.called_back)
         )
     except ChunkRefused as error:
-        await _refused(changes, found, chunks, error)
+        events.emit(log, events.STATEMENT_FAILED, statement="act", size=limit, error=str(error))
+        chunks.rows = 1
+        if error.passing:
+            return Acted("busy")
+        if suspect is not None:  # it was alone, so it is to blame
+            await actions.fail_task(changes, found.id, suspect)
         return Acted("again")
     if acted.verdict == "acted":
         chunks.took(time.monotonic() - began)
         _tell(core, acted)
     return acted
-
-
-async def _refused(changes: Reader, found: StoredAction, chunks: Pace, error: ChunkRefused) -> None:
-    """Try its tasks one by one, and pass over one that is refused again and again."""
-    events.emit(log, events.STATEMENT_FAILED, statement="act", size=chunks.rows, error=str(error))
-    chunks.rows, chunks.refusals = 1, chunks.refusals + 1
-    if chunks.refusals > DEADLOCKS:
-        chunks.refusals = 0
-        await actions.fail_next(changes, found.id)
 
 
 def _tell(core: Core, acted: Acted) -> None:

@@ -5,19 +5,21 @@ list and the counts (act_v1). So any replica continues where another has stopped
 """
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Final
 
-from app.domain.actions import SAMPLE, TAKES, ActionPreview, ActionRequest, ActionView
+from app.domain.actions import SAMPLE, TAKES, ActionPreview, ActionRequest, ActionView, view_of
 from app.domain.callers import Caller
 from app.domain.errors import Refusal
 from app.domain.hiding import shown_to
+from app.domain.instants import instant_text
 from app.runtime import acting
 from app.runtime.core import Core
 from app.service.audit import audited, record
 from app.store import actions, clock, handlers, task_lists
 from app.store.actions import NewAction, Search
 from app.store.db import Reader
+from app.store.failures import Unavailable
 
 FIRST_SECONDS = 1.0
 """How long the request that starts an action works on it before it is answered; the engines go on."""
@@ -28,18 +30,54 @@ NEEDS: Final = {"purge": "manage"}
 
 
 @audited("start", "action", parts=0)
-async def start(core: Core, caller: Caller, request: ActionRequest) -> ActionView:
-    """Start an action. Once this returns, it is stored, and goes on by itself. Raises Refusal (forbidden, unavailable)."""
+async def start(core: Core, caller: Caller, request: ActionRequest) -> tuple[ActionView, bool]:
+    """Start an action, and return it with True. Once this returns, it is stored, and goes on by itself.
+
+    An idempotency key is the caller's own. If it has started one under it, even one whose start was not answered, return that one,
+    as it is now, with False. Raises Refusal: forbidden, idempotency_mismatch (that one is another action), unavailable.
+    """
     _check(caller, request)
     changes = core.db.changes(caller.tenant_id)
     action = await prepared(core, caller, request)
     told = {"kind": request.kind, "filter": request.shown} | _terms(request)
     async with changes.transaction() as connection:
-        await actions.add(connection, action)
+        if not await actions.add(connection, action):
+            return await _started_before(connection, caller, request), False
         await record(connection, caller, None, told, name=action.id)
-    await acting.work(core, changes, action.id, FIRST_SECONDS)
     core.signals.action_started()
-    return await get(core, caller, action.id)
+    try:
+        await acting.work(core, changes, action.id, FIRST_SECONDS)
+        return await get(core, caller, action.id), True
+    except Unavailable:
+        # it is stored: a 503 would ask for a second one
+        return shown_to(caller, _just_started(action)), True
+
+
+def _just_started(action: NewAction) -> ActionView:
+    counts = dict.fromkeys(("found", "done", "refused", "failed"), 0)
+    row = asdict(action) | counts | {"state": "running", "created_at": action.at, "ended_at": None}
+    return view_of(row, filter=action.filter, errors=())
+
+
+async def _started_before(db: Reader, caller: Caller, request: ActionRequest) -> ActionView:
+    assert request.idempotency_key is not None, "nothing else keeps an action from being stored"
+    first = await actions.keyed(db, caller.tenant_id, caller.key_id, request.idempotency_key)
+    if first is None:
+        raise Refusal(
+            "unavailable", "the action under this idempotency key is being removed; try again", retry_after_seconds=1
+        )
+    was = first.kind, first.filter, first.run_at, first.priority, first.rate_per_second, first.reason
+    asked = (
+        request.kind,
+        request.shown,
+        instant_text(request.run_at),
+        request.priority,
+        request.rate_per_second,
+        request.reason,
+    )
+    if was != asked:
+        raise Refusal("idempotency_mismatch", "this idempotency key has started another action; use a new key")
+    return shown_to(caller, first)
 
 
 def _check(caller: Caller, request: ActionRequest) -> None:
@@ -68,6 +106,7 @@ async def prepared(core: Core, caller: Caller, request: ActionRequest, db: Reade
         rate_per_second=request.rate_per_second,
         reason=request.reason,
         created_by=caller.key_id,
+        idempotency_key=request.idempotency_key,
     )
 
 

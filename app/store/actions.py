@@ -23,7 +23,9 @@ _READ = sql("read_action")
 _SHOW = sql("show_actions")
 _LIST = sql("list_action_tasks")
 _CANCEL = sql("cancel_action")
+_NEXT = sql("find_next_action_task")
 _FAIL = sql("fail_action_task")
+_KEYED = sql("find_keyed_action")
 _DUE = sql("find_due_actions")
 _ERRORS = sql("show_last_errors")
 
@@ -81,6 +83,7 @@ class NewAction:
     created_by: str | None = None
     matched: int | None = None
     """With `most`: how many matched."""
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,12 @@ class StoredAction:
 
 
 class ChunkRefused(Exception):
-    """Raised if the database refuses to act on a chunk, such as for a deadlock. Nothing was changed."""
+    """Raised if the database refuses to act on a chunk. Nothing was changed."""
+
+    def __init__(self, cause: str, *, passing: bool) -> None:
+        super().__init__(cause)
+        self.passing = passing
+        """Others were in the way, as in a deadlock: the same chunk may do next time."""
 
 
 class Acted(msgspec.Struct, frozen=True):
@@ -123,8 +131,9 @@ class Acted(msgspec.Struct, frozen=True):
 _ACTED = msgspec.json.Decoder(Acted)
 
 
-async def add(db: Reader, action: NewAction) -> None:
-    await db.fetch(
+async def add(db: Reader, action: NewAction) -> bool:
+    """Store an action; return False if there is one under its idempotency key already."""
+    added = await db.fetchval(
         _ADD,
         action.id,
         action.tenant_id,
@@ -139,7 +148,15 @@ async def add(db: Reader, action: NewAction) -> None:
         action.created_by,
         action.matched,
         action.at,
+        action.idempotency_key,
     )
+    return added is not None
+
+
+async def keyed(db: Reader, tenant_id: int, key_id: str | None, idempotency_key: str) -> ActionView | None:
+    """Return the action that an API key has started under an idempotency key."""
+    rows = await db.fetch(_KEYED, tenant_id, key_id, idempotency_key)
+    return _view(rows[0]) if rows else None
 
 
 async def read(db: Reader, action_id: str) -> StoredAction | None:
@@ -183,16 +200,22 @@ async def act(db: Reader, action_id: str, limit: int, *, told: Told = untold) ->
     try:
         document = await db.fetchval(_ACT, action_id, limit)
     except asyncpg.PostgresError as error:
-        raise ChunkRefused(str(error)) from error
+        raise ChunkRefused(str(error), passing=isinstance(error, asyncpg.TransactionRollbackError)) from error
     acted = _ACTED.decode(document)
     for called in acted.called:
         told(called)
     return acted
 
 
-async def fail_next(db: Reader, action_id: str) -> None:
-    """Count the next task as failed, and pass over it."""
-    await db.fetch(_FAIL, action_id)
+async def next_task(db: Reader, action_id: str) -> str | None:
+    """Return the task that the next chunk begins with."""
+    found = await db.fetchval(_NEXT, action_id)
+    return None if found is None else str(found)
+
+
+async def fail_task(db: Reader, action_id: str, task_id: str) -> None:
+    """Count a task as failed and take it off the list, unless it has been acted on or passed over by now."""
+    await db.fetch(_FAIL, action_id, task_id)
 
 
 async def cancel(db: Reader, tenant_id: int, action_id: str) -> bool:

@@ -122,6 +122,26 @@ async def test_racing_actions_move_each_task_once(api: Api, other: Api, handler:
     assert all(action["done"] + action["refused"] == action["matched"] for action in done)
 
 
+async def test_a_repeat_under_an_idempotency_key_gets_the_action_that_the_first_has_started(api: Api) -> None:
+    queue, key = await api.queue(), fresh("k")
+    await fill(api, queue, 2)
+    body = {"kind": "set_priority", "filter": {"queue": queue}, "priority": 3, "reason": "soon"}
+    first = await api.post("/actions", json=body, headers={"idempotency-key": key})
+    await ended(api, good(first, 202))
+    again = await api.post("/actions", json=body, headers={"idempotency-key": f'"{key}"'})
+    assert (good(again, 202)["id"], again.json()["state"]) == (first.json()["id"], "done")
+    assert "idempotent-replayed" not in first.headers and again.headers["idempotent-replayed"] == "true"
+    assert again.headers["location"] == first.headers["location"]
+    for other in ({"priority": 4}, {"filter": {"queue": queue, "tag": "a"}}, {"reason": None}, {"rate_per_second": 5}):
+        refused = await api.post("/actions", json={**body, **other}, headers={"idempotency-key": key})
+        problem(refused, 422, "idempotency_mismatch")
+    preview = await api.post("/actions", json={**body, "dry_run": True}, headers={"idempotency-key": key})
+    assert good(preview)["matched"] == 2
+    for bad, code in (('"open', "malformed"), ("", "invalid"), ("x" * 300, "invalid")):
+        refused = await api.post("/actions", json=body, headers={"idempotency-key": bad})
+        problem(refused, 400 if code == "malformed" else 422, code)
+
+
 async def test_a_started_action_leaves_a_row_with_its_id_and_a_refused_one_has_none(api: Api) -> None:
     request = fresh("r")
     headers = {"x-request-id": request}

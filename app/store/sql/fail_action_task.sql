@@ -1,11 +1,9 @@
--- Take the next task off an action's list, because the database refuses to act on it.
-with next as (
-  select a.id, t.task_id from sluice.actions a
-  join lateral (select l.task_id from sluice.action_tasks l where l.action_id = a.id and l.task_id > a.acted_to
-                order by l.task_id limit 1) t on true
-  where a.id = $1 and a.state = 'running' for update of a),
-gone as (delete from sluice.action_tasks t using next n where t.action_id = n.id and t.task_id = n.task_id)
-update sluice.actions a set failed = a.failed + 1, acted_to = n.task_id,
+-- Take a task off an action's list, because the database refuses to act on it; not if another replica has acted on it, or passed it, by now.
+-- The action's row is locked first, as by act_v1.
+with held as (
+  select a.id from sluice.actions a where a.id = $1 and a.state = 'running' and a.acted_to < $2::uuid for update),
+gone as (delete from sluice.action_tasks t using held h where t.action_id = h.id and t.task_id = $2::uuid returning t.task_id)
+update sluice.actions a set failed = a.failed + 1, acted_to = g.task_id,
   errors = case when jsonb_array_length(a.errors) < 20
-    then a.errors || jsonb_build_array(jsonb_build_object('task', n.task_id, 'why', 'failed')) else a.errors end
-from next n where a.id = n.id returning a.id
+    then a.errors || jsonb_build_array(jsonb_build_object('task', g.task_id, 'why', 'failed')) else a.errors end
+from gone g where a.id = $1 returning a.id

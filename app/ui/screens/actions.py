@@ -42,7 +42,7 @@ async def ask(visit: Visit) -> Response:
 async def start(visit: Visit) -> Response:
     body = _body(visit.form.get("kind"), {name: visit.form.get(name) or None for name in FILTERS})
     body.reason = visit.form.get("note") or None
-    view = await actions.start(visit.core, visit.caller, request_of(body, visit.core.clock.now()))
+    view, _ = await actions.start(visit.core, visit.caller, request_of(body, visit.core.clock.now()))
     return visit.redirect("actions", view.id, notice="action-started")
 
 
