@@ -256,6 +256,7 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
         config = EdgeServerConfig(
             app,
             admission=Admission(max_connections=descriptors.connections),
+            request_meter=sluice.core.metrics.request_meter,
             backlog=descriptors.backlog,
             log_config=None,
             access_log=False,

@@ -16,7 +16,7 @@ from app.domain.errors import Refusal
 from app.domain.names import is_name
 from app.edge import errors
 from app.edge.body import closing_unless_read, hold_of
-from app.edge.config import RequestMeter
+from app.edge.config import OTHER, RequestMeter
 from app.edge.headers import read_headers
 from app.edge.hosts import require_loopback
 from app.telemetry.events import REQUEST_FAILED, emit
@@ -25,9 +25,6 @@ from app.telemetry.logs import get_logger, name_request
 log = get_logger(__name__)
 
 METHODS = frozenset({"DELETE", "GET", "PATCH", "POST", "PUT"})
-OTHER = "other"
-"""What requests are counted under that no route serves, and methods that none has: a client must not make up series."""
-
 
 Serve = Callable[[str, dict[bytes, bytes], Scope, Receive, Send], Awaitable[None]]
 

@@ -24,6 +24,8 @@ class Operations(Protocol):
 
 RequestMeter = Callable[[str, str, int], Callable[[float], None]]
 """Returns, for a method, a route and a status, what counts a request by its seconds."""
+OTHER = "other"
+"""What requests are counted under that no route serves, and methods that none has: a client must not make up series."""
 
 
 @dataclass(frozen=True, slots=True)

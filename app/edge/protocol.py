@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.domain.errors import Refusal
 from app.edge.admission import Admission, Hold, Share, unavailable
+from app.edge.config import OTHER, RequestMeter
 from app.edge.corked import Corked
 from app.edge.errors import MEDIA_TYPE, STATUS, problem_headers, problem_of
 from app.edge.replies import LINE_END
@@ -54,6 +55,7 @@ class EdgeServerConfig(Config):
         least_bytes_per_second: float = LEAST_BYTES_PER_SECOND,
         max_headers: int = MAX_HEADERS,
         max_head_bytes: int = MAX_HEAD_BYTES,
+        request_meter: RequestMeter | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -67,6 +69,8 @@ class EdgeServerConfig(Config):
         self.least_bytes_per_second = least_bytes_per_second
         self.max_headers = max_headers
         self.max_head_bytes = max_head_bytes
+        self.request_meter = request_meter
+        """Counts what is answered without the application, which counts all else."""
 
 
 class _Phase(Enum):
@@ -93,6 +97,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timed: tuple[int, _Phase] | None = None
         self._armed_at = 0.0
+        self._parted: tuple[int, float] = (0, 0.0)
+        """The last request that arrived in parts, and when its first part did."""
         self._head_bytes = self._body_bytes = self._drained_bytes = 0
         self._header_count = 0
         self._unaccounted = 0
@@ -319,6 +325,8 @@ class EdgeProtocol(HttpToolsProtocol):
     def _arm(self) -> None:
         self._disarm()
         self._timed = (self._request, self._phase)
+        if self._parted[0] != self._request:
+            self._parted = self._request, self.loop.time()
         if self._phase is _Phase.BODY:
             self.start_clock()
             self._timer = self.loop.call_later(self.config.body_seconds, self._on_deadline)
@@ -414,6 +422,9 @@ class EdgeProtocol(HttpToolsProtocol):
             }
             lines = [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
             self.transport.write(b"".join([STATUS_LINE[STATUS[refusal.code]], *lines, b"\r\n", body]))
+            if self.config.request_meter is not None:
+                seconds = self.loop.time() - self._parted[1] if self._parted[0] == self._request else 0.0
+                self.config.request_meter(OTHER, OTHER, STATUS[refusal.code])(seconds)
         self._close()
 
 

@@ -58,6 +58,7 @@ class Snapshot:
         fleet = await overview.read_fleet(core.db)
         limits = await overview.named_limits(core.db)
         self._log_overdue(fleet.schedules)
+        core.server_alarms = alarms.server_alarms(fleet)
         metrics.set_snapshot(
             FleetSnapshot(
                 queues=[_queue(row) async for row in in_pieces(fleet.queues)],

@@ -53,8 +53,11 @@ def alarms(fleet: Fleet, schedule_grace_seconds: float) -> list[Alarm]:
     ]
 
 
-def tenant_alarms(look: TenantLook, schedule_grace_seconds: float, *, operates: bool) -> list[Alarm]:
-    """Return what needs attention in one tenant, most serious first; without `operates`, nothing that names a replica."""
+def tenant_alarms(
+    look: TenantLook, of_server: Sequence[Alarm], schedule_grace_seconds: float, *, operates: bool
+) -> list[Alarm]:
+    """Return what needs attention in one tenant, most serious first; without `operates`, nothing of the server and the replicas.
+    `of_server`: the last `server_alarms`."""
     handlers = [
         HandlerOverview(look.tenant, h.name, h.breaker, h.max_concurrency, h.parked_seconds, h.enabled, h.running)
         for h in look.handlers
@@ -64,6 +67,7 @@ def tenant_alarms(look: TenantLook, schedule_grace_seconds: float, *, operates: 
         for s in look.schedules
     ]
     found = [
+        *(of_server if operates else ()),
         *(() if look.database is None else _database_alarms(look.database)),
         *_connection_alarms((), look.replicas),
         *_alarms(look.queues, look.replicas),
@@ -71,6 +75,11 @@ def tenant_alarms(look: TenantLook, schedule_grace_seconds: float, *, operates: 
         *_schedule_alarms(due, schedule_grace_seconds),
     ]
     return [alarm for alarm in found if operates or ("replica" not in alarm and alarm["code"] != "old_xmin")]
+
+
+def server_alarms(fleet: Fleet) -> list[Alarm]:
+    """Return what needs attention in the database server, but for its transactions, which every look at a tenant sees itself."""
+    return [*_partition_alarms(fleet.reach), *_connection_alarms(fleet.connections, ())]
 
 
 def _partition_alarms(reach: Reach) -> Iterator[Alarm]:

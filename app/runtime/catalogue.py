@@ -30,6 +30,7 @@ MAX_QUEUE_BYTES = 64 * 1024**2
 ROW_BYTES = 1_024
 """Approximate size of a cached queue without its schema."""
 MAX_SCHEDULES = 20_000
+MAX_TARGETS = 20_000
 REST_SECONDS = 5.0
 
 TRIES = 5
@@ -153,6 +154,8 @@ class TargetCache:
         if policy is None or policy.version != claim.queue_version:
             policy = await queues.load_policy(self.db, queue_id)
             assert policy is not None, "queues are marked deleted, never removed"
+            if len(self.policies) >= MAX_TARGETS:
+                self.policies.clear()
             self.policies[queue_id] = policy
         target = self.targets.get(claim.handler_id)
         if target is None or target.version != claim.handler_version:
@@ -160,5 +163,7 @@ class TargetCache:
             assert target is not None, "handlers are marked deleted, never removed"
             if target.secrets_lost:
                 events.emit(log, events.HANDLER_SECRETS_LOST, tenant=policy.tenant, handler=target.name)
+            if len(self.targets) >= MAX_TARGETS:
+                self.targets.clear()
             self.targets[claim.handler_id] = target
         return policy, target

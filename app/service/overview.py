@@ -248,7 +248,7 @@ def _fleet(core: Core, look: Look) -> FleetFacts:
 
 
 def _alarms(core: Core, look: Look, *, operates: bool) -> list[Alarm]:
-    return tenant_alarms(look.seen, core.schedule_grace_seconds, operates=operates)
+    return tenant_alarms(look.seen, core.server_alarms, core.schedule_grace_seconds, operates=operates)
 
 
 def _limits(look: Look) -> Iterator[LimitSeen]:

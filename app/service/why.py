@@ -220,7 +220,8 @@ async def of_queue(core: Core, caller: Caller, name: str) -> WhyQueue:
     found = [blocker for blocker in explain(facts, evidence) if not quiet(blocker)]
     drains = None
     gain = flow.ends_per_second - flow.enqueued_per_second
-    if flow.ready and not found and gain > 0:
+    moves = all(blocker.code == WaitingFor.WORKER for blocker in found)  # workers ask in between
+    if flow.ready and moves and gain > 0:
         drains = now + timedelta(seconds=flow.ready / gain)
     return WhyQueue(
         queue=name,

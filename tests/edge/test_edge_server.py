@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -185,6 +186,25 @@ async def test_a_flood_of_headers_is_refused(flood: bytes) -> None:
     async with serving(echo) as (_, port), connected(port) as client:
         client.send(flood)
         assert await client.problem() == (431, "headers_too_large")
+
+
+async def test_what_the_server_answers_by_itself_is_counted_and_the_rest_is_not() -> None:
+    counted: list[tuple[str, str, int, float]] = []
+
+    def meter(method: str, route: str, status: int) -> Callable[[float], None]:
+        return lambda seconds: counted.append((method, route, status, seconds))
+
+    async with serving(echo, head_seconds=0.1, body_seconds=0.1, request_meter=meter) as (_, port):
+        async with connected(port) as client:
+            client.send(GET + GET)
+            assert [(await client.response())[0] for _ in range(2)] == [200, 200]
+        assert counted == []
+        for part in (b"NONSENSE\r\n\r\n", head_of(b"x: " + b"a" * 70_000 + b"\r\n"), GET[:-2], POST + b"fir"):
+            async with connected(port) as client:
+                client.send(part)
+                await client.problem()
+    assert [one[:3] for one in counted] == [("other", "other", status) for status in (400, 431, 408, 408)]
+    assert [seconds > 0.05 for *_, seconds in counted] == [False, False, True, True]
 
 
 async def test_a_head_within_the_limits_passes() -> None:

@@ -2,10 +2,34 @@
 
 import pytest
 
+from app.domain.callers import Caller
+from app.domain.conditions import ANY
+from app.domain.handlers import HandlerDefinition
+from app.domain.queues import QueueDefinition
 from app.runtime import catalogue
-from app.runtime.catalogue import KeepsChanging, until_current
+from app.runtime.catalogue import KeepsChanging, TargetCache, until_current
+from app.runtime.core import Core
+from app.service import handlers, queues
+from app.store import queues as stored
+from tests.cores import claim, enqueue
 
 pytestmark = pytest.mark.anyio
+
+
+async def test_targets_of_very_many_queues_and_handlers_are_not_all_kept(
+    core: Core, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "MAX_TARGETS", 2)
+    targets = TargetCache(core.db, core.vault)
+    for n in range(5):
+        await handlers.put(core, caller, f"h{n}", HandlerDefinition("http://127.0.0.1/"), None, ANY)
+        await queues.put(core, caller, f"q{n}", QueueDefinition(handler=f"h{n}"), ANY)
+        row = await stored.find(core.db, caller.tenant_id, f"q{n}")
+        assert row is not None
+        await enqueue(core, caller, f"q{n}")
+        policy, target = await targets.of(row.id, await claim(core, row.id, 1))
+        assert (policy.name, target.name) == (f"q{n}", f"h{n}")
+        assert len(targets.policies) <= 2 and len(targets.targets) <= 2
 
 
 @pytest.mark.parametrize("changes", [0, 1, catalogue.TRIES - 1])

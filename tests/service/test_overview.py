@@ -16,11 +16,14 @@ from app.domain.errors import Refusal
 from app.domain.handlers import HandlerDefinition
 from app.domain.queues import QueueDefinition
 from app.engine.minutes import Minutes
-from app.runtime import looks, viewers
+from app.engine.snapshot import Snapshot
+from app.runtime import alarms, looks, viewers
 from app.runtime import overview as fleets
 from app.runtime.core import Core
 from app.service import events, handlers, overview, queues
+from app.store import looks as stored_looks
 from app.store import stats
+from app.store.failures import Unavailable
 from app.store.pool import Pool
 from tests.cores import enqueue
 from tests.runtime.test_counting import end_tasks, move_minutes
@@ -80,10 +83,53 @@ async def test_the_overview_shows_every_queue_with_counts_rates_and_percentiles(
     assert seen.verdicts.liveness.state == "stuck", "a core alone is no replica"
 
 
-async def test_what_belongs_to_operators_is_not_shown_to_others(core: Core, other: Caller) -> None:
+async def test_what_belongs_to_operators_is_not_shown_to_others(
+    core: Core, caller: Caller, other: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alarms, "FULL_CONNECTIONS_SHARE", 0.0)
+    await Snapshot(core).look()
     seen = await overview.overview(core, other)
     assert not seen.replicas and not seen.database and seen.queues == []
-    assert not any("replica" in alarm for alarm in seen.alarms)
+    assert seen.alarms == []
+    assert (await overview.overview(core, caller)).alarms[0]["code"] == "connections_short"
+
+
+async def test_while_the_database_does_not_answer_viewers_have_an_alarm(
+    core: Core, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(viewers, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr(looks, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(looks, "SHARE", 1e9)
+    away, look = False, stored_looks.look
+
+    async def answering(*args: Any, **kwargs: Any) -> Any:
+        if away:
+            raise Unavailable("away")
+        return await look(*args, **kwargs)
+
+    async def still() -> None:
+        return None
+
+    monkeypatch.setattr(stored_looks, "look", answering)
+    polling = asyncio.ensure_future(core.viewers.run())
+    async with aclosing(events.watch(core, caller, None, None, still)) as stream:
+
+        async def told() -> tuple[str, bool]:
+            while True:
+                event = await anext(stream)
+                if event.kind == "alarm":
+                    alarm = json.loads(event.data)
+                    return alarm["code"], alarm["active"]
+
+        while (await anext(stream)).kind != "overview":
+            pass
+        away = True
+        with pytest.raises(Unavailable):
+            await overview.overview(core, caller)
+        assert await told() == ("database_unreachable", True)
+        away = False
+        assert await told() == ("database_unreachable", False)
+    polling.cancel()
 
 
 async def test_a_confined_key_is_shown_its_queues_alone(core: Core, caller: Caller) -> None:

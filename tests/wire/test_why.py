@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from app.domain.instants import parse_instant
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica
 from tests.support import poll
@@ -346,6 +347,47 @@ async def test_a_task_that_an_action_ended_says_by_whom(start_api: Callable[...,
         await api.until(task["id"], "cancelled")
         found = await why(api, task)
         assert found["reason"] == reason and found["by"]["actor"] == "key" and found["by"]["at"]
+
+
+async def test_a_task_that_ended_with_its_batch_says_who_cancelled_that(api: Api) -> None:
+    queue = await api.queue()
+    batch = good(await api.post("/batches", json={"queue": queue, "tasks": [{"payload": 1}, {"payload": 2}]}), 201)
+    first, second = [result["id"] for result in batch["results"]]
+    good(await api.cancel(first), 200)
+    headers = {"x-request-id": "the-batch"}
+    good(await api.post(f"/batches/{batch['id']}/cancel", headers=headers))
+    await api.until(second, "cancelled")
+    assert (await why(api, {"id": second}))["by"]["request_id"] == "the-batch"
+    assert (await why(api, {"id": first}))["by"]["request_id"] != "the-batch", "somebody cancelled it alone"
+
+
+async def test_a_queue_that_drains_says_when_and_one_that_grows_does_not(
+    start_replica: Callable[..., Awaitable[Replica]],
+) -> None:
+    replica = await start_replica()
+    api, db = Api(replica.client, replica.url), replica.sluice.core.db
+    queue = await api.queue()
+    await api.bulk(queue, [{"payload": n} for n in range(120)])
+    good(await api.post(f"/queues/{queue}/leases", json={}))  # a worker is there
+    past = (
+        "insert into sluice.queue_minutes (queue_id, minute, enqueued, started, succeeded, dead) "
+        "select id, date_trunc('minute', clock_timestamp()) - n * interval '1 minute', $2, 60, 50, 10 "
+        "from sluice.queues, generate_series(1, 5) n where name = $1 "
+        "on conflict (queue_id, minute) do update set enqueued = excluded.enqueued"
+    )
+    await replica.sluice.core.stats.flush(db)
+    await db.fetch("delete from sluice.queue_minutes")
+    await db.fetch(past, queue, 30)
+    draining = good(await api.get(f"/queues/{queue}/why"))
+    assert draining["ready"] == 119 and [blocker["code"] for blocker in draining["blockers"]] == ["worker"]
+    # 60 end in a minute and 30 come; the current minute has none of either, and up to 6 minutes are looked at
+    left = parse_instant(draining["drains_about"]) - parse_instant(draining["as_of"])  # type: ignore[operator]
+    assert 119 / 30 * 60 - 1 <= left.total_seconds() <= 119 / 30 * 60 * 6 / 5 + 1
+    await db.fetch(past, queue, 61)
+    assert "drains_about" not in good(await api.get(f"/queues/{queue}/why"))
+    await db.fetch(past, queue, 30)
+    good(await api.post(f"/queues/{queue}/pause"))
+    assert "drains_about" not in good(await api.get(f"/queues/{queue}/why")), "nothing starts"
 
 
 async def test_a_quiet_queue_says_that_nothing_is_ready(api: Api, handler: Handler) -> None:
