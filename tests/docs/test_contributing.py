@@ -9,7 +9,7 @@ from app.store.numbers import Lock
 from tests.docs.pages import ROOT
 
 PAGE = ROOT / "CONTRIBUTING.md"
-FOLDERS = ("alembic", "app", "bench", "docs", "examples", "openapi", "requirements", "tests")
+FOLDERS = ("alembic", "app", "bench", "docs", "examples", "openapi", "requirements", "sdk", "tests")
 PATHS = sorted(set(re.findall(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[\w./-]*\w", PAGE.read_text())))
 TARGETS = set(re.findall(r"`?make ([a-z][a-z-]+)", PAGE.read_text()))
 
