@@ -70,6 +70,7 @@ check: setup ## check lint, types, import contracts and generated files
 	$(BIN)/lint-imports
 	$(BIN)/python -m app.cli.openapi --check
 	$(BIN)/python -m app.cli.reference --check
+	$(BIN)/python -m app.cli.sdk --check
 
 bench: setup ## measure Sluice's speed, beside a bare loop (ITERATIONS=1: the smallest form; ARGS="--only limits,bulk", "--long --large")
 	$(BIN)/python -m bench $(ARGS)
@@ -90,8 +91,9 @@ chaos-limits: setup ## kill, pause and restart replicas while limits change, and
 screenshots: setup ## take the pictures of the README (needs Debian's chromium)
 	$(BIN)/python -m tests.ui.screenshots
 
-openapi: setup ## generate openapi/openapi.json from the code
+openapi: setup ## generate openapi/openapi.json from the code, and the Python client from it
 	$(BIN)/python -m app.cli.openapi
+	$(BIN)/python -m app.cli.sdk
 
 reference: setup ## generate docs/reference from the code
 	$(BIN)/python -m app.cli.reference

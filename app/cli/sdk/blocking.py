@@ -1,0 +1,37 @@
+"""The blocking form of what is written for an event loop, by exchanging words."""
+
+import re
+
+WORDS = {
+    "async def": "def",
+    "async for": "for",
+    "async with": "with",
+    "asyncio": "time",
+    "__aenter__": "__enter__",
+    "__aexit__": "__exit__",
+    "__aiter__": "__iter__",
+    "aclose": "close",
+    "aread": "read",
+    "asynccontextmanager": "contextmanager",
+    "AsyncIterator": "Iterator",
+    "AsyncClient": "Client",
+    "AsyncBaseTransport": "BaseTransport",
+    "PerLoop": "PerProcess",
+    "Api": "SyncApi",
+    "ApiT": "SyncApiT",
+    "Transport": "SyncTransport",
+    "sluice_client.transport": "sluice_client.sync_transport",
+    "of this event loop": "of this process",
+    "Event loops and threads may share it: each event loop gets connections of its own.": "Threads may share it.",
+}
+KEPT = ("parameters", "replies")
+"""Files of `api/` that both forms use."""
+
+_WORDS = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(WORDS, key=len, reverse=True)))})(?!\w)")
+_ROOM = re.compile(rf"sluice_client\.api\.(?!(?:{'|'.join(KEPT)})\b)")
+
+
+def blocking(source: str) -> str:
+    """Return the source of the blocking form."""
+    words = _WORDS.sub(lambda found: WORDS[found[0]], source)
+    return _ROOM.sub("sluice_client.api.blocking.", words.replace("await ", ""))

@@ -1,0 +1,1 @@
+"""The blocking form of `api/`, generated from it by `make openapi`."""

@@ -1,0 +1,88 @@
+"""Definitions as code: plan and apply.
+
+Generated from openapi/openapi.json by `make openapi`.
+"""
+
+from collections.abc import Mapping
+
+from sluice_client.api.group import Group
+from sluice_client.api.parameters import UNSET, given
+from sluice_client.models import AppliedOut, HandlerBody, LimitDefinition, Limits, PlanOut, QueueBody, ScheduleBody
+
+
+class Definitions(Group):
+    async def apply(
+        self,
+        *,
+        named_limits: Mapping[str, LimitDefinition] | None = UNSET,
+        handlers: Mapping[str, HandlerBody] | None = UNSET,
+        queues: Mapping[str, QueueBody] | None = UNSET,
+        schedules: Mapping[str, ScheduleBody] | None = UNSET,
+        limits: Limits | None = UNSET,
+        owner: str | None = UNSET,
+        prune: bool = UNSET,
+        version: str | None = UNSET,
+    ) -> AppliedOut:
+        """Change whatever differs from this document: limits, handlers, queues and schedules, and then prune in
+        reverse order.
+
+        The whole document is validated before anything changes. Pauses and disabled handlers stay as they are. If
+        someone else changes a definition in the meantime, that change is refused and the apply stops there.
+
+        - `owner`: Who manages these definitions. Without it, existing definitions keep their owner and new ones
+          have none.
+        - `prune`: Delete definitions with this owner that are not in the document, in the sections that are
+          present. Default: `False`.
+        - `version`: Version of a plan; the apply is refused if the plan has changed since.
+
+        Refused with `queue_in_use` (409), `handler_in_use` (409), `limit_in_use` (409), `etag_mismatch` (412),
+        `egress_denied` (422), `payload_schema_mismatch` (422).
+        """
+        body = given(
+            {
+                "named_limits": named_limits,
+                "handlers": handlers,
+                "queues": queues,
+                "schedules": schedules,
+                "limits": limits,
+                "owner": owner,
+                "prune": prune,
+                "version": version,
+            }
+        )
+        view: AppliedOut = await self._ask("POST", "/definitions/apply", body=body)
+        return view
+
+    async def plan(
+        self,
+        *,
+        named_limits: Mapping[str, LimitDefinition] | None = UNSET,
+        handlers: Mapping[str, HandlerBody] | None = UNSET,
+        queues: Mapping[str, QueueBody] | None = UNSET,
+        schedules: Mapping[str, ScheduleBody] | None = UNSET,
+        limits: Limits | None = UNSET,
+        owner: str | None = UNSET,
+        prune: bool = UNSET,
+    ) -> PlanOut:
+        """Return what applying this document would change, without changing anything.
+
+        - `owner`: Who manages these definitions. Without it, existing definitions keep their owner and new ones
+          have none.
+        - `prune`: Delete definitions with this owner that are not in the document, in the sections that are
+          present. Default: `False`.
+
+        Refused with `egress_denied` (422), `payload_schema_mismatch` (422).
+        """
+        body = given(
+            {
+                "named_limits": named_limits,
+                "handlers": handlers,
+                "queues": queues,
+                "schedules": schedules,
+                "limits": limits,
+                "owner": owner,
+                "prune": prune,
+            }
+        )
+        view: PlanOut = await self._ask("POST", "/definitions/plan", body=body)
+        return view

@@ -1,0 +1,183 @@
+"""Handlers: where tasks are delivered.
+
+Generated from openapi/openapi.json by `make openapi`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from sluice_client.api.group import Group
+from sluice_client.api.pages import Pages
+from sluice_client.api.parameters import UNSET, given, segment
+from sluice_client.models import (
+    Adaptive,
+    Breaker,
+    Grouping,
+    HandlerHealthOut,
+    HandlerOut,
+    HandlerOutPage,
+    HandlerSaved,
+    LimitUse,
+    Rate,
+    SecretOut,
+    TestOut,
+)
+
+
+class Handlers(Group):
+    def list(self, *, limit: int = 200, cursor: str | None = UNSET) -> Pages[HandlerOut, HandlerOutPage]:
+        """List handlers, by name.
+
+        - `limit`: Maximum number of items per page.
+        - `cursor`: The `next_cursor` of the previous page, with the same filters.
+        """
+        return Pages(self._transport, "/handlers", {"limit": limit, "cursor": cursor})
+
+    async def put(
+        self,
+        name: str,
+        *,
+        url: str,
+        timeout_seconds: float = UNSET,
+        headers: Mapping[str, str] = UNSET,
+        max_concurrency: int | None = UNSET,
+        fatal_statuses: Sequence[int] = UNSET,
+        description: str | None = UNSET,
+        group: Grouping | None = UNSET,
+        targets: Literal["any", "own", "path"] = UNSET,
+        breaker: Breaker | None = UNSET,
+        adaptive: Adaptive | None = UNSET,
+        park_on_retry_after: Literal["handler", "key", "task"] = UNSET,
+        rate: Rate | None = UNSET,
+        limits: Sequence[str | LimitUse] = UNSET,
+        secret: str | None = UNSET,
+        if_match: str | None = UNSET,
+        if_none_match: str | None = UNSET,
+    ) -> HandlerSaved:
+        """Create or replace a handler. Absent fields get their defaults; the secret and the enabled state are kept.
+
+        - `url`: http or https, without user name, password or fragment.
+        - `timeout_seconds`: Default: `30.0`.
+        - `headers`: Sent with every delivery. Write-only.
+        - `group`: Deliver ready tasks together; null: each in a request of its own.
+        - `targets`: What a task's `target` may name: nothing (`own`), a path below the URL (`path`), or any URL
+          (`any`). Default: `own`.
+        - `breaker`: null: a failing service is called all the same.
+        - `adaptive`: null: max_concurrency is the limit. Otherwise it is required, and the most.
+        - `park_on_retry_after`: What waits when an answer has a `Retry-After`: the task, all of its key, or the
+          whole handler. Default: `task`.
+        - `rate`: How many of its tasks start in a while.
+        - `limits`: What all tasks take: `"name"`, or an object where a key or cost is given.
+        - `secret`: The signing secret, whsec_ and the base64 of 24 to 64 bytes; generated if absent.
+        - `if_match`: Replace or delete only if the current ETag is one of these (`*`: any).
+        - `if_none_match`: `*`: create only, never replace.
+
+        Refused with `etag_mismatch` (412), `egress_denied` (422).
+        """
+        body = given(
+            {
+                "url": url,
+                "timeout_seconds": timeout_seconds,
+                "headers": headers,
+                "max_concurrency": max_concurrency,
+                "fatal_statuses": fatal_statuses,
+                "description": description,
+                "group": group,
+                "targets": targets,
+                "breaker": breaker,
+                "adaptive": adaptive,
+                "park_on_retry_after": park_on_retry_after,
+                "rate": rate,
+                "limits": limits,
+                "secret": secret,
+            }
+        )
+        view: HandlerSaved = await self._ask(
+            "PUT",
+            f"/handlers/{segment(name)}",
+            body=body,
+            headers={"If-Match": if_match, "If-None-Match": if_none_match},
+        )
+        return view
+
+    async def get(self, name: str) -> HandlerOut:
+        """Read a handler.
+
+        Refused with `handler_not_found` (404).
+        """
+        view: HandlerOut = await self._ask("GET", f"/handlers/{segment(name)}")
+        return view
+
+    async def delete(self, name: str, *, if_match: str | None = UNSET, if_none_match: str | None = UNSET) -> None:
+        """Delete a handler that is not used by any queue, schedule or unfinished task.
+
+        - `if_match`: Replace or delete only if the current ETag is one of these (`*`: any).
+        - `if_none_match`: `*`: create only, never replace.
+
+        Refused with `handler_not_found` (404), `handler_in_use` (409), `etag_mismatch` (412).
+        """
+        await self._ask(
+            "DELETE", f"/handlers/{segment(name)}", headers={"If-Match": if_match, "If-None-Match": if_none_match}
+        )
+
+    async def set_breaker(
+        self, name: str, *, open: Literal[True] | None = UNSET, close: Literal[True] | None = UNSET
+    ) -> HandlerHealthOut:
+        """Open a handler's breaker until it is closed by hand, or close it: its tasks are delivered again, few at
+        first.
+
+        - `open`: Nothing is delivered until the breaker is closed by hand.
+        - `close`: Tasks are delivered again, few at first.
+
+        Refused with `handler_not_found` (404).
+        """
+        body = given({"open": open, "close": close})
+        view: HandlerHealthOut = await self._ask("POST", f"/handlers/{segment(name)}/breaker", body=body)
+        return view
+
+    async def disable(self, name: str) -> HandlerOut:
+        """Disable a handler: its tasks are accepted but not delivered.
+
+        Refused with `handler_not_found` (404).
+        """
+        view: HandlerOut = await self._ask("POST", f"/handlers/{segment(name)}/disable")
+        return view
+
+    async def enable(self, name: str) -> HandlerOut:
+        """Enable a handler: its tasks are delivered again.
+
+        Refused with `handler_not_found` (404).
+        """
+        view: HandlerOut = await self._ask("POST", f"/handlers/{segment(name)}/enable")
+        return view
+
+    async def health(self, name: str) -> HandlerHealthOut:
+        """Show how a handler fares: its breaker, the limit now, and the calls of the window, over all replicas.
+
+        Refused with `handler_not_found` (404).
+        """
+        view: HandlerHealthOut = await self._ask("GET", f"/handlers/{segment(name)}/health")
+        return view
+
+    async def rotate_secret(self, name: str, *, overlap_seconds: float = UNSET) -> SecretOut:
+        """Sign deliveries with a new secret, and for a while with the old one too.
+
+        - `overlap_seconds`: How long deliveries are also signed with the old secret. Default: `86400.0`.
+
+        Refused with `handler_not_found` (404).
+        """
+        body = given({"overlap_seconds": overlap_seconds})
+        view: SecretOut = await self._ask("POST", f"/handlers/{segment(name)}/rotate-secret", body=body or None)
+        return view
+
+    async def test(self, name: str, *, payload: Any = UNSET) -> TestOut:
+        """Send one signed test request now; return what was sent and received. It does not count in any statistics.
+
+        - `payload`: Sent byte for byte. Without it: the first of the `examples` in the schema of a queue that
+          delivers here, else `{"test": true}`.
+
+        Refused with `handler_not_found` (404).
+        """
+        body = given({"payload": payload})
+        view: TestOut = await self._ask("POST", f"/handlers/{segment(name)}/test", body=body or None)
+        return view
