@@ -1,0 +1,1 @@
+"""Tasks: how they are declared, called and enqueued."""
