@@ -72,7 +72,7 @@ class Failed:
     """The task is dead: trying again cannot help."""
 
     error: str
-    errors: Sequence[Mapping[str, str]] = ()
+    errors: Sequence[Mapping[str, object]] = ()
     """What of the payload, or the result, does not fit: each with a `pointer` and a `detail`."""
 
 

@@ -35,7 +35,9 @@ THREADS = Threads(limit=40)
 """For sync functions, unless a worker brings its own: as many at once as Starlette has."""
 
 
-async def run(definition: "Definition", delivery: Delivery, controls: Controls, threads: Threads = THREADS) -> Outcome:
+async def run(
+    definition: "Definition[Any]", delivery: Delivery, controls: Controls, threads: Threads = THREADS
+) -> Outcome:
     """Run a task once. Every exception of the task becomes an outcome.
 
     A payload that does not fit, or a result, is final: the same bytes will not fit next time, and nobody wants the side effects
@@ -56,7 +58,7 @@ async def run(definition: "Definition", delivery: Delivery, controls: Controls, 
         context.leave(token)
 
 
-async def _attempt(definition: "Definition", context: Context, controls: Controls, threads: Threads) -> Outcome:
+async def _attempt(definition: "Definition[Any]", context: Context, controls: Controls, threads: Threads) -> Outcome:
     name, delivery = definition.name, context.delivery
     try:
         return await _done(definition, context, threads)
@@ -79,13 +81,13 @@ async def _attempt(definition: "Definition", context: Context, controls: Control
         return _failure(name, delivery, error)
 
 
-async def _done(definition: "Definition", context: Context, threads: Threads) -> Outcome:
+async def _done(definition: "Definition[Any]", context: Context, threads: Threads) -> Outcome:
     arguments = definition.arguments(context.delivery.payload)
     value = await _returned(definition, arguments, context, threads)
     return Succeeded(definition.encode(value), *context.followed)
 
 
-async def _returned(definition: "Definition", arguments: Any, context: Context, threads: Threads) -> object:
+async def _returned(definition: "Definition[Any]", arguments: Any, context: Context, threads: Threads) -> object:
     """Return what the function returns. At its deadline an async function is cancelled, unless it holds its task; a sync
     function can only be told."""
     if not definition.is_async:

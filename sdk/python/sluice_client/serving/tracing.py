@@ -7,6 +7,7 @@ from sluice_client.context import Delivery
 
 try:
     from opentelemetry import propagate, trace
+    from opentelemetry.util.types import Attributes
 except ImportError:  # it is optional
     INSTALLED = False
 else:
@@ -21,7 +22,11 @@ def traced(task: str, delivery: Delivery) -> Iterator[Callable[[str], None]]:
         return
     names = {"traceparent": delivery.traceparent, "tracestate": delivery.tracestate}
     parent = propagate.extract({name: value for name, value in names.items() if value})
-    about = {"messaging.system": "sluice", "messaging.message.id": delivery.id, "sluice.attempt": delivery.attempt}
+    about: Attributes = {
+        "messaging.system": "sluice",
+        "messaging.message.id": delivery.id,
+        "sluice.attempt": delivery.attempt,
+    }
     tracer = trace.get_tracer("sluice_client")
     with tracer.start_as_current_span(f"run {task}", parent, trace.SpanKind.CONSUMER, about) as span:
         yield lambda text: span.set_status(trace.Status(trace.StatusCode.ERROR, text))
