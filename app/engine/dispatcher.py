@@ -21,7 +21,7 @@ from app.engine.holdings import Holdings
 from app.engine.lanes import Lane, LaneKey, Lanes, LimitKey, limits_of
 from app.runtime.core import Core
 from app.runtime.signals import ConcurrencySlot
-from app.store import flows, queues, tasks
+from app.store import queues, tasks
 from app.store.tasks import FIRST_LANE, FLOWS, AttemptEnd, Claim, LaneWant
 
 POLL_SECONDS = 1.0
@@ -211,17 +211,8 @@ class Dispatcher:
             self._lanes.forget()
             for limit in self._lanes.full(TRIED_LIMITS):
                 self._lanes.let_out(limit)
-            # last: if it fails, the lanes above are claimed all the same
-            await self._sweep()
         ended = time.monotonic()
         self._poll_at = ended + min(POLL_SECONDS, (ended - began) * (1 / POLL_SHARE - 1))
-
-    async def _sweep(self) -> None:
-        """Look after flows of tenants for whom nobody claims, and hint the lanes that may go on."""
-        swept = await flows.sweep(self._core.db)
-        self._core.metrics.flows_rescued(swept.rescued)
-        for lane in swept.opened:
-            self._core.signals.lane_ready(*lane)
 
     def _start_claims(self) -> float:
         """Start claims, in turns by tenant, for lanes with room; return the seconds until the next attempt."""

@@ -79,6 +79,7 @@ class Engine:
         self._expire = Loop("expirer", janitor.expire)
         self._fold = Loop("folder", janitor.fold)
         self._sweep = Loop("sweeper", janitor.sweep)
+        self._sweep_flows = Loop("sweeper of flows", janitor.sweep_flows)
         self._act = Loop("actor", janitor.act)
         scheduler = Scheduler(core)
         self._fire = Loop("scheduler", scheduler.tick)
@@ -92,6 +93,7 @@ class Engine:
             self._finish,
             self._fold,
             self._sweep,
+            self._sweep_flows,
             self._act,
             self._dispatch,
             self._renew,
@@ -299,6 +301,7 @@ class Engine:
             self._wake_for(self._finish, due.finish)
             self._wake_for(self._fold, due.fold)
             self._wake_for(self._sweep, due.sweep)
+            self._wake_for(self._sweep_flows, due.flows)
             self._wake_for(self._act, due.act)
             self._wake_for(self._breakers, due.health)
         return POLL_SECONDS

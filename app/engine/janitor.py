@@ -1,5 +1,5 @@
 """Time-driven changes of tasks: promote due tasks, expire late ones, reap expired leases, fold changes of batches, sweep cancelled
-batches, and work on actions.
+batches and flows, and work on actions.
 
 Every replica does all of it; SKIP LOCKED makes sure that each row is moved once. Each statement returns when the next row is due,
 so a loop sleeps until then; hints wake it sooner, and so does the engine's poll, in case one was lost. Tenants share every
@@ -12,7 +12,7 @@ from functools import partial
 from app.runtime import acting
 from app.runtime.cancelling import sweep_batch
 from app.runtime.core import Core
-from app.store import actions, batches, partitions, tasks
+from app.store import actions, batches, flows, partitions, tasks
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
@@ -31,7 +31,7 @@ log = get_logger(__name__)
 
 
 class Janitor:
-    """A tick for each of six loops."""
+    """A tick for each of seven loops."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -84,6 +84,13 @@ class Janitor:
             if more and time.monotonic() > until:
                 break
         return 0 if more else None
+
+    async def sweep_flows(self) -> None:
+        """Look after flows of tenants for whom nobody claims, and hint the lanes that may go on."""
+        swept = await flows.sweep(self._core.db)
+        self._core.metrics.flows_rescued(swept.rescued)
+        for lane in swept.opened:
+            self._core.signals.lane_ready(*lane)
 
     async def act(self) -> float | None:
         """Work on actions, whoever started them, with tenants taking turns. An error of one holds up none of the others."""

@@ -16,7 +16,6 @@ from app.runtime import alarms, overview
 from app.runtime.core import Core
 from app.runtime.overview import Fleet
 from app.runtime.pieces import in_pieces
-from app.store.limit_uses import LimitOverview
 from app.store.replicas import ALIVE_SECONDS, ReplicaRow
 from app.store.schedules import ScheduleHealth
 from app.store.stats import QueueOverview
@@ -56,7 +55,6 @@ class Snapshot:
         """Take the snapshot. Raises Unavailable, Refusal."""
         core, metrics = self._core, self._core.metrics
         fleet = await overview.read_fleet(core.db)
-        limits = await overview.named_limits(core.db)
         self._log_overdue(fleet.schedules)
         core.server_alarms = alarms.server_alarms(fleet)
         metrics.set_snapshot(
@@ -64,7 +62,7 @@ class Snapshot:
                 queues=[_queue(row) async for row in in_pieces(fleet.queues)],
                 schedules=[ScheduleSnapshot(r.tenant, r.name, r.overdue_seconds, r.missed) for r in fleet.schedules],
                 handlers=[HandlerSnapshot(r.tenant, r.handler, r.enabled, r.state) for r in fleet.handlers],
-                limits=list(_limits(fleet, limits)),
+                limits=list(_limits(fleet)),
                 replicas=_by_role(fleet.replicas),
                 alarms=_by_code(alarms.alarms(fleet, core.schedule_grace_seconds)),
                 connections=fleet.database.connections,
@@ -100,7 +98,7 @@ def _queue(row: QueueOverview) -> QueueSnapshot:
     )
 
 
-def _limits(fleet: Fleet, named: Iterable[LimitOverview]) -> Iterator[LimitSnapshot]:
+def _limits(fleet: Fleet) -> Iterator[LimitSnapshot]:
     """Yield the limits on tasks at once, of every level; those that are off are left out, but for named ones."""
     for tenant, rows in groupby(fleet.queues, attrgetter("tenant")):
         own = list(rows)
@@ -112,7 +110,7 @@ def _limits(fleet: Fleet, named: Iterable[LimitOverview]) -> Iterator[LimitSnaps
     for handler in fleet.handlers:
         if handler.max_concurrency is not None:
             yield LimitSnapshot("handler", handler.tenant, handler.handler, handler.max_concurrency, handler.running)
-    for limit in named:
+    for limit in fleet.limits:
         most = None if limit.keyed else limit.max_concurrency
         yield LimitSnapshot("named", limit.tenant, limit.name, most, limit.used, limit.waiting_keys)
 

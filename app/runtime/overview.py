@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from app.domain.connections import Limit
 from app.store import breakers, limit_uses, partitions, replicas, room, schedules, stats
 from app.store.breakers import HandlerOverview
-from app.store.db import Database, Reader
+from app.store.db import Database
 from app.store.limit_uses import LimitOverview
 from app.store.partitions import Reach
 from app.store.replicas import ReplicaRow
@@ -24,10 +24,6 @@ MAX_HANDLERS = 1000
 MAX_LIMITS = 10_000
 
 
-def reads_of_operators(db: Database) -> Reader:
-    return db.reads(OPERATORS, COUNT_SECONDS)
-
-
 @dataclass(frozen=True, slots=True)
 class Fleet:
     """What operators look at, over all tenants."""
@@ -35,6 +31,8 @@ class Fleet:
     queues: Sequence[QueueOverview]
     schedules: Sequence[ScheduleHealth]
     handlers: Sequence[HandlerOverview]
+    limits: Sequence[LimitOverview]
+    """Named ones."""
     replicas: Sequence[ReplicaRow]
     database: DatabaseHealth
     connections: Sequence[Limit]
@@ -44,24 +42,17 @@ class Fleet:
 
 async def read_fleet(db: Database) -> Fleet:
     """Read it in one statement for each part, however much there is. Raises Unavailable, Refusal."""
-    reads = reads_of_operators(db)
-    return Fleet(
-        queues=await stats.overview(reads),
-        schedules=await schedules.health(reads, MAX_SCHEDULES),
-        handlers=await breakers.overview(reads, MAX_HANDLERS),
-        replicas=await replicas.list_recent(reads),
-        database=await stats.database_health(reads),
-        connections=await room.read_limits(reads),
-        reach=await partitions.reach(reads),
-    )
-
-
-async def all_queues(db: Database) -> list[QueueOverview]:
-    return await stats.overview(reads_of_operators(db))
-
-
-async def named_limits(db: Database) -> list[LimitOverview]:
-    return await limit_uses.overview(reads_of_operators(db), MAX_LIMITS)
+    async with db.read_together(OPERATORS, COUNT_SECONDS) as reads:
+        return Fleet(
+            queues=await stats.overview(reads),
+            schedules=await schedules.health(reads, MAX_SCHEDULES),
+            handlers=await breakers.overview(reads, MAX_HANDLERS),
+            limits=await limit_uses.overview(reads, MAX_LIMITS),
+            replicas=await replicas.list_recent(reads),
+            database=await stats.database_health(reads),
+            connections=await room.read_limits(reads),
+            reach=await partitions.reach(reads),
+        )
 
 
 def depths(row: QueueOverview) -> dict[str, int]:

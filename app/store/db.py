@@ -8,8 +8,8 @@ Tenants share these places in turns (app.domain.turns), so a tenant whose statem
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
 import asyncpg
@@ -125,9 +125,17 @@ class Database:
         ):
             yield connection
 
-    def reads(self, tenant: Hashable, seconds: float | None = None) -> "Reads":
-        """Return the reader for a tenant; its statements may run for `seconds`, by default READ_SECONDS."""
-        return Reads(self._reads, self._read_turns, tenant, seconds)
+    def reads(self, tenant: Hashable) -> "Reads":
+        """Return the reader for a tenant."""
+        return Reads(self._reads, self._read_turns, tenant)
+
+    @asynccontextmanager
+    async def read_together(self, tenant: Hashable, seconds: float) -> AsyncIterator[Reader]:
+        """Read several things in one turn and one transaction, each for at most `seconds`. Raises as Reads does."""
+        async with self._read_turns.turn(tenant, patience_seconds=TURN_SECONDS):
+            with _slow(seconds):
+                async with self._reads.transaction("reads", seconds=seconds) as connection:
+                    yield connection
 
     def lookups(self, tenant: Hashable) -> "Gate":
         """Return the gate for lookups before a tenant's enqueue or pull: short statements by key, never behind long ones."""
@@ -142,23 +150,29 @@ def _turns(what: str, places: int) -> Turns:
     return Turns(what, places=places, share=share(places), max_waiting=MAX_WAITING)
 
 
+@contextmanager
+def _slow(seconds: float) -> Iterator[None]:
+    """Say of a read that was cancelled how long it may take."""
+    try:
+        yield
+    except Busy as busy:
+        if isinstance(busy.__cause__, asyncpg.QueryCanceledError):
+            raise TooSlow(seconds) from busy
+        raise
+
+
 class Reads:
     """One tenant's reads. Raises Refusal (unavailable): no turn came, it took too long, or the database is unavailable."""
 
-    def __init__(self, pool: Pool, turns: Turns, tenant: Hashable, seconds: float | None) -> None:
+    def __init__(self, pool: Pool, turns: Turns, tenant: Hashable) -> None:
         self._pool = pool
         self._turns = turns
         self._tenant = tenant
-        self._seconds = seconds
 
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
         async with self._turns.turn(self._tenant, patience_seconds=TURN_SECONDS):
-            try:
-                return await self._pool.fetch(sql, args, seconds=self._seconds)
-            except Busy as busy:
-                if isinstance(busy.__cause__, asyncpg.QueryCanceledError):
-                    raise TooSlow(self._seconds or READ_SECONDS) from busy
-                raise
+            with _slow(READ_SECONDS):
+                return await self._pool.fetch(sql, args)
 
     async def fetchval(self, sql: str, *args: Any) -> Any:
         rows = await self.fetch(sql, *args)

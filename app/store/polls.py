@@ -21,6 +21,7 @@ class DueWork:
     sweep: float | None
     health: float | None
     act: float | None
+    flows: float | None
 
 
 async def poll(db: Reader) -> DueWork:

@@ -52,17 +52,14 @@ class Pool:
             connect=connect,
         )
 
-    async def fetch(self, sql: str, args: Sequence[Any], *, seconds: float | None = None) -> list[Any]:
+    async def fetch(self, sql: str, args: Sequence[Any]) -> list[Any]:
         """Run one statement, autocommitted: one round trip, no transaction left open.
 
-        A statement with more `seconds` than others runs in a transaction that sets its timeout first. So does every statement
-        behind a transaction pooler, where each transaction configures itself.
+        Behind a transaction pooler it runs in a transaction, because each configures itself.
         """
-        if self._borrows or seconds is not None:
+        if self._borrows:
             async with self.transaction(sql) as connection:
-                if seconds is not None:
-                    await connection.execute(f"set local statement_timeout = {_milliseconds(seconds)}")
-                return list(await connection.fetch(sql, *args, timeout=(seconds or self._seconds) + OVERTIME_SECONDS))
+                return list(await connection.fetch(sql, *args, timeout=self._seconds + OVERTIME_SECONDS))
         async with translated(self._outage, sql):
             connection = await self._acquire()
             try:
@@ -72,11 +69,16 @@ class Pool:
             return rows
 
     @asynccontextmanager
-    async def transaction(self, statement: str = "a transaction") -> AsyncIterator[asyncpg.Connection]:
+    async def transaction(
+        self, statement: str = "a transaction", *, seconds: float | None = None
+    ) -> AsyncIterator[asyncpg.Connection]:
+        """Begin a transaction; with `seconds`, each of its statements may take that long."""
         async with translated(self._outage, statement):
             connection = await self._acquire()
             try:
                 async with connection.transaction():
+                    if seconds is not None:
+                        await connection.execute(f"set local statement_timeout = {_milliseconds(seconds)}")
                     yield connection
             finally:
                 await self._release(connection)

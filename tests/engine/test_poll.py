@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import asyncpg
 import pytest
 
-from app.engine import engine
+from app.engine import engine, snapshot
+from app.runtime.core import Core
 from app.store import flows, polls
 from app.store.failures import Busy
-from app.store.pool import Pool
 from tests.handlers import Handler
 from tests.sluices import Replica
 from tests.support import poll
@@ -20,32 +21,54 @@ pytestmark = pytest.mark.anyio
 StartReplica = Callable[..., Awaitable[Replica]]
 
 
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements that were sent, as the test goes on."""
+    found: list[str] = []
+    for name in ("fetch", "execute"):
+        monkeypatch.setattr(asyncpg.Connection, name, _noting(getattr(asyncpg.Connection, name), found))
+    return found
+
+
+def _noting(send: Callable[..., Awaitable[Any]], found: list[str]) -> Callable[..., Awaitable[Any]]:
+    async def noting(self: asyncpg.Connection, statement: str, *args: Any, **options: Any) -> Any:
+        found.append(statement)
+        return await send(self, statement, *args, **options)
+
+    return noting
+
+
 @pytest.mark.ci
 async def test_an_idle_replica_sends_few_statements(
-    start_replica: StartReplica, monkeypatch: pytest.MonkeyPatch
+    start_replica: StartReplica, monkeypatch: pytest.MonkeyPatch, sent: list[str]
 ) -> None:
+    monkeypatch.setattr(snapshot, "SNAPSHOT_SECONDS", 60.0)
     replica = await start_replica()
     api = Api(replica.client, replica.url)
     for _ in range(3):
         await api.queue()
-    polled, sent = 0, list[str]()
-    ask, fetch = polls.poll, Pool.fetch
+    polled, ask = 0, polls.poll
 
     async def count_polls(db: object) -> polls.DueWork:
         nonlocal polled
         polled += 1
         return await ask(db)  # type: ignore[arg-type]
 
-    async def count_statements(pool: Pool, sql: str, *args: object, **options: object) -> list[object]:
-        sent.append(sql)
-        return await fetch(pool, sql, *args, **options)  # type: ignore[arg-type]
-
     monkeypatch.setattr(polls, "poll", count_polls)
     await poll(lambda: polled == 1)
-    monkeypatch.setattr(Pool, "fetch", count_statements)
+    sent.clear()
     await poll(lambda: polled == 3)
-    # two seconds: polls, ready lanes, heartbeats, and perhaps a snapshot
+    # two seconds: polls, ready lanes, heartbeats, and whether notifications still arrive
     assert len(sent) <= 9, sent
+
+
+async def test_a_snapshot_is_one_transaction(core: Core, sent: list[str]) -> None:
+    look = snapshot.Snapshot(core)
+    await look.look()
+    sent.clear()
+    await look.look()
+    assert [s.partition(" ")[0].upper() for s in sent].count("BEGIN;") == 1
+    assert len(sent) <= 12, sent
 
 
 async def test_whatever_is_due_is_found_within_a_poll_though_nobody_hinted(

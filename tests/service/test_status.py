@@ -16,7 +16,7 @@ from app.engine.snapshot import Snapshot
 from app.runtime import alarms, overview
 from app.runtime.core import Core
 from app.service import handlers, queues, status
-from app.store import replicas
+from app.store import replicas, stats
 from app.store.replicas import Load
 from tests.cores import enqueue
 from tests.runtime.test_counting import end_tasks
@@ -174,7 +174,7 @@ async def test_the_snapshot_is_what_the_gauges_show(core: Core, caller: Caller) 
     await end_tasks(core, queue_id, 4, 2)
     await end_tasks(core, queue_id, 4, 3, kept="0")
     await end_tasks(core, queue_id, 3, 5)
-    mail, quiet = await overview.all_queues(core.db)
+    mail, quiet = await stats.overview(core.db)
     assert overview.depths(mail) == {"scheduled": 1, "ready": 3, "running": 0, "dead": 2}
     assert mail.oldest_ready_age_seconds is not None and 60 <= mail.oldest_ready_age_seconds < 90
     assert not any(overview.depths(quiet).values()) and quiet.oldest_ready_age_seconds is None

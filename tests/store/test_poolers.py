@@ -52,7 +52,11 @@ async def test_replicas_behind_a_pooler_hear_each_other_by_the_direct_way(
     listening = (
         "select count(*) from pg_stat_activity where application_name = 'direct' and query ~* '^(listen|notify) '"
     )
-    assert await replicas[0].sluice.core.db.fetchval(listening) == 2
+
+    async def all_listen() -> bool:
+        return bool(await replicas[0].sluice.core.db.fetchval(listening) == 2)
+
+    await poll(all_listen)
     apis, until = [Api(replica.client, replica.url) for replica in replicas], asyncio.Event()
     handler.script(Reply(until=until))
     task = await apis[0].enqueue(await apis[0].queue_to(handler.url))
