@@ -152,6 +152,11 @@ class Looks:
             look = await asyncio.shield(tenant.reading)  # others wait for the same answer
         return look
 
+    def newest(self, tenant_id: int) -> Look | None:
+        """Return the look at this tenant that was read last, if there is one, without reading."""
+        tenant = self._tenants.get(tenant_id)
+        return None if tenant is None else tenant.look
+
     def _forget(self, now: float) -> None:
         self._tenants = {
             tenant_id: tenant

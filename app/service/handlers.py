@@ -18,7 +18,7 @@ from app.domain.answers import Answer, NoAnswer
 from app.domain.breakers import Guard
 from app.domain.callers import Caller
 from app.domain.conditions import Conditions
-from app.domain.errors import FieldError, Refusal, invalid, pointer, too_many
+from app.domain.errors import FieldError, Refusal, invalid, invalid_field, pointer, too_many
 from app.domain.grouped import UNEXPLAINED, Failure, GroupFault, is_shared, share_out
 from app.domain.handlers import (
     HIDDEN,
@@ -310,18 +310,23 @@ async def disable(core: Core, caller: Caller, name: str) -> HandlerView:
 
 
 @audited("rotate", "handler")
-async def rotate_secret(core: Core, caller: Caller, name: str, overlap_seconds: float) -> str:
+async def rotate_secret(
+    core: Core, caller: Caller, name: str, overlap_seconds: float, secret: str | None = None
+) -> str:
     """Return a new signing secret, shown only once. The old one keeps signing too for `overlap_seconds`.
 
-    Raises Refusal (handler_not_found).
+    To give the same `secret` again changes nothing, so that a call can be repeated. Raises Refusal: handler_not_found, invalid.
     """
     caller.require("manage")
-    secret = new_secret()
+    if secret is not None and not is_secret(secret):
+        raise invalid_field("/secret", f"is not {SECRET_RULE}")
+    secret = secret or new_secret()
     async with core.db.begin(caller.tenant_id) as connection:
         row = await locked(core, connection, caller, name)
         if row.view.secrets_lost:  # a new secret would not restore the headers
             raise Refusal("invalid", SECRETS_LOST)
-        await handlers.replace_secret(connection, core.vault, row.id, secret, overlap_seconds)
+        if secret != row.secret:
+            await handlers.replace_secret(connection, core.vault, row.id, secret, overlap_seconds)
         await record(connection, caller, {"secret": row.secret}, {"secret": secret})
     return secret
 

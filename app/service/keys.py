@@ -14,7 +14,7 @@ from msgspec import structs
 from app.domain.callers import SCOPES, Act, Caller
 from app.domain.confinement import within
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, too_many
-from app.domain.ids import CHOSEN_KEY_RULE, chosen_api_key, make_api_key
+from app.domain.ids import CHOSEN_KEY_RULE, ApiKey, chosen_api_key, make_api_key
 from app.domain.instants import format_instant, instant_text
 from app.domain.keys import Grant, KeyBody, KeyIssued, KeyView, check_issue, check_reach, grant_of, issued
 from app.domain.names import NAME_RULE, is_name
@@ -36,8 +36,11 @@ log = get_logger(__name__)
 
 
 @audited("create", "key", parts=0)
-async def issue(core: Core, caller: Caller, body: KeyBody) -> KeyIssued:
-    """Create a key; its token is shown only once. Raises Refusal: forbidden (it would reach further than the caller's), invalid."""
+async def issue(core: Core, caller: Caller, body: KeyBody, key: ApiKey | None = None) -> KeyIssued:
+    """Create a key; its token is shown only once. With `key`, that one: to create it again changes nothing.
+
+    Raises Refusal: forbidden (it would reach further than the caller's), invalid.
+    """
     caller.require("manage")
     errors: list[FieldError] = []
     grant = grant_of(body, errors)
@@ -50,7 +53,7 @@ async def issue(core: Core, caller: Caller, body: KeyBody) -> KeyIssued:
         tenant_id = await tenants.ensure(connection, body.tenant or caller.tenant)
         if await store.is_full(connection, tenant_id, core.max_definitions):
             raise too_many("keys", core.max_definitions)
-        made = await _created(connection, tenant_id, grant)
+        made = await _created(connection, tenant_id, grant, key)
         await record(connection, caller, None, _recorded(grant), name=made.id, tenant_id=tenant_id)
         return made
 
@@ -91,13 +94,18 @@ async def list_page(
 
 
 @audited("rotate", "key")
-async def renew(core: Core, caller: Caller, key_id: str, overlap_seconds: float) -> KeyIssued:
-    """Give a key a new token, as `rotate`. Raises Refusal: key_not_found, forbidden (it reaches further), invalid."""
+async def renew(
+    core: Core, caller: Caller, key_id: str, overlap_seconds: float, key: ApiKey | None = None
+) -> KeyIssued:
+    """Give a key a new token, as `rotate`. With `key`, that one: to give it again changes nothing.
+
+    Raises Refusal: key_not_found, forbidden (it reaches further), invalid.
+    """
     caller.require("manage")
     async with core.db.begin(caller.tenant_id) as connection:
         row = _visible(caller, await store.lock(connection, key_id), key_id)
         check_issue(caller, row.grant)
-        made = await _rotated(connection, row, overlap_seconds)
+        made = await _rotated(connection, row, overlap_seconds, key)
         await record(connection, caller, {}, {"overlap_seconds": overlap_seconds}, tenant_id=row.tenant_id)
         return made
 
@@ -138,11 +146,13 @@ async def create(db: Database, tenant: str, grant: Grant) -> KeyIssued:
         return made
 
 
-async def _created(connection: Reader, tenant_id: int, grant: Grant) -> KeyIssued:
-    key = make_api_key()
+async def _created(connection: Reader, tenant_id: int, grant: Grant, key: ApiKey | None = None) -> KeyIssued:
+    key = key or make_api_key()
     await store.insert_new(connection, key.id, tenant_id, grant, key.digest)
     row = await store.find(connection, key.id)
     assert row is not None, "keys are revoked, never removed"
+    if not hmac.compare_digest(row.digest, key.digest) or (row.tenant_id, row.grant) != (tenant_id, grant):
+        raise invalid_field("", f"there is another key with the id {key.id}")
     if grant.expires_at is not None and grant.expires_at <= row.now:
         raise invalid_field("/expires_at", "has passed")
     return issued(shown(row), key.text)
@@ -183,15 +193,18 @@ async def rotate(db: Database, key_id: str, overlap_seconds: float) -> KeyIssued
         return made
 
 
-async def _rotated(connection: Reader, row: KeyRow, overlap_seconds: float) -> KeyIssued:
+async def _rotated(connection: Reader, row: KeyRow, overlap_seconds: float, key: ApiKey | None = None) -> KeyIssued:
     if not row.in_force:
         raise Refusal("invalid", f"key {row.id} has expired or has been revoked; create a new one")
     if row.bootstrap:
         raise Refusal(
             "invalid", f"key {row.id} is the bootstrap key; restart the replicas with another SLUICE_BOOTSTRAP_KEY"
         )
-    key = make_api_key(key_id=row.id)
-    await store.rotate(connection, row.id, key.digest, overlap_seconds)
+    key = key or make_api_key(key_id=row.id)
+    if key.id != row.id:
+        raise invalid_field("", f"the token is not one of key {row.id}")
+    if not hmac.compare_digest(row.digest, key.digest):
+        await store.rotate(connection, row.id, key.digest, overlap_seconds)
     return issued(shown(row), key.text)
 
 

@@ -1,10 +1,10 @@
 """The overview of a tenant: verdicts, alarms, every queue, and what else an operator looks at first."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from msgspec import UNSET
@@ -38,6 +38,10 @@ from app.runtime.pieces import in_pieces
 from app.store import queues
 from app.store.looks import QueueLook
 from app.store.replicas import ALIVE_SECONDS, ReplicaRow
+
+MAX_SHARED = 500
+"""How many different things are kept of one look."""
+T = TypeVar("T")
 
 TASK_COUNTS = ("scheduled", "ready", "running", "dead")
 
@@ -100,6 +104,34 @@ def alarm_key(alarm: Alarm) -> str:
     """Return a digest of what makes it the same alarm as before, whatever it counts now."""
     what = [alarm["code"], *(alarm.get(name) for name in ("tenant", "queue", "handler", "schedule", "replica"))]
     return blake2b(msgspec.json.encode(what), digest_size=8).hexdigest()
+
+
+async def shared(core: Core, caller: Caller, what: str, make: Callable[[], Awaitable[T]]) -> T:
+    """Return what `make` returns, made once per look at the tenant for all who may see the same, and so never older than the look.
+
+    Raises Refusal (unavailable), Unavailable, and what `make` raises.
+    """
+    caller.require("read")
+    look = await core.looks.at(caller.tenant_id, operates=caller.may("operate"))
+    key = _for_all_like(caller, what)
+    making: asyncio.Future[T] | None = look.shown.get(key)
+    if making is None:
+        making = asyncio.ensure_future(make())
+        making.add_done_callback(lambda done: done.cancelled() or done.exception())  # everyone who asked may have gone
+        if len(look.shown) < MAX_SHARED:
+            look.shown[key] = making
+    return await asyncio.shield(making)
+
+
+def share_anew(core: Core, caller: Caller, what: str) -> None:
+    """Have this made again for whoever asks next: the caller has been shown something newer, and must not go back in time."""
+    look = core.looks.newest(caller.tenant_id)
+    if look is not None:
+        look.shown.pop(_for_all_like(caller, what), None)
+
+
+def _for_all_like(caller: Caller, what: str) -> object:
+    return what, caller.scope, caller.queues, caller.payloads
 
 
 async def series(core: Core, caller: Caller, minutes: int) -> Series:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
@@ -43,6 +44,20 @@ from app.store.task_lists import TaskPage, TaskQuery
 from app.store.tasks import Cancelled
 from app.store.vault import Vault
 from app.telemetry.tracing import TraceContext
+
+FAMILY_ROWS = 2000
+MAX_ANCESTORS = 10
+
+
+class Family(NamedTuple):
+    """The tasks around one: a batch formed by answers is a tree."""
+
+    above: list[TaskView]
+    """What it followed from, the root first."""
+    below: list[TaskView]
+    """What followed from it, parents before their children."""
+    complete: bool
+    """Whether that is all."""
 
 
 class Enqueued(msgspec.Struct, frozen=True):
@@ -244,6 +259,36 @@ async def list_page(
     )
     page = await task_lists.list_page(reads, core.vault, query)
     return replace(page, items=[shown_to(caller, view) for view in page.items])
+
+
+async def family(core: Core, caller: Caller, task: TaskView, most: int) -> Family:
+    """Return what a task has followed from, and what followed from it, as far as it can still be read.
+
+    Follow-ups are looked for among the next FAMILY_ROWS tasks of its batch, so that a page of a batch of millions takes no longer.
+    """
+    reads = core.db.reads(caller.tenant_id)
+    above: list[TaskView] = []
+    parent = task.parent
+    while parent is not None and len(above) < MAX_ANCESTORS:
+        view = await views.find_task(reads, core.vault, caller.tenant_id, parent)
+        if view is None or not caller.sees(view.queue):
+            break
+        above.insert(0, shown_to(caller, view))
+        parent = view.parent
+    below: list[TaskView] = []
+    complete, level = True, [task.id]
+    while task.batch is not None and level:
+        query = TaskQuery(
+            caller.tenant_id, None, min(level), most, False, batch=task.batch, parents=level, ascending=True
+        )
+        ids, reached = await task_lists.look_through(reads, query, FAMILY_ROWS, most - len(below))
+        found = [
+            view for view in await task_lists.find(reads, core.vault, caller.tenant_id, ids) if caller.sees(view.queue)
+        ]
+        below += [shown_to(caller, view) for view in sorted(found, key=lambda view: view.id)]
+        complete = complete and reached is None
+        level = ids if len(below) < most else []
+    return Family(above, below, complete)
 
 
 async def attempts(

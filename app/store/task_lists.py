@@ -80,6 +80,8 @@ class TaskQuery:
     correlation_id: str | None = None
     schedule: str | None = None
     batch: str | None = None
+    parents: Sequence[str] | None = None
+    """Only tasks that followed from one of these."""
     ended_from: datetime | None = None
     ended_to: datetime | None = None
     ascending: bool = False
@@ -187,6 +189,8 @@ class _Look:
         if query.batch is not None:
             self.batch = f"t.batch_id = {self._arg(query.batch, 'uuid')}"
             self._add(self.batch)
+        if query.parents is not None:
+            self._add(f"t.parent_id = any({self._arg(list(query.parents), 'uuid[]')})")
         for value, condition in (
             (query.type, "t.options ->> 'type' = {}"),
             (query.tag, "t.options -> 'tags' ? {}"),

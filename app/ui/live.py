@@ -4,6 +4,8 @@ from collections.abc import AsyncGenerator
 
 from starlette.responses import Response
 
+from app.domain.errors import invalid_field
+from app.domain.ids import parse_uuid
 from app.domain.overviews import Event
 from app.edge.event_stream import EventStream
 from app.service import events
@@ -16,7 +18,11 @@ async def watch(visit: Visit) -> Response:
     async def still() -> None:
         await still_signed_in(visit)
 
-    found = events.watch(visit.core, visit.caller, None, visit.request.headers.get("last-event-id"), still)
+    given = visit.query("task")
+    task = None if given is None else parse_uuid(given)
+    if given is not None and task is None:
+        raise invalid_field("/task", "is not the id of a task")
+    found = events.watch(visit.core, visit.caller, task, visit.request.headers.get("last-event-id"), still)
     return await EventStream.begin(_bare(found), head_only=visit.request.scope.get("head", False))
 
 

@@ -17,7 +17,9 @@ class Notice:
 NOTICES = {
     "queue-paused": Notice("Paused. Tasks are accepted, but none starts."),
     "queue-resumed": Notice("Resumed. Tasks start again."),
-    "purged": Notice("Purged: {n} cancelled."),
+    "queue-saved": Notice("Saved. It holds from now on."),
+    "task-saved": Notice("Saved."),
+    "task-copied": Notice("Enqueued. This is the copy."),
     "redriven": Notice("Redriven: {n} ready again."),
     "schedule-paused": Notice("Paused. Times that pass are recorded as paused."),
     "schedule-resumed": Notice("Resumed, from the next time on."),

@@ -1,19 +1,21 @@
 """The pages: which there are, and how a request becomes one."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from app.domain.errors import Refusal
 from app.edge.config import EdgeConfig
-from app.edge.errors import STATUS, TITLES, problem_headers
+from app.edge.errors import INTERNAL, STATUS, TITLES, problem_headers
 from app.runtime.core import Core
 from app.service import sessions
+from app.telemetry.events import REQUEST_FAILED, emit
+from app.telemetry.logs import get_logger
 from app.ui import formats, live
 from app.ui.assets import Assets
 from app.ui.screens import (
@@ -24,9 +26,11 @@ from app.ui.screens import (
     keys,
     limits,
     overview,
+    queue_edit,
     queues,
     replicas,
     schedules,
+    task_edit,
     tasks,
 )
 from app.ui.visits import (
@@ -45,15 +49,25 @@ from app.ui.visits import (
 
 Screen = Callable[[Visit], Awaitable[Response]]
 
+log = get_logger(__name__)
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+TITLES_HERE = {"unsupported_media_type": "Pages take forms"}
+"""Of refusals that the API gives for another reason."""
+Endpoint = Callable[[Request], Awaitable[Response]]
+
 SCREENS: dict[str, Screen] = {
     "": overview.show,
     "/queues": queues.show_all,
     "/queues/{queue}": queues.show,
+    "/queues/{queue}/edit": queue_edit.ask,
     "/queues/{queue}/purge": queues.ask_purge,
     "/queues/{queue}/redrive": queues.ask_redrive,
     "/tasks": tasks.show_all,
     "/find": tasks.find,
     "/tasks/{task}": tasks.show,
+    "/tasks/{task}/edit": task_edit.ask,
+    "/tasks/{task}/copy": task_edit.ask_copy,
     "/tasks/{task}/cancel": tasks.ask_cancel,
     "/batches": batches.show_all,
     "/batches/{batch}": batches.show,
@@ -66,6 +80,7 @@ SCREENS: dict[str, Screen] = {
     "/handlers/{handler}/disable": handlers.ask_disable,
     "/handlers/{handler}/rotate": handlers.ask_rotate,
     "/limits": limits.show_all,
+    "/limits/{limit}": limits.show,
     "/replicas": replicas.show_all,
     "/actions": actions.show_all,
     "/actions/new": actions.ask,
@@ -77,10 +92,13 @@ SCREENS: dict[str, Screen] = {
     "/events": live.watch,
 }
 ACTS: dict[str, Screen] = {
+    "/queues/{queue}/edit": queue_edit.save,
     "/queues/{queue}/pause": queues.pause,
     "/queues/{queue}/resume": queues.resume,
     "/queues/{queue}/purge": queues.purge,
     "/queues/{queue}/redrive": queues.redrive,
+    "/tasks/{task}/edit": task_edit.save,
+    "/tasks/{task}/copy": task_edit.copy,
     "/tasks/{task}/cancel": tasks.cancel,
     "/tasks/{task}/retry": tasks.retry,
     "/batches/{batch}/cancel": batches.cancel,
@@ -132,20 +150,36 @@ NAVIGATION = (
 """Groups of pages: the name of each, its title, its path, and the scope it needs (`tenant`: not for keys confined to queues)."""
 
 
-def routes(core: Core, edge: EdgeConfig, label: str | None) -> list[BaseRoute]:
+def routes(core: Core, edge: EdgeConfig, label: str | None) -> list[Route]:
     """Return the routes of the pages. `label` is SLUICE_UI_LABEL."""
     site = _site(core, edge, label)
-    found: list[BaseRoute] = [
-        Route("/ui/static/{name}", _answered(site, site.assets.serve)),
-        Route("/ui/login", _answered(site, lambda request: _login_page(site, request)), methods=["GET"]),
-        Route("/ui/login", _answered(site, lambda request: _login(site, request)), methods=["POST"]),
-        Route("/ui/logout", _answered(site, lambda request: _logout(site, request)), methods=["POST"]),
+    found: list[Route] = [
+        Route("/ui/static/{name}", _answered(site, "/ui/static/{name}", site.assets.serve)),
     ]
-    found += [
-        Route("/ui" + path, _answered(site, _seen(site, screen)), methods=["GET"]) for path, screen in SCREENS.items()
-    ]
-    found += [Route("/ui" + path, _answered(site, _acted(site, act)), methods=["POST"]) for path, act in ACTS.items()]
-    found.append(Route("/ui/{rest:path}", _answered(site, _seen(site, _nowhere)), methods=["GET"]))
+
+    async def without_slash(_request: Request) -> Response:
+        return Response(status_code=308, headers={"location": site.base})
+
+    found.append(Route("/ui/", without_slash))
+
+    def add(path: str, method: str, endpoint: Endpoint) -> None:
+        found.append(Route("/ui" + path, _answered(site, "/ui" + path, endpoint), methods=[method]))
+
+    add("/login", "GET", lambda request: _login_page(site, request))
+    add("/login", "POST", lambda request: _login(site, request))
+    add("/logout", "POST", lambda request: _logout(site, request))
+    for path, screen in SCREENS.items():
+        add(path, "GET", _seen(site, screen))
+    for path, act in ACTS.items():
+        add(path, "POST", _acted(site, act))
+    pages = list(found)
+
+    async def nowhere(request: Request) -> Response:
+        await begin(site, request)
+        return _nowhere(site, request, pages)
+
+    for path in ("/ui", "/ui/{rest:path}"):
+        found.append(Route(path, _answered(site, path, nowhere), methods=METHODS))
     return found
 
 
@@ -174,9 +208,6 @@ def _site(core: Core, edge: EdgeConfig, label: str | None) -> Site:
     return Site(core, edge, Assets(), templates, base, text.strip() or None, color or None)
 
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-
 def _seen(site: Site, screen: Screen) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         return await screen(await begin(site, request))
@@ -193,8 +224,8 @@ def _acted(site: Site, act: Screen) -> Endpoint:
     return endpoint
 
 
-def _answered(site: Site, endpoint: Endpoint) -> Endpoint:
-    """Turn refusals into pages; whoever has no session is sent to the login."""
+def _answered(site: Site, path: str, endpoint: Endpoint) -> Endpoint:
+    """Turn refusals and failures into pages; whoever has no session is sent to the login."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -203,13 +234,18 @@ def _answered(site: Site, endpoint: Endpoint) -> Endpoint:
             if refusal.code == "unauthenticated" and site.asks_for_key and not request.url.path.endswith("/login"):
                 return _to_login(site, request)
             return _refused(site, refusal)
+        except ClientDisconnect:
+            raise
+        except Exception:
+            emit(log, REQUEST_FAILED, method=request.method, route=path, code=INTERNAL.code, exc_info=True)
+            return _refused(site, INTERNAL)
 
     return answer
 
 
 def _refused(site: Site, refusal: Refusal) -> Response:
     status = STATUS[refusal.code]
-    shown = {"title": TITLES[refusal.code], "refusal": refusal}
+    shown = {"title": TITLES_HERE.get(refusal.code, TITLES[refusal.code]), "refusal": refusal}
     response = render(site, "refusal.html", status, visit=None, notice=None, **shown)
     for name, value in problem_headers(refusal).items():
         if name == "retry-after":
@@ -226,8 +262,15 @@ def _to_login(site: Site, request: Request) -> Response:
     return Response(status_code=303, headers={"location": location, "cache-control": "no-store"})
 
 
-async def _nowhere(_visit: Visit) -> Response:
-    raise Refusal("not_found", "there is no such page; the navigation lists them")
+def _nowhere(site: Site, request: Request, pages: Sequence[Route]) -> Response:
+    """Answer for a page that does not exist, or not with this method."""
+    allowed = {method for page in pages if page.path_regex.match(request.url.path) for method in page.methods or ()}
+    if not allowed:
+        raise Refusal("not_found", "there is no such page; the navigation lists them")
+    listed = ", ".join(sorted(allowed))
+    response = _refused(site, Refusal("method_not_allowed", f"{request.method} is not allowed here, only {listed}"))
+    response.headers["allow"] = listed
+    return response
 
 
 async def _login_page(site: Site, request: Request) -> Response:

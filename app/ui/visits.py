@@ -1,7 +1,9 @@
 """What every request to a page has in common: the caller of its session, the token of its forms, and the headers of its answer."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -18,7 +20,7 @@ from app.edge.auth import with_origin
 from app.edge.body import read_body, require_size
 from app.edge.config import EdgeConfig
 from app.runtime.core import Core
-from app.service import sessions
+from app.service import overview, sessions
 from app.ui.assets import Assets
 from app.ui.notices import NOTICES
 
@@ -33,6 +35,12 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+ONCE = re.compile("[0-9a-f]{16}")
+HTML = "text/html; charset=utf-8"
+ON_OVERVIEW = "overview from:body, overview from:body delay:4s"
+"""The second makes up for an event and a renewal that two replicas served, one of which knew less."""
+TOKEN_OF_EACH = secrets.token_hex(16)
+"""Stands for the token of forms in what many share."""
 HEADERS = {
     "content-security-policy": POLICY,
     "cache-control": "no-store",
@@ -76,6 +84,8 @@ class Visit:
     new_cookie: bool = False
     form: dict[str, str] = field(default_factory=dict)
     """The fields of a POST."""
+    shared: bool = False
+    """It is rendered for others, too."""
 
     @property
     def core(self) -> Core:
@@ -103,13 +113,51 @@ class Visit:
             raise Refusal(f"{noun}_not_found", f"there is no {noun} with this id")
         return found
 
+    async def live_page(
+        self,
+        template: str,
+        here: str,
+        find: Callable[[], Awaitable[dict[str, Any]]],
+        on: str = ON_OVERVIEW,
+        watched: str | None = None,
+    ) -> Response:
+        """Answer with a page that renews itself, on an event or after a time (`on`, as htmx has it).
+
+        To a renewal, answer with the part that changes. On an overview, that is made once for all who see the same: what `find`
+        returns must depend only on the address and on what the caller may see. `watched`: the task whose events are waited for.
+        """
+        frame: dict[str, Any] = {"live": self._own_address(), "live_on": on, "watched": watched}
+        if self.request.headers.get("hx-request") != "true":
+            overview.share_anew(self.core, self.caller, self._own_address())
+            return self.page(template, here=here, layout="base.html", **frame, **await find())
+
+        async def make(visit: Visit) -> str:
+            now = self.core.clock.now()
+            return text_of(self.site, template, visit=visit, now=now, layout="fragment.html", **frame, **await find())
+
+        if on == ON_OVERVIEW:
+            one = replace(self, shared=True)
+            found = await overview.shared(self.core, self.caller, self._own_address(), lambda: make(one))
+        else:
+            found = await make(self)
+        return Response(found.replace(TOKEN_OF_EACH, self.form_token), headers=HEADERS, media_type=HTML)
+
+    def _own_address(self) -> str:
+        """Return the address of this page, without what it was told to say."""
+        given = [
+            (name, value) for name, value in self.request.query_params.multi_items() if name not in ("notice", "n")
+        ]
+        path = self.site.base + self.request.url.path.removeprefix("/ui")
+        return f"{path}?{urlencode(given)}" if given else path
+
     def page(self, template: str, status: int = 200, **shown: Any) -> Response:
         notice = NOTICES.get(self.query("notice") or "")
         count = self.query("n") or ""
         text = None
         if notice is not None:
             text = notice.words(int(count) if count.isdecimal() and len(count) < 12 else 0)
-        response = render(self.site, template, status, visit=self, now=self.core.clock.now(), notice=text, **shown)
+        shown |= {"visit": self, "now": self.core.clock.now(), "notice": text}
+        response = render(self.site, template, status, **shown)
         if self.new_cookie:
             set_cookie(response, self.site, FORM_COOKIE, self.cookie)
         return response
@@ -123,8 +171,18 @@ class Visit:
         return Response(status_code=303, headers={"location": self.to(*parts, **query), "cache-control": "no-store"})
 
     @property
+    def once(self) -> str | None:
+        """Return what names this sending of a form, so that a second one does nothing more; None if the form does not say."""
+        given = self.form.get("once", "")
+        return f"page-{given}" if ONCE.fullmatch(given) else None
+
+    def new_once(self) -> str:
+        """Return a field of a form that is to act once, however often it is sent."""
+        return secrets.token_hex(8)
+
+    @property
     def form_token(self) -> str:
-        return sessions.form_token(self.cookie)
+        return TOKEN_OF_EACH if self.shared else sessions.form_token(self.cookie)
 
 
 def address(base: str, *parts: str, **query: object) -> str:
@@ -134,8 +192,11 @@ def address(base: str, *parts: str, **query: object) -> str:
 
 
 def render(site: Site, template: str, status: int, **shown: Any) -> Response:
-    body = site.templates.get_template(template).render(site=site, status=status, **shown)
-    return Response(body, status, HEADERS, "text/html; charset=utf-8")
+    return Response(text_of(site, template, status=status, **shown), status, HEADERS, HTML)
+
+
+def text_of(site: Site, template: str, **shown: Any) -> str:
+    return site.templates.get_template(template).render(site=site, **shown)
 
 
 def set_cookie(response: Response, site: Site, name: str, value: str, max_age: int | None = None) -> None:

@@ -43,6 +43,8 @@ class World:
     task: str = ""
     dead: str = ""
     batch: str = ""
+    waiting: str = ""
+    root: str = ""
     paths: dict[str, str] = field(default_factory=dict)
 
 
@@ -87,16 +89,30 @@ async def filled(world: World) -> World:
     tasks = ", ".join(['{"payload": 1}'] * 3)
     world.batch = (await api("POST", "/batches", f'{{"queue": "mail", "tasks": [{tasks}]}}'))["id"]
     await api("POST", "/queues/sync/tasks", '{"payload": 1}')
+    await api("PUT", "/queues/tree", "{}")
+    world.root = (await api("POST", "/queues/tree/tasks", '{"payload": 1}'))["id"]
+    [taken] = (await api("POST", "/queues/tree/leases"))["tasks"]
+    headers = {"sluice-lease-token": taken["lease_token"], "content-type": "application/json"}
+    follow = '{"tasks": [{"queue": "tree", "idempotency_key": "1", "payload": 1, "type": "leaf"}]}'
+    assert (
+        await world.replica.client.post(f"/tasks/{taken['id']}/complete", headers=headers, content=follow)
+    ).is_success
+    world.waiting = (await api("POST", "/queues/tree/tasks", '{"payload": {"a": 1}, "delay_seconds": 3600}'))["id"]
     world.paths = {
         "overview": "",
         "queues": "/queues",
         "queue": "/queues/mail",
+        "queue edit": "/queues/mail/edit",
+        "queue json": "/queues/mail/edit?as=json",
         "purge": "/queues/mail/purge",
         "redrive": "/queues/mail/redrive",
         "tasks": "/tasks?queue=mail",
         "fault": "/tasks?batch=7",
         "task": f"/tasks/{world.task}",
         "dead": f"/tasks/{world.dead}",
+        "task edit": f"/tasks/{world.waiting}/edit",
+        "task copy": f"/tasks/{world.dead}/copy",
+        "tree": f"/tasks/{world.root}",
         "batches": "/batches",
         "batch": f"/batches/{world.batch}",
         "schedules": "/schedules",
@@ -106,6 +122,7 @@ async def filled(world: World) -> World:
         "handler": "/handlers/crm",
         "disable": "/handlers/crm/disable",
         "limits": "/limits",
+        "limit": "/limits/warehouse",
         "replicas": "/replicas",
         "actions": "/actions",
         "ask": "/actions/new?kind=cancel&queue=mail",
@@ -162,7 +179,7 @@ async def test_every_screen_is_accessible_silent_and_asks_nobody_else(
         if faults := await violations(context, page):
             found[name] = faults
         width = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        beside = await page.evaluate("document.querySelector('#main')?.getBoundingClientRect().top ?? 0")
+        beside = await page.evaluate("document.querySelector('.page')?.getBoundingClientRect().top ?? 0")
         if look != "phone" and beside > 0:
             found[f"{name} is not beside the navigation"] = beside
         if width > 0:

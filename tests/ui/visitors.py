@@ -1,6 +1,7 @@
 """People who visit the pages, as far as cookies and forms go."""
 
 import re
+from html import unescape
 from typing import Any
 
 import httpx2
@@ -16,6 +17,7 @@ class Visitor:
     """Somebody with cookies, whom a proxy would serve under /sluice."""
 
     def __init__(self, replica: Replica) -> None:
+        self.replica = replica
         self.url = replica.url
         self.cookies: dict[str, str] = {}
         self.client = replica.client
@@ -50,6 +52,14 @@ class Visitor:
         found = re.search('name="token" value="([0-9a-f]+)"', (await self.get(path)).text)
         assert found is not None
         return found[1]
+
+    async def form(self, path: str) -> dict[str, str]:
+        """Return what the last form of a page that is sent by POST would send, as it stands."""
+        page = (await self.get(path)).text
+        form = re.findall('<form[^>]*method="post".*?</form>', page, re.DOTALL)[-1]
+        fields = dict(re.findall('<input(?=[^>]* name="([^"]+)")[^>]* value="([^"]*)"', form))
+        fields |= dict(re.findall(r'<textarea name="([^"]+)"[^>]*>\n(.*?)</textarea>', form, re.DOTALL))
+        return {name: unescape(value) for name, value in fields.items()}
 
     async def sign_in(self, key: str) -> httpx2.Response:
         return await self.post("/ui/login", {"token": await self.token("/ui/login"), "key": key, "next": "/queues"})

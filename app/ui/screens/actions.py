@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from msgspec import structs
 from starlette.responses import Response
 
 from app.domain.actions import TAKES, ActionBody, FilterBody, request_of
@@ -27,7 +28,13 @@ async def show_all(visit: Visit) -> Response:
 
 async def show(visit: Visit) -> Response:
     view = await actions.get(visit.core, visit.caller, visit.id("action"))
-    return visit.page("action.html", here="actions", view=view, filter=view.filter)
+
+    async def find() -> dict[str, Any]:
+        return {"view": view, "filter": view.filter}
+
+    if view.state != "running":
+        return visit.page("action.html", here="actions", layout="base.html", **await find())
+    return await visit.live_page("action.html", "actions", find, on="every 2s")
 
 
 async def ask(visit: Visit) -> Response:
@@ -42,7 +49,8 @@ async def ask(visit: Visit) -> Response:
 async def start(visit: Visit) -> Response:
     body = _body(visit.form.get("kind"), {name: visit.form.get(name) or None for name in FILTERS})
     body.reason = visit.form.get("note") or None
-    view, _ = await actions.start(visit.core, visit.caller, request_of(body, visit.core.clock.now()))
+    request = structs.replace(request_of(body, visit.core.clock.now()), idempotency_key=visit.once)
+    view, _ = await actions.start(visit.core, visit.caller, request)
     return visit.redirect("actions", view.id, notice="action-started")
 
 

@@ -1,5 +1,7 @@
 """Batches: how far each fan-out is."""
 
+from typing import Any
+
 from starlette.responses import Response
 
 from app.domain.ids import parse_uuid
@@ -20,9 +22,14 @@ async def show_all(visit: Visit) -> Response:
 
 
 async def show(visit: Visit) -> Response:
-    view = await batches.get(visit.core, visit.caller, visit.id("batch"))
-    page = await tasks.list_page(visit.core, visit.caller, TaskFilters(batch=view.id), None, SHOWN_TASKS, False)
-    return visit.page("batch.html", here="batches", view=view, tasks=page.items)
+    batch = visit.id("batch")
+
+    async def find() -> dict[str, Any]:
+        view = await batches.get(visit.core, visit.caller, batch)
+        page = await tasks.list_page(visit.core, visit.caller, TaskFilters(batch=batch), None, SHOWN_TASKS, False)
+        return {"view": view, "tasks": page.items}
+
+    return await visit.live_page("batch.html", "batches", find)
 
 
 async def ask_cancel(visit: Visit) -> Response:

@@ -2,6 +2,7 @@
 
 from starlette.responses import Response
 
+from app.delivery.webhook.signing import new_secret
 from app.domain.histograms import percentile
 from app.domain.names import is_name
 from app.edge.pages import DEFAULT_LIMIT, binding, next_cursor, position_of
@@ -70,7 +71,9 @@ async def ask_disable(visit: Visit) -> Response:
     await handlers.get(visit.core, visit.caller, name)
     seen = await overview.overview(visit.core, visit.caller)
     queues = [row for row in seen.queues if row.handler == name]
-    return visit.page("handler_disable.html", here="handlers", name=name, queues=queues)
+    ready = sum(row.tasks.ready for row in queues)
+    shown = queues[:SHOWN_QUEUES]
+    return visit.page("handler_disable.html", here="handlers", name=name, queues=shown, total=len(queues), ready=ready)
 
 
 async def disable(visit: Visit) -> Response:
@@ -81,11 +84,12 @@ async def disable(visit: Visit) -> Response:
 async def ask_rotate(visit: Visit) -> Response:
     visit.caller.require("manage")
     view, _ = await handlers.get(visit.core, visit.caller, visit.name("handler"))
-    return visit.page("handler_rotate.html", here="handlers", name=view.name)
+    return visit.page("handler_rotate.html", here="handlers", name=view.name, made=new_secret())
 
 
 async def rotate(visit: Visit) -> Response:
-    """Show the new secret. The page is kept by no cache, and reloading it asks before it rotates again."""
+    """Show the new secret. The form has it, so a form that is sent twice rotates once, and each answer shows what is in force."""
     name = visit.name("handler")
-    secret = await handlers.rotate_secret(visit.core, visit.caller, name, OVERLAP_SECONDS)
+    made = visit.form.get("made", "")
+    secret = await handlers.rotate_secret(visit.core, visit.caller, name, OVERLAP_SECONDS, made)
     return visit.page("handler_secret.html", here="handlers", name=name, secret=secret)

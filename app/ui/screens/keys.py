@@ -6,6 +6,7 @@ import msgspec
 from starlette.responses import Response
 
 from app.domain.errors import Refusal
+from app.domain.ids import ApiKey, make_api_key, parse_api_key
 from app.domain.instants import format_instant, parse_instant
 from app.domain.keys import KeyBody
 from app.edge.pages import DEFAULT_LIMIT, binding, next_cursor, position_of
@@ -22,11 +23,13 @@ async def show_all(visit: Visit) -> Response:
         visit.core, visit.caller, None, _position(position) if position else None, DEFAULT_LIMIT
     )
     following = None if last is None else next_cursor(LIST, f"{format_instant(last[0])} {last[1]}")
-    return visit.page("keys.html", here="keys", keys=items, following=following, first=position is None)
+    return visit.page(
+        "keys.html", here="keys", keys=items, following=following, first=position is None, made=make_api_key().text
+    )
 
 
 async def create(visit: Visit) -> Response:
-    """Show the new token. The page is kept by no cache, and reloading it asks before it makes another."""
+    """Show the new token. The form has it, so a form that is sent twice makes one key."""
     queues = [part.strip() for part in visit.form.get("queues", "").split(",") if part.strip()]
     given = {
         "scope": visit.form.get("scope", "manage"),
@@ -39,7 +42,8 @@ async def create(visit: Visit) -> Response:
         body = msgspec.convert(given, KeyBody)
     except msgspec.ValidationError as error:
         raise Refusal("invalid", str(error)[:1].lower() + str(error)[1:]) from None
-    return visit.page("key_token.html", here="keys", key=await keys.issue(visit.core, visit.caller, body))
+    key = await keys.issue(visit.core, visit.caller, body, _made(visit))
+    return visit.page("key_token.html", here="keys", key=key)
 
 
 async def ask_revoke(visit: Visit) -> Response:
@@ -52,12 +56,21 @@ async def revoke(visit: Visit) -> Response:
 
 
 async def ask_rotate(visit: Visit) -> Response:
-    return visit.page("key_rotate.html", here="keys", key=await keys.get(visit.core, visit.caller, _id(visit)))
+    key = await keys.get(visit.core, visit.caller, _id(visit))
+    return visit.page("key_rotate.html", here="keys", key=key, made=make_api_key(key_id=key.id).text)
 
 
 async def rotate(visit: Visit) -> Response:
-    key = await keys.renew(visit.core, visit.caller, _id(visit), OVERLAP_SECONDS)
+    key = await keys.renew(visit.core, visit.caller, _id(visit), OVERLAP_SECONDS, _made(visit))
     return visit.page("key_token.html", here="keys", key=key)
+
+
+def _made(visit: Visit) -> ApiKey:
+    """Return the key that the form was made with. Raises Refusal (invalid)."""
+    made = parse_api_key(visit.form.get("made", ""))
+    if made is None:
+        raise Refusal("invalid", "the form has lost the token that it was made with; reload the page and try again")
+    return made
 
 
 def _id(visit: Visit) -> str:

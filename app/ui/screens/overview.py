@@ -1,5 +1,8 @@
 """One look: what waits, what runs, what died, and what an operator should do about it."""
 
+from heapq import nsmallest
+from typing import Any
+
 from msgspec import UNSET
 from starlette.responses import Response
 
@@ -17,18 +20,18 @@ VERDICTS = (
 
 
 async def show(visit: Visit) -> Response:
-    seen = await overview.overview(visit.core, visit.caller)
-    series = await overview.series(visit.core, visit.caller, CHART_MINUTES)
-    return visit.page(
-        "overview.html",
-        here="overview",
-        live=visit.to(),
-        seen=seen,
-        points=series.points,
-        verdicts=[(name, question, getattr(seen.verdicts, name)) for name, question in VERDICTS],
-        queues=sorted(seen.queues, key=_urgency)[:SHOWN_QUEUES],
-        operates=seen.replicas is not UNSET,
-    )
+    async def find() -> dict[str, Any]:
+        seen = await overview.overview(visit.core, visit.caller)
+        series = await overview.series(visit.core, visit.caller, CHART_MINUTES)
+        return {
+            "seen": seen,
+            "points": series.points,
+            "verdicts": [(name, question, getattr(seen.verdicts, name)) for name, question in VERDICTS],
+            "queues": nsmallest(SHOWN_QUEUES, seen.queues, key=_urgency),
+            "operates": seen.replicas is not UNSET,
+        }
+
+    return await visit.live_page("overview.html", "overview", find)
 
 
 def _urgency(row: QueueSeen) -> tuple[bool, int, int, str]:

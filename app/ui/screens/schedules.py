@@ -11,7 +11,7 @@ from app.domain.instants import NO_INSTANT, format_instant, parse_instant
 from app.domain.names import is_name
 from app.domain.schedules.times import EPOCH
 from app.edge.pages import DEFAULT_LIMIT, binding, next_cursor, position_of
-from app.service import backfills, schedules
+from app.service import backfills, schedules, why
 from app.store.ledger import LedgerRow
 from app.ui.visits import Visit
 
@@ -49,10 +49,12 @@ async def show(visit: Visit) -> Response:
     rows, _ = await schedules.history(
         visit.core, visit.caller, name, outcome=None, from_=None, to=None, before=None, limit=SHOWN_RUNS
     )
+    found, _ = await why.of_schedule(visit.core, visit.caller, name, None)
     return visit.page(
         "schedule.html",
         here="schedules",
         view=view,
+        why=found,
         days=list(_days(since.date(), counted)),
         runs=rows,
         points=_durations(rows),

@@ -5,7 +5,6 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-import msgspec
 from starlette.responses import Response
 
 from app.domain.errors import Refusal
@@ -16,9 +15,12 @@ from app.domain.tasks import MAX_LABEL, MAX_TAG, Reason, State, TaskFilters
 from app.domain.texts import check_text
 from app.edge.pages import DEFAULT_LIMIT, MAX_LIMIT, binding, next_cursor, position_of
 from app.service import tasks, why
+from app.ui.texts import text_of
 from app.ui.visits import Visit
 
 SHOWN_ATTEMPTS = 50
+SHOWN_FOLLOWUPS = 50
+ON_TASK = "task from:body"
 SEARCHED = 1000
 """Among how many of the newest tasks the end of an id is looked for."""
 FILTERS = tuple(field.name for field in fields(TaskFilters))
@@ -59,20 +61,25 @@ async def _newest_that_ends_with(visit: Visit, end: str) -> str:
 
 
 async def show(visit: Visit) -> Response:
-    view = await tasks.get(visit.core, visit.caller, visit.id("task"))
-    attempts, more = await tasks.attempts(visit.core, visit.caller, view.id, None, SHOWN_ATTEMPTS)
-    return visit.page(
-        "task.html",
-        here="tasks",
-        view=view,
-        attempts=attempts,
-        why=await why.of_task(visit.core, visit.caller, view.id),
-        more=more,
-        hidden=view.content_hidden is True,
-        payload=None if view.content_hidden is True else text_of(view.payload),
-        result=text_of(view.result),
-        progress=text_of(view.progress),
-    )
+    task = visit.id("task")
+
+    async def find() -> dict[str, Any]:
+        view = await tasks.get(visit.core, visit.caller, task)
+        attempts, more = await tasks.attempts(visit.core, visit.caller, task, None, SHOWN_ATTEMPTS)
+        hidden = view.content_hidden is True
+        return {
+            "view": view,
+            "attempts": attempts,
+            "more": more,
+            "why": await why.of_task(visit.core, visit.caller, task),
+            "family": await tasks.family(visit.core, visit.caller, view, SHOWN_FOLLOWUPS),
+            "hidden": hidden,
+            "payload": None if hidden else text_of(view.payload),
+            "result": text_of(view.result),
+            "progress": text_of(view.progress),
+        }
+
+    return await visit.live_page("task.html", "tasks", find, on=ON_TASK, watched=task)
 
 
 async def ask_cancel(visit: Visit) -> Response:
@@ -89,15 +96,6 @@ async def cancel(visit: Visit) -> Response:
 async def retry(visit: Visit) -> Response:
     view = await tasks.retry(visit.core, visit.caller, visit.id("task"))
     return visit.redirect("tasks", view.id, notice="task-retried")
-
-
-def text_of(value: Any) -> str | None:
-    """Return JSON as its bytes stand, never parsed and written again: 20 digits stay 20 digits."""
-    if value is None or value is msgspec.UNSET:
-        return None
-    if isinstance(value, msgspec.Raw):
-        return bytes(value).decode("utf-8", "replace")
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def filters_of(given: dict[str, str | None]) -> tuple[TaskFilters, dict[str, str]]:

@@ -14,6 +14,14 @@
     });
   });
 
+  // A form that has been sent is not sent again by a second click.
+  document.addEventListener("submit", event => {
+    if (event.defaultPrevented || event.target.method !== "post") return;
+    if (event.target.dataset.sent) return event.preventDefault();
+    event.target.dataset.sent = "yes";
+  });
+  addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach(form => { delete form.dataset.sent; }));
+
   // What is not the page (a refusal, the login) never takes its place: what is shown stays until the next update.
   document.addEventListener("htmx:before:swap", event => {
     if (!event.detail.ctx.text?.includes('<main id="main"')) event.preventDefault();

@@ -1,0 +1,98 @@
+"""Pages that renew themselves: what is sent again is made once for all who see the same, and for nobody else."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from app.service import why
+from app.settings import LOOPBACK, Settings
+from tests.databases import create_database, drop_database
+from tests.sluices import Replica, replica_with
+from tests.ui.visitors import Visitor, visitor
+from tests.wire.api import fresh
+
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
+
+
+@pytest.fixture(scope="module")
+async def guarded(server_url: str) -> AsyncIterator[Replica]:
+    name = fresh("sluice_test").replace("-", "_")
+    url = await create_database(server_url, name)
+    given = {"database_url": url, "port": 0, "drain_grace_seconds": 0, "auth": "on", "egress_allow": LOOPBACK}
+    async with replica_with(Settings.model_validate(given)) as replica:
+        yield replica
+    await drop_database(server_url, name)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch, guarded: Replica) -> list[str]:
+    """The names of queues that were read for a page, while one look at the tenant lasts."""
+    read: list[str] = []
+    whole = why.of_queue
+
+    async def of_queue(*args: Any) -> Any:
+        read.append(args[2])
+        return await whole(*args)
+
+    monkeypatch.setattr(why, "of_queue", of_queue)
+    monkeypatch.setattr("app.runtime.looks.FRESH_SECONDS", 60.0)
+    return read
+
+
+async def renewed(one: Visitor, path: str) -> str:
+    found = await one.get(path, **{"hx-request": "true"})
+    assert found.status_code == 200
+    assert found.text.startswith("<main") and found.headers["cache-control"] == "no-store"
+    return found.text
+
+
+async def test_viewers_with_the_same_rights_share_one_rendering_and_have_forms_of_their_own(
+    guarded: Replica, counted: list[str]
+) -> None:
+    viewers = [await visitor(guarded) for _ in range(3)]
+    name = fresh("q")
+    await viewers[0].api("PUT", f"/queues/{name}", "{}")
+    path = f"/ui/queues/{name}"
+    pages = await asyncio.gather(*(renewed(one, path) for one in viewers))
+    assert counted == [name]
+    tokens = [set(re.findall('name="token" value="([0-9a-f]+)"', page)) for page in pages]
+    assert all(len(own) == 1 for own in tokens) and len(set.union(*tokens)) == 3
+    token = tokens[1].pop()
+    assert (await viewers[1].post(f"{path}/pause", {"token": token})).status_code == 303
+    assert (await viewers[2].post(f"{path}/pause", {"token": token})).status_code == 403
+
+
+async def test_a_rendering_is_not_shared_with_those_who_may_see_less(guarded: Replica, counted: list[str]) -> None:
+    operator, reader = await visitor(guarded), await visitor(guarded, "read")
+    other = await visitor(guarded, tenant="other")
+    name = fresh("q")
+    await operator.api("PUT", f"/queues/{name}", "{}")
+    path = f"/ui/queues/{name}"
+    assert "/pause" in await renewed(operator, path)
+    assert "/pause" not in await renewed(reader, path)
+    assert (await other.get(path, **{"hx-request": "true"})).status_code == 404
+    assert counted == [name, name]
+
+
+async def test_a_renewal_is_never_older_than_the_page_that_it_renews(guarded: Replica, counted: list[str]) -> None:
+    operator = await visitor(guarded)
+    name = fresh("q")
+    await operator.api("PUT", f"/queues/{name}", "{}")
+    path = f"/ui/queues/{name}"
+    assert f'"{path}/pause"' in await renewed(operator, path)
+    paused = await operator.post(f"{path}/pause", {"token": await operator.token("/ui")})
+    assert f'"{path}/resume"' in (await operator.get(paused.headers["location"])).text
+    assert f'"{path}/resume"' in await renewed(operator, path)
+
+
+async def test_events_of_a_task_are_for_who_may_see_it(guarded: Replica) -> None:
+    operator, other = await visitor(guarded), await visitor(guarded, tenant="other")
+    name = fresh("q")
+    await operator.api("PUT", f"/queues/{name}", "{}")
+    task = (await operator.api("POST", f"/queues/{name}/tasks", '{"payload": 1}'))["id"]
+    assert f"/ui/events?task={task}" in (await operator.get(f"/ui/tasks/{task}")).text
+    assert (await other.get(f"/ui/events?task={task}")).status_code == 404
+    assert (await other.get("/ui/events?task=7")).status_code == 422
