@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sluice_client.api import UNSET, Api, Event, Pages, Reply, SyncApi, reply
+    from sluice_client.context import Context
     from sluice_client.errors import (
         ApiError,
         Conflict,
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
         Unauthenticated,
         Unavailable,
     )
+    from sluice_client.outcomes import Fatal, Retry, Skip
+    from sluice_client.serving.worker import MemoryLimitReached
     from sluice_client.sync_transport import SyncTransport
     from sluice_client.transport import Transport
 
@@ -32,15 +35,20 @@ __all__ = [
     "ApiError",
     "Conflict",
     "ConnectionFailed",
+    "Context",
     "Event",
+    "Fatal",
     "Forbidden",
     "Invalid",
     "LeaseLost",
+    "MemoryLimitReached",
     "NotFound",
     "NotSluice",
     "Pages",
     "QueueFull",
     "Reply",
+    "Retry",
+    "Skip",
     "SluiceError",
     "SyncApi",
     "SyncTransport",
@@ -52,6 +60,7 @@ __all__ = [
 
 ROOMS = {
     "api": ["UNSET", "Api", "Event", "Pages", "Reply", "SyncApi", "reply"],
+    "context": ["Context"],
     "errors": [
         "ApiError",
         "Conflict",
@@ -66,6 +75,8 @@ ROOMS = {
         "Unauthenticated",
         "Unavailable",
     ],
+    "outcomes": ["Fatal", "Retry", "Skip"],
+    "serving.worker": ["MemoryLimitReached"],
     "sync_transport": ["SyncTransport"],
     "transport": ["Transport"],
 }
