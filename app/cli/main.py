@@ -15,6 +15,7 @@ from app.cli.failures import REFUSED, UNREACHABLE, USAGE, Failure
 from app.cli.handlers import handlers
 from app.cli.keys import keys
 from app.cli.limits import limits
+from app.cli.mcp import mcp
 from app.cli.process import say, settings_of, wait_for
 from app.cli.root import Root
 from app.cli.schedules import schedules
@@ -151,6 +152,7 @@ for command in (
     cli.command()(command)
 cli.command()(definitions.plan)
 cli.command()(definitions.apply)
+cli.command()(mcp)
 
 
 def _plainly(error: Exception) -> str | None:

@@ -515,6 +515,14 @@ async def audit(page: Page) -> None:
     assert json.loads((page.reader.folder / "audit-of-the-day.json").read_text()).keys() == {"items", "next_cursor"}
 
 
+@walk("guides/agents.md")
+async def agents(page: Page) -> None:
+    (made,) = answers(await page.on())
+    assert (made["scope"], made["payloads"]) == ("read", False)
+    said = await page.on()
+    assert "\n# Sluice\n" in f"\n{said}" and "/llms/guides/agents.md" in said
+
+
 @walk("concepts/lifecycle.md")
 async def lifecycle(page: Page) -> None:
     await page.on()
