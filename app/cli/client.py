@@ -1,16 +1,13 @@
 """The API as the commands use it: a response, or a Failure that says what to do next."""
 
-import ipaddress
 import json
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
-import httpx2
-
-from app.cli.failures import REFUSED, UNREACHABLE, Failure
+from app.cli.failures import REFUSED, UNREACHABLE, USAGE, Failure
 from app.domain.ids import parse_uuid
+from sluice_client import ApiError, ConnectionFailed, NotSluice, SyncTransport
 
 TIMEOUT_SECONDS = 30.0
 PAGE = 200
@@ -43,14 +40,12 @@ NEXT = {
 
 class Client:
     def __init__(self, url: str, key: str | None, as_json: bool = False) -> None:
-        self._url = url.rstrip("/")
         self._as_json = as_json
-        self._http = httpx2.Client(
-            base_url=self._url,
-            headers={} if key is None else {"authorization": f"Bearer {key}"},
-            timeout=TIMEOUT_SECONDS,
-            trust_env=not is_here(self._url),  # through a proxy, loopback would be the proxy's
-        )
+        try:
+            self._transport = SyncTransport(url, key, timeout=TIMEOUT_SECONDS)
+        except ValueError as error:
+            problem = {"code": "not_usable", "detail": str(error)}
+            raise self._fail(problem, "correct SLUICE_URL or --url, SLUICE_KEY or --key", USAGE) from None
 
     def __enter__(self) -> Self:
         return self
@@ -58,7 +53,7 @@ class Client:
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        self._http.close()
+        self._transport.close()
 
     def get(self, path: str, *, wait_seconds: float = 0, **params: Any) -> Any:
         if wait_seconds:
@@ -67,7 +62,7 @@ class Client:
         return self._ask("GET", path, params=given, timeout=TIMEOUT_SECONDS + wait_seconds)
 
     def put(self, path: str, body: dict[str, Any]) -> Any:
-        return self._ask("PUT", path, json=body)
+        return self._ask("PUT", path, content=json.dumps(body).encode())
 
     def delete(self, path: str) -> Any:
         return self._ask("DELETE", path)
@@ -84,7 +79,6 @@ class Client:
         if body is None:
             return self._ask("POST", path, headers=headers, timeout=timeout_seconds)
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        headers["content-type"] = "application/json"
         return self._ask("POST", path, content=content, headers=headers, timeout=timeout_seconds)
 
     def pages(self, path: str, limit: int | None = None, **params: Any) -> Iterator[Any]:
@@ -117,34 +111,28 @@ class Client:
 
     def _ask(self, method: str, path: str, **request: Any) -> Any:
         try:
-            reply = self._http.request(method, path, **request)
-        except (httpx2.TransportError, httpx2.InvalidURL) as error:
-            raise self._unreachable(error) from None
-        media_type = reply.headers.get("content-type", "").partition(";")[0]
-        if media_type == "application/problem+json":
-            raise self._refused(reply)
-        if not reply.is_success or (reply.content and media_type != "application/json"):
-            raise self._fail(
-                {"code": "not_sluice", "detail": f"{self._url} responded {reply.status_code} and is not Sluice"},
-                "check SLUICE_URL or --url",
-                UNREACHABLE,
-            )
+            # nothing is repeated: who sits at a terminal wants to know now
+            reply = self._transport.request(method, path, repeatable=False, **request)
+        except ApiError as error:
+            raise self._refused(error) from None
+        except NotSluice as error:
+            raise self._another(error.status) from None
+        except ConnectionFailed as error:
+            hint = "start Sluice with `sluice up`, or set its address with SLUICE_URL or --url"
+            raise self._fail({"code": "unreachable", "detail": str(error)}, hint, UNREACHABLE) from None
+        if reply.content and reply.headers.get("content-type", "").partition(";")[0] != "application/json":
+            raise self._another(reply.status_code)
         return reply.json() if reply.content else {}
 
-    def _unreachable(self, error: Exception) -> Failure:
-        reason = str(error) or type(error).__name__
-        return self._fail(
-            {"code": "unreachable", "detail": f"no response from {self._url} ({reason})"},
-            "start Sluice with `sluice up`, or set its address with SLUICE_URL or --url",
-            UNREACHABLE,
-        )
+    def _another(self, status: int) -> Failure:
+        detail = f"{self._transport.url} responded {status} and is not Sluice"
+        return self._fail({"code": "not_sluice", "detail": detail}, "check SLUICE_URL or --url", UNREACHABLE)
 
-    def _refused(self, reply: httpx2.Response) -> Failure:
-        problem = reply.json()
-        hint = NEXT.get(problem["code"])
-        if "retry-after" in reply.headers and hint is not None:
-            hint += f" (in {reply.headers['retry-after']} s)"
-        return self._fail(problem, hint, REFUSED)
+    def _refused(self, error: ApiError) -> Failure:
+        hint = NEXT.get(error.code)
+        if error.retry_after is not None and hint is not None:
+            hint += f" (in {error.retry_after:.0f} s)"
+        return self._fail(dict(error.problem or {}), hint, REFUSED)
 
     def _fail(self, problem: dict[str, Any], hint: str | None, code: int) -> Failure:
         if self._as_json:
@@ -152,11 +140,3 @@ class Client:
         lines = [f"{problem['code']}: {problem['detail']}"]
         lines += [f"  {error['pointer'] or '/'} {error['detail']}" for error in problem.get("errors", ())]
         return Failure("\n".join(lines + ([f"Next: {hint}."] if hint else [])), code, problem)
-
-
-def is_here(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -5,6 +5,7 @@ The queues deliver to a handler in this process, so that Sluice must run on the 
 deliveries fail and are retried, as with any handler that is down.
 """
 
+import ipaddress
 import os
 import sys
 import threading
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 import typer
 
 from app.cli import seed_data, seed_handler
-from app.cli.client import Client, is_here
+from app.cli.client import Client
 from app.cli.demo_processes import Child, DemoFailed, interrupt_on_sigterm
 from app.cli.failures import UNREACHABLE, Failure
 from app.cli.options import AsJson, Key, Url
@@ -95,6 +96,14 @@ def _wait_for_ctrl_c() -> None:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def is_here(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def main() -> None:
