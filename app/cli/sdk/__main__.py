@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from app.cli.sdk.blocking import blocking
+from app.cli.sdk.blocking import WAITING, blocking
 from app.cli.sdk.names import GROUPS
 from app.cli.sdk.operations import all_operations, group_source
 from app.cli.sdk.schemas import Types
@@ -30,6 +30,11 @@ def files() -> dict[Path, str]:
     written |= {api / f"{group}.py": source for group, source in groups.items()}
     sources = groups | {name: (api / f"{name}.py").read_text() for name in HAND_WRITTEN}
     written |= {api / "blocking" / f"{name}.py": formatted(blocking(source)) for name, source in sources.items()}
+    tasks = PACKAGE / "tasks"
+    written |= {
+        tasks / "blocking" / f"{name}.py": formatted(blocking((tasks / f"{name}.py").read_text())) for name in WAITING
+    }
+    written[PACKAGE / "sync_sluice.py"] = formatted(blocking((PACKAGE / "sluice.py").read_text()))
     written[PACKAGE / "sync_transport.py"] = formatted(blocking((PACKAGE / "transport.py").read_text()))
     return written
 

@@ -18,6 +18,14 @@ WORDS = {
     "AsyncBaseTransport": "BaseTransport",
     "PerLoop": "PerProcess",
     "Api": "SyncApi",
+    "class Sluice": "class SyncSluice",
+    "sluice = Sluice": "sluice = SyncSluice",
+    "Task": "SyncTask",
+    "FunctionTask": "SyncFunctionTask",
+    "KeywordContextTask": "SyncKeywordContextTask",
+    "TaskRef": "SyncTaskRef",
+    "Job": "SyncJob",
+    "Batch": "SyncBatch",
     "ApiT": "SyncApiT",
     "Transport": "SyncTransport",
     "sluice_client.transport": "sluice_client.sync_transport",
@@ -26,12 +34,16 @@ WORDS = {
 }
 KEPT = ("parameters", "replies")
 """Files of `api/` that both forms use."""
+WAITING = ("batches", "dispatching", "job", "refs", "task")
+"""Files of `tasks/` that wait for the service; both forms use the others."""
 
 _WORDS = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(WORDS, key=len, reverse=True)))})(?!\w)")
+_TASKS = re.compile(rf"sluice_client\.tasks\.(?=(?:{'|'.join(WAITING)})\b)")
 _ROOM = re.compile(rf"sluice_client\.api\.(?!(?:{'|'.join(KEPT)})\b)")
 
 
 def blocking(source: str) -> str:
     """Return the source of the blocking form."""
     words = _WORDS.sub(lambda found: WORDS[found[0]], source)
-    return _ROOM.sub("sluice_client.api.blocking.", words.replace("await ", ""))
+    rooms = _ROOM.sub("sluice_client.api.blocking.", words.replace("await ", ""))
+    return _TASKS.sub("sluice_client.tasks.blocking.", rooms)

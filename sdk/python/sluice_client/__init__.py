@@ -26,39 +26,90 @@ if TYPE_CHECKING:
     )
     from sluice_client.outcomes import Fatal, Retry, Skip
     from sluice_client.serving.worker import MemoryLimitReached
+    from sluice_client.sluice import Sluice
+    from sluice_client.sync_sluice import SyncSluice
     from sluice_client.sync_transport import SyncTransport
+    from sluice_client.tasks.backoff import exponential, fixed
+    from sluice_client.tasks.batches import Batch
+    from sluice_client.tasks.blocking.batches import SyncBatch
+    from sluice_client.tasks.blocking.job import SyncJob
+    from sluice_client.tasks.blocking.refs import SyncTaskRef
+    from sluice_client.tasks.blocking.task import SyncTask
+    from sluice_client.tasks.calls import Call
+    from sluice_client.tasks.failures import DispatchIncomplete, TaskFailed
+    from sluice_client.tasks.faults import DefinitionError, PayloadInvalid
+    from sluice_client.tasks.job import Job
+    from sluice_client.tasks.jobs import job
+    from sluice_client.tasks.propagation import correlation_id
+    from sluice_client.tasks.refs import TaskRef
+    from sluice_client.tasks.task import Task
     from sluice_client.transport import Transport
 
 __all__ = [
     "UNSET",
     "Api",
     "ApiError",
+    "Batch",
+    "Call",
     "Conflict",
     "ConnectionFailed",
     "Context",
+    "DefinitionError",
+    "DispatchIncomplete",
     "Event",
     "Fatal",
     "Forbidden",
     "Invalid",
+    "Job",
     "LeaseLost",
     "MemoryLimitReached",
     "NotFound",
     "NotSluice",
     "Pages",
+    "PayloadInvalid",
     "QueueFull",
     "Reply",
     "Retry",
     "Skip",
+    "Sluice",
     "SluiceError",
     "SyncApi",
+    "SyncBatch",
+    "SyncJob",
+    "SyncSluice",
+    "SyncTask",
+    "SyncTaskRef",
     "SyncTransport",
+    "Task",
+    "TaskFailed",
+    "TaskRef",
     "Transport",
     "Unauthenticated",
     "Unavailable",
+    "correlation_id",
+    "exponential",
+    "fixed",
+    "job",
     "reply",
 ]
 
 ROOMS = {
+    "sluice": ["Sluice"],
+    "sync_sluice": ["SyncSluice"],
+    "tasks.backoff": ["exponential", "fixed"],
+    "tasks.batches": ["Batch"],
+    "tasks.blocking.batches": ["SyncBatch"],
+    "tasks.blocking.job": ["SyncJob"],
+    "tasks.blocking.refs": ["SyncTaskRef"],
+    "tasks.blocking.task": ["SyncTask"],
+    "tasks.calls": ["Call"],
+    "tasks.failures": ["DispatchIncomplete", "TaskFailed"],
+    "tasks.faults": ["DefinitionError", "PayloadInvalid"],
+    "tasks.job": ["Job"],
+    "tasks.jobs": ["job"],
+    "tasks.propagation": ["correlation_id"],
+    "tasks.refs": ["TaskRef"],
+    "tasks.task": ["Task"],
     "api": ["UNSET", "Api", "Event", "Pages", "Reply", "SyncApi", "reply"],
     "context": ["Context"],
     "errors": [

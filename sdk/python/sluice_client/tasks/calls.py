@@ -1,11 +1,12 @@
 """A task with its arguments and options, ready to be enqueued."""
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, Generic, TypeVar
 
+from sluice_client.models import OnCompleteBody
 from sluice_client.tasks.definitions import Arguments, Definition
-from sluice_client.tasks.faults import DefinitionError
-from sluice_client.tasks.options import CALLED, check_options, fields_of, merged
+from sluice_client.tasks.options import CALLED, TEMPLATES, check_options, fields_of, merged
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -47,14 +48,22 @@ class Call(Generic[R_co]):
         """Return the JSON of `POST /queues/{queue}/tasks`."""
         return dict(self._body)
 
+    @property
+    def own_fields(self) -> frozenset[str]:
+        """The fields of the enqueue that the call has beside its task's."""
+        return frozenset(fields_of(self.options)) | {TEMPLATES[name] for name in TEMPLATES if self.options.get(name)}
+
+    def on_complete(self) -> OnCompleteBody:
+        """Return the call as the service takes it for `on_complete`: queue and payload are all that it has then."""
+        return {"queue": self.queue, "payload": self._body["payload"]}
+
+    def with_key(self, key: str) -> "Call[R_co]":
+        """Return the same call with an idempotency key."""
+        other = copy(self)
+        other.options = {**self.options, "idempotency_key": key}
+        other._body = {**self._body, "idempotency_key": key}
+        return other
+
     def with_options(self, **options: Any) -> "Call[R_co]":
         """Return the same call with further options. Raises ValueError."""
         return Call(self.definition, self.arguments, merged(self.options, options))
-
-
-def checked_options(definition: Definition[Any], options: Mapping[str, Any]) -> None:
-    """Raises DefinitionError for options that a call of this task cannot have."""
-    try:
-        check_options(options, CALLED, definition.parameters)
-    except (TypeError, ValueError) as error:
-        raise DefinitionError(f"{definition.name}: {error}") from None

@@ -135,13 +135,9 @@ class Definition(ABC, Generic[R]):
             raise DefinitionError(f"{self.where}: {error}") from None
 
     def check_types(self) -> None:
-        """Raises DefinitionError if an annotation has no JSON. One that cannot be resolved yet is left for later."""
-        try:
-            self.read_types()
-            _ = self.result
-        except DefinitionError as error:
-            if not isinstance(error.__cause__, NameError):
-                raise
+        """Read all annotations. Raises DefinitionError if one has no JSON or cannot be resolved."""
+        self.read_types()
+        _ = self.result
 
     def _turned(self, turn: Callable[[Faults], Any], what: str) -> Any:
         faults: Faults = []
@@ -152,3 +148,12 @@ class Definition(ABC, Generic[R]):
         if faults:
             raise PayloadInvalid(faults, what)
         return turned
+
+
+def check_if_known(check: Callable[[], object]) -> None:
+    """Raises DefinitionError if an annotation has no JSON. One that cannot be resolved yet is left for later."""
+    try:
+        check()
+    except DefinitionError as error:
+        if not isinstance(error.__cause__, NameError):
+            raise

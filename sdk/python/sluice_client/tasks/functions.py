@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from sluice_client.context import Context
 from sluice_client.tasks.codecs import JSON, Codec
 from sluice_client.tasks.containers import Field, decode_members, encode_members
-from sluice_client.tasks.definitions import Arguments, Definition
+from sluice_client.tasks.definitions import Arguments, Definition, check_if_known
 from sluice_client.tasks.faults import DefinitionError, Faults
 from sluice_client.tasks.payloads import Unserialisable, codec_of, hints_of
 
@@ -46,14 +46,9 @@ class FunctionDefinition(Definition[R]):
         kept = [one for one in signature.parameters.values() if one.name != self._context]
         self._all = signature
         self._signature = signature.replace(parameters=kept)
-        for parameter in kept:
-            if parameter.kind in _MANY:
-                stars = "*" if parameter.kind is inspect.Parameter.VAR_POSITIONAL else "**"
-                raise DefinitionError(
-                    f"{where}: {stars}{parameter.name} has no names for a payload; list the parameters"
-                )
+        check_kinds(signature, where)
         self.check()
-        self.check_types()
+        check_if_known(self.check_types)
 
     @property
     def source(self) -> tuple[str, int]:
@@ -131,6 +126,14 @@ def check_function(fn: Any) -> str:
     return where
 
 
+def check_kinds(signature: inspect.Signature, where: str) -> None:
+    """Raises DefinitionError for *args and **kwargs."""
+    for parameter in signature.parameters.values():
+        if parameter.kind in _MANY:
+            stars = "*" if parameter.kind is inspect.Parameter.VAR_POSITIONAL else "**"
+            raise DefinitionError(f"{where}: {stars}{parameter.name} has no names for a payload; list the parameters")
+
+
 def context_parameter(
     signature: inspect.Signature, fn: Callable[..., Any], names: Mapping[str, Any], where: str
 ) -> str | None:
@@ -155,8 +158,8 @@ def _is_context(annotation: Any, fn: Callable[..., Any], names: Mapping[str, Any
     return annotation is Context
 
 
-def resolved(fn: Callable[..., Any], names: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the annotations of a function. Raises DefinitionError, caused by NameError if a name does not exist."""
+def resolved(fn: Any, names: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the annotations of a function or a class. Raises DefinitionError, caused by NameError if a name does not exist."""
     try:
         return hints_of(fn, names)
     except NameError as error:

@@ -52,6 +52,14 @@ class Foreign(Codec):
         return self._read(json.dumps(value), at, faults) if len(faults) == found else None
 
 
+def is_of_library(cls: type[Any]) -> bool:
+    """Whether a library makes the fields of this class."""
+    pydantic, msgspec = sys.modules.get("pydantic"), sys.modules.get("msgspec")
+    return (pydantic is not None and issubclass(cls, pydantic.BaseModel)) or (
+        msgspec is not None and issubclass(cls, msgspec.Struct)
+    )
+
+
 def codec_of_library(annotation: Any) -> Codec | None:
     """Return the codec of a type that belongs to pydantic or msgspec, or None."""
     cls = get_origin(annotation) or annotation

@@ -15,7 +15,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 class Options(TypedDict, total=False):
     """Options of tasks and jobs. What is left out is the queue's."""
 
-    queue: str
     tries: int
     """How many attempts, the first included."""
     backoff: Backoff
@@ -48,6 +47,8 @@ class Options(TypedDict, total=False):
 class CallOptions(Options, total=False):
     """Options of one call."""
 
+    queue: str
+    """Instead of the task's own."""
     after: Duration
     """How long from now it may start."""
     at: datetime
@@ -59,7 +60,7 @@ class CallOptions(Options, total=False):
     correlation_id: str
 
 
-DECLARED = frozenset(Options.__annotations__)
+DECLARED = frozenset(Options.__annotations__) | {"queue"}
 CALLED = frozenset(CallOptions.__annotations__)
 TEMPLATES = {"unique": "unique_key", "key": "key"}
 _RENAMED = {
@@ -69,8 +70,8 @@ _RENAMED = {
     "after": "delay_seconds",
 }
 _INSTANTS = {"at": "run_at", "expires_at": "expires_at"}
-_TAKEN_BACK = {"after": "at", "at": "after", "ttl": "expires_at", "expires_at": "ttl"}
-"""Each takes the place of the other, if that was given before."""
+_INSTEAD = {"after": "at", "at": "after", "ttl": "expires_at", "expires_at": "ttl"}
+"""One that is given takes the place of the other."""
 
 
 def check_options(options: Mapping[str, Any], known: frozenset[str], parameters: Sequence[str]) -> None:
@@ -96,9 +97,9 @@ def check_options(options: Mapping[str, Any], known: frozenset[str], parameters:
 
 
 def merged(options: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options with those of `over` in their place. None takes one away."""
-    kept = {name: value for name, value in options.items() if not (name in _TAKEN_BACK and _TAKEN_BACK[name] in over)}
-    return {name: value for name, value in {**kept, **over}.items() if value is not None}
+    """Return the options with those of `over` in their place. None stands for none."""
+    kept = {name: value for name, value in options.items() if _INSTEAD.get(name) not in over}
+    return {**kept, **over}
 
 
 def fields_of(options: Mapping[str, Any]) -> dict[str, Any]:

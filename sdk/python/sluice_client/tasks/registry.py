@@ -40,3 +40,7 @@ class Registry:
     def queues(self) -> frozenset[str]:
         """The queues that its tasks are on."""
         return frozenset(definition.queue for definition in self)
+
+
+JOBS = Registry()
+"""The jobs that belong to no Sluice."""

@@ -1,0 +1,1 @@
+"""The blocking form of what waits for the service, generated."""
