@@ -85,7 +85,8 @@ async def acquire(
             await fail(core, task.task_id, task.token, CONTENT_LOST, retryable=True, retry_after_seconds=0.0)
     return [
         LeasedTaskView(
-            **msgspec.structs.asdict(shown[task.task_id]),
+            # with the batch whose completion enqueued it, as a handler learns it
+            **{**msgspec.structs.asdict(shown[task.task_id]), "batch": task.batch_id},
             cursor=task.options.cursor,
             schedule_timezone=task.options.schedule_timezone,
             scheduled_for_local=_local(task.options),

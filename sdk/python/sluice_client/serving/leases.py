@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from time import monotonic
@@ -87,6 +88,7 @@ class Leases:
         self._transport = transport
         self._contact = contact
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._held: set[Lease] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = 0.0
@@ -97,8 +99,11 @@ class Leases:
         return self._loop is asyncio.get_running_loop()
 
     def call(self, function: Callable[..., None], *arguments: object) -> None:
-        """Call it in the event loop, from any thread."""
-        self._loop.call_soon_threadsafe(function, *arguments)
+        """Call it in the event loop, from any thread: at once from the loop's own."""
+        if threading.get_ident() == self._thread:
+            function(*arguments)
+        else:
+            self._loop.call_soon_threadsafe(function, *arguments)
 
     def hold(self, lease: Lease) -> None:
         """Renew it from now on."""

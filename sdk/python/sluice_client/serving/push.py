@@ -42,12 +42,6 @@ class Push:
         self._leases: Leases | None = None
         self._held: set[asyncio.Task[None]] = set()
 
-    def leases(self) -> Leases:
-        """Return the leases that are renewed in this event loop."""
-        if self._leases is None or not self._leases.is_here():
-            self._leases = Leases(self._transport, Contact())
-        return self._leases
-
     def refuse(self, method: str, headers: Mapping[str, str]) -> Reply | None:
         """Return the response to a request whose body need not be read. Names of headers are in lower case."""
         if method != "POST":
@@ -85,7 +79,8 @@ class Push:
 
     async def _respond(self, tasks: list[Pushed], shape: Callable[[Mapping[str, Outcome]], Reply]) -> Reply:
         held: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        calls = [_Call(self, task, held) for task in tasks]
+        leases = self._leases_here()
+        calls = [_Call(leases, task, held) for task in tasks]
         works = [asyncio.ensure_future(self._run(call)) for call in calls]
         ended = asyncio.ensure_future(asyncio.wait(works))
         try:
@@ -95,11 +90,17 @@ class Push:
             raise
         if held.done() and not ended.done():
             for call, work in zip(calls, works, strict=True):
-                self._settle_later(call.keep(held.result()), work)
+                self._settle_later(leases, call.keep(held.result()), work)
             return answer(202, {"held_seconds": held.result()}, sluice_hold=str(held.result()))
         for call in calls:
             call.end()
         return shape({call.delivery.id: work.result() for call, work in zip(calls, works, strict=True)})
+
+    def _leases_here(self) -> Leases:
+        """Return the leases that are renewed in this event loop."""
+        if self._leases is None or not self._leases.is_here():
+            self._leases = Leases(self._transport, Contact())
+        return self._leases
 
     async def _run(self, call: "_Call") -> Outcome:
         definition = find(self._registry, call.delivery)
@@ -107,37 +108,20 @@ class Push:
             return unknown(self._registry, call.delivery)
         return await run(definition, call.delivery, call)
 
-    def _settle_later(self, lease: Lease, work: "asyncio.Future[Outcome]") -> None:
-        settling = asyncio.ensure_future(self._settled(lease, work))
+    def _settle_later(self, leases: Leases, lease: Lease, work: "asyncio.Future[Outcome]") -> None:
+        settling = asyncio.ensure_future(_settled(leases, lease, work))
         self._held.add(settling)
         settling.add_done_callback(self._held.discard)
-
-    async def _settled(self, lease: Lease, work: "asyncio.Future[Outcome]") -> None:
-        """Report how a held task ends. If the event loop ends before it, give the task back."""
-        lease.on_lost = work.cancel
-        try:
-            await asyncio.wait((work,))
-        except asyncio.CancelledError:
-            lease.stopped = True
-            work.cancel()
-            await asyncio.wait((work,))
-            outcome = None if work.cancelled() or work.exception() else work.result()
-            await asyncio.wait((asyncio.ensure_future(self.leases().settle(lease, outcome)),), timeout=RELEASE_SECONDS)
-            raise
-        lease.on_lost = None
-        if not work.cancelled():
-            await self.leases().settle(lease, work.result())
 
 
 class _Call:
     """One task of a request, while it runs: its controls."""
 
-    def __init__(self, push: Push, pushed: Pushed, held: "asyncio.Future[float]") -> None:
+    def __init__(self, leases: Leases, pushed: Pushed, held: "asyncio.Future[float]") -> None:
         self.delivery: Delivery = pushed.delivery
         self._token = pushed.lease_token
-        self._push = push
+        self._leases = leases
         self._held = held
-        self._loop = asyncio.get_running_loop()
         self._lease: Lease | None = None
         self.cut = False
         """Nobody waits for the response any more."""
@@ -147,24 +131,24 @@ class _Call:
         return self.cut or (self._lease is not None and self._lease.cancelled)
 
     def progress(self, value: object) -> None:
-        self._loop.call_soon_threadsafe(lambda: self.keep(REPORTED_SECONDS).progress(value))
+        self._leases.call(lambda: self.keep(REPORTED_SECONDS).progress(value))
 
     def hold(self, seconds: float) -> None:
-        self._loop.call_soon_threadsafe(self._hold, seconds)
+        self._leases.call(self._hold, seconds)
 
     def keep(self, seconds: float) -> Lease:
         """Return the lease of the task. From the first time on, it is renewed here."""
         if self._lease is None:
-            self._lease = Lease(self._push.leases(), self.delivery.id, self._token, seconds)
+            self._lease = Lease(self._leases, self.delivery.id, self._token, seconds)
             self._lease.has_left(seconds)
-            self._push.leases().hold(self._lease)
+            self._leases.hold(self._lease)
         return self._lease
 
     def end(self) -> None:
         """The response has said how it ended."""
         if self._lease is not None:
             self._lease.over = True
-            self._push.leases().forget(self._lease)
+            self._leases.forget(self._lease)
 
     def _hold(self, seconds: float) -> None:
         lease = self.keep(seconds)
@@ -174,6 +158,23 @@ class _Call:
         else:
             lease.has_left(seconds)
             self._held.set_result(seconds)
+
+
+async def _settled(leases: Leases, lease: Lease, work: "asyncio.Future[Outcome]") -> None:
+    """Report how a held task ends. If the event loop ends before it, give the task back."""
+    lease.on_lost = work.cancel
+    try:
+        await asyncio.wait((work,))
+    except asyncio.CancelledError:
+        lease.stopped = True
+        work.cancel()
+        await asyncio.wait((work,))
+        outcome = None if work.cancelled() else work.result()
+        await asyncio.wait((asyncio.ensure_future(leases.settle(lease, outcome)),), timeout=RELEASE_SECONDS)
+        raise
+    lease.on_lost = None
+    if not work.cancelled():
+        await leases.settle(lease, work.result())
 
 
 async def _cut(calls: list[_Call], works: "Sequence[asyncio.Future[Outcome]]") -> None:

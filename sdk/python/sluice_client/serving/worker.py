@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from time import monotonic
 from typing import Any
 from urllib.parse import quote
@@ -35,12 +35,18 @@ WAIT_SECONDS = 50.0
 """How long a request waits for tasks: many proxies cut it at 60."""
 ANSWER_SECONDS = 10.0
 """How long the answer may take beyond that."""
+LAST_ANSWER_SECONDS = 0.5
+"""How long a worker that stops waits for the answer it has asked for: with tasks, it takes milliseconds."""
 RELEASE_SECONDS = 5.0
 """How long the worker tries to give tasks back before it ends."""
 MEMORY_SECONDS = 1.0
 """How often the memory is looked at."""
 MEMORY_EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: start me again."""
+
+Leased = tuple[Mapping[str, Any], float]
+"""A task, and how many seconds its lease had left when it came."""
+Work = Callable[[Lease, Mapping[str, Any]], Coroutine[Any, Any, None]]
 
 log = logging.getLogger("sluice_client.worker")
 
@@ -142,7 +148,7 @@ class Worker:
         finally:
             self._stopping.set()
             for one in watching:
-                one.cancel()  # a caller that has gone before its answer gets no tasks
+                one.cancel()
             await asyncio.wait(watching)
         failure = next((reason for one in ended if (reason := one.exception() or one.result()) is not None), None)
         if failure is not None:
@@ -167,7 +173,7 @@ class Worker:
             asked = min(MAX_TASKS, max(1, self._free // len(self.queues)))
             began = monotonic()
             try:
-                tasks = await self._lease(queue, asked)
+                tasks = await self._answer(asyncio.ensure_future(self._lease(queue, asked)))
             except SluiceError as error:
                 if not will_pass(error):
                     raise
@@ -182,7 +188,22 @@ class Worker:
             if not tasks and monotonic() - began < 1:  # that replica is stopping
                 await asyncio.sleep(random.uniform(0.5, 1.0))
 
-    async def _lease(self, queue: str, max_tasks: int) -> list[tuple[Mapping[str, Any], float]]:
+    async def _answer(self, asking: "asyncio.Future[list[Leased]]") -> "list[Leased]":
+        """Return the tasks of an answer. When the worker stops, what is on its way is given back at once."""
+        try:
+            await asyncio.wait((asking,))
+        except asyncio.CancelledError:
+            await asyncio.wait((asking,), timeout=LAST_ANSWER_SECONDS)
+            if not asking.done():
+                asking.cancel()  # the service gives no tasks to a caller that has gone
+                await asyncio.wait((asking,))
+            elif asking.exception() is None:
+                for task, left in asking.result():
+                    self._hold(task, left, self._release)
+            raise
+        return asking.result()
+
+    async def _lease(self, queue: str, max_tasks: int) -> "list[Leased]":
         """Return tasks, and how many seconds their leases have left."""
         response = await self._transport.request(
             "POST",
@@ -194,32 +215,36 @@ class Worker:
         return [(task, seconds_left(task["lease_expires_at"], response)) for task in response.json()["tasks"]]
 
     def _start(self, task: Mapping[str, Any], left: float) -> None:
+        if self._free == 0:  # several queues had an answer at once
+            self._hold(task, left, self._release)
+            return
+        self._free -= 1
+        if self._free == 0:
+            self._room.clear()
+        self._hold(task, left, self._work).add_done_callback(self._make_room)
+
+    def _hold(self, task: Mapping[str, Any], left: float, work: Work) -> "asyncio.Task[None]":
+        """Renew the lease of a task while this is done with it."""
         lease = Lease(self._leases, task["id"], task["lease_token"], self.lease_seconds)
         lease.has_left(left)
         self._leases.hold(lease)
-        if self._free > 0:
-            self._free -= 1
-            job = self._loop.create_task(self._work(lease, deliveries.of_lease(task)))
-            job.add_done_callback(self._ended)
-        else:  # several queues had an answer at once
-            job = self._loop.create_task(self._release(lease))
-            job.add_done_callback(self._released)
-        if self._free == 0:
-            self._room.clear()
+        job = self._loop.create_task(work(lease, task))
         self._jobs[job] = lease
+        job.add_done_callback(self._ended)
+        return job
 
-    def _ended(self, job: "asyncio.Task[None]") -> None:
+    def _make_room(self, job: "asyncio.Task[None]") -> None:
         self._free += 1
         self._room.set()
-        self._released(job)
 
-    def _released(self, job: "asyncio.Task[None]") -> None:
+    def _ended(self, job: "asyncio.Task[None]") -> None:
         lease = self._jobs.pop(job)
         if not job.cancelled() and (error := job.exception()) is not None:
             log.error("task %s could not be settled", lease.id, exc_info=error)
 
-    async def _work(self, lease: Lease, delivery: Delivery) -> None:
+    async def _work(self, lease: Lease, task: Mapping[str, Any]) -> None:
         """Run a task, and report how it ended."""
+        delivery = deliveries.of_lease(task)
         definition = find(self._registry, delivery)
         if definition is None:
             await self._leases.settle(lease, await self._unknown(delivery))
@@ -249,7 +274,7 @@ class Worker:
         await asyncio.wait((asyncio.ensure_future(self._stopping.wait()),), timeout=UNKNOWN_SECONDS)
         return None
 
-    async def _release(self, lease: Lease) -> None:
+    async def _release(self, lease: Lease, task: Mapping[str, Any]) -> None:
         await self._leases.settle(lease, None)
 
     async def _drain(self) -> None:
