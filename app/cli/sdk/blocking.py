@@ -26,6 +26,7 @@ WORDS = {
     "TaskRef": "SyncTaskRef",
     "Job": "SyncJob",
     "Batch": "SyncBatch",
+    "Worker": "SyncWorker",
     "ApiT": "SyncApiT",
     "Transport": "SyncTransport",
     "sluice_client.transport": "sluice_client.sync_transport",

@@ -1,12 +1,18 @@
 """Sluice as a program uses it: tasks, batches and schedules beside the whole API."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx2
 
 from sluice_client.api.client import Api
 from sluice_client.models import QueueBody
+from sluice_client.serving.asgi import AsgiApp
+from sluice_client.serving.django import django_view
+from sluice_client.serving.push import MAX_BODY_BYTES, Push
+from sluice_client.serving.transports import awaited
+from sluice_client.serving.worker import Worker
+from sluice_client.serving.wsgi import WsgiApp
 from sluice_client.tasks.batches import Batch
 from sluice_client.tasks.calls import Call
 from sluice_client.tasks.dispatching import Progress, dispatch, dispatch_many
@@ -21,6 +27,8 @@ from sluice_client.tasks.task import Decorator, FunctionTask
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from sluice_client.serving.django import DjangoView
 
 R = TypeVar("R")
 
@@ -96,3 +104,44 @@ class Sluice(Api):
     def schedule(self, name: str, call: Call[Any], **when: "Unpack[ScheduleOptions]") -> None:
         """Declare a schedule of this call, for `sluice apply --app`. Raises DefinitionError."""
         self.declared.schedule(name, call, when)
+
+    def asgi(self, *, secrets: Iterable[str], max_body_bytes: int = MAX_BODY_BYTES) -> AsgiApp:
+        """Return an application to mount: `app.mount("/tasks", sluice.asgi(secrets=[secret]))`.
+
+        It runs the tasks that Sluice delivers to it. `secrets` are those of its handler: the new and the old one while it is
+        being rotated. Larger bodies than `max_body_bytes` are refused. Raises ValueError for secrets that are none.
+        """
+        return AsgiApp(Push(self.registry, awaited(self.transport), secrets, max_body_bytes))
+
+    def wsgi(self, *, secrets: Iterable[str], max_body_bytes: int = MAX_BODY_BYTES) -> WsgiApp:
+        """Return the same as a WSGI application, for Flask."""
+        return WsgiApp(Push(self.registry, awaited(self.transport), secrets, max_body_bytes))
+
+    def django_view(self, *, secrets: Iterable[str], max_body_bytes: int = MAX_BODY_BYTES) -> "DjangoView":
+        """Return the same as a view: `path("tasks/", sluice.django_view(secrets=[secret]))`."""
+        return django_view(Push(self.registry, awaited(self.transport), secrets, max_body_bytes))
+
+    def worker(
+        self,
+        queues: Sequence[str],
+        *,
+        concurrency: int = 8,
+        memory_limit: str | int | None = None,
+        lease_seconds: float = 60.0,
+        drain_seconds: float = 25.0,
+    ) -> Worker:
+        """Return a worker that takes tasks from these queues: `await sluice.worker(queues=["reports"]).run()`.
+
+        It runs up to `concurrency` tasks at once. Above `memory_limit` (bytes, or text such as "512MB") it finishes what it
+        holds and ends with exit code 75. `lease_seconds`: how soon others get its tasks if its process dies. `drain_seconds`:
+        how long tasks may go on after SIGTERM before they are given back. Raises ValueError.
+        """
+        return Worker(
+            awaited(self.transport),
+            self.registry,
+            queues,
+            concurrency=concurrency,
+            memory_limit=memory_limit,
+            lease_seconds=lease_seconds,
+            drain_seconds=drain_seconds,
+        )

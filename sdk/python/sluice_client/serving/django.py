@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest, HttpResponse
 
+    DjangoView = Callable[[HttpRequest], HttpResponse]
 
-def django_view(push: Push) -> Callable[[HttpRequest], HttpResponse]:
+
+def django_view(push: Push) -> DjangoView:
     """Return a view that runs the tasks that Sluice delivers to it.
 
     It needs no CSRF token, because Sluice's signature says who calls, and no transaction: the functions run in threads or in an
@@ -28,7 +30,7 @@ def django_view(push: Push) -> Callable[[HttpRequest], HttpResponse]:
         reply = _reply(push, request)
         return HttpResponse(reply.body, status=reply.status, headers=dict(reply.headers))
 
-    view: Callable[[HttpRequest], HttpResponse] = csrf_exempt(transaction.non_atomic_requests(sluice_tasks))
+    view: DjangoView = csrf_exempt(transaction.non_atomic_requests(sluice_tasks))
     return view
 
 

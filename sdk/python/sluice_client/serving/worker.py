@@ -98,6 +98,7 @@ class Worker:
         self._threads = Threads(concurrency)
         self._free = concurrency
         self._jobs: dict[asyncio.Task[None], Lease] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self) -> None:
         """Work until SIGTERM, SIGINT or `stop()`, and return when all tasks have ended or been given back.
@@ -125,7 +126,8 @@ class Worker:
 
     def stop(self) -> None:
         """Take no more tasks, and let `run` return when those it holds have ended. May be called from any thread."""
-        self._loop.call_soon_threadsafe(self._stopping.set)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
 
     def _signalled(self, name: str) -> None:
         if self._stopping.is_set():
@@ -228,7 +230,7 @@ class Worker:
         lease = Lease(self._leases, task["id"], task["lease_token"], self.lease_seconds)
         lease.has_left(left)
         self._leases.hold(lease)
-        job = self._loop.create_task(work(lease, task))
+        job = asyncio.get_running_loop().create_task(work(lease, task))
         self._jobs[job] = lease
         job.add_done_callback(self._ended)
         return job
@@ -308,3 +310,36 @@ class Worker:
         if self._jobs:
             await asyncio.wait(tuple(self._jobs), timeout=RELEASE_SECONDS)
         self._leases.close()
+
+
+class SyncWorker:
+    """A worker for a program without an event loop: it has one of its own while it runs. Takes what Worker takes."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        registry: Registry,
+        queues: Sequence[str],
+        *,
+        concurrency: int = 8,
+        memory_limit: str | int | None = None,
+        lease_seconds: float = 60.0,
+        drain_seconds: float = 25.0,
+    ) -> None:
+        self._worker = Worker(
+            transport,
+            registry,
+            queues,
+            concurrency=concurrency,
+            memory_limit=memory_limit,
+            lease_seconds=lease_seconds,
+            drain_seconds=drain_seconds,
+        )
+
+    def run(self) -> None:
+        """Work until a signal or `stop()`. Raises what `Worker.run` raises."""
+        asyncio.run(self._worker.run())
+
+    def stop(self) -> None:
+        """Take no more tasks, and let `run` return when those it holds have ended. Called from another thread."""
+        self._worker.stop()
