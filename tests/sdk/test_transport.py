@@ -103,6 +103,16 @@ async def test_a_repeat_waits_as_long_as_it_was_told(form: Form, told: Callable[
         assert monotonic() - started >= 0.9 and len(server.asked) == 2
 
 
+async def test_what_a_proxy_says_under_200_settles_nothing(form: Form) -> None:
+    async with flaky() as server, client(form, server.url) as api:
+        for answer in (Answer(200, {"content-type": "text/html"}, b"<html>"), Answer(200), Answer(302)):
+            server.script = [answer]
+            with pytest.raises(NotSluice):
+                await call(api.transport, "request", "POST", "/tasks/t/complete", repeatable=False)
+        server.script = [Answer(204)]
+        assert await call(api, "queues.delete", "mail") is None
+
+
 async def test_a_call_gives_up_rather_than_wait_beyond_its_timeout(form: Form) -> None:
     async with flaky(problem(429, "queue_full", **{"retry-after": "60"})) as server:
         async with client(form, server.url, timeout=5.0) as api:
@@ -232,6 +242,26 @@ async def test_a_connection_is_reused_and_closed_with_the_client(form: Form) -> 
             assert {asked.connection for asked in server.asked} == {1}
         await call(api, "queues.get", "mail")
         assert server.asked[-1].connection == 2
+
+
+async def test_a_child_made_by_fork_opens_connections_of_its_own(form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
+    if form is Api:
+        return  # its child has no event loop, and a new one gets connections of its own
+    async with flaky() as server, client(form, server.url) as api:
+        await call(api, "queues.get", "mail")
+        with monkeypatch.context() as child:
+            child.setattr("os.getpid", lambda: 1)
+            await call(api, "queues.get", "mail")
+            await asyncio.to_thread(api.close)
+        await call(api, "queues.get", "mail")
+        assert [asked.connection for asked in server.asked] == [1, 2, 1]
+
+
+async def test_a_repeat_waits_for_no_longer_than_what_is_left(form: Form) -> None:
+    async with flaky(DROP, DROP) as server, client(form, server.url) as api:
+        await call(api, "tasks.get", "t", wait_seconds=9)
+        waits = [float(asked.target.partition("=")[2]) for asked in server.asked]
+        assert 9 == waits[0] > waits[1] > waits[2] > 0
 
 
 async def test_the_head_of_a_reply_stays_with_it(form: Form) -> None:

@@ -17,6 +17,7 @@ WORDS = {
     "AsyncClient": "Client",
     "AsyncBaseTransport": "BaseTransport",
     "PerLoop": "PerProcess",
+    "sluice_client.per_loop": "sluice_client.per_process",
     "Api": "SyncApi",
     "class Sluice": "class SyncSluice",
     "sluice = Sluice": "sluice = SyncSluice",

@@ -16,6 +16,8 @@ from sluice_client.retrying import retry_after_seconds
 from sluice_client.version import VERSION
 
 CONNECT_SECONDS = 5.0
+MEDIA_TYPES = ("application/json", "text/plain", "text/event-stream")
+"""Of responses of Sluice. What a proxy says under 200 is none, and a lease is not settled by it."""
 
 
 def base_url(url: str) -> str:
@@ -91,7 +93,7 @@ def given(values: Mapping[str, Any] | None) -> dict[str, Any]:
 def refuse_failure(response: httpx2.Response, url: str) -> None:
     """Raise what a response that is no success means. Its body has been read."""
     media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if response.is_success and media_type != "text/html":
+    if response.is_success and (media_type in MEDIA_TYPES or response.status_code == 204):
         return
     retry_after = retry_after_seconds(response.headers.get("retry-after"), datetime.now(timezone.utc))
     problem = _problem(response) if media_type == "application/problem+json" else None

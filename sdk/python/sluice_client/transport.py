@@ -15,9 +15,9 @@ from typing import Any
 
 import httpx2
 
-from sluice_client.connections import PerLoop
 from sluice_client.errors import ConnectionFailed, SluiceError
 from sluice_client.messages import base_url, client_headers, encode, given, is_loopback, patience, refuse_failure
+from sluice_client.per_loop import PerLoop
 from sluice_client.retrying import pause_before, repeats_after
 
 DEFAULT_URL = "http://127.0.0.1:8080"
