@@ -334,6 +334,13 @@ MEASURES = (
                 "{idle[postgres]:.3f}; {overviews} overviews each",
             ),
             Row(
+                "1,000 queues asked for by 20 viewers every 2 s, of a core",
+                "polled_share",
+                "%",
+                at_most(0.05),
+                "service {polled[service]:.3f}, Postgres {polled[postgres]:.3f}",
+            ),
+            Row(
                 "an overview of 1,000 queues, as of the last two seconds",
                 "kept.p50_ms",
                 "ms",

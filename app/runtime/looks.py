@@ -2,15 +2,17 @@
 
 A look is read again when it is asked for and FRESH_SECONDS old. One that takes long is read less often, so that a deep backlog,
 whose tasks must be counted, costs at most SHARE of one of the database's cores. What happened in minutes that are over cannot
-change, so only the newest minutes are read again.
+change, so they are kept, and only the newest are read: of each queue one, most of the time.
 """
 
 import asyncio
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
+
+from msgspec import structs
 
 from app.domain.histograms import percentile, summed
 from app.domain.verdicts import WINDOW_MINUTES
@@ -23,6 +25,10 @@ FRESH_SECONDS = 2.0
 SHARE = 0.2
 KEPT_SECONDS = 60.0
 """How long a look that nobody asks for is kept."""
+DEATHS_MINUTES = 15
+"""How long a task that died counts as one that died lately."""
+SETTLED_SECONDS = 5.0
+"""How long after a minute's end the last counts of it may be committed: they are added to the minute in which they are sent."""
 NO_MINUTE = MinuteLook(0, 0, 0, 0, 0, 0, 0, [], [])
 
 
@@ -59,18 +65,22 @@ class Window:
     """The minutes of one queue: those that are over, summed, and the current one."""
 
     minutes: dict[int, MinuteLook] = field(default_factory=dict)
+    deaths: dict[int, int] = field(default_factory=dict)
+    """How many tasks died in each of the last DEATHS_MINUTES minutes in which some did."""
     _sum: MinuteLook = NO_MINUTE
     _upto: int = 0
     _recent: tuple[int, MinuteLook | None, Recent] = (0, None, Recent())
     """The current minute, what had happened in it, and what was made of that: most queues are idle."""
 
-    def add(self, fresh: list[MinuteLook], current: int) -> None:
+    def add(self, fresh: list[MinuteLook], deaths: list[tuple[int, int]], current: int) -> None:
+        self.deaths.update(deaths)
         for minute in fresh:
             if self.minutes.get(minute.at) != minute:
                 self.minutes[minute.at] = minute
                 self._upto = min(self._upto, minute.at)
         if self._upto != current:
             self.minutes = {at: one for at, one in self.minutes.items() if at >= current - WINDOW_MINUTES * 60}
+            self.deaths = {at: dead for at, dead in self.deaths.items() if at > current - DEATHS_MINUTES * 60}
             self._sum = _sum(one for at, one in self.minutes.items() if at < current)
             self._upto = current
 
@@ -123,8 +133,8 @@ class _Tenant:
     """When an operator last asked. While operators ask, looks include the database."""
     reading: "asyncio.Task[Look] | None" = None
     windows: dict[int, Window] = field(default_factory=dict)
-    minute: datetime | None = None
-    """The current minute of `look`."""
+    unsettled: datetime | None = None
+    """The first minute that may have changed since `look`."""
 
 
 class Looks:
@@ -166,20 +176,24 @@ class Looks:
 
     async def _read(self, tenant_id: int, tenant: _Tenant) -> Look:
         began = time.monotonic()
-        floor = self._clock.now() - timedelta(minutes=WINDOW_MINUTES + 1)
-        since = floor if tenant.minute is None else max(floor, tenant.minute - timedelta(minutes=1))
+        floor, deaths_floor = (self._clock.now() - timedelta(minutes=n) for n in (WINDOW_MINUTES + 1, DEATHS_MINUTES))
+        since, deaths_since = (max(one, tenant.unsettled or one) for one in (floor, deaths_floor))
         operated = began - tenant.operator_at < KEPT_SECONDS
-        seen = await looks.look(self._db.reads(tenant_id), tenant_id, since, database=operated)
+        seen = await looks.look(self._db.reads(tenant_id), tenant_id, since, deaths_since, database=operated)
         took = time.monotonic() - began
         minute = seen.now.replace(second=0, microsecond=0)
         current = int(minute.timestamp())
         tenant.windows = {queue.id: tenant.windows.get(queue.id) or Window() for queue in seen.queues}
-        recent = []
+        shown, recent = [], []
         for queue in seen.queues:
             window = tenant.windows[queue.id]
-            window.add(queue.minutes, current)
+            window.add(queue.minutes, queue.deaths, current)
             recent.append(window.recent(current))
-        tenant.minute = minute
+            lately = sum(window.deaths.values()) if window.deaths else 0
+            shown.append(queue if lately == queue.dead_lately else structs.replace(queue, dead_lately=lately))
+        settled = (seen.now - minute).total_seconds() >= SETTLED_SECONDS
+        tenant.unsettled = minute if settled else minute - timedelta(minutes=1)
+        seen = replace(seen, queues=shown)
         tenant.look = Look(seen, recent, WINDOW_MINUTES + (seen.now - minute).total_seconds() / 60, took)
         tenant.read_at, tenant.fresh_seconds = began, max(FRESH_SECONDS, took / SHARE)
         return tenant.look

@@ -1,7 +1,7 @@
 """The overview of a tenant: verdicts, alarms, every queue, and what else an operator looks at first."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from hashlib import blake2b
 from typing import NamedTuple, TypeVar
@@ -230,7 +230,7 @@ def _queue(row: QueueLook, recent: Recent, minutes: float) -> QueueSeen:
         worker_asked_at=instant_text(row.worker_asked_at),
         tasks=Counts(row.scheduled, row.ready, row.running, row.dead),
         oldest_ready_age_seconds=row.oldest_ready_age_seconds,
-        per_minute=_rates([recent], minutes),
+        per_minute=_per_minute(recent, minutes),
         success_share=recent.succeeded / outcomes if outcomes else None,
         wait_seconds=Quantiles(*recent.wait),
         run_seconds=Quantiles(*recent.run),
@@ -240,13 +240,20 @@ def _queue(row: QueueLook, recent: Recent, minutes: float) -> QueueSeen:
     )
 
 
-def _rates(recent: Sequence[Recent], minutes: float) -> PerMinute:
-    names = PerMinute.__struct_fields__
-    return PerMinute(*(round(sum(getattr(one, name) for one in recent) / minutes, 3) for name in names))
+def _per_minute(recent: Recent, minutes: float) -> PerMinute:
+    return PerMinute(
+        round(recent.enqueued / minutes, 3),
+        round(recent.started / minutes, 3),
+        round(recent.succeeded / minutes, 3),
+        round(recent.dead / minutes, 3),
+        round(recent.cancelled / minutes, 3),
+        round(recent.retried / minutes, 3),
+    )
 
 
 def _total(look: Look) -> PerMinute:
-    return _rates(look.recent, look.window_minutes)
+    names = PerMinute.__struct_fields__
+    return _per_minute(Recent(*(sum(getattr(one, name) for one in look.recent) for name in names)), look.window_minutes)
 
 
 def _facts(row: QueueLook, recent: Recent) -> QueueFacts:

@@ -32,6 +32,8 @@ class QueueLook(QueueOverview, frozen=True, array_like=True):
     paused_at: datetime | None
     worker_asked_at: datetime | None
     minutes: list[MinuteLook]
+    deaths: list[tuple[int, int]]
+    """Minutes in which tasks died, and how many; dead_lately is their sum."""
 
 
 class ScheduleLook(msgspec.Struct, frozen=True, array_like=True):
@@ -110,9 +112,10 @@ _REPLICAS = msgspec.json.Decoder(
 _DATABASE: msgspec.json.Decoder[Any] = msgspec.json.Decoder(DatabaseHealth)
 
 
-async def look(db: Reader, tenant_id: int, since: datetime, *, database: bool) -> TenantLook:
-    """Look at a tenant, with the minutes of its queues from `since` on; with `database`, also at the database."""
-    (row,) = await db.fetch(_LOOK, tenant_id, since, SHOWN_SECONDS, database)
+async def look(db: Reader, tenant_id: int, since: datetime, deaths_since: datetime, *, database: bool) -> TenantLook:
+    """Look at a tenant, with the minutes of its queues from `since` on, and their deaths from `deaths_since` on, which is not
+    later; with `database`, also at the database."""
+    (row,) = await db.fetch(_LOOK, tenant_id, since, SHOWN_SECONDS, database, deaths_since)
     return TenantLook(
         now=row["now"],
         tenant=row["tenant"],

@@ -16,6 +16,7 @@ VIEWERS = 20
 STALE_SECONDS = 2.2
 """After this a look is taken again."""
 ASKED = 20
+ASKED_AGAIN_SECONDS = 2.0
 WATCHED_SECONDS = 10.0
 FEW = 5
 # Every queue has tasks in every state, and minutes whose histograms are as full as those of queues in use.
@@ -26,8 +27,8 @@ FILL = (
     "from sluice.queues q, generate_series(1, 10) n where q.name like 'look-%'",
     "insert into sluice.task_history (id, kept_until, tenant_id, queue_id, handler_id, state, ended_at, priority, run_at, "
     "created_at, payload, attempt, claims) "
-    "select gen_random_uuid(), now() + '20 days', q.tenant_id, q.id, 0, 4, now(), 0, now(), now(), '1', 1, 1 "
-    "from sluice.queues q, generate_series(1, 3) n where q.name like 'look-%'",
+    "select gen_random_uuid(), now() + make_interval(days => n), q.tenant_id, q.id, 0, 3 + n % 2, now(), 0, now(), now(), '1', 1, "
+    "1 from sluice.queues q, generate_series(1, 30) n where q.name like 'look-%'",
     "insert into sluice.queue_minutes (queue_id, minute, enqueued, started, succeeded, wait, run) "
     "select q.id, date_trunc('minute', now()) - n * interval '1 minute', 60, 60, 60, "
     "array(select (random() * 9)::bigint from generate_series(1, 40)), "
@@ -53,6 +54,8 @@ async def overview(ground: Ground) -> dict[str, Any]:
             before = list(told)
             watched = await _used(ground, subject, max(3 * STALE_SECONDS, min(WATCHED_SECONDS, size.idle_seconds)))
             overviews = min(after - before_ for after, before_ in zip(told, before, strict=True))
+        async with _asking(subject):
+            polled = await _used(ground, subject, max(3 * STALE_SECONDS, min(WATCHED_SECONDS, size.idle_seconds)))
         found = {
             "queues": len(names),
             "viewers": VIEWERS,
@@ -60,6 +63,8 @@ async def overview(ground: Ground) -> dict[str, Any]:
             "watched": watched,
             "share": watched["service"] + watched["postgres"] - idle["service"] - idle["postgres"],
             "overviews": overviews,
+            "polled": polled,
+            "polled_share": polled["service"] + polled["postgres"] - idle["service"] - idle["postgres"],
             "kept": await _asked(subject, ASKED, 0.0),
             "taken": await _asked(subject, FEW, STALE_SECONDS),
         }
@@ -87,6 +92,27 @@ async def _asked(subject: Subject, count: int, apart: float) -> dict[str, float]
         took.append(1000 * (time.perf_counter() - begun))
         answer.raise_for_status()
     return {"p50_ms": quantile(sorted(took), 0.5), "max_ms": max(took), "kb": len(answer.content) / 1024}
+
+
+@contextlib.asynccontextmanager
+async def _asking(subject: Subject) -> Any:
+    """Let many ask for the overview again and again."""
+    limits = httpx2.Limits(max_connections=VIEWERS)
+    async with httpx2.AsyncClient(base_url=subject.first.url, timeout=60, trust_env=False, limits=limits) as client:
+
+        async def ask(number: int) -> None:
+            await asyncio.sleep(number * ASKED_AGAIN_SECONDS / VIEWERS)
+            while True:
+                (await client.get("/overview")).raise_for_status()
+                await asyncio.sleep(ASKED_AGAIN_SECONDS)
+
+        asking = [asyncio.ensure_future(ask(number)) for number in range(VIEWERS)]
+        try:
+            yield
+        finally:
+            for one in asking:
+                one.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

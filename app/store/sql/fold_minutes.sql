@@ -1,8 +1,8 @@
 -- Sums the minutes from $1 to before $2, which are over, by tenant: whole minutes, so that doing it again changes nothing.
--- Each queue's rows are found by its key; there is no index by minute, which every flush would write.
+-- Each queue's rows are found by its key (`offset 0`); there is no index by minute, which every flush would write.
 with found as materialized (
   select q.tenant_id, m.* from sluice.queues q cross join lateral (
-    select * from sluice.queue_minutes m where m.queue_id = q.id and m.minute >= $1 and m.minute < $2) m),
+    select * from sluice.queue_minutes m where m.queue_id = q.id and m.minute >= $1 and m.minute < $2 offset 0) m),
 waits as (
   select tenant_id, minute, array_agg(n order by place) as n
   from (select f.tenant_id, f.minute, u.place, sum(u.n)::bigint as n

@@ -1,6 +1,6 @@
 -- All of tenant $1 that its overview shows, in one statement and so at one instant, each part as JSON. What waits is counted queue by
 -- queue, so that the tasks of other tenants cost nothing; what runs, is due or has ended unsuccessfully is found by tenant.
--- $2: minutes from here on; $3: seconds for which silent replicas are shown; $4: whether the database is looked at, too.
+-- $2: minutes from here on; $5: only their dead tasks, from here on, which is not later; $3: seconds for which silent replicas are shown; $4: whether the database is looked at, too.
 with mine as materialized (select q.* from sluice.queues q where q.tenant_id = $1 and q.deleted_at is null),
 running as materialized (
   select queue_id, lease_handler_id, count(*) as n, count(*) filter (where lease_expires_at <= statement_timestamp()) as lapsed,
@@ -19,9 +19,9 @@ queues as (
          scheduled.n - coalesce(due.n, 0) as scheduled, plain.n + flows.n + coalesce(due.n, 0) + coalesce(r.lapsed, 0) as ready,
          coalesce(r.n - r.lapsed, 0) as running, coalesce(dead.n, 0) as dead,
          extract(epoch from statement_timestamp() - least(plain.oldest, flows.oldest, due.oldest))::double precision as oldest,
-         coalesce(lately.dead, 0) as dead_lately,
+         coalesce(m.dead, 0) as dead_lately,
          extract(epoch from statement_timestamp() - greatest(q.updated_at, w.asked_at))::double precision as worker_silent,
-         w.asked_at, m.minutes
+         w.asked_at, m.minutes, m.deaths
   from mine q
   left join sluice.handlers h on h.id = q.handler_id
   left join sluice.queue_workers w on w.queue_id = q.id
@@ -33,12 +33,11 @@ queues as (
   cross join lateral (select count(*) as n, min(t.run_at) as oldest from sluice.tasks t
                       where t.queue_id = q.id and t.state = :state_ready and t.flow_id is not null) flows
   cross join lateral (select count(*) as n from sluice.tasks t where t.queue_id = q.id and t.state = :state_scheduled) scheduled
-  cross join lateral (select sum(m.dead) as dead from sluice.queue_minutes m
-                      where m.queue_id = q.id and m.minute > statement_timestamp() - interval '15 minutes') lately
   cross join lateral (
     select json_agg(json_build_array(extract(epoch from m.minute)::bigint, m.enqueued, m.started, m.succeeded, m.dead, m.cancelled,
-                                     m.retried, m.wait, m.run)) as minutes
-    from sluice.queue_minutes m where m.queue_id = q.id and m.minute >= $2) m),
+                                     m.retried, m.wait, m.run)) filter (where m.minute >= $2) as minutes,
+           json_agg(json_build_array(extract(epoch from m.minute)::bigint, m.dead)) filter (where m.dead > 0) as deaths, sum(m.dead) as dead
+    from sluice.queue_minutes m where m.queue_id = q.id and m.minute >= $5) m),
 schedules as (
   select s.id from (select s.id from sluice.schedules s where s.tenant_id = $1 and s.look_at is not null and not s.paused
                     order by s.look_at limit 50) s
@@ -51,7 +50,8 @@ select statement_timestamp() as now, n.name as tenant, coalesce((
     select json_agg(json_build_array(
       n.name, q.name, q.paused, q.handler, q.enabled, q.disabled_reason, q.scheduled, q.ready, q.running, q.dead, q.oldest, q.dead_lately,
       least(n.max_concurrency, n.granted_max_concurrency), n.granted_max_concurrency, q.worker_silent,
-      q.id, q.max_concurrency, q.max_depth, q.paused_at, q.asked_at, coalesce(q.minutes, '[]')) order by q.name collate "C")
+      q.id, q.max_concurrency, q.max_depth, q.paused_at, q.asked_at, coalesce(q.minutes, '[]'),
+      coalesce(q.deaths, '[]')) order by q.name collate "C")
     from queues q), '[]')::text as queues, coalesce((
     select json_agg(json_build_array(
       n.name, s.name, s.paused,

@@ -1,4 +1,5 @@
--- Ended tasks as shown: the columns of show_live_tasks, in the same order.
+-- Ended tasks as shown: the columns of show_live_tasks, in the same order. `offset 0` looks queues and handlers up by id, task by task:
+-- they may be very many more than the tasks.
 select t.id, q.name as queue, h.name as handler,
   case t.state when :state_succeeded then 'succeeded' when :state_dead then 'dead' else 'cancelled' end as state, t.reason, t.priority,
   {payload} as payload, t.options, t.idempotency_key, t.unique_key, t.created_at, t.run_at,
@@ -8,6 +9,7 @@ select t.id, q.name as queue, h.name as handler,
   null::timestamptz as lease_expires_at, t.last_replica as replica, t.batch_id, t.parent_id,
   null::text as waits, null::timestamptz as renewed_at, t.tenant_id
 from {source} t
-join sluice.queues q on q.id = t.queue_id
-left join sluice.handlers h on h.id = coalesce(nullif(t.handler_id, 0), t.lease_handler_id, q.handler_id)
+cross join lateral (select * from sluice.queues d where d.id = t.queue_id offset 0) q
+left join lateral (
+  select * from sluice.handlers d where d.id = coalesce(nullif(t.handler_id, 0), t.lease_handler_id, q.handler_id) offset 0) h on true
 where {where}
