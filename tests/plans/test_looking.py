@@ -140,7 +140,7 @@ async def test_looks_ask_for_one_minute_of_each_queue_and_keep_the_others(
     monkeypatch.setattr("app.runtime.looks.FRESH_SECONDS", 0.0)
     monkeypatch.setattr("app.runtime.looks.SHARE", 1e9)
     monkeypatch.setattr("app.runtime.looks.SETTLED_SECONDS", 0.0)
-    db.reads = lambda *_: db  # type: ignore[method-assign, assignment, return-value]
+    db.reads = lambda *_: db  # type: ignore[method-assign, assignment]
     kept, tenant = Looks(db, Now()), await ours(db)  # type: ignore[arg-type]
     first, again = await kept.at(tenant, operates=False), await kept.at(tenant, operates=False)
     assert 5 <= asked[0][0] <= 7 and DEATHS_MINUTES - 1 <= asked[0][1] <= DEATHS_MINUTES + 1
