@@ -508,13 +508,14 @@ create table sluice.batch_deltas (
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 -- What to enqueue when a batch completes, each distinct entry once: digest is of its queue and of its payload before that
--- was encrypted (app/store/contents.py). sealed_for: what the payload is encrypted for; null: it is not.
+-- was encrypted (app/store/contents.py), and of its type. sealed_for: what the payload is encrypted for; null: it is not.
 create table sluice.batch_completions (
   batch_id uuid not null,
   digest bytea not null,
   queue_id bigint not null,
   payload bytea not null,
   sealed_for text,
+  type text,
   task_id uuid,
   constraint batch_completions_pkey primary key (batch_id, digest)
 );

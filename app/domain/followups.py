@@ -19,7 +19,7 @@ from app.domain.errors import FieldError, Refusal, invalid, invalid_field, point
 from app.domain.ijson import MAX_DEPTH, nests_deeper
 from app.domain.names import Name
 from app.domain.payloads import check_payload
-from app.domain.tasks import Enqueue, Label, TaskBody, validate_task
+from app.domain.tasks import Enqueue, Label, TaskBody, label_problem, validate_task
 from app.domain.texts import header_text_problem
 
 MAX_FOLLOWUP_TASKS = 10_000
@@ -33,6 +33,7 @@ class OnComplete:
 
     queue: str
     payload: bytes
+    type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class FollowupPage:
 class OnCompleteBody(Struct, forbid_unknown_fields=True):
     queue: Name
     payload: Annotated[msgspec.Raw, Meta(description=ANY_JSON)]
+    type: Label | UnsetType | None = UNSET
 
 
 class FollowUpBody(TaskBody, kw_only=True, forbid_unknown_fields=True):
@@ -141,7 +143,11 @@ def validate_on_complete(body: OnCompleteBody, max_payload_bytes: int) -> OnComp
         check_payload(body.payload, max_payload_bytes)
     except Refusal as refusal:
         raise invalid_field("/on_complete/payload", refusal.detail) from None
-    return OnComplete(body.queue, bytes(body.payload))
+    kind = body.type or None
+    problem = None if kind is None else label_problem(kind)
+    if problem is not None:
+        raise invalid_field("/on_complete/type", problem)
+    return OnComplete(body.queue, bytes(body.payload), kind)
 
 
 def parse_followup(span: msgspec.Raw, index: int, max_payload_bytes: int) -> FollowUp:

@@ -13,7 +13,7 @@ import msgspec
 from app.domain.answers import MAX_RESULT_BYTES
 from app.domain.callers import Caller
 from app.domain.errors import FieldError, Refusal, invalid, pointer
-from app.domain.followups import FollowupPage, parse_followup
+from app.domain.followups import FollowupPage, OnComplete, parse_followup
 from app.domain.options import Options
 from app.domain.outcomes import FollowupsFault
 from app.domain.tasks import Enqueue
@@ -165,12 +165,12 @@ async def settle(
     return await until_current(attempt, "a queue of the page")
 
 
-def completion_of(vault: Vault, row: QueueRow, payload: bytes) -> Completion:
+def completion_of(vault: Vault, row: QueueRow, then: OnComplete) -> Completion:
     """Return what a batch enqueues in this queue when it completes."""
-    digest, sealed_for = completion_digest(vault, row.id, payload), None
+    digest, payload, sealed_for = completion_digest(vault, row.id, then.payload, then.type), then.payload, None
     if row.encrypt:
         sealed_for, payload = seal_apart(vault, row.tenant_id, payload)
-    return Completion(row.id, row.version, digest, payload, sealed_for)
+    return Completion(row.id, row.version, digest, payload, sealed_for, then.type)
 
 
 async def _make(
@@ -189,11 +189,11 @@ async def _make(
     completion = None
     if page.on_complete is not None:
         then = _PageEntries(core, caller, None)
-        await then.add(page.on_complete.queue, Enqueue(page.on_complete.payload), "/on_complete")
+        await then.add(page.on_complete.queue, Enqueue(page.on_complete.payload, page.on_complete.type), "/on_complete")
         collected.errors += then.errors
         if then.entries:
             row = await named_queue(core, caller, page.on_complete.queue, "/on_complete/queue")
-            completion = completion_of(core.vault, row, page.on_complete.payload)
+            completion = completion_of(core.vault, row, page.on_complete)
     if collected.errors:
         raise invalid(collected.errors[:MAX_ERRORS])
     return collected, completion

@@ -67,8 +67,8 @@ async def _create(core: Core, caller: Caller, batch_id: str, request: BatchReque
         completion = None
         if then is not None:
             target = await named_queue(core, caller, then.queue, "/on_complete/queue")
-            await check(core, target, None, Enqueue(then.payload), "/on_complete")
-            completion = completion_of(core.vault, target, then.payload)
+            await check(core, target, None, Enqueue(then.payload, then.type), "/on_complete")
+            completion = completion_of(core.vault, target, then)
         if await batches.create(
             core.db.changes(caller.tenant_id),
             caller.tenant_id,

@@ -191,7 +191,9 @@ async def _named(core: Core, caller: Caller, definition: ScheduleDefinition) -> 
     then = None
     if definition.on_complete is not None:
         then = await named_queue(core, caller, definition.on_complete.queue, "/on_complete/queue")
-        await check(core, then, None, Enqueue(definition.on_complete.payload), "/on_complete")
+        await check(
+            core, then, None, Enqueue(definition.on_complete.payload, definition.on_complete.type), "/on_complete"
+        )
     return _References(queue, then, own.id if own else 0)
 
 
@@ -271,9 +273,9 @@ def _columns(vault: Vault, caller: Caller, definition: ScheduleDefinition, named
     then = definition.on_complete
     completion = None
     if then is not None and named.then_queue is not None:
-        completion = completion_of(vault, named.then_queue, then.payload)
+        completion = completion_of(vault, named.then_queue, then)
         if completion.sealed_for is not None:
-            kept["on_complete"] = {"queue": then.queue, "payload": None}
+            kept["on_complete"] = {**kept["on_complete"], "payload": None}
     return Columns(
         queue_id=named.queue.id,
         handler_id=named.handler_id,

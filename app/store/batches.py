@@ -28,6 +28,7 @@ class Completion:
     payload: bytes
     sealed_for: str | None = None
     """What the payload is encrypted for; None: it is not."""
+    type: str | None = None
 
 
 class Followed(msgspec.Struct):
@@ -41,9 +42,9 @@ class Followed(msgspec.Struct):
     called: list[Called | None] = []
 
 
-_SETTLE_FOLLOWUPS = call("settle_followups_v1", 8)
+_SETTLE_FOLLOWUPS = call("settle_followups_v1", 9)
 _FOLD = call("fold_v1", 1)
-_CREATE_BATCH = call("create_batch_v1", 10)
+_CREATE_BATCH = call("create_batch_v1", 11)
 _CLOSE_BATCH = call("close_batch_v1", 3)
 _SWEEP_BATCH = call("sweep_batch_v1", 3)
 _FOLLOWED = msgspec.json.Decoder(Followed)
@@ -62,7 +63,7 @@ async def settle_followups(
 
     Raises Refusal (unavailable) if others take its unique keys first each time, Unavailable.
     """
-    then: tuple[Any, ...] = (None,) * 5 if completion is None else astuple(completion)
+    then: tuple[Any, ...] = (None,) * 6 if completion is None else astuple(completion)
     found = await despite_collisions(partial(db.fetchval, _SETTLE_FOLLOWUPS, outcome, entries, next_cursor, *then))
     followed = _FOLLOWED.decode(found)
     for called in followed.called:
@@ -104,7 +105,7 @@ async def create(
     completion: Completion | None,
 ) -> bool:
     """Create an empty batch; return False if a queue has changed since it was read. Repeating it does nothing."""
-    then: tuple[Any, ...] = (None,) * 5 if completion is None else astuple(completion)
+    then: tuple[Any, ...] = (None,) * 6 if completion is None else astuple(completion)
     made: bool = await db.fetchval(
         _CREATE_BATCH,
         batch_id,

@@ -33,11 +33,12 @@ def seal_apart(vault: Vault, tenant_id: int, payload: bytes) -> tuple[str, bytes
     return sealed_for, vault.seal_content(payload, place, nonce=vault.digest(payload, place)[:12])
 
 
-def completion_digest(vault: Vault, queue_id: int, payload: bytes) -> bytes:
+def completion_digest(vault: Vault, queue_id: int, payload: bytes, type: str | None) -> bytes:
     """Return by what a batch tells whether it has been told before to enqueue this when it completes.
 
     It is of the payload before encryption, so that the same is the same although its queue has begun or ceased to encrypt."""
-    return vault.digest(queue_id.to_bytes(8, "big") + payload, "completion")
+    named = b"" if type is None else b"\x00" + type.encode()  # no payload has a NUL
+    return vault.digest(queue_id.to_bytes(8, "big") + payload + named, "completion")
 
 
 def open_apart(vault: Vault, tenant_id: int, sealed_for: str, sealed: bytes) -> bytes:

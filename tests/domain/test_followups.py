@@ -93,7 +93,7 @@ def test_what_a_document_leaves_out_is_absent_and_a_null_result_is_a_result() ->
         (b'{"on_complete": []}', "invalid", "/on_complete"),
         (b'{"on_complete": {"queue": "q"}}', "invalid", "/on_complete/payload"),
         (b'{"on_complete": {"payload": 1}}', "invalid", "/on_complete/queue"),
-        (b'{"on_complete": {"queue": "q", "payload": 1, "type": "t"}}', "invalid", "/on_complete/type"),
+        (b'{"on_complete": {"queue": "q", "payload": 1, "tags": []}}', "invalid", "/on_complete/tags"),
         (b'{"on_complete": {"queue": "No Name", "payload": 1}}', "invalid", "/on_complete/queue"),
         (document(on_complete={"queue": "q", "payload": "x" * MIB}), "invalid", "/on_complete/payload"),
     ],

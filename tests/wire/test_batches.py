@@ -100,7 +100,7 @@ async def test_rate_and_eta_follow_what_ends(api: Api) -> None:
 
 async def test_on_complete_comes_once_when_all_have_ended_the_dead_included(api: Api, handler: Handler) -> None:
     queue, sums = await api.queue(), await api.queue_to(handler.url)
-    batch = await make(api, queue, 3, on_complete={"queue": sums, "payload": {"sum": True}})
+    batch = await make(api, queue, 3, on_complete={"queue": sums, "type": "sum", "payload": {"sum": True}})
     assert batch["on_complete"] == [{"queue": sums, "task": None}]
     first, second, third = await take(api, queue, max_tasks=3)
     good(await say(api, first, "complete"))
@@ -110,6 +110,7 @@ async def test_on_complete_comes_once_when_all_have_ended_the_dead_included(api:
     good(await api.cancel(third["id"]))
     [call] = await handler.received()
     assert (call.json, call.headers["sluice-batch"]) == ({"sum": True}, batch["id"])
+    assert call.headers["sluice-type"] == "sum"
     done = await completed(api, batch)
     assert done["on_complete"] == [{"queue": sums, "task": call.task}]
     after = await api.until(call.task, "succeeded")

@@ -23,7 +23,7 @@ async def test_a_completion_enqueues_what_it_names_and_forms_a_batch(api: Api) -
     page: dict[str, Any] = {
         "result": {"found": 2},
         "tasks": [{"queue": units, "idempotency_key": str(n), "payload": {"n": n}, "tags": ["u"]} for n in (1, 2, 1)],
-        "on_complete": {"queue": sums, "payload": {"sum": True}},
+        "on_complete": {"queue": sums, "type": "sum", "payload": {"sum": True}},
     }
     done = good(await say(api, leased, "complete", page))
     assert (done["state"], done["result"], done["batch"]) == ("succeeded", {"found": 2}, root["id"])
@@ -36,7 +36,7 @@ async def test_a_completion_enqueues_what_it_names_and_forms_a_batch(api: Api) -
     assert await take(api, sums) == []
     good(await say(api, second, "fail", {"error": "no", "retryable": False}))
     last = await take(api, sums, wait_seconds=20)
-    assert [task["payload"] for task in last] == [{"sum": True}]
+    assert [(task["type"], task["payload"]) for task in last] == [("sum", {"sum": True})]
     assert last[0]["batch"] is None
 
 

@@ -93,7 +93,7 @@ async def test_every_field_comes_back_as_it_was_put(api: Api, handler: Handler) 
         "end_at": "2031-01-01T00:00:00.000000Z",
         "max_runs": 7,
         "pause_after_failures": 3,
-        "on_complete": {"queue": then, "payload": {"done": True}},
+        "on_complete": {"queue": then, "payload": {"done": True}, "type": "sum"},
     }
     shown = good(await api.put(f"/schedules/{name}", json=given), 201)
     assert {key: shown[key] for key in given} == given

@@ -155,7 +155,7 @@ async def test_a_run_ends_with_its_whole_batch_and_its_completion_comes_once(api
     handler.answer(Reply(headers={"content-type": "application/vnd.sluice.tasks+json"}, body=follow.encode()))
     until = asyncio.Event()
     handler.script(lambda request: Reply(until=until))
-    name = await schedule(api, queue, **YEARLY, on_complete={"queue": then, "payload": "all done"})
+    name = await schedule(api, queue, **YEARLY, on_complete={"queue": then, "type": "sum", "payload": "all done"})
     run = good(await api.post(f"/schedules/{name}/trigger"))
     await handler.received(3)
     root = await api.task(run["task_id"])
@@ -172,7 +172,7 @@ async def test_a_run_ends_with_its_whole_batch_and_its_completion_comes_once(api
 
     done: dict[str, Any]
     [done] = await poll(completion)
-    assert done["payload"] == "all done" and (done["batch"], done["schedule"]) == (None, None)
+    assert (done["type"], done["payload"]) == ("sum", "all done") and (done["batch"], done["schedule"]) == (None, None)
     batch = good(await api.get(f"/batches/{run['batch_id']}"))
     assert (batch["total"], batch["completed_at"] is None) == (3, False)
 

@@ -160,13 +160,18 @@ def schedule_to_dict(definition: ScheduleDefinition) -> dict[str, Any]:
         "start_at": instant_text(definition.start_at),
         "end_at": instant_text(definition.end_at),
         "catch_up": structs.asdict(definition.catch_up),
-        "on_complete": complete and {"queue": complete.queue, "payload": msgspec.Raw(complete.payload)},
+        "on_complete": complete and _on_complete(complete, msgspec.Raw(complete.payload)),
     }
+
+
+def _on_complete(complete: OnComplete, payload: Any) -> dict[str, Any]:
+    named = {} if complete.type is None else {"type": complete.type}
+    return {"queue": complete.queue, "payload": payload} | named
 
 
 def schedule_etag(definition: ScheduleDefinition, key: bytes = b"") -> str:
     shown, complete = schedule_to_dict(definition), definition.on_complete
-    texts = {"payload": definition.payload.decode(), "on_complete": None}
+    texts: dict[str, Any] = {"payload": definition.payload.decode(), "on_complete": None}
     if complete is not None:
-        texts["on_complete"] = {"queue": complete.queue, "payload": complete.payload.decode()}  # type: ignore[assignment]
+        texts["on_complete"] = _on_complete(complete, complete.payload.decode())
     return etag_of(shown | texts, key)

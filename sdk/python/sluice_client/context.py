@@ -187,8 +187,9 @@ class Context:
         self._next = cursor
 
     def on_complete(self, call: FollowUp) -> None:
-        """Enqueue this call when the task, its continuations and all follow-ups have ended. Only its queue and payload count."""
-        self._on_complete = {"queue": call.queue, "payload": call.body()["payload"]}
+        """Enqueue this call when the task, its continuations and all follow-ups have ended. Its queue, type and payload count."""
+        body = call.body()
+        self._on_complete = {"queue": call.queue, "payload": body["payload"], "type": body.get("type")}
 
     @property
     def followed(self) -> tuple[tuple[Mapping[str, object], ...], str | None, Mapping[str, object] | None]:

@@ -480,6 +480,7 @@ class OnCompleteBody(TypedDict):
     """1-100 of A-Z a-z 0-9 . _ -, starting with a letter or digit"""
     payload: Any
     """Any JSON (I-JSON, at most 128 levels deep)."""
+    type: NotRequired[str | None]
 
 
 class ScheduleBody(TypedDict):
@@ -1441,6 +1442,7 @@ class OnCompleteBodyShown(TypedDict):
     """1-100 of A-Z a-z 0-9 . _ -, starting with a letter or digit"""
     payload: Any
     """Any JSON (I-JSON, at most 128 levels deep)."""
+    type: NotRequired[str | None]
 
 
 class PerMinute(TypedDict):

@@ -95,8 +95,9 @@ begin
     insert into sluice.batches (id, tenant_id, queue_id, sealed, run_open, total)
     select r.task_id, r.tenant_id, r.queue_id, true, true, 1 from runs r),
   completions as (
-    insert into sluice.batch_completions (batch_id, digest, queue_id, payload, sealed_for)
-    select r.task_id, r.then_digest, r.then_queue_id, r.then_payload, r.then_sealed_for
+    insert into sluice.batch_completions (batch_id, digest, queue_id, payload, sealed_for, type)
+    select r.task_id, r.then_digest, r.then_queue_id, r.then_payload, r.then_sealed_for,
+      r.definition::json #>> '{on_complete,type}'
     from runs r where r.then_queue_id is not null)
   insert into sluice.tasks (
     id, tenant_id, queue_id, handler_id, state, priority, run_at, created_at, payload, options, max_attempts, batch_id)

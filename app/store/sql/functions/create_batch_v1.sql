@@ -2,7 +2,8 @@
 -- caller read them; otherwise nothing is created. A batch without tasks to come is sealed, and the fold completes it.
 create function sluice.create_batch_v1(
   p_id uuid, p_tenant bigint, p_queue bigint, p_version bigint, p_sealed boolean,
-  p_then_queue bigint, p_then_version bigint, p_then_digest bytea, p_then_payload bytea, p_then_sealed_for text)
+  p_then_queue bigint, p_then_version bigint, p_then_digest bytea, p_then_payload bytea, p_then_sealed_for text,
+  p_then_type text)
 returns boolean language plpgsql volatile
 as $$
 begin
@@ -15,8 +16,8 @@ begin
   end if;
   insert into sluice.batches (id, tenant_id, queue_id, sealed) values (p_id, p_tenant, p_queue, p_sealed) on conflict do nothing;
   if found then  -- otherwise the first answer was lost
-    insert into sluice.batch_completions (batch_id, digest, queue_id, payload, sealed_for)
-    select p_id, p_then_digest, p_then_queue, p_then_payload, p_then_sealed_for
+    insert into sluice.batch_completions (batch_id, digest, queue_id, payload, sealed_for, type)
+    select p_id, p_then_digest, p_then_queue, p_then_payload, p_then_sealed_for, p_then_type
     where p_then_queue is not null;
     insert into sluice.batch_deltas (tenant_id, batch_id) select p_tenant, p_id where p_sealed;
   end if;

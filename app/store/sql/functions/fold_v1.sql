@@ -78,7 +78,8 @@ begin
     enqueued as (
       insert into sluice.tasks (id, tenant_id, queue_id, state, priority, run_at, created_at, payload, options, completes)
       select f.task_id, q.tenant_id, f.queue_id, :state_ready, 0, v_now, v_now, f.payload,
-        case when f.sealed_for is not null then jsonb_build_object('sealed', true, 'sealed_for', f.sealed_for) end, f.batch_id
+        nullif(jsonb_strip_nulls(jsonb_build_object(
+          'type', f.type, 'sealed', case when f.sealed_for is not null then true end, 'sealed_for', f.sealed_for)), '{}'), f.batch_id
       from fired f join sluice.queues q on q.id = f.queue_id
       returning queue_id, completes)
     select i.id, i.id = any(coalesce(v_new, '{}')),

@@ -11,7 +11,8 @@
 -- and the batch's keys sorted. The inner block is a subtransaction that a refusal rolls back as a whole.
 create function sluice.settle_followups_v1(
   p_outcome sluice.outcome_v1, p_entries sluice.entry_v1[], p_next text,
-  p_then_queue bigint, p_then_version bigint, p_then_digest bytea, p_then_payload bytea, p_then_sealed_for text)
+  p_then_queue bigint, p_then_version bigint, p_then_digest bytea, p_then_payload bytea, p_then_sealed_for text,
+  p_then_type text)
 returns jsonb language plpgsql volatile
 as $$
 declare
@@ -103,8 +104,8 @@ begin
         v_task.max_attempts, v_root, p_outcome.task_id, v_batch);
     end if;
     if p_then_queue is not null then
-      insert into sluice.batch_completions (batch_id, digest, queue_id, payload, sealed_for)
-      values (v_batch, p_then_digest, p_then_queue, p_then_payload, p_then_sealed_for)
+      insert into sluice.batch_completions (batch_id, digest, queue_id, payload, sealed_for, type)
+      values (v_batch, p_then_digest, p_then_queue, p_then_payload, p_then_sealed_for, p_then_type)
       on conflict do nothing;
     end if;
     if v_formed or p_next is not null then

@@ -54,8 +54,8 @@ class Call(Generic[R_co]):
         return frozenset(fields_of(self.options)) | {TEMPLATES[name] for name in TEMPLATES if self.options.get(name)}
 
     def on_complete(self) -> OnCompleteBody:
-        """Return the call as the service takes it for `on_complete`: queue and payload are all that it has then."""
-        return {"queue": self.queue, "payload": self._body["payload"]}
+        """Return the call as the service takes it for `on_complete`: queue, type and payload are all that it has then."""
+        return {"queue": self.queue, "type": self.definition.name, "payload": self._body["payload"]}
 
     def with_key(self, key: str) -> "Call[R_co]":
         """Return the same call with an idempotency key."""
