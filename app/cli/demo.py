@@ -15,7 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli import demo_story as story
-from app.cli.demo_processes import LEASE_SECONDS, Child, DemoFailed, interrupt_on_sigterm, start_handler, start_replica
+from app.cli import demo_tasks
+from app.cli.demo_processes import (
+    LEASE_SECONDS,
+    Child,
+    DemoFailed,
+    interrupt_on_sigterm,
+    start_application,
+    start_handler,
+    start_replica,
+)
 from app.cli.demo_story import Replica, Row
 from app.delivery.webhook.signing import new_secret
 
@@ -83,6 +92,10 @@ def perform(stage: Stage, stack: ExitStack) -> None:
     with stage.console.status("a second replica starts …"):
         second = _joined(stack, child)
     stage.play("2 replicas", lambda: story.second_replica(first, second))
+    stage.say("  the same in Python, with the SDK:")
+    for line in demo_tasks.lines():
+        stage.console.print(f"    {line}", style="cyan", markup=False, highlight=False, soft_wrap=True)
+    stage.play("SDK", lambda: story.client(first, lambda url: _started(stage, stack, start_application(url))))
     _play_crash(stage, first, second, handler)
 
 

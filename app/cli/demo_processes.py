@@ -129,6 +129,10 @@ def start_handler(secret: str) -> Child:
     return Child("the handler", "app.cli.demo_handler", settings={SECRET_VARIABLE: secret})
 
 
+def start_application(url: str) -> Child:
+    return Child("the application", "app.cli.demo_tasks", settings={"SLUICE_URL": url})
+
+
 def interrupt_on_sigterm() -> None:
     """Handle SIGTERM like Ctrl-C: everything that was started is stopped on the way out."""
 

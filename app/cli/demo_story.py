@@ -146,6 +146,22 @@ def second_replica(first: Replica, second: Replica) -> Row:
     )
 
 
+def client(replica: Replica, start: Callable[[str], Child]) -> Row:
+    """A program of six lines, with the SDK: it dispatches a typed task, and is the worker that runs it."""
+    replica.call("PUT", "/queues/greetings", {})
+    start(str(replica.http.base_url))
+
+    def look() -> Task | None:
+        listed = replica.call("GET", "/tasks?queue=greetings")["items"]
+        return listed[0] if listed else None
+
+    task = until("the program dispatches its task", look, 30.0)
+    ended = replica.ended(task["id"], "succeeded")
+    _promised(ended["result"] == "Hello, Ada! Hello, Ada!", f"the result is {ended['result']}")
+    _promised(ended["payload"] == {"name": "Ada", "times": 2}, f"the payload is {ended['payload']}")
+    return Row("SDK", task["id"], "succeeded", ended["attempt"], f"a typed task returned {ended['result']!r}")
+
+
 def crash(first: Replica, second: Replica, handler: Child) -> Iterator[str | Row]:
     """kill -9 of the second replica while the handler works for it; first yields what it will kill."""
     task_id = _held_by(second, handler)

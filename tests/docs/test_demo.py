@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import demo
+from app.cli import demo, demo_tasks
 from app.cli.demo_processes import DemoFailed
 
 pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
-STEPS = ("delivery", "retry", "dead letter", "delayed", "replay", "2 replicas", "kill -9")
+STEPS = ("delivery", "retry", "dead letter", "delayed", "replay", "2 replicas", "SDK", "kill -9")
 
 
 async def start(folder: Path) -> asyncio.subprocess.Process:
@@ -45,6 +45,7 @@ async def test_it_shows_the_main_job_end_to_end_and_leaves_nothing(tmp_path: Pat
     assert process.returncode == 0, output
     for step in STEPS:
         assert re.search(rf"^{step} +\S+", output, re.MULTILINE), output
+    assert len(demo_tasks.lines()) == 6 and all(f"    {line}\n" in output for line in demo_tasks.lines())
     assert "kill -9" in output and "again by hand" in output
     assert left_by(tmp_path) == []
 

@@ -1,5 +1,6 @@
 """The two distributions, built as for a release."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -12,9 +13,10 @@ SERVICE, CLIENT = "sluice_queue", "sluice_client"
 SOURCES = {SERVICE: ROOT, CLIENT: ROOT / "sdk" / "python"}
 
 
-def run(*command: str | Path, folder: Path) -> str:
+def run(*command: str | Path, folder: Path, **variables: str) -> str:
     """Run a program that must succeed; return what it prints."""
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
+    environment = {**os.environ, **variables}
+    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
 

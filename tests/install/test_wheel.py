@@ -1,6 +1,8 @@
 """The distributions: built as for a release, installed beside nothing but what is locked, and put to work."""
 
+import asyncio
 import os
+import subprocess
 import sys
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,6 +14,8 @@ from tests.docs.pages import ROOT
 from tests.handlers import Handler
 from tests.install.distributions import CLIENT, SERVICE, SOURCES, archive, contents, names, run, wheel
 from tests.install.interpreters import UV, interpreter
+from tests.install.new_user import PROGRAM as GREETING
+from tests.install.new_user import walk
 from tests.sluices import SluiceProcess, end, start_process
 
 pytestmark = [pytest.mark.anyio, pytest.mark.ci]
@@ -71,6 +75,7 @@ async def delivers(process: SluiceProcess, handler: Handler) -> None:
     await handler.received(1, 30, task=task["id"])
     ended = (await client.get(f"/tasks/{task['id']}?wait_seconds=30")).json()
     assert ended["state"] == "succeeded"
+    assert "(/llms/guides/installing.md)" in (await client.get("/llms.txt")).text
 
 
 @pytest.mark.parametrize("python", SERVICE_PYTHONS)
@@ -95,14 +100,44 @@ async def test_an_installed_wheel_is_not_confused_by_what_is_where_it_starts(
     assert await process.terminate() == 0
 
 
+def test_the_command_for_agents_says_which_extra_it_needs(environment: Environment, tmp_path: Path) -> None:
+    program = environment("3.11") / "sluice"
+    ended = subprocess.run([program, "mcp"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2 and "pip install 'sluice-queue[mcp]'" in ended.stderr
+
+
+@pytest.fixture(scope="module")
+async def service(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """The address of an installed service that several clients use."""
+    variables = {"SLUICE_PORT": "0", "VIRTUAL_ENV": None, "PYTHONPATH": None}
+    program = (environment("3.11") / "sluice",)
+    folder = tmp_path_factory.mktemp("service")
+    process = await start_process("up", environment=variables, program=program, folder=folder)
+    yield (await process.ready(90)).url
+    await end(process)
+
+
 @pytest.mark.parametrize("python", CLIENT_PYTHONS)
-def test_the_client_installs_by_itself(dist: Path, tmp_path: Path, python: str) -> None:
-    """With nothing but httpx2 and what that needs."""
+async def test_the_client_runs_a_typed_task_beside_nothing_but_httpx2(
+    dist: Path, tmp_path: Path, service: str, python: str
+) -> None:
     program = tmp_path / "of" / "bin" / "python"
     run(UV, "venv", "-q", "--no-project", "--python", interpreter(python), tmp_path / "of", folder=tmp_path)
     run(UV, "pip", "install", "-q", "--python", program, wheel(dist, CLIENT), folder=tmp_path)
-    code = "import sluice_client, sys; print('app' in sys.modules, [getattr(sluice_client, n) for n in sluice_client.__all__])"
-    assert run(program, "-I", "-c", code, folder=tmp_path).startswith("False ")
+    command = (program, "-W", "error", GREETING)
+    said = await asyncio.to_thread(run, *command, folder=tmp_path, SLUICE_URL=service)
+    assert said == "Hello, Ada! Hello, Ada!\n"
+    everything = "import sluice_client; [getattr(sluice_client, name) for name in sluice_client.__all__]"
+    run(program, "-W", "error", "-c", everything, folder=tmp_path)
+
+
+def test_a_new_user_gets_from_pip_install_to_a_typed_task(dist: Path, tmp_path: Path) -> None:
+    """With pip, in one environment; `python -m tests.install.new_user` prints the seconds of each step."""
+    steps: list[str] = []
+    result = walk(tmp_path, lambda step, seconds: steps.append(f"{seconds:.1f} s  {step}"), dist)
+    print("\n".join(steps))
+    assert result == "Hello, Ada! Hello, Ada!"
+    assert len(steps) == 5
 
 
 @pytest.mark.parametrize("name", SOURCES)
