@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from app.delivery.webhook.webhooks import Webhooks
 from app.domain.callers import Caller
 from app.domain.connections import MIN_CONNECTIONS, NoRoom, fit, split, tightest
 from app.domain.keys import Grant, KeyIssued, KeyView
+from app.domain.roles import RoleGrant
 from app.edge.admission import MAX_CONNECTIONS, Admission
 from app.edge.asgi import Edge
 from app.edge.config import EdgeConfig
@@ -31,7 +32,7 @@ from app.embedded.postgres import EmbeddedPostgres, running_url
 from app.engine.engine import Engine
 from app.runtime.core import Core, build_core
 from app.runtime.replica import Replica
-from app.service import authentication, keys, status
+from app.service import authentication, keys, roles, status
 from app.settings import Settings, SettingsError
 from app.store import examination, migrations, partitions, rehearsals, tenants, vault
 from app.store.db import Database
@@ -451,3 +452,19 @@ async def revoke_key(settings: Settings, key_id: str) -> bool:
     """Revoke a key; return once no replica accepts it any longer."""
     async with database(settings) as db:
         return await keys.revoke(db, key_id)
+
+
+async def grant(settings: Settings, role: str, tenant: str, queues: Sequence[str] | None) -> RoleGrant:
+    """Let a role of the database call sluice.enqueue."""
+    async with database(settings) as db:
+        return await roles.grant(db, role, tenant, queues)
+
+
+async def list_roles(settings: Settings) -> list[RoleGrant]:
+    async with database(settings) as db:
+        return await roles.list_roles(db)
+
+
+async def revoke_role(settings: Settings, role: str) -> bool:
+    async with database(settings) as db:
+        return await roles.revoke(db, role)

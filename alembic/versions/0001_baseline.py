@@ -4,7 +4,7 @@ from pathlib import Path
 
 from alembic import op
 
-from app.store.functions import install
+from app.store.functions import SIGNATURES, WITHIN_ENQUEUE, install
 from app.store.migrations import digest
 from app.store.numbers import named
 
@@ -22,6 +22,7 @@ INSTALLED = (
     "enqueue_v1",
     "enqueue_atomic_v1",
     "enqueue_plain_v1",
+    "held_keys_v1",
     "bucket_v1",
     "forming_v1",
     "flow_buckets_v1",
@@ -61,6 +62,11 @@ INSTALLED = (
     "retry_v1",
     "update_task_v1",
     "act_v1",
+    *WITHIN_ENQUEUE,
+    "enqueue",
+    "enqueue_jsonb",
+    "enqueue_many",
+    "admit_role_v1",
 )
 # today, the longest default retention (30 days), and a week ahead
 FIRST_PARTITIONS_DAYS = 37
@@ -81,7 +87,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     run = op.get_bind().exec_driver_sql
     for name in reversed(INSTALLED):  # some depend on earlier ones
-        run(f"drop function sluice.{name}")
+        run(f"drop function sluice.{SIGNATURES.get(name, name)}")
     for name in ("entry_v1", "lane_v1", "outcome_v1"):
         run(f"drop type sluice.{name}")
     for table in (
@@ -103,6 +109,7 @@ def downgrade() -> None:
         "receipts",
         "idempotency_keys",
         "attempts",
+        "arrivals",
         "flow_signals",
         "rate_clocks",
         "holds",
@@ -117,6 +124,7 @@ def downgrade() -> None:
         "handler_health",
         "handlers",
         "sessions",
+        "grants",
         "api_keys",
         "tenants",
         "keyring",

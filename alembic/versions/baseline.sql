@@ -40,6 +40,14 @@ create table sluice.api_keys (
   revoked_at timestamptz
 );
 
+-- Roles of the database that may call sluice.enqueue, for which tenant, and on which queues (patterns; null: all of them).
+create table sluice.grants (
+  role text not null constraint grants_pkey primary key,
+  tenant_id bigint not null constraint grants_tenant_fkey references sluice.tenants,
+  queues text[] constraint grants_queues check (cardinality(queues) > 0),
+  created_at timestamptz not null default clock_timestamp()
+);
+
 create unique index api_keys_bootstrap_key on sluice.api_keys (bootstrap) where bootstrap and revoked_at is null;
 
 -- Of people who look at pages: only the digest of what is in the cookie. A session acts as its key, and ends with the token that opened it.
@@ -149,19 +157,22 @@ create unique index queues_name_key on sluice.queues (tenant_id, name) where del
 create index queues_handler on sluice.queues (handler_id);
 create index queues_by_tenant on sluice.queues (tenant_id, name);
 
--- The unit of claiming: a queue and its tasks' own handler (0: the queue's).
+-- The unit of claiming: a queue and its tasks' own handler (0: the queue's). sluice.enqueue adds rows under its transaction, so that
+-- nobody waits for one that is open: a lane may have several.
 create table sluice.lanes (
   queue_id bigint not null,
   handler_id bigint not null,
-  constraint lanes_pkey primary key (queue_id, handler_id)
+  transaction xid8 not null default '0',
+  constraint lanes_pkey primary key (queue_id, handler_id, transaction)
 );
 
 -- Queues that a task of another queue (by_queue_id) has named in callbacks of its own: where to look for such tasks before a queue is
--- deleted.
+-- deleted. transaction: as of lanes.
 create table sluice.callback_uses (
   queue_id bigint not null,
   by_queue_id bigint not null,
-  constraint callback_uses_pkey primary key (queue_id, by_queue_id)
+  transaction xid8 not null default '0',
+  constraint callback_uses_pkey primary key (queue_id, by_queue_id, transaction)
 );
 
 -- Everything that flow control enforces beside max_concurrency of tenant, handler and queue, in one form. named: a limit that queues,
@@ -286,7 +297,7 @@ create index tasks_by_batch on sluice.tasks (batch_id, id) where batch_id is not
 create index tasks_scheduled_by_batch on sluice.tasks (batch_id) where state = :state_scheduled and batch_id is not null;
 
 create trigger tasks_join_flow before insert on sluice.tasks for each row
-  when (new.options ?| array['key', 'limits']) execute function sluice.join_flow_v1();
+  when (new.flow_id is null and new.options ?| array['key', 'limits']) execute function sluice.join_flow_v1();
 
 -- Flows: tasks of one lane with the same key and own limits, which are admitted or blocked together (pick_flows_v1). A flow has a row
 -- while it has ready tasks, and each lane that is claimed through the gate has one for its tasks without key and limits (plain), whose
@@ -355,6 +366,16 @@ create table sluice.flow_signals (
   handler_id bigint not null,
   key text,
   constraint flow_signals_pkey primary key (tenant_id, transaction, flow_id, task_id)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+
+-- What sluice.enqueue has added, one row per task, until a replica has taken note of it (take_arrivals). created: it is a new task, not one
+-- that was waiting. due_at: when it becomes ready, or expires.
+create table sluice.arrivals (
+  n bigint generated always as identity constraint arrivals_pkey primary key,
+  queue_id bigint not null,
+  handler_id bigint not null,
+  created boolean not null,
+  due_at timestamptz
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 -- Attempts of live tasks before the newest one.
@@ -730,6 +751,7 @@ create table sluice.replicas (
   connections integer not null default 0,
   connections_wanted integer not null default 0,
   max_in_flight integer not null default 0,
+  max_payload_bytes integer,
   in_flight integer not null default 0,
   short_tenants bigint[] not null default '{}',
   short_queues bigint[] not null default '{}'

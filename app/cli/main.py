@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from app.cli import audit, definitions, limit, queues, status, why
+from app.cli import audit, definitions, limit, queues, roles, status, why
 from app.cli.actions import actions, errors
 from app.cli.batches import batches
 from app.cli.failures import REFUSED, UNREACHABLE, USAGE, Failure
@@ -145,6 +145,9 @@ def root(
 for command in (
     *(status.status, queues.queues, queues.pause, queues.resume, queues.purge, queues.redrive),
     limit.limit,
+    roles.grant,
+    roles.grants,
+    roles.revoke,
     audit.audit,
     why.why,
     errors,

@@ -24,6 +24,8 @@ BY_COMMAND = {
     ("rotate", "key"): "`sluice keys rotate`",
     ("revoke", "key"): "`sluice keys revoke`",
     ("rewrap", "data_key"): "`sluice keys rewrap`",
+    ("grant", "role"): "`sluice grant`",
+    ("revoke", "role"): "`sluice revoke`",
 }
 """What commands do on the database itself."""
 

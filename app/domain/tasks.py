@@ -21,6 +21,7 @@ from app.domain.handlers import TimeoutSeconds
 from app.domain.headers import check_headers
 from app.domain.ijson import parse_ijson
 from app.domain.instants import Instant, format_instant, read_instant
+from app.domain.jsonb import jsonb_text
 from app.domain.limits import KeyText, LimitUse, Uses, check_uses, key_problem, uses_of
 from app.domain.names import Name
 from app.domain.payloads import (
@@ -218,11 +219,20 @@ class Enqueue(msgspec.Struct, frozen=True):
         """Return 32 bytes that are equal exactly for equal payload bytes and options, the idempotency key aside. Only who has the
         key, of up to 64 bytes, can make them."""
         digest = hashlib.blake2b(self.payload, digest_size=32, key=key)
+        digest.update(b"\x00")  # the JSON after it contains no NUL, so the two parts stay distinct
+        digest.update(_OPTIONS.encode(self._said()))
+        return digest.digest()
+
+    def plain_fingerprint(self) -> bytes:
+        """Return the same without a key, for payloads that are stored as they are: what sluice.enqueue computes (read_task_v1)."""
+        said = jsonb_text(msgspec.to_builtins(self._said()))
+        return hashlib.sha256(b"%b\x00%b" % (self.payload, said.encode())).digest()
+
+    def _said(self) -> dict[str, Any]:
+        """Return the options that are not the default, without the idempotency key."""
         options = msgspec.structs.asdict(self)
         del options["payload"], options["idempotency_key"]
-        digest.update(b"\x00")  # the JSON after it contains no NUL, so the two parts stay distinct
-        digest.update(_OPTIONS.encode({name: value for name, value in options.items() if value}))
-        return digest.digest()
+        return {name: value for name, value in options.items() if value}
 
     def run_at_from(self, now: datetime) -> datetime:
         """Return the first instant at which the task may start; one in the past is now."""

@@ -32,6 +32,8 @@ POLL_SECONDS = 1.0
 LAG_SECONDS = 0.5
 FOLD_SECONDS = 0.05
 """How long batch deltas accumulate before they are folded."""
+ARRIVE_SECONDS = 0.01
+"""How long notifications of sluice.enqueue accumulate before what has arrived is looked for."""
 COUNT_SECONDS = 0.1
 """How long counts of calls accumulate before they are added to those of the other replicas."""
 FIRST_SNAPSHOT_SECONDS = 1.0
@@ -81,6 +83,7 @@ class Engine:
         self._sweep = Loop("sweeper", janitor.sweep)
         self._sweep_flows = Loop("sweeper of flows", janitor.sweep_flows)
         self._act = Loop("actor", janitor.act)
+        self._arrive = Loop("arrivals", janitor.arrive)
         scheduler = Scheduler(core)
         self._fire = Loop("scheduler", scheduler.tick)
         self._dispatcher.yields = lambda: scheduler.goes_first
@@ -133,6 +136,7 @@ class Engine:
                 await self._counted.wait()
         self._long_polls.start()
         self._reap.start()
+        self._arrive.start()
         self._poll.start()
         self._run_forever("announcer", self._announcer.run())
         self._run_forever("listener", self._listener.listen())
@@ -152,7 +156,16 @@ class Engine:
 
     @property
     def _loops(self) -> tuple[Loop, ...]:
-        return self._beat, self._lag, self._snapshot, self._long_polls, self._poll, self._reap, *self._working
+        return (
+            self._beat,
+            self._lag,
+            self._snapshot,
+            self._long_polls,
+            self._poll,
+            self._reap,
+            self._arrive,
+            *self._working,
+        )
 
     @property
     def in_flight(self) -> int:
@@ -217,7 +230,7 @@ class Engine:
             self._housekeeping.stop()
             await asyncio.gather(*(loop.stop() for loop in self._working))
         self._core.claiming.stop()
-        loops = (self._beat, self._lag, self._snapshot, self._long_polls, self._poll, self._reap)
+        loops = (self._beat, self._lag, self._snapshot, self._long_polls, self._poll, self._reap, self._arrive)
         await asyncio.gather(*(loop.stop() for loop in loops))
         await self._pulse.goodbye()
         return cut
@@ -283,6 +296,8 @@ class Engine:
             self._look_at_all()
         for task_id in hint.revoked:
             self._holdings.revoke(task_id)
+        if hint.arrived:
+            self._arrive.wake_in(ARRIVE_SECONDS)
 
     def _missed_hints(self) -> None:
         """Assume that hints were lost: lanes may have ready tasks, and leases may have been revoked."""
@@ -294,6 +309,7 @@ class Engine:
         """Wake the loops that have something to do before the next poll, in case a hint was lost. One statement for all of them."""
         due = await polls.poll(self._core.db)
         self._wake_for(self._reap, due.reap)
+        self._wake_for(self._arrive, due.arrive)
         if self._dispatching:
             self._wake_for(self._promote, due.promote)
             self._wake_for(self._expire, due.expire)

@@ -1,5 +1,5 @@
 """Time-driven changes of tasks: promote due tasks, expire late ones, reap expired leases, fold changes of batches, sweep cancelled
-batches and flows, and work on actions.
+batches and flows, work on actions, and take note of what sluice.enqueue has added.
 
 Every replica does all of it; SKIP LOCKED makes sure that each row is moved once. Each statement returns when the next row is due,
 so a loop sleeps until then; hints wake it sooner, and so does the engine's poll, in case one was lost. Tenants share every
@@ -12,7 +12,7 @@ from functools import partial
 from app.runtime import acting
 from app.runtime.cancelling import sweep_batch
 from app.runtime.core import Core
-from app.store import actions, batches, flows, partitions, tasks
+from app.store import actions, arrivals, batches, flows, partitions, tasks
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
@@ -20,6 +20,7 @@ PROMOTE_LIMIT = 1000
 EXPIRE_LIMIT = 500
 REAP_LIMIT = 500
 FOLD_LIMIT = 200
+ARRIVE_LIMIT = 5000
 SWEEP_SECONDS = 0.2
 """How long the loop stays with one batch or action before it moves to the next."""
 ROUND_SECONDS = 2.0
@@ -31,7 +32,7 @@ log = get_logger(__name__)
 
 
 class Janitor:
-    """A tick for each of seven loops."""
+    """A tick for each of eight loops."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -107,6 +108,16 @@ class Janitor:
         if failed is not None:
             raise failed
         return soonest
+
+    async def arrive(self) -> float | None:
+        """Count what transactions of others have enqueued, and wake whoever must act on it."""
+        found = await arrivals.take(self._core.db, ARRIVE_LIMIT)
+        for arrival in found:
+            self._core.stats.enqueued(arrival.queue_id, arrival.created)
+            self._core.signals.lane_ready(arrival.queue_id, arrival.handler_id)
+            if arrival.due_at is not None:
+                self._core.signals.task_due_at(arrival.due_at.timestamp())
+        return 0 if sum(arrival.taken for arrival in found) == ARRIVE_LIMIT else None
 
 
 def _until(next_seconds: float | None, moved: int) -> float | None:

@@ -46,6 +46,7 @@ class Pulse:
             deaf=self._listener.deaf,
             load=self._load(),
             connections=core.db.connections,
+            max_payload_bytes=core.max_payload_bytes,
         )
         core.clock.heard(now, asked, time.monotonic())
         self._announcer.alone = others == 0

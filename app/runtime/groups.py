@@ -25,11 +25,12 @@ PATIENCE_SECONDS = 0.02
 
 
 class GroupWriter(Generic[Item, Verdict]):
-    """Groups items for `write`, which returns one verdict per item, in order. If it raises, it is called with smaller groups."""
+    """Groups items for `write`, which returns a verdict or an exception per item, in order. If it raises, it is called with smaller
+    groups."""
 
     def __init__(
         self,
-        write: Callable[[Sequence[Item]], Awaitable[Sequence[Verdict]]],
+        write: Callable[[Sequence[Item]], Awaitable[Sequence[Verdict | BaseException]]],
         *,
         max_group: int,
         max_concurrent: int,

@@ -58,7 +58,24 @@ COLLISIONS = 5
 _ENQUEUE = {False: call("enqueue_v1", 2), True: call("enqueue_atomic_v1", 2)}
 _ENQUEUE_BATCH = call("enqueue_v1", 3)
 _ENQUEUE_PLAIN = call("enqueue_plain_v1", 5)
+_HELD_KEYS = call("held_keys_v1", 1)
 _FIND_KEY = sql("find_idempotency_key")
+
+
+class KeysHeld(Refusal):
+    """Raised if a transaction that goes on has taken an idempotency key or a unique key of a group. Nothing was written."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "unavailable",
+            "a transaction in progress has taken this idempotency_key or unique_key; try again when it has ended",
+            retry_after_seconds=1,
+        )
+
+
+async def held_keys(db: Reader, entries: Sequence[Entry]) -> set[int]:
+    """Return which entries, by their places from 0, have a key that a transaction in progress has taken."""
+    return {ordinal - 1 for ordinal in await db.fetchval(_HELD_KEYS, entries)}
 
 
 async def enqueue(
@@ -75,15 +92,19 @@ async def enqueue(
 async def despite_collisions(write: Callable[[], Awaitable[Written]]) -> Written:
     """Run a write that conflicts with another over a unique key again. It has written nothing, and then finds the other task.
 
-    Raises Refusal (unavailable) if others were first each time, and what `write` raises.
+    Raises Refusal (unavailable) if others were first each time, KeysHeld, and what `write` raises.
     """
     for _ in range(COLLISIONS):
         try:
             return await write()
+        except asyncpg.LockNotAvailableError as error:
+            raise KeysHeld from error
         except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):
             continue
     try:
         return await write()
+    except asyncpg.LockNotAvailableError as error:
+        raise KeysHeld from error
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name != "tasks_unique_key":
             raise

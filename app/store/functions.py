@@ -20,6 +20,42 @@ BY_INDEX_ORDER = (*PLANNED, "enable_bitmapscan = off")
 NEVER_SORTED = (*BY_INDEX_ORDER, "enable_sort = off")
 """The same, where sorting the result of one index would look cheaper than using the order of another."""
 
+CALLED = (*PLANNED_ONCE, "extra_float_digits = 1", "standard_conforming_strings = on", "TimeZone = utc")
+"""For what runs in sessions of others: what depends on how such a session is set."""
+
+WITHIN_ENQUEUE = (
+    "refuse_v1",
+    "caller_v1",
+    "read_members_v1",
+    "read_text_v1",
+    "read_number_v1",
+    "read_instant_v1",
+    "show_instant_v1",
+    "read_name_v1",
+    "read_key_v1",
+    "read_headers_v1",
+    "read_tags_v1",
+    "read_retry_v1",
+    "read_target_v1",
+    "read_uses_v1",
+    "read_callbacks_v1",
+    "read_content_type_v1",
+    "check_size_v1",
+    "read_payload_v1",
+    "read_base64_v1",
+    "read_task_v1",
+    "check_target_v1",
+    "check_limits_v1",
+    "check_depth_v1",
+    "hold_queue_v1",
+    "hold_limits_v1",
+    "own_handler_v1",
+    "check_callbacks_v1",
+    "insert_task_v1",
+    "enqueue_here_v1",
+)
+"""What sluice.enqueue calls, under its settings: each change of settings costs as much as the function, and a
+task takes twenty calls."""
 SETTINGS: dict[str, tuple[str, ...] | None] = {
     # planned once for any lanes, as planning a claim of a few tasks takes as long as the claim
     "claim_v1": (*NEVER_SORTED, "plan_cache_mode = force_generic_plan"),
@@ -47,9 +83,11 @@ SETTINGS: dict[str, tuple[str, ...] | None] = {
     "ensure_partitions_v1": (),
     "record_audit_v1": (),
     "refuse_change_v1": (),
+    "admit_role_v1": (),
     # planned once for groups of any size: planning takes longer than writing a small group
     "enqueue_v1": PLANNED_ONCE,
     "enqueue_plain_v1": PLANNED_ONCE,
+    "held_keys_v1": PLANNED_ONCE,
     "replace_held_v1": PLANNED_ONCE,
     "settle_v1": PLANNED_ONCE,
     "signal_flows_v1": PLANNED_ONCE,
@@ -65,17 +103,31 @@ SETTINGS: dict[str, tuple[str, ...] | None] = {
     "bucket_v1": None,
     "flow_buckets_v1": None,
     "bucket_states_v1": None,
+    **dict.fromkeys(WITHIN_ENQUEUE),
+    "enqueue": CALLED,
+    "enqueue_many": CALLED,
 }
 """The exceptions; all others are PLANNED."""
+SIGNATURES = {
+    "enqueue": "enqueue(text, text, jsonb)",
+    "enqueue_jsonb": "enqueue(text, jsonb, jsonb)",
+    "enqueue_many": "enqueue_many(text, jsonb[])",
+}
+"""By file, the functions that other roles call. They run with the rights of the schema's owner."""
 
 
 def install(run: Callable[[str], object], names: Iterable[str]) -> None:
     """Create these functions and attach their settings; `run` executes a statement."""
     for name in names:
         run(named((FUNCTIONS / f"{name}.sql").read_text()))
-        settings = SETTINGS.get(name, PLANNED)
+        function = SIGNATURES.get(name, name)
+        settings = SETTINGS.get(function.partition("(")[0], PLANNED)
         if settings is not None:
             run(
-                f"alter function sluice.{name} "
+                f"alter function sluice.{function} "
                 + " ".join(f"set {setting}" for setting in (f"search_path = {SEARCH_PATH}", *settings))
             )
+        if name in SIGNATURES:
+            run(f"alter function sluice.{function} security definer")
+        # a role that may call sluice.enqueue may use the schema, and would by default call every function in it
+        run(f"revoke execute on function sluice.{function} from public")

@@ -353,7 +353,10 @@ async def queues_naming(reader: Reader, handler_id: int) -> list[str]:
 
 
 async def has_own_tasks(reader: Reader, handler_id: int) -> bool:
-    """Return whether an unfinished task or a schedule names this handler itself."""
+    """Return whether an unfinished task or a schedule names this handler itself, or a transaction in progress has enqueued such
+    a task."""
+    if not await locks.free_of_callers(reader, f"handler {handler_id}"):
+        return True
     return bool(await reader.fetchval(_HAS_OWN_TASKS, handler_id))
 
 

@@ -35,6 +35,8 @@ class Hint(msgspec.Struct, omit_defaults=True):
     """A definition has changed: check everything."""
     revoked: list[str] = []
     """Tasks whose lease was revoked."""
+    arrived: bool = False
+    """A transaction with sluice.enqueue has committed (insert_task_v1 sends this)."""
 
 
 _HINT = msgspec.json.Decoder(Hint)

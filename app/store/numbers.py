@@ -30,6 +30,8 @@ DEPTH        queue    -                                          an enqueue to a
 GATE         tenant   -                                          a claim of tasks that limits or keys hold back, which tries for it;
                                                                  a change of limits, keys or rates
 
+CALLER       hash     sluice.enqueue, for the queues, handlers   a deletion of a queue, a handler or a limit, which tries for it,
+                      and limits that its tasks name           because the caller's transaction may last
 MAKE_PARTITIONS       -                                          making days of history, in a transaction of its own; or last,
                                                                  a month for a row of the audit that finds none
 DROP_PARTITIONS       -                                          dropping them; a session's lock, tried and never waited for
@@ -66,6 +68,7 @@ class Lock(IntEnum):
     DROP_PARTITIONS = 5157010
     GATE = 5157011
     LIMITS = 5157012
+    CALLER = 5157013
 
 
 _NUMBERS = {

@@ -22,6 +22,7 @@ class DueWork:
     health: float | None
     act: float | None
     flows: float | None
+    arrive: float | None
 
 
 async def poll(db: Reader) -> DueWork:

@@ -336,7 +336,10 @@ async def resume(connection: Reader, queue_id: int) -> None:
 
 
 async def has_tasks(reader: Reader, queue_id: int) -> bool:
-    """Return whether an unfinished task is in this queue, or may be: a schedule, batch or callback enqueues there."""
+    """Return whether an unfinished task is in this queue, or may be: a schedule, batch, callback or open transaction enqueues
+    there."""
+    if not await locks.free_of_callers(reader, f"queue {queue_id}"):
+        return True
     return bool(await reader.fetchval(_HAS_TASKS, queue_id))
 
 

@@ -63,6 +63,7 @@ async def beat(
     deaf: bool,
     load: Load,
     connections: Connections,
+    max_payload_bytes: int,
 ) -> tuple[datetime, int, int]:
     """Send a heartbeat; the first creates the row. Return the database's time, how many other replicas are alive, and the oldest
     schema version whose releases may still run."""
@@ -81,6 +82,7 @@ async def beat(
         load.short_queues,
         connections.total,
         connections.wanted,
+        max_payload_bytes,
     )
     return row["now"], row["others"], row["min_compatible"]
 

@@ -21,6 +21,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.types import UserDefinedType
 
 metadata = MetaData(schema="sluice")
 
@@ -37,6 +38,15 @@ def _id() -> Column[int]:
 
 def _tenant() -> Column[int]:
     return Column("tenant_id", BigInteger, ForeignKey("sluice.tenants.id"), nullable=False)
+
+
+class _Xid8(UserDefinedType[str]):
+    def get_col_spec(self, **_: object) -> str:
+        return "xid8"
+
+
+def _transaction() -> Column[str]:
+    return Column("transaction", _Xid8(), primary_key=True, autoincrement=False, server_default=text("'0'"))
 
 
 tenants = Table(
@@ -75,6 +85,16 @@ api_keys = Table(
     Index(
         "api_keys_bootstrap_key", "bootstrap", unique=True, postgresql_where=text("bootstrap and revoked_at is null")
     ),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("role", Text, primary_key=True),
+    _tenant(),
+    Column("queues", ARRAY(Text)),
+    _instant("created_at", default=True),
+    CheckConstraint("cardinality(queues) > 0", name="grants_queues"),
 )
 
 sessions = Table(
@@ -172,6 +192,7 @@ lanes = Table(
     metadata,
     Column("queue_id", BigInteger, primary_key=True, autoincrement=False),
     Column("handler_id", BigInteger, primary_key=True, autoincrement=False),
+    _transaction(),
 )
 
 limits = Table(
@@ -237,6 +258,7 @@ callback_uses = Table(
     metadata,
     Column("queue_id", BigInteger, primary_key=True, autoincrement=False),
     Column("by_queue_id", BigInteger, primary_key=True, autoincrement=False),
+    _transaction(),
 )
 
 schedules = Table(

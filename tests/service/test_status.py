@@ -46,6 +46,7 @@ async def beat(
         deaf=False,
         load=Load(),
         connections=connections,
+        max_payload_bytes=1_048_576,
     )
 
 

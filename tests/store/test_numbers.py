@@ -66,5 +66,5 @@ async def test_every_function_is_planned_under_the_settings_of_the_table(databas
         settings = functions.SETTINGS.get(name, functions.PLANNED)
         wanted = None if settings is None else ["search_path = pg_catalog, pg_temp", *settings]
         assert (config and sorted(config)) == (wanted and sorted(each.replace(" = ", "=") for each in wanted)), name
-        source = (functions.FUNCTIONS / f"{name}.sql").read_text()
-        assert not re.search(r"^\s*set (?:search_path|enable_|jit)", source, re.MULTILINE), name
+    for file in functions.FUNCTIONS.glob("*.sql"):
+        assert not re.search(r"^\s*set (?:search_path|enable_|jit)", file.read_text(), re.MULTILINE), file.name

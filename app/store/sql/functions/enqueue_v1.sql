@@ -11,6 +11,8 @@
 -- 'key_full': as many tasks wait with its key as the queue lets. A limit that goes makes tasks that name it 'changed'.
 -- 'held': an unfinished task has the unique key; such an item stores no idempotency key, because it created no task.
 -- 'replaced': that task was waiting, and has what the item says instead (on_duplicate); the item's idempotency key refers to it.
+-- Fingerprints of equal requests have an equal first half, or an equal second one: what sluice.enqueue writes has only that.
+-- Fails if a key is taken by a transaction that goes on for half a second.
 -- 'changed': the definition has changed since the caller validated; 'again': the key has expired since, or another task has taken
 -- the unique key; both are retried.
 create function sluice.enqueue_v1(
@@ -94,6 +96,10 @@ begin
     from (select distinct c.n from sluice.called_queues_v1(p_entries) c where c.called_id is null or c.called_id <> all(v_called)) c;
   end if;
 
+  if v_keyed or v_unique then
+    -- a transaction of others that has taken one of these keys with sluice.enqueue may last (held_keys_v1)
+    perform set_config('lock_timeout', '500', true);
+  end if;
   if v_keyed then
     delete from sluice.idempotency_keys k
     using (select d.queue_id, d.key from sluice.idempotency_keys d
@@ -110,7 +116,8 @@ begin
     on conflict do nothing;
     select coalesce(jsonb_object_agg(e.ordinality, case
         when k.task_id is null then jsonb_build_array('again')
-        when k.fingerprint = e.fingerprint then jsonb_build_array('replayed', k.task_id)
+        when substr(k.fingerprint, 1, 32) = substr(e.fingerprint, 1, 32) or substr(k.fingerprint, 33) = nullif(substr(e.fingerprint, 33), '')
+          then jsonb_build_array('replayed', k.task_id)
         else jsonb_build_array('mismatch') end), '{}')
       into v_more
     from unnest(p_entries) with ordinality e
@@ -240,6 +247,7 @@ begin
     where coalesce(v_verdicts -> c.n::text ->> 0, 'replaced') = 'replaced' and c.called_id <> c.queue_id
     order by 1, 2 on conflict do nothing;
   end if;
+  if v_keyed or v_unique then perform set_config('lock_timeout', '0', true); end if;
   v_receipt := jsonb_strip_nulls(jsonb_build_object('at', v_now, 'waiting', v_waiting,
                                                     'verdicts', nullif(v_verdicts, '{}')));
   insert into sluice.receipts (group_id, verdicts) values (p_group, v_receipt);

@@ -2,7 +2,7 @@
 -- stands for any task of the queue.
 (select r.* from (
    select r.* from (select 0::bigint as handler_id
-                    union all (select l.handler_id from sluice.lanes l where l.queue_id = $2 order by l.handler_id limit 8)) l
+                    union all (select distinct l.handler_id from sluice.lanes l where l.queue_id = $2 order by l.handler_id limit 8)) l
    cross join lateral (
      select r.* from sluice.tasks r
      where r.queue_id = $2 and r.handler_id = l.handler_id and r.state = :state_ready and r.flow_id is null
