@@ -7,28 +7,14 @@ from uuid import uuid4
 
 import pytest
 
-from app.settings import Settings
-from app.store import migrations
 from sluice_client.api import Api, SyncApi, reply
 from sluice_client.errors import Conflict, Invalid, LeaseLost, NotFound, QueueFull
-from tests.databases import create_database, drop_database
 from tests.sdk.forms import DROP, FORMS, LOSE, Answer, call, client, flaky, listed
-from tests.sluices import Replica, replica_with
+from tests.sluices import Replica
 
 pytestmark = [pytest.mark.anyio, pytest.mark.ci, pytest.mark.parametrize("form", FORMS)]
 
 Form = type[Api] | type[SyncApi]
-
-
-@pytest.fixture(scope="module")
-async def replica(server_url: str, anyio_backend: object) -> AsyncIterator[Replica]:
-    name = f"sluice_test_{uuid4().hex}"
-    url = await create_database(server_url, name)
-    await migrations.migrate(url)
-    settings = Settings.model_validate({"database_url": url, "port": 0, "drain_grace_seconds": 0})
-    async with replica_with(settings) as replica:
-        yield replica
-    await drop_database(server_url, name)
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ async def test_every_method_sends_its_operation_with_all_that_it_was_given(form:
         filled = path.format(**dict.fromkeys(in_path, "x"))
         assert (request.method, request.url.path) == (method, f"/base{filled}"), operation_id
         assert set(request.url.params) == {of["name"] for of in parameters if of["in"] == "query"}, operation_id
-        headers = {of["name"] for of in parameters if of["in"] == "header"} - {"Idempotency-Key"}
+        headers = {of["name"] for of in parameters if of["in"] == "header" and python_name(of["name"]) not in wire}
         assert all(request.headers[name] == "x" for name in headers), operation_id
         sent = json.loads(request.content) if request.content else {}
         assert sent == dict(wire.values()), operation_id

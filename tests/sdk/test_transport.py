@@ -69,6 +69,9 @@ async def test_what_a_key_or_a_lease_identifies_is_repeated_as_it_was(form: Form
     async with flaky(*FAILURES) as server, client(form, server.url) as api:
         await call(api, "tasks.enqueue", "mail", payload={"to": "ada"}, idempotency_key="a")
         assert len(server.asked) == 6 and len({asked.body for asked in server.asked}) == 1
+        server.script, server.asked = [DROP], []
+        await call(api, "actions.start", kind="cancel", filter={"queue": "mail"}, idempotency_key="a")
+        assert [asked.headers["idempotency-key"] for asked in server.asked] == ["a", "a"]
         for name, named in (("complete", {}), ("fail", {"error": "x"}), ("release", {}), ("renew", {"seconds": 9})):
             server.script, server.asked = [DROP], []
             await call(api, f"leases.{name}", "t", lease_token="x", **named)

@@ -119,12 +119,13 @@ REPEATABLE = {
     "enqueue_task": "is_keyed(body)",
     "enqueue_tasks": "is_keyed(body)",
     "add_batch_tasks": "is_keyed(body)",
+    "start_action": "bool(idempotency_key)",
     "complete_task": "True",
     "fail_task": "True",
     "release_task": "True",
     "renew_lease": "True",
 }
-"""When an operation other than GET can be repeated: its tasks have idempotency keys, or a lease token settles one attempt."""
+"""When an operation other than GET can be repeated: it has an idempotency key, or a lease token settles one attempt."""
 
 PATHS = {"leases": "queue", "tasks": "queue"}
 """Of groups whose methods take the name of another thing: what it is called there."""

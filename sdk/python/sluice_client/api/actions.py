@@ -51,7 +51,11 @@ class Actions(Group):
             }
         )
         view: ActionView | ActionPreview = await self._ask(
-            "POST", "/actions", body=body, headers={"idempotency-key": idempotency_key}
+            "POST",
+            "/actions",
+            body=body,
+            headers={"idempotency-key": idempotency_key},
+            repeatable=bool(idempotency_key),
         )
         return view
 
