@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from inspect import signature
 from typing import Any
 
 import uvicorn
@@ -42,6 +43,9 @@ class Server(MCPServer):
             paragraph = " ".join(tool.__doc__.split())
             self.add_tool(tool, description=paragraph, annotations=hints, structured_output=False)
         self._refused = NEEDS.keys() - set(ALLOWED[allow])
+        self._arguments = {
+            name: set(signature(getattr(tools, name)).parameters) - {"request"} for name in ALLOWED[allow]
+        }
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
@@ -50,6 +54,9 @@ class Server(MCPServer):
             raise ToolError(
                 f"{name} changes something, and is not allowed here: start sluice mcp --allow {NEEDS[name]}"
             )
+        if unknown := arguments.keys() - self._arguments.get(name, arguments.keys()):
+            known = ", ".join(sorted(self._arguments[name])) or "none"
+            raise ToolError(f"{name} has no argument {', '.join(sorted(unknown))}; its arguments: {known}")
         return await super().call_tool(name, arguments, context)
 
 

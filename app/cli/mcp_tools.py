@@ -80,13 +80,13 @@ class Tools:
             }
             if definition["handler"] is not None:
                 found["handler"] = await _handler(api, definition["handler"])
-            return answer(found, "find_tasks lists the queue's tasks, errors what they failed of.")
+            return answer(found, "find_tasks lists the queue's tasks, errors groups why they failed.")
 
     async def find_tasks(
         self,
         request: Request,
         queue: Annotated[str | None, Field(description="Only tasks of this queue.")] = None,
-        state: State | None = None,
+        state: Annotated[State | None, Field(description="Only tasks in this state.")] = None,
         reason: Annotated[Reason | None, Field(description="Only tasks that ended for this reason.")] = None,
         type: Annotated[str | None, Field(description="Only tasks of this type.")] = None,
         tag: Annotated[str | None, Field(description="Only tasks with this tag.")] = None,
@@ -159,7 +159,7 @@ class Tools:
             return answer(await api.schedules.why(schedule, at=at))
 
     async def errors(self, request: Request, queue: Queue) -> str:
-        """Group what tasks of a queue failed of lately by signature, most frequent first: how many failed and died of
+        """Group the recent errors of a queue's tasks by signature, most frequent first: how many failed and died of
         each, since when, and an example. Use it to tell one cause from many, before a retry or a redrive."""
         async with self._api(request) as api:
             return answer(await api.queues.errors(queue), "find_tasks with state dead lists the tasks.")

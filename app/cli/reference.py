@@ -1,10 +1,13 @@
 """Writes docs/reference from the code, and the index of decisions from the records: `python -m app.cli.reference [--check]`."""
 
+import asyncio
+import json
 import logging
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from app.api.audit import AUDITED
 from app.cli.daylight_saving import daylight_saving_page
@@ -161,12 +164,43 @@ def decisions_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def agent_tools_page() -> str:
+    """Of the tools as agents see them. The library that offers them is an extra, and slow to import."""
+    from app.cli.mcp_server import NEEDS, Server
+    from app.cli.mcp_tools import Tools
+
+    lines = [
+        "# Tools for agents",
+        "",
+        "Generated from `app/cli/mcp_tools.py`: the tools of `sluice mcp` in the words that agents read.",
+        "[The guide](../guides/agents.md) says how to add them to a client, and what `--allow` and the API key permit.",
+    ]
+    for tool in asyncio.run(Server(Tools("", None), "manage").list_tools()):
+        needs = f"Needs `--allow {NEEDS[tool.name]}`. " if tool.name in NEEDS else ""
+        lines += ["", f"## {tool.name}", "", f"{needs}{tool.description}"]
+        if fields := tool.input_schema["properties"]:
+            lines += ["", "| argument | values | default | meaning |", "|---|---|---|---|"]
+            lines += [_argument(name, field, tool.input_schema) for name, field in fields.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _argument(name: str, field: dict[str, Any], schema: dict[str, Any]) -> str:
+    kind = next((one for one in field.get("anyOf", ()) if one["type"] != "null"), field)
+    values = ", ".join(f"`{one}`" for one in kind["enum"]) if "enum" in kind else kind.get("type", "any JSON")
+    if "minimum" in kind:
+        values += f", at least {kind['minimum']}" + (f" and at most {kind['maximum']}" if "maximum" in kind else "")
+    default = "" if field.get("default") is None else f"`{json.dumps(field['default'])}`"
+    default = "required" if name in schema.get("required", ()) else default
+    return f"| `{name}` | {values} | {default} | {field.get('description', '')} |"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "reference/settings.md": settings_page,
     "reference/errors.md": errors_page,
     "reference/metrics.md": metrics_page,
     "reference/events.md": events_page,
     "reference/audit.md": audit_page,
+    "reference/agent-tools.md": agent_tools_page,
     "reference/daylight-saving.md": daylight_saving_page,
     "decisions/README.md": decisions_page,
 }
