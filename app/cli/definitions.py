@@ -6,6 +6,8 @@ The file becomes a document here. The service works out what it would change, an
 import json
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,7 +20,6 @@ from app.settings import CLIENT_URL
 if TYPE_CHECKING:
     from app.cli.client import Client
     from app.cli.definition_files import Read
-    from app.cli.yaml_faults import Fault
 
 WOULD_CHANGE = 2
 APPLY_SECONDS = 600.0
@@ -27,7 +28,15 @@ SHOWN_VALUE = 200
 MARKS = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red")}
 WORDS = {"create": "to create", "update": "to change", "delete": "to delete", "unchanged": "unchanged"}
 
-File = Annotated[str, typer.Argument(metavar="FILE", help="The definitions file, in YAML; - reads it from stdin.")]
+File = Annotated[
+    str | None, typer.Argument(metavar="[FILE]", help="The definitions file, in YAML; - reads it from stdin.")
+]
+App = Annotated[
+    str | None,
+    typer.Option(
+        "--app", metavar="MODULE:NAME", help="Also what this program declares on its Sluice, found in this directory."
+    ),
+]
 Overlay = Annotated[str | None, typer.Option("--overlay", "-o", metavar="NAME", help="Merge this overlay of the file.")]
 Prune = Annotated[
     bool,
@@ -38,7 +47,8 @@ Prune = Annotated[
 
 
 def plan(
-    file: File,
+    file: File = None,
+    app: App = None,
     overlay: Overlay = None,
     prune: Prune = False,
     check: Annotated[bool, typer.Option("--check", help="Exit with 2 if anything would change.")] = False,
@@ -46,20 +56,21 @@ def plan(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what applying a definitions file would change, without changing it."""
+    """Show what applying a definitions file, or a program's definitions, would change, without changing it."""
     from app.cli.client import Client
     from app.cli.screen import say_json
 
-    read = _read(file, overlay, as_json)
+    source = _source(file, app, overlay, as_json)
     with Client(url, key, as_json) as client:
-        found = _ask(client, "plan", _document(read, prune), file, read, as_json)
+        found = _ask(client, "plan", _document(source, prune), source, as_json)
     say_json(found) if as_json else _show(found)
     if check and _changing(found):
         raise typer.Exit(WOULD_CHANGE)
 
 
 def apply(
-    file: File,
+    file: File = None,
+    app: App = None,
     overlay: Overlay = None,
     prune: Prune = False,
     yes: Annotated[
@@ -72,14 +83,14 @@ def apply(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Apply a definitions file. Pauses and disabled handlers stay, and applying it again changes nothing."""
+    """Apply definitions of a file or a program. Pauses and disabled handlers stay; applying again changes nothing."""
     from app.cli.client import Client
     from app.cli.screen import say_json
 
-    read = _read(file, overlay, as_json)
-    document = _document(read, prune)
+    source = _source(file, app, overlay, as_json)
+    document = _document(source, prune)
     with Client(url, key, as_json) as client:
-        found = _ask(client, "plan", document, file, read, as_json)
+        found = _ask(client, "plan", document, source, as_json)
         if not as_json:
             _show(found)
         if not yes:
@@ -87,7 +98,7 @@ def apply(
         made: list[str] = []
         if _changing(found):
             document["version"] = found["version"]  # what was shown is what is applied, or nothing is
-            found = _ask(client, "apply", document, file, read, as_json)
+            found = _ask(client, "apply", document, source, as_json)
             made = sorted(found.pop("secrets"))
     if as_json:
         say_json(found)
@@ -120,8 +131,39 @@ def _confirm(deleted: list[dict[str, Any]], as_json: bool) -> None:
     raise Failure("\n  ".join([detail + ":", *names]), REFUSED)
 
 
-def _document(read: "Read", prune: bool) -> dict[str, Any]:
-    return read.document | {"prune": prune}
+@dataclass(frozen=True)
+class _Source:
+    """What is to be applied, and where each part of it stands."""
+
+    document: dict[str, Any]
+    file: str | None
+    read: "Read | None"
+    app: str | None
+    declared: dict[str, Any]
+
+    def place_of(self, pointer: str) -> tuple[str, int | None]:
+        """Return the file and the line, or the program, which has none."""
+        section, _, rest = pointer.removeprefix("/").partition("/")
+        if self.read is None or rest.partition("/")[0] in self.declared.get(section, {}):
+            return str(self.app), None
+        return str(self.file), self.read.line_of(pointer)
+
+
+def _source(file: str | None, app: str | None, overlay: str | None, as_json: bool) -> _Source:
+    if file is None and app is None:
+        raise typer.BadParameter("give a definitions file, --app MODULE:NAME, or both", param_hint="FILE")
+    if file is None and overlay is not None:
+        raise typer.BadParameter("an overlay is part of a definitions file", param_hint="--overlay")
+    from app.cli.declared import declared, merged
+
+    read = None if file is None else _read(file, overlay, as_json)
+    sections = {} if app is None else declared(app)
+    document = {} if read is None else read.document
+    return _Source(merged(document, sections, str(file), str(app)), file, read, app, sections)
+
+
+def _document(source: _Source, prune: bool) -> dict[str, Any]:
+    return source.document | {"prune": prune}
 
 
 def _changing(found: dict[str, Any]) -> bool:
@@ -141,7 +183,8 @@ def _read(file: str, overlay: str | None, as_json: bool) -> "Read":
     try:
         return read(text, overlay, os.environ)
     except Faults as faults:
-        raise _refused(file, "invalid", "the file is invalid", faults.faults, as_json) from None
+        placed = [(file, fault.line, fault.pointer, fault.detail) for fault in faults.faults]
+        raise _refused("invalid", "the file is invalid", placed, as_json) from None
 
 
 def _bytes(file: str) -> bytes:
@@ -149,32 +192,32 @@ def _bytes(file: str) -> bytes:
         return opened.read()
 
 
-def _ask(client: "Client", verb: str, document: dict[str, Any], file: str, read: "Read", as_json: bool) -> Any:
+def _ask(client: "Client", verb: str, document: dict[str, Any], source: _Source, as_json: bool) -> Any:
     """The response, or the service's refusal with line numbers."""
-    from app.cli.yaml_faults import Fault
-
     try:
         return client.post(f"/definitions/{verb}", document, timeout_seconds=APPLY_SECONDS)
     except Failure as failure:
         problem = failure.problem or {}
         if not problem.get("errors"):
             raise
-        faults = [
-            Fault(read.line_of(error["pointer"]), error["pointer"], error["detail"]) for error in problem["errors"]
+        placed = [
+            (*source.place_of(error["pointer"]), error["pointer"], error["detail"]) for error in problem["errors"]
         ]
-        raise _refused(file, problem["code"], problem["detail"], faults, as_json) from None
+        raise _refused(problem["code"], problem["detail"], placed, as_json) from None
 
 
-def _refused(file: str, code: str, detail: str, faults: "list[Fault]", as_json: bool) -> Failure:
+def _refused(code: str, detail: str, faults: Sequence[tuple[str, int | None, str, str]], as_json: bool) -> Failure:
+    """`faults` are (file or program, line, pointer, detail)."""
     from app.cli.screen import plain
 
     if as_json:
         errors = [
-            {"pointer": fault.pointer, "detail": fault.detail, "file": file, "line": fault.line} for fault in faults
+            {"pointer": pointer, "detail": detail, "file": file, "line": line} for file, line, pointer, detail in faults
         ]
         return Failure(json.dumps({"code": code, "detail": detail, "errors": errors}), REFUSED)
     lines = [
-        plain(f"{file}:{fault.line}: {fault.pointer + ': ' if fault.pointer else ''}{fault.detail}") for fault in faults
+        plain(f"{file}{'' if line is None else f':{line}'}: {pointer + ': ' if pointer else ''}{detail}")
+        for file, line, pointer, detail in faults
     ]
     if code not in ("invalid", "egress_denied", "payload_schema_mismatch"):
         lines.insert(0, plain(f"{code}: {detail}"))  # else it repeats the first of them
