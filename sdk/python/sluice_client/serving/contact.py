@@ -9,7 +9,7 @@ from sluice_client.errors import ApiError, ConnectionFailed
 log = logging.getLogger("sluice_client.worker")
 
 FIRST_PAUSE_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 10.0
+LONGEST_PAUSE_SECONDS = 5.0
 
 
 class Contact:
