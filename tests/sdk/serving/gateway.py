@@ -28,6 +28,9 @@ class Gateway:
     def recover(self) -> None:
         self._ill = None
 
+    def has_answered(self, status: int, times: int) -> bool:
+        return self.answered.count(status) >= times
+
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["Gateway"]:
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
