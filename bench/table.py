@@ -1,6 +1,18 @@
 """The measures, what each row of the table shows of them, and what it should reach."""
 
-from bench.measures import aging, crowding, delays, delivering, enqueueing, firing, flowing, lasting, looking, settling
+from bench.measures import (
+    aging,
+    crowding,
+    delays,
+    delivering,
+    enqueueing,
+    firing,
+    flowing,
+    lasting,
+    looking,
+    paging,
+    settling,
+)
 from bench.rows import Measure, Row, at_least, at_most
 
 MEASURES = (
@@ -346,6 +358,26 @@ MEASURES = (
                 "ms",
                 at_most(50),
                 "{taken[p50_ms]:.0f} ms when it is read anew; {kept[kb]:.0f} kB",
+            ),
+        ),
+    ),
+    Measure(
+        "pages",
+        paging.pages,
+        (
+            Row(
+                "the slowest page with 1,000,000 tasks",
+                "slowest_ms",
+                "ms",
+                at_most(300),
+                "{slowest}, of {tasks:,.0f} tasks; half of the pages take less than {median_ms:.0f} ms",
+            ),
+            Row(
+                "an open page of 1,000 queues, renewed for 20 viewers, of a core",
+                "open.share",
+                "%",
+                at_most(0.05),
+                "service {open[service]:.3f}, Postgres {open[postgres]:.3f}; {open[renewals]} renewals",
             ),
         ),
     ),

@@ -24,6 +24,7 @@ from app.runtime.refusals import Refusals
 from app.runtime.replica import Replica
 from app.runtime.schemas import SchemaChecker
 from app.runtime.signals import Signals
+from app.runtime.sparklines import Sparklines
 from app.runtime.viewers import MAX_VIEWERS, MAX_VIEWERS_OF_TENANT, Viewers
 from app.runtime.waiters import TaskWaiters
 from app.store.callbacks import Told
@@ -75,6 +76,7 @@ class Core:
     claiming: Claiming
     long_polls: LongPolls
     looks: Looks
+    sparklines: Sparklines
     viewers: Viewers
     ids: IdMaker = field(default_factory=IdMaker)
     keys: KnownKeys = field(default_factory=KnownKeys)
@@ -157,6 +159,7 @@ def build_core(
         claiming=claiming,
         long_polls=LongPolls(db, claiming, settling_groups, signals),
         looks=looks,
+        sparklines=Sparklines(db, clock),
         viewers=Viewers(db, looks),
     )
 

@@ -24,7 +24,13 @@ def _minutes(now: datetime, minutes: int) -> list[datetime]:
 async def of_queue(reads: Reader, now: datetime, queue_id: int, name: str, minutes: int) -> Series:
     """Return the last `minutes` of a queue, up to and with the current one."""
     spans = _minutes(now, minutes)
-    return await _series(name, now, spans, await stats.series(reads, queue_id, spans[0]))
+    return await _series(name, now, spans, await stats.series(reads, [queue_id], spans[0]))
+
+
+async def of_queues(reads: Reader, now: datetime, queue_ids: Sequence[int], minutes: int) -> Series:
+    """Return the last `minutes` of several queues together."""
+    spans = _minutes(now, minutes)
+    return await _series(None, now, spans, await stats.series(reads, queue_ids, spans[0]))
 
 
 async def of_tenant(

@@ -1,7 +1,7 @@
 """The overview of a tenant: verdicts, alarms, every queue, and what else an operator looks at first."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from typing import NamedTuple, TypeVar
@@ -35,12 +35,15 @@ from app.runtime.alarms import tenant_alarms
 from app.runtime.core import Core
 from app.runtime.looks import Look, Recent
 from app.runtime.pieces import in_pieces
+from app.runtime.sparklines import Points
 from app.store import queues
 from app.store.looks import QueueLook
 from app.store.replicas import ALIVE_SECONDS, ReplicaRow
 
 MAX_SHARED = 500
 """How many different things are kept of one look."""
+MAX_CHARTED = 200
+"""Of how many queues the minutes are summed for a chart."""
 T = TypeVar("T")
 
 TASK_COUNTS = ("scheduled", "ready", "running", "dead")
@@ -151,6 +154,22 @@ async def queue_series(core: Core, caller: Caller, name: str, minutes: int) -> S
     if queue_id is None:
         raise queue_not_found(name)
     return await minute_series.of_queue(reads, core.clock.now(), queue_id, name, minutes)
+
+
+async def handler_series(core: Core, caller: Caller, name: str, minutes: int) -> Series | None:
+    """Return the last minutes of the queues of a handler that the caller sees; None if they are more than MAX_CHARTED."""
+    caller.require("read")
+    look = _seen_by(caller, await core.looks.at(caller.tenant_id, operates=caller.may("operate")))
+    ids = [row.id for row in look.seen.queues if row.handler == name]
+    if len(ids) > MAX_CHARTED:
+        return None
+    return await minute_series.of_queues(core.db.reads(caller.tenant_id), core.clock.now(), ids, minutes)
+
+
+async def sparklines(core: Core, caller: Caller, names: Sequence[str]) -> dict[str, Points]:
+    """Return how many tasks were enqueued in these queues, by minute of the last hour."""
+    caller.require("read")
+    return await core.sparklines.of(caller.tenant_id, [name for name in names if caller.sees(name)])
 
 
 def _seen_by(caller: Caller, look: Look) -> Look:

@@ -116,7 +116,8 @@ _HEALTH = sql("show_database")
 _MINUTES = sql("list_minutes")
 _SAMPLE = sql("sample_queues")
 _FOLD = sql("fold_minutes")
-_OF_QUEUE = sql("list_series")
+_OF_QUEUES = sql("list_series")
+_ENQUEUED = sql("list_enqueued")
 _OF_TENANT = sql("list_tenant_series")
 _PRUNE = sql("prune_minutes")
 
@@ -177,9 +178,16 @@ class SeriesRow(NamedTuple):
     running: int | None
 
 
-async def series(db: Reader, queue_id: int, since: datetime) -> list[SeriesRow]:
-    """Return the minutes of a queue that have a row, from `since` on, and as queue "" those that were sampled."""
-    return [SeriesRow(*row) for row in await db.fetch(_OF_QUEUE, queue_id, since)]
+async def series(db: Reader, queue_ids: Sequence[int], since: datetime) -> list[SeriesRow]:
+    """Return the minutes of queues that have a row, from `since` on, and as queue "" those that were sampled."""
+    return [SeriesRow(*row) for row in await db.fetch(_OF_QUEUES, list(queue_ids), since)]
+
+
+async def enqueued(
+    db: Reader, tenant_id: int, names: Sequence[str], since: datetime, upto: datetime
+) -> list[tuple[str, datetime, int]]:
+    """Return how many tasks were enqueued by queue and minute, from `since` to before `upto`, where there were any."""
+    return [tuple(row) for row in await db.fetch(_ENQUEUED, tenant_id, list(names), since, upto)]
 
 
 async def tenant_series(db: Reader, tenant_id: int, since: datetime, upto: datetime) -> list[SeriesRow]:

@@ -1,6 +1,7 @@
 """How values look on a page: numbers with their units, instants relative to now, the exact value on hover."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import pairwise
 
 from markupsafe import Markup, escape
@@ -100,6 +101,24 @@ def took(attempt: AttemptView) -> str | Markup:
     """Return how long an attempt took."""
     started, ended = parse_instant(attempt.started_at), parse_instant(attempt.ended_at or "")
     return NOTHING if started is None or ended is None else seconds((ended - started).total_seconds())
+
+
+@lru_cache(maxsize=4096)
+def spark(points: tuple[int, ...]) -> Markup:
+    """Return counts by minute as a small drawing, two minutes to a point; its words say how many at most. Empty: nothing."""
+    most = max(points, default=0)
+    if not most:
+        return NOTHING
+    pairs = [sum(points[n : n + 2]) for n in range(0, len(points), 2)]
+    top = max(pairs)
+    line = "L".join(f"{n * 3} {20 - 18 * count / top:.3g}" for n, count in enumerate(pairs))
+    end = 3 * (len(pairs) - 1)
+    words = f"{sum(points):,} enqueued in {len(points)} min, at most {most:,} in one"
+    return Markup(
+        '<svg class="spark" viewBox="0 0 {end} 21" preserveAspectRatio="none" role="img" aria-label="{words}">'
+        "<title>{words}</title>"
+        '<path class="area" d="M{line}L{end} 21L0 21z"/><path class="line" d="M{line}"/></svg>'
+    ).format(end=end, words=words, line=line)
 
 
 def short(task_id: str | None) -> str | Markup:

@@ -23,11 +23,11 @@ class Field:
     words: str
     at: tuple[str, ...]
     """Where in the document."""
-    kind: Literal["text", "integer", "number", "lines", "headers", "long", "choice"] = "text"
+    kind: Literal["text", "integer", "number", "lines", "headers", "long"] = "text"
     """`lines`: a list of texts, one per line; `headers`: `name: value` per line; `long`: a text of many lines."""
     hint: str = ""
-    values: Sequence[str] = ()
-    """Of a choice."""
+    group: str = ""
+    """What the fields around it are about, too."""
 
     def text_of(self, document: Mapping[str, Any]) -> str:
         """Return the value in a document as the field shows it."""

@@ -22,6 +22,7 @@ from app.ui.screens import (
     actions,
     audit,
     batches,
+    documentation,
     handlers,
     keys,
     limits,
@@ -89,6 +90,8 @@ SCREENS: dict[str, Screen] = {
     "/keys": keys.show_all,
     "/keys/{key}/revoke": keys.ask_revoke,
     "/keys/{key}/rotate": keys.ask_rotate,
+    "/docs": documentation.show_all,
+    "/docs/{folder}/{page}": documentation.show,
     "/events": live.watch,
 }
 ACTS: dict[str, Screen] = {
@@ -144,6 +147,7 @@ NAVIGATION = (
             ("actions", "Actions", "/actions", "read"),
             ("audit", "Audit", "/audit", "manage"),
             ("replicas", "Replicas", "/replicas", "operate"),
+            ("docs", "Documentation", "/docs", "read"),
         ),
     ),
 )
@@ -201,8 +205,13 @@ def _site(core: Core, edge: EdgeConfig, label: str | None) -> Site:
         "exactly": formats.exactly,
         "took": formats.took,
         "short": formats.short,
+        "spark": formats.spark,
     }
-    templates.globals |= {"NAVIGATION": NAVIGATION, "NOTHING": formats.NOTHING}
+    templates.globals |= {
+        "NAVIGATION": NAVIGATION,
+        "NOTHING": formats.NOTHING,
+        "runbook_of": documentation.runbook_of,
+    }
     base = urlsplit(edge.public_url).path.rstrip("/") + "/ui"
     text, _, color = (label or "").partition(":")
     return Site(core, edge, Assets(), templates, base, text.strip() or None, color or None)

@@ -48,14 +48,14 @@ async def overview(ground: Ground) -> dict[str, Any]:
             await subject.database.execute(statement)
         await subject.database.execute("vacuum (analyze)")
         await _asked(subject, FEW, 0.0)
-        idle = await _used(ground, subject, min(WATCHED_SECONDS, size.idle_seconds))
+        idle = await used(ground, subject, min(WATCHED_SECONDS, size.idle_seconds))
         async with _viewers(subject) as told:
             await asyncio.sleep(STALE_SECONDS)
             before = list(told)
-            watched = await _used(ground, subject, max(3 * STALE_SECONDS, min(WATCHED_SECONDS, size.idle_seconds)))
+            watched = await used(ground, subject, max(3 * STALE_SECONDS, min(WATCHED_SECONDS, size.idle_seconds)))
             overviews = min(after - before_ for after, before_ in zip(told, before, strict=True))
         async with _asking(subject):
-            polled = await _used(ground, subject, max(3 * STALE_SECONDS, min(WATCHED_SECONDS, size.idle_seconds)))
+            polled = await used(ground, subject, max(3 * STALE_SECONDS, min(WATCHED_SECONDS, size.idle_seconds)))
         found = {
             "queues": len(names),
             "viewers": VIEWERS,
@@ -73,7 +73,7 @@ async def overview(ground: Ground) -> dict[str, Any]:
     return found
 
 
-async def _used(ground: Ground, subject: Subject, seconds: float) -> dict[str, float]:
+async def used(ground: Ground, subject: Subject, seconds: float) -> dict[str, float]:
     """How much of a core each uses."""
     pids = {"service": subject.child.process.pid, "postgres": ground.postgres.pid or 0}
     before, begun = {name: cpu_seconds(pid) for name, pid in pids.items()}, time.monotonic()

@@ -128,6 +128,8 @@ async def filled(world: World) -> World:
         "ask": "/actions/new?kind=cancel&queue=mail",
         "audit": "/audit",
         "keys": "/keys",
+        "docs": "/docs",
+        "runbook": "/docs/runbooks/alarms",
         "nowhere": "/nowhere",
     }
     return world
@@ -213,7 +215,7 @@ async def test_without_javascript_a_task_is_found_and_retried(world: World, brow
     page = await context.new_page()
     await page.goto(f"{world.replica.url}/ui")
     await page.get_by_role("link", name="Tasks", exact=True).click()
-    await page.get_by_text("Filter").click()
+    await page.get_by_role("heading", name="Filter").click()
     await page.get_by_label("State").select_option("dead")
     await page.get_by_label("Queue").fill("mail")
     await page.get_by_role("button", name="Show").click()
@@ -258,7 +260,7 @@ async def test_the_overview_follows_what_happens_more_than_once(world: World, br
     for count in (1, 2):
         await world.operator.api("POST", "/queues/live/tasks", '{"payload": 1}')
         row = page.get_by_role("row").filter(has=page.get_by_role("link", name="live", exact=True))
-        await row.get_by_role("cell").nth(1).get_by_text(str(count), exact=True).wait_for(timeout=15_000)
+        await row.get_by_role("cell").nth(2).get_by_text(str(count), exact=True).wait_for(timeout=15_000)
     assert said == []
     shown = await page.inner_text("#main")
     # what is not the page, such as the login once the session has ended, does not take its place

@@ -181,6 +181,40 @@ async def test_a_key_sees_no_button_that_its_scope_refuses_and_is_refused_when_i
     assert (await operator.api("GET", f"/queues/{name}"))["paused"] is False
 
 
+async def test_an_alarm_leads_to_its_runbook_and_no_further(operator: Visitor) -> None:
+    name, _ = await queue_with(operator, "1")
+    await operator.api("POST", f"/queues/{name}/pause")
+
+    async def alarmed() -> bool:
+        return (
+            f'/ui/queues/{name}">{name}</a> · <a href="/ui/docs/runbooks/queue-paused-with-work"'
+            in (await operator.get("/ui")).text
+        )
+
+    await poll(alarmed)
+    runbook = await operator.get("/ui/docs/runbooks/queue-paused-with-work")
+    assert runbook.status_code == 200 and "/queues/$QUEUE" in runbook.text
+    for path in ("runbooks/none", "decisions/0001-rooms-and-arrows", "..%2f..%2fapp/main", "runbooks/..%2fREADME"):
+        assert (await operator.get(f"/ui/docs/{path}")).status_code == 404, path
+
+
+async def test_a_queue_in_a_list_shows_what_was_enqueued_in_the_last_hour(guarded: Replica, operator: Visitor) -> None:
+    name, _ = await queue_with(operator)
+    other, _ = await queue_with(operator)
+    await guarded.sluice.core.db.fetch(
+        "insert into sluice.queue_minutes (queue_id, minute, enqueued)"
+        " select id, date_trunc('minute', clock_timestamp()) - make_interval(mins => n), 100 * n from sluice.queues,"
+        " generate_series(1, 61) n where name = $1",
+        name,
+    )
+    for path in ("/ui/queues", "/ui/queues?cursor="):
+        rows = (await operator.get(path)).text.split("<tr>")
+        [row] = [row for row in rows if f'/ui/queues/{name}"' in row]
+        assert "189,000 enqueued in 60 min, at most 6,100 in one" in row
+        [row] = [row for row in rows if f'/ui/queues/{other}"' in row]
+        assert '<svg class="spark"' not in row
+
+
 async def test_what_is_not_there_is_a_page_that_says_so(operator: Visitor) -> None:
     for path in (
         "/ui/queues/none",

@@ -10,23 +10,26 @@ from app.domain.instants import format_instant, parse_instant
 from app.edge.pages import DEFAULT_LIMIT, binding, next_cursor, position_of
 from app.service import audit
 from app.store.audit import AuditFilters, AuditRow, Position
-from app.ui.screens.tasks import label
+from app.ui.screens.tasks import instant, label
 from app.ui.visits import Visit
 
 FILTERS = ("actor", "verb", "noun", "name")
+BOUNDS = {"from": "from_", "to": "to"}
 MAX_NAME = 200
 
 
 async def show_all(visit: Visit) -> Response:
-    given: dict[str, str | None] = {name: visit.query(name) for name in FILTERS}
+    given = {name: visit.query(name) for name in (*FILTERS, *BOUNDS)}
     read = label(MAX_NAME)
     faults: dict[str, str] = {}
+    found: dict[str, Any] = {}
     for name, text in given.items():
-        try:
-            given[name] = None if text is None else read(text)
-        except ValueError as error:
-            faults[name], given[name] = str(error), None
-    filters = AuditFilters(**given)  # type: ignore[arg-type]  # the other two are instants
+        if text is not None:
+            try:
+                found[BOUNDS.get(name, name)] = instant(text.strip()) if name in BOUNDS else read(text)
+            except ValueError as error:
+                faults[name] = str(error)
+    filters = AuditFilters(**found)
     bound_to = binding("audit", filters)
     position = position_of(visit.query("cursor"), bound_to, _position)
     rows, last = await audit.list_page(

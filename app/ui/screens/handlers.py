@@ -11,6 +11,7 @@ from app.ui.visits import Visit
 
 LIST = binding("handlers")
 OVERLAP_SECONDS = 86_400.0
+CHART_MINUTES = 60
 SHOWN_QUEUES = 5
 """Of each handler in the list; its own page shows the first DEFAULT_LIMIT."""
 
@@ -42,11 +43,13 @@ async def show(visit: Visit) -> Response:
     durations = health.found.durations if health.found is not None else ()
     seen = await overview.overview(visit.core, visit.caller)
     queues = [row for row in seen.queues if row.handler == name]
+    series = await overview.handler_series(visit.core, visit.caller, name, CHART_MINUTES)
     return visit.page(
         "handler.html",
         here="handlers",
         view=view,
         health=health,
+        points=() if series is None else series.points,
         p50=percentile(durations, 0.5) if durations else None,
         p95=percentile(durations, 0.95) if durations else None,
         queues=queues[:DEFAULT_LIMIT],

@@ -11,6 +11,7 @@ from app.service import overview
 from app.ui.visits import Visit
 
 SHOWN_QUEUES = 50
+SHOWN_ALARMS = 20
 CHART_MINUTES = 60
 VERDICTS = (
     ("flow", "Does what is ready start?"),
@@ -23,11 +24,14 @@ async def show(visit: Visit) -> Response:
     async def find() -> dict[str, Any]:
         seen = await overview.overview(visit.core, visit.caller)
         series = await overview.series(visit.core, visit.caller, CHART_MINUTES)
+        shown = nsmallest(SHOWN_QUEUES, seen.queues, key=_urgency)
         return {
             "seen": seen,
             "points": series.points,
             "verdicts": [(name, question, getattr(seen.verdicts, name)) for name, question in VERDICTS],
-            "queues": nsmallest(SHOWN_QUEUES, seen.queues, key=_urgency),
+            "queues": shown,
+            "sparks": await overview.sparklines(visit.core, visit.caller, [row.queue for row in shown]),
+            "shown_alarms": SHOWN_ALARMS,
             "operates": seen.replicas is not UNSET,
         }
 

@@ -16,26 +16,24 @@ from app.service import queues
 from app.ui.forms import Edit, Field, encoded, faults_of, flattened, put_at, texts_of, was_of, yours_of
 from app.ui.visits import Visit
 
-RATE = (
-    Field("rate_limit", "Rate: at most", ("rate", "limit"), "number", "no rate"),
-    Field("rate_period", "Rate: per, in seconds", ("rate", "period_seconds"), "number", "1"),
-)
+PACE, RETRIES, KEPT = "How much at once", "Attempts", "How long ended tasks are kept"
 BACKOFF = (
-    Field("min_seconds", "Backoff from, in seconds", ("retry", "backoff", "min_seconds"), "number", "1"),
-    Field("max_seconds", "Backoff to, in seconds", ("retry", "backoff", "max_seconds"), "number", "3600"),
+    Field("min_seconds", "Backoff from, in seconds", ("retry", "backoff", "min_seconds"), "number", "1", RETRIES),
+    Field("max_seconds", "Backoff to, in seconds", ("retry", "backoff", "max_seconds"), "number", "3600", RETRIES),
 )
 FIELDS = (
-    Field("description", "Description", ("description",)),
-    Field("handler", "Handler", ("handler",), hint="none: for pull workers"),
-    Field("max_concurrency", "Running at once", ("max_concurrency",), "integer", "no limit"),
-    Field("max_depth", "Waiting at most", ("max_depth",), "integer", "no limit"),
-    *RATE,
-    Field("timeout_seconds", "Timeout in seconds", ("timeout_seconds",), "number", "the handler's"),
-    Field("max_attempts", "Attempts at most", ("retry", "max_attempts"), "integer", "25"),
+    Field("description", "Description", ("description",), group="Queue"),
+    Field("handler", "Handler", ("handler",), hint="none: for pull workers", group="Queue"),
+    Field("max_concurrency", "Running at once", ("max_concurrency",), "integer", "no limit", PACE),
+    Field("max_depth", "Waiting at most", ("max_depth",), "integer", "no limit", PACE),
+    Field("rate_limit", "Starting at most", ("rate", "limit"), "number", "no rate", PACE),
+    Field("rate_period", "… in so many seconds", ("rate", "period_seconds"), "number", "1", PACE),
+    Field("max_attempts", "Attempts at most", ("retry", "max_attempts"), "integer", "25", RETRIES),
+    Field("timeout_seconds", "Timeout in seconds", ("timeout_seconds",), "number", "the handler's", RETRIES),
     *BACKOFF,
-    Field("succeeded_days", "Keep succeeded, in days", ("retention", "succeeded_days"), "integer", "3"),
-    Field("cancelled_days", "Keep cancelled, in days", ("retention", "cancelled_days"), "integer", "3"),
-    Field("dead_days", "Keep dead, in days", ("retention", "dead_days"), "integer", "30"),
+    Field("succeeded_days", "Succeeded, in days", ("retention", "succeeded_days"), "integer", "3", KEPT),
+    Field("cancelled_days", "Cancelled, in days", ("retention", "cancelled_days"), "integer", "3", KEPT),
+    Field("dead_days", "Dead, in days", ("retention", "dead_days"), "integer", "30", KEPT),
 )
 JSON = (Field("json", "Definition", (), "long"),)
 

@@ -28,6 +28,7 @@ async def show_all(visit: Visit) -> Response:
         seen = await overview.overview(visit.core, visit.caller)
         counts = {row.queue: row for row in seen.queues}
         return {
+            "sparks": await overview.sparklines(visit.core, visit.caller, [view.name for view in views]),
             "queues": [(view, counts.get(view.name)) for view in views],
             "following": next_cursor(LIST, views[-1].name) if more else None,
             "first": after is None,

@@ -7,6 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from app.domain.actions import TAKES
 from app.domain.errors import Refusal
 from app.domain.ids import SHORT_ID, parse_uuid
 from app.domain.instants import NO_INSTANT, parse_instant
@@ -29,7 +30,9 @@ FILTERS = tuple(field.name for field in fields(TaskFilters))
 async def show_all(visit: Visit) -> Response:
     given = {name: visit.query(name) for name in FILTERS}
     filters, faults = filters_of(given)
+    kinds = [kind for kind in ("retry", "cancel") if filters.state is None or filters.state in TAKES[kind][0]]
     shown: dict[str, Any] = {"given": given, "faults": faults, "states": list(State), "reasons": list(Reason)}
+    shown["kinds"] = kinds
     if faults:
         return visit.page("tasks.html", 422, here="tasks", tasks=[], following=None, first=True, **shown)
     bound_to = binding("tasks", filters)
@@ -134,7 +137,7 @@ def _uuid(text: str) -> str:
     return found
 
 
-def _instant(text: str) -> datetime:
+def instant(text: str) -> datetime:
     """Read an instant; without an offset, as the fields of browsers have it, in UTC."""
     found = parse_instant(text) or parse_instant(text + "Z") or parse_instant(text + ":00Z")
     if found is None:
@@ -162,6 +165,6 @@ READ: dict[str, Callable[[str], Any]] = {
     "correlation_id": label(MAX_LABEL),
     "schedule": _name,
     "batch": _uuid,
-    "ended_from": _instant,
-    "ended_to": _instant,
+    "ended_from": instant,
+    "ended_to": instant,
 }

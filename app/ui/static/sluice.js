@@ -53,7 +53,7 @@
     const options = {
       width: Math.max(200, figure.clientWidth - 32),
       height: 170,
-      padding: [10, 8, 0, 0],
+      padding: [10, 18, 0, 0],
       cursor: { points: { size: 6 }, drag: { x: false, y: false } },
       legend: { markers: { width: 2 } },
       scales: { y: { range: (_, __, most) => [0, Math.max(most || 0, figure.dataset.unit === "seconds" ? 0.1 : 4) * 1.08] } },
@@ -63,7 +63,7 @@
       ],
       series: [
         { value: (_, instant) => instant == null ? "" : new Date(instant * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" }), label: "At" },
-        ...lines.map(([, label, tone], n) => ({ label, stroke: color(tone), width: 1.75, dash: DASHES[n], points: { show: false }, value: (_, value) => words(value) })),
+        ...lines.map(([, label, tone], n) => ({ label, stroke: color(tone), width: 1.75, dash: DASHES[n], points: { show: false }, value: (_, value) => value == null ? "" : words(value) })),
       ],
     };
     drawn.get(figure)?.destroy();
