@@ -37,14 +37,23 @@ class Event:
 class Document(dict[str, Any]):
     """The JSON object of a response: a dict, which also remembers the head that it came with."""
 
-    head: Reply
+    status: int
+    headers: httpx2.Headers
 
 
 def reply(view: Mapping[str, Any]) -> Reply:
     """Return the head of the response that a method's result came with. Raises TypeError for any other dict."""
     if not isinstance(view, Document):
         raise TypeError("only what a method of the API returned has a reply")
-    return view.head
+    headers = view.headers
+    return Reply(
+        view.status,
+        headers.get("etag"),
+        headers.get("location"),
+        headers.get("idempotent-replayed") == "true",
+        headers.get("unique-held") == "true",
+        headers.get("x-request-id"),
+    )
 
 
 def document(response: httpx2.Response) -> Any:
@@ -59,13 +68,5 @@ def document(response: httpx2.Response) -> Any:
     if not isinstance(body, dict):
         return body
     view = Document(body)
-    headers = response.headers
-    view.head = Reply(
-        response.status_code,
-        headers.get("etag"),
-        headers.get("location"),
-        headers.get("idempotent-replayed") == "true",
-        headers.get("unique-held") == "true",
-        headers.get("x-request-id"),
-    )
+    view.status, view.headers = response.status_code, response.headers
     return view
