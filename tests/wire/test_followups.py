@@ -37,7 +37,8 @@ async def test_a_completion_enqueues_what_it_names_and_forms_a_batch(api: Api) -
     good(await say(api, second, "fail", {"error": "no", "retryable": False}))
     last = await take(api, sums, wait_seconds=20)
     assert [(task["type"], task["payload"]) for task in last] == [("sum", {"sum": True})]
-    assert last[0]["batch"] is None
+    assert last[0]["batch"] == root["id"], "as a handler learns it"
+    assert (await api.task(last[0]["id"]))["batch"] is None
 
 
 def answer(**page: Any) -> Reply:
