@@ -124,7 +124,7 @@ ROUTES: list[tuple[str, str, str, Any]] = [
     ("DELETE", "/queues/y", "manage", None),
     ("DELETE", "/handlers/y", "manage", None),
 ]
-OPEN = ["/health/live", "/health/ready", "/openapi.json", "/docs"]
+OPEN = ["/health/live", "/health/ready", "/openapi.json", "/docs", "/llms.txt", "/llms-full.txt"]
 
 
 @pytest.mark.parametrize("scope", SCOPES)
