@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from sluice_client.outcomes import Fatal, Retry, Skip
+    from sluice_client.serving.verify import NotSigned, Verifier
     from sluice_client.serving.worker import MemoryLimitReached
     from sluice_client.sluice import Sluice
     from sluice_client.sync_sluice import SyncSluice
@@ -64,6 +65,7 @@ __all__ = [
     "LeaseLost",
     "MemoryLimitReached",
     "NotFound",
+    "NotSigned",
     "NotSluice",
     "Pages",
     "PayloadInvalid",
@@ -86,6 +88,7 @@ __all__ = [
     "Transport",
     "Unauthenticated",
     "Unavailable",
+    "Verifier",
     "correlation_id",
     "exponential",
     "fixed",
@@ -127,6 +130,7 @@ ROOMS = {
         "Unavailable",
     ],
     "outcomes": ["Fatal", "Retry", "Skip"],
+    "serving.verify": ["NotSigned", "Verifier"],
     "serving.worker": ["MemoryLimitReached"],
     "sync_transport": ["SyncTransport"],
     "transport": ["Transport"],

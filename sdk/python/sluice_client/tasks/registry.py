@@ -1,10 +1,20 @@
 """Which task a `type` stands for."""
 
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
+from weakref import WeakValueDictionary
 
 from sluice_client.tasks.definitions import Definition
 from sluice_client.tasks.faults import DefinitionError
+
+_numbers = count()
+_made: "WeakValueDictionary[int, Registry]" = WeakValueDictionary()
+
+
+def registries() -> "list[Registry]":
+    """Return all that there are in this process, the newest first, for tests: they run tasks of any of them."""
+    return [registry for _, registry in sorted(_made.items(), reverse=True)]
 
 
 class Registry:
@@ -13,6 +23,7 @@ class Registry:
     def __init__(self, parent: "Registry | None" = None) -> None:
         self._parent = parent
         self._by_name: dict[str, Definition[Any]] = {}
+        _made[next(_numbers)] = self
 
     def __iter__(self) -> Iterator[Definition[Any]]:
         """All of them, those of the parent included."""
