@@ -34,6 +34,7 @@ pytestmark = [
 FOLDER = ROOT / "examples" / "bucket_cleanup"
 SECRET = new_secret()
 START, DEFINE, TRIGGER = blocks(FOLDER / "README.md", "sh")
+SCRIPT, WITH_SDK = "bucket_cleanup/cleanup.py", "bucket_cleanup/cleanup_with_sdk.py"
 BATCH = 10
 DAY = timedelta(days=1)
 NOW = datetime.now(UTC)
@@ -48,7 +49,7 @@ def s3() -> Iterator[S3Server]:
 
 
 @pytest.fixture
-async def handler_url(s3: S3Server) -> AsyncIterator[str]:
+async def handler_url(request: pytest.FixtureRequest, s3: S3Server) -> AsyncIterator[str]:
     settings = {
         "S3_ENDPOINT": s3.url,
         "AWS_ACCESS_KEY_ID": "key",
@@ -57,7 +58,7 @@ async def handler_url(s3: S3Server) -> AsyncIterator[str]:
         "BATCH": str(BATCH),
         "PAGE": "2",
     }
-    async with example("bucket_cleanup/cleanup.py", **settings) as url:
+    async with example(getattr(request, "param", SCRIPT), **settings) as url:
         yield url
 
 
@@ -74,6 +75,7 @@ def fill(s3: S3Server) -> tuple[set[str], set[str]]:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize("handler_url", [SCRIPT, WITH_SDK], indirect=True)
 async def test_a_run_that_fails_in_the_middle_deletes_what_was_old_and_nothing_else(
     s3: S3Server, handler_url: str, replica: Replica, tmp_path: Path
 ) -> None:

@@ -30,6 +30,8 @@ pytestmark = [
 ]
 
 SCRIPT = "monthly_reports/reports.py"
+WITH_SDK = "monthly_reports/reports_with_sdk.py"
+"""The same with sluice-client: its tasks, and so its answers to requests by hand, are its own business."""
 TENANTS = 120
 SECRET = new_secret()
 START, DEFINE, TRIGGER = blocks(ROOT / "examples" / "monthly_reports" / "README.md", "sh")
@@ -49,10 +51,13 @@ async def books(server_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture
-async def handler_url(books: asyncpg.Connection, server_url: str, tmp_path: Path) -> AsyncIterator[str]:
+async def handler_url(
+    request: pytest.FixtureRequest, books: asyncpg.Connection, server_url: str, tmp_path: Path
+) -> AsyncIterator[str]:
+    script = getattr(request, "param", SCRIPT)
     url = with_database(server_url, await books.fetchval("select current_database()"))
     out = str(tmp_path / "reports")
-    async with example(SCRIPT, DATABASE_URL=url, WEBHOOK_SECRET=SECRET, OUT=out) as found:
+    async with example(script, DATABASE_URL=url, WEBHOOK_SECRET=SECRET, OUT=out) as found:
         yield found
 
 
@@ -67,6 +72,7 @@ def most_at_once(spans: list[asyncpg.Record]) -> int:
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.parametrize("handler_url", [SCRIPT, WITH_SDK], indirect=True)
 async def test_every_tenant_has_its_report_once_and_the_summary_comes_after_all(
     start_sluice: Callable[..., Awaitable[SluiceProcess]],
     books: asyncpg.Connection,

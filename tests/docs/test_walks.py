@@ -30,6 +30,10 @@ DOCS = ROOT / "docs"
 NOT_WALKED = {
     "../examples/monthly_reports/README.md": "test_monthly_reports.py goes through it, with a database of tenants",
     "../examples/bucket_cleanup/README.md": "test_bucket_cleanup.py goes through it, with a bucket",
+    "../examples/integrations/README.md": "a table; test_integrations.py runs what it lists",
+    "../examples/usage_tracking/README.md": "test_usage_tracking.py goes through it, with a service for events",
+    "guides/testing-python.md": "has no line of shell; test_python_guides.py runs its tests",
+    "guides/from-celery.md": "has no line of shell; test_python_guides.py runs both forms of its shop",
     "guides/coming-from.md": "tables, and no line of shell",
     "guides/containers.md": "starts containers; test_compose.py holds it to the compose file",
     "guides/installing.md": "fetches packages; tests/install builds, installs and runs what it speaks of",
@@ -88,6 +92,14 @@ async def handlers(page: Page) -> None:
     said = (await page.on()).replace(": ", ":")
     assert '"state":"succeeded"' in said and '"result":{"greeting":"Hello, Ada!"}' in said
     assert '"status":200' in (await page.to_the_end()).replace(": ", ":")
+
+
+@walk("guides/tutorial.md")
+async def tutorial(page: Page) -> None:
+    await page.on()
+    assert "sent to user 7 in attempt 2" in await page.on()
+    assert '"run_at"' in (await page.on()).replace("'", '"')
+    assert "1 passed" in await page.on()
 
 
 @walk("guides/calling-anything.md")
