@@ -26,6 +26,7 @@ WATCHED = (
         "holds",
         "flow_signals",
         "rate_clocks",
+        "schedule_runs",
     ),  # deltas are few: they are folded
 )
 

@@ -10,7 +10,9 @@
 create function sluice.apply_schedules_v1(p_changes jsonb, p_replica text, p_wait boolean) returns setof bigint
 language plpgsql volatile
 as $$
-declare v_ids bigint[]; v_changes jsonb; v_now timestamptz;
+declare
+  v_ids bigint[]; v_changes jsonb; v_now timestamptz; v_dropped bigint[]; v_cancelled bigint[];
+  v_runs uuid[]; v_tasks uuid[]; v_outcomes text[];
 begin
   if p_wait then
     select array_agg(l.id) into v_ids
@@ -42,13 +44,19 @@ begin
     from jsonb_to_recordset(v_changes) c(id bigint, pause text) join sluice.schedules s on s.id = c.id where c.pause is not null;
   end if;
 
-  update sluice.schedule_runs r set outcome = 'dropped'
-  from jsonb_to_recordset(v_changes) c(id bigint, "drop" boolean)
-  where c."drop" and r.schedule_id = c.id and r.outcome = 'waiting';
-  update sluice.batches b set cancelled_at = v_now, cancel_reason = 'superseded'
-  from jsonb_to_recordset(v_changes) c(id bigint, cancel boolean)
-  join sluice.schedule_runs r on r.schedule_id = c.id and r.outcome = 'running'
-  where c.cancel and b.id = r.task_id and b.cancelled_at is null and b.completed_at is null;
+  -- Each part runs only if there is something to do, and starts from these few: while statistics are older than a burst of runs, the
+  -- planner takes the indexes of open runs and open batches for empty, and would read them whole.
+  select array_agg(c.id) filter (where c."drop"), array_agg(c.id) filter (where c.cancel) into v_dropped, v_cancelled
+  from jsonb_to_recordset(v_changes) c(id bigint, "drop" boolean, cancel boolean);
+  if v_dropped is not null then
+    update sluice.schedule_runs r set outcome = 'dropped' where r.schedule_id = any(v_dropped) and r.outcome = 'waiting';
+  end if;
+  if v_cancelled is not null then
+    select array_agg(r.task_id) into v_tasks from sluice.schedule_runs r
+    where r.schedule_id = any(v_cancelled) and r.outcome = 'running';
+    update sluice.batches b set cancelled_at = v_now, cancel_reason = 'superseded'
+    where b.id = any(v_tasks) and b.cancelled_at is null and (b.completed_at is null) is true;
+  end if;
 
   update sluice.schedule_runs r set nominal_until = e.until, count = r.count + e.n, kept_until = k.kept_until
   from jsonb_array_elements(v_changes) c
@@ -57,17 +65,18 @@ begin
   join sluice.queues q on q.id = s.queue_id
   cross join lateral (select greatest(v_now, e.until) + make_interval(secs => 86400 * q.dead_days) as kept_until) k
   where r.id = e.id;
-  update sluice.schedule_runs r set outcome = e.outcome, completed_at = b.completed_at,
-    started_at = (select min(k.at) from (
-      select t.last_started_at as at from sluice.task_history t where t.id = e.task
-      union all select t.last_started_at from sluice.tasks t where t.id = e.task) k)
-  from jsonb_array_elements(v_changes) c
-  cross join lateral jsonb_to_recordset(c -> 'ends') e(id uuid, task uuid, outcome text)
-  join sluice.batches b on b.id = e.task
-  where r.id = e.id and r.outcome = 'running';
-  update sluice.batches b set run_open = false
-  from jsonb_array_elements(v_changes) c cross join lateral jsonb_to_recordset(c -> 'ends') e(task uuid)
-  where b.id = e.task;
+  select array_agg(e.id), array_agg(e.task), array_agg(e.outcome) into v_runs, v_tasks, v_outcomes
+  from jsonb_array_elements(v_changes) c cross join lateral jsonb_to_recordset(c -> 'ends') e(id uuid, task uuid, outcome text);
+  if v_runs is not null then
+    update sluice.schedule_runs r set outcome = e.outcome, completed_at = b.completed_at,
+      started_at = (select min(k.at) from (
+        select t.last_started_at as at from sluice.task_history t where t.id = e.task
+        union all select t.last_started_at from sluice.tasks t where t.id = e.task) k)
+    from unnest(v_runs, v_tasks, v_outcomes) e(id, task, outcome)
+    join sluice.batches b on b.id = e.task
+    where r.id = e.id and (r.outcome = 'running') is true;
+    update sluice.batches b set run_open = false where b.id = any(v_tasks);
+  end if;
 
   insert into sluice.schedule_runs (id, schedule_id, nominal_at, nominal_until, count, cause, extra, outcome, overlap, payload,
                                     jitter_seconds, fired_at, task_id, replica, kept_until)
@@ -83,14 +92,15 @@ begin
   from jsonb_array_elements(v_changes) c cross join lateral jsonb_to_recordset(c -> 'starts') e(id uuid, task uuid)
   where r.id = e.id and r.outcome = 'waiting';
 
-  with started as (
-    select e.task from jsonb_array_elements(v_changes) c cross join lateral jsonb_to_recordset(c -> 'starts') e(task uuid)
-    union all
-    select e.task from jsonb_array_elements(v_changes) c cross join lateral jsonb_to_recordset(c -> 'rows') e(task uuid)
-    where e.task is not null),
-  runs as (
+  select array_agg(e.task) into v_tasks
+  from (select x.task from jsonb_array_elements(v_changes) c cross join lateral jsonb_to_recordset(c -> 'starts') x(task uuid)
+        union all
+        select x.task from jsonb_array_elements(v_changes) c cross join lateral jsonb_to_recordset(c -> 'rows') x(task uuid)
+        where x.task is not null) e;
+  with runs as (
     select r.task_id, r.nominal_at, coalesce(r.payload, s.payload) as run_payload, s.*
-    from started e join sluice.schedule_runs r on r.task_id = e.task join sluice.schedules s on s.id = r.schedule_id),
+    from unnest(v_tasks) e(task)
+    join sluice.schedule_runs r on r.task_id = e.task join sluice.schedules s on s.id = r.schedule_id),
   formed as (
     insert into sluice.batches (id, tenant_id, queue_id, sealed, run_open, total)
     select r.task_id, r.tenant_id, r.queue_id, true, true, 1 from runs r),
