@@ -240,6 +240,8 @@ class Tools:
             raise ToolError(str(error)) from None
         except SluiceError as error:
             raise ToolError(f"Sluice at {self._url} does not respond: {error}") from None
+        except ValueError as error:  # half a surrogate pair, say
+            raise ToolError(f"This cannot be sent: {error}") from None
 
 
 def _summary(task: Any) -> dict[str, Any]:

@@ -98,6 +98,14 @@ async def refused(client: "Client", tool: str, **arguments: Any) -> str:
     return text(result)
 
 
+async def dies(api: Api, queue: str) -> None:
+    """The one task of this queue."""
+    (lease,) = good(await api.post(f"/queues/{queue}/leases", json={"wait_seconds": 5}))["tasks"]
+    token = {"sluice-lease-token": lease["lease_token"]}
+    body = {"error": "no such address", "retryable": False}
+    good(await api.post(f"/tasks/{lease['id']}/fail", json=body, headers=token))
+
+
 @pytest.mark.ci
 async def test_an_agent_finds_why_a_task_waits_and_is_refused_a_retry(api: Api) -> None:
     queue = await api.queue()
@@ -131,7 +139,11 @@ async def test_an_agent_that_may_use_changes_tasks_and_one_that_may_manage_also_
         assert (await told(client, "enqueue", queue=queue, payload={"n": 1}, idempotency_key="one"))["id"] == task["id"]
         assert (await told(client, "cancel", task=task["id"]))["state"] == "cancelled"
         assert (await told(client, "retry", task=task["id"]))["state"] == "ready"
-        assert (await told(client, "redrive", queue=queue)) == {"matched": 0, "moved": 0, "remaining": 0}
+        await dies(api, queue)
+        counted, moved = {"matched": 1, "moved": 0, "remaining": 1}, {"matched": 1, "moved": 1, "remaining": 0}
+        assert (await told(client, "redrive", queue=queue)) == counted
+        assert (await told(client, "errors", queue=queue))["items"][0]["dead"] == 1
+        assert (await told(client, "redrive", queue=queue, dry_run=False)) == moved
         assert "--allow manage" in await refused(client, "pause", queue=queue)
     async with agent_here(api, "manage") as client:
         assert (await told(client, "pause", queue=queue))["paused"] is True
@@ -151,6 +163,9 @@ async def test_what_the_key_may_not_do_or_read_the_tools_cannot_either(api: Api)
         assert "403 forbidden" in await refused(client, "cancel", task=task["id"])
         assert "404 task_not_found" in await refused(client, "show_task", task=task["id"][:-4] + "ffff")
         assert "exactly one" in await refused(client, "why", task=task["id"], queue=queue)
+        for odd in ("../queues", "a/b?c#d", "\x00", "\ud800", "x" * 10_000):
+            assert "Error executing tool why: " in await refused(client, "why", task=odd), odd
+        assert "cannot be sent" in await refused(client, "find_tasks", tag="\ud800")
 
 
 @pytest.mark.ci
