@@ -30,7 +30,9 @@ class JobDefinition(Definition[R]):
     ) -> None:
         """`root` is the class that makes classes jobs. `names` are the local names where it is declared, for annotations that
         are strings. Raises DefinitionError."""
-        where = f"{cls.__module__}.{cls.__qualname__}"
+        # that of its method, if it has it: a class that @dataclass(slots=True) makes gets its qualified name later
+        own = getattr(vars(cls).get("run"), "__qualname__", "").rpartition(".")[0]
+        where = f"{cls.__module__}.{own or cls.__qualname__}"
         self.cls = cls
         self._root = root
         self._names = names

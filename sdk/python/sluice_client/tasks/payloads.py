@@ -37,7 +37,8 @@ def codec_of(annotation: Any, names: Mapping[str, Any] = NONE) -> Codec:
         for union in reading.unions:
             union.check()
     except ValueError as error:
-        raise Unserialisable(f"{name_of(annotation)}: {error}") from None
+        name = name_of(annotation)
+        raise Unserialisable(str(error) if str(error).startswith(name) else f"{name}: {error}") from None
     return codec
 
 

@@ -85,6 +85,7 @@ class FunctionTask(Task[P, R], Generic[P, R, D, V]):
     def __init__(self, definition: Definition[R], api: Callable[[], Api], fn: Callable[D, V]) -> None:
         super().__init__(definition, api)
         self.fn = fn
+        self.__name__: str = fn.__name__
         functools.update_wrapper(self, fn)
 
     def __call__(self, *args: D.args, **kwargs: D.kwargs) -> V:

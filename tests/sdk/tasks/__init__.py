@@ -1,0 +1,1 @@
+"""Tasks of the Python client: their types, payloads and calls."""
