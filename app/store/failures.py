@@ -114,6 +114,8 @@ def _translation(error: BaseException) -> BaseException:
         return Busy(f"{message_of(cause)} ({FULL})")
     if isinstance(cause, asyncpg.QueryCanceledError):
         return Busy(message_of(cause))
+    if isinstance(cause, asyncpg.LockNotAvailableError):
+        return error  # a lock that is not waited for any longer: the database is fine
     if isinstance(cause, AWAY) and not all(isinstance(cause, kind) for kind in MISUSE):
         return Unavailable(message_of(cause))
     return error

@@ -47,6 +47,7 @@ WITHIN_ENQUEUE = (
     "check_target_v1",
     "check_limits_v1",
     "check_depth_v1",
+    "see_latest_v1",
     "hold_queue_v1",
     "hold_limits_v1",
     "own_handler_v1",

@@ -1,6 +1,7 @@
 """Roles that may call sluice.enqueue. The rights in the database come and go with the rows that say for whom they enqueue."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import asyncpg
 from sqlalchemy import Text, bindparam, column, delete, exists, select, table
@@ -31,12 +32,17 @@ _ADMIT = call("admit_role_v1", 2)
 
 
 async def list_all(db: Reader) -> list[RoleGrant]:
-    return [RoleGrant(**row) for row in await _LIST.fetch(db)]
+    return [_grant(row) for row in await _LIST.fetch(db)]
 
 
 async def find(db: Reader, role: str) -> RoleGrant | None:
     row = await _FIND.fetchrow(db, role=role)
-    return None if row is None else RoleGrant(**row)
+    return None if row is None else _grant(row)
+
+
+def _grant(row: Any) -> RoleGrant:
+    queues = row["queues"]
+    return RoleGrant(**{**row, "queues": None if queues is None else tuple(queues)})
 
 
 async def is_role(db: Reader, role: str) -> bool:

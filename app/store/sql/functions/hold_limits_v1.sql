@@ -7,10 +7,8 @@ declare v_use record;
 begin
   if p_uses is null then return; end if;
   perform pg_advisory_xact_lock_shared(:lock_caller, hashtext('limits ' || p_tenant));
-  if current_setting('transaction_isolation') <> 'read committed' then
-    perform 1 from sluice.limits l, jsonb_array_elements(p_uses) u
-    where l.tenant_id = p_tenant and l.name = u.value ->> 'name' order by l.id for key share of l;
-  end if;
+  perform sluice.see_latest_v1('sluice.limits', array(
+    select l.id from sluice.limits l, jsonb_array_elements(p_uses) u where l.tenant_id = p_tenant and l.name = u.value ->> 'name'));
   if p_visible is null then return; end if;
   select u.value ->> 'name' as name, u.n - 1 as place into v_use
   from jsonb_array_elements(p_uses) with ordinality u(value, n)

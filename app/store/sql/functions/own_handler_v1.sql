@@ -15,9 +15,7 @@ begin
     where q.tenant_id = p_tenant and q.handler_id = h.id and q.deleted_at is null and q.name like any(p_visible)));
   if found then
     perform pg_advisory_xact_lock_shared(:lock_caller, hashtext('handler ' || v_id));
-    if current_setting('transaction_isolation') <> 'read committed' then
-      perform 1 from sluice.handlers h where h.id = v_id for key share;
-    end if;
+    perform sluice.see_latest_v1('sluice.handlers', array[v_id]);
     select h.id into v_id from sluice.handlers h where h.id = v_id and h.deleted_at is null;
   end if;
   if not found then
