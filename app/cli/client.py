@@ -11,6 +11,7 @@ from sluice_client import ApiError, ConnectionFailed, NotSluice, SyncTransport
 
 TIMEOUT_SECONDS = 30.0
 PAGE = 200
+TO_CORRECT = "correct SLUICE_URL or --url, or SLUICE_KEY or --key"
 SEARCHED = 10_000
 """How many of the newest items are searched for an id of which the last part was given."""
 
@@ -44,8 +45,7 @@ class Client:
         try:
             self._transport = SyncTransport(url, key, timeout=TIMEOUT_SECONDS)
         except ValueError as error:
-            problem = {"code": "not_usable", "detail": str(error)}
-            raise self._fail(problem, "correct SLUICE_URL or --url, SLUICE_KEY or --key", USAGE) from None
+            raise self._fail({"code": "not_usable", "detail": str(error)}, TO_CORRECT, USAGE) from None
 
     def __enter__(self) -> Self:
         return self

@@ -36,10 +36,17 @@ def work(
     """
     import uvloop
 
-    from app.cli.worker import Worker, client_for
+    from app.cli.client import TO_CORRECT
+    from app.cli.failures import USAGE, Failure
+    from app.cli.worker import Worker
+    from sluice_client import Transport
 
     async def run() -> int:
-        async with client_for(url, key, concurrency) as client:
-            return await Worker(client, queue, line, concurrency, lease_seconds, memory_mb).run()
+        try:
+            transport = Transport(url, key)
+        except ValueError as error:
+            raise Failure(f"{error}\nNext: {TO_CORRECT}.", USAGE) from None
+        async with transport:
+            return await Worker(transport, queue, line, concurrency, lease_seconds, memory_mb).run()
 
     raise typer.Exit(uvloop.run(run()))

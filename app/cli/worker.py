@@ -9,9 +9,8 @@ from collections.abc import Coroutine
 from datetime import datetime
 from random import random
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-import httpx2
 import msgspec
 
 from app.cli.client import NEXT
@@ -19,6 +18,7 @@ from app.cli.failures import Failure
 from app.cli.screen import plain
 from app.cli.worker_command import Command, verdict
 from app.domain.plurals import counted
+from sluice_client import ApiError, NotSluice, SluiceError, Transport
 
 WAIT_SECONDS = 30.0
 REQUEST_SECONDS = 10.0
@@ -55,10 +55,10 @@ class _Leases(msgspec.Struct):
 class Lease:
     """A lease and its token. `until` is a monotonic time at which the lease has certainly ended."""
 
-    def __init__(self, client: httpx2.AsyncClient, task: Leased, seconds: float) -> None:
-        self._client = client
+    def __init__(self, transport: Transport, task: Leased, seconds: float) -> None:
+        self._transport = transport
         self._path = f"/tasks/{task.id}/"
-        self._headers = {"sluice-lease-token": task.lease_token, "content-type": "application/json"}
+        self._headers = {"sluice-lease-token": task.lease_token}
         self._seconds = seconds
         self.until = time.monotonic() + seconds
 
@@ -70,22 +70,24 @@ class Lease:
             began = time.monotonic()
             if began >= self.until:
                 return "lease_lost"
-            reply = await self._say("renew", {"seconds": self._seconds}, min(self._seconds / 3, self.until - began))
-            if reply is None:
-                pause = max(0.0, min(self._seconds / 10, self.until - time.monotonic()))
-            elif reply.status_code == 200:
+            fault = await self._say("renew", {"seconds": self._seconds}, min(self._seconds / 3, self.until - began))
+            if fault is None:
                 self.until = began + self._seconds
                 pause = self._seconds / 3
+            elif passing(fault):
+                pause = max(0.0, min(self._seconds / 10, self.until - time.monotonic()))
             else:
-                return code_of(reply)
+                return code_of(fault)
 
     async def settle(self, verb: str, body: dict[str, Any]) -> str | None:
         """Settle, trying again while the lease may last. Returns None once it is recorded, otherwise the error code."""
         pause = 0.1
         while True:
-            reply = await self._say(verb, body, REQUEST_SECONDS)
-            if reply is not None:
-                return None if reply.status_code == 200 else code_of(reply)
+            fault = await self._say(verb, body, REQUEST_SECONDS)
+            if fault is None:
+                return None
+            if not passing(fault):
+                return code_of(fault)
             if time.monotonic() + pause >= self.until:
                 return "lease_lost"
             await asyncio.sleep(pause)
@@ -94,27 +96,30 @@ class Lease:
     def hurry(self) -> None:
         self.until = min(self.until, time.monotonic() + HURRY_SECONDS)
 
-    async def _say(self, verb: str, body: dict[str, Any], seconds: float) -> httpx2.Response | None:
-        """The response, or None if the request should be repeated."""
-        content = msgspec.json.encode(body)
+    async def _say(self, verb: str, body: dict[str, Any], seconds: float) -> SluiceError | None:
+        """Return what kept it from being recorded; None if nothing did."""
+        content, path = msgspec.json.encode(body), self._path + verb
         try:
-            reply = await self._client.post(self._path + verb, content=content, headers=self._headers, timeout=seconds)
-        except httpx2.TransportError:
-            return None
-        return None if passing(reply) else reply
+            # repeated by the caller, which knows how long the lease lasts
+            await self._transport.request(
+                "POST", path, repeatable=False, content=content, headers=self._headers, timeout=seconds
+            )
+        except SluiceError as error:
+            return error
+        return None
 
 
 class Worker:
     def __init__(
         self,
-        client: httpx2.AsyncClient,
+        transport: Transport,
         queue: str,
         line: str,
         concurrency: int,
         lease_seconds: float,
         memory_mb: int | None,
     ) -> None:
-        self._client = client
+        self._transport = transport
         self._queue = queue
         self._line = line
         self._concurrency = concurrency
@@ -135,7 +140,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
-        say(f"working on queue {self._queue} at {self._client.base_url}, {self._concurrency} at a time")
+        say(f"working on queue {self._queue} at {self._transport.url}, {self._concurrency} at a time")
         try:
             await self._take()
         finally:
@@ -162,10 +167,12 @@ class Worker:
             began = time.monotonic()
             try:
                 taken = await unless(self._stop, self._lease(free))
-            except httpx2.HTTPError as error:
+            except SluiceError as error:
+                if not passing(error):
+                    raise failure_of(error) from None
                 faults += 1
                 pause = min(MAX_PAUSE_SECONDS, 0.5 * 2 ** min(faults, 10)) * (0.5 + random() / 2)
-                say(f"cannot get tasks, trying again in {pause:.0f} s: {error or type(error).__name__}")
+                say(f"cannot get tasks, trying again in {pause:.0f} s: {error}")
                 await unless(self._stop, asyncio.sleep(pause))
                 continue
             faults = 0
@@ -177,21 +184,19 @@ class Worker:
                 await unless(self._stop, asyncio.sleep(0.5 + random() / 2))
 
     async def _lease(self, free: int) -> list[Leased]:
-        """Lease up to `free` tasks. Raises Failure, or HTTPError if a later try may succeed."""
+        """Lease up to `free` tasks. Raises SluiceError."""
         body = {"max_tasks": min(free, MAX_TAKEN), "wait_seconds": WAIT_SECONDS, "lease_seconds": self._lease_seconds}
         path = f"/queues/{quote(self._queue, safe='')}/leases"
-        reply = await self._client.post(path, json=body, timeout=WAIT_SECONDS + REQUEST_SECONDS)
-        if passing(reply):
-            raise httpx2.HTTPError(f"the service responded {reply.status_code}")
-        if reply.status_code != 200:
-            raise failure_of(reply)
+        reply = await self._transport.request(
+            "POST", path, repeatable=False, json=body, timeout=WAIT_SECONDS + REQUEST_SECONDS
+        )
         try:
             return msgspec.json.decode(reply.content, type=_Leases).tasks
         except msgspec.DecodeError:
-            raise Failure(f"{reply.url} does not respond as Sluice does") from None
+            raise Failure(f"{self._transport.url} does not respond as Sluice does") from None
 
     async def _work(self, task: Leased) -> None:
-        lease = Lease(self._client, task, self._lease_seconds)
+        lease = Lease(self._transport, task, self._lease_seconds)
         self._leases.add(lease)
         name, began = f"task {task.id} attempt {task.attempt}", time.monotonic()
         try:
@@ -231,13 +236,6 @@ class Worker:
             aborting.cancel()
 
 
-def client_for(url: str, key: str | None, concurrency: int) -> httpx2.AsyncClient:
-    headers = {} if not key else {"authorization": f"Bearer {key}"}
-    local = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
-    limits = httpx2.Limits(max_connections=2 * concurrency + 1)
-    return httpx2.AsyncClient(base_url=url, headers=headers, limits=limits, trust_env=not local)
-
-
 def variables(task: Leased) -> dict[str, str]:
     return {
         "SLUICE_TASK_ID": task.id,
@@ -260,27 +258,22 @@ async def unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None
             await asyncio.wait((working,))
 
 
-def passing(reply: httpx2.Response) -> bool:
-    """Whether another try may succeed."""
-    return reply.status_code >= 500 or reply.status_code in (408, 429)
+def passing(error: SluiceError) -> bool:
+    """Whether another try may succeed: nothing came, or "not now", or a proxy spoke in place of Sluice."""
+    if isinstance(error, (ApiError, NotSluice)):
+        return error.status >= 500 or error.status in (200, 408, 429)
+    return True
 
 
-def code_of(reply: httpx2.Response) -> str:
-    return str(_problem(reply).get("code", reply.status_code))
+def code_of(error: SluiceError) -> str:
+    return error.code if isinstance(error, ApiError) else str(error)
 
 
-def failure_of(reply: httpx2.Response) -> Failure:
-    code = code_of(reply)
-    text = f"{code}: {_problem(reply).get('detail', f'{reply.url} does not respond as Sluice does')}"
-    return Failure(f"{text}\nNext: {NEXT[code]}." if code in NEXT else text)
-
-
-def _problem(reply: httpx2.Response) -> dict[str, Any]:
-    try:
-        found = reply.json()
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+def failure_of(error: SluiceError) -> Failure:
+    if not isinstance(error, ApiError):
+        return Failure(str(error))
+    text = f"{error.code}: {error.detail}"
+    return Failure(f"{text}\nNext: {NEXT[error.code]}." if error.code in NEXT else text)
 
 
 def say(line: str) -> None:

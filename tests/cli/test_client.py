@@ -91,10 +91,14 @@ def test_what_is_wrong_with_the_command_line_is_said_before_anything_is_asked(co
         ("status", "--url", "localhost:8080"),
         ("redrive", "q", "--limit", "0"),
         ("nonsense",),
+        ("queues", "--url", "http://me:secret@127.0.0.1:9"),
+        ("queues", "--key", "slk_a b"),
+        ("work", "q", "--exec", "true", "--key", "slk_a b"),
     )
     for arguments in wrong:
         ended = command(*arguments, SLUICE_URL="http://127.0.0.1:9")
         assert (ended.code, ended.out) == (2, ""), arguments
+        assert "secret" not in ended.err and "slk_" not in ended.err
     assert "text must be quoted" in command("tasks", "enqueue", "q", "hello").err
 
 
