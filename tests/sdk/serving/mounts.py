@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from werkzeug.serving import make_server
@@ -28,10 +28,10 @@ def push(registry: Registry, transport: Transport, *secrets: str, largest: int =
 
 
 @asynccontextmanager
-async def asgi_server(app: Any) -> AsyncIterator[str]:
+async def asgi_server(app: Any, *, lifespan: Literal["on", "off"] = "on") -> AsyncIterator[str]:
     """The URL of this application, served by uvicorn in this event loop."""
     server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=1)
+        uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan=lifespan, timeout_graceful_shutdown=1)
     )
     serving = asyncio.create_task(server.serve())
     try:

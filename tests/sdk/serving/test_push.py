@@ -2,12 +2,14 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx2
 import pytest
 from fastapi import FastAPI
 from flask import Flask
@@ -15,18 +17,22 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
+from app.delivery.webhook.signing import new_secret, sign
 from sluice_client.context import Context
 from sluice_client.outcomes import Fatal, Retry, Skip
 from sluice_client.serving.asgi import AsgiApp
+from sluice_client.serving.django import django_view
 from sluice_client.serving.push import Push
 from sluice_client.serving.wsgi import WsgiApp
 from sluice_client.tasks.calls import Call
 from sluice_client.tasks.registry import Registry
 from sluice_client.transport import Transport
-from tests.sdk.serving.mounts import asgi_server, declare, push, queue_to, wsgi_server
+from tests.sdk.serving import urls
+from tests.sdk.serving.mounts import SECRET, asgi_server, declare, push, queue_to, wsgi_server
 from tests.support import poll
 from tests.wire.api import AT_ONCE, Api, fresh
 
+OLD = new_secret()
 pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 
@@ -54,7 +60,38 @@ def flask(push: Push) -> AbstractAsyncContextManager[str]:
     return wsgi_server(app)
 
 
-@pytest.fixture(params=[fastapi, starlette, flask])
+def django_wsgi(push: Push) -> AbstractAsyncContextManager[str]:
+    from django.core.wsgi import get_wsgi_application
+
+    site(push)
+    return wsgi_server(get_wsgi_application())
+
+
+def django_asgi(push: Push) -> AbstractAsyncContextManager[str]:
+    from django.core.asgi import get_asgi_application
+
+    site(push)
+    return asgi_server(get_asgi_application(), lifespan="off")
+
+
+def site(push: Push) -> None:
+    """A Django project in this module: its one URL is the view."""
+    import django
+    from django.conf import settings
+    from django.urls import clear_url_caches, path
+
+    if not settings.configured:
+        databases = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:", "ATOMIC_REQUESTS": True}}
+        middleware = ["django.middleware.csrf.CsrfViewMiddleware"]
+        settings.configure(
+            ROOT_URLCONF="tests.sdk.serving.urls", DATABASES=databases, MIDDLEWARE=middleware, ALLOWED_HOSTS=["*"]
+        )
+        django.setup()
+    urls.urlpatterns[:] = [path("tasks/", django_view(push))]
+    clear_url_caches()
+
+
+@pytest.fixture(params=[fastapi, starlette, flask, django_wsgi, django_asgi])
 def server(request: pytest.FixtureRequest) -> Server:
     return request.param
 
@@ -328,3 +365,88 @@ async def test_context_variables_of_the_request_reach_the_task(
         for name in ("who", "who_in_a_thread"):
             task = await api.enqueue(queue, {}, type=name)
             assert (await api.ended(task["id"]))["result"] == "ada"
+
+
+async def test_nothing_runs_that_sluice_has_not_signed(
+    server: Server, registry: Registry, transport: Transport
+) -> None:
+    """Forged, replayed, oversized, malformed: each is refused, and the mount goes on."""
+    ran = []
+
+    async def add(n: int) -> int:
+        ran.append(n)
+        return n
+
+    declare(registry, add, "q")
+    async with server(push(registry, transport, SECRET, OLD, largest=1000)) as url, httpx2.AsyncClient() as client:
+
+        async def answers(status: int, body: bytes = b'{"n": 1}', *, method: str = "POST", **changed: Any) -> None:
+            headers = {
+                "content-type": "application/json",
+                "sluice-type": "add",
+                "sluice-attempt": "1",
+                "sluice-max-attempts": "3",
+                **signed(body, changed.pop("secret", SECRET), changed.pop("age", 0)),
+                **{name.replace("_", "-"): value for name, value in changed.items()},
+            }
+            reply = await client.request(method, f"{url}/tasks/", content=body, headers=headers)
+            assert reply.status_code == status, reply.text
+
+        await answers(401, secret=new_secret())
+        await answers(401, webhook_id="another")
+        await answers(401, webhook_signature="v1,")
+        await answers(401, webhook_timestamp="soon")
+        await answers(401, age=400)
+        await answers(401, age=-400)
+        await answers(413, b'{"n": 1}' + b" " * 1000)
+        await answers(405, method="GET")
+        await answers(405, method="PUT")
+        await answers(400, b'{"n": 1')
+        await answers(400, b"{}", content_type="application/vnd.sluice.group+json")
+        await answers(400, sluice_attempt="first")
+        await answers(404, sluice_type="sub")
+        assert (await client.post(f"{url}/tasks/", content=b"{}")).status_code == 401
+        assert not ran
+        await answers(200, secret=OLD)
+        await answers(200, age=200)
+        assert ran == [1, 1]
+
+
+async def test_a_body_without_a_length_is_bounded_too(registry: Registry, transport: Transport) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b" " * 1000
+
+    async with starlette(push(registry, transport, largest=10_000)) as url, httpx2.AsyncClient() as client:
+        with suppress(httpx2.WriteError, httpx2.ReadError):  # the server may close before it is read
+            reply = await client.post(f"{url}/tasks/", content=endless(), headers=signed(b"", SECRET))
+            assert reply.status_code == 413
+        assert (await client.get(f"{url}/tasks/")).status_code == 405
+
+
+async def test_a_task_that_ends_its_process_does_not_take_the_others_along(
+    api: Api, registry: Registry, transport: Transport
+) -> None:
+    """Under WSGI all async tasks share one event loop, which must outlive them."""
+    queue = fresh("q")
+
+    async def exits() -> None:
+        raise SystemExit(3)
+
+    async def works() -> str:
+        return "still here"
+
+    declare(registry, exits, queue)
+    declare(registry, works, queue)
+    async with flask(push(registry, transport)) as url:
+        await queue_to(api, f"{url}/tasks/", queue)
+        broken = await api.enqueue(queue, {}, type="exits", retry={"max_attempts": 1})
+        assert (await api.ended(broken["id"]))["state"] == "dead"
+        task = await api.enqueue(queue, {}, type="works")
+        assert (await api.ended(task["id"]))["result"] == "still here"
+
+
+def signed(body: bytes, secret: str, age: float = 0) -> dict[str, str]:
+    at = int(time.time() - age)
+    signature = sign([secret], "id-1", at, body)
+    return {"webhook-id": "id-1", "webhook-timestamp": str(at), "webhook-signature": signature}

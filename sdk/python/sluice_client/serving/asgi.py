@@ -31,16 +31,15 @@ class AsgiApp:
 
     async def _request(self, scope: Message, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        reply = self._push.refuse(scope["method"], headers)
-        if reply is None:
-            body = await _read(receive, self._push.max_body_bytes)
-            if body is None:
-                return  # the caller has gone
-            reply = (
-                self._push.too_large() if isinstance(body, _TooLarge) else await self._answered(headers, body, receive)
-            )
-        if reply is not None:
-            await _send(send, reply)
+        refusal = self._push.refuse(scope["method"], headers)
+        body = b"" if refusal is not None else await _read(receive, self._push.max_body_bytes)
+        if isinstance(body, _TooLarge):
+            refusal = self._push.too_large()
+        if refusal is not None:
+            # the body is left unread, so the connection cannot be used again; HTTP/2 has no such header
+            await _send(send, refusal, {"connection": "close"} if scope["http_version"].startswith("1") else {})
+        elif isinstance(body, bytes) and (reply := await self._answered(headers, body, receive)) is not None:
+            await _send(send, reply, {})
 
     async def _answered(self, headers: dict[str, str], body: bytes, receive: Receive) -> Reply | None:
         """Return the response, or None if the caller has gone before it.
@@ -88,8 +87,8 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-async def _send(send: Send, reply: Reply) -> None:
-    headers = {"content-length": str(len(reply.body)), **reply.headers}
+async def _send(send: Send, reply: Reply, more: dict[str, str]) -> None:
+    headers = {"content-length": str(len(reply.body)), **reply.headers, **more}
     encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": reply.status, "headers": encoded})
     await send({"type": "http.response.body", "body": reply.body})

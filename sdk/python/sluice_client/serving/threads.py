@@ -65,9 +65,12 @@ class Threads:
 
 
 def _with_fresh_connections(function: Callable[[], ResultT]) -> ResultT:
-    """Run a function as Django runs a request: with database connections that have not outlived their CONN_MAX_AGE, or an error."""
-    database = sys.modules.get("django.db")
-    if database is None:
+    """Run a function as Django runs a request: with database connections that have not outlived their CONN_MAX_AGE, or an error.
+
+    A program may have imported Django without being a Django project.
+    """
+    database, conf = sys.modules.get("django.db"), sys.modules.get("django.conf")
+    if database is None or conf is None or not conf.settings.configured:
         return function()
     database.close_old_connections()
     try:
