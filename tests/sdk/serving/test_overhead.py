@@ -1,4 +1,4 @@
-"""What a worker costs beyond the requests that it cannot do without: beside a loop by hand, in the same run, on the same service."""
+"""What a worker costs beyond the requests that it cannot do without: beside a loop by hand, on the same service."""
 
 import asyncio
 import time

@@ -35,6 +35,8 @@ WAIT_SECONDS = 50.0
 """How long a request waits for tasks: many proxies cut it at 60."""
 ANSWER_SECONDS = 10.0
 """How long the answer may take beyond that."""
+GATHER_SECONDS = 0.01
+"""How long a worker with little room waits for more before it asks for tasks."""
 LAST_ANSWER_SECONDS = 0.5
 """How long a worker that stops waits for the answer it has asked for: with tasks, it takes milliseconds."""
 RELEASE_SECONDS = 5.0
@@ -110,8 +112,9 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._contact = Contact()
         self._leases = Leases(self._transport, self._contact)
-        self._room, self._stopping, self._hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._room.set()
+        self._stopping, self._hurry = asyncio.Event(), asyncio.Event()
+        self._room, self._much_room = asyncio.Event(), asyncio.Event()
+        self._room_changed(0)
         log.info("worker takes tasks from %s, %d at once", ", ".join(self.queues), self.concurrency)
         try:
             with handled(self._signalled):
@@ -171,7 +174,7 @@ class Worker:
         """Take tasks from a queue for ever, as many as there is room for. Raises ApiError."""
         failures = 0
         while True:
-            await self._room.wait()
+            await self._room_for_some()
             asked = min(MAX_TASKS, max(1, self._free // len(self.queues)))
             began = monotonic()
             try:
@@ -189,6 +192,15 @@ class Worker:
                 self._start(task, left)
             if not tasks and monotonic() - began < 1:  # that replica is stopping
                 await asyncio.sleep(random.uniform(0.5, 1.0))
+
+    async def _room_for_some(self) -> None:
+        """Return when there is room, preferably for half of what this worker can run: a request for each task would cost more
+        than most tasks."""
+        await self._room.wait()
+        if not self._much_room.is_set():
+            gathering = asyncio.ensure_future(self._much_room.wait())
+            await asyncio.wait((gathering,), timeout=GATHER_SECONDS)
+            gathering.cancel()
 
     async def _answer(self, asking: "asyncio.Future[list[Leased]]") -> "list[Leased]":
         """Return the tasks of an answer. When the worker stops, what is on its way is given back at once."""
@@ -220,9 +232,7 @@ class Worker:
         if self._free == 0:  # several queues had an answer at once
             self._hold(task, left, self._release)
             return
-        self._free -= 1
-        if self._free == 0:
-            self._room.clear()
+        self._room_changed(-1)
         self._hold(task, left, self._work).add_done_callback(self._make_room)
 
     def _hold(self, task: Mapping[str, Any], left: float, work: Work) -> "asyncio.Task[None]":
@@ -236,8 +246,15 @@ class Worker:
         return job
 
     def _make_room(self, job: "asyncio.Task[None]") -> None:
-        self._free += 1
-        self._room.set()
+        self._room_changed(+1)
+
+    def _room_changed(self, change: int) -> None:
+        self._free += change
+        for event, wanted in ((self._room, 1), (self._much_room, (self.concurrency + 1) // 2)):
+            if self._free >= wanted:
+                event.set()
+            else:
+                event.clear()
 
     def _ended(self, job: "asyncio.Task[None]") -> None:
         lease = self._jobs.pop(job)
