@@ -156,14 +156,29 @@ async def queue_series(core: Core, caller: Caller, name: str, minutes: int) -> S
     return await minute_series.of_queue(reads, core.clock.now(), queue_id, name, minutes)
 
 
+async def past(core: Core, caller: Caller, minutes: int) -> Series | None:
+    """Return the last minutes that are over, over all queues that the caller sees; None if those are some of the tenant's, and more
+    than MAX_CHARTED."""
+    caller.require("read")
+    if caller.queues is None:
+        return await minute_series.of_past(core.db.reads(caller.tenant_id), core.clock.now(), caller.tenant_id, minutes)
+    return await _of_queues(core, caller, minutes, lambda _: True)
+
+
 async def handler_series(core: Core, caller: Caller, name: str, minutes: int) -> Series | None:
     """Return the last minutes of the queues of a handler that the caller sees; None if they are more than MAX_CHARTED."""
     caller.require("read")
+    return await _of_queues(core, caller, minutes, lambda row: row.handler == name)
+
+
+async def _of_queues(core: Core, caller: Caller, minutes: int, chosen: Callable[[QueueLook], bool]) -> Series | None:
+    """Return the last minutes that are over of these of the caller's queues; None if they are more than MAX_CHARTED."""
     look = _seen_by(caller, await core.looks.at(caller.tenant_id, operates=caller.may("operate")))
-    ids = [row.id for row in look.seen.queues if row.handler == name]
+    ids = [row.id for row in look.seen.queues if chosen(row)]
     if len(ids) > MAX_CHARTED:
         return None
-    return await minute_series.of_queues(core.db.reads(caller.tenant_id), core.clock.now(), ids, minutes)
+    found = await minute_series.of_queues(core.db.reads(caller.tenant_id), core.clock.now(), ids, minutes)
+    return msgspec.structs.replace(found, points=found.points[:-1])
 
 
 async def sparklines(core: Core, caller: Caller, names: Sequence[str]) -> dict[str, Points]:

@@ -117,6 +117,7 @@ _MINUTES = sql("list_minutes")
 _SAMPLE = sql("sample_queues")
 _FOLD = sql("fold_minutes")
 _OF_QUEUES = sql("list_series")
+_PAST = sql("list_past")
 _ENQUEUED = sql("list_enqueued")
 _OF_TENANT = sql("list_tenant_series")
 _PRUNE = sql("prune_minutes")
@@ -181,6 +182,11 @@ class SeriesRow(NamedTuple):
 async def series(db: Reader, queue_ids: Sequence[int], since: datetime) -> list[SeriesRow]:
     """Return the minutes of queues that have a row, from `since` on, and as queue "" those that were sampled."""
     return [SeriesRow(*row) for row in await db.fetch(_OF_QUEUES, list(queue_ids), since)]
+
+
+async def past(db: Reader, tenant_id: int, since: datetime) -> list[SeriesRow]:
+    """Return the minutes of a tenant from `since` on that have been summed over its queues; as queue "" those that were sampled."""
+    return [SeriesRow(*row) for row in await db.fetch(_PAST, tenant_id, since)]
 
 
 async def enqueued(

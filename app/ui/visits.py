@@ -39,7 +39,7 @@ ONCE = re.compile("[0-9a-f]{16}")
 HTML = "text/html; charset=utf-8"
 ON_OVERVIEW = "overview from:body, overview from:body delay:4s"
 """The second makes up for an event and a renewal that two replicas served, one of which knew less."""
-TOKEN_OF_EACH = secrets.token_hex(16)
+TOKEN_OF_EACH = secrets.token_hex(16).encode()
 """Stands for the token of forms in what many share."""
 HEADERS = {
     "content-security-policy": POLICY,
@@ -131,16 +131,16 @@ class Visit:
             overview.share_anew(self.core, self.caller, self._own_address())
             return self.page(template, here=here, layout="base.html", **frame, **await find())
 
-        async def make(visit: Visit) -> str:
-            now = self.core.clock.now()
-            return text_of(self.site, template, visit=visit, now=now, layout="fragment.html", **frame, **await find())
+        async def make(visit: Visit) -> bytes:
+            shown = {"visit": visit, "now": self.core.clock.now(), "layout": "fragment.html"}
+            return text_of(self.site, template, **shown, **frame, **await find()).encode()
 
         if on == ON_OVERVIEW:
             one = replace(self, shared=True)
             found = await overview.shared(self.core, self.caller, self._own_address(), lambda: make(one))
         else:
             found = await make(self)
-        return Response(found.replace(TOKEN_OF_EACH, self.form_token), headers=HEADERS, media_type=HTML)
+        return Response(found.replace(TOKEN_OF_EACH, self.form_token.encode()), headers=HEADERS, media_type=HTML)
 
     def _own_address(self) -> str:
         """Return the address of this page, without what it was told to say."""
@@ -182,7 +182,7 @@ class Visit:
 
     @property
     def form_token(self) -> str:
-        return TOKEN_OF_EACH if self.shared else sessions.form_token(self.cookie)
+        return TOKEN_OF_EACH.decode() if self.shared else sessions.form_token(self.cookie)
 
 
 def address(base: str, *parts: str, **query: object) -> str:

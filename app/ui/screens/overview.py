@@ -23,11 +23,11 @@ VERDICTS = (
 async def show(visit: Visit) -> Response:
     async def find() -> dict[str, Any]:
         seen = await overview.overview(visit.core, visit.caller)
-        series = await overview.series(visit.core, visit.caller, CHART_MINUTES)
+        series = await overview.past(visit.core, visit.caller, CHART_MINUTES)
         shown = nsmallest(SHOWN_QUEUES, seen.queues, key=_urgency)
         return {
             "seen": seen,
-            "points": series.points,
+            "points": [] if series is None else series.points,
             "verdicts": [(name, question, getattr(seen.verdicts, name)) for name, question in VERDICTS],
             "queues": shown,
             "sparks": await overview.sparklines(visit.core, visit.caller, [row.queue for row in shown]),

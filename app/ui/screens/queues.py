@@ -47,7 +47,7 @@ async def show(visit: Visit) -> Response:
         return {
             "view": view,
             "stats": await queues.stats(core, caller, name),
-            "points": (await overview.queue_series(core, caller, name, CHART_MINUTES)).points,
+            "points": (await overview.queue_series(core, caller, name, CHART_MINUTES)).points[:-1],
             "why": await why.of_queue(core, caller, name),
             "errors": errors[:SHOWN_ERRORS],
             "limits": await _limits(visit, view),
