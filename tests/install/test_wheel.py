@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import ROOT
+from tests.docs.pages import ROOT, blocks
 from tests.handlers import Handler
 from tests.install.distributions import CLIENT, SERVICE, SOURCES, archive, contents, names, run, wheel
 from tests.install.interpreters import UV, interpreter
@@ -129,6 +129,11 @@ async def test_the_client_runs_a_typed_task_beside_nothing_but_httpx2(
     assert said == "Hello, Ada! Hello, Ada!\n"
     everything = "import sluice_client; [getattr(sluice_client, name) for name in sluice_client.__all__]"
     run(program, "-W", "error", "-c", everything, folder=tmp_path)
+
+
+def test_the_page_of_the_client_shows_that_program() -> None:
+    (block,) = blocks(SOURCES[CLIENT] / "README.md", "python")
+    assert GREETING.read_text().endswith(f'"""\n\n{block}')
 
 
 def test_a_new_user_gets_from_pip_install_to_a_typed_task(dist: Path, tmp_path: Path) -> None:
