@@ -399,7 +399,7 @@ def test_shells_can_complete(command: Command, shell: str) -> None:
 def test_commands_are_completed(command: Command) -> None:
     asked = {"_SLUICE_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
     assert command(COMP_WORDS="sluice ta", **asked).out.split() == ["tasks"]
-    assert set(command(COMP_WORDS="sluice re", **asked).out.split()) == {"resume", "redrive"}
+    assert set(command(COMP_WORDS="sluice re", **asked).out.split()) == {"resume", "redrive", "revoke"}
 
 
 def test_the_clients_variables_are_no_typing_errors() -> None:
