@@ -144,3 +144,70 @@ async def test_a_batch_that_is_cancelled_still_completes(stage: Stage) -> None:
     [completion] = ended["on_complete"]
     [view] = await stage.settled(completion["task"])
     assert view["state"] == "succeeded"
+
+
+async def test_pages_that_name_the_same_key_enqueue_one_task(stage: Stage) -> None:
+    queue = await stage.new_queue()
+    written: list[str] = []
+
+    @stage.sluice.task(queue=queue)
+    async def write(name: str) -> None:
+        written.append(name)
+
+    @stage.sluice.task(queue=queue)
+    async def pages(*, ctx: Context) -> None:
+        for name in ("a", "b") if ctx.cursor is None else ("b", "c"):
+            ctx.follow_up(write.options(idempotency_key=name).call(name))
+        if ctx.cursor is None:
+            ctx.next("b")
+
+    root = await pages.dispatch()
+    await stage.settled(root)
+    batch = await stage.completed(root.id)
+    assert sorted(written) == ["a", "b", "c"] and batch["total"] == 5
+
+
+async def test_an_open_batch_does_not_complete_though_all_of_its_tasks_have_ended(stage: Stage) -> None:
+    queue, closing = await stage.new_queue(), await stage.new_queue()
+
+    @stage.sluice.task(queue=queue)
+    async def letter(to: str) -> None: ...
+
+    @stage.sluice.task(queue=closing)
+    async def post() -> None: ...
+
+    batch = stage.sluice.batch(on_complete=post.call())
+    ref = await batch.add(letter.call("ada"))
+    await stage.settled(ref)
+    found = await batch.status()
+    assert (found["sealed"], found["completed_at"], found["on_complete"][0]["task"]) == (False, None, None)
+    await batch.seal()
+    await stage.completed(found["id"])
+
+
+async def test_a_task_that_is_retried_later_does_not_close_its_batch_again(stage: Stage) -> None:
+    queue, closing = await stage.new_queue(), await stage.new_queue()
+    works: list[bool] = []
+    closed: list[str | None] = []
+
+    @stage.sluice.task(queue=queue, tries=1)
+    async def letter(to: str) -> None:
+        if not works:
+            raise ConnectionError("no answer")
+
+    @stage.sluice.task(queue=closing)
+    async def post(*, ctx: Context) -> None:
+        closed.append(ctx.batch)
+
+    async with stage.sluice.batch(on_complete=post.call()) as batch:
+        ref = await batch.add(letter.call("ada"))
+    assert batch.id is not None
+    first = await stage.completed(batch.id)
+    await stage.settled(first["on_complete"][0]["task"])
+    works.append(True)
+    await stage.sluice.tasks.retry(ref.id)
+    [view] = await stage.settled(ref)
+    again = await batch.status()
+    assert view["state"] == "succeeded" and again["counts"]["succeeded"] == 1
+    assert (again["completed_at"], again["on_complete"]) == (first["completed_at"], first["on_complete"])
+    assert closed == [batch.id]

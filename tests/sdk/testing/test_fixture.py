@@ -1,10 +1,11 @@
 """The fixture `sluice_test`: what is expected, when tasks run, and what the fake does not pretend to know."""
 
 from dataclasses import dataclass
+from datetime import date
 
 import pytest
 
-from sluice_client import Context, Sluice, SyncSluice
+from sluice_client import Context, Job, Sluice, SyncSluice
 from sluice_client.testing import InlineFailure, SluiceTest
 
 pytestmark = pytest.mark.anyio
@@ -18,6 +19,14 @@ mails: list[str] = []
 class Address:
     city: str
     lines: tuple[str, ...] = ()
+
+
+class MonthlyReport(Job, queue="reports", name="tests.sdk.testing.MonthlyReport"):
+    tenant: str
+    month: date
+
+    async def run(self) -> str:
+        return f"{self.tenant} {self.month}"
 
 
 @sluice.task(queue="mail", tries=3)
@@ -48,6 +57,14 @@ async def test_an_expectation_accepts_any_subset_of_the_arguments(sluice_test: S
     sluice_test.expect_count(1, send_welcome, language="de")
     sluice_test.expect_none(send_welcome, user_id=9)
     sluice_test.expect_none(send_parcel)
+
+
+async def test_a_job_is_expected_by_its_class(sluice_test: SluiceTest) -> None:
+    await sluice.dispatch(MonthlyReport.call(tenant="acme", month=date(2026, 11, 1)))
+    sluice_test.expect(MonthlyReport, tenant="acme", month=date(2026, 11, 1))
+    sluice_test.expect_none(MonthlyReport, tenant="other")
+    [ran] = await sluice_test.drain()
+    assert ran.result == "acme 2026-11-01"
 
 
 async def test_a_failed_expectation_shows_what_was_dispatched_instead(sluice_test: SluiceTest) -> None:
