@@ -69,6 +69,20 @@ async def test_the_tests_of_the_guide_to_testing_pass(tmp_path: Path) -> None:
     assert "7 passed" in said, said
 
 
+async def test_the_programs_of_the_guide_to_tasks_do_what_it_says(sluice_server: SluiceServer, tmp_path: Path) -> None:
+    page = GUIDES / "python-sdk.md"
+    for name, text in files(page).items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "audit.py").write_text(next(block for block in blocks(page, "python") if "class Audit" in block))
+    here = {"SLUICE_URL": sluice_server.url}
+    await run(tmp_path, "-m", "app.cli.main", "apply", "--app", "tasks:sluice", **here)
+    said = (await run(tmp_path, "use.py", **here)).splitlines()
+    assert said[0].endswith(" 2") and said[1] == "acme January 2026"
+    assert said[2].startswith("[{'pointer': '/order/lines/1', 'detail': 'expected a string, ")
+    assert said[3:] == ["1000 of 1000", "1000 enqueued"]
+    await run(tmp_path, "audit.py")
+
+
 async def test_the_shop_does_the_same_with_celery_and_with_sluice(sluice_server: SluiceServer, tmp_path: Path) -> None:
     memory = {"BROKER_URL": "memory://", "RESULT_URL": "cache+memory://", "PYTHONPATH": str(SHOP)}
     with_celery = json.loads((await run(tmp_path, "-c", CELERY, **memory)).splitlines()[-1])

@@ -32,6 +32,7 @@ NOT_WALKED = {
     "../examples/bucket_cleanup/README.md": "test_bucket_cleanup.py goes through it, with a bucket",
     "../examples/integrations/README.md": "a table; test_integrations.py runs what it lists",
     "../examples/usage_tracking/README.md": "test_usage_tracking.py goes through it, with a service for events",
+    "guides/python-sdk.md": "has no line of shell; test_python_guides.py runs its programs",
     "guides/testing-python.md": "has no line of shell; test_python_guides.py runs its tests",
     "guides/from-celery.md": "has no line of shell; test_python_guides.py runs both forms of its shop",
     "guides/coming-from.md": "tables, and no line of shell",
