@@ -37,6 +37,7 @@ def test_config_as_json() -> None:
     assert shown["SLUICE_PORT"] == {"value": 8080, "source": "default"}
 
 
+@pytest.mark.ci
 def test_settings_that_are_refused_end_the_command_with_their_words_alone() -> None:
     ended = sluice("config", SLUICE_LEASE_SECONDS="1", SLUICE_HOTS="x")
     assert ended.returncode == 2

@@ -11,6 +11,7 @@ from app.embedded.postgres import EmbeddedPostgres
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.ci
 async def test_it_opens_the_database_of_the_sluice_that_runs_there(durable_postgres: EmbeddedPostgres) -> None:
     folder = {"SLUICE_DATA_DIR": str(durable_postgres.directory.path)}
     line = command(folder, ["--no-psqlrc", "-Atc", "select current_database()"])

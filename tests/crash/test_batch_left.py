@@ -17,6 +17,7 @@ from tests.wire.api import Api, good
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.ci
 async def test_another_replica_cancels_what_a_killed_one_has_only_marked(
     database_url: str,
     start_sluice: Callable[..., Awaitable[SluiceProcess]],

@@ -99,6 +99,7 @@ async def test_a_connection_that_has_answered_meanwhile_is_left_alone(behind_pro
     await database.fetch("select 3")
 
 
+@pytest.mark.ci
 async def test_a_start_says_what_it_waits_for_and_goes_on_once_it_is_there(
     proxy: Proxy, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +113,7 @@ async def test_a_start_says_what_it_waits_for_and_goes_on_once_it_is_there(
     assert said == ["database_unavailable", "database_back"]
 
 
+@pytest.mark.ci
 async def test_a_start_gives_up_on_a_database_that_swallows_everything(
     proxy: Proxy, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ async def back_again(replica: Replica, queue: str, said: list[str]) -> None:
     await Api(replica.client, replica.url).enqueue(queue)
 
 
+@pytest.mark.ci
 async def test_a_database_that_is_renamed_under_a_replica_is_one_that_is_away(
     empty_database_url: str, server_url: str, start_replica: StartReplica, said: list[str]
 ) -> None:

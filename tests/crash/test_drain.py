@@ -56,6 +56,7 @@ async def test_a_drain_lets_calls_under_way_end_and_starts_no_others(
     assert (await api.ended(later["id"]))["state"] == "succeeded"
 
 
+@pytest.mark.ci
 async def test_a_second_signal_cuts_what_is_under_way_and_gives_its_task_back(
     start_sluice: StartSluice, start_replica: StartReplica, handler: Handler
 ) -> None:
@@ -75,6 +76,7 @@ async def test_a_second_signal_cuts_what_is_under_way_and_gives_its_task_back(
     assert last["outcome"] == "succeeded"
 
 
+@pytest.mark.ci
 async def test_a_second_signal_ends_it_though_the_database_is_away(
     start_sluice: StartSluice, proxy: Proxy, handler: Handler
 ) -> None:

@@ -180,6 +180,7 @@ async def test_heads_that_do_not_end_make_way_too(services: Services) -> None:
     assert admission.strangers.size == 0
 
 
+@pytest.mark.ci
 async def test_the_slow_bodies_of_a_tenant_take_its_share_and_nobody_elses(services: Services, rival: None) -> None:
     admission = Admission(max_bytes=4_000_000)
     async with serving(edge(), admission=admission) as (server, port), crowd(port, 10) as uploads:

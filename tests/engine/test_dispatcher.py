@@ -74,6 +74,7 @@ async def test_a_tenant_whose_handlers_hang_leaves_room_for_another(
     await api.until(waiting[-1], "ready", waiting_for="replicas_busy")
 
 
+@pytest.mark.ci
 async def test_tenants_that_come_one_after_another_all_find_room(
     start_guarded: StartReplica, tenant: Tenant, start_handler: StartHandler, handler: Handler
 ) -> None:
@@ -193,6 +194,7 @@ async def test_few_calls_start_while_something_else_goes_first(
     await poll(lambda: hanging.open_calls == 3 * dispatcher.YIELDING_CLAIM)
 
 
+@pytest.mark.ci
 async def test_a_limit_that_many_lanes_wait_for_costs_no_claim_for_each_of_them(
     start_replica: StartReplica, handler: Handler
 ) -> None:

@@ -67,6 +67,7 @@ async def p95_start_delay(api: Api, queue: str, handler: Handler) -> float:
     return sorted(delays)[int(TASKS * 0.95) - 1]
 
 
+@pytest.mark.ci
 async def test_a_handler_that_drips_bytes_delays_no_other_queue(
     start_sluice: Callable[..., Awaitable[SluiceProcess]], handler: Handler
 ) -> None:

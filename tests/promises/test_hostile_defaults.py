@@ -80,7 +80,7 @@ async def spoilt_url(empty_database_url: str) -> str:
     return empty_database_url
 
 
-@pytest.fixture(params=["serializable", "repeatable read"])
+@pytest.fixture(params=["serializable", pytest.param("repeatable read", marks=pytest.mark.ci)])
 async def apis(
     request: pytest.FixtureRequest, empty_database_url: str, start_replica: Callable[..., Awaitable[Replica]]
 ) -> list[Api]:

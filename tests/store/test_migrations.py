@@ -233,6 +233,7 @@ async def test_an_address_with_all_that_hosts_add_leads_to_a_start(
     assert tuple(row) == ("mine", "15s")
 
 
+@pytest.mark.ci
 async def test_a_host_that_is_silent_or_away_leaves_time_for_the_next(database_url: str) -> None:
     held: list[asyncio.StreamWriter] = []
     async with await asyncio.start_server(lambda _, writer: held.append(writer), "127.0.0.1", 0) as silent:

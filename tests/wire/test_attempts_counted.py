@@ -56,6 +56,7 @@ async def counted(api: Api, queue: str) -> dict[str, float]:
     return counted_in((await api.get("/metrics")).text, queue)
 
 
+@pytest.mark.ci
 async def test_what_workers_say_is_counted_with_its_outcome_and_time(api: Api) -> None:
     queue, next_queue = await api.queue(retry=AT_ONCE), await api.queue()
     words: tuple[tuple[str, Any], ...] = (
@@ -80,6 +81,7 @@ async def test_what_workers_say_is_counted_with_its_outcome_and_time(api: Api) -
     assert 0 < stats["run_seconds"]["p50"] < 30 and stats["success_share"] == 0.75
 
 
+@pytest.mark.ci
 async def test_leases_that_end_without_a_word_are_counted_by_what_ended_them(api: Api) -> None:
     queue = await api.queue(retry={**AT_ONCE, "max_attempts": 1})
     batch = good(await api.post("/batches", json={"queue": queue, "tasks": [{"payload": 0}]}), 201)
@@ -104,6 +106,7 @@ async def test_leases_that_end_without_a_word_are_counted_by_what_ended_them(api
     assert good(await api.get(f"/queues/{queue}/stats"))["run_seconds"]["p50"] >= 0.8, "as exact as its histogram"
 
 
+@pytest.mark.ci
 async def test_an_attempt_that_is_held_counts_once_at_its_end_with_all_its_time(api: Api, handler: Handler) -> None:
     queue = await api.queue_to(handler.url, retry={"max_attempts": 1})
 
@@ -140,6 +143,7 @@ async def counted_later(api: Api, queue: str) -> dict[str, float]:
     return {} if f'sluice_attempts_total{{outcome="held",queue="{queue}"' not in text else counted_in(text, queue)
 
 
+@pytest.mark.ci
 async def test_a_word_that_comes_before_the_answer_of_the_call_counts_once(api: Api, handler: Handler) -> None:
     queue, go = await api.queue_to(handler.url), asyncio.Event()
     handler.script(Reply(until=go))

@@ -456,6 +456,7 @@ async def test_where_a_key_is_needed_and_there_is_none_a_start_says_what_to_do(
     assert "no_keys" not in [name for name, _ in said]
 
 
+@pytest.mark.ci
 async def test_a_bootstrap_key_given_to_a_rolling_restart_replaces_the_one_before_on_every_replica(
     start_replica: Callable[..., Awaitable[Replica]],
 ) -> None:

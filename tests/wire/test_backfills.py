@@ -175,6 +175,7 @@ async def test_what_a_backfill_may_not_ask_is_refused(api: Api) -> None:
     assert await ledger(api, name, outcome="running") == []
 
 
+@pytest.mark.ci
 async def test_ten_thousand_times_are_backfilled_at_once(api: Api) -> None:
     name = await schedule(api, await api.queue(), every_seconds=60, overlap="allow_all")
     start = datetime(2025, 3, 1, tzinfo=UTC)

@@ -319,6 +319,7 @@ async def test_payloads_of_a_batch_stay_the_bytes_they_came_in(api: Api, handler
     assert [request.body for request in await handler.received(2)] == [span, span]
 
 
+@pytest.mark.ci
 async def test_adders_and_sealers_on_two_replicas_agree_on_who_was_first(api: Api, other: Api) -> None:
     """Whatever was acknowledged is counted, and the batch completes with exactly that."""
     for _ in range(8):

@@ -502,6 +502,7 @@ async def test_a_dead_letter_may_be_bytes(api: Api, handler: Handler) -> None:
     assert (letter.path, letter.body, letter.headers["content-type"]) == ("/hook/letters", b"\xff\x00\xfe", "image/png")
 
 
+@pytest.mark.ci
 async def test_many_ends_at_once_call_back_once_each(api: Api, other: Api, handler: Handler) -> None:
     handler.script(lambda request: Reply(200 if request.json % 3 else 400, {"sluice-retry": "no"}))
     queue, called = await with_callbacks(api, await api.handler(handler.url))

@@ -160,6 +160,7 @@ async def test_a_page_larger_than_any_page_may_be_is_dead(api: Api, handler: Han
     assert await take(api, units, max_tasks=9) == [] and len(handler.requests) == 1
 
 
+@pytest.mark.ci
 async def test_a_document_may_have_all_the_bytes_and_tasks_that_are_allowed(api: Api, handler: Handler) -> None:
     units = await api.queue(max_depth=10_000)
     body = answer(tasks=[unit(units, f"{n}") for n in range(10_000)]).body

@@ -32,6 +32,7 @@ async def waits_for(api: Api, task: dict[str, Any], code: str | None) -> None:
     assert listed["waiting_for"] == code
 
 
+@pytest.mark.ci
 async def test_without_an_engine_tasks_say_so_and_an_alarm_stands_until_one_comes(
     start_replica: StartReplica, handler: Handler
 ) -> None:
@@ -73,6 +74,7 @@ async def test_a_silent_engine_is_none(start_replica: StartReplica, handler: Han
     assert await alarms(api, "no_engine")
 
 
+@pytest.mark.ci
 async def test_a_pull_queue_without_a_worker_for_a_minute_says_so_and_is_an_alarm(start_replica: StartReplica) -> None:
     replica, other = await start_replica(), await start_replica()
     api, elsewhere = Api(replica.client, replica.url), Api(other.client, other.url)
@@ -107,6 +109,7 @@ async def test_a_pull_queue_without_a_worker_for_a_minute_says_so_and_is_an_alar
     assert len(await alarms(api, "no_worker")) == 1
 
 
+@pytest.mark.ci
 async def test_workers_that_ask_all_the_time_cost_a_note_now_and_then(
     start_replica: StartReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -178,6 +178,7 @@ async def test_stats_count_running_and_due_tasks(api: Api, handler: Handler) -> 
     await api.until(task["id"], "succeeded")
 
 
+@pytest.mark.ci
 async def test_without_its_database_a_replica_says_so_and_goes_on_once_it_is_back(
     durable_postgres: EmbeddedPostgres, handler: Handler
 ) -> None:
@@ -214,6 +215,7 @@ async def test_without_its_database_a_replica_says_so_and_goes_on_once_it_is_bac
         await handler.received(task=task["id"])
 
 
+@pytest.mark.ci
 async def test_a_draining_replica_is_live_and_serves_but_is_not_ready(database_url: str, handler: Handler) -> None:
     settings = Settings.model_validate({"database_url": database_url, "port": 0, "drain_grace_seconds": 20})
     replicas: asyncio.Queue[Replica] = asyncio.Queue()

@@ -67,6 +67,7 @@ async def test_a_change_of_time_wakes_and_puts_back(api: Api, handler: Handler) 
     assert good(await patch(api, ready, delay_seconds=600))["state"] == "scheduled"
 
 
+@pytest.mark.ci
 async def test_an_expiry_given_later_ends_the_task(api: Api) -> None:
     task = await api.enqueue(await api.queue())
     soon = datetime.fromisoformat(task["created_at"]) + timedelta(seconds=2)

@@ -352,6 +352,7 @@ async def test_a_tenant_has_so_many_queues_handlers_and_schedules_as_is_set(
     good(await api.put("/schedules/s", json=schedule | {"payload": 2}))
 
 
+@pytest.mark.ci
 async def test_names_are_compared_as_they_stand(api: Api) -> None:
     name = fresh("q")
     lower = await api.put(f"/queues/{name}", json={"description": "lower"})

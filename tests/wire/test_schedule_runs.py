@@ -316,6 +316,7 @@ async def test_an_edit_leaves_what_was_due_as_superseded_and_a_row_is_not_extend
     assert (row["outcome"], row["cause"], row["task_id"]) == ("superseded", "cron", None) and row["count"] in (11, 12)
 
 
+@pytest.mark.ci
 async def test_max_runs_ends_a_schedule(api: Api, handler: Handler) -> None:
     name = await schedule(api, await api.queue_to(handler.url), every_seconds=1, max_runs=2, overlap="allow_all")
     await handler.received(2)
@@ -341,6 +342,7 @@ async def test_a_one_shot_fires_at_its_instant_to_the_microsecond(api: Api, hand
     assert good(await api.get(f"/schedules/{name}"))["next_nominal_at"] is None
 
 
+@pytest.mark.ci
 async def test_jitter_delays_the_firing_and_not_the_nominal_time(api: Api, handler: Handler) -> None:
     name = await schedule(
         api, await api.queue_to(handler.url), every_seconds=1, jitter_seconds=1, max_runs=2, overlap="allow_all"

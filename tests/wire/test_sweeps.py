@@ -110,6 +110,7 @@ async def test_dead_tasks_come_back_with_a_fresh_allowance_and_their_attempts(ap
     assert await redrive(api, queue) == {"matched": 0, "moved": 0, "remaining": 0}
 
 
+@pytest.mark.ci
 async def test_more_than_a_chunk_comes_back(api: Api, handler: Handler) -> None:
     queue = await api.queue_to(handler.url)
     await killed(api, handler, queue, 1100)

@@ -58,6 +58,7 @@ async def test_racing_enqueues_of_one_unique_key_make_one_task(api: Api, other: 
         assert len({reply.json()["id"] for reply in replies}) == 1
 
 
+@pytest.mark.ci
 async def test_a_hot_unique_key_always_has_an_answer(api: Api, other: Api, handler: Handler) -> None:
     """Whom it is held for may have ended, and another may hold it, each time one looks."""
     queue = await api.queue_to(handler.url)
