@@ -35,6 +35,7 @@ NOT_WALKED = {
     "guides/python-sdk.md": "has no line of shell; test_python_guides.py runs its programs",
     "guides/testing-python.md": "has no line of shell; test_python_guides.py runs its tests",
     "guides/from-celery.md": "has no line of shell; test_python_guides.py runs both forms of its shop",
+    "guides/enqueue-in-your-transaction.md": "has no line of shell; tests/sql/test_guide.py runs its code",
     "guides/coming-from.md": "tables, and no line of shell",
     "guides/containers.md": "starts containers; test_compose.py holds it to the compose file",
     "guides/installing.md": "fetches packages; tests/install builds, installs and runs what it speaks of",
