@@ -99,7 +99,7 @@ async def test_only_a_whole_outcome_takes_its_follow_ups_along() -> None:
     assert isinstance(outcome, Succeeded) and outcome.next == "17"
     keys = [task["idempotency_key"] for task in outcome.follow_ups]
     assert keys == ["id-1:0", "id-1:1"] and {task["queue"] for task in outcome.follow_ups} == {"letters"}
-    assert outcome.on_complete == {"queue": "letters", "payload": {"to": "ada"}}
+    assert outcome.on_complete == {"queue": "letters", "payload": {"to": "ada"}, "type": "letter"}
     assert await started(writes, {"fail": True}) == RetryAfter("ValueError")
 
 
