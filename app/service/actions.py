@@ -138,18 +138,18 @@ def _sees(caller: Caller, view: ActionView) -> bool:
     return caller.queues is None or view.created_by == caller.key_id or (queue is not None and caller.sees(queue))
 
 
-async def preview(core: Core, caller: Caller, request: ActionRequest) -> ActionPreview:
-    """Return what an action would act on now. Raises Refusal (forbidden, unavailable)."""
+async def preview(core: Core, caller: Caller, request: ActionRequest, seconds: float = COUNT_SECONDS) -> ActionPreview:
+    """Return what an action would act on now, as far as it can be counted in this time. Raises Refusal (forbidden, unavailable)."""
     _check(caller, request)
     action = await prepared(core, caller, request)
-    matched, complete, first = await count(core, action)
+    matched, complete, first = await count(core, action, seconds)
     found = await task_lists.find(core.db.reads(caller.tenant_id), core.vault, caller.tenant_id, first)
     return ActionPreview(matched, complete, [shown_to(caller, view) for view in found])
 
 
-async def count(core: Core, action: NewAction) -> tuple[int, bool, list[str]]:
+async def count(core: Core, action: NewAction, seconds: float = COUNT_SECONDS) -> tuple[int, bool, list[str]]:
     """Return how many tasks match, whether all were counted, and the first SAMPLE of them."""
-    until, pace = time.monotonic() + COUNT_SECONDS, acting.Pace(acting.FIRST_WINDOW, acting.MAX_WINDOW)
+    until, pace = time.monotonic() + seconds, acting.Pace(acting.FIRST_WINDOW, acting.MAX_WINDOW)
     query = action.search.query(action.tenant_id, task_lists.FIRST, action.at)
     matched, first = 0, list[str]()
     while True:

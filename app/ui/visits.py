@@ -4,7 +4,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from jinja2 import Environment
@@ -15,6 +15,7 @@ from app.domain.callers import Caller
 from app.domain.errors import Refusal
 from app.domain.ids import parse_uuid
 from app.domain.names import is_name
+from app.domain.overviews import Overview
 from app.edge.admission import Hold
 from app.edge.auth import with_origin
 from app.edge.body import read_body, require_size
@@ -23,7 +24,9 @@ from app.runtime.core import Core
 from app.service import overview, sessions
 from app.ui.assets import Assets
 from app.ui.notices import NOTICES
+from app.ui.patience import Patience
 
+T = TypeVar("T")
 NamedNoun = Literal["queue", "handler", "schedule", "limit"]
 NumberedNoun = Literal["task", "batch", "action"]
 SESSION_COOKIE = "sluice_session"
@@ -62,6 +65,7 @@ class Site:
     """The path of the pages as browsers see it: /ui after the path of SLUICE_PUBLIC_URL."""
     label: str | None
     label_color: str | None
+    patience: Patience = field(default_factory=Patience)
 
     @property
     def asks_for_key(self) -> bool:
@@ -141,6 +145,18 @@ class Visit:
         else:
             found = await make(self)
         return Response(found.replace(TOKEN_OF_EACH, self.form_token.encode()), headers=HEADERS, media_type=HTML)
+
+    async def look(self) -> Overview | None:
+        """Return the overview, if it takes too long the one before; None if there is none yet."""
+        caller = self.caller
+        key = "overview", caller.tenant_id, caller.may("operate"), caller.queues
+        return await self.site.patience.ask(key, lambda: overview.overview(self.core, caller))
+
+    async def soon(self, what: str, make: Callable[[], Awaitable[T]]) -> T | None:
+        """Return what `make` returns for this page, as app/ui/patience.py says; None if it cannot be had in a moment."""
+        caller = self.caller
+        key = caller.tenant_id, caller.scope, caller.queues, caller.payloads, self.request.url.path, what
+        return await self.site.patience.ask(key, make)
 
     def _own_address(self) -> str:
         """Return the address of this page, without what it was told to say."""

@@ -96,3 +96,24 @@ async def test_events_of_a_task_are_for_who_may_see_it(guarded: Replica) -> None
     assert f"/ui/events?task={task}" in (await operator.get(f"/ui/tasks/{task}")).text
     assert (await other.get(f"/ui/events?task={task}")).status_code == 404
     assert (await other.get("/ui/events?task=7")).status_code == 422
+
+
+async def test_a_page_does_not_wait_for_counts_that_take_long(
+    guarded: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator = await visitor(guarded)
+    name = fresh("q")
+    await operator.api("PUT", f"/queues/{name}", "{}")
+    counting = asyncio.Event()
+
+    async def never(*_args: Any) -> Any:
+        await counting.wait()
+        raise RuntimeError("it was not asked for again")
+
+    monkeypatch.setattr("app.service.queues.stats", never)
+    page = (await operator.get(f"/ui/queues/{name}")).text
+    assert "still being counted" in page and f'"/ui/queues/{name}/pause"' in page
+    assert 'id="why"' in page, "what is quick is there"
+    monkeypatch.undo()
+    counting.set()
+    assert "still being counted" not in (await operator.get(f"/ui/queues/{name}")).text

@@ -11,6 +11,7 @@ from app.domain.ids import parse_uuid
 from app.domain.instants import format_instant
 from app.edge.pages import DEFAULT_LIMIT, binding, next_cursor, position_of
 from app.service import actions
+from app.ui.screens.queues import COUNT_SECONDS
 from app.ui.screens.tasks import FILTERS, filters_of
 from app.ui.visits import Visit
 
@@ -42,7 +43,7 @@ async def ask(visit: Visit) -> Response:
     visit.caller.require("use")
     given = {name: visit.query(name) for name in FILTERS}
     body = _body(visit.query("kind"), given)
-    found = await actions.preview(visit.core, visit.caller, request_of(body, visit.core.clock.now()))
+    found = await actions.preview(visit.core, visit.caller, request_of(body, visit.core.clock.now()), COUNT_SECONDS)
     return visit.page("action_ask.html", here="tasks", kind=body.kind, given=given, found=found)
 
 

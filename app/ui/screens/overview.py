@@ -22,7 +22,7 @@ VERDICTS = (
 
 async def show(visit: Visit) -> Response:
     async def find() -> dict[str, Any]:
-        seen = await overview.overview(visit.core, visit.caller)
+        seen = await visit.look() or await overview.overview(visit.core, visit.caller)
         series = await overview.past(visit.core, visit.caller, CHART_MINUTES)
         shown = nsmallest(SHOWN_QUEUES, seen.queues, key=_urgency)
         return {

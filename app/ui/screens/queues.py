@@ -1,5 +1,6 @@
 """Queues: which there are, and what happens in one of them."""
 
+import asyncio
 from typing import Any, Literal, NamedTuple
 
 from msgspec import structs
@@ -18,6 +19,8 @@ CHART_MINUTES = 60
 SHOWN_TASKS = 10
 SHOWN_ERRORS = 10
 SHOWN_HOLDERS = 3
+COUNT_SECONDS = 0.1
+"""How long what an action would touch is counted before it is asked about: then there are at least so many."""
 
 
 async def show_all(visit: Visit) -> Response:
@@ -25,8 +28,8 @@ async def show_all(visit: Visit) -> Response:
 
     async def find() -> dict[str, Any]:
         views, more = await queues.list_page(visit.core, visit.caller, after, DEFAULT_LIMIT)
-        seen = await overview.overview(visit.core, visit.caller)
-        counts = {row.queue: row for row in seen.queues}
+        seen = await visit.look()
+        counts = {} if seen is None else {row.queue: row for row in seen.queues}
         return {
             "sparks": await overview.sparklines(visit.core, visit.caller, [view.name for view in views]),
             "queues": [(view, counts.get(view.name)) for view in views],
@@ -43,15 +46,22 @@ async def show(visit: Visit) -> Response:
     async def find() -> dict[str, Any]:
         core, caller = visit.core, visit.caller
         view, _ = await queues.get(core, caller, name)
-        errors, _ = await queues.errors(core, caller, name)
+        filters = TaskFilters(queue=name)
+        stats, found, errors, lately = await asyncio.gather(
+            visit.soon("stats", lambda: queues.stats(core, caller, name)),
+            visit.soon("why", lambda: why.of_queue(core, caller, name)),
+            visit.soon("errors", lambda: queues.errors(core, caller, name)),
+            visit.soon("tasks", lambda: tasks.list_page(core, caller, filters, None, SHOWN_TASKS, False)),
+        )
         return {
             "view": view,
-            "stats": await queues.stats(core, caller, name),
+            "stats": stats,
             "points": (await overview.queue_series(core, caller, name, CHART_MINUTES)).points[:-1],
-            "why": await why.of_queue(core, caller, name),
-            "errors": errors[:SHOWN_ERRORS],
+            "why": found,
+            "errors": () if errors is None else errors[0][:SHOWN_ERRORS],
             "limits": await _limits(visit, view),
-            "tasks": (await tasks.list_page(core, caller, TaskFilters(queue=name), None, SHOWN_TASKS, False)).items,
+            "tasks": None if lately is None else lately.items,
+            "pending": stats is None or found is None or errors is None or lately is None,
         }
 
     return await visit.live_page("queue.html", "queues", find)
@@ -76,7 +86,9 @@ class Held(NamedTuple):
 async def _limits(visit: Visit, view: QueueView) -> list[Held]:
     """Return the limits that may hold a queue's tasks back, and who has them."""
     core, caller, definition = visit.core, visit.caller, view.definition
-    seen = await overview.overview(core, caller)
+    seen = await visit.look()
+    if seen is None:
+        return []
     rows = []
     own = next((row for row in seen.queues if row.queue == view.name), None)
     running = TaskFilters(queue=view.name, state=State.RUNNING)
@@ -112,8 +124,9 @@ async def resume(visit: Visit) -> Response:
 async def ask_purge(visit: Visit) -> Response:
     visit.caller.require("manage")
     name = visit.name("queue")
-    counts = (await queues.stats(visit.core, visit.caller, name))["counts"]
-    return visit.page("queue_purge.html", here="queues", name=name, waiting=counts["scheduled"] + counts["ready"])
+    await queues.get(visit.core, visit.caller, name)
+    found = await actions.preview(visit.core, visit.caller, _on_all("purge", name), COUNT_SECONDS)
+    return visit.page("queue_purge.html", here="queues", name=name, found=found)
 
 
 async def purge(visit: Visit) -> Response:
@@ -124,7 +137,7 @@ async def ask_redrive(visit: Visit) -> Response:
     visit.caller.require("use")
     name = visit.name("queue")
     await queues.get(visit.core, visit.caller, name)
-    found = await actions.preview(visit.core, visit.caller, _on_all("redrive", name))
+    found = await actions.preview(visit.core, visit.caller, _on_all("redrive", name), COUNT_SECONDS)
     return visit.page("queue_redrive.html", here="queues", name=name, found=found)
 
 
