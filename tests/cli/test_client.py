@@ -320,6 +320,13 @@ def test_nobody_there_is_an_exit_code_of_its_own(command: Command) -> None:
         assert command("queues", "--json", SLUICE_URL=url).problem["code"] == "unreachable"
 
 
+def test_nothing_is_repeated_behind_ones_back(command: Command, scripted: Scripted) -> None:
+    problem = {"code": "unavailable", "detail": "the database does not answer", "errors": []}
+    scripted.answer(problem, 503, "application/problem+json")
+    ended = command("queues", SLUICE_URL=scripted.url)
+    assert ended.code == 1 and "Next: try again" in ended.err and len(scripted.asked) == 1
+
+
 @pytest.mark.parametrize(("status", "media_type"), [(200, "text/html"), (404, "text/html"), (302, "text/plain")])
 def test_another_server_is_told_apart(command: Command, scripted: Scripted, status: int, media_type: str) -> None:
     scripted.answer(b"<h1>hello</h1>", status, media_type)

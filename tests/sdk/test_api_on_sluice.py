@@ -111,6 +111,16 @@ async def test_a_batch_is_filled_sealed_and_completed(api: Any, queue: str) -> N
     assert cancelled["cancelled_at"]
 
 
+async def test_any_key_is_named(api: Any) -> None:
+    name = f"limit-{uuid4().hex[:8]}"
+    await call(api, "limits.put", name, max_concurrency=1, keyed=True)
+    keys = ["a/b", "..", ".", "a?b#c", "é %", "a;b", "%2E"]
+    for key in keys:
+        assert (await call(api, "limits.put_key", name, key, max_concurrency=3))["key"] == key
+    listed_keys = [one["key"] for one in await listed(await call(api, "limits.keys", name))]
+    assert listed_keys == sorted(keys, key=str.encode)
+
+
 async def test_why_a_task_waits_is_asked_and_cancelling_ends_it(api: Any, queue: str) -> None:
     task = await call(api, "tasks.enqueue", queue, payload=None, delay_seconds=60)
     assert (await call(api, "tasks.why", task["id"]))["blockers"][0]["code"] == "run_at"

@@ -106,7 +106,8 @@ class Operation:
     def _parameter(self, of: dict[str, Any]) -> Parameter:
         name, place = of["name"], of["in"]
         if place == "path":
-            return Parameter(self._path_name(name), name, place, "str", True, described(of))
+            text = described(of).replace(", percent-encoded", "")  # the client does that
+            return Parameter(self._path_name(name), name, place, "str", True, text)
         if name == "sluice-lease-token":
             return Parameter("lease_token", name, place, "str", True, described(of))
         annotation = self.types.text(of["schema"], sent=True)

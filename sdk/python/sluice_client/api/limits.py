@@ -101,7 +101,7 @@ class Limits(Group):
     async def get_key(self, name: str, key: str) -> KeyOut:
         """Read one key of a limit, and what is taken of it now.
 
-        - `key`: 1-128 bytes of UTF-8, percent-encoded.
+        - `key`: 1-128 bytes of UTF-8.
 
         Refused with `limit_not_found` (404).
         """
@@ -114,7 +114,7 @@ class Limits(Group):
         """Set what holds for one key in place of the limit's own values. Absent fields get their defaults; a pause
         is kept.
 
-        - `key`: 1-128 bytes of UTF-8, percent-encoded.
+        - `key`: 1-128 bytes of UTF-8.
         - `max_concurrency`: null: the limit's.
         - `rate`: null: the limit's.
 
@@ -127,7 +127,7 @@ class Limits(Group):
     async def delete_key(self, name: str, key: str) -> None:
         """Let the limit's own values hold for a key again, and resume it.
 
-        - `key`: 1-128 bytes of UTF-8, percent-encoded.
+        - `key`: 1-128 bytes of UTF-8.
 
         Refused with `limit_not_found` (404).
         """
@@ -136,7 +136,7 @@ class Limits(Group):
     async def pause_key(self, name: str, key: str) -> KeyOut:
         """Pause one key of a limit. Once answered, no task that takes it starts.
 
-        - `key`: 1-128 bytes of UTF-8, percent-encoded.
+        - `key`: 1-128 bytes of UTF-8.
 
         Refused with `limit_not_found` (404).
         """
@@ -146,7 +146,7 @@ class Limits(Group):
     async def resume_key(self, name: str, key: str) -> KeyOut:
         """Resume a paused key.
 
-        - `key`: 1-128 bytes of UTF-8, percent-encoded.
+        - `key`: 1-128 bytes of UTF-8.
 
         Refused with `limit_not_found` (404).
         """

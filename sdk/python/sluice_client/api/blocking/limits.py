@@ -99,7 +99,7 @@ class Limits(Group):
     def get_key(self, name: str, key: str) -> KeyOut:
         """Read one key of a limit, and what is taken of it now.
 
-        - `key`: 1-128 bytes of UTF-8, percent-encoded.
+        - `key`: 1-128 bytes of UTF-8.
 
         Refused with `limit_not_found` (404).
         """
@@ -110,7 +110,7 @@ class Limits(Group):
         """Set what holds for one key in place of the limit's own values. Absent fields get their defaults; a pause
         is kept.
 
-        - `key`: 1-128 bytes of UTF-8, percent-encoded.
+        - `key`: 1-128 bytes of UTF-8.
         - `max_concurrency`: null: the limit's.
         - `rate`: null: the limit's.
 
@@ -123,7 +123,7 @@ class Limits(Group):
     def delete_key(self, name: str, key: str) -> None:
         """Let the limit's own values hold for a key again, and resume it.
 
-        - `key`: 1-128 bytes of UTF-8, percent-encoded.
+        - `key`: 1-128 bytes of UTF-8.
 
         Refused with `limit_not_found` (404).
         """
@@ -132,7 +132,7 @@ class Limits(Group):
     def pause_key(self, name: str, key: str) -> KeyOut:
         """Pause one key of a limit. Once answered, no task that takes it starts.
 
-        - `key`: 1-128 bytes of UTF-8, percent-encoded.
+        - `key`: 1-128 bytes of UTF-8.
 
         Refused with `limit_not_found` (404).
         """
@@ -142,7 +142,7 @@ class Limits(Group):
     def resume_key(self, name: str, key: str) -> KeyOut:
         """Resume a paused key.
 
-        - `key`: 1-128 bytes of UTF-8, percent-encoded.
+        - `key`: 1-128 bytes of UTF-8.
 
         Refused with `limit_not_found` (404).
         """

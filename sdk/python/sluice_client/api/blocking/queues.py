@@ -134,7 +134,7 @@ class Queues(Group):
     def get_key(self, name: str, key: str) -> QueueKeyOut:
         """Read one key of a queue: what holds for it, what it holds, and how many of its tasks wait.
 
-        - `key`: 1-128 bytes of UTF-8, percent-encoded.
+        - `key`: 1-128 bytes of UTF-8.
 
         Refused with `queue_not_found` (404).
         """
@@ -153,7 +153,7 @@ class Queues(Group):
         """Set what holds for one key in place of the queue's `key`. Absent fields get their defaults; a pause is
         kept.
 
-        - `key`: 1-128 bytes of UTF-8, percent-encoded.
+        - `key`: 1-128 bytes of UTF-8.
         - `max_concurrency`: null: the limit's.
         - `rate`: null: the limit's.
         - `weight`: Its share beside the queue's other keys, which weigh 1. Default: `1`.
@@ -167,7 +167,7 @@ class Queues(Group):
     def pause_key(self, name: str, key: str) -> QueueKeyOut:
         """Pause one key: its tasks are accepted but not started. Once answered, none of them starts.
 
-        - `key`: 1-128 bytes of UTF-8, percent-encoded.
+        - `key`: 1-128 bytes of UTF-8.
 
         Refused with `queue_not_found` (404).
         """
@@ -177,7 +177,7 @@ class Queues(Group):
     def resume_key(self, name: str, key: str) -> QueueKeyOut:
         """Resume a paused key.
 
-        - `key`: 1-128 bytes of UTF-8, percent-encoded.
+        - `key`: 1-128 bytes of UTF-8.
 
         Refused with `queue_not_found` (404).
         """
