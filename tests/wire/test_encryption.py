@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from app.telemetry import events
 from tests.handlers import Handler, Received, Reply
 from tests.sluices import Replica
 from tests.support import poll
+from tests.telemetry.collector import Collector, collecting
 from tests.wire.api import AT_ONCE, Api, fresh, good, problem
 
 pytestmark = [pytest.mark.anyio, pytest.mark.ci]
@@ -26,6 +27,14 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
     monkeypatch.setattr(events, "emit", lambda log, event, **fields: lines.append(f"{event.name} {fields!r}"))
     return lines
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """Of the traces of a replica that is started after it."""
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", collector.url)
+        yield collector
 
 
 @pytest.fixture
@@ -55,8 +64,8 @@ def forms(text: str) -> list[str]:
     return [text, text.encode().hex(), *inner]
 
 
-async def test_a_canary_in_all_content_is_in_no_row_log_line_or_metric(
-    encrypting: Replica, api: Api, handler: Handler, said: list[str]
+async def test_a_canary_in_all_content_is_in_no_row_log_line_metric_or_trace(
+    collector: Collector, encrypting: Replica, api: Api, handler: Handler, said: list[str]
 ) -> None:
     content = {"it": CANARY}
     after = await api.queue(encrypt=True)
@@ -135,8 +144,11 @@ async def test_a_canary_in_all_content_is_in_no_row_log_line_or_metric(
 
     rows = await dump(encrypting)
     metrics = (await api.get("/metrics")).text
+    await encrypting.sluice.core.tracing.aclose()
+    spans = "\n".join(map(str, collector.spans))
+    assert made["plain"]["id"] in spans, "there are traces of these tasks"
     for form in forms(CANARY):
-        assert form not in rows
+        assert form not in rows and form not in spans
         assert form not in metrics and form not in "\n".join(said)
     assert made["plain"]["id"] in rows
 
