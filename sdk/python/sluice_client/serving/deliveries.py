@@ -3,7 +3,7 @@
 import json
 from base64 import b64decode
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -81,6 +81,7 @@ def of_lease(task: Mapping[str, Any]) -> Delivery:
         max_attempts=task["max_attempts"],
         payload=_payload(task),
         headers={name.lower(): value for name, value in task["headers"].items()},
+        deadline=_end_of(task),
         seconds=task["timeout_seconds"],
         cursor=task.get("cursor"),
         schedule=task.get("schedule"),
@@ -89,6 +90,12 @@ def of_lease(task: Mapping[str, Any]) -> Delivery:
         correlation_id=task["correlation_id"],
         progress=task.get("progress"),
     )
+
+
+def _end_of(task: Mapping[str, Any]) -> datetime | None:
+    """Return when the timeout of a leased task is over. The service does not enforce it for workers; the worker does."""
+    started, seconds = instant(task.get("started_at")), task["timeout_seconds"]
+    return None if started is None or seconds is None else started + timedelta(seconds=seconds)
 
 
 def _deadline(headers: Mapping[str, str], sent_at: int) -> dict[str, Any]:

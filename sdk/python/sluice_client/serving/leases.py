@@ -5,8 +5,9 @@ import json
 import logging
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from email.utils import parsedate_to_datetime
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import httpx2
@@ -14,7 +15,6 @@ import httpx2
 from sluice_client.errors import ApiError, LeaseLost, QueueFull, SluiceError
 from sluice_client.outcomes import Outcome
 from sluice_client.serving.contact import Contact, pause, will_pass
-from sluice_client.serving.deliveries import instant
 from sluice_client.serving.settlements import refused, settlement
 from sluice_client.transport import Transport
 
@@ -188,7 +188,7 @@ class Leases:
         except LeaseLost as lost:
             if not lease.settling:  # else it may be what was settled just now
                 lease.lose(lost.code)
-        except (SluiceError, TypeError, ValueError) as error:
+        except (SluiceError, KeyError, TypeError, ValueError) as error:
             if news and not will_pass(error):
                 log.warning("the progress of task %s is left out: %s", lease.id, error)
                 lease.renew_at = monotonic()
@@ -227,12 +227,12 @@ class Leases:
 def seconds_left(until: str, response: httpx2.Response) -> float:
     """Return how long it is until then, by the clock of the service: the clock here may be wrong.
 
-    The header `date` is cut to whole seconds, so the answer is up to one second too short.
+    The header `date` is cut to whole seconds, so the answer is up to one second too short. If a proxy has removed it, the clock
+    here has to do. Raises ValueError.
     """
-    end, date = instant(until), response.headers.get("date")
-    if end is None or date is None:
-        raise ValueError("the response has no date")
-    return max(0.0, end.timestamp() - parsedate_to_datetime(date).timestamp() - 1.0)
+    end, date = datetime.fromisoformat(until.replace("Z", "+00:00")), response.headers.get("date")
+    now = time() if date is None else parsedate_to_datetime(date).timestamp()
+    return max(0.0, end.timestamp() - now - 1.0)
 
 
 def _renewal(seconds: float, news: list[Any]) -> bytes:

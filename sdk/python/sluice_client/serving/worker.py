@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sluice_client.context import Delivery
-from sluice_client.errors import SluiceError
+from sluice_client.errors import NotSluice, SluiceError
 from sluice_client.outcomes import Outcome
 from sluice_client.serving import deliveries
 from sluice_client.serving.contact import Contact, pause, will_pass
@@ -194,8 +194,8 @@ class Worker:
                 await asyncio.sleep(random.uniform(0.5, 1.0))
 
     async def _room_for_some(self) -> None:
-        """Return when there is room, preferably for half of what this worker can run: a request for each task would cost more
-        than most tasks."""
+        """Return when there is room, preferably for most of what this worker can run: a request for each task would cost more
+        than many a task."""
         await self._room.wait()
         if not self._much_room.is_set():
             gathering = asyncio.ensure_future(self._much_room.wait())
@@ -226,7 +226,13 @@ class Worker:
             repeatable=False,
             timeout=WAIT_SECONDS + ANSWER_SECONDS,
         )
-        return [(task, seconds_left(task["lease_expires_at"], response)) for task in response.json()["tasks"]]
+        try:
+            tasks: list[Mapping[str, Any]] = response.json()["tasks"]
+            # they end within milliseconds of each other, and reading a date costs more than anything else here
+            left = seconds_left(min(task["lease_expires_at"] for task in tasks), response) if tasks else 0.0
+        except (KeyError, TypeError, ValueError) as error:
+            raise NotSluice(f"the response is not one of Sluice's: {error!r}", response.status_code) from None
+        return [(task, left) for task in tasks]
 
     def _start(self, task: Mapping[str, Any], left: float) -> None:
         if self._free == 0:  # several queues had an answer at once
@@ -250,7 +256,7 @@ class Worker:
 
     def _room_changed(self, change: int) -> None:
         self._free += change
-        for event, wanted in ((self._room, 1), (self._much_room, (self.concurrency + 1) // 2)):
+        for event, wanted in ((self._room, 1), (self._much_room, (3 * self.concurrency + 3) // 4)):
             if self._free >= wanted:
                 event.set()
             else:
@@ -263,6 +269,9 @@ class Worker:
 
     async def _work(self, lease: Lease, task: Mapping[str, Any]) -> None:
         """Run a task, and report how it ended."""
+        if lease.cancelled:  # before it has begun
+            await self._leases.settle(lease, None)
+            return
         delivery = deliveries.of_lease(task)
         definition = find(self._registry, delivery)
         if definition is None:
