@@ -11,7 +11,8 @@ from app.service import overview
 from app.ui.visits import Visit
 
 SHOWN_QUEUES = 50
-SHOWN_ALARMS = 20
+FIRST_ALARMS, SHOWN_ALARMS = 4, 50
+"""Those shown at once, and those behind a click: charts should not be far below."""
 CHART_MINUTES = 60
 VERDICTS = (
     ("flow", "Does what is ready start?"),
@@ -31,6 +32,7 @@ async def show(visit: Visit) -> Response:
             "verdicts": [(name, question, getattr(seen.verdicts, name)) for name, question in VERDICTS],
             "queues": shown,
             "sparks": await overview.sparklines(visit.core, visit.caller, [row.queue for row in shown]),
+            "first_alarms": FIRST_ALARMS if len(seen.alarms) > FIRST_ALARMS + 1 else FIRST_ALARMS + 1,
             "shown_alarms": SHOWN_ALARMS,
             "operates": seen.replicas is not UNSET,
         }
