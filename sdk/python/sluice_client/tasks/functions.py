@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from sluice_client.context import Context
+from sluice_client.tasks.annotations import signature_of
 from sluice_client.tasks.codecs import JSON, Codec
 from sluice_client.tasks.containers import Field, decode_members, encode_members
 from sluice_client.tasks.definitions import Arguments, Definition, check_if_known
@@ -41,7 +42,7 @@ class FunctionDefinition(Definition[R]):
         )
         self.fn = fn
         self._names = names or {}
-        signature = inspect.signature(fn)
+        signature = signature_of(fn)
         self._context = context_parameter(signature, fn, self._names, where)
         kept = [one for one in signature.parameters.values() if one.name != self._context]
         self._all = signature

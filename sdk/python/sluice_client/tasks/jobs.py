@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sluice_client.context import Context
+from sluice_client.tasks.annotations import annotations_of, signature_of
 from sluice_client.tasks.codecs import Codec
 from sluice_client.tasks.definitions import Arguments, Definition, check_if_known
 from sluice_client.tasks.faults import DefinitionError, Faults, PayloadInvalid
@@ -40,7 +41,7 @@ class JobDefinition(Definition[R]):
         if not inspect.isfunction(self._run):
             raise DefinitionError(f"{where}: run must be a method (def or async def)")
         super().__init__(name or cls.__name__, options, is_async=inspect.iscoroutinefunction(self._run), where=where)
-        signature = inspect.signature(self._run)
+        signature = signature_of(self._run)
         self._context = context_parameter(signature, self._run, names, where)
         self._by_name = (
             self._context is not None and signature.parameters[self._context].kind is inspect.Parameter.KEYWORD_ONLY
@@ -72,7 +73,8 @@ class JobDefinition(Definition[R]):
         return tuple(
             name
             for base in reversed(self.cls.__mro__)
-            for name, annotation in vars(base).get("__annotations__", {}).items()
+            if base is not object
+            for name, annotation in annotations_of(base).items()
             if not str(annotation).startswith(("typing.ClassVar", "ClassVar"))
         )
 
