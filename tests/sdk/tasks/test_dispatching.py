@@ -248,7 +248,7 @@ async def test_wait_outlives_a_service_that_is_away(
     monkeypatch.setattr(refs, "PAUSE_SECONDS", 0.0)
     gone = (503, {"code": "unavailable", "detail": "no"})
 
-    answering.script = [gone, httpx2.ReadError("lost"), ended("succeeded", result=7)]
+    answering.script = [gone, httpx2.ReadError("lost"), (500, {"not": "ours"}), ended("succeeded", result=7)]
     assert await task.ref("t").wait("10s") == 7
 
 

@@ -1,6 +1,7 @@
 """A task that has been enqueued."""
 
 import asyncio
+import logging
 from time import monotonic
 from typing import Generic, TypeVar
 
@@ -13,6 +14,7 @@ from sluice_client.tasks.failures import TaskFailed
 from sluice_client.tasks.faults import PayloadInvalid
 
 R = TypeVar("R")
+log = logging.getLogger("sluice_client.tasks")
 LONG_POLL_SECONDS = 50.0
 PAUSE_SECONDS = 1.0
 """Between two tries while the service is away."""
@@ -54,6 +56,7 @@ class TaskRef(Generic[R]):
                     return await self._outcome(task)
             except (ConnectionFailed, Unavailable) as error:
                 cause = error
+                log.warning("task %s: %s; still waiting for it", self.id, error)
                 await asyncio.sleep(max(0.0, min(left, PAUSE_SECONDS)))
             if deadline is not None and monotonic() >= deadline:
                 raise TimeoutError(f"task {self.id} has not ended within {timeout}") from cause
