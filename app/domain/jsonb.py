@@ -3,24 +3,24 @@
 import json
 from collections.abc import Mapping
 from decimal import Decimal
+from json.encoder import encode_basestring
 from typing import Any
 
 
 def jsonb_text(value: Any) -> str:
     """Return the text of a JSON value, with numbers in their shortest form: the keys of an object by length, then by bytes."""
+    if isinstance(value, str):
+        return encode_basestring(value)
     if isinstance(value, Mapping):
-        members = sorted(((name.encode(), name, member) for name, member in value.items()), key=_place)
-        return "{" + ", ".join(f"{_text(name)}: {jsonb_text(member)}" for _, name, member in members) + "}"
+        members = value if len(value) < 2 else sorted(value, key=_place)
+        return "{" + ", ".join([f"{encode_basestring(name)}: {jsonb_text(value[name])}" for name in members]) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(jsonb_text, value)) + "]"
+        return "[" + ", ".join([jsonb_text(item) for item in value]) + "]"
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else format(Decimal(repr(value)), "f")
-    return _text(value)
+    return json.dumps(value)
 
 
-def _place(member: tuple[bytes, str, Any]) -> tuple[int, bytes]:
-    return len(member[0]), member[0]
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def _place(name: str) -> tuple[int, bytes]:
+    text = name.encode()
+    return len(text), text

@@ -225,7 +225,8 @@ class Enqueue(msgspec.Struct, frozen=True):
 
     def plain_fingerprint(self) -> bytes:
         """Return the same without a key, for payloads that are stored as they are: what sluice.enqueue computes (read_task_v1)."""
-        said = jsonb_text(msgspec.to_builtins(self._said()))
+        options = self._said()
+        said = jsonb_text(msgspec.to_builtins(options)) if options else "{}"
         return hashlib.sha256(b"%b\x00%b" % (self.payload, said.encode())).digest()
 
     def _said(self) -> dict[str, Any]:

@@ -154,3 +154,20 @@ def test_migrate_makes_the_schema_and_is_content_with_it(sluice: Command, empty_
         ended = sluice("migrate", database_url=empty_database_url)
         assert ended.returncode == 0, ended.stderr
     assert "no keys yet" in sluice("keys", "list", database_url=empty_database_url).stderr
+
+
+def test_a_role_is_admitted_listed_and_revoked(sluice: Command, database_url: str) -> None:
+    def told(*arguments: str) -> Ended:
+        return sluice(*arguments, database_url=database_url)
+
+    role = "pg_monitor"  # every server has it
+    assert "No role may enqueue yet" in told("grants").stderr
+    made = told("grant", role, "--tenant", "default", "--queue", "mail", "--queue", "billing-*")
+    assert "may enqueue on queues mail, billing-* of tenant default" in made.stderr, made
+    (one,) = json.loads(told("grants", "--json").stdout)
+    assert (one["role"], one["tenant"], one["queues"], one["exists"]) == (role, "default", ["mail", "billing-*"], True)
+    assert role in told("grants").stdout
+    assert "may no longer enqueue" in told("revoke", role).stderr
+    assert told("revoke", role).returncode == 1
+    refused = told("grant", "no-such-role", "--tenant", "default")
+    assert refused.returncode != 0 and "no role no-such-role" in refused.stderr

@@ -13,7 +13,7 @@ from tests.sql.conftest import Connect
 from tests.support import poll
 from tests.wire.api import Api, good
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 ENQUEUE = "select sluice.enqueue($1, $2, $3)"
 

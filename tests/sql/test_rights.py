@@ -15,7 +15,7 @@ from tests.sluices import Replica
 from tests.sql.conftest import Connect, admit, drop_role, made_role
 from tests.wire.api import Api, fresh
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 MakeRole = Callable[..., Awaitable[str]]
 ENQUEUE = "select sluice.enqueue($1, '1')"

@@ -10,7 +10,7 @@ import pytest
 from tests.sluices import Replica
 from tests.wire.api import Api, fresh
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 CODES = {
     "SL400": "malformed",
