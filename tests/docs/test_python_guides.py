@@ -12,7 +12,7 @@ import pytest
 from sluice_client.testing import SluiceServer
 from tests.docs.pages import ROOT, blocks, files
 
-pytestmark = [pytest.mark.ci, pytest.mark.anyio]
+pytestmark = [pytest.mark.ci, pytest.mark.anyio, pytest.mark.timeout(300)]
 
 GUIDES = ROOT / "docs" / "guides"
 SHOP = ROOT / "examples" / "from_celery"
@@ -21,8 +21,8 @@ import json, os, shop_celery
 from celery.contrib.testing.worker import start_worker
 
 with start_worker(shop_celery.app, pool="solo", perform_ping_check=False, queues=["celery", "images"]):
-    receipt = shop_celery.checkout(1, "ada@example.com").get(timeout=20)
-    thumbs = shop_celery.add_picture("ada.png").get(timeout=20)
+    receipt = shop_celery.checkout(1, "ada@example.com").get(timeout=60)
+    thumbs = shop_celery.add_picture("ada.png").get(timeout=60)
     print(json.dumps([receipt, shop_celery.outbox, thumbs]), flush=True)
     os._exit(0)  # its worker takes seconds to stop
 """
@@ -36,7 +36,7 @@ async def main():
         batch = await shop_sluice.add_picture("ada.png")
         while not (task := (await sluice.batches.get(batch))["on_complete"][0]["task"]):
             await asyncio.sleep(0.05)
-        thumbs = (await sluice.tasks.get(task, wait_seconds=20))["result"]
+        thumbs = (await sluice.tasks.get(task, wait_seconds=60))["result"]
         print(json.dumps([receipt, shop_sluice.outbox, thumbs]), flush=True)
         working.cancel()
 
@@ -54,7 +54,7 @@ async def run(folder: Path, *command: str, **variables: str) -> str:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        said, complained = await asyncio.wait_for(process.communicate(), 60)
+        said, complained = await asyncio.wait_for(process.communicate(), 120)
     finally:
         if process.returncode is None:
             process.kill()
