@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
+from html import unescape
 
 import pytest
 
@@ -265,3 +267,26 @@ async def test_what_holds_a_queue_back_and_who_has_it_is_shown(operator: Visitor
     paused = await operator.post(f"/ui/limits/{limit}/pause", form)
     assert paused.headers["location"] == f"/ui/limits/{limit}?notice=limit-paused"
     assert (await operator.get("/ui/limits/none")).status_code == 404
+
+
+async def test_the_dead_with_one_error_are_redriven_together(operator: Visitor) -> None:
+    name = await queue(operator)
+    ids = []
+    for error in ("paper jam 7", "paper jam 12", "no toner"):
+        task = (await operator.api("POST", f"/queues/{name}/tasks", '{"payload": 1}'))["id"]
+        [lease] = (await operator.api("POST", f"/queues/{name}/leases"))["tasks"]
+        headers = {"sluice-lease-token": lease["lease_token"], "content-type": "application/json"}
+        failed = f'{{"error": "{error}", "retryable": false}}'
+        assert (await operator.client.post(f"/tasks/{task}/fail", headers=headers, content=failed)).is_success
+        ids.append(task)
+    page = (await operator.get(f"/ui/queues/{name}")).text
+    [link] = [link for link in re.findall('href="([^"]*kind=redrive[^"]*)"', page) if "jam" in link]
+    form = await operator.form(unescape(link))
+    assert form["kind"] == "redrive" and "jam" in form["error"]
+    assert (await operator.post("/ui/actions", form)).status_code == 303
+
+    async def redriven() -> bool:
+        states = [(await operator.api("GET", f"/tasks/{task}"))["state"] for task in ids]
+        return states == ["ready", "ready", "dead"]
+
+    await poll(redriven)
