@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -25,7 +26,7 @@ from tests.support import pg_bin, poll
 pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 TASKS = 120
-LEASE_SECONDS = 12.0
+LEASE_SECONDS = 16.0
 
 
 def kill_postgres(postgres: EmbeddedPostgres) -> None:
@@ -106,19 +107,24 @@ async def test_a_worker_outlives_kills_proxies_and_the_database(house: House) ->
         await poll(partial(gateway.has_answered, status, 5), 30)
         gateway.recover()
     await progressed()
+    begun = time.monotonic()
     await house.kill_service()
     await house.start_service()
+    longest = time.monotonic() - begun
     await progressed()
+    begun = time.monotonic()
     kill_postgres(house.postgres)
     await asyncio.sleep(1)
     await house.postgres.restart()
     await progressed()
+    longest = max(longest, time.monotonic() - begun)
 
     assert [await ref.wait(60) for ref in refs] == [2 * n for n in range(TASKS)], "no task is lost"
     for ref in refs:
         check_runs(runs[ref.id], [attempt async for attempt in sluice.tasks.attempts(ref.id)])
-    again = sum(len(found) > 1 for found in runs.values())
-    assert again < TASKS / 4, "what was finished before a lease ended was reported"
+    again = [task for task, found in runs.items() if len(found) > 1]
+    # a lease is renewed after a third, so it outlasts what is shorter than the rest of it
+    assert not again or longest > LEASE_SECONDS / 2, "what was finished before a lease ended was reported"
     assert not working.done()
     working.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -12,8 +12,7 @@ UNKNOWN_SECONDS = 60.0
 
 
 def find(registry: Registry, delivery: Delivery) -> Definition[Any] | None:
-    """Return the task that the delivery's type stands for. One without a type is for the only task of its queue: what a batch
-    enqueues when it has completed has no type."""
+    """Return the task that the delivery's type stands for. One without a type is for the only task of its queue."""
     if delivery.type is not None:
         return registry.find(delivery.type)
     found = [definition for definition in registry if definition.queue == delivery.queue]
