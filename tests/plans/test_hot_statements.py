@@ -34,7 +34,7 @@ from app.store.breakers import Calls
 from app.store.callbacks import Called
 from app.store.db import READING
 from app.store.enqueues import Entry
-from app.store.functions import FUNCTIONS
+from app.store.functions import FUNCTIONS, SIGNATURES, WITHIN_ENQUEUE
 from app.store.task_lists import TaskQuery
 from app.store.tasks import AttemptEnd, Claimed, LaneWant
 from tests.databases import create_database, drop_database
@@ -49,7 +49,13 @@ MOST_ROWS = 1500
 """What one node of a plan may read: a page of every queue, or a few groups; three orders of magnitude below the table."""
 # The first is called once an hour; the second writes to the tables of schedules, which are not loaded here.
 # The third is a trigger, which no statement names: the enqueues of keyed tasks run it.
-NOT_HOT = {"ensure_partitions_v1", "apply_schedules_v1", "join_flow_v1", "record_audit_v1", "refuse_change_v1"}
+NOT_HOT = {
+    *("ensure_partitions_v1", "apply_schedules_v1", "join_flow_v1", "record_audit_v1", "refuse_change_v1"),
+    # of transactions of others, and of commands
+    *WITHIN_ENQUEUE,
+    *SIGNATURES,
+    *("held_keys_v1", "admit_role_v1"),
+}
 
 CALLBACKS = '{"callbacks": {"dead": {"queue": "q6"}, "succeeded": {"queue": "q6", "body": "payload"}}}'
 
