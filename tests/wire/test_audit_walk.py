@@ -11,6 +11,7 @@ from tests.wire.api import Api, fresh, good
 
 pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
+
 @pytest.fixture(autouse=True)
 def nothing_refused_lately(shared: Replica) -> None:
     """Of so many refused calls in a minute, as other tests make on this replica, only the first leave a row each."""
