@@ -16,28 +16,28 @@ class Retry(Exception):
     decides. The attempt counts like any other failure.
     """
 
-    def __init__(self, reason: str = "", *, after: float = 0.0) -> None:
+    def __init__(self, reason: str | Exception = "", *, after: float = 0.0) -> None:
         super().__init__(reason)
         if not after >= 0:
             raise ValueError(f"after must be at least 0 seconds, not {after!r}")
-        self.reason = reason
+        self.reason = _reason(reason)
         self.after = after
 
 
 class Fatal(Exception):
     """Raise it if trying again cannot help: the task is dead at once, and the text is its error."""
 
-    def __init__(self, reason: str = "") -> None:
+    def __init__(self, reason: str | Exception = "") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = _reason(reason)
 
 
 class Skip(Exception):
     """Raise it if there is nothing left to do: the task has succeeded, and its result is `{"skipped": reason}`."""
 
-    def __init__(self, reason: str = "") -> None:
+    def __init__(self, reason: str | Exception = "") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = _reason(reason)
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,20 @@ class Skipped:
 Outcome = Succeeded | RetryAfter | Failed | Skipped
 
 
+def _reason(reason: object) -> str:
+    """Return a reason as a text, whatever somebody has given: `raise Fatal(error)` is what many write."""
+    if isinstance(reason, BaseException):
+        return error_text(reason)
+    return reason if isinstance(reason, str) else repr(reason)
+
+
 def error_text(error: BaseException) -> str:
     """Return the type and the message of an exception, as long as Sluice can store it."""
-    name, text = type(error).__name__, str(error)
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception as failure:  # an exception of the task's own may have no text
+        text = f"its text cannot be made: {type(failure).__name__}"
     return bounded(f"{name}: {text}" if text else name)
 
 

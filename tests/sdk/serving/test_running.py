@@ -58,6 +58,31 @@ async def test_what_a_function_raises_decides_what_comes_next() -> None:
     assert isinstance(long, RetryAfter) and len(long.error) == 2000 and "\x00" not in long.error
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise LookupError
+
+
+async def test_a_reason_may_be_an_exception_and_an_exception_may_have_no_text() -> None:
+    assert await raises(Fatal(ValueError("bad address"))) == Failed("ValueError: bad address")
+    assert await raises(Retry(KeyError("name"), after=30)) == RetryAfter("KeyError: 'name'", 30)
+    assert await raises(Skip(None)) == Skipped("None")  # type: ignore[arg-type]
+    assert await raises(Mute()) == RetryAfter("Mute: its text cannot be made: LookupError")
+
+
+async def test_what_would_end_a_coroutine_fails_the_task() -> None:
+    def stops() -> None:
+        raise StopIteration
+
+    def closes() -> None:
+        raise GeneratorExit
+
+    for run_in_thread, name in ((stops, "StopIteration"), (closes, "GeneratorExit")):
+        outcome = await asyncio.wait_for(started(run_in_thread), 10)
+        assert outcome == RetryAfter(f"RuntimeError: the function raised {name}")
+    assert await raises(GeneratorExit()) == RetryAfter("RuntimeError: the function raised GeneratorExit")
+
+
 async def test_a_retry_cannot_be_asked_for_in_the_past() -> None:
     with pytest.raises(ValueError, match="at least 0"):
         Retry(after=-1)

@@ -152,6 +152,26 @@ async def test_leases_are_renewed_for_as_long_as_a_task_runs(api: Api, registry:
         assert (task["state"], task["attempt"], task["result"]) == ("succeeded", 1, "done")
 
 
+async def test_a_task_that_ends_without_an_outcome_does_not_keep_its_lease(
+    api: Api, registry: Registry, make: Make
+) -> None:
+    queue, attempts = await api.queue(), []
+
+    class Stop(BaseException):
+        pass
+
+    async def task(*, ctx: Context) -> None:
+        attempts.append(ctx.attempt)
+        if ctx.attempt == 1:
+            raise Stop
+
+    declare(registry, task, queue)
+    async with working(make(queue, lease_seconds=3)):
+        created = await api.enqueue(queue, {}, type="task", retry={"max_attempts": 2, **AT_ONCE})
+        ended = await api.ended(created["id"])
+    assert (ended["state"], attempts) == ("succeeded", [1, 2])
+
+
 async def test_a_cancelled_task_is_cancelled_where_it_runs(api: Api, registry: Registry, make: Make) -> None:
     queue, ended, told = await api.queue(), asyncio.Event(), threading.Event()
 

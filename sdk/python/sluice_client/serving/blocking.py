@@ -29,6 +29,8 @@ class Timed:
                 future = resume(sent)
             except StopIteration as stop:
                 return stop.value
+            except GeneratorExit as error:  # the task's own; it would pass for the end of this coroutine
+                raise RuntimeError("the function raised GeneratorExit") from error
             finally:
                 seconds = perf_counter() - begun
                 if seconds > BLOCKED_SECONDS:

@@ -173,8 +173,11 @@ async def _settled(leases: Leases, lease: Lease, work: "asyncio.Future[Outcome]"
         await asyncio.wait((asyncio.ensure_future(leases.settle(lease, outcome)),), timeout=RELEASE_SECONDS)
         raise
     lease.on_lost = None
-    if not work.cancelled():
-        await leases.settle(lease, work.result())
+    try:
+        if not work.cancelled():
+            await leases.settle(lease, work.result())
+    finally:
+        leases.forget(lease)
 
 
 async def _cut(calls: list[_Call], works: "Sequence[asyncio.Future[Outcome]]") -> None:

@@ -54,6 +54,8 @@ class Threads:
             future, function = self._jobs.get()
             try:
                 result = function()
+            except (StopIteration, GeneratorExit) as error:
+                future.set_exception(_as_runtime_error(error))
             except BaseException as error:
                 future.set_exception(error)
             else:
@@ -62,6 +64,13 @@ class Threads:
                 with self._lock:
                     self._busy -= 1
             del future, function  # an idle thread keeps nothing alive
+
+
+def _as_runtime_error(error: BaseException) -> RuntimeError:
+    """Return what can leave a coroutine: one of these two would end it instead of failing it (PEP 479)."""
+    failure = RuntimeError(f"the function raised {type(error).__name__}")
+    failure.__cause__ = error
+    return failure
 
 
 def _with_fresh_connections(function: Callable[[], ResultT]) -> ResultT:

@@ -264,6 +264,7 @@ class Worker:
 
     def _ended(self, job: "asyncio.Task[None]") -> None:
         lease = self._jobs.pop(job)
+        self._leases.forget(lease)  # whatever has happened: a task that nobody runs must not be kept from others
         if not job.cancelled() and (error := job.exception()) is not None:
             log.error("task %s could not be settled", lease.id, exc_info=error)
 
