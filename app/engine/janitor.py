@@ -13,6 +13,7 @@ from app.runtime import acting
 from app.runtime.cancelling import sweep_batch
 from app.runtime.core import Core
 from app.store import actions, arrivals, batches, flows, partitions, tasks
+from app.store.failures import Held
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
@@ -25,6 +26,8 @@ SWEEP_SECONDS = 0.2
 """How long the loop stays with one batch or action before it moves to the next."""
 ROUND_SECONDS = 2.0
 """How long a round takes before they are listed again; each round starts with one per tenant."""
+HELD_SECONDS = 1.0
+"""How soon an action goes on that a transaction of others holds up."""
 LOST_SECONDS = 0.02
 """How soon a check is repeated if other replicas hold everything that is due."""
 
@@ -99,6 +102,8 @@ class Janitor:
         for action_id in await actions.due(self._core.db):
             try:
                 wait = await acting.work(self._core, self._core.db, action_id, SWEEP_SECONDS)
+            except Held:
+                wait = HELD_SECONDS
             except Exception as error:
                 failed, wait = error, 0.0
             if wait is not None:

@@ -3,6 +3,8 @@
 import asyncio
 import re
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -55,6 +57,14 @@ class Busy(Unavailable):
     """Raised if the database is available but had no time or no connection for this statement."""
 
 
+class Held(Busy):
+    """Raised if a transaction that goes on holds a task, or its unique key. Nothing was changed."""
+
+    def __init__(self) -> None:
+        super().__init__("a transaction in progress holds the task")
+        self.detail = "a transaction in progress holds this task, or its unique_key; try again when it has ended"
+
+
 class TooSlow(Busy):
     """Raised if a read takes longer than allowed."""
 
@@ -74,6 +84,15 @@ class PartitionMissing(Exception):
 
 class Unsuitable(Exception):
     """Raised if Sluice cannot run on the database, or over the route to it; the message says what to change."""
+
+
+@contextmanager
+def unless_held() -> Iterator[None]:
+    """Raise Held for a lock that a statement does not wait for any longer."""
+    try:
+        yield
+    except asyncpg.LockNotAvailableError as error:
+        raise Held from error
 
 
 class translated:

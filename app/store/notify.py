@@ -6,6 +6,7 @@ A NOTIFY inside the enqueue transaction reduces concurrent inserts to a third, s
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Annotated
 
 import asyncpg
 import msgspec
@@ -23,13 +24,17 @@ ANSWER_SECONDS = 3.0
 ANSWER_STEPS = 6
 
 
+Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""An id as the database has it: anyone who may connect may notify, and a statement refuses a number that is larger."""
+
+
 class Hint(msgspec.Struct, omit_defaults=True):
     """What one replica sends to the others."""
 
     replica: str
-    lanes: set[tuple[int, int]] = set()
+    lanes: set[tuple[Id, Id]] = set()
     """Lanes with new work."""
-    freed: set[tuple[int, int, int]] = set()
+    freed: set[tuple[Id, Id, Id]] = set()
     """Slots that came free, as (tenant, handler, queue) ids of the limits they counted against."""
     any_lane: bool = False
     """A definition has changed: check everything."""

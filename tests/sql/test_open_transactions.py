@@ -158,6 +158,33 @@ async def test_a_request_with_the_key_of_an_open_transaction_is_answered_and_del
     assert good(await same())["id"] == task_id
 
 
+async def test_nobody_waits_behind_a_change_of_a_task_that_an_open_transaction_holds(session: Any, api: Api) -> None:
+    """A retry holds the queue's lock; whoever pauses the queue would wait for it, and every enqueue behind that."""
+    queue = await api.queue()
+    kept = await api.enqueue(queue, 1, unique_key="kept")
+    again = await api.enqueue(queue, 1, unique_key="again")
+    good(await api.post(f"/tasks/{again['id']}/cancel"))
+    transaction = session.transaction()
+    await transaction.start()
+    await session.fetchval(ENQUEUE, queue, "2", '{"unique_key": "kept", "on_duplicate": "replace"}')
+    await session.fetchval(ENQUEUE, queue, "2", '{"unique_key": "again"}')
+    async with asyncio.timeout(10):
+        *held, paused, added = await asyncio.gather(
+            api.post(f"/tasks/{again['id']}/retry"),
+            api.post(f"/tasks/{kept['id']}/retry"),
+            api.post(f"/tasks/{kept['id']}/cancel"),
+            api.client.patch(f"/tasks/{kept['id']}", json={"priority": 1}),
+            api.post(f"/queues/{queue}/pause"),
+            api.post(f"/queues/{queue}/tasks", json={"payload": 1}),
+        )
+        held.append(await api.post(f"/queues/{queue}/purge"))
+    assert [(reply.status_code, reply.json()["code"]) for reply in held] == [(503, "unavailable")] * 5
+    assert all("in progress" in reply.json()["detail"] for reply in held)
+    assert (paused.status_code, added.status_code) == (200, 201)
+    await transaction.rollback()
+    await api.until(kept["id"], "cancelled")
+
+
 async def test_racing_over_one_key_leaves_one_task(connect: Connect, api: Api) -> None:
     queue = await api.queue()
     sessions = [await connect() for _ in range(4)]

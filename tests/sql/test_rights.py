@@ -193,3 +193,17 @@ async def test_a_role_has_one_tenant_and_what_is_granted_can_be_taken_back(
     assert await roles.revoke(db, role)
     assert not await roles.revoke(db, role)
     assert "schema sluice" in await refused(session, ENQUEUE, queue)
+
+
+async def test_who_takes_the_name_of_a_dropped_role_does_not_take_its_grant(
+    make_role: MakeRole, connect: Connect, shared: Replica, api: Api
+) -> None:
+    db = shared.sluice.core.db
+    await keys.create(db, "sql-other", Grant("manage"))
+    group, gone = await make_role("default"), await make_role("sql-other")
+    await db.fetch(f"drop owned by {gone}")
+    await db.fetch(f"drop role {gone}")
+    await db.fetch(f"create role {gone} login in role {group}")
+    assert await (await connect(gone)).fetchval(ENQUEUE, await api.queue()), "it enqueues for its group's tenant"
+    await db.fetch(f"revoke {group} from {gone}")
+    assert "schema sluice" in await refused(await connect(gone), ENQUEUE, await api.queue())

@@ -42,6 +42,8 @@ PAYLOADS = [
     '{"a": {"a": 1}, "b": [{"a": 2}, {"a": 3}]}',
     "123456789012345678901234567890",
     "1.5E+3",
+    "1e131072",
+    '{"1e400": -1.5E-99999, "1e401" :1e99999}',
     '{"\\u0061": 1}',
     '{"\\u0000": 1}',
     "",
@@ -197,3 +199,18 @@ async def test_the_same_key_stands_for_the_same_task_on_both_sides(world: World)
             _, _, other = await world.in_sql("[1, 2]", options)
             assert await world.over_http("[1, 2]", options) == ("ok", [], other), given
             assert (await world.over_http("[1,2]", options))[0] == "idempotency_mismatch"
+
+
+async def test_numbers_of_any_exponent_are_read_as_over_http(session: Any, api: Api) -> None:
+    """Postgres has no double below 5e-324, and writes 1e131071 out, which for many of them fills a gigabyte."""
+    queue, enqueue = await api.queue(), "select sluice.enqueue($1, $2, $3::jsonb)"
+    task_id = await session.fetchval(enqueue, queue, "1", '{"delay_seconds": 1e-400}')
+    assert (await api.task(str(task_id)))["state"] == "ready"
+    payload = "[" + ",".join(["1e131071"] * 20_000) + "]"
+    await session.fetchval(enqueue, queue, payload, "{}", timeout=5)
+
+
+async def test_many_tasks_that_are_null_are_refused(session: Any, api: Api) -> None:
+    with pytest.raises(asyncpg.PostgresError) as error:
+        await session.fetch("select sluice.enqueue_many($1, null)", await api.queue())
+    assert error.value.sqlstate == "SL422"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.store import notify
-from app.store.notify import CHANNEL, Listener, Silent
+from app.store.notify import CHANNEL, Hint, Listener, Silent
 
 pytestmark = pytest.mark.anyio
 
@@ -55,3 +55,19 @@ async def test_a_connection_on_which_nothing_comes_back_is_silent_since_it_was_a
     with pytest.raises(Silent) as silent:
         await proven(Connection(answers=False))
     assert began <= silent.value.asked_at < time.monotonic()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        '{"replica":"x","lanes":[[9223372036854775808,0]]}',
+        '{"replica":"x","lanes":[[1,-1]]}',
+        '{"replica":"x","freed":[[1,2,99999999999999999999]]}',
+        "[" * 4000,
+    ],
+)
+def test_a_notification_with_what_is_no_id_is_ignored(payload: str) -> None:
+    """Any role of the database may send one, and a claim of such a lane would fail time and again."""
+    heard: list[Hint] = []
+    Listener("", "here", heard.append)._on_notify(None, 0, CHANNEL, payload)
+    assert not heard

@@ -41,6 +41,7 @@ begin
       from (select t.queue_id as q from sluice.tasks t where t.id = any(v_listed)
             union select t.queue_id from sluice.task_history t where t.id = any(v_listed) order by 1) s;
   end if;
+  perform set_config('lock_timeout', '500', true);  -- as in retry_v1
   if v_action.kind <> 'redrive' then
     if v_action.waits then
       select array_agg(l.id) into v_live

@@ -10,6 +10,7 @@ as $$
 #variable_conflict use_column
 declare v_ids uuid[]; v_now timestamptz;
 begin
+  perform set_config('lock_timeout', '500', true);  -- a transaction of others may hold a row, and go on
   select array_agg(l.id) into v_ids
   from (select t.id from sluice.tasks t where t.id = any(p_ids) and t.tenant_id = p_tenant order by t.id for update) l;
   if v_ids is null then return; end if;

@@ -6,7 +6,9 @@ as $$
 declare v_caller record; v_ids uuid[]; v_task record;
 begin
   select * into v_caller from sluice.caller_v1();
-  if cardinality(tasks) > 10000 then
+  if tasks is null then
+    perform sluice.refuse_v1('invalid', '/tasks', 'is required');
+  elsif cardinality(tasks) > 10000 then
     perform sluice.refuse_v1('invalid', '/tasks', 'has more than 10000 items', 'enqueue them in several calls');
   end if;
   v_ids := array_fill(null::uuid, array[cardinality(tasks)]);

@@ -11,6 +11,6 @@ begin
     perform sluice.refuse_v1('invalid', p_where, format('expected %s %s %s to %s', case when p_whole then 'an integer' else 'a number' end,
                                                         case when p_above then 'above' else 'from' end, p_low, p_high));
   end if;
-  -- as the service computes: with 53 bits
-  return case when p_whole then v_number else trim_scale(v_number::double precision::text::numeric) end;
+  -- as the service computes: with 53 bits, in which what is below the smallest number is 0
+  return case when p_whole then v_number when v_number < 3e-324 then 0 else trim_scale(v_number::double precision::text::numeric) end;
 end $$;

@@ -19,6 +19,8 @@ begin
     end if;
     v_safe := replace(v_safe, '\u0000', '\ue000');  -- which jsonb cannot store; the payload keeps it
   end if;
+  -- jsonb writes numbers out: 1e131071 has 131072 digits, and with 1e131072 it fails
+  v_safe := regexp_replace(v_safe, '([0-9])[eE][+-]?[0-9]{3,}(?=[ \t\r\n,}\]]|$)', '\1', 'g');
   begin
     v_kept := v_safe::jsonb::text;
   exception when invalid_text_representation or untranslatable_character or numeric_value_out_of_range or statement_too_complex then

@@ -14,6 +14,8 @@ begin
   if not found then return 'gone'; end if;
   if v_handler <> 0 then perform pg_advisory_xact_lock_shared(:lock_handler, v_handler::integer); end if;
   perform pg_advisory_xact_lock_shared(:lock_queue, v_queue::integer);
+  -- a transaction of others may hold the row, or its unique key, and go on: behind the queue's lock, everything would wait for it
+  perform set_config('lock_timeout', '500', true);
   for v_try in 1..5 loop  -- in neither place: it moved between the two lookups
     select t.state into v_state from sluice.tasks t where t.id = p_id and t.tenant_id = p_tenant for update;
     v_now := clock_timestamp();

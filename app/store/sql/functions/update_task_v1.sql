@@ -42,6 +42,7 @@ begin
       end if;
     end if;
   end if;
+  perform set_config('lock_timeout', '500', true);  -- as in retry_v1
   select t.state, coalesce(t.options, '{}') as options into v_task from sluice.tasks t where t.id = p_id and t.tenant_id = p_tenant for update;
   if not found or exists (select from jsonb_each(p_options_were) w
                           where coalesce(v_task.options -> w.key, 'null') <> w.value) then
