@@ -15,7 +15,7 @@ class Gateway:
         self._ill: int | None = None
         self._links: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self.answered: list[int] = []
-        """What it has answered itself."""
+        """What it has answered itself to requests that came while it was ill."""
         self.url = ""
 
     def fall_ill(self, status: int) -> None:
@@ -53,6 +53,7 @@ class Gateway:
             if self._ill is not None:
                 await reader.read(65_536)
                 self._answer(writer, self._ill)
+                self.answered.append(self._ill)
                 return
             try:
                 upstream = await asyncio.open_connection("127.0.0.1", self._port)
@@ -74,7 +75,6 @@ class Gateway:
         body = b"<html>it is the proxy that speaks</html>"
         head = f"HTTP/1.1 {status} {REASONS[status]}\r\ncontent-type: text/html\r\ncontent-length: {len(body)}\r\n"
         writer.write(head.encode() + b"connection: close\r\n\r\n" + body)
-        self.answered.append(status)
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
