@@ -156,7 +156,7 @@ async def test_a_series_of_a_tenant_adds_up_no_queues_but_in_the_newest_minutes(
     found = await rows_of(db, lambda: stats.tenant_series(db, tenant, upto - timedelta(minutes=1440), upto))
     assert found["tenant_minutes"] <= 1440 and found["queue_minutes"] <= 2 * QUEUES + 1
     (row,) = await db.fetch("select id from sluice.queues where tenant_id = $1 and name = 'q7'", tenant)
-    found = await rows_of(db, lambda: stats.series(db, row["id"], now - timedelta(minutes=1440)))
+    found = await rows_of(db, lambda: stats.series(db, [row["id"]], now - timedelta(minutes=1440)))
     assert found["queue_minutes"] <= MINUTES
 
 
