@@ -404,6 +404,9 @@ async def test_nothing_runs_that_sluice_has_not_signed(
         await answers(400, b'{"n": 1')
         await answers(400, b"{}", content_type="application/vnd.sluice.group+json")
         await answers(400, sluice_attempt="first")
+        await answers(400, sluice_attempt="9" * 5000)
+        await answers(400, sluice_deadline="soon")
+        await answers(400, sluice_scheduled_for="never")
         await answers(404, sluice_type="sub")
         assert (await client.post(f"{url}/tasks/", content=b"{}")).status_code == 401
         assert not ran

@@ -172,6 +172,24 @@ async def test_a_task_that_ends_without_an_outcome_does_not_keep_its_lease(
     assert (ended["state"], attempts) == ("succeeded", [1, 2])
 
 
+async def test_last_attempts_of_unknown_tasks_leave_room_for_the_others(
+    api: Api, registry: Registry, make: Make
+) -> None:
+    queue = await api.queue()
+
+    async def known() -> int:
+        return 1
+
+    declare(registry, known, queue)
+    once = {"max_attempts": 1}
+    gone = [await api.enqueue(queue, {}, type="gone", retry=once) for _ in range(3)]
+    created = await api.enqueue(queue, {}, type="known", retry=once)
+    async with working(make(queue, concurrency=1)):
+        assert (await api.ended(created["id"]))["result"] == 1
+    for task in gone:
+        assert (await api.until(task["id"], "ready"))["attempt"] == 0, "given back when the worker stopped"
+
+
 async def test_a_cancelled_task_is_cancelled_where_it_runs(api: Api, registry: Registry, make: Make) -> None:
     queue, ended, told = await api.queue(), asyncio.Event(), threading.Event()
 

@@ -30,21 +30,22 @@ def is_group(headers: Mapping[str, str]) -> bool:
 
 def of_request(headers: Mapping[str, str], body: bytes, sent_at: int) -> Pushed:
     """Read a task's own request. `sent_at` is its timestamp, in Unix seconds. Raises Malformed."""
-    attempt, max_attempts = headers.get("sluice-attempt", ""), headers.get("sluice-max-attempts", "")
-    if not attempt.isdecimal() or not max_attempts.isdecimal():
-        raise Malformed("sluice-attempt and sluice-max-attempts are missing")
-    delivery = Delivery(
-        id=headers["webhook-id"],
-        queue=headers.get("sluice-queue", ""),
-        type=_text(headers.get("sluice-type")),
-        attempt=int(attempt),
-        max_attempts=int(max_attempts),
-        payload=_loaded(body) if _is_json(headers) else body,
-        headers=headers,
-        correlation_id=_text(headers.get("x-correlation-id")),
-        **_of_headers(headers),
-        **_deadline(headers, sent_at),
-    )
+    payload = _loaded(body) if _is_json(headers) else body
+    try:  # headers are not signed
+        delivery = Delivery(
+            id=headers["webhook-id"],
+            queue=headers.get("sluice-queue", ""),
+            type=_text(headers.get("sluice-type")),
+            attempt=int(headers["sluice-attempt"]),
+            max_attempts=int(headers["sluice-max-attempts"]),
+            payload=payload,
+            headers=headers,
+            correlation_id=_text(headers.get("x-correlation-id")),
+            **_of_headers(headers),
+            **_deadline(headers, sent_at),
+        )
+    except (KeyError, ValueError, OverflowError) as error:
+        raise Malformed(f"the headers are not what Sluice sends: {error!r}") from None
     return Pushed(delivery, headers.get("sluice-lease-token", ""))
 
 

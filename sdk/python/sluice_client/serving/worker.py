@@ -41,6 +41,8 @@ LAST_ANSWER_SECONDS = 0.5
 """How long a worker that stops waits for the answer it has asked for: with tasks, it takes milliseconds."""
 RELEASE_SECONDS = 5.0
 """How long the worker tries to give tasks back before it ends."""
+MAX_PARKED = 100
+"""How many tasks that nothing here knows are kept without taking the place of others."""
 MEMORY_SECONDS = 1.0
 """How often the memory is looked at."""
 MEMORY_EXIT_CODE = 75
@@ -99,6 +101,7 @@ class Worker:
         self._registry = registry
         self._threads = Threads(concurrency)
         self._free = concurrency
+        self._parked = 0
         self._jobs: dict[asyncio.Task[None], Lease] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -238,6 +241,10 @@ class Worker:
         if self._free == 0:  # several queues had an answer at once
             self._hold(task, left, self._release)
             return
+        if self._parked < MAX_PARKED and self._is_last_and_unknown(task):
+            self._parked += 1
+            self._hold(task, left, self._work).add_done_callback(self._unparked)
+            return
         self._room_changed(-1)
         self._hold(task, left, self._work).add_done_callback(self._make_room)
 
@@ -250,6 +257,14 @@ class Worker:
         self._jobs[job] = lease
         job.add_done_callback(self._ended)
         return job
+
+    def _is_last_and_unknown(self, task: Mapping[str, Any]) -> bool:
+        """Whether a task will be kept for a while only to be given back: meanwhile the others can run."""
+        last: bool = task["attempt"] >= task["max_attempts"]
+        return last and task["type"] is not None and self._registry.find(task["type"]) is None
+
+    def _unparked(self, job: "asyncio.Task[None]") -> None:
+        self._parked -= 1
 
     def _make_room(self, job: "asyncio.Task[None]") -> None:
         self._room_changed(+1)
