@@ -5,7 +5,7 @@ The running task's context is in a context variable, so what it calls finds it w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Generator, Mapping
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -71,6 +71,16 @@ class FollowUp(Protocol):
     def body(self) -> Mapping[str, object]:
         """Return the JSON of an enqueue."""
         ...
+
+
+class _Noted:
+    """Nothing to wait for. It can be awaited all the same: in an async function, many do without looking."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+
+_NOTED = _Noted()
 
 
 class Context:
@@ -154,14 +164,16 @@ class Context:
         """
         return self._over or self._controls.cancelled
 
-    def progress(self, done: object, note: str | None = None) -> None:
+    def progress(self, done: object, note: str | None = None) -> Awaitable[None]:
         """Report how far the task is: a share from 0 to 1, or any JSON of up to 64 KiB. Shown with the task.
 
         With a note, the report is `{"done": done, "note": note}`. It is sent in the background, at most once per second.
+        It needs no `await`, nor do `hold`, `follow_up`, `next` and `on_complete`; with one, they do the same.
         """
         self._controls.progress(done if note is None else {"done": done, "note": note})
+        return _NOTED
 
-    def hold(self, seconds: float) -> None:
+    def hold(self, seconds: float) -> Awaitable[None]:
         """Go on for longer than the handler's timeout: keep the task for `seconds` from now, at most 43,200.
 
         A handler answers the call at once and reports the outcome when the function returns. The lease is renewed until then,
@@ -171,8 +183,9 @@ class Context:
             raise ValueError(f"a hold lasts more than 0 and at most {MAX_HOLD_SECONDS:.0f} seconds, not {seconds!r}")
         self.held = True
         self._controls.hold(seconds)
+        return _NOTED
 
-    def follow_up(self, call: FollowUp) -> None:
+    def follow_up(self, call: FollowUp) -> Awaitable[None]:
         """Enqueue this call in the transaction that completes the task: with it, or not at all.
 
         A call without an idempotency key gets one from this task's id and its position, so that none is enqueued twice.
@@ -181,15 +194,18 @@ class Context:
         if not body.get("idempotency_key"):
             body["idempotency_key"] = f"{self.id}:{len(self._follow_ups)}"
         self._follow_ups.append(body)
+        return _NOTED
 
-    def next(self, cursor: str) -> None:
+    def next(self, cursor: str) -> Awaitable[None]:
         """Enqueue this task once more as a continuation, which receives `cursor` as `ctx.cursor`."""
         self._next = cursor
+        return _NOTED
 
-    def on_complete(self, call: FollowUp) -> None:
+    def on_complete(self, call: FollowUp) -> Awaitable[None]:
         """Enqueue this call when the task, its continuations and all follow-ups have ended. Its queue, type and payload count."""
         body = call.body()
         self._on_complete = {"queue": call.queue, "payload": body["payload"], "type": body.get("type")}
+        return _NOTED
 
     @property
     def followed(self) -> tuple[tuple[Mapping[str, object], ...], str | None, Mapping[str, object] | None]:

@@ -128,6 +128,20 @@ async def test_only_a_whole_outcome_takes_its_follow_ups_along() -> None:
     assert await started(writes, {"fail": True}) == RetryAfter("ValueError")
 
 
+async def test_what_a_task_tells_its_context_may_be_awaited() -> None:
+    controls = Watched()
+
+    async def task(*, ctx: Context) -> str:
+        await ctx.progress(0.5)
+        ctx.progress(0.6)
+        await ctx.hold(60)
+        await ctx.next("b")
+        return "done"
+
+    assert await started(task, controls=controls) == Succeeded("done", (), "b", None)
+    assert controls.asked == [("progress", 0.5), ("progress", 0.6), ("hold", 60)]
+
+
 async def test_the_context_is_where_the_task_runs_and_nowhere_else() -> None:
     controls, name = Watched(), ContextVar("name", default="nobody")
 
