@@ -1,7 +1,7 @@
 """What dispatching sends: one call, many, and what it makes of lost responses and refusals. No network."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
@@ -70,7 +70,8 @@ def task(sluice: Sluice) -> Any:
 
 
 @pytest.fixture
-def running() -> Iterator[Context]:
+async def running() -> AsyncIterator[Context]:
+    """Entered in the task that runs the test as well: that may be older than the fixtures that are not async."""
     traceparent = f"00-{'1' * 32}-{'2' * 16}-01"
     delivery = Delivery(
         id="t", queue="q", type="f", attempt=1, max_attempts=1, payload=None, correlation_id="c-1", traceparent=traceparent,
