@@ -25,6 +25,7 @@ from sluice_client.serving.django import django_view
 from sluice_client.serving.push import Push
 from sluice_client.serving.wsgi import WsgiApp
 from sluice_client.tasks.calls import Call
+from sluice_client.tasks.failures import error_of
 from sluice_client.tasks.registry import Registry
 from sluice_client.transport import Transport
 from tests.sdk.serving import urls
@@ -141,6 +142,9 @@ async def test_a_mount_runs_tasks_and_answers_with_their_outcomes(
         task = await ended("ends", text="bad address")
         assert (task["reason"], task["attempt"]) == ("stopped_by_handler", 1)
         assert await excerpt(task) == '{"error":"bad address"}'
+        [attempt] = await api.attempts(task["id"])
+        assert error_of(attempt) == "bad address", "not only that the handler answered 422"
+        assert error_of(attempt | {"excerpt": '["bad'}) == attempt["error"]
         task = await ended("skips", text="sold")
         assert (task["state"], task["result"]) == ("succeeded", {"skipped": "sold"})
         task = await ended("add", a="one", b=2)

@@ -1,6 +1,7 @@
 """How a task ended badly, and which tasks were not enqueued."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,18 @@ class TaskFailed(SluiceError):
     def __str__(self) -> str:
         last = f": {self.errors[0]}" if self.errors else ""
         return f"task {self.task_id} ({self.task_type}) is {self.state}, {self.reason or 'for no known reason'}{last}"
+
+
+def error_of(attempt: Mapping[str, Any]) -> str | None:
+    """Return what an attempt failed with, if it failed: of a mounted task the exception, which is in the handler's answer."""
+    if attempt["error"] is None:
+        return None
+    try:
+        said = json.loads(attempt["excerpt"])["error"]
+    except (TypeError, ValueError, KeyError, RecursionError):
+        said = None  # no answer, a long one that is cut, or not one of a mount
+    error: str | None = said if isinstance(said, str) and said else attempt["error"]
+    return error
 
 
 @dataclass(frozen=True)

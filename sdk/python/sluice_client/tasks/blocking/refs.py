@@ -10,7 +10,7 @@ from sluice_client.errors import ConnectionFailed, Unavailable
 from sluice_client.models import TaskView, WhyTask
 from sluice_client.tasks.definitions import Definition
 from sluice_client.tasks.durations import Duration, seconds_of
-from sluice_client.tasks.failures import TaskFailed
+from sluice_client.tasks.failures import TaskFailed, error_of
 from sluice_client.tasks.faults import PayloadInvalid
 
 R = TypeVar("R")
@@ -72,7 +72,7 @@ class SyncTaskRef(Generic[R]):
     def _outcome(self, task: TaskView) -> R:
         if task["state"] != "succeeded":
             attempts = self._api.tasks.attempts(self.id).page()
-            errors = [attempt["error"] for attempt in attempts["items"] if attempt["error"]]
+            errors = [error for attempt in attempts["items"] if (error := error_of(attempt))]
             raise TaskFailed(self.id, self._definition.name, task["state"], task["reason"], errors)
         if task["result_truncated"]:
             detail = "is longer than Sluice keeps, and was cut off"
