@@ -294,8 +294,9 @@ class Engine:
             self._look_at_slot(ConcurrencySlot(*slot))
         if hint.any_lane:
             self._look_at_all()
-        for task_id in hint.revoked:
-            self._holdings.revoke(task_id)
+        if hint.revoked:
+            self._holdings.suspect(hint.revoked)
+            self._renew.wake()
         if hint.arrived:
             self._arrive.wake_in(ARRIVE_SECONDS)
 

@@ -5,7 +5,7 @@ A lease is renewed while its call lasts. The call is cut if the lease is revoked
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from app.engine.attempts import Attempt
@@ -39,6 +39,7 @@ class Holdings:
         self._empty = asyncio.Event()
         self._empty.set()
         self._doubted = False
+        self._suspected: set[str] = set()
         self._background: set[asyncio.Task[None]] = set()
 
     @property
@@ -108,7 +109,12 @@ class Holdings:
         """Renew, in one statement, what has been held past a third of its lease, and cut what is lost. A loop of the engine."""
         now = time.monotonic()
         third = self._lease_seconds / 3
-        due = [a for a in self._attempts.values() if self._doubted or now - a.held.renewed >= third]
+        suspected, self._suspected = self._suspected, set()
+        due = [
+            attempt
+            for attempt in self._attempts.values()
+            if self._doubted or now - attempt.held.renewed >= third or attempt.held.task.task_id in suspected
+        ]
         self._doubted = False
         if due:
             try:
@@ -120,7 +126,7 @@ class Holdings:
                     if held.task.token in kept:
                         held.renewed, held.lease_until = now, max(held.lease_until, now + self._lease_seconds)
                     else:
-                        self._cut(attempt, "lost")
+                        self._cut(attempt, "revoked" if held.task.task_id in suspected else "lost")
             finally:
                 self._cut_overdue()
         return third / 4
@@ -128,6 +134,11 @@ class Holdings:
     def doubt(self) -> None:
         """Make the next renewal check all leases, because some may have been revoked without a hint arriving."""
         self._doubted = True
+
+    def suspect(self, task_ids: Iterable[str]) -> None:
+        """Make the next renewal check the leases of these tasks: a notification says that they were revoked, but every role of
+        the database can send one."""
+        self._suspected.update(task_ids)
 
     def revoke(self, task_id: str) -> None:
         """End the task's call now, because it was cancelled."""

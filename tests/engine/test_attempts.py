@@ -89,6 +89,21 @@ async def test_a_revoked_attempt_ends_its_call_and_writes_no_outcome(
     assert await states(core) == [(1, None)]
 
 
+async def test_a_lease_that_somebody_calls_revoked_is_checked_before_its_call_is_cut(
+    core: Core, handler: Handler, hold: Callable[[str, int], Awaitable[Holdings]], ended: list[Held]
+) -> None:
+    """Every role of the database can send a notification."""
+    async with serve(handler) as server, asyncio.timeout(20):
+        holdings = await hold(server.url, 2)
+        await handler.called.wait()
+        revoked, kept = (attempt.held.task.task_id for attempt in holdings._attempts.values())
+        await core.db.fetch("update sluice.tasks set lease_token = gen_random_uuid() where id = $1", revoked)
+        holdings.suspect([revoked, kept])
+        await holdings.renew()
+        assert [attempt.held.task.task_id for attempt in holdings._attempts.values()] == [kept]
+        holdings.revoke(kept)
+
+
 async def test_an_attempt_cut_while_its_outcome_is_written_ends_once(
     core: Core, handler: Handler, hold: Callable[[str, int], Awaitable[Holdings]], ended: list[Held]
 ) -> None:
