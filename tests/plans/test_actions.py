@@ -29,9 +29,10 @@ def read_of_lists(plan: dict[str, Any]) -> float:
     return own + sum(read_of_lists(child) for child in plan.get("Plans", []))
 
 
-async def test_pruning_reads_no_list_of_an_action_that_runs(database_url: str) -> None:
+@pytest.mark.parametrize("statistics", ["", "analyze sluice.action_tasks, sluice.actions"], ids=["old", "new"])
+async def test_pruning_reads_no_list_of_an_action_that_runs(database_url: str, statistics: str) -> None:
     connection = await asyncpg.connect(database_url)
-    await connection.execute(_ACTIONS)
+    await connection.execute(f"{_ACTIONS}; {statistics}")
     await connection.close()
     db = await WatchedDatabase.on(database_url)
     assert await pruning.actions(db) == 3 * LEFT + 3, "their rows, and that nothing is left of them"
