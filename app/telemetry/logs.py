@@ -88,6 +88,7 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
+        library.setLevel(logging.NOTSET)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -274,7 +274,7 @@ async def tenants(page: Page) -> None:
 
 @walk("guides/definitions.md")
 async def definitions(page: Page) -> None:
-    shown, faults = blocks(DOCS / "guides" / "definitions.md", "text")
+    shown, faults, _ = blocks(DOCS / "guides" / "definitions.md", "text")
     shown = page.reader.with_ports(shown)
     assert await page.on() == f"{shown}{shown}Applied.\n0 to create, 0 to change, 0 to delete, 4 unchanged.\n\n"
     assert good(await page.api.get("/queues/mail"))["max_concurrency"] == 200
