@@ -91,6 +91,16 @@ class Engine:
         self._finish = Loop("finisher", Finisher(core).tick)
         self._breakers = Loop("breakers", Breakers(core).tick)
         self._poll = Loop("poll", self._look_for_work)
+        self._always = (
+            self._beat,
+            self._lag,
+            self._snapshot,
+            self._long_polls,
+            self._poll,
+            self._reap,
+            self._arrive,
+        )
+        """Loops of every replica, whether it dispatches or not."""
         self._working = [
             self._fire,
             self._finish,
@@ -156,16 +166,7 @@ class Engine:
 
     @property
     def _loops(self) -> tuple[Loop, ...]:
-        return (
-            self._beat,
-            self._lag,
-            self._snapshot,
-            self._long_polls,
-            self._poll,
-            self._reap,
-            self._arrive,
-            *self._working,
-        )
+        return *self._always, *self._working
 
     @property
     def in_flight(self) -> int:
@@ -230,8 +231,7 @@ class Engine:
             self._housekeeping.stop()
             await asyncio.gather(*(loop.stop() for loop in self._working))
         self._core.claiming.stop()
-        loops = (self._beat, self._lag, self._snapshot, self._long_polls, self._poll, self._reap, self._arrive)
-        await asyncio.gather(*(loop.stop() for loop in loops))
+        await asyncio.gather(*(loop.stop() for loop in self._always))
         await self._pulse.goodbye()
         return cut
 
