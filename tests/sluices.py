@@ -134,7 +134,7 @@ async def end(process: SluiceProcess) -> None:
     if process.returncode is None:
         process.signal(signal.SIGCONT)
         process.signal(signal.SIGTERM)
-        process.signal(signal.SIGTERM)  # a second one skips the drain
+        process.signal(signal.SIGINT)  # a second one skips the drain; another SIGTERM can become one with the first
     try:
         await process.ended(10)
     except AssertionError:

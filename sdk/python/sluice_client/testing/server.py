@@ -4,7 +4,6 @@ import json
 import os
 import queue
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -60,7 +59,13 @@ def sluice_up() -> Iterator[SluiceServer]:
 def _environment(folder: Path) -> dict[str, str]:
     """Return the variables of this process without those that set up a Sluice elsewhere."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-    return {**kept, "SLUICE_HOST": "127.0.0.1", "SLUICE_PORT": "0", "SLUICE_DATA_DIR": str(folder / "data")}
+    return {
+        **kept,
+        "SLUICE_HOST": "127.0.0.1",
+        "SLUICE_PORT": "0",
+        "SLUICE_DATA_DIR": str(folder / "data"),
+        "SLUICE_DRAIN_GRACE_SECONDS": "0",  # what it still holds at the end is of no interest any more
+    }
 
 
 def _address(process: "subprocess.Popen[bytes]") -> str:
@@ -98,10 +103,7 @@ def _ready_at(line: str) -> str | None:
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """Stop it without a drain: what it still holds is of no interest any more."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGTERM)
+    process.terminate()
     try:
         process.wait(20)
     except subprocess.TimeoutExpired:
