@@ -172,6 +172,21 @@ async def test_waiting_for_a_task_that_nobody_runs_is_an_error_at_once(sluice_te
         await ref.wait()
 
 
+async def test_tasks_that_enqueue_one_another_without_an_end_are_an_error(
+    sluice_test: SluiceTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sluice_client.testing.draining.MAX_TASKS", 50)
+
+    @sluice.task(queue="steps")
+    async def again() -> None:
+        await again.dispatch()
+
+    await again.dispatch()
+    with pytest.raises(RuntimeError, match="50 tasks have run, and there are more"):
+        await sluice_test.drain()
+    assert len(sluice_test.dispatched) == 51
+
+
 async def test_a_task_without_code_is_an_error_that_names_it(sluice_test: SluiceTest) -> None:
     await sluice.tasks.enqueue("mail", type="send_nothing", payload={})
     with pytest.raises(LookupError, match="no task named 'send_nothing' is declared"):

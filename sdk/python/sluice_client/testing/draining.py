@@ -55,10 +55,10 @@ class _Lease:
 async def run_due(sluice: MemorySluice) -> list[Ran]:
     """Run what is due, and what becomes due by it, until nothing is. Raises LookupError for a task that no code is known for."""
     ran: list[Ran] = []
-    while due := sluice.due():
+    while (task := sluice.next_due()) is not None:
         if len(ran) >= MAX_TASKS:
             raise RuntimeError(f"{MAX_TASKS:,} tasks have run, and there are more: do they enqueue one another?")
-        ran.append(await _run(sluice, due[0]))
+        ran.append(await _run(sluice, task))
     return ran
 
 

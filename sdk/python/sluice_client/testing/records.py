@@ -128,7 +128,8 @@ class Batch:
 
     @property
     def over(self) -> bool:
-        return self.sealed and not any(task.unfinished for task in self.tasks)
+        # from the newest on, because tasks mostly end in their order
+        return self.sealed and not any(task.unfinished for task in reversed(self.tasks))
 
 
 def shown(instant: datetime) -> str:

@@ -57,6 +57,8 @@ class MemorySluice:
         self.clock = clock
         self.queues: dict[str, Queue] = {}
         self.tasks: dict[str, Task] = {}
+        self._unfinished: dict[str, Task] = {}
+        """Of these tasks, those that have not ended: so that many that have do not slow down the others."""
         self.batches: dict[str, Batch] = {}
         self._receipts: dict[tuple[str, str], Receipt] = {}
         self._followups: dict[tuple[str, str, str], Task] = {}
@@ -99,7 +101,7 @@ class MemorySluice:
             retry=self.queue(queue).retry.merged(fields.carried.get("retry")),
             **links,
         )
-        self.tasks[task.id] = task
+        self.tasks[task.id] = self._unfinished[task.id] = task
         if task.batch is not None:
             self.batches[task.batch].tasks.append(task)
         return task
@@ -122,8 +124,8 @@ class MemorySluice:
         self.expire()
         held = (
             task
-            for task in self.tasks.values()
-            if task.unfinished and task.queue == queue and task.fields.get("unique_key") == unique_key
+            for task in self._unfinished.values()
+            if task.queue == queue and task.fields.get("unique_key") == unique_key
         )
         return next(held, None)
 
@@ -172,6 +174,7 @@ class MemorySluice:
             if held is not None:
                 raise Refused(409, "task_not_editable", f"task {held.id} has its unique_key")
             task.state, task.reason, task.ended_at, task.attempt, task.last_error = "ready", None, None, 0, None
+            self._unfinished[task.id] = task
             if task.expires_at is not None and task.expires_at <= self.clock.now():
                 task.expires_at = None
         task.run_at = min(task.run_at, self.clock.now())
@@ -246,11 +249,12 @@ class MemorySluice:
 
     # leases
 
-    def due(self) -> list[Task]:
-        """Return the tasks that could start now, in the order in which they would."""
+    def next_due(self) -> Task | None:
+        """Return the task that would start now, if one could."""
         self.expire()
         now = self.clock.now()
-        return sorted((task for task in self.tasks.values() if task.state_at(now) == "ready"), key=Task.turn)
+        due = (task for task in self._unfinished.values() if task.state_at(now) == "ready")
+        return min(due, key=Task.turn, default=None)
 
     def lease(self, task: Task) -> str:
         """Start an attempt of a task that is due; return the token of its lease."""
@@ -342,12 +346,13 @@ class MemorySluice:
 
     def _end(self, task: Task, state: str, reason: str | None = None) -> None:
         task.end(state, self.clock.now(), reason)
+        self._unfinished.pop(task.id, None)
         if task.batch is not None:
             self._complete_batch(self.batches[task.batch])
 
     def expire(self) -> None:
         """End what waited beyond its `expires_at`."""
         now = self.clock.now()
-        for task in list(self.tasks.values()):
+        for task in list(self._unfinished.values()):
             if task.state == "ready" and task.expires_at is not None and task.expires_at <= now:
                 self._end(task, "dead", "expired")
