@@ -12,6 +12,7 @@ from tests.sluices import Replica
 from tests.sql.conftest import Connect
 from tests.support import poll
 from tests.wire.api import Api, good
+from tests.wire.test_leases import say, take_one
 
 pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
@@ -183,6 +184,17 @@ async def test_nobody_waits_behind_a_change_of_a_task_that_an_open_transaction_h
     assert (paused.status_code, added.status_code) == (200, 201)
     await transaction.rollback()
     await api.until(kept["id"], "cancelled")
+
+
+async def test_a_running_task_with_the_same_unique_key_is_not_held(session: Any, api: Api) -> None:
+    """It cannot be replaced, so the open transaction has no use for its row; its outcome is settled in a group with others."""
+    queue = await api.queue()
+    await api.enqueue(queue, 1, unique_key="u")
+    leased = await take_one(api, queue)
+    async with session.transaction(), asyncio.timeout(5):
+        same = await session.fetchval(ENQUEUE, queue, "2", '{"unique_key": "u", "on_duplicate": "replace"}')
+        assert str(same) == leased["id"]
+        good(await say(api, leased, "complete"))
 
 
 async def test_racing_over_one_key_leaves_one_task(connect: Connect, api: Api) -> None:

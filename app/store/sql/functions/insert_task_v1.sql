@@ -26,11 +26,17 @@ begin
     end if;
   end if;
   if e.unique_key is not null then
-    if e.on_duplicate is not null then
-      perform 1 from sluice.tasks t where t.queue_id = e.queue_id and t.unique_key = e.unique_key for update;
-    end if;
     select t.id, t.state, t.options ->> 'key' into v_holder, v_state, v_before
     from sluice.tasks t where t.queue_id = e.queue_id and t.unique_key = e.unique_key;
+    if e.on_duplicate is not null and v_state <> :state_running then
+      begin
+        select t.id, t.state, t.options ->> 'key' into v_holder, v_state, v_before
+        from sluice.tasks t where t.queue_id = e.queue_id and t.unique_key = e.unique_key for update;
+        -- a claim was first: the inner block gives the row back, because the task's outcome would wait for it
+        if v_state = :state_running then raise exception using errcode = 'SL001', message = 'given back'; end if;
+      exception when sqlstate 'SL001' then null;
+      end;
+    end if;
   end if;
   if v_holder is not null and (e.on_duplicate is null or v_state = :state_running) then
     delete from sluice.idempotency_keys k where k.queue_id = e.queue_id and k.key = e.key and k.task_id = e.task_id;
