@@ -173,7 +173,7 @@ async def remove(connection: Reader, limit_id: int) -> None:
 
 async def user_of(reader: Reader, tenant_id: int, name: str) -> str | None:
     """Return something that names the limit, in words; None if nothing does."""
-    if not await locks.free_of_callers(reader, f"limits {tenant_id}"):
+    if not await locks.free_of_callers(reader, f"limit {tenant_id} {name}"):
         return "a task that a transaction in progress has enqueued"
     user: str | None = await reader.fetchval(_USERS, tenant_id, name)
     return user

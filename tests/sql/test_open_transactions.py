@@ -95,6 +95,7 @@ async def test_an_open_transaction_holds_up_nobody(session: Any, api: Api, handl
 
 async def test_what_an_open_transaction_uses_cannot_be_deleted(session: Any, connect: Connect, api: Api) -> None:
     own, limit, called = await api.handler("http://127.0.0.1:9/"), await api.limit(max_concurrency=1), await api.queue()
+    other = await api.limit(max_concurrency=1)
     queue = await api.queue(await api.handler("http://127.0.0.1:9/"))
     paths = {
         f"/queues/{queue}": "queue_in_use",
@@ -113,6 +114,7 @@ async def test_what_an_open_transaction_uses_cannot_be_deleted(session: Any, con
     for path, code in paths.items():
         reply = await api.delete(path)
         assert (reply.status_code, reply.json()["code"]) == (409, code)
+    assert (await api.delete(f"/limits/{other}")).status_code == 204
     await transaction.rollback()
     for path in paths:
         assert (await api.delete(path)).status_code == 204

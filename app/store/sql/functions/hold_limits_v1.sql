@@ -6,7 +6,8 @@ as $$
 declare v_use record;
 begin
   if p_uses is null then return; end if;
-  perform pg_advisory_xact_lock_shared(:lock_caller, hashtext('limits ' || p_tenant));
+  perform pg_advisory_xact_lock_shared(:lock_caller, hashtext(format('limit %s %s', p_tenant, u.value ->> 'name')))
+    from jsonb_array_elements(p_uses) u;
   perform sluice.see_latest_v1('sluice.limits', array(
     select l.id from sluice.limits l, jsonb_array_elements(p_uses) u where l.tenant_id = p_tenant and l.name = u.value ->> 'name'));
   if p_visible is null then return; end if;
