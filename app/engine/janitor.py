@@ -27,7 +27,7 @@ SWEEP_SECONDS = 0.2
 ROUND_SECONDS = 2.0
 """How long a round takes before they are listed again; each round starts with one per tenant."""
 HELD_SECONDS = 1.0
-"""How soon an action goes on that a transaction of others holds up."""
+"""How soon a batch or an action goes on that a transaction of others holds up."""
 LOST_SECONDS = 0.02
 """How soon a check is repeated if other replicas hold everything that is due."""
 
@@ -82,12 +82,15 @@ class Janitor:
 
         This includes what a crashed replica, or the start of a schedule's run, has left.
         """
-        until, more = time.monotonic() + ROUND_SECONDS, False
+        until, more, held = time.monotonic() + ROUND_SECONDS, False, False
         for batch_id in await batches.unswept(self._core.db):
-            more = not await sweep_batch(self._core, self._core.db, batch_id, SWEEP_SECONDS) or more
-            if more and time.monotonic() > until:
+            try:
+                more = not await sweep_batch(self._core, self._core.db, batch_id, SWEEP_SECONDS) or more
+            except Held:
+                held = True
+            if (more or held) and time.monotonic() > until:
                 break
-        return 0 if more else None
+        return 0 if more else HELD_SECONDS if held else None
 
     async def sweep_flows(self) -> None:
         """Look after flows of tenants for whom nobody claims, and hint the lanes that may go on."""

@@ -38,7 +38,7 @@ def after_cancel(core: Core, cancelled: Sequence[Cancelled], reason: str) -> Non
 
 
 async def sweep_batch(core: Core, db: Reader, batch_id: str, seconds: float) -> bool:
-    """Cancel in chunks until nothing is left or the time is up; return whether nothing is left."""
+    """Cancel in chunks until nothing is left or the time is up; return whether nothing is left. Raises Held."""
     until, wait = time.monotonic() + seconds, False
     while True:
         swept = await partitions.with_days(

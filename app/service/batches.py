@@ -5,6 +5,7 @@ nothing joins it once the caller has the answer. Added and ended tasks are count
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import NoReturn
 
@@ -24,6 +25,7 @@ from app.service.audit import audited, record
 from app.service.bulk import Result
 from app.store import actions, batches, queue_names
 from app.store.db import Reader
+from app.store.failures import Held
 
 CANCEL_SECONDS = 10.0
 """How long a cancel works before it answers; the engines go on with what is left."""
@@ -133,7 +135,8 @@ async def cancel(core: Core, caller: Caller, batch_id: str) -> BatchView:
         await batches.leave_to_action(connection, batch_id)
         await record(connection, caller, None, {"action": action.id})
     core.signals.batch_changed()
-    await acting.finish(core, changes, action.id, CANCEL_SECONDS)
+    with suppress(Held):
+        await acting.finish(core, changes, action.id, CANCEL_SECONDS)
     core.signals.action_started()
     return await _found(changes, caller, batch_id)
 

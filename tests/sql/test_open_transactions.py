@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from app.store import batches
 from tests.handlers import Handler
 from tests.sluices import Replica
 from tests.sql.conftest import Connect
@@ -197,6 +198,35 @@ async def test_a_running_task_with_the_same_unique_key_is_not_held(session: Any,
         same = await session.fetchval(ENQUEUE, queue, "2", '{"unique_key": "u", "on_duplicate": "replace"}')
         assert str(same) == leased["id"]
         good(await say(api, leased, "complete"))
+
+
+async def test_a_cancelled_batch_whose_task_is_held_holds_up_no_other(session: Any, api: Api, shared: Replica) -> None:
+    queue = await api.queue()
+    tasks = [{"payload": 1, "unique_key": "u"}, {"payload": 2}]
+    batch = good(await api.post("/batches", json={"queue": queue, "tasks": tasks}), 201)
+    other = good(await api.post("/batches", json={"queue": queue, "tasks": [{"payload": 3}]}), 201)
+    replace = '{"unique_key": "u", "on_duplicate": "replace"}'
+
+    async def cancelled(batch_id: str, tasks: int) -> bool:
+        found = good(await api.get(f"/batches/{batch_id}"))
+        return bool(found["counts"]["cancelled"] == tasks)
+
+    core = shared.sluice.core
+    tenant_id = await core.db.fetchval("select id from sluice.tenants where name = 'default'")
+
+    async def supersede(batch: dict[str, Any]) -> None:
+        """As the next run of a schedule does."""
+        await batches.close(core.db, tenant_id, batch["id"], "superseded")
+        core.signals.batch_cancelled()
+
+    async with session.transaction(), asyncio.timeout(8):
+        await session.fetchval(ENQUEUE, queue, "2", replace)
+        await supersede(batch)
+        await poll(lambda: cancelled(batch["id"], 1))
+        await supersede(other)
+        await poll(lambda: cancelled(other["id"], 1), 5)
+        assert good(await api.post(f"/batches/{batch['id']}/cancel"))["cancelled_at"], "the engines go on with it"
+    await poll(lambda: cancelled(batch["id"], 2))
 
 
 async def test_racing_over_one_key_leaves_one_task(connect: Connect, api: Api) -> None:

@@ -11,6 +11,7 @@ begin
   where b.id = p_batch and b.cancelled_at is not null and not b.swept;
   if not found then return '{"done": true, "tasks": []}'; end if;
   if p_wait then
+    perform set_config('lock_timeout', '500', true);  -- as in cancel_v1
     select array_agg(l.id) into v_ids
     from (select t.id from sluice.tasks t where t.batch_id = p_batch order by t.id limit p_limit for update) l;
   else
