@@ -14,7 +14,7 @@ from app.runtime.catalogue import QueueCache, ScheduleCache
 from app.runtime.claiming import Claiming
 from app.runtime.compute import ComputePool
 from app.runtime.counting import StatsBuffer
-from app.runtime.enqueueing import Admitted
+from app.runtime.enqueueing import Admitted, TakenKeys
 from app.runtime.groups import GroupWriter
 from app.runtime.known_keys import KnownKeys
 from app.runtime.long_polls import LongPolls
@@ -71,6 +71,7 @@ class Core:
     queues: QueueCache
     schedules: ScheduleCache
     enqueueing: GroupWriter[Entry, Admitted]
+    taken_keys: TakenKeys
     settling: GroupWriter[AttemptEnd, str]
     reaping: Reaping
     claiming: Claiming
@@ -114,12 +115,12 @@ def build_core(
     audit_days: int = AUDIT_DAYS,
 ) -> Core:
     """Build the core. Each part gets only the parts it needs, so none knows the whole."""
-    clock, signals = Clock(), Signals()
+    clock, signals, taken_keys = Clock(), Signals(), TakenKeys()
     metrics = Metrics(database_up=lambda: not db.outage.on)
     stats, waiters = StatsBuffer(metrics), TaskWaiters()
     called_back = teller(stats, signals)
     enqueueing_groups = GroupWriter(
-        enqueueing.writer(db),
+        enqueueing.writer(db, taken_keys),
         max_group=ENQUEUE_GROUP,
         max_concurrent=ENQUEUE_CONCURRENT,
         wrote=_counted(metrics, "enqueue"),
@@ -154,6 +155,7 @@ def build_core(
         queues=QueueCache(db),
         schedules=ScheduleCache(),
         enqueueing=enqueueing_groups,
+        taken_keys=taken_keys,
         settling=settling_groups,
         reaping=reaping,
         claiming=claiming,

@@ -8,6 +8,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -48,25 +49,33 @@ class TakenKeys:
     """
 
     def __init__(self) -> None:
-        self._until: dict[tuple[int, str | None, str | None], float] = {}
+        self._until: dict[tuple[int, str, str], float] = {}
         """Monotonic seconds."""
 
-    def note(self, entry: Entry) -> None:
-        self._until[_keys_of(entry)] = time.monotonic() + REMEMBERED_SECONDS
+    async def held(self, db: Reader, entries: Sequence[Entry]) -> set[str]:
+        """Return the ids of the tasks of which a key is taken, and remember those. Raises Unavailable."""
+        held = [entries[place] for place in await enqueues.held_keys(db, entries)]
+        until = time.monotonic() + REMEMBERED_SECONDS
+        self._until |= {key: until for entry in held for key in _keys_of(entry)}
+        return {entry.task_id for entry in held}
 
-    def suspected(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Return the entries with such a key."""
+    async def still_held(self, db: Reader, entries: Sequence[Entry]) -> set[str]:
+        """Return the same of entries with a key that was taken lately. Raises Unavailable."""
+        if not self._until:
+            return set()
         now = time.monotonic()
-        self._until = {keys: until for keys, until in self._until.items() if until > now}
-        return [entry for entry in entries if _keys_of(entry) in self._until] if self._until else []
+        self._until = {key: until for key, until in self._until.items() if until > now}
+        suspected = [entry for entry in entries if any(key in self._until for key in _keys_of(entry))]
+        return await self.held(db, suspected) if suspected else set()
 
 
-def _keys_of(entry: Entry) -> tuple[int, str | None, str | None]:
-    return entry.queue_id, entry.key, entry.unique_key
+def _keys_of(entry: Entry) -> list[tuple[int, str, str]]:
+    keys = (("idempotency", entry.key), ("unique", entry.unique_key))
+    return [(entry.queue_id, kind, key) for kind, key in keys if key is not None]
 
 
 def writer(
-    db: Reader, *, atomic: bool = False, batch_id: str | None = None
+    db: Reader, taken: TakenKeys, *, atomic: bool = False, batch_id: str | None = None
 ) -> Callable[[Sequence[Entry]], Awaitable[list[Admitted | BaseException]]]:
     """Return a function that writes a group of entries and returns a verdict for each, in order; KeysHeld for those whose key a
     transaction in progress has taken.
@@ -74,40 +83,33 @@ def writer(
     With `atomic`, a group is all or nothing and may raise GroupRefused and KeysHeld; with a `batch_id`, created tasks join that
     batch.
     """
-    taken = TakenKeys()
 
     async def write(entries: Sequence[Entry]) -> list[Admitted | BaseException]:
-        found: dict[str, Admitted | BaseException] = {}
-        if not atomic and (suspected := taken.suspected(entries)):
-            found = await _held(db, suspected, taken)
+        held = await taken.still_held(db, entries)
         for tried in range(1, GROUP_TRIES + 1):
-            rest = enqueues.lock_order([entry for entry in entries if entry.task_id not in found])
-            if not rest:
+            if held and atomic:
+                raise KeysHeld
+            free = [entry for entry in entries if entry.task_id not in held] if held else entries
+            if not free:
                 break
+            ordered = enqueues.lock_order(free)
             try:
-                receipt = await _written(db, rest, atomic=atomic, batch_id=batch_id)
+                receipt = await _written(db, ordered, atomic=atomic, batch_id=batch_id)
             except KeysHeld:
-                if atomic or tried == GROUP_TRIES:
+                held |= await taken.held(db, ordered)
+                if tried == GROUP_TRIES:
                     raise
-                found |= await _held(db, rest, taken)
                 continue
-            admitted = {entry.task_id: verdict for entry, verdict in zip(rest, _admitted(rest, receipt), strict=True)}
+            admitted: list[Any] = _admitted(ordered, receipt)
+            if ordered is not entries:
+                found = {entry.task_id: verdict for entry, verdict in zip(ordered, admitted, strict=True)}
+                admitted = [found.get(entry.task_id) or KeysHeld() for entry in entries]
             if receipt.refused:
-                raise GroupRefused([admitted[entry.task_id] for entry in entries])
-            found |= admitted
-            break
-        return [found[entry.task_id] for entry in entries]
+                raise GroupRefused(admitted)
+            return admitted
+        return [KeysHeld() for _ in entries]
 
     return write
-
-
-async def _held(db: Reader, entries: Sequence[Entry], taken: TakenKeys) -> dict[str, Admitted | BaseException]:
-    """Return the verdicts on those entries whose keys are taken by transactions in progress, by the ids of their tasks."""
-    found: dict[str, Admitted | BaseException] = {}
-    for place in await enqueues.held_keys(db, entries):
-        taken.note(entries[place])
-        found[entries[place].task_id] = KeysHeld()
-    return found
 
 
 async def _written(db: Reader, entries: Sequence[Entry], *, atomic: bool, batch_id: str | None) -> Receipt:

@@ -5,6 +5,7 @@ lost is sent again under its token, and then answers `repeat`.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -25,7 +26,7 @@ from app.runtime.schemas import CheckBudget
 from app.store import batches, handlers, partitions
 from app.store.batches import Completion, Followed
 from app.store.contents import completion_digest, seal_apart, seal_outcome
-from app.store.enqueues import Entry
+from app.store.enqueues import Entry, KeysHeld
 from app.store.handlers import OwnHandler
 from app.store.queues import QueueRow
 from app.store.tasks import AttemptEnd
@@ -123,18 +124,7 @@ async def settle(
 
     async def attempt() -> str | None:
         collected, completion = await _make(core, caller, page, context)
-        followed = await partitions.with_days(
-            core.db,
-            partial(
-                batches.settle_followups,
-                core.db,
-                outcome,
-                collected.entries,
-                page.next,
-                completion,
-                told=core.called_back,
-            ),
-        )
+        followed = await _settled(core, outcome, collected.entries, page.next, completion)
         match followed.verdict:
             case "changed":
                 core.queues.forget_all(caller.tenant_id)
@@ -163,6 +153,24 @@ async def settle(
         return None
 
     return await until_current(attempt, "a queue of the page")
+
+
+async def _settled(
+    core: Core, outcome: AttemptEnd, entries: Sequence[Entry], next_cursor: str | None, completion: Completion | None
+) -> Followed:
+    """Raises KeysHeld, Unavailable."""
+    # their keys belong to the batch, but their unique keys to everybody; a wait for one would keep the queue's depth locked
+    unique = [entry._replace(key=None) for entry in entries if entry.unique_key is not None]
+    if await core.taken_keys.still_held(core.db, unique):
+        raise KeysHeld
+    settled = partial(
+        batches.settle_followups, core.db, outcome, entries, next_cursor, completion, told=core.called_back
+    )
+    try:
+        return await partitions.with_days(core.db, settled)
+    except KeysHeld:
+        await core.taken_keys.held(core.db, unique)
+        raise
 
 
 def completion_of(vault: Vault, row: QueueRow, then: OnComplete) -> Completion:

@@ -92,9 +92,9 @@ async def enqueue(
             await _refuse_beyond(bulk)
             sound = bulk.items
         if atomic:
-            await _write(bulk, list(sound), writer(core.db.changes(caller.tenant_id), atomic=True))
+            await _write(bulk, list(sound), writer(core.db.changes(caller.tenant_id), core.taken_keys, atomic=True))
         elif batch_id is not None:
-            await _write_in_groups(bulk, writer(core.db.changes(caller.tenant_id), batch_id=batch_id))
+            await _write_in_groups(bulk, writer(core.db.changes(caller.tenant_id), core.taken_keys, batch_id=batch_id))
         else:
             await _write_in_groups(bulk, core.enqueueing.submit_all)
     return [bulk.results[n] for n in range(len(items))]

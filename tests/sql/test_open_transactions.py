@@ -3,6 +3,7 @@
 import asyncio
 import time
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -140,8 +141,15 @@ async def test_a_request_with_the_key_of_an_open_transaction_is_answered_and_del
     await transaction.start()
     task_id = str(await session.fetchval(ENQUEUE, queue, "1", key))
 
+    def task() -> dict[str, Any]:
+        """As clients send it that give every request an idempotency key of its own."""
+        return {"payload": 1, "idempotency_key": uuid4().hex} | {field: "k"}
+
     async def same() -> Any:
-        return await api.post(f"/queues/{queue}/tasks", json={"payload": 1, field: "k"})
+        return await api.post(f"/queues/{queue}/tasks", json=task())
+
+    async def atomic() -> Any:
+        return await api.post(f"/queues/{queue}/tasks/bulk", json={"tasks": [task(), {"payload": 2}], "atomic": True})
 
     async def other(n: int) -> Any:
         return await api.post(f"/queues/{queue}/tasks", json={"payload": 1, field: f"other-{n}"})
@@ -154,6 +162,9 @@ async def test_a_request_with_the_key_of_an_open_transaction_is_answered_and_del
         replies = await asyncio.gather(*(same() for _ in range(8)), *(other(n) for n in range(40, 80)))
         assert [reply.status_code for reply in replies] == [503] * 8 + [201] * 40
         assert time.monotonic() - began < 2
+        began = time.monotonic()
+        assert [(await send()).status_code for send in (same, atomic) * 3] == [503] * 6
+        assert time.monotonic() - began < 1.5, "each waits for half a second"
         bulk = good(
             await api.post(f"/queues/{queue}/tasks/bulk", json={"tasks": [{"payload": 1, field: "k"}, {"payload": 2}]})
         )
@@ -198,6 +209,29 @@ async def test_a_running_task_with_the_same_unique_key_is_not_held(session: Any,
         same = await session.fetchval(ENQUEUE, queue, "2", '{"unique_key": "u", "on_duplicate": "replace"}')
         assert str(same) == leased["id"]
         good(await say(api, leased, "complete"))
+
+
+async def test_a_follow_up_with_the_key_of_an_open_transaction_holds_up_no_enqueue(session: Any, api: Api) -> None:
+    """Whoever completes with it again and again would have the lock of the queue's depth nearly all the time."""
+    queue, bounded = await api.queue(), await api.queue(max_depth=100)
+    for n in range(6):
+        await api.enqueue(queue, n)
+    leased = [await take_one(api, queue) for _ in range(6)]
+
+    async def complete(n: int) -> Any:
+        task = {"queue": bounded, "idempotency_key": f"f{n}", "unique_key": "u", "payload": n}
+        return await say(api, leased[n], "complete", {"tasks": [task]})
+
+    async with session.transaction(), asyncio.timeout(10):
+        await session.fetchval(ENQUEUE, bounded, "1", '{"unique_key": "u"}')
+        assert (await complete(0)).status_code == 503
+        began = time.monotonic()
+        *held, _ = await asyncio.gather(*(complete(n) for n in range(6)), api.enqueue(bounded, 1))
+        assert [reply.status_code for reply in held] == [503] * 6
+        assert all("in progress" in reply.json()["detail"] for reply in held)
+        assert time.monotonic() - began < 1.5, "each waits for half a second, one after the other"
+    for n in range(6):
+        good(await complete(n))
 
 
 async def test_a_cancelled_batch_whose_task_is_held_holds_up_no_other(session: Any, api: Api, shared: Replica) -> None:
