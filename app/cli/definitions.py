@@ -29,7 +29,7 @@ MARKS = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "r
 WORDS = {"create": "to create", "update": "to change", "delete": "to delete", "unchanged": "unchanged"}
 
 File = Annotated[
-    str | None, typer.Argument(metavar="[FILE]", help="The definitions file, in YAML; - reads it from stdin.")
+    str | None, typer.Argument(metavar="FILE", help="The definitions file, in YAML; - reads it from stdin.")
 ]
 App = Annotated[
     str | None,
