@@ -9,15 +9,20 @@ from app.cli.sdk.names import GROUPS, NAMES, PATHS, REPEATABLE, SERVICE
 from app.cli.sdk.schemas import Schema, Types, model_name, operations, sentence, wrapped
 
 COMMON = {
-    "malformed",
-    "unauthenticated",
     "forbidden",
+    "headers_too_large",
     "host_refused",
+    "internal",
+    "invalid",
+    "malformed",
+    "not_implemented",
+    "rate_limited",
     "request_timeout",
     "too_large",
+    "unauthenticated",
+    "unavailable",
     "unsupported_media_type",
 }
-COMMON |= {"invalid", "headers_too_large", "internal", "unavailable", "rate_limited", "not_implemented"}
 """Codes that nearly every operation has: `errors.py` speaks of them once."""
 
 
