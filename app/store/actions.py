@@ -12,7 +12,6 @@ from app.domain.actions import ActionView, Kind, problem_of, view_of
 from app.domain.confinement import like_patterns
 from app.store.callbacks import Called, Told, untold
 from app.store.db import Reader
-from app.store.failures import unless_held
 from app.store.statements import call, sql
 from app.store.task_lists import LAST, TaskQuery
 from app.store.tasks import Cancelled
@@ -200,8 +199,7 @@ async def act(db: Reader, action_id: str, limit: int, *, told: Told = untold) ->
     """Act on up to `limit` listed tasks. `told` hears of the callbacks of tasks that ended. Raises ChunkRefused, Unavailable
     (Held: a transaction that goes on has one of these tasks, or its unique key)."""
     try:
-        with unless_held():
-            document = await db.fetchval(_ACT, action_id, limit)
+        document = await db.fetchval(_ACT, action_id, limit)
     except asyncpg.PostgresError as error:
         raise ChunkRefused(str(error), passing=isinstance(error, asyncpg.TransactionRollbackError)) from error
     acted = _ACTED.decode(document)

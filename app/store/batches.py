@@ -13,7 +13,6 @@ from app.domain.instants import format_instant
 from app.store.callbacks import Called, Told, untold
 from app.store.db import Reader
 from app.store.enqueues import Entry, despite_collisions
-from app.store.failures import unless_held
 from app.store.statements import call, fill, part, sql
 from app.store.tasks import AttemptEnd, Cancelled
 
@@ -149,8 +148,7 @@ async def sweep(db: Reader, batch_id: str, limit: int, *, wait: bool, told: Told
 
     Raises Held.
     """
-    with unless_held():
-        swept = _SWEPT.decode(await db.fetchval(_SWEEP_BATCH, batch_id, limit, wait))
+    swept = _SWEPT.decode(await db.fetchval(_SWEEP_BATCH, batch_id, limit, wait))
     for called in swept.called:
         told(called)
     return swept

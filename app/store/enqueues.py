@@ -10,6 +10,7 @@ import msgspec
 
 from app.domain.errors import Refusal
 from app.store.db import Reader
+from app.store.failures import Held
 from app.store.statements import call, sql
 
 Written = TypeVar("Written")
@@ -97,13 +98,13 @@ async def despite_collisions(write: Callable[[], Awaitable[Written]]) -> Written
     for _ in range(COLLISIONS):
         try:
             return await write()
-        except asyncpg.LockNotAvailableError as error:
+        except Held as error:
             raise KeysHeld from error
         except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):
             continue
     try:
         return await write()
-    except asyncpg.LockNotAvailableError as error:
+    except Held as error:
         raise KeysHeld from error
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name != "tasks_unique_key":

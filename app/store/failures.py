@@ -3,8 +3,6 @@
 import asyncio
 import re
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -58,7 +56,7 @@ class Busy(Unavailable):
 
 
 class Held(Busy):
-    """Raised if a transaction that goes on holds a task, or its unique key. Nothing was changed."""
+    """Raised if a transaction that goes on holds a task, or a key, for longer than a statement waits. Nothing was changed."""
 
     def __init__(self) -> None:
         super().__init__("a transaction in progress holds the task")
@@ -84,15 +82,6 @@ class PartitionMissing(Exception):
 
 class Unsuitable(Exception):
     """Raised if Sluice cannot run on the database, or over the route to it; the message says what to change."""
-
-
-@contextmanager
-def unless_held() -> Iterator[None]:
-    """Raise Held for a lock that a statement does not wait for any longer."""
-    try:
-        yield
-    except asyncpg.LockNotAvailableError as error:
-        raise Held from error
 
 
 class translated:
@@ -134,7 +123,7 @@ def _translation(error: BaseException) -> BaseException:
     if isinstance(cause, asyncpg.QueryCanceledError):
         return Busy(message_of(cause))
     if isinstance(cause, asyncpg.LockNotAvailableError):
-        return error  # a lock that is not waited for any longer: the database is fine
+        return Held()
     if isinstance(cause, AWAY) and not all(isinstance(cause, kind) for kind in MISUSE):
         return Unavailable(message_of(cause))
     return error

@@ -12,7 +12,6 @@ import msgspec
 from app.domain.options import Options, decode_options
 from app.store.callbacks import Told, decoded, untold
 from app.store.db import Reader
-from app.store.failures import unless_held
 from app.store.statements import call, sql
 
 _TENANT = sql("find_tenant_of_task")
@@ -365,8 +364,7 @@ async def cancel(
 
     Raises Held.
     """
-    with unless_held():
-        rows = await db.fetch(_CANCEL, tenant_id, list(task_ids), reason)
+    rows = await db.fetch(_CANCEL, tenant_id, list(task_ids), reason)
     if rows and rows[-1]["task_id"] is None:
         told(decoded(rows.pop()["callbacks"]))
     return [Cancelled(str(r[0]), r[1], None if r[2] is None else str(r[2]), *r[3:-1]) for r in rows]
@@ -374,8 +372,7 @@ async def cancel(
 
 async def retry(db: Reader, tenant_id: int, task_id: str) -> str:
     """Return moved | unchanged | running | ended | gone | orphaned | held. Raises Held."""
-    with unless_held():
-        verdict: str = await db.fetchval(_RETRY, tenant_id, task_id)
+    verdict: str = await db.fetchval(_RETRY, tenant_id, task_id)
     return verdict
 
 
@@ -391,18 +388,17 @@ async def update(
     options_were: str,
 ) -> str:
     """Update a task; return done | running | ended | gone | again | changed. `columns` and `options` are JSON of the changes."""
-    with unless_held():
-        verdict: str = await db.fetchval(
-            _UPDATE_TASK,
-            tenant_id,
-            task_id,
-            queue_version,
-            columns,
-            options,
-            payload,
-            handler_id,
-            options_were,
-        )
+    verdict: str = await db.fetchval(
+        _UPDATE_TASK,
+        tenant_id,
+        task_id,
+        queue_version,
+        columns,
+        options,
+        payload,
+        handler_id,
+        options_were,
+    )
     return verdict
 
 
