@@ -1,6 +1,7 @@
 """The queues and schedules that a program declares on its Sluice object: `--app module:sluice`."""
 
 import importlib
+import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,12 @@ def declared(place: str) -> dict[str, Any]:
     sections = sluice.declared.document()
     if not sections:
         raise Failure(f"{place} declares nothing: use sluice.queue(...) and sluice.schedule(...)", REFUSED)
+    for section, definitions in sections.items():
+        for name, definition in definitions.items():
+            try:
+                json.dumps(definition)
+            except (TypeError, ValueError) as error:
+                raise Failure(f"{place}: {section}/{name}: {error}", REFUSED) from None
     return sections
 
 
@@ -42,8 +49,8 @@ def merged(document: dict[str, Any], sections: dict[str, Any], file: str, place:
 def _found(place: str) -> "Sluice | SyncSluice":
     from sluice_client import Sluice, SyncSluice
 
-    name, colon, attributes = place.partition(":")
-    if not name or not colon or not attributes:
+    name, _, attributes = place.partition(":")
+    if not attributes or not all(part.isidentifier() for part in name.split(".")):
         raise Failure(f"--app {place}: write a module and a name in it, as in shop.tasks:sluice", REFUSED)
     sys.path.insert(0, os.getcwd())  # where `python -m` would find it
     try:

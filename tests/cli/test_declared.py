@@ -97,6 +97,8 @@ def test_a_refusal_names_the_program_or_the_line_of_the_file(
     ("app", "said"),
     [
         ("shop", "--app shop: write a module and a name in it, as in shop.tasks:sluice"),
+        ("../shop.py:sluice", "--app ../shop.py:sluice: write a module and a name in it"),
+        (".shop:sluice", "--app .shop:sluice: write a module and a name in it"),
         ("no_such_shop:sluice", "--app no_such_shop:sluice: there is no module no_such_shop in"),
         ("json:sluice", "--app json:sluice: json has no sluice"),
         ("json:dumps", "--app json:dumps: dumps is no Sluice, but function"),
@@ -113,6 +115,12 @@ def test_an_annotation_that_leads_nowhere_is_found_before_anything_is_applied(
     app = program("@sluice.task(queue='q')\ndef f(order: 'Order') -> None: ...\nsluice.queue('q')\n")
     ended = command("apply", "--app", app)
     assert ended.code == 1 and "an annotation cannot be resolved: name 'Order' is not defined" in ended.err
+
+
+def test_a_definition_that_is_no_json_is_named(command: Command, program: Program) -> None:
+    app = program("from datetime import timedelta\nsluice.queue('slow', timeout_seconds=timedelta(minutes=5))\n")
+    ended = command("apply", "--app", app)
+    assert ended.code == 1 and ended.err == f"{app}: queues/slow: Object of type timedelta is not JSON serializable\n"
 
 
 def test_neither_a_file_nor_a_program_is_an_error_of_use(command: Command) -> None:
