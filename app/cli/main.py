@@ -169,9 +169,9 @@ def _plainly(error: Exception) -> str | None:
     if isinstance(error, Unavailable):
         return f"The database cannot be reached: {error}"
     if isinstance(error, Refusal):
-        return "\n".join(
-            [error.detail, *(f"{fault.pointer.removeprefix('/')} {fault.detail}" for fault in error.errors)]
-        )
+        faults = [f"{fault.pointer.removeprefix('/')} {fault.detail}".strip() for fault in error.errors]
+        # the detail of an invalid request repeats the first of them
+        return "\n".join(faults if faults and error.code == "invalid" else [error.detail, *faults])
     if isinstance(error, EmbeddedError | SchemaMismatch | NoRoom):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):

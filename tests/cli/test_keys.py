@@ -171,3 +171,5 @@ def test_a_role_is_admitted_listed_and_revoked(sluice: Command, database_url: st
     assert told("revoke", role).returncode == 1
     refused = told("grant", "no-such-role", "--tenant", "default")
     assert refused.returncode != 0 and "no role no-such-role" in refused.stderr
+    odd = told("grant", role, "--tenant", "default", "--queue", "a?")
+    assert odd.stderr == "queues/0 expected a queue's name, in which * stands for any characters\n"
