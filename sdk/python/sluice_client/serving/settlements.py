@@ -17,6 +17,7 @@ FOLLOW_UPS_TYPE = "application/vnd.sluice.tasks+json"
 Verb = Literal["complete", "fail", "release"]
 
 log = logging.getLogger("sluice_client.tasks")
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def settlement(outcome: Outcome) -> tuple[Verb, bytes]:
     try:
         match outcome:
             case Succeeded() | Skipped():
-                return "complete", _encoded(_completion(outcome))
+                return "complete", _completion(outcome)
             case RetryAfter():
                 return "fail", _encoded({"error": outcome.error, "retry_after_seconds": min(outcome.seconds, 1e9)})
             case Failed():
@@ -112,15 +113,19 @@ def _page(outcome: Succeeded) -> dict[str, object]:
     return page
 
 
-def _completion(outcome: Succeeded | Skipped) -> dict[str, object]:
+def _completion(outcome: Succeeded | Skipped) -> bytes:
     page = _page(outcome) if isinstance(outcome, Succeeded) and outcome.follows else {"result": outcome.result}
+    body = _encoded(page)
+    if len(body) <= MAX_RESULT_BYTES:  # and so is the result
+        return body
     result = _encoded(outcome.result)
     if len(result) > MAX_RESULT_BYTES:
         # a handler's answer is cut by the service, a worker's result is refused
         log.warning("a result has %d bytes; Sluice stores the first %d of it", len(result), MAX_RESULT_BYTES)
         cut = b64encode(result[:MAX_RESULT_BYTES]).decode()
         page |= {"result": cut, "result_encoding": "base64", "result_truncated": True}
-    return page
+        body = _encoded(page)
+    return body
 
 
 def _not_json(error: Exception) -> Failed:
@@ -128,4 +133,4 @@ def _not_json(error: Exception) -> Failed:
 
 
 def _encoded(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(value).encode()
