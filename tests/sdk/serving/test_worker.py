@@ -1,12 +1,14 @@
 """A pull worker on a real service: what it takes, renews, ends, gives back and reports."""
 
 import asyncio
+import json
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx2
 import pytest
 
 from sluice_client.context import Context
@@ -18,6 +20,7 @@ from sluice_client.tasks.calls import Call
 from sluice_client.tasks.registry import Registry
 from sluice_client.transport import Transport
 from tests.sdk.serving.mounts import declare
+from tests.sluices import Replica
 from tests.support import poll
 from tests.wire.api import AT_ONCE, Api
 
@@ -311,6 +314,35 @@ async def test_queues_share_the_worker_and_none_waits_for_another(api: Api, regi
         for task in tasks:
             assert (await api.ended(task))["state"] == "succeeded"
     assert most == 1
+
+
+async def test_places_whose_outcomes_are_being_reported_are_waited_for(
+    api: Api, registry: Registry, shared: Replica
+) -> None:
+    """So that a round of short tasks costs one request for tasks, and not one per task."""
+    queue, asked = await api.queue(), []
+
+    class Slow(httpx2.AsyncHTTPTransport):
+        """The eight completions of a round are heard one after the other, five milliseconds apart."""
+
+        completions = 0
+
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            if request.url.path.endswith("/complete"):
+                self.completions += 1
+                await asyncio.sleep(0.005 * (1 + self.completions % 8))
+            else:
+                asked.append(json.loads(request.content)["max_tasks"])
+            return await super().handle_async_request(request)
+
+    async def short() -> None: ...
+
+    declare(registry, short, queue)
+    tasks = await api.bulk(queue, [{"payload": {}} for _ in range(80)])
+    async with Transport(shared.url, http=Slow()) as transport, working(Worker(transport, registry, [queue])):
+        for task in tasks:
+            await api.ended(task)
+    assert len(asked) <= 80 / 5, asked
 
 
 async def test_a_worker_that_has_grown_too_large_ends_what_it_has_and_asks_to_be_restarted(

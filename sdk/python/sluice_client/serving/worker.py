@@ -37,6 +37,8 @@ ANSWER_SECONDS = 10.0
 """How long the answer may take beyond that."""
 GATHER_SECONDS = 0.01
 """How long a worker with little room waits for more before it asks for tasks."""
+MAX_GATHERINGS = 5
+"""How many times it does so while outcomes are being reported: their places are free in a moment."""
 LAST_ANSWER_SECONDS = 0.5
 """How long a worker that stops waits for the answer it has asked for: with tasks, it takes milliseconds."""
 RELEASE_SECONDS = 5.0
@@ -200,9 +202,15 @@ class Worker:
         """Return when there is room, preferably for most of what this worker can run: a request for each task would cost more
         than many a task."""
         await self._room.wait()
-        if not self._much_room.is_set():
-            gathering = asyncio.ensure_future(self._much_room.wait())
-            await asyncio.wait((gathering,), timeout=GATHER_SECONDS)
+        if self._much_room.is_set():
+            return
+        gathering = asyncio.ensure_future(self._much_room.wait())
+        try:
+            for _ in range(MAX_GATHERINGS):
+                await asyncio.wait((gathering,), timeout=GATHER_SECONDS)
+                if gathering.done() or not any(lease.settling for lease in self._jobs.values()):
+                    break
+        finally:
             gathering.cancel()
 
     async def _answer(self, asking: "asyncio.Future[list[Leased]]") -> "list[Leased]":
