@@ -67,7 +67,7 @@ def _number(text: str, *, whole: bool) -> Any:
         found = int(text) if whole else float(text)
     except ValueError:
         return text or None
-    return found if math.isfinite(found) else text
+    return found if whole or math.isfinite(found) else text
 
 
 def texts_of(fields: Iterable[Field], document: Mapping[str, Any]) -> dict[str, str]:

@@ -100,6 +100,8 @@ async def test_what_is_wrong_with_an_edit_stands_beside_its_field_and_changes_no
         refused = await operator.post(page, form | {field: text})
         assert refused.status_code == 422, field
         assert f'id="fault-{field}"' in refused.text, field
+    for field, text in (("max_depth", "9" * 400), ("rate_limit", "9" * 400), ("max_attempts", "9" * 5000)):
+        assert f'id="fault-{field}"' in (await operator.post(page, form | {field: text})).text, field
     for broken in ({"was": "{"}, {"was": "[1]"}):
         assert (await operator.post(page, form | broken)).status_code == 400
     assert (await operator.post(page, form | {"etag": "x", "max_concurrency": "9"})).status_code == 412
