@@ -44,13 +44,15 @@ async def start(core: Core, caller: Caller, request: ActionRequest) -> tuple[Act
         if not await actions.add(connection, action):
             return await _started_before(connection, caller, request), False
         await record(connection, caller, None, told, name=action.id)
-    core.signals.action_started()
     try:
         await acting.work(core, changes, action.id, FIRST_SECONDS)
         return await get(core, caller, action.id), True
     except Unavailable:
         # it is stored: a 503 would ask for a second one
         return shown_to(caller, _just_started(action)), True
+    finally:
+        # only now: an engine that has begun would end the work of this request, which is answered when a short action is done
+        core.signals.action_started()
 
 
 def _just_started(action: NewAction) -> ActionView:

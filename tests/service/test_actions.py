@@ -167,6 +167,29 @@ async def test_a_start_is_answered_once_it_is_stored_although_the_database_goes_
 
 
 @pytest.mark.usefixtures("mail")
+async def test_engines_hear_of_an_action_after_the_first_work_on_it_and_also_if_that_fails(
+    core: Core, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    work = acting.work
+
+    async def working(*args: Any) -> Any:
+        done.append("worked")
+        return await work(*args)
+
+    async def away(*_: Any) -> None:
+        raise Unavailable("away")
+
+    monkeypatch.setattr(core.signals, "action_started", lambda: done.append("told"))
+    monkeypatch.setattr(acting, "work", working)
+    await verbs.start(core, caller, CANCEL)
+    assert done == ["worked", "told"]
+    monkeypatch.setattr(acting, "work", away)
+    await verbs.start(core, caller, CANCEL)
+    assert done == ["worked", "told", "told"]
+
+
+@pytest.mark.usefixtures("mail")
 async def test_repeats_under_an_idempotency_key_start_one_action(core: Core, caller: Caller) -> None:
     await enqueue(core, caller, "mail", 3)
     request = ActionRequest("cancel", TaskFilters(queue="mail"), None, {"queue": "mail"}, idempotency_key="once")
