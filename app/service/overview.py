@@ -58,7 +58,8 @@ async def overview(core: Core, caller: Caller) -> Overview:
 
 
 class Shown(NamedTuple):
-    """An overview, once as JSON, and a digest of what matters in it: not of how old things are."""
+    """An overview, once as JSON, and a digest of what it shows, without when it was read and how large the database is. Ages are
+    part of it, so while a task is ready, each look is news: otherwise pages would go on showing the age of the last event."""
 
     overview: Overview
     body: bytes
@@ -287,7 +288,8 @@ def _per_minute(recent: Recent, minutes: float) -> PerMinute:
 
 def _total(look: Look) -> PerMinute:
     names = PerMinute.__struct_fields__
-    return _per_minute(Recent(*(sum(getattr(one, name) for one in look.recent) for name in names)), look.window_minutes)
+    summed = {name: sum(getattr(one, name) for one in look.recent) for name in names}
+    return _per_minute(Recent(**summed), look.window_minutes)
 
 
 def _facts(row: QueueLook, recent: Recent) -> QueueFacts:
