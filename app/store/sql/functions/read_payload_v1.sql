@@ -17,7 +17,8 @@ begin
     if regexp_replace(v_safe, '\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}', '', 'g') ~ '\\u[dD][89a-fA-F][0-9a-fA-F]{2}' then
       perform sluice.refuse_v1('malformed', p_where, 'the payload has a lone surrogate');
     end if;
-    v_safe := replace(v_safe, '\u0000', '\ue000');  -- which jsonb cannot store; the payload keeps it
+    -- jsonb cannot store \u0000, so a pair stands for it, and another for \u0001: no two keys become the same
+    v_safe := replace(replace(v_safe, '\u0001', '\u0001\u0001'), '\u0000', '\u0001\u0002');
   end if;
   -- jsonb writes numbers out: 1e131071 has 131072 digits, and with 1e131072 it fails
   v_safe := regexp_replace(v_safe, '([0-9])[eE][+-]?[0-9]{3,}(?=[ \t\r\n,}\]]|$)', '\1', 'g');
