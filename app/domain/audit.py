@@ -61,5 +61,5 @@ def _hidden(name: str, value: Any) -> Any:
 
 
 def recorded_name(name: str | None) -> str | None:
-    """Return a name as it is recorded: also one that a refused call has made up, which may be long or hold what no text can."""
-    return None if name is None else name.replace("\0", "\N{REPLACEMENT CHARACTER}")[:MAX_NAME]
+    """Return a name as it is recorded: also one that a refused call has made up, which may be long."""
+    return None if name is None else name[:MAX_NAME]

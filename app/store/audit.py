@@ -1,5 +1,6 @@
 """The audit: who changed what, when, from where, with what result. Rows are only added, each in the transaction of its change."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,8 @@ _RECORD = call("record_audit_v1", 1)
 _RECORD_REFUSALS = sql("record_refusals")
 _LOOK = sql("look_through_audit")
 _LIST = sql("list_audit")
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+"""As JSON escapes it; jsonb cannot hold one."""
 
 Position = tuple[datetime, str]
 """(at, id) of a row."""
@@ -126,7 +129,7 @@ def _encoded(
         "request_id": caller.request_id,
         "replica": act.replica,
     }
-    return msgspec.json.encode(row).decode()
+    return _NUL.sub(r"\1\\ufffd", msgspec.json.encode(row).decode())
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,18 @@ async def test_a_change_leaves_who_what_when_from_where_and_what_changed(shared:
         assert (row["address"], row["replica"], row["code"]) == ("127.0.0.1", shared.sluice.core.replica.name, None)
 
 
+async def test_a_nul_in_what_changed_is_recorded_as_what_jsonb_can_hold(api: Api) -> None:
+    name = fresh("q")
+    schema = {"enum": ["\0\0", "\\\0", "\\u0000"], "properties": {"\0": {}}}
+    good(await api.put(f"/queues/{name}", json={"payload_schema": schema}), 201)
+    assert good(await api.get(f"/queues/{name}"))["payload_schema"] == schema
+    [created] = await rows(api, name=name)
+    shown = {"enum": ["\ufffd\ufffd", "\\\ufffd", "\\u0000"], "properties": {"\ufffd": {}}}
+    assert created["after"]["payload_schema"] == shown
+    problem(await api.delete("/queues/no%00name"), 422, "invalid")
+    assert any(row["name"] == "no\ufffdname" for row in await rows(api, verb="delete", noun="queue"))
+
+
 async def test_a_refused_call_leaves_a_row_with_its_code_wherever_it_was_refused(api: Api) -> None:
     name = fresh("q")
     problem(await api.delete(f"/queues/{name}"), 404, "queue_not_found")
