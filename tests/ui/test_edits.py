@@ -162,6 +162,20 @@ async def test_a_form_that_starts_an_action_and_is_sent_twice_starts_one(operato
         assert len({answer.headers["location"] for answer in twice}) == 1, path
 
 
+async def test_an_action_can_be_started_although_none_of_the_tasks_looked_at_so_far_matches(
+    operator: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = await queue(operator)
+    for tag in ("a", "a", "b"):
+        await operator.api("POST", f"/queues/{name}/tasks", f'{{"payload": 1, "tags": ["{tag}"]}}')
+    monkeypatch.setattr("app.ui.screens.actions.COUNT_SECONDS", -1.0)
+    monkeypatch.setattr("app.runtime.acting.FIRST_WINDOW", 2)
+    path = f"/ui/actions/new?kind=cancel&queue={name}&tag=b"
+    assert "No task matches" not in (await operator.get(path)).text
+    started = await operator.post("/ui/actions", await operator.form(path))
+    assert started.status_code == 303
+
+
 async def test_a_payload_of_bytes_is_copied_as_it_is(operator: Visitor) -> None:
     name = await queue(operator)
     body = '{"payload_base64": "AAH/", "content_type": "image/png"}'
