@@ -12,10 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-HERE = Path(__file__).parent
-FOLDERS = (HERE / "documentation", HERE.parents[1] / "docs")
-"""Where the pages are: in the wheel, or beside app/ in a checkout."""
-FIRST = ("tutorials", "concepts", "guides", "reference", "runbooks")
+from app.edge.documentation import FOLDER
+
+FIRST = ("concepts", "guides", "reference", "runbooks")
 """The order of the sections; others come after them, by name."""
 OPTIONAL = "decisions"
 """What the index lists last, as llmstxt.org says for pages one can do without, and the full text leaves out."""
@@ -115,7 +114,7 @@ async def _documents() -> _Documents:
 
 @cache
 def _read() -> _Documents:
-    sections = pages(next(folder for folder in FOLDERS if folder.is_dir()))
+    sections = pages(FOLDER)
     texts = {page.path: page.text.encode() for found in sections.values() for page in found}
     return _Documents(index(sections).encode(), full(sections).encode(), texts)
 

@@ -3,10 +3,11 @@
 import re
 from pathlib import Path
 
+from app.edge.documentation import FOLDER
 from app.runtime import alarms
-from app.ui.screens.documentation import DOCS, FOLDERS, RUNBOOKS, _rendered
+from app.ui.screens.documentation import FOLDERS, RUNBOOKS, _rendered
 
-PAGES = sorted(path.relative_to(DOCS).as_posix() for folder in FOLDERS for path in (DOCS / folder).glob("*.md"))
+PAGES = sorted(path.relative_to(FOLDER).as_posix() for folder in FOLDERS for path in (FOLDER / folder).glob("*.md"))
 
 
 def test_every_page_is_rendered_and_every_link_leads_to_one_that_is_there() -> None:
@@ -27,7 +28,7 @@ def test_every_alarm_has_a_runbook() -> None:
     codes = set(re.findall('"code": "([a-z_]+)"', Path(str(alarms.__file__)).read_text()))
     codes |= set(re.findall(r'_queue_alarm\(\s*row,\s*"([a-z_]+)"', Path(str(alarms.__file__)).read_text()))
     assert len(codes) > 10 and RUNBOOKS.keys() <= codes | {"database_unreachable"}
-    listed = (DOCS / "runbooks/alarms.md").read_text()
+    listed = (FOLDER / "runbooks/alarms.md").read_text()
     assert all(code in RUNBOOKS or f"`{code}`" in listed for code in codes)
     for name in RUNBOOKS.values():
-        assert (DOCS / f"runbooks/{name}.md").is_file(), name
+        assert (FOLDER / f"runbooks/{name}.md").is_file(), name

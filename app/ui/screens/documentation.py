@@ -5,7 +5,6 @@ import re
 from collections.abc import MutableMapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,12 +16,10 @@ from starlette.responses import Response
 
 from app.domain.errors import Refusal
 from app.domain.names import is_name
+from app.edge.documentation import FOLDER
 from app.ui.visits import Visit
 
-HERE = Path(__file__).parents[2]
-DOCS = next(folder for folder in (HERE / "api/documentation", HERE.parent / "docs") if folder.is_dir())
-"""In the wheel, or beside app/ in a checkout."""
-FOLDERS = ("concepts", "guides", "reference", "runbooks", "tutorials")
+FOLDERS = ("concepts", "guides", "reference", "runbooks")
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 RUNBOOKS = {
     "breaker_open": "handler-suffers",
@@ -73,7 +70,7 @@ def _nothing() -> Refusal:
 def _rendered(base: str, path: str) -> tuple[str, Markup] | None:
     """Return the title of a page and its HTML; None if there is no such page."""
     try:
-        text = (DOCS / path).read_text(encoding="utf-8")
+        text = (FOLDER / path).read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
     env: dict[str, Any] = {"base": base, "folder": posixpath.dirname(path)}
