@@ -74,7 +74,8 @@ async def serve_http(url: str, allow: str | None, port: int) -> int:
     try:
         bound = socket.create_server((HOST, port))
     except OSError as error:
-        print(f"Cannot listen on {HOST}:{port}: {error.strerror or error}. Choose another port.", file=sys.stderr)
+        why = os.strerror(error.errno) if error.errno else error  # strerror repeats the address
+        print(f"Cannot listen on {HOST}:{port}: {why}. Choose another port.", file=sys.stderr)
         return 1
     os.environ.pop("SLUICE_KEY", None)  # the client would take it for a request that has none
     port = bound.getsockname()[1]
