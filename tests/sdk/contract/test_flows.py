@@ -55,7 +55,7 @@ async def test_a_continuation_gets_the_cursor_and_the_payload(stage: Stage) -> N
     queue = await stage.new_queue()
     pages: list[tuple[str, str | None]] = []
 
-    @stage.sluice.task(queue=queue)
+    @stage.sluice.task(queue=queue, unique="{name}", on_duplicate="replace")
     async def walk(name: str, *, ctx: Context) -> None:
         pages.append((name, ctx.cursor))
         if len(pages) < 3:

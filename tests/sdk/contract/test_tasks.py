@@ -310,14 +310,38 @@ async def test_each_attempt_is_on_record(stage: Stage) -> None:
     assert all(required == set(one) for one in attempts)
 
 
-async def test_what_is_not_valid_is_refused_with_a_pointer(stage: Stage) -> None:
+async def test_what_is_not_valid_is_refused_with_a_pointer_and_what_is_just_within_bounds_is_not(stage: Stage) -> None:
     queue = await stage.new_queue()
+    wrong: list[dict[str, Any]] = [
+        *({"delay_seconds": value} for value in (-1, 31_622_401, "5")),
+        *({"ttl_seconds": value} for value in (0, 316_224_001)),
+        *({"timeout_seconds": value} for value in (0, 43_201)),
+        *({"run_at": value} for value in ("2026-11-26T12:00:00", "soon", stage.now() + timedelta(days=367))),
+        {"expires_at": "later"},
+        *({"priority": value} for value in (101, True, 1.5)),
+        *({name: value} for name in ("type", "unique_key", "idempotency_key") for value in ("", "x" * 256, 7)),
+        *({"key": value} for value in ("", "é" * 65)),
+        *({"tags": value} for value in (["a", "a"], [str(number) for number in range(11)], "a")),
+        *({"on_duplicate": value} for value in ("replace", "twice")),
+    ]
+    for fields in wrong:
+        with pytest.raises(Invalid) as refused:
+            await stage.sluice.tasks.enqueue(queue, payload=1, **fields)
+        assert [error["pointer"] for error in refused.value.errors] == [f"/{name}" for name in fields], fields
     with pytest.raises(Invalid) as refused:
-        await stage.sluice.tasks.enqueue(queue, payload=1, delay_seconds=-1)
-    assert [error["pointer"] for error in refused.value.errors] == ["/delay_seconds"]
-    with pytest.raises(Invalid) as refused:
-        await stage.sluice.tasks.enqueue(queue, payload=1, priority=101)
-    assert [error["pointer"] for error in refused.value.errors] == ["/priority"]
+        await stage.sluice.tasks.enqueue(queue, payload=1, tags=["a", "x" * 101])
+    assert [error["pointer"] for error in refused.value.errors] == ["/tags/1"]
+    most: dict[str, Any] = {
+        "type": "é" * 255,
+        "unique_key": "x" * 255,
+        "key": "é" * 64,
+        "tags": ["x" * 100],
+        "timeout_seconds": 43_200,
+    }
+    await stage.sluice.tasks.enqueue(queue, payload=1, delay_seconds=31_622_400, ttl_seconds=316_224_000, **most)
+    await stage.sluice.tasks.enqueue(
+        queue, payload=1, on_duplicate="keep", unique_key="y", timeout_seconds=0.1, tags=[]
+    )
     with pytest.raises(NotFound) as missing:
         await stage.sluice.tasks.get("00000000-0000-7000-8000-000000000000")
     assert missing.value.code == "task_not_found"

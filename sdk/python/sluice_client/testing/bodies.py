@@ -28,6 +28,11 @@ CARRIED = frozenset(
 TIMES = frozenset({"delay_seconds", "run_at", "ttl_seconds", "expires_at"})
 BEYOND = frozenset({"payload_base64", "content_type", "target", "callbacks", "debounce_max_seconds"})
 """Fields that the service knows, and the fake does not."""
+SECONDS = {"delay_seconds": (0, 31_622_400), "ttl_seconds": (0, 316_224_000), "timeout_seconds": (0.1, 43_200)}
+"""The least and the most of each. A `ttl_seconds` of 0 is refused as well."""
+TEXTS = {"type": 255, "idempotency_key": 255, "unique_key": 255, "correlation_id": 255, "key": 128}
+"""How long each may be: `key` in bytes, the others in characters. None may be empty."""
+MAX_TAGS, MAX_TAG = 10, 100
 
 
 class Refused(Exception):
@@ -100,18 +105,12 @@ class TaskFields:
             if carried.get("idempotency_key", key) != key:
                 raise Refused(400, "malformed", "the header and the field `idempotency_key` differ")
             carried["idempotency_key"] = key
-        run_at = now
-        if body.get("delay_seconds") is not None:
-            run_at = after(now, body["delay_seconds"])
-        elif body.get("run_at") is not None:
-            run_at = max(now, read_instant(body["run_at"]))
-        expires_at = None
-        if body.get("ttl_seconds") is not None:
-            expires_at = after(now, body["ttl_seconds"])
-        elif body.get("expires_at") is not None:
-            expires_at = read_instant(body["expires_at"])
+        run_at = _instant(body, "run_at", "delay_seconds", now) or now
+        if run_at > after(now, SECONDS["delay_seconds"][1]):
+            raise invalid("/run_at", "is more than 366 days in the future")
+        expires_at = _instant(body, "expires_at", "ttl_seconds", now)
         sent = {name: value for name, value in body.items() if name != "idempotency_key"}
-        return cls(json.dumps(body["payload"]), carried, run_at, expires_at, json.dumps(sent, sort_keys=True))
+        return cls(json.dumps(body["payload"]), carried, max(now, run_at), expires_at, json.dumps(sent, sort_keys=True))
 
     @classmethod
     def read_followup(cls, body: Mapping[str, Json], now: datetime, place: str) -> None:
@@ -136,9 +135,42 @@ def _check(body: Mapping[str, Json]) -> None:
     for one, other in (("delay_seconds", "run_at"), ("ttl_seconds", "expires_at")):
         if body.get(one) is not None and body.get(other) is not None:
             raise invalid(f"/{other}", f"cannot be combined with {one}")
-    for name in ("delay_seconds", "ttl_seconds"):
-        if body.get(name) is not None and body[name] < 0:
-            raise invalid(f"/{name}", "is negative")
-    priority = body.get("priority")
-    if priority is not None and (not isinstance(priority, int) or not -100 <= priority <= 100):
-        raise invalid("/priority", "is an integer from -100 to 100")
+    _check_values({name: value for name, value in body.items() if value is not None})
+
+
+def _check_values(body: Mapping[str, Json]) -> None:
+    for name in SECONDS.keys() & body.keys():
+        least, most = SECONDS[name]
+        if type(body[name]) not in (int, float) or not least <= body[name] <= most:
+            raise invalid(f"/{name}", f"expected a number from {least} to {most}")
+    if body.get("ttl_seconds") == 0:
+        raise invalid("/ttl_seconds", "expected a number above 0")
+    for name in TEXTS.keys() & body.keys():
+        text = body[name]
+        if not isinstance(text, str) or not 1 <= len(text.encode() if name == "key" else text) <= TEXTS[name]:
+            raise invalid(f"/{name}", f"expected a text that is not empty and no longer than {TEXTS[name]}")
+    priority = body.get("priority", 0)
+    if type(priority) is not int or not -100 <= priority <= 100:
+        raise invalid("/priority", "expected an integer from -100 to 100")
+    tags = body.get("tags", [])
+    if not isinstance(tags, list) or len(tags) > MAX_TAGS or len(set(tags)) < len(tags):
+        raise invalid("/tags", f"expected at most {MAX_TAGS} tags, each once")
+    for place, tag in enumerate(tags):
+        if not 1 <= len(tag) <= MAX_TAG:
+            raise invalid(f"/tags/{place}", f"expected a text that is not empty and no longer than {MAX_TAG}")
+    if body.get("on_duplicate", "keep") not in ("keep", "postpone", "replace"):
+        raise invalid("/on_duplicate", "expected one of keep, postpone, replace")
+    if "on_duplicate" in body and "unique_key" not in body:
+        raise invalid("/on_duplicate", "is about tasks with the same unique_key; send one")
+
+
+def _instant(body: Mapping[str, Json], name: str, seconds: str, now: datetime) -> datetime | None:
+    """Return an instant that is given as such, or as seconds from now."""
+    if body.get(seconds) is not None:
+        return after(now, body[seconds])
+    if body.get(name) is None:
+        return None
+    try:
+        return read_instant(body[name])
+    except (AttributeError, ValueError):
+        raise invalid(f"/{name}", "expected an RFC 3339 instant with an offset") from None

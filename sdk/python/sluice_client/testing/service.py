@@ -304,7 +304,7 @@ class MemorySluice:
                 stored.task.fields = {**stored.task.fields, "idempotency_key": named["idempotency_key"]}
                 self._followups[key] = stored.task
         if page.get("next") is not None:
-            dropped = ("idempotency_key", "unique_key", "run_at", "delay_seconds")
+            dropped = ("idempotency_key", "unique_key", "on_duplicate", "run_at", "delay_seconds")
             body = {name: value for name, value in task.fields.items() if name not in dropped and value is not None}
             self.enqueue(task.queue, {**body, "payload": json.loads(task.payload)}, cursor=page["next"], **links)
         if page.get("on_complete") is not None:
