@@ -1,6 +1,7 @@
 """A real service delivers to tasks that are mounted in real servers."""
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -21,6 +22,7 @@ from app.delivery.webhook.signing import new_secret, sign
 from sluice_client.context import Context
 from sluice_client.outcomes import Fatal, Retry, Skip
 from sluice_client.serving.asgi import AsgiApp
+from sluice_client.serving.deliveries import GROUP_TYPE
 from sluice_client.serving.django import django_view
 from sluice_client.serving.push import Push
 from sluice_client.serving.wsgi import WsgiApp
@@ -376,6 +378,8 @@ async def test_nothing_runs_that_sluice_has_not_signed(
 ) -> None:
     """Forged, replayed, oversized, malformed: each is refused, and the mount goes on."""
     ran = []
+    item: dict[str, Any] = {"id": "id-1", "type": "add", "attempt": 1, "max_attempts": 3, "lease_token": "t"}
+    item |= {"headers": {}, "payload": {"n": 1}, "correlation_id": "c"}
 
     async def add(n: int) -> int:
         ran.append(n)
@@ -406,7 +410,10 @@ async def test_nothing_runs_that_sluice_has_not_signed(
         await answers(405, method="GET")
         await answers(405, method="PUT")
         await answers(400, b'{"n": 1')
-        await answers(400, b"{}", content_type="application/vnd.sluice.group+json")
+        await answers(400, b"{}", content_type=GROUP_TYPE)
+        groups: list[Any] = [[], {}, [7], [item | {"type": ["add"]}], [item | {"id": {}}]]
+        for tasks in groups:
+            await answers(400, json.dumps({"tasks": tasks}).encode(), content_type=GROUP_TYPE)
         await answers(400, sluice_attempt="first")
         await answers(400, sluice_attempt="9" * 5000)
         await answers(400, sluice_deadline="soon")
@@ -416,7 +423,8 @@ async def test_nothing_runs_that_sluice_has_not_signed(
         assert not ran
         await answers(200, secret=OLD)
         await answers(200, age=200)
-        assert ran == [1, 1]
+        await answers(200, json.dumps({"tasks": [item]}).encode(), content_type=GROUP_TYPE)
+        assert ran == [1, 1, 1]
 
 
 async def test_a_body_without_a_length_is_bounded_too(registry: Registry, transport: Transport) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from sluice_client.context import Delivery
 
 GROUP_TYPE = "application/vnd.sluice.group+json"
+_OF_ITEMS = {"id": str, "type": str | None, "attempt": int, "max_attempts": int, "lease_token": str, "headers": dict}
 
 
 class Malformed(Exception):
@@ -53,12 +54,18 @@ def of_group(headers: Mapping[str, str], body: bytes, sent_at: int) -> list[Push
     """Read the tasks of a group. Raises Malformed."""
     shared = {"queue": headers.get("sluice-queue", ""), **_deadline(headers, sent_at)}
     try:
-        return [Pushed(_of_item(item, shared), item["lease_token"]) for item in _loaded(body)["tasks"]]
+        items = _loaded(body)["tasks"]
+        if not items:
+            raise ValueError("it has no tasks")
+        return [Pushed(_of_item(item, shared), item["lease_token"]) for item in items]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise Malformed(f"the group is not what Sluice sends: {error!r}") from None
 
 
 def _of_item(item: Mapping[str, Any], shared: Mapping[str, Any]) -> Delivery:
+    for name, cls in _OF_ITEMS.items():
+        if not isinstance(item[name], cls):
+            raise TypeError(f"{name} is a {type(item[name]).__name__}")
     return Delivery(
         id=item["id"],
         type=item["type"],
