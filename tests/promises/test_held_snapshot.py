@@ -4,7 +4,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
-from statistics import median
 
 import asyncpg
 import pytest
@@ -77,8 +76,9 @@ async def test_a_claim_starts_where_the_last_one_ended_when_that_scan_was_slow(
             seconds, other = await timed(core, LaneWant(lanes[1], 0, 10))
             control.append(seconds)
             await settle(core, found.tasks + after.tasks + other.tasks)
-    assert median(slow) > 3 * median(control), "otherwise this shows nothing"
-    assert median(quick) < 2 * median(control), (slow, quick, control)
+    # The best of each: on a busy machine the others measure the machine.
+    assert min(slow) > 3 * min(control), ("otherwise this shows nothing", slow, control)
+    assert min(quick) < 2 * min(control), (slow, quick, control)
 
 
 async def test_a_claim_that_starts_at_a_place_takes_all_that_comes_after_it_in_order(
