@@ -293,6 +293,28 @@ async def test_a_worker_that_is_cancelled_gives_its_tasks_back(api: Api, registr
     await api.until(task["id"], "ready", attempt=0)
 
 
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_worker_that_is_cancelled_leaves_no_request_behind(registry: Registry, times: int) -> None:
+    """Also if it is cancelled again while it cleans up, as at the end of asyncio.run."""
+
+    class Silent(httpx2.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            asked.set()
+            await asyncio.sleep(60)
+            raise AssertionError
+
+    asked = asyncio.Event()
+    running = asyncio.create_task(Worker(Transport("http://127.0.0.1:9", http=Silent()), registry, ["a", "b"]).run())
+    await asked.wait()
+    for _ in range(times):
+        running.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    left = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
+    assert not [name for name in left if name.startswith("Worker.")]
+
+
 async def test_queues_share_the_worker_and_none_waits_for_another(api: Api, registry: Registry, make: Make) -> None:
     """A single place, and a long poll open on each queue: what comes while the place is taken is given back at once."""
     first, second = await api.queue(), await api.queue()
@@ -342,7 +364,7 @@ async def test_places_whose_outcomes_are_being_reported_are_waited_for(
     async with Transport(shared.url, http=Slow()) as transport, working(Worker(transport, registry, [queue])):
         for task in tasks:
             await api.ended(task)
-    assert len(asked) <= 80 / 5, asked
+    assert len(asked) <= 80 / 2.5, asked  # one per place without it; a busy machine adds some
 
 
 async def test_a_worker_that_has_grown_too_large_ends_what_it_has_and_asks_to_be_restarted(

@@ -157,9 +157,7 @@ class Worker:
             ended, _ = await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._stopping.set()
-            for one in watching:
-                one.cancel()
-            await asyncio.wait(watching)
+            await _end(watching)
         failure = next((reason for one in ended if (reason := one.exception() or one.result()) is not None), None)
         if failure is not None:
             log.error("the worker stops: %s", failure)
@@ -218,11 +216,12 @@ class Worker:
         try:
             await asyncio.wait((asking,))
         except asyncio.CancelledError:
-            await asyncio.wait((asking,), timeout=LAST_ANSWER_SECONDS)
-            if not asking.done():
+            try:
+                await asyncio.wait((asking,), timeout=LAST_ANSWER_SECONDS)
+            finally:
                 asking.cancel()  # the service gives no tasks to a caller that has gone
-                await asyncio.wait((asking,))
-            elif asking.exception() is None:
+            await asyncio.wait((asking,))
+            if not asking.cancelled() and asking.exception() is None:
                 for task, left in asking.result():
                     self._hold(task, left, self._release)
             raise
@@ -323,7 +322,11 @@ class Worker:
         log.error("task %s: %s", delivery.id, outcome.error)
         if delivery.attempt < delivery.max_attempts:
             return outcome
-        await asyncio.wait((asyncio.ensure_future(self._stopping.wait()),), timeout=UNKNOWN_SECONDS)
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((stopping,), timeout=UNKNOWN_SECONDS)
+        finally:
+            stopping.cancel()
         return None
 
     async def _release(self, lease: Lease, task: Mapping[str, Any]) -> None:
@@ -336,9 +339,11 @@ class Worker:
         log.info("%d tasks may go on for %.0f s", len(self._jobs), self.drain_seconds)
         hurry = asyncio.ensure_future(self._hurry.wait())
         until = monotonic() + self.drain_seconds
-        while self._jobs and not hurry.done() and (left := until - monotonic()) > 0:
-            await asyncio.wait((hurry, *self._jobs), timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
+        try:
+            while self._jobs and not hurry.done() and (left := until - monotonic()) > 0:
+                await asyncio.wait((hurry, *self._jobs), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            hurry.cancel()
 
     async def _give_back(self) -> None:
         """End what still runs, and give its tasks back: they are ready at once, and the attempt does not count.
@@ -359,7 +364,22 @@ class Worker:
             job.cancel()
         if self._jobs:
             await asyncio.wait(tuple(self._jobs), timeout=RELEASE_SECONDS)
+        for lease in self._jobs.values():
+            log.error("task %s goes on although it was cancelled: the event loop cannot end before it does", lease.id)
         self._leases.close()
+
+
+async def _end(futures: "Sequence[asyncio.Future[Any]]") -> None:
+    """Cancel these, and return when they have ended. If this is cancelled, they are once more: they stop cleaning up."""
+    for one in futures:
+        one.cancel()
+    try:
+        await asyncio.wait(futures)
+    except asyncio.CancelledError:
+        for one in futures:
+            one.cancel()
+        await asyncio.wait(futures)
+        raise
 
 
 class SyncWorker:
