@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import httpx2
@@ -22,6 +23,9 @@ from tests.poolers import pgbouncer
 from tests.sluices import Replica, SluiceProcess, end, replica_with, start_process
 from tests.support import give_signals_back, pg_bin
 from tests.wire.api import Api
+
+if TYPE_CHECKING:
+    from tests.sqs_server import SqsServer
 
 SERVER = pytest.StashKey[SharedServer]()
 
@@ -183,6 +187,21 @@ async def start_handler() -> AsyncIterator[Callable[[], Awaitable[Handler]]]:
 @pytest.fixture
 async def handler(start_handler: Callable[[], Awaitable[Handler]]) -> Handler:
     return await start_handler()
+
+
+@pytest.fixture(scope="session")
+def shared_sqs() -> Iterator["SqsServer"]:
+    from tests.sqs_server import serving_sqs  # its imports take a second
+
+    with serving_sqs() as server:
+        yield server
+
+
+@pytest.fixture
+def sqs(shared_sqs: "SqsServer") -> "SqsServer":
+    """An SQS server in this process. Queues have names of their own; tests that ask for it are marked `ci`."""
+    shared_sqs.as_ever()
+    return shared_sqs
 
 
 @pytest.fixture
