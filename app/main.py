@@ -10,12 +10,14 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import asyncpg
 
 from app.api.app import create_app
+from app.compat.wires import WireServers, wires
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.transport import Transport
 from app.delivery.webhook.webhooks import Webhooks
@@ -27,7 +29,15 @@ from app.edge.admission import MAX_CONNECTIONS, Admission
 from app.edge.asgi import Edge
 from app.edge.config import EdgeConfig
 from app.edge.protocol import EdgeServerConfig
-from app.edge.server import LEAST_DESCRIPTORS, Descriptors, EdgeServer, raise_descriptor_limit, share_out
+from app.edge.server import (
+    LEAST_DESCRIPTORS,
+    Descriptors,
+    EdgeServer,
+    bound,
+    raise_descriptor_limit,
+    share_out,
+    url_of,
+)
 from app.embedded.postgres import EmbeddedPostgres, running_url
 from app.engine.engine import Engine
 from app.runtime.core import Core, build_core
@@ -72,6 +82,8 @@ class Sluice:
     url: str
     draining: bool = False
     started: bool = False
+    wires: dict[str, str] = field(default_factory=dict)
+    """Other wires by name, and where they listen."""
 
     def why_not_live(self) -> str | None:
         return self.engine.why_not_live()
@@ -213,8 +225,8 @@ def _edge(sluice: Sluice) -> EdgeConfig:
     )
 
 
-def _application(sluice: Sluice) -> Edge:
-    edge, settings = _edge(sluice), sluice.settings
+def _application(sluice: Sluice, edge: EdgeConfig) -> Edge:
+    settings = sluice.settings
     served = settings.ui == "on" and not edge.operations_only
     return create_app(sluice.core, edge, pages=site.routes(sluice.core, edge, settings.ui_label) if served else ())
 
@@ -237,11 +249,12 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
         descriptors = _share_out_descriptors(settings.max_in_flight)
         dsn = await _database(settings, stack)
         await wait_for_database(dsn, _direct(settings))
-        listener = _bind(settings.host, settings.port, descriptors.backlog)
-        stack.callback(listener.close)
-        host, port = listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        sluice = await build(settings, dsn, f"http://{shown}:{port}", descriptors)
+        opened = wires(sqs_port=None if settings.role == "engine" else settings.sqs_port)
+        backlog = descriptors.backlog // (1 + len(opened))
+        listener = stack.enter_context(bound(settings.host, settings.port, backlog))
+        sockets = [stack.enter_context(bound(settings.host, wire.port, backlog)) for wire in opened]
+        sluice = await build(settings, dsn, url_of(listener), descriptors)
+        sluice.wires = {wire.name: url_of(socket) for wire, socket in zip(opened, sockets, strict=True)}
         logs.name_replica(sluice.core.replica.name)
         events.emit(log, events.REPLICA_STARTED, version=VERSION, role=settings.role, url=sluice.url)
         began = time.monotonic()
@@ -252,26 +265,29 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
         if push is not None:
             stack.push_async_callback(push.aclose)
         await _let_in(settings, sluice.core.db)
-        app = _application(sluice)
+        edge = _edge(sluice)
+        app = _application(sluice, edge)
         sluice.core.tracing.instrument(app.application)
-        config = EdgeServerConfig(
-            app,
-            admission=Admission(max_connections=descriptors.connections),
+        configure = partial(
+            EdgeServerConfig,
+            admission=Admission(max_connections=descriptors.connections // (1 + len(opened))),
             request_meter=sluice.core.metrics.request_meter,
-            backlog=descriptors.backlog,
+            backlog=backlog,
             log_config=None,
             access_log=False,
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )
-        server = EdgeServer(config, catch_signals=catch_signals)
+        server = EdgeServer(configure(app), catch_signals=catch_signals)
+        others = WireServers((configure(wire.build(sluice.core, edge)) for wire in opened), sockets)
         await sluice.engine.start()
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="server")
         try:
             while not server.started and not serving.done():
                 await asyncio.sleep(0.005)
+            await others.start()
             sluice.started = True
-            events.emit(log, events.READY, url=sluice.url, replica=sluice.core.replica.name)
+            events.emit(log, events.READY, url=sluice.url, replica=sluice.core.replica.name, wires=sluice.wires)
             yield sluice, server
         finally:
             logs.name_replica(sluice.core.replica.name)  # another may have started in this process in the meantime
@@ -280,6 +296,7 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
             await sluice.core.enqueueing.drained()
             await sluice.core.schemas.close()  # requests waiting for an expensive check must not delay the shutdown
             server.stop()
+            await others.stop(server.hurried)
             await serving
             events.emit(log, events.REPLICA_STOPPED, uptime_seconds=round(time.monotonic() - began, 3))
 
@@ -363,16 +380,6 @@ def _direct(settings: Settings) -> str | None:
 def _running_here(settings: Settings) -> str | None:
     """Return the address of the embedded Postgres that another `sluice up` runs in the data directory, if any."""
     return None if settings.database_url is not None else running_url(settings.data_dir)
-
-
-def _bind(host: str, port: int, backlog: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((host, port))
-    listener.listen(backlog)
-    listener.setblocking(False)
-    return listener
 
 
 async def serve(settings: Settings) -> int:

@@ -79,6 +79,12 @@ class Settings(BaseSettings):
         "127.0.0.1", min_length=1, description="The address to listen on; beyond loopback, API keys are required."
     )
     port: int = Field(8080, ge=0, le=65_535, description="The port to listen on; 0 takes a free one and logs it.")
+    sqs_port: int | None = Field(
+        None,
+        ge=0,
+        le=65_535,
+        description="The port on which SQS clients are served; none if not set, 0 takes a free one.",
+    )
     role: Literal["all", "api", "engine"] = Field(
         "all", description="What this replica does: serve the API, run the engine, or both."
     )
@@ -368,7 +374,7 @@ def _line(problem: dict[str, Any]) -> str:
     name = str(problem["loc"][0])
     shown = "" if name in SECRETS else f"={problem['input']}"
     hint = ""
-    if name == "port" and str(problem["input"]).startswith("tcp://"):
+    if name in ("port", "sqs_port") and str(problem["input"]).startswith("tcp://"):
         hint = " Kubernetes set it for a service named sluice: set enableServiceLinks: false, or set the port yourself."
     return f"{PREFIX}{name.upper()}{shown}: {said[:1].lower()}{said[1:]}.{hint}"
 

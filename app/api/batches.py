@@ -7,7 +7,6 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from msgspec import structs
 
 from app.api.bulk import LargeRoute, all_shown, validate_items
-from app.api.enqueue import trace_of
 from app.api.models.batches import FilledBatch, RetriedBatch
 from app.domain.batches import BatchBody, BatchTasksBody, BatchView, split_batch, split_tasks
 from app.domain.bulk import MAX_BULK_BYTES
@@ -16,7 +15,7 @@ from app.domain.ids import parse_uuid
 from app.edge.auth import CoreDep, Reader, User
 from app.edge.config import EdgeConfig
 from app.edge.declared import Shown, Takes
-from app.edge.headers import read_headers
+from app.edge.headers import read_headers, trace_of
 from app.edge.pages import DEFAULT_LIMIT, Cursor, Limit, Page, binding, next_cursor, position_of
 from app.edge.problems import header, problems
 from app.edge.replies import reply

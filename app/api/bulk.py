@@ -10,7 +10,6 @@ from fastapi import Request, Response
 from msgspec import UNSET
 from starlette.types import Receive, Scope, Send
 
-from app.api.enqueue import trace_of
 from app.api.models.bulk import BulkOut, RefusedOut, StoredOut
 from app.domain.bulk import MAX_BULK_BYTES, TOGETHER, parse_item, parse_together, split_bulk
 from app.domain.errors import Refusal, invalid_field
@@ -21,7 +20,7 @@ from app.edge.auth import caller_of
 from app.edge.body import read_body, require_json, require_size
 from app.edge.config import EdgeConfig
 from app.edge.errors import STATUS, problem, problem_of
-from app.edge.headers import read_headers, text
+from app.edge.headers import read_headers, text, trace_of
 from app.edge.replies import json_reply
 from app.edge.strict import NO_PARAMETERS, Handle, StrictRoute, check_query
 from app.runtime.core import Core

@@ -13,7 +13,7 @@ from app.edge.auth import caller_of
 from app.edge.body import read_body, require_json, require_size
 from app.edge.config import EdgeConfig
 from app.edge.errors import problem
-from app.edge.headers import read_headers, text
+from app.edge.headers import read_headers, text, trace_of
 from app.edge.idempotency import key_of
 from app.edge.replies import LINE_END
 from app.edge.strict import NO_PARAMETERS, check_query
@@ -81,9 +81,3 @@ def with_key(request: Enqueue, header: bytes) -> Enqueue:
     if request.idempotency_key != key:
         raise Refusal("malformed", "Idempotency-Key and idempotency_key differ; send one of them")
     return request
-
-
-def trace_of(headers: dict[bytes, bytes]) -> tuple[str, str | None] | None:
-    """Return the trace headers unchanged. Invalid ones are ignored later, never refused (W3C Trace Context)."""
-    traceparent = headers.get(b"traceparent")
-    return None if traceparent is None else (traceparent.decode("latin-1"), text(headers.get(b"tracestate")))

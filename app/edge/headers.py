@@ -23,3 +23,9 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 def text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
+
+
+def trace_of(headers: dict[bytes, bytes]) -> tuple[str, str | None] | None:
+    """Return the trace headers unchanged. Invalid ones are ignored later, never refused (W3C Trace Context)."""
+    traceparent = headers.get(b"traceparent")
+    return None if traceparent is None else (traceparent.decode("latin-1"), text(headers.get(b"tracestate")))

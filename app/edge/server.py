@@ -67,6 +67,23 @@ def share_out(limit: int, wanted_calls: int) -> Descriptors:
     return Descriptors(limit, min(MAX_CONNECTIONS, left - calls - idle_calls), backlog, calls, idle_calls)
 
 
+@contextlib.contextmanager
+def bound(host: str, port: int, backlog: int) -> Generator[socket.socket, None, None]:
+    """Listen until the context ends. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(backlog)
+        listener.setblocking(False)
+        yield listener
+
+
+def url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 class EdgeServer(uvicorn.Server):
     def __init__(self, config: EdgeServerConfig, *, catch_signals: bool = True) -> None:
         super().__init__(config)

@@ -37,7 +37,7 @@ DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logg
 
 # The process
 REPLICA_STARTED = _event("replica_started", INFO, "The process started as this replica.", "version", "role", "url")
-READY = _event("ready", INFO, "The service is answering at this address.", "url")
+READY = _event("ready", INFO, "The service is answering at this address, and other wires at theirs.", "url", "wires")
 REPLICA_STOPPED = _event("replica_stopped", INFO, "The process is shutting down cleanly.", "uptime_seconds")
 LINES_LEFT_OUT = _event(
     "lines_left_out",
