@@ -143,6 +143,7 @@ create table sluice.queues (
   cancelled_days double precision not null,
   dead_days double precision not null,
   encrypt boolean not null default false,
+  sqs jsonb,  -- what SQS has beside the definition (domain/sqs.py); null: the queue was made elsewhere
   description text,
   etag text not null,
   owner text,

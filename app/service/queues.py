@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
+from msgspec import to_builtins
+
 from app.domain.callbacks import callbacks_to_dict, called_queues
 from app.domain.callers import Caller
 from app.domain.conditions import Conditions
@@ -18,6 +20,7 @@ from app.domain.limits import QueueRules
 from app.domain.names import NAME_RULE, is_name
 from app.domain.queues import QueueDefinition, QueueView, queue_to_dict
 from app.domain.signatures import ErrorGroup, grouped
+from app.domain.sqs import QueueAttributes
 from app.runtime import counting as queue_stats
 from app.runtime.confined import reach_of
 from app.runtime.core import Core
@@ -37,6 +40,14 @@ class Saved:
     created: bool
 
 
+@dataclass(frozen=True, slots=True)
+class SqsChange:
+    """What a queue has as an SQS queue, beside its definition: a change that is refused unless it has `before`."""
+
+    before: QueueAttributes | None
+    after: QueueAttributes
+
+
 @audited("put", "queue")
 async def put(
     core: Core,
@@ -52,6 +63,21 @@ async def put(
     Raises Refusal: invalid, encryption_unavailable, etag_mismatch.
     """
     caller.require("manage")
+    return await save(core, caller, name, definition, conditions, owner=owner)
+
+
+async def save(
+    core: Core,
+    caller: Caller,
+    name: str,
+    definition: QueueDefinition,
+    conditions: Conditions,
+    *,
+    owner: str | None = None,
+    sqs: SqsChange | None = None,
+) -> Saved:
+    """Do what `put` does. `sqs`: what changes beside the definition; None: nothing. Raises Refusal: etag_mismatch, too, if `sqs`
+    expects what is not there; as `put`."""
     await check(core, caller, name, definition)
     if caller.queues is not None:
         reach = await reach_of(core, caller)
@@ -67,7 +93,7 @@ async def put(
     await partitions.ensure_for(core.db.changes(caller.tenant_id), definition)
     while True:
         async with core.db.begin(caller.tenant_id) as connection:
-            saved = await _put(core, caller, connection, name, definition, conditions, owner)
+            saved = await _save(core, caller, connection, name, definition, conditions, owner, sqs)
         if saved is not None:
             break
     if not saved.created:
@@ -75,7 +101,7 @@ async def put(
     return saved
 
 
-async def _put(
+async def _save(
     core: Core,
     caller: Caller,
     connection: Any,
@@ -83,6 +109,7 @@ async def _put(
     definition: QueueDefinition,
     conditions: Conditions,
     owner: str | None,
+    sqs: SqsChange | None,
 ) -> Saved | None:
     """Return None to be tried again, if someone else has created or deleted it in the meantime."""
     queue_id = await queues.id_of(connection, caller.tenant_id, name)
@@ -97,7 +124,8 @@ async def _put(
     await _lock_with_called(connection, caller, name, queue_id, definition)
     if queue_id is None:
         await _check_limits(connection, caller, definition, handler_id)
-        row = await queues.insert_new(connection, caller.tenant_id, name, definition, handler_id, owner)
+        attributes = None if sqs is None else sqs.after
+        row = await queues.insert_new(connection, caller.tenant_id, name, definition, handler_id, owner, attributes)
         if row is None:
             return None
         await record(connection, caller, None, _recorded(row))
@@ -106,9 +134,12 @@ async def _put(
     if before is None:
         return None
     conditions.check(before.etag)
-    if definition != before.view.definition:
+    if sqs is not None and sqs.before != before.sqs:
+        raise Refusal("etag_mismatch", "the SQS attributes of the queue have changed; read them and try again")
+    attributes = before.sqs if sqs is None else sqs.after
+    if definition != before.view.definition or attributes != before.sqs:
         await _check_limits(connection, caller, definition, handler_id)
-        await queues.replace_definition(connection, caller.tenant_id, queue_id, definition, handler_id)
+        await queues.replace_definition(connection, caller.tenant_id, queue_id, definition, handler_id, attributes)
         if definition.encrypt != before.view.definition.encrypt:
             await schedules.recode(connection, core.vault, caller.tenant_id, queue_id, encrypt=definition.encrypt)
         if _flows_see(definition) != _flows_see(before.view.definition):
@@ -123,7 +154,8 @@ async def _put(
 
 def _recorded(row: StoredQueue) -> dict[str, Any]:
     """Return what the audit compares."""
-    return queue_to_dict(row.view.definition) | {"owner": row.view.owner}
+    sqs = {} if row.sqs is None else {"sqs": to_builtins(row.sqs)}
+    return queue_to_dict(row.view.definition) | {"owner": row.view.owner} | sqs
 
 
 async def _check_limits(connection: Any, caller: Caller, definition: QueueDefinition, handler_id: int | None) -> None:

@@ -20,6 +20,7 @@ from app.domain.handlers import Targets
 from app.domain.limits import LimitRule, QueueRules
 from app.domain.queues import QueueDefinition, QueueView, Retention, queue_etag
 from app.domain.retries import DEFAULT_RETRY, effective_retry, retry_to_dict
+from app.domain.sqs import ELSEWHERE, QueueAttributes, attempts_allowed, decode_attributes, encode_attributes, is_fifo
 from app.store import flows, limits, locks, queue_names
 from app.store.db import Reader
 from app.store.numbers import Lock
@@ -52,10 +53,11 @@ _DEFINED = (
     "cancelled_days",
     "dead_days",
     "encrypt",
+    "sqs",
     "description",
     "etag",
 )
-"""The columns of a definition."""
+"""The columns of a definition, and of what SQS has beside it."""
 
 
 def _shown() -> Select[Any]:
@@ -94,7 +96,7 @@ _POLICY = Query(
 _FIND = Query(
     select(
         *queues.c["id", "version", "tenant_id", "name", "handler_id", "retry", "idempotency_seconds"],
-        *queues.c["max_attempts", "timeout_seconds", "payload_schema", "encrypt"],
+        *queues.c["max_attempts", "timeout_seconds", "payload_schema", "encrypt", "sqs"],
         handlers.c.name.label("handler"),
         handlers.c.timeout_seconds.label("handler_timeout_seconds"),
         handlers.c.url.label("handler_url"),
@@ -198,6 +200,9 @@ class QueueRow:
     payload_schema: str | None
     """Its JSON text."""
     encrypt: bool
+    sqs: QueueAttributes
+    fifo: bool
+    """It is a FIFO queue to SQS."""
     rules: QueueRules
     """What its tasks must observe because of limits."""
     known: Mapping[str, LimitRule]
@@ -209,6 +214,8 @@ class StoredQueue:
     id: int
     etag: str
     view: QueueView
+    sqs: QueueAttributes | None
+    """None: it was made elsewhere, and has been given none."""
 
 
 async def load_policy(db: Reader, queue_id: int) -> Policy | None:
@@ -224,7 +231,8 @@ async def find(db: Reader, tenant_id: int, name: str) -> QueueRow | None:
     rules = _rules(row)
     known = await limits.rules(db, tenant_id, {use.name for use in (*rules.uses, *rules.handler_uses)})
     given = {column.name: row[column.name] for column in fields(QueueRow) if column.name in row}
-    return QueueRow(**given | {"retry": _policy(row["retry"]), "rules": rules, "known": known})
+    as_sqs = {"sqs": decode_attributes(row["sqs"]) or ELSEWHERE, "fifo": is_fifo(name, limits.key_in(row))}
+    return QueueRow(**given | as_sqs | {"retry": _policy(row["retry"]), "rules": rules, "known": known})
 
 
 def _rules(row: Any) -> QueueRules:
@@ -292,10 +300,11 @@ async def insert_new(
     definition: QueueDefinition,
     handler_id: int | None,
     owner: str | None,
+    sqs: QueueAttributes | None,
 ) -> StoredQueue | None:
     """Insert a queue with its lane; return None if another transaction has created one with this name first."""
     queue_id = await _INSERT.fetchval(
-        connection, tenant_id=tenant_id, name=name, owner=owner, **_columns(definition, handler_id)
+        connection, tenant_id=tenant_id, name=name, owner=owner, **_columns(definition, handler_id, sqs)
     )
     if queue_id is None:
         return None
@@ -317,9 +326,14 @@ async def add_lane(connection: Reader, queue_id: int, handler_id: int) -> None:
 
 
 async def replace_definition(
-    connection: Reader, tenant_id: int, queue_id: int, definition: QueueDefinition, handler_id: int | None
+    connection: Reader,
+    tenant_id: int,
+    queue_id: int,
+    definition: QueueDefinition,
+    handler_id: int | None,
+    sqs: QueueAttributes | None,
 ) -> None:
-    await _REPLACE.fetch(connection, queue_id=queue_id, **_columns(definition, handler_id))
+    await _REPLACE.fetch(connection, queue_id=queue_id, **_columns(definition, handler_id, sqs))
     await _set_limits(connection, tenant_id, queue_id, definition)
 
 
@@ -370,14 +384,14 @@ async def _outdate(connection: Reader, locked: Iterable[Any]) -> None:
     await _OUTDATE.fetch(connection, ids=[row[0] for row in locked])
 
 
-def _columns(definition: QueueDefinition, handler_id: int | None) -> dict[str, Any]:
+def _columns(definition: QueueDefinition, handler_id: int | None, sqs: QueueAttributes | None) -> dict[str, Any]:
     return {
         "handler_id": handler_id,
         "max_concurrency": definition.max_concurrency,
         "max_depth": definition.max_depth,
         "timeout_seconds": definition.timeout_seconds,
         "retry": json.dumps(retry_to_dict(definition.retry)),
-        "max_attempts": definition.retry.max_attempts,
+        "max_attempts": attempts_allowed(definition, sqs),
         "idempotency_seconds": definition.idempotency_seconds,
         "payload_schema": definition.payload_schema,
         "limits": limits.encode_uses(definition.limits),
@@ -386,6 +400,7 @@ def _columns(definition: QueueDefinition, handler_id: int | None) -> dict[str, A
         "cancelled_days": definition.retention.cancelled_days,
         "dead_days": definition.retention.dead_days,
         "encrypt": definition.encrypt,
+        "sqs": None if sqs is None else encode_attributes(sqs),
         "description": definition.description,
         "etag": queue_etag(definition),
     }
@@ -423,7 +438,7 @@ def _stored(row: Any) -> StoredQueue:
         paused_at=row["paused_at"],
         owner=row["owner"],
     )
-    return StoredQueue(row["id"], row["etag"], view)
+    return StoredQueue(row["id"], row["etag"], view, decode_attributes(row["sqs"]))
 
 
 def _policy(stored: str) -> RetryPolicy:

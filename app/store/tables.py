@@ -171,6 +171,7 @@ queues = Table(
     Column("cancelled_days", Double, nullable=False),
     Column("dead_days", Double, nullable=False),
     Column("encrypt", Boolean, nullable=False, server_default=text("false")),
+    Column("sqs", JSONB),
     Column("description", Text),
     Column("etag", Text, nullable=False),
     Column("owner", Text),
