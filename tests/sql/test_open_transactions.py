@@ -211,6 +211,21 @@ async def test_a_running_task_with_the_same_unique_key_is_not_held(session: Any,
         good(await say(api, leased, "complete"))
 
 
+async def test_a_late_outcome_of_a_task_that_is_held_delays_no_other(session: Any, api: Api) -> None:
+    """It would wait for the row, and with it the group of outcomes that it is in."""
+    queue, other = await api.queue(), await api.queue()
+    await api.enqueue(queue, 1, unique_key="u")
+    late = await take_one(api, queue, lease_seconds=1)
+    await api.until(late["id"], "ready")
+    await api.enqueue(other, 2)
+    leased = await take_one(api, other)
+    async with session.transaction(), asyncio.timeout(5):
+        await session.fetchval(ENQUEUE, queue, "2", '{"unique_key": "u", "on_duplicate": "replace"}')
+        replies = await asyncio.gather(say(api, late, "complete"), say(api, leased, "complete"))
+    assert [reply.status_code for reply in replies] == [409, 200]
+    assert replies[0].json()["code"] == "lease_lost"
+
+
 async def test_a_follow_up_with_the_key_of_an_open_transaction_holds_up_no_enqueue(session: Any, api: Api) -> None:
     """Whoever completes with it again and again would have the lock of the queue's depth nearly all the time."""
     queue, bounded = await api.queue(), await api.queue(max_depth=100)

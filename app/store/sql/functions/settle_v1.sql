@@ -5,7 +5,8 @@
 -- kind: succeeded, retry, dead, refund (the attempt does not count, and the task is ready again, or after its delay), hold (the
 -- handler has accepted the task and is still working: the lease lasts delay_seconds from now, and the token settles it later).
 -- The token is the only fence in the predicates: adding `state = :state_running` makes the planner trust the statistics of a
--- partial index that it believes to be empty. Whether the lease has expired is checked after the row lock.
+-- partial index that it believes to be empty. Whether the lease has expired is checked after the row lock. Rows of tasks whose leases
+-- are lost are not locked: a transaction of others that has replaced one of them with sluice.enqueue may last.
 create function sluice.settle_v1(p_outcomes sluice.outcome_v1[])
 returns table (token uuid, verdict text) language plpgsql volatile
 as $$
@@ -15,6 +16,7 @@ declare v_now timestamptz; v_kinds text[]; v_ended uuid[]; v_waiting uuid[]; v_o
 begin
   select bool_or(l.gated or l.flow_id is not null) into v_flows
   from (select t.gated, t.flow_id from sluice.tasks t where t.id = any(array(select o.task_id from unnest(p_outcomes) o))
+          and t.lease_token = any(array(select o.token from unnest(p_outcomes) o))
         order by t.id for update) l;
   v_now := clock_timestamp();
   v_kinds := array(select distinct o.kind from unnest(p_outcomes) o);
