@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -16,15 +15,14 @@ from app.domain.errors import FieldError
 from app.domain.headers import check_headers
 from app.domain.limits import LimitUse, MaxConcurrency, NamedUses, Rate, check_uses, uses_of
 from app.domain.texts import MAX_DESCRIPTION, Description, check_text
+from app.domain.urls import MAX_URL, url_problem
 
 MIN_TIMEOUT_SECONDS = 0.1
 MAX_TIMEOUT_SECONDS = 43_200.0
-MAX_URL = 2048
 MAX_FATAL_STATUSES = 100
 MIN_GROUP_TASKS, MAX_GROUP_TASKS = 2, 1_000
 MAX_GROUP_WAIT_SECONDS = 300.0
 
-_URL_TEXT = re.compile(r"[\x21-\x7e]+")
 _SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{32,88}={0,2}")
 HIDDEN = "***"
 """Shown in place of a value that can be written but not read."""
@@ -143,27 +141,6 @@ class HandlerView:
     """Its headers and signing secret cannot be decrypted: nothing is sent until the handler is PUT again."""
     owner: str | None = None
     """The owner that the definitions document managing it names."""
-
-
-def url_problem(url: str) -> str | None:
-    if len(url) > MAX_URL:
-        return f"is longer than {MAX_URL} characters"
-    if _URL_TEXT.fullmatch(url) is None or "\\" in url:
-        return "must be printable ASCII without spaces or backslashes; percent-encode everything else"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return "is not a URL"
-    if parts.scheme not in ("http", "https"):
-        return "must begin with http:// or https://"
-    if not parts.hostname or port == 0:
-        return "has no valid host"
-    if "@" in parts.netloc:
-        return "must not contain a user name or password; put an authorization header in headers instead"
-    if "#" in url:
-        return "must not contain a fragment"
-    return None
 
 
 def is_secret(text: str) -> bool:

@@ -11,8 +11,9 @@ from urllib.parse import unquote
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from app.domain.errors import FieldError, invalid_field
-from app.domain.handlers import MAX_URL, Targets, url_problem
+from app.domain.handlers import Targets
 from app.domain.headers import check_headers
+from app.domain.urls import MAX_URL, url_problem
 
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})

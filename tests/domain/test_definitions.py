@@ -17,7 +17,6 @@ from app.domain.handlers import (
     HandlerDefinition,
     handler_etag,
     is_secret,
-    url_problem,
 )
 from app.domain.headers import check_headers, reserved_header
 from app.domain.names import is_name
@@ -29,6 +28,7 @@ from app.domain.queues import (
     queue_to_dict,
 )
 from app.domain.retries import DEFAULT_RETRY, check_retry, effective_retry, retry_to_dict
+from app.domain.urls import url_problem
 
 HANDLER = HandlerDefinition("https://example.com/hook")
 

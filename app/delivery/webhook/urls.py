@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import idna
 
-from app.domain.handlers import MAX_URL
+from app.domain.urls import MAX_URL
 
 _SPLIT = re.compile(r"(https?)://([^/?]*)(.*)", re.IGNORECASE | re.ASCII)
 _AUTHORITY = re.compile(r"(?:\[([^\[\]]*)\]|([^\[\]:]+))(?::([0-9]{1,5}))?", re.ASCII)
