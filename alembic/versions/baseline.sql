@@ -663,7 +663,8 @@ create table sluice.tenant_minutes (
 create table sluice.actions (
   id uuid not null constraint actions_pkey primary key,
   tenant_id bigint not null,
-  kind text not null constraint actions_kind check (kind in ('cancel', 'retry', 'redrive', 'purge', 'reschedule', 'set_priority')),
+  kind text not null constraint actions_kind check (
+    kind in ('cancel', 'retry', 'redrive', 'purge', 'reschedule', 'set_priority', 'empty', 'move')),
   filter jsonb not null,
   search jsonb not null,
   run_at timestamptz,

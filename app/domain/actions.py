@@ -16,7 +16,9 @@ from app.domain.tasks import MAX_DELAY_SECONDS, MAX_LABEL, Label, Priority, Reas
 from app.domain.texts import text_problem
 from app.domain.views import TaskView
 
-Kind = Literal["cancel", "retry", "redrive", "purge", "reschedule", "set_priority"]
+AskedKind = Literal["cancel", "retry", "redrive", "purge", "reschedule", "set_priority"]
+Kind = Literal[AskedKind, "empty", "move"]
+"""SQS clients start the last two: `empty` cancels all unfinished tasks of a queue, `move` sends what waits there to others."""
 ActionState = Literal["running", "done", "cancelled"]
 MAX_REASON = 500
 MAX_ERROR = 2000
@@ -29,6 +31,8 @@ TAKES: Final[Mapping[str, tuple[frozenset[State], str]]] = {
     "purge": (frozenset({State.SCHEDULED, State.READY}), "waiting"),
     "reschedule": (frozenset({State.SCHEDULED, State.READY}), "waiting"),
     "set_priority": (frozenset({State.SCHEDULED, State.READY}), "waiting"),
+    "empty": (frozenset({State.SCHEDULED, State.READY, State.RUNNING}), "unfinished"),
+    "move": (frozenset({State.SCHEDULED, State.READY}), "waiting"),
 }
 """In which states an action takes tasks, and the name of that set in store/task_lists.py."""
 
@@ -63,7 +67,7 @@ class FilterBody(Struct, forbid_unknown_fields=True):
 
 
 class ActionBody(Struct, forbid_unknown_fields=True):
-    kind: Kind
+    kind: AskedKind
     filter: FilterBody
     run_at: Annotated[Instant | None, Meta(description="Of `reschedule`: when the tasks are to run.")] = None
     priority: Annotated[Priority | None, Meta(description="Of `set_priority`.")] = None

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
+from app.domain.actions import Kind
 from app.domain.signatures import signature
 from app.runtime.cancelling import after_cancel
 from app.runtime.core import Core
@@ -125,12 +126,12 @@ async def _act(core: Core, changes: Reader, found: StoredAction, chunks: Pace) -
         return Acted("again")
     if acted.verdict == "acted":
         chunks.took(time.monotonic() - began)
-        _tell(core, acted)
+        _tell(core, found.view.kind, acted)
     return acted
 
 
-def _tell(core: Core, acted: Acted) -> None:
-    after_cancel(core, acted.cancelled, "requested")
+def _tell(core: Core, kind: Kind, acted: Acted) -> None:
+    after_cancel(core, acted.cancelled, "purged" if kind == "empty" else "requested")
     for queue_id, count in acted.purged.items():
         core.stats.ended_waiting(queue_id, "cancelled", "purged", count)
     if acted.purged:

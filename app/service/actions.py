@@ -25,7 +25,7 @@ FIRST_SECONDS = 1.0
 """How long the request that starts an action works on it before it is answered; the engines go on."""
 COUNT_SECONDS = 10.0
 """How long a dry run counts."""
-NEEDS: Final = {"purge": "manage"}
+NEEDS: Final = {"purge": "manage", "empty": "manage"}
 """The scope for a kind, as for the route that does the same to one queue; `use` for the others."""
 
 

@@ -128,7 +128,7 @@ async def _save(
         row = await queues.insert_new(connection, caller.tenant_id, name, definition, handler_id, owner, attributes)
         if row is None:
             return None
-        await record(connection, caller, None, _recorded(row))
+        await record(connection, caller, None, recorded(row))
         return Saved(row.view, row.etag, True)
     before = await queues.read(connection, queue_id)
     if before is None:
@@ -148,11 +148,11 @@ async def _save(
         await queues.set_owner(connection, queue_id, owner)
     after = await queues.read(connection, queue_id)
     assert after is not None, "its lock is held"
-    await record(connection, caller, _recorded(before), _recorded(after))
+    await record(connection, caller, recorded(before), recorded(after))
     return Saved(after.view, after.etag, False)
 
 
-def _recorded(row: StoredQueue) -> dict[str, Any]:
+def recorded(row: StoredQueue) -> dict[str, Any]:
     """Return what the audit compares."""
     sqs = {} if row.sqs is None else {"sqs": to_builtins(row.sqs)}
     return queue_to_dict(row.view.definition) | {"owner": row.view.owner} | sqs
@@ -257,14 +257,14 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
     async with core.db.begin(caller.tenant_id) as connection:
         row = await locked(connection, caller, name)
         conditions.check(row.etag)
-        if await queues.has_tasks(connection, row.id):
+        if await queues.is_used(connection, row.id):
             raise Refusal(
                 "queue_in_use",
                 f"queue {name} holds unfinished tasks, or a schedule, batch, callback or transaction enqueues there; end or "
                 "delete those first",
             )
         await queues.mark_deleted(connection, caller.tenant_id, row.id)
-        await record(connection, caller, _recorded(row), None)
+        await record(connection, caller, recorded(row), None)
     core.queues.forget(caller.tenant_id, name)
 
 

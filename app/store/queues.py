@@ -156,7 +156,7 @@ _LOCK_OF_LIMIT = Query(
     .with_for_update(key_share=True, of=queues)
 )
 _OUTDATE = Query(update(queues).where(_THESE).values(version=queues.c.version + 1))
-_HAS_TASKS = sql("find_queue_use")
+_IS_USED = sql("find_queue_use")
 _CALLBACKS = msgspec.json.Decoder(Callbacks)
 
 
@@ -349,12 +349,12 @@ async def resume(connection: Reader, queue_id: int) -> None:
     await _RESUME.fetch(connection, queue_id=queue_id)
 
 
-async def has_tasks(reader: Reader, queue_id: int) -> bool:
+async def is_used(reader: Reader, queue_id: int, *, tasks: bool = True) -> bool:
     """Return whether an unfinished task is in this queue, or may be: a schedule, batch, callback or open transaction enqueues
-    there."""
+    there. Without `tasks`, neither tasks nor callbacks count."""
     if not await locks.free_of_callers(reader, f"queue {queue_id}"):
         return True
-    return bool(await reader.fetchval(_HAS_TASKS, queue_id))
+    return bool(await reader.fetchval(_IS_USED, queue_id, tasks))
 
 
 async def mark_deleted(connection: Reader, tenant_id: int, queue_id: int) -> None:

@@ -226,7 +226,7 @@ class ActionView(TypedDict):
     """An action, and how far it is."""
 
     id: str
-    kind: Literal["cancel", "purge", "redrive", "reschedule", "retry", "set_priority"]
+    kind: Literal["cancel", "empty", "move", "purge", "redrive", "reschedule", "retry", "set_priority"]
     filter: dict[str, Any]
     """The conditions that were named."""
     run_at: str | None

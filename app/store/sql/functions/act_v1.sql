@@ -33,7 +33,7 @@ begin
     update sluice.actions a set state = 'done', ended_at = v_now where a.id = p_action;
     return '{"verdict": "over"}';
   end if;
-  if v_action.kind not in ('cancel', 'purge') then
+  if v_action.kind not in ('cancel', 'empty', 'purge') then
     perform pg_advisory_xact_lock_shared(:lock_handler, s.h::integer)
       from (select t.handler_id as h from sluice.tasks t where t.id = any(v_listed) and t.handler_id <> 0
             union select t.handler_id from sluice.task_history t where t.id = any(v_listed) and t.handler_id <> 0 order by 1) s;
@@ -67,16 +67,16 @@ begin
   v_ended := coalesce(v_ended, '{}');
   v_now := clock_timestamp();
   -- not for an empty array, which implies every predicate of an index to the planner
-  if v_action.kind <> 'cancel' and v_live <> '{}' then
+  if v_action.kind not in ('cancel', 'empty') and v_live <> '{}' then
     select coalesce(array_agg(t.id order by t.id), '{}'), coalesce(bool_or(t.batch_id is not null), false) into v_done, v_batches
     from sluice.tasks t where t.id = any(v_live) and t.state <> :state_running;
   end if;
 
-  if v_action.kind = 'cancel' and v_live <> '{}' then
+  if v_action.kind in ('cancel', 'empty') and v_live <> '{}' then
     v_done := v_live;
     select jsonb_agg(to_jsonb(c) - 'callbacks') filter (where c.task_id is not null),
            jsonb_agg(c.callbacks) filter (where c.task_id is null) into v_cancelled, v_called
-    from sluice.cancel_v1(v_action.tenant_id, v_live, 'requested') c;
+    from sluice.cancel_v1(v_action.tenant_id, v_live, case v_action.kind when 'empty' then 'purged' else 'requested' end) c;
   elsif v_action.kind = 'purge' and v_done <> '{}' then
     select jsonb_object_agg(p.queue_id, p.n) into v_purged
     from (select t.queue_id, count(*) as n from sluice.tasks t where t.id = any(v_done) group by 1) p;
@@ -108,7 +108,7 @@ begin
       v_done := v_done || v_moved;
     end if;
   end if;
-  if v_action.kind not in ('cancel', 'purge') and v_done <> '{}' then
+  if v_action.kind not in ('cancel', 'empty', 'purge') and v_done <> '{}' then
     select jsonb_agg(jsonb_build_array(d.queue_id, d.handler_id)) into v_lanes
     from (select distinct t.queue_id, t.handler_id from sluice.tasks t where t.id = any(v_done) and t.state = :state_ready) d;
   end if;
@@ -123,7 +123,7 @@ begin
         when t.id is not null and t.state = :state_running and t.id = any(v_live) then 'running'
         when t.id is not null or h.state is null then case when v_action.waits then 'gone' end
         when s.id = any(v_fit) then 'held'
-        when h.state = :state_cancelled and v_action.kind = 'cancel' then 'done'
+        when h.state = :state_cancelled and v_action.kind in ('cancel', 'empty') then 'done'
         when v_action.kind = 'redrive' and h.state <> :state_dead then 'not_dead'
         when v_action.kind in ('retry', 'redrive') and h.state <> :state_succeeded then case
           when s.id = any(v_ended) then 'orphaned' when v_action.waits then 'gone' end
