@@ -44,6 +44,7 @@ from app.runtime.core import Core, build_core
 from app.runtime.replica import Replica
 from app.service import authentication, keys, roles, status
 from app.settings import Settings, SettingsError
+from app.sources.kinds import Kinds
 from app.store import examination, migrations, partitions, rehearsals, tenants, vault
 from app.store.db import Database
 from app.store.failures import Busy, Refused, Unavailable, Unsuitable
@@ -193,6 +194,7 @@ async def build(settings: Settings, dsn: str, url: str, descriptors: Descriptors
         schedule_grace_seconds=settings.schedule_grace_seconds,
         max_definitions=settings.max_definitions,
         audit_days=settings.audit_days,
+        sources=Kinds(),
     )
     engine = Engine(
         core,
@@ -260,6 +262,7 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
         began = time.monotonic()
         stack.push_async_callback(sluice.core.db.close)
         stack.push_async_callback(sluice.core.webhooks.aclose)
+        stack.push_async_callback(sluice.core.sources.aclose)
         stack.push_async_callback(sluice.core.tracing.aclose)
         push = build_push(os.environ, sluice.core.metrics, version=VERSION, replica=sluice.core.replica.name)
         if push is not None:

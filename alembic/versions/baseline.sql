@@ -591,6 +591,58 @@ create index schedules_look on sluice.schedules (tenant_id, look_at) where look_
 create index schedules_queue on sluice.schedules (queue_id) where deleted_at is null;
 create index schedules_missed on sluice.schedules (id) where missed > 0 and deleted_at is null;
 
+-- Queues elsewhere, from which tasks come in. sealed: credentials and URLs. version counts whatever a receiver must notice.
+create table sluice.sources (
+  id bigint generated always as identity constraint sources_pkey primary key,
+  tenant_id bigint not null constraint sources_tenant_fkey references sluice.tenants,
+  name text not null,
+  queue_id bigint not null constraint sources_queue_fkey references sluice.queues,
+  definition text not null,
+  sealed bytea not null,
+  etag text not null,
+  owner text,
+  paused boolean not null default false,
+  paused_at timestamptz,
+  version bigint not null default 1,
+  created_at timestamptz not null default clock_timestamp(),
+  updated_at timestamptz not null default clock_timestamp(),
+  constraint sources_name_key unique (tenant_id, name)
+);
+create index sources_queue on sluice.sources (queue_id);
+
+-- What a source has done and how much waits there, written once per round of a receiver (take_source_room_v1) and removed with it.
+-- The row is the lock under which its receivers share max_outstanding.
+create table sluice.source_states (
+  source_id bigint not null constraint source_states_pkey primary key,
+  received bigint not null default 0,
+  enqueued bigint not null default 0,
+  duplicates bigint not null default 0,
+  invalid bigint not null default 0,
+  lost bigint not null default 0,
+  lag bigint,
+  oldest_age_seconds double precision,
+  measured_at timestamptz,
+  last_error text,
+  last_error_at timestamptz
+) with (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
+
+-- Replicas that receive from a source. reserved: how many messages each may receive now; failing_since: null if its last call succeeded.
+create table sluice.source_receivers (
+  source_id bigint not null,
+  replica_id uuid not null,
+  reserved integer not null,
+  in_flight integer not null,
+  failing_since timestamptz,
+  constraint source_receivers_pkey primary key (source_id, replica_id)
+) with (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
+
+-- Tasks of a source that had not ended when somebody last looked: never many more than its max_outstanding.
+create table sluice.source_tasks (
+  source_id bigint not null,
+  task_id uuid not null,
+  constraint source_tasks_pkey primary key (source_id, task_id)
+) with (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
+
 -- The ledger: every nominal time of a schedule is in exactly one row that is not extra, enforced by the exclusion constraint. Times
 -- without a run share a row from nominal_at to nominal_until. Triggers and reruns are extra. A run's task is also its batch's id.
 create table sluice.schedule_runs (
@@ -779,7 +831,8 @@ create type sluice.entry_v1 as (
   max_attempts integer,
   options jsonb,
   on_duplicate text,
-  debounce_max_seconds double precision
+  debounce_max_seconds double precision,
+  key_seconds double precision
 );
 
 create type sluice.lane_v1 as (

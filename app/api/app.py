@@ -23,6 +23,7 @@ from app.api import (
     overview,
     queues,
     schedules,
+    sources,
     tasks,
 )
 from app.api.docs import docs_page
@@ -64,6 +65,7 @@ def create_app(core: Core, edge: EdgeConfig, pages: Sequence[BaseRoute] = ()) ->
             batches.router,
             schedules.bytes_router,
             schedules.router,
+            sources.router,
             limits.router,
             limits.tenant_router,
             definitions.router,

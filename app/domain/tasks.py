@@ -73,6 +73,7 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     FOLLOWUP_TOO_LARGE = "followup_too_large"
     PUSHED_BACK_TOO_LONG = "pushed_back_too_long"
+    INVALID_MESSAGE = "invalid_message"
     REQUESTED = "requested"
     PURGED = "purged"
     SUPERSEDED = "superseded"

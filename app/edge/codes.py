@@ -46,6 +46,12 @@ CODES: dict[str, Code] = {
         "No route has this path, or the key is confined to queues and the route is about its whole tenant.",
         "Check the path; `/docs` lists all routes.",
     ),
+    "source_not_found": Code(
+        404,
+        "Source not found",
+        "The tenant has no source with this name.",
+        "Check the name, or create it with `PUT /sources/{name}`.",
+    ),
     "handler_not_found": Code(
         404,
         "Handler not found",
@@ -207,6 +213,12 @@ CODES: dict[str, Code] = {
         "The address is not allowed",
         "The URL, of a handler or of a task's `target`, has an address that is neither public nor in `SLUICE_EGRESS_ALLOW`.",
         "Use another address, or have the operator list this one.",
+    ),
+    "bridge_unavailable": Code(
+        422,
+        "The service lacks what this kind of bridge needs",
+        "A library of the bridge is not installed where the service runs: it is an extra, such as `sluice-queue[redis]`.",
+        "Have the operator install the extra that `detail` names, on every replica.",
     ),
     "payload_schema_mismatch": Code(
         422,

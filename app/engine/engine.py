@@ -18,6 +18,7 @@ from app.engine.loop import Loop, log_death
 from app.engine.pulse import Pulse
 from app.engine.scheduler import Scheduler
 from app.engine.snapshot import Snapshot
+from app.engine.sources import Sources
 from app.runtime.core import Core
 from app.runtime.signals import ConcurrencySlot
 from app.store import polls
@@ -90,6 +91,8 @@ class Engine:
         self._dispatcher.alone = lambda: self._announcer.alone
         self._finish = Loop("finisher", Finisher(core).tick)
         self._breakers = Loop("breakers", Breakers(core).tick)
+        self._sources = Sources(core)
+        self._receive = Loop("sources", self._sources.tick)
         self._poll = Loop("poll", self._look_for_work)
         self._always = (
             self._beat,
@@ -113,6 +116,7 @@ class Engine:
             self._promote,
             self._expire,
             self._breakers,
+            self._receive,
         ]
         self._dispatcher.wake, self._dispatcher.wake_in = self._dispatch.wake, self._dispatch.wake_in
         self._housekeeping = Housekeeping(core)
@@ -132,6 +136,7 @@ class Engine:
         signals.batch_completed = self._finish.wake
         signals.batch_cancelled = self._sweep.wake
         signals.action_started = self._act.wake
+        signals.source_changed = self._receive.wake
         signals.revoked = self._revoked
 
     async def start(self) -> None:
@@ -188,6 +193,7 @@ class Engine:
         self._core.viewers.close()
         self._pulse.draining = True
         self._dispatcher.stopping = True
+        self._sources.stop()
         self._core.long_polls.close()
 
     async def stop(self, grace_seconds: float, hurried: asyncio.Event) -> None:
@@ -226,6 +232,7 @@ class Engine:
         await self._dispatcher.stop()
         await self._core.long_polls.drained()
         cut = await self._holdings.drain(grace_seconds, hurried)
+        await self._sources.stopped()
         await self._core.settling.drained()
         if self._dispatching:
             self._housekeeping.stop()

@@ -22,7 +22,14 @@ from app.store.stats import QueueOverview
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 from app.telemetry.metrics import ROLES
-from app.telemetry.snapshots import FleetSnapshot, HandlerSnapshot, LimitSnapshot, QueueSnapshot, ScheduleSnapshot
+from app.telemetry.snapshots import (
+    FleetSnapshot,
+    HandlerSnapshot,
+    LimitSnapshot,
+    QueueSnapshot,
+    ScheduleSnapshot,
+    SourceSnapshot,
+)
 
 SNAPSHOT_SECONDS = 10.0
 SNAPSHOT_SHARE = 0.05
@@ -63,6 +70,10 @@ class Snapshot:
                 schedules=[ScheduleSnapshot(r.tenant, r.name, r.overdue_seconds, r.missed) for r in fleet.schedules],
                 handlers=[HandlerSnapshot(r.tenant, r.handler, r.enabled, r.state) for r in fleet.handlers],
                 limits=list(_limits(fleet)),
+                sources=[
+                    SourceSnapshot(r.tenant, r.name, r.lag, r.oldest_age_seconds, r.failing_seconds or 0.0)
+                    for r in fleet.sources
+                ],
                 replicas=_by_role(fleet.replicas),
                 alarms=_by_code(alarms.alarms(fleet, core.schedule_grace_seconds)),
                 connections=fleet.database.connections,

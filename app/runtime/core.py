@@ -27,6 +27,7 @@ from app.runtime.signals import Signals
 from app.runtime.sparklines import Sparklines
 from app.runtime.viewers import MAX_VIEWERS, MAX_VIEWERS_OF_TENANT, Viewers
 from app.runtime.waiters import TaskWaiters
+from app.sources.kinds import Kinds
 from app.store.callbacks import Told
 from app.store.clock import Clock
 from app.store.db import Database
@@ -54,6 +55,7 @@ class Core:
     clock: Clock
     vault: Vault
     webhooks: Delivery
+    sources: Kinds
     metrics: Metrics
     tracing: Tracing
     replica: Replica
@@ -113,6 +115,7 @@ def build_core(
     schedule_grace_seconds: float = 60.0,
     max_definitions: int = 10_000,
     audit_days: int = AUDIT_DAYS,
+    sources: Kinds | None = None,
 ) -> Core:
     """Build the core. Each part gets only the parts it needs, so none knows the whole."""
     clock, signals, taken_keys = Clock(), Signals(), TakenKeys()
@@ -139,6 +142,7 @@ def build_core(
         clock=clock,
         vault=vault,
         webhooks=webhooks,
+        sources=sources or Kinds(),
         metrics=metrics,
         tracing=tracing,
         replica=replica,

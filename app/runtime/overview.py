@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.domain.connections import Limit
-from app.store import breakers, limit_uses, partitions, replicas, room, schedules, stats
+from app.store import breakers, limit_uses, partitions, replicas, room, schedules, sources, stats
 from app.store.breakers import HandlerOverview
 from app.store.db import Database
 from app.store.limit_uses import LimitOverview
 from app.store.partitions import Reach
 from app.store.replicas import ReplicaRow
 from app.store.schedules import ScheduleHealth
+from app.store.sources import SourceHealth
 from app.store.stats import DatabaseHealth, QueueOverview
 
 OPERATORS = "operators"
@@ -20,6 +21,7 @@ COUNT_SECONDS = 15.0
 MAX_SCHEDULES = 1000
 """Listed individually; above this number, only schedules that need attention."""
 
+MAX_SOURCES = 1000
 MAX_HANDLERS = 1000
 MAX_LIMITS = 10_000
 
@@ -30,6 +32,7 @@ class Fleet:
 
     queues: Sequence[QueueOverview]
     schedules: Sequence[ScheduleHealth]
+    sources: Sequence[SourceHealth]
     handlers: Sequence[HandlerOverview]
     limits: Sequence[LimitOverview]
     """Named ones."""
@@ -46,6 +49,7 @@ async def read_fleet(db: Database) -> Fleet:
         return Fleet(
             queues=await stats.overview(reads),
             schedules=await schedules.health(reads, MAX_SCHEDULES),
+            sources=await sources.health(reads, MAX_SOURCES),
             handlers=await breakers.overview(reads, MAX_HANDLERS),
             limits=await limit_uses.overview(reads, MAX_LIMITS),
             replicas=await replicas.list_recent(reads),

@@ -65,5 +65,7 @@ class Signals:
     """A batch was marked as cancelled; its unfinished tasks must be swept."""
     action_started: Callable[[], None] = _ignore
     """There is an action to work on."""
+    source_changed: Callable[[], None] = _ignore
+    """A source was created, changed, paused, resumed or deleted."""
     revoked: Callable[[str, str], None] = _ignore
     """(task id, id of the replica that holds it): the lease was revoked, so the call must end."""

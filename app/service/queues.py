@@ -260,8 +260,8 @@ async def delete(core: Core, caller: Caller, name: str, conditions: Conditions) 
         if await queues.is_used(connection, row.id):
             raise Refusal(
                 "queue_in_use",
-                f"queue {name} holds unfinished tasks, or a schedule, batch, callback or transaction enqueues there; end or "
-                "delete those first",
+                f"queue {name} holds unfinished tasks, or a schedule, source, batch, callback or transaction enqueues there; "
+                "end or delete those first",
             )
         await queues.mark_deleted(connection, caller.tenant_id, row.id)
         await record(connection, caller, recorded(row), None)

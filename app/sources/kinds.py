@@ -6,11 +6,15 @@ others while they are enqueued, and acknowledges them once the tasks are committ
 acknowledged comes again, with the same key.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
+
+from app.domain.errors import Refusal
+from app.domain.sources import SourceDefinition
 
 WAIT_SECONDS = 20.0
 """The longest that a receive waits for a first message."""
@@ -88,11 +92,29 @@ class Source(Protocol):
 class Kind(Protocol):
     """A kind of source, on one replica."""
 
-    def check(self, definition: Any) -> None:
+    def check(self, definition: SourceDefinition) -> None:
         """Check a definition of this kind before it is saved. Raises Refusal: invalid, egress_denied, bridge_unavailable."""
 
-    def open(self, definition: Any, name: str) -> Source:
+    def open(self, definition: SourceDefinition, name: str) -> Source:
         """Return a source for a valid definition. It connects when it is first used. `name` is the replica's."""
 
     async def aclose(self) -> None:
         """Close what its sources share."""
+
+
+class Kinds:
+    """The kinds that this replica has, by name."""
+
+    def __init__(self, kinds: Mapping[str, Kind] = MappingProxyType({})) -> None:
+        self._kinds = kinds
+
+    def of(self, definition: SourceDefinition) -> Kind:
+        """Raises Refusal (bridge_unavailable)."""
+        kind = self._kinds.get(definition.kind)
+        if kind is None:
+            raise Refusal("bridge_unavailable", f"this replica has no sources of kind {definition.kind}")
+        return kind
+
+    async def aclose(self) -> None:
+        for kind in self._kinds.values():
+            await kind.aclose()

@@ -39,6 +39,8 @@ class Entry(NamedTuple):
     on_duplicate: str | None = None
     """What it does to a waiting task that has its unique key: replace or postpone; None: nothing."""
     debounce_max_seconds: float | None = None
+    key_seconds: float | None = None
+    """How long its key is kept; None: as long as the queue says."""
 
 
 class Receipt(msgspec.Struct):

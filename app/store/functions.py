@@ -88,6 +88,8 @@ SETTINGS: dict[str, tuple[str, ...] | None] = {
     # planned once for groups of any size: planning takes longer than writing a small group
     "enqueue_v1": PLANNED_ONCE,
     "enqueue_plain_v1": PLANNED_ONCE,
+    "enqueue_dead_v1": PLANNED_ONCE,
+    "take_source_room_v1": PLANNED_ONCE,
     "held_keys_v1": PLANNED_ONCE,
     "replace_held_v1": PLANNED_ONCE,
     "settle_v1": PLANNED_ONCE,

@@ -22,6 +22,7 @@ from typing import TypeVar
 import asyncpg
 
 from app.domain.queues import QueueDefinition
+from app.domain.sources import KEY_SECONDS
 from app.store.connecting import connected
 from app.store.db import Database, Reader
 from app.store.failures import PartitionMissing, translated
@@ -60,9 +61,14 @@ async def ensure_for(db: Reader, definition: QueueDefinition) -> None:
     await ensure(db, _horizon(days))
 
 
+async def ensure_for_sources(db: Reader) -> None:
+    """Create the partitions that the keys of messages need; called before the first source is written."""
+    await ensure(db, _horizon(KEY_SECONDS / 86_400))
+
+
 async def ensure_ahead(db: Reader) -> int:
     """Create the partitions that all queues need, as the daily job does; return how many were created."""
-    return await ensure(db, _horizon(float(await db.fetchval(_LONGEST))))
+    return await ensure(db, _horizon(float(await db.fetchval(_LONGEST, KEY_SECONDS / 86_400))))
 
 
 async def with_days(db: Reader, write: Callable[[], Awaitable[Written]]) -> Written:
@@ -87,7 +93,7 @@ class Reach:
 
 
 async def reach(db: Reader) -> Reach:
-    needed = _horizon(float(await db.fetchval(_LONGEST)))
+    needed = _horizon(float(await db.fetchval(_LONGEST, KEY_SECONDS / 86_400)))
     (row,) = await db.fetch(_REACH, needed)
     return Reach(row["ahead"], needed - MARGIN_DAYS, row["left_over"])
 

@@ -299,3 +299,23 @@ schedules = Table(
     Index("schedules_queue", "queue_id", postgresql_where=text("deleted_at is null")),
     Index("schedules_missed", "id", postgresql_where=text("missed > 0 and deleted_at is null")),
 )
+
+sources = Table(
+    "sources",
+    metadata,
+    _id(),
+    _tenant(),
+    Column("name", Text, nullable=False),
+    Column("queue_id", BigInteger, ForeignKey("sluice.queues.id"), nullable=False),
+    Column("definition", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("etag", Text, nullable=False),
+    Column("owner", Text),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    _instant("paused_at", nullable=True),
+    Column("version", BigInteger, nullable=False, server_default=text("1")),
+    _instant("created_at", default=True),
+    _instant("updated_at", default=True),
+    UniqueConstraint("tenant_id", "name", name="sources_name_key"),
+    Index("sources_queue", "queue_id"),
+)

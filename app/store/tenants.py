@@ -11,7 +11,7 @@ from app.store import limits, locks
 from app.store.db import Reader
 from app.store.numbers import Lock
 from app.store.statements import Query
-from app.store.tables import handlers, queues, schedules, tenants
+from app.store.tables import handlers, queues, schedules, sources, tenants
 from app.store.tables import limits as limit_rows
 
 
@@ -34,6 +34,7 @@ _COUNT_LIMITS = Query(
     .select_from(limit_rows)
     .where(limit_rows.c.tenant_id == bindparam("tenant_id"), limit_rows.c.kind == "named")
 )
+_COUNT_SOURCES = Query(select(func.count()).select_from(sources).where(sources.c.tenant_id == bindparam("tenant_id")))
 _RATE, _OF_RATE = limits.owned("tenant_rate", tenants.c.id)
 _LIMITS = Query(
     select(tenants.c.max_concurrency, tenants.c.granted_max_concurrency, *limits.shown(_RATE))
@@ -56,13 +57,18 @@ async def lock_row(connection: Reader, tenant_id: int) -> None:
 
 
 async def is_full(
-    connection: Reader, tenant_id: int, kind: Literal["handlers", "queues", "schedules", "limits"], most: int
+    connection: Reader,
+    tenant_id: int,
+    kind: Literal["handlers", "queues", "schedules", "sources", "limits"],
+    most: int,
 ) -> bool:
     """Return whether the tenant has the maximum number of definitions of this kind. Until the transaction ends, nobody adds one.
 
     The lock is taken before those of handlers and queues, and the count is made in a later statement.
     """
     await locks.take(connection, Lock.DEFINITIONS, tenant_id)
+    if kind == "sources":
+        return int(await _COUNT_SOURCES.fetchval(connection, tenant_id=tenant_id)) >= most
     if kind == "limits":
         return int(await _COUNT_LIMITS.fetchval(connection, tenant_id=tenant_id)) >= most
     return int(await _COUNTED[kind].fetchval(connection, tenant_id=tenant_id, most=most)) >= most

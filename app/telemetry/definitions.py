@@ -123,6 +123,30 @@ LIMIT_ADMITTED = Definition(
     ("limit", "tenant"),
     "Attempts that this replica started under a named limit.",
 )
+SOURCE_MESSAGES = Definition(
+    "sluice_source_messages_total",
+    "counter",
+    ("outcome", "source", "tenant"),
+    "Messages of a source on this replica: received, enqueued, duplicates, invalid, lost.",
+)
+SOURCE_LAG = Definition(
+    "sluice_source_lag",
+    "gauge",
+    ("source", "tenant"),
+    "Messages that wait at a source; no series while it has not said.",
+)
+SOURCE_OLDEST_AGE = Definition(
+    "sluice_source_oldest_age_seconds",
+    "gauge",
+    ("source", "tenant"),
+    "Age of the oldest message that waits at a source; no series while it has not said.",
+)
+SOURCE_FAILING = Definition(
+    "sluice_source_failing_seconds",
+    "gauge",
+    ("source", "tenant"),
+    "How long a source has failed, on any replica, or its messages have found no room; 0: it works.",
+)
 LOOP_LAG = Definition(
     "sluice_loop_lag_seconds", "gauge", (), "The worst delay of a loop's wake-up in the last 30 to 60 seconds."
 )
@@ -172,6 +196,10 @@ DEFINITIONS: Final = (
     LIMIT_USED,
     LIMIT,
     LIMIT_WAITING_KEYS,
+    SOURCE_MESSAGES,
+    SOURCE_LAG,
+    SOURCE_OLDEST_AGE,
+    SOURCE_FAILING,
     LIMIT_ADMITTED,
     LOOP_LAG,
     HTTP_REQUEST,

@@ -167,6 +167,17 @@ SCHEDULE_FAILED = _event(
     "schedule_id",
 )
 SCHEDULE_PAUSED = _event("schedule_paused", WARNING, "A schedule was paused after failed runs.", "schedule", "reason")
+SOURCE_FAILED = _event(
+    "source_failed",
+    WARNING,
+    "A source cannot be received from, or not acknowledged; this replica tries again. Said once per failure.",
+    "source",
+    "error",
+)
+SOURCE_RECOVERED = _event("source_recovered", INFO, "A source that had failed is received from again.", "source")
+SOURCE_BROKE = _event(
+    "source_broke", ERROR, "Receiving from a source met an internal error; this replica tries again.", "source"
+)
 BATCH_COMPLETED = _event("batch_completed", DEBUG, "All tasks of a batch have ended.", "batch")
 HANDLER_SECRETS_LOST = _event(
     "handler_secrets_lost",

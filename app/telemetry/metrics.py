@@ -14,7 +14,7 @@ as the queue exists, because a counter that vanished would come back lower.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from app.telemetry import definitions as names
@@ -85,6 +85,7 @@ class Metrics:
         self._admitted: dict[tuple[str, str], int] = {}
         self._requests: dict[tuple[str, str, int], Tally] = {}
         self._groups: dict[str, Histogram] = {}
+        self._messages: dict[tuple[str, str], dict[str, int]] = {}
         self._leases_lost = 0
         self._leases_reaped = 0
         self._flows_rescued = 0
@@ -104,6 +105,12 @@ class Metrics:
         """Count an attempt that has started under these named limits; a name may occur twice."""
         for key in {(tenant, limit) for limit in limits}:
             self._admitted[key] = self._admitted.get(key, 0) + 1
+
+    def messages_counted(self, tenant: str, source: str, counts: Mapping[str, int]) -> None:
+        """Count messages of a source by what became of them."""
+        kept = self._messages.setdefault((tenant, source), {})
+        for what, count in counts.items():
+            kept[what] = kept.get(what, 0) + count
 
     def attempt_ended(self, tenant: str, queue: str, outcome: str, seconds: float) -> None:
         self.queue(tenant, queue).ended(outcome, seconds)
@@ -149,8 +156,10 @@ class Metrics:
         self._lag.observe(late_seconds)
 
     def set_snapshot(self, fleet: FleetSnapshot) -> None:
-        """Take a snapshot, and drop the counts of queues and limits that have been deleted."""
+        """Take a snapshot, and drop the counts of queues, limits and sources that have been deleted."""
         gone = _named(self._fleet.limits) - _named(fleet.limits)
+        for source in _sources(self._fleet) - _sources(fleet):
+            self._messages.pop(source, None)
         self._fleet = fleet
         for key in gone:
             self._admitted.pop(key, None)
@@ -257,8 +266,24 @@ class Metrics:
         yield Reading(names.LIMIT, (((row.level, row.name, row.tenant), limit) for row, limit in most))
         keys = [(row, row.waiting_keys) for row in limits if row.waiting_keys is not None]
         yield Reading(names.LIMIT_WAITING_KEYS, (((row.name, row.tenant), waiting) for row, waiting in keys))
+        yield from self._read_sources()
         admitted = self._admitted.copy().items()
         yield Reading(names.LIMIT_ADMITTED, (((limit, tenant), count) for (tenant, limit), count in admitted))
+
+    def _read_sources(self) -> Iterator[Reading]:
+        counted = self._messages.copy().items()
+        yield Reading(
+            names.SOURCE_MESSAGES,
+            (((what, source, tenant), n) for (tenant, source), kept in counted for what, n in kept.copy().items()),
+        )
+        rows = self._fleet.sources
+        lags = [((row.source, row.tenant), row.lag) for row in rows if row.lag is not None]
+        yield Reading(names.SOURCE_LAG, lags)
+        ages = [
+            ((row.source, row.tenant), row.oldest_age_seconds) for row in rows if row.oldest_age_seconds is not None
+        ]
+        yield Reading(names.SOURCE_OLDEST_AGE, ages)
+        yield Reading(names.SOURCE_FAILING, (((row.source, row.tenant), row.failing_seconds) for row in rows))
 
     def _read_database(self) -> Iterator[Reading]:
         fleet = self._fleet
@@ -275,6 +300,10 @@ class Metrics:
 
 def _named(limits: Iterable[LimitSnapshot]) -> set[tuple[str, str]]:
     return {(row.tenant, row.name) for row in limits if row.level == "named"}
+
+
+def _sources(fleet: FleetSnapshot) -> set[tuple[str, str]]:
+    return {(row.tenant, row.source) for row in fleet.sources}
 
 
 class RecentPeak:

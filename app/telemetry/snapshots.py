@@ -50,6 +50,15 @@ class LimitSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceSnapshot:
+    tenant: str
+    source: str
+    lag: int | None
+    oldest_age_seconds: float | None
+    failing_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class FleetSnapshot:
     """A whole snapshot."""
 
@@ -57,6 +66,7 @@ class FleetSnapshot:
     schedules: Sequence[ScheduleSnapshot] = ()
     handlers: Sequence[HandlerSnapshot] = ()
     limits: Sequence[LimitSnapshot] = ()
+    sources: Sequence[SourceSnapshot] = ()
     replicas: Mapping[str, int] = field(default_factory=dict)
     """By role."""
     alarms: Mapping[str, bool] = field(default_factory=dict)

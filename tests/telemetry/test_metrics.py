@@ -16,7 +16,14 @@ from app.telemetry.definitions import DEFINITIONS
 from app.telemetry.exposition import CONTENT_TYPE
 from app.telemetry.metrics import LAG_WINDOW_SECONDS, QUIET_SECONDS, Metrics
 from app.telemetry.readings import HTTP_SECONDS, SECONDS, TALLIED, Histogram, Tally
-from app.telemetry.snapshots import FleetSnapshot, HandlerSnapshot, LimitSnapshot, QueueSnapshot, ScheduleSnapshot
+from app.telemetry.snapshots import (
+    FleetSnapshot,
+    HandlerSnapshot,
+    LimitSnapshot,
+    QueueSnapshot,
+    ScheduleSnapshot,
+    SourceSnapshot,
+)
 
 GOLDEN = Path(__file__).parent / "metric_names.txt"
 
@@ -46,12 +53,14 @@ def used() -> Metrics:
     metrics.tasks_ended(1, "dead", "expired")
     metrics.request_meter("POST", "/queues/{name}/tasks", 201)(0.004)
     metrics.limits_taken("t", ["api", "api"])
+    metrics.messages_counted("t", "orders", {"received": 2, "enqueued": 1})
     metrics.set_snapshot(
         FleetSnapshot(
             queues=[MAIL],
             schedules=[ScheduleSnapshot("t", "nightly", 2.5, 3)],
             handlers=[HandlerSnapshot("t", "crm", True, "half_open")],
             limits=[LimitSnapshot("named", "t", "api", 20, 3, 1)],
+            sources=[SourceSnapshot("t", "orders", 12, 3.5, 0.0)],
             replicas={"all": 2, "api": 0, "engine": 0},
             alarms={"no_engine": False, "old_xmin": True},
             connections=40,

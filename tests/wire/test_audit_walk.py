@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from app.api.audit import AUDITED
+from tests import fake_sources
 from tests.sluices import Replica
 from tests.wire.api import Api, fresh, good
 
@@ -16,6 +17,11 @@ pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 def nothing_refused_lately(shared: Replica) -> None:
     """Of so many refused calls in a minute, as other tests make on this replica, only the first leave a row each."""
     shared.sluice.core.refusals._minutes.clear()
+
+
+@pytest.fixture(autouse=True)
+def any_source(shared: Replica) -> None:
+    fake_sources.install(shared.sluice.core)
 
 
 NO_ROW = {
@@ -31,6 +37,7 @@ NO_ROW = {
     "release_task": "settles: the attempt is its record",
     "plan_definitions": "changes nothing",
     "preview_definition": "changes nothing",
+    "test_source": "changes nothing here, and counts nowhere",
     "test_handler": "changes nothing here, and counts nowhere",
 }
 """Operations that are not reads, and why they leave no row."""
@@ -49,6 +56,17 @@ async def a_schedule(api: Api) -> str:
 async def put_schedule(api: Api) -> Call:
     name = await a_schedule(api)
     return "PUT", f"/schedules/{name}", {"queue": await api.queue(), "every_seconds": 60, "payload": 2}, name
+
+
+async def a_source(api: Api) -> str:
+    name = fresh("s")
+    good(await api.put(f"/sources/{name}", json=fake_sources.definition(await api.queue())), 201)
+    return name
+
+
+async def put_source(api: Api) -> Call:
+    name = await a_source(api)
+    return "PUT", f"/sources/{name}", fake_sources.definition(await api.queue()), name
 
 
 async def a_batch(api: Api) -> str:
@@ -144,6 +162,10 @@ CALLS: dict[str, Callable[[Api], Awaitable[Call]]] = {
     "resume_schedule": on("schedules", a_schedule, "POST", "/resume"),
     "trigger_schedule": on("schedules", a_schedule, "POST", "/trigger"),
     "backfill_schedule": on("schedules", a_schedule, "POST", "/backfill", WINDOW),
+    "put_source": put_source,
+    "delete_source": on("sources", a_source, "DELETE"),
+    "pause_source": on("sources", a_source, "POST", "/pause"),
+    "resume_source": on("sources", a_source, "POST", "/resume"),
     "update_task": on("tasks", a_task, "PATCH", body={"priority": 3}),
     "cancel_task": on("tasks", a_task, "POST", "/cancel"),
     "retry_task": on("tasks", a_task, "POST", "/retry"),

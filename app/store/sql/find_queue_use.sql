@@ -1,4 +1,4 @@
--- Whether queue $1 is in use: by an unfinished task, a schedule, the end of a batch, or callbacks of another queue or of its unfinished
+-- Whether queue $1 is in use: by an unfinished task, a schedule, a source, the end of a batch, or callbacks of another queue or of its unfinished
 -- tasks. Each check is one index probe, except the last: it reads the tasks of queues that have had such a task until it finds one.
 -- $2: whether tasks and callbacks count, which SQS deletes a queue in spite of.
 select $2 and exists (select from sluice.tasks where queue_id = $1 and state <> :state_running and claims >= 0)
@@ -6,6 +6,7 @@ select $2 and exists (select from sluice.tasks where queue_id = $1 and state <> 
              and tenant_id = (select tenant_id from sluice.queues where id = $1))
   or exists (select from sluice.batch_completions where queue_id = $1 and task_id is null)
   or exists (select from sluice.schedules where $1 in (queue_id, then_queue_id) and deleted_at is null)
+  or exists (select from sluice.sources where queue_id = $1)
   or $2 and exists (select from sluice.queues d join sluice.queues q on q.tenant_id = d.tenant_id
              where d.id = $1 and q.id <> $1 and q.deleted_at is null
                and jsonb_path_exists(q.callbacks, '$.*.queue ? (@ == $name)', jsonb_build_object('name', d.name)))

@@ -18,6 +18,7 @@ Reason: TypeAlias = Literal[
     "expired",
     "fatal_status",
     "followup_too_large",
+    "invalid_message",
     "purged",
     "pushed_back_too_long",
     "requested",
@@ -610,6 +611,15 @@ class AuditOut(TypedDict):
     request_id: str | None
     """The `x-request-id` of the call, which is also in the log."""
     replica: str | None
+
+
+class AwsCredentials(TypedDict):
+    """An access key of AWS. Write-only."""
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: NotRequired[str | None]
+    """Of temporary credentials."""
 
 
 BackfillBody = TypedDict(
@@ -1780,6 +1790,83 @@ class ScheduleViewPage(TypedDict):
     """The `cursor` of the next page; null on the last page."""
 
 
+class SourceOut(TypedDict):
+    """A source: the fields of its kind, and how it fares, over all replicas."""
+
+    kind: Literal["redis_stream", "sqs"]
+    queue: str
+    """Where its messages become tasks."""
+    type: str | None
+    """Of its tasks."""
+    headers: dict[str, str]
+    """Of its tasks, beside those of the message, which go before headers of the same name."""
+    tags: list[str]
+    priority: int
+    body: Literal["base64", "json", "text"]
+    """How a message's body becomes the payload: it is JSON; any text, as a JSON string; or bytes in base64."""
+    on_invalid: Literal["dead", "wrap"]
+    """What becomes of a body that is not what `body` says: a payload `{"invalid": "<why>", "body": "<the text>"}`
+    (`body_base64` if it is not text), or a dead task with its bytes."""
+    max_outstanding: int
+    """While so many of its tasks have not ended, no messages are received."""
+    key_from: str | None
+    """Where a task's `key` comes from: a JSON Pointer into the payload (`/customer/id`), or a header of the message.
+    Without it: the MessageGroupId of SQS."""
+    description: str | None
+    queue_url: NotRequired[str]
+    region: NotRequired[str]
+    endpoint_url: NotRequired[str | None]
+    credentials: NotRequired[Literal["***"] | None]
+    visibility_seconds: NotRequired[int]
+    url: NotRequired[Literal["***"]]
+    stream: NotRequired[str]
+    group: NotRequired[str]
+    start: NotRequired[Literal["$", "0"]]
+    field: NotRequired[str]
+    claim_idle_seconds: NotRequired[int]
+    name: str
+    """1-100 of A-Z a-z 0-9 . _ -, starting with a letter or digit"""
+    paused: bool
+    paused_at: str | None
+    secrets_lost: NotRequired[bool]
+    """Its secrets cannot be decrypted; nothing is received until it is PUT again with them."""
+    received: int
+    """Messages, since the source was created."""
+    enqueued: int
+    """Of these, tasks, the invalid ones included."""
+    duplicates: int
+    """Received again, although they had been enqueued."""
+    invalid: int
+    """Wrapped, dead, or left where they are because they are too large."""
+    lost: int
+    """Messages that the source says are gone: entries trimmed from a stream."""
+    in_flight: int
+    """Messages that are waiting to be enqueued, because the queue is full."""
+    outstanding: int
+    """Its tasks that have not ended."""
+    lag: int | None
+    """Messages that wait at the source; null: it has not said."""
+    oldest_age_seconds: float | None
+    """Of these, the oldest; null: not known."""
+    measured_at: str | None
+    last_error: str | None
+    last_error_at: str | None
+    failing_since: str | None
+    """null: it was last received from without an error."""
+    replicas: list[str]
+    """Those that receive from it."""
+    created_at: str
+    updated_at: str
+    owner: NotRequired[str]
+    """Owner named by the definitions document that manages it, if any."""
+
+
+class SourceOutPage(TypedDict):
+    items: list[SourceOut]
+    next_cursor: str | None
+    """The `cursor` of the next page; null on the last page."""
+
+
 class TaskViewPage(TypedDict):
     items: list[TaskView]
     next_cursor: str | None
@@ -2076,6 +2163,62 @@ class Series(TypedDict):
     as_of: str
     points: list[Point]
     """One per minute, oldest first; the last is the current minute."""
+
+
+class SourceDefinition(TypedDict):
+    kind: Literal["redis_stream", "sqs"]
+    queue: str
+    """Where its messages become tasks."""
+    type: NotRequired[str | None]
+    """Of its tasks."""
+    headers: NotRequired[Mapping[str, str]]
+    """Of its tasks, beside those of the message, which go before headers of the same name."""
+    tags: NotRequired[Sequence[str]]
+    priority: NotRequired[int]
+    body: NotRequired[Literal["base64", "json", "text"]]
+    """How a message's body becomes the payload: it is JSON; any text, as a JSON string; or bytes in base64."""
+    on_invalid: NotRequired[Literal["dead", "wrap"]]
+    """What becomes of a body that is not what `body` says: a payload `{"invalid": "<why>", "body": "<the text>"}`
+    (`body_base64` if it is not text), or a dead task with its bytes."""
+    max_outstanding: NotRequired[int]
+    """While so many of its tasks have not ended, no messages are received."""
+    key_from: NotRequired[str | None]
+    """Where a task's `key` comes from: a JSON Pointer into the payload (`/customer/id`), or a header of the message.
+    Without it: the MessageGroupId of SQS."""
+    description: NotRequired[str | None]
+    queue_url: NotRequired[str | None]
+    """sqs: required."""
+    region: NotRequired[str | None]
+    """sqs: required."""
+    endpoint_url: NotRequired[str | None]
+    """sqs: another server than that of AWS in the region."""
+    credentials: NotRequired[AwsCredentials | None]
+    """sqs: write-only. Absent: those given before are kept; null: those that the replicas find in the usual AWS
+    chain."""
+    visibility_seconds: NotRequired[int | None]
+    """sqs: how long a message is hidden from others, and again while it is being enqueued. Default: 60."""
+    url: NotRequired[str]
+    """redis_stream: `redis://` or `rediss://`. Write-only; absent: the one given before is kept."""
+    stream: NotRequired[str | None]
+    """redis_stream: required."""
+    group: NotRequired[str | None]
+    """redis_stream: required. The consumer group, made at first use."""
+    start: NotRequired[Literal["$", "0"] | None]
+    """redis_stream: where a new group begins: at the first entry (`0`, the default) or the next (`$`)."""
+    field: NotRequired[str | None]
+    """redis_stream: the field of an entry that is the body. Default: `body`."""
+    claim_idle_seconds: NotRequired[int | None]
+    """redis_stream: entries that a consumer has held for so long are taken over from it. Default: 60."""
+
+
+class SourceTested(TypedDict):
+    """What came of looking at a source, without taking a message."""
+
+    ok: bool
+    error: str | None
+    lag: int | None
+    oldest_age_seconds: float | None
+    duration_seconds: float
 
 
 class StatusOut(TypedDict):

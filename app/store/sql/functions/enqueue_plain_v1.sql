@@ -20,7 +20,7 @@ begin
   if not found then
     return sluice.enqueue_v1(p_group, array(
       select (u.id, p_queue, p_version, 0, u.payload, null, null, null, 0, null, null, null, null, null, null,
-              null, null)::sluice.entry_v1
+              null, null, null)::sluice.entry_v1
       from unnest(p_ids, p_payloads) with ordinality u(id, payload, n) order by u.n));
   end if;
   v_now := clock_timestamp();

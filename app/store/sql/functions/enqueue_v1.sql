@@ -108,7 +108,7 @@ begin
            where d.expires_at <= v_now order by d.queue_id, d.key for update of d) x
     where k.queue_id = x.queue_id and k.key = x.key and k.expires_at <= v_now;
     insert into sluice.idempotency_keys (queue_id, key, fingerprint, task_id, expires_at)
-    select e.queue_id, e.key, e.fingerprint, e.task_id, v_now + make_interval(secs => q.idempotency_seconds)
+    select e.queue_id, e.key, e.fingerprint, e.task_id, v_now + make_interval(secs => coalesce(e.key_seconds, q.idempotency_seconds))
     from unnest(p_entries) with ordinality e
     join sluice.queues q on q.id = e.queue_id
     where e.key is not null and not v_verdicts ? e.ordinality::text
@@ -221,7 +221,7 @@ begin
   select
     e.task_id, q.tenant_id, e.queue_id, e.handler_id, case when r.run_at > v_now then :state_scheduled else :state_ready end,
     e.priority, r.run_at, v_now, coalesce(e.expires_at, v_now + make_interval(secs => e.ttl_seconds)), e.payload, e.options, e.key,
-    case when v_keyed and e.key is not null then v_now + make_interval(secs => q.idempotency_seconds) end,
+    case when v_keyed and e.key is not null then v_now + make_interval(secs => coalesce(e.key_seconds, q.idempotency_seconds)) end,
     e.unique_key, e.max_attempts, p_root, p_parent, p_batch
   from unnest(p_entries) with ordinality e
   join sluice.queues q on q.id = e.queue_id

@@ -1,0 +1,2 @@
+-- Begin to count for a new source.
+insert into sluice.source_states (source_id) values ($1)
