@@ -23,6 +23,7 @@ from app.delivery.webhook.transport import Transport
 from app.delivery.webhook.webhooks import Webhooks
 from app.domain.callers import Caller
 from app.domain.connections import MIN_CONNECTIONS, NoRoom, fit, split, tightest
+from app.domain.ids import is_aws_key_id
 from app.domain.keys import Grant, KeyIssued, KeyView
 from app.domain.roles import RoleGrant
 from app.edge.admission import MAX_CONNECTIONS, Admission
@@ -436,7 +437,8 @@ async def database(settings: Settings, *, patient: bool = False) -> AsyncIterato
 
 async def create_key(settings: Settings, tenant: str, grant: Grant) -> KeyIssued:
     async with database(settings) as db:
-        return await keys.create(db, tenant, grant)
+        vault = await _open_vault(db, settings) if grant.kind == "aws" else None
+        return await keys.create(db, tenant, grant, vault)
 
 
 async def list_keys(settings: Settings) -> list[KeyView]:
@@ -446,7 +448,8 @@ async def list_keys(settings: Settings) -> list[KeyView]:
 
 async def rotate_key(settings: Settings, key_id: str, overlap_seconds: float) -> KeyIssued:
     async with database(settings) as db:
-        return await keys.rotate(db, key_id, overlap_seconds)
+        vault = await _open_vault(db, settings) if is_aws_key_id(key_id) else None
+        return await keys.rotate(db, key_id, overlap_seconds, vault)
 
 
 async def rewrap(settings: Settings) -> str:

@@ -23,6 +23,7 @@ create table sluice.tenants (
 );
 
 -- Keys are revoked, never removed. The previous secret is accepted until its end, while a new one is rolled out.
+-- Only the digest of a token is kept. The secret of an access key is kept sealed, because verifying a signature needs it.
 create table sluice.api_keys (
   id text not null constraint api_keys_pkey primary key,
   tenant_id bigint not null constraint api_keys_tenant_fkey references sluice.tenants,
@@ -30,14 +31,18 @@ create table sluice.api_keys (
   queues text[] constraint api_keys_queues check (cardinality(queues) > 0),
   payloads boolean not null default true,
   description text,
+  kind text not null default 'bearer' constraint api_keys_kind check (kind in ('bearer', 'aws')),
   digest bytea not null,
   previous_digest bytea,
+  sealed_secret bytea,
+  previous_sealed_secret bytea,
   previous_until timestamptz,
   bootstrap boolean not null default false,
   created_at timestamptz not null default clock_timestamp(),
   expires_at timestamptz,
   last_used_at timestamptz,
-  revoked_at timestamptz
+  revoked_at timestamptz,
+  constraint api_keys_secret check ((kind = 'aws') = (sealed_secret is not null))
 );
 
 -- Roles of the database that may call sluice.enqueue, for which tenant, and on which queues (patterns; null: all of them).

@@ -8,13 +8,13 @@ import typer
 
 from app.cli.process import quiet_settings, say, wait_for
 from app.domain.instants import parse_instant
-from app.domain.keys import DEFAULT_OVERLAP_SECONDS, MAX_OVERLAP_SECONDS, KeyIssued, KeyView, Scope
+from app.domain.keys import DEFAULT_OVERLAP_SECONDS, MAX_OVERLAP_SECONDS, KeyIssued, KeyKind, KeyView, Scope
 
 keys = typer.Typer(
     help="Create, list, rotate and revoke API keys; renew the encryption of secrets.", no_args_is_help=True
 )
 
-HEADINGS = ("id", "tenant", "scope", "last used", "expires", "queues", "")
+HEADINGS = ("id", "kind", "tenant", "scope", "last used", "expires", "queues", "")
 UNITS = {"d": 86_400, "h": 3_600, "min": 60}
 _DURATION = re.compile(r"([1-9][0-9]{0,5})(d|h|min)", re.ASCII)
 
@@ -40,6 +40,9 @@ def _instant(text: str | None) -> datetime | None:
 @keys.command("create")
 def create(
     tenant: Annotated[str, typer.Option(help="The tenant the key belongs to; created if it does not exist.")],
+    kind: Annotated[
+        KeyKind, typer.Option(help="A bearer token for the API, or an access key that SQS clients sign with.")
+    ] = "bearer",
     scope: Annotated[Scope, typer.Option(help="What the key may do.")] = "manage",
     queue: Annotated[
         list[str] | None,
@@ -63,7 +66,7 @@ def create(
 
     if found := faults({"scope": scope, "queues": queue, "description": description}, KeyBody):
         raise invalid(found)
-    grant = Grant(scope, None if queue is None else tuple(queue), payloads, _instant(expires), description)
+    grant = Grant(scope, None if queue is None else tuple(queue), payloads, _instant(expires), description, kind)
     _show(wait_for(create_key(quiet_settings(), tenant, grant)), as_json=as_json)
 
 
@@ -86,12 +89,18 @@ def rotate(
 
 def _show(key: KeyIssued, *, as_json: bool) -> None:
     """Print the key alone, for pipes; what is said about it goes to stderr."""
-    from msgspec import structs
+    from msgspec import UNSET, structs
 
     from app.cli.screen import say_json
 
     if as_json:
-        say_json(structs.asdict(key))
+        say_json({name: value for name, value in structs.asdict(key).items() if value is not UNSET})
+        return
+    if key.kind == "aws":
+        print(f"AWS_ACCESS_KEY_ID={key.access_key_id}\nAWS_SECRET_ACCESS_KEY={key.secret_access_key}")
+        say(
+            f"This access key for tenant {key.tenant}, scope {key.scope}, is shown only once. SQS clients sign with it."
+        )
         return
     print(key.token)
     say(
@@ -122,7 +131,7 @@ def _row(key: KeyView) -> tuple[object, ...]:
     expired = key.expires_at is not None and (parse_instant(key.expires_at) or datetime.max) <= datetime.now(UTC)
     state = "revoked" if key.revoked_at else "expired" if expired else "" if key.payloads else "no payloads"
     queues = "" if key.queues is None else ", ".join(key.queues)
-    return key.id, key.tenant, key.scope, instant(key.last_used_at), instant(key.expires_at), queues, state
+    return key.id, key.kind, key.tenant, key.scope, instant(key.last_used_at), instant(key.expires_at), queues, state
 
 
 @keys.command("revoke")

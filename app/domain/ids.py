@@ -1,5 +1,6 @@
-"""Ids of tasks (UUIDv7) and API keys (`slk_<id>_<secret><crc>`)."""
+"""Ids of tasks (UUIDv7), API keys (`slk_<id>_<secret><crc>`), and access keys for SQS clients (`SLKA…` and a secret)."""
 
+import base64
 import hashlib
 import re
 import secrets
@@ -105,6 +106,25 @@ def make_api_key(random: Callable[[int], bytes] = secrets.token_bytes, *, key_id
     secret = _base62(int.from_bytes(random(32), "big"), _SECRET_LENGTH)
     stem = f"slk_{key_id}_{secret}"
     return ApiKey(key_id, stem + _checksum(stem))
+
+
+AWS_KEY_PATTERN = r"SLKA[A-Z2-7]{16}"
+_AWS_KEY = re.compile(AWS_KEY_PATTERN)
+_AWS_SECRET_LENGTH = 40
+
+
+def aws_key(seed: ApiKey, *, key_id: str | None = None) -> ApiKey:
+    """Return the access key for SQS clients that a new key stands for: its id is the access key id, its text the secret access key.
+
+    The same seed gives the same key. With `key_id`, it is a new secret for the key that has this id.
+    """
+    made = hashlib.sha512(b"aws " + seed.text.encode()).digest()
+    key_id = key_id or "SLKA" + base64.b32encode(made[:10]).decode()
+    return ApiKey(key_id, _base62(int.from_bytes(made[10:42], "big"), _AWS_SECRET_LENGTH))
+
+
+def is_aws_key_id(text: str) -> bool:
+    return _AWS_KEY.fullmatch(text) is not None
 
 
 def parse_api_key(text: str) -> ApiKey | None:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct, structs
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from app.domain.bodies import RULE
 from app.domain.callers import SCOPES, Caller
@@ -18,6 +18,13 @@ DEFAULT_OVERLAP_SECONDS = 86_400.0
 MAX_OVERLAP_SECONDS = 90 * 86_400
 
 Scope = Literal["read", "use", "manage", "operate"]
+KeyKind = Literal["bearer", "aws"]
+Kind = Annotated[
+    KeyKind,
+    Meta(
+        description="`bearer`: a token for this API. `aws`: an access key with which SQS clients sign their requests."
+    ),
+]
 QueuePattern = Annotated[
     str,
     Meta(
@@ -36,6 +43,7 @@ class KeyBody(Struct, forbid_unknown_fields=True, kw_only=True):
         Name | None,
         Meta(description="Whose key it is, the caller's by default. Another one needs scope operate; made if new."),
     ] = None
+    kind: Kind = "bearer"
     scope: Annotated[Scope, Meta(description="Each scope includes those before it.")] = "manage"
     queues: Annotated[
         Annotated[list[QueuePattern], Meta(min_length=1, max_length=MAX_PATTERNS)] | None,
@@ -52,20 +60,22 @@ class KeyBody(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Grant(Struct, frozen=True):
-    """What a key may do, and until when."""
+    """What a key may do, until when, and how requests prove that they have it."""
 
     scope: str = "manage"
     queues: tuple[str, ...] | None = None
     payloads: bool = True
     expires_at: datetime | None = None
     description: str | None = None
+    kind: KeyKind = "bearer"
 
 
 class KeyView(Struct):
-    """A key, without its token."""
+    """A key, without its secret."""
 
-    id: str
+    id: Annotated[str, Meta(description="Of kind `aws`: the access key id.")]
     tenant: str
+    kind: Kind
     scope: Scope
     queues: list[str] | None
     payloads: bool
@@ -77,9 +87,18 @@ class KeyView(Struct):
 
 
 class KeyIssued(KeyView):
-    """A key with its token."""
+    """A key with its secret."""
 
-    token: Annotated[str, Meta(description="Send it as `Authorization: Bearer …`. It is not shown again.")]
+    token: Annotated[
+        str,
+        Meta(
+            description="Send it as `Authorization: Bearer …`; of kind `aws`, the secret access key. It is not shown again."
+        ),
+    ]
+    access_key_id: Annotated[str | UnsetType, Meta(description="Only of kind `aws`: the key's id.")] = UNSET
+    secret_access_key: Annotated[
+        str | UnsetType, Meta(description="Only of kind `aws`: SQS clients sign with it. It is not shown again.")
+    ] = UNSET
 
 
 class RotateKeyBody(Struct, forbid_unknown_fields=True):
@@ -96,7 +115,7 @@ def grant_of(body: KeyBody, errors: list[FieldError]) -> Grant:
         errors.append(FieldError("/expires_at", f"must not be after {LATEST.year}"))
     if body.description is not None:
         errors += check_text(body.description, "/description", MAX_DESCRIPTION, empty=True)
-    return Grant(body.scope, queues, body.payloads, expires_at, body.description)
+    return Grant(body.scope, queues, body.payloads, expires_at, body.description, body.kind)
 
 
 def check_reach(caller: Caller, grant: Grant) -> None:
@@ -120,5 +139,8 @@ def _beyond(what: str) -> Refusal:
     return Refusal("forbidden", f"the key would have {what}")
 
 
-def issued(view: KeyView, token: str) -> KeyIssued:
-    return KeyIssued(**structs.asdict(view), token=token)
+def issued(view: KeyView, secret: str) -> KeyIssued:
+    made = KeyIssued(**structs.asdict(view), token=secret)
+    if view.kind == "aws":
+        made.access_key_id, made.secret_access_key = view.id, secret
+    return made

@@ -13,6 +13,15 @@ NOTE_SECONDS = 20.0
 """How often uses are recorded: `last_used_at` is true to the minute."""
 
 
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """An access key that was found a moment ago."""
+
+    caller: Caller
+    secrets: tuple[str, ...] = field(repr=False)
+    """Two during a rotation."""
+
+
 @dataclass(slots=True)
 class KnownKeys:
     """Keys verified a moment ago, and those being verified: each is checked once at a time."""
@@ -20,6 +29,9 @@ class KnownKeys:
     callers: dict[str, tuple[float, Caller]] = field(default_factory=dict, repr=False)
     """Token -> (until when it is trusted without a check, in monotonic seconds, and its caller)."""
     questions: dict[str, "asyncio.Task[Caller]"] = field(default_factory=dict, repr=False)
+    signers: dict[str, tuple[float, Signer]] = field(default_factory=dict, repr=False)
+    """Access key id -> (until when it is trusted without a check, in monotonic seconds, and whose it is)."""
+    signer_questions: dict[str, "asyncio.Task[Signer]"] = field(default_factory=dict, repr=False)
     used: dict[str, datetime] = field(default_factory=dict)
     """Id -> when it was verified last; only of keys whose use has not been recorded since."""
     noted_at: float = field(default_factory=time.monotonic)

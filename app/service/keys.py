@@ -14,9 +14,19 @@ from msgspec import structs
 from app.domain.callers import SCOPES, Act, Caller
 from app.domain.confinement import within
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field, too_many
-from app.domain.ids import CHOSEN_KEY_RULE, ApiKey, chosen_api_key, make_api_key
+from app.domain.ids import CHOSEN_KEY_RULE, ApiKey, aws_key, chosen_api_key, make_api_key
 from app.domain.instants import format_instant, instant_text
-from app.domain.keys import Grant, KeyBody, KeyIssued, KeyView, check_issue, check_reach, grant_of, issued
+from app.domain.keys import (
+    Grant,
+    KeyBody,
+    KeyIssued,
+    KeyKind,
+    KeyView,
+    check_issue,
+    check_reach,
+    grant_of,
+    issued,
+)
 from app.domain.names import NAME_RULE, is_name
 from app.runtime.core import Core
 from app.service import authentication
@@ -26,6 +36,7 @@ from app.store import tenants
 from app.store.audit import record_by
 from app.store.db import Database, Reader
 from app.store.keys import KeyRow
+from app.store.vault import Vault
 from app.telemetry import events
 from app.telemetry.logs import get_logger
 
@@ -37,7 +48,8 @@ log = get_logger(__name__)
 
 @audited("create", "key", parts=0)
 async def issue(core: Core, caller: Caller, body: KeyBody, key: ApiKey | None = None) -> KeyIssued:
-    """Create a key; its token is shown only once. With `key`, that one: to create it again changes nothing.
+    """Create a key; its secret is shown only once. With `key`, that one, or the access key that it stands for: to create it again
+    changes nothing.
 
     Raises Refusal: forbidden (it would reach further than the caller's), invalid.
     """
@@ -53,7 +65,7 @@ async def issue(core: Core, caller: Caller, body: KeyBody, key: ApiKey | None = 
         tenant_id = await tenants.ensure(connection, body.tenant or caller.tenant)
         if await store.is_full(connection, tenant_id, core.max_definitions):
             raise too_many("keys", core.max_definitions)
-        made = await _created(connection, tenant_id, grant, key)
+        made = await _created(connection, tenant_id, grant, core.vault, key)
         await record(connection, caller, None, _recorded(grant), name=made.id, tenant_id=tenant_id)
         return made
 
@@ -97,7 +109,7 @@ async def list_page(
 async def renew(
     core: Core, caller: Caller, key_id: str, overlap_seconds: float, key: ApiKey | None = None
 ) -> KeyIssued:
-    """Give a key a new token, as `rotate`. With `key`, that one: to give it again changes nothing.
+    """Give a key a new secret, as `rotate`. With `key`, that one, or the one that it stands for: to give it again changes nothing.
 
     Raises Refusal: key_not_found, forbidden (it reaches further), invalid.
     """
@@ -105,7 +117,7 @@ async def renew(
     async with core.db.begin(caller.tenant_id) as connection:
         row = _visible(caller, await store.lock(connection, key_id), key_id)
         check_issue(caller, row.grant)
-        made = await _rotated(connection, row, overlap_seconds, key)
+        made = await _rotated(connection, row, core.vault, overlap_seconds, key)
         await record(connection, caller, {}, {"overlap_seconds": overlap_seconds}, tenant_id=row.tenant_id)
         return made
 
@@ -132,8 +144,11 @@ def _visible(caller: Caller, row: KeyRow | None, key_id: str) -> KeyRow:
     return row
 
 
-async def create(db: Database, tenant: str, grant: Grant) -> KeyIssued:
-    """Return a new key with its token, which is shown only once; a new tenant is created. Raises Refusal (invalid)."""
+async def create(db: Database, tenant: str, grant: Grant, vault: Vault | None = None) -> KeyIssued:
+    """Return a new key with its secret, which is shown only once; a new tenant is created. An access key needs the vault.
+
+    Raises Refusal (invalid).
+    """
     errors = [] if is_name(tenant) else [FieldError("/tenant", f"is not a name ({NAME_RULE})")]
     if grant.scope not in SCOPES:
         errors.append(FieldError("/scope", "expected one of " + ", ".join(SCOPES)))
@@ -141,14 +156,16 @@ async def create(db: Database, tenant: str, grant: Grant) -> KeyIssued:
         raise invalid(errors)
     async with db.begin(None) as connection:
         tenant_id = await tenants.ensure(connection, tenant)
-        made = await _created(connection, tenant_id, grant)
+        made = await _created(connection, tenant_id, grant, vault)
         await record_by("cli", connection, tenant_id, Act("create", "key", made.id, None), None, _recorded(grant))
         return made
 
 
-async def _created(connection: Reader, tenant_id: int, grant: Grant, key: ApiKey | None = None) -> KeyIssued:
-    key = key or make_api_key()
-    await store.insert_new(connection, key.id, tenant_id, grant, key.digest)
+async def _created(
+    connection: Reader, tenant_id: int, grant: Grant, vault: Vault | None, key: ApiKey | None = None
+) -> KeyIssued:
+    key, sealed = _secret(grant.kind, vault, key or make_api_key())
+    await store.insert_new(connection, key, tenant_id, grant, sealed)
     row = await store.find(connection, key.id)
     assert row is not None, "keys are revoked, never removed"
     if not hmac.compare_digest(row.digest, key.digest) or (row.tenant_id, row.grant) != (tenant_id, grant):
@@ -156,6 +173,15 @@ async def _created(connection: Reader, tenant_id: int, grant: Grant, key: ApiKey
     if grant.expires_at is not None and grant.expires_at <= row.now:
         raise invalid_field("/expires_at", "has passed")
     return issued(shown(row), key.text)
+
+
+def _secret(kind: KeyKind, vault: Vault | None, key: ApiKey, key_id: str | None = None) -> tuple[ApiKey, bytes | None]:
+    """Return a new key of this kind, and its secret as it is stored, if it is. With `key_id`, that of an access key."""
+    if kind == "bearer":
+        return key, None
+    assert vault is not None, "whoever makes an access key has opened the vault"
+    made = aws_key(key, key_id=key_id)
+    return made, store.seal(vault, made)
 
 
 async def list_keys(db: Database) -> list[KeyView]:
@@ -167,6 +193,7 @@ def shown(row: KeyRow) -> KeyView:
     return KeyView(
         id=row.id,
         tenant=row.tenant,
+        kind=row.kind,
         scope=row.scope,  # type: ignore[arg-type]  # as it was read
         queues=None if row.queues is None else list(row.queues),
         payloads=row.payloads,
@@ -178,8 +205,9 @@ def shown(row: KeyRow) -> KeyView:
     )
 
 
-async def rotate(db: Database, key_id: str, overlap_seconds: float) -> KeyIssued:
-    """Give a key a new token, which is shown only once. The present one is accepted for the overlap, but none before it.
+async def rotate(db: Database, key_id: str, overlap_seconds: float, vault: Vault | None = None) -> KeyIssued:
+    """Give a key a new secret, which is shown only once. The present one is accepted for the overlap, but none before it. An access
+    key needs the vault.
 
     Raises Refusal: key_not_found, invalid (no longer valid, or the bootstrap key).
     """
@@ -187,24 +215,26 @@ async def rotate(db: Database, key_id: str, overlap_seconds: float) -> KeyIssued
         row = await store.lock(connection, key_id)
         if row is None:
             raise not_found(key_id)
-        made = await _rotated(connection, row, overlap_seconds)
+        made = await _rotated(connection, row, vault, overlap_seconds)
         after = {"overlap_seconds": overlap_seconds}
         await record_by("cli", connection, row.tenant_id, Act("rotate", "key", key_id, None), {}, after)
         return made
 
 
-async def _rotated(connection: Reader, row: KeyRow, overlap_seconds: float, key: ApiKey | None = None) -> KeyIssued:
+async def _rotated(
+    connection: Reader, row: KeyRow, vault: Vault | None, overlap_seconds: float, key: ApiKey | None = None
+) -> KeyIssued:
     if not row.in_force:
         raise Refusal("invalid", f"key {row.id} has expired or has been revoked; create a new one")
     if row.bootstrap:
         raise Refusal(
             "invalid", f"key {row.id} is the bootstrap key; restart the replicas with another SLUICE_BOOTSTRAP_KEY"
         )
-    key = key or make_api_key(key_id=row.id)
+    key, sealed = _secret(row.kind, vault, key or make_api_key(key_id=row.id), row.id)
     if key.id != row.id:
         raise invalid_field("", f"the token is not one of key {row.id}")
     if not hmac.compare_digest(row.digest, key.digest):
-        await store.rotate(connection, row.id, key.digest, overlap_seconds)
+        await store.rotate(connection, key, sealed, overlap_seconds)
     return issued(shown(row), key.text)
 
 
@@ -249,7 +279,7 @@ async def seed_bootstrap(db: Database, token: str) -> bool:
         tenant_id = await tenants.ensure(connection, BOOTSTRAP_TENANT)
         await tenants.lock_row(connection, tenant_id)
         known = await store.find(connection, key.id)
-        await store.insert_new(connection, key.id, tenant_id, BOOTSTRAP_GRANT, key.digest)
+        await store.insert_new(connection, key, tenant_id, BOOTSTRAP_GRANT)
         row = await store.find(connection, key.id)
         assert row is not None, "keys are revoked, never removed"
         if not hmac.compare_digest(row.digest, key.digest) or (row.tenant_id, row.grant) != (

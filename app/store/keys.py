@@ -1,4 +1,7 @@
-"""API keys: only ids and digests; the keys themselves are not stored."""
+"""API keys: only ids and digests; the keys themselves are not stored.
+
+The secret of an access key is, sealed: verifying a signature needs it.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +13,14 @@ from sqlalchemy import Text, any_, bindparam, exists, func, or_, select, tuple_,
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from app.domain.confinement import like_patterns
-from app.domain.keys import Grant
+from app.domain.ids import ApiKey
+from app.domain.keys import Grant, KeyKind
 from app.store import locks
 from app.store.db import Reader
 from app.store.numbers import Lock
 from app.store.statements import Query, bound, sql
 from app.store.tables import api_keys, tenants
+from app.store.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +32,12 @@ class KeyRow:
     queues: tuple[str, ...] | None
     payloads: bool
     description: str | None
+    kind: KeyKind
     digest: bytes = field(repr=False)
     previous_digest: bytes | None = field(repr=False)
+    sealed_secret: bytes | None = field(repr=False)
+    """Of kind aws."""
+    previous_sealed_secret: bytes | None = field(repr=False)
     previous_until: datetime | None
     """Until when the previous secret is accepted."""
     bootstrap: bool
@@ -42,7 +51,7 @@ class KeyRow:
 
     @property
     def grant(self) -> Grant:
-        return Grant(self.scope, self.queues, self.payloads, self.expires_at, self.description)
+        return Grant(self.scope, self.queues, self.payloads, self.expires_at, self.description, self.kind)
 
     @property
     def in_force(self) -> bool:
@@ -78,7 +87,20 @@ _ANY_IN_FORCE = Query(select(exists().where(_IN_FORCE)))
 _BOOTSTRAP_IN_FORCE = Query(select(api_keys.c.id).where(api_keys.c.bootstrap, _NOT_REVOKED))
 _INSERT = Query(
     insert(api_keys)
-    .values(**bound("id", "tenant_id", "scope", "queues", "payloads", "expires_at", "description", "digest"))
+    .values(
+        **bound(
+            "id",
+            "tenant_id",
+            "scope",
+            "queues",
+            "payloads",
+            "expires_at",
+            "description",
+            "kind",
+            "digest",
+            "sealed_secret",
+        )
+    )
     .on_conflict_do_nothing(index_elements=["id"])
 )
 _ROTATE = Query(
@@ -87,7 +109,9 @@ _ROTATE = Query(
     .values(
         previous_digest=api_keys.c.digest,
         previous_until=_NOW + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("overlap_seconds")),
+        previous_sealed_secret=api_keys.c.sealed_secret,
         digest=bindparam("new_digest"),
+        sealed_secret=bindparam("new_sealed_secret"),
     )
 )
 _REVOKE = Query(update(api_keys).where(_THIS, _NOT_REVOKED).values(revoked_at=_NOW).returning(api_keys.c.id))
@@ -143,10 +167,14 @@ async def list_page(
     return [_row(row) for row in rows]
 
 
-async def insert_new(connection: Reader, key_id: str, tenant_id: int, grant: Grant, digest: bytes) -> None:
+async def insert_new(
+    connection: Reader, key: ApiKey, tenant_id: int, grant: Grant, sealed_secret: bytes | None = None
+) -> None:
     """Insert a key, unless one with this id exists."""
     granted = structs.asdict(grant)
-    await _INSERT.fetch(connection, id=key_id, tenant_id=tenant_id, digest=digest, **granted)
+    await _INSERT.fetch(
+        connection, id=key.id, tenant_id=tenant_id, digest=key.digest, sealed_secret=sealed_secret, **granted
+    )
 
 
 async def is_full(connection: Reader, tenant_id: int, most: int) -> bool:
@@ -155,14 +183,40 @@ async def is_full(connection: Reader, tenant_id: int, most: int) -> bool:
     return int(await _COUNT.fetchval(connection, tenant_id=tenant_id)) >= most
 
 
-async def rotate(connection: Reader, key_id: str, digest: bytes, overlap_seconds: float) -> None:
+async def rotate(connection: Reader, key: ApiKey, sealed_secret: bytes | None, overlap_seconds: float) -> None:
     """Replace a key's secret. The present one stays accepted for the overlap; one that it had replaced does not."""
-    await _ROTATE.fetch(connection, key_id=key_id, new_digest=digest, overlap_seconds=overlap_seconds)
+    await _ROTATE.fetch(
+        connection,
+        key_id=key.id,
+        new_digest=key.digest,
+        new_sealed_secret=sealed_secret,
+        overlap_seconds=overlap_seconds,
+    )
 
 
 async def revoke(reader: Reader, key_id: str) -> bool:
     """Revoke a key; return False if no valid key has this id."""
     return await _REVOKE.fetchval(reader, key_id=key_id) is not None
+
+
+def seal(vault: Vault, key: ApiKey) -> bytes:
+    """Return the secret of an access key as it is stored."""
+    return vault.seal(key.text, _context(key.id))
+
+
+def secrets_of(vault: Vault, row: KeyRow) -> list[tuple[str, datetime | None]]:
+    """Return the secrets of an access key that are in force, with their ends if they have one. Raises VaultError."""
+    if row.sealed_secret is None or not row.in_force:
+        return []
+    found = [(vault.open(row.sealed_secret, _context(row.id)), row.expires_at)]
+    if row.previous_sealed_secret is not None and row.previous_until is not None and row.previous_until > row.now:
+        ends = [end for end in (row.previous_until, row.expires_at) if end is not None]
+        found.append((vault.open(row.previous_sealed_secret, _context(row.id)), min(ends)))
+    return found
+
+
+def _context(key_id: str) -> str:
+    return f"key {key_id} secret"
 
 
 async def note_uses(db: Reader, uses: Mapping[str, datetime]) -> None:

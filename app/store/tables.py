@@ -72,8 +72,11 @@ api_keys = Table(
     Column("queues", ARRAY(Text)),
     Column("payloads", Boolean, nullable=False, server_default=text("true")),
     Column("description", Text),
+    Column("kind", Text, nullable=False, server_default=text("'bearer'")),
     Column("digest", LargeBinary, nullable=False),
     Column("previous_digest", LargeBinary),
+    Column("sealed_secret", LargeBinary),
+    Column("previous_sealed_secret", LargeBinary),
     _instant("previous_until", nullable=True),
     Column("bootstrap", Boolean, nullable=False, server_default=text("false")),
     _instant("created_at", default=True),
@@ -82,6 +85,8 @@ api_keys = Table(
     _instant("revoked_at", nullable=True),
     CheckConstraint("scope in ('read', 'use', 'manage', 'operate')", name="api_keys_scope"),
     CheckConstraint("cardinality(queues) > 0", name="api_keys_queues"),
+    CheckConstraint("kind in ('bearer', 'aws')", name="api_keys_kind"),
+    CheckConstraint("(kind = 'aws') = (sealed_secret is not null)", name="api_keys_secret"),
     Index(
         "api_keys_bootstrap_key", "bootstrap", unique=True, postgresql_where=text("bootstrap and revoked_at is null")
     ),

@@ -60,7 +60,16 @@ def test_a_key_stands_alone_on_stdout_and_its_secret_nowhere_else(sluice: Comman
     assert key.startswith("slk_") and len(key.split()) == 1
     assert key not in made.stderr and "shown only once" in made.stderr
     listed = sluice("keys", "list", database_url=database_url)
-    assert listed.stdout.splitlines()[0].split() == ["id", "tenant", "scope", "last", "used", "expires", "queues"]
+    assert listed.stdout.splitlines()[0].split() == [
+        "id",
+        "kind",
+        "tenant",
+        "scope",
+        "last",
+        "used",
+        "expires",
+        "queues",
+    ]
     assert key not in listed.stdout and "acme" in listed.stdout and "manage" in listed.stdout
     (found,) = json.loads(sluice("keys", "list", "--json", database_url=database_url).stdout)
     assert (found["tenant"], found["scope"], found["revoked_at"]) == ("acme", "manage", None)
@@ -115,6 +124,16 @@ def test_a_key_is_made_as_it_is_asked_for_rotated_and_listed(sluice: Command, da
         refused = sluice("keys", "create", "--tenant", "acme", *wrong, database_url=database_url)
         assert refused.returncode == 1 and "Traceback" not in refused.stderr
     assert sluice("keys", "create", "--tenant", "a", "--expires", "soon", database_url=database_url).returncode == 2
+
+
+def test_an_access_key_is_printed_as_variables_and_rotated(sluice: Command, database_url: str) -> None:
+    made = sluice("keys", "create", "--tenant", "acme", "--kind", "aws", database_url=database_url)
+    given = dict(line.split("=", 1) for line in made.stdout.splitlines())
+    assert set(given) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} and "shown only once" in made.stderr
+    rotated = sluice("keys", "rotate", given["AWS_ACCESS_KEY_ID"], "--json", database_url=database_url)
+    again = json.loads(rotated.stdout)
+    assert again["access_key_id"] == given["AWS_ACCESS_KEY_ID"]
+    assert again["secret_access_key"] != given["AWS_SECRET_ACCESS_KEY"]
 
 
 def test_a_database_that_is_away_is_told_in_a_sentence(sluice: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ async def test_a_key_is_shown_once_and_reads_as_it_was_made(granted: Granted, wi
     tenant = fresh("t")
     boss = await granted(tenant, Grant("manage"))
     wanted = {
+        "kind": "bearer",
         "scope": "use",
         "queues": ["mail", "billing-*"],
         "payloads": False,

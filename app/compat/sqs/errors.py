@@ -6,6 +6,7 @@ statuses are those of the SQS API reference; tests compare the kinds with botoco
 
 from typing import NamedTuple
 
+from app.compat.signatures import NotSigned
 from app.domain.errors import Refusal
 
 _SQS = "com.amazonaws.sqs#"
@@ -131,8 +132,12 @@ _OF_REFUSALS = {
 """By code; any other refusal is about a value."""
 
 
-def error_of(refusal: Refusal) -> SqsError:
-    """Return the error of SQS that is closest to a refusal."""
-    if refusal.code == "queue_not_found":
+def error_of(error: SqsError | NotSigned | Refusal) -> SqsError:
+    """Return the error of SQS that is closest to what a request was refused with."""
+    if isinstance(error, SqsError):
+        return error
+    if isinstance(error, NotSigned):
+        return SqsError(error.code, error.message)
+    if error.code == "queue_not_found":
         return queue_does_not_exist()
-    return SqsError(_OF_REFUSALS.get(refusal.code, "InvalidParameterValue"), refusal.detail)
+    return SqsError(_OF_REFUSALS.get(error.code, "InvalidParameterValue"), error.detail)

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from app.domain.errors import Refusal
 from app.domain.ids import ApiKey, make_api_key, parse_api_key
 from app.domain.instants import format_instant, parse_instant
-from app.domain.keys import KeyBody
+from app.domain.keys import KeyBody, KeyView
 from app.edge.pages import DEFAULT_LIMIT, binding, next_cursor, position_of
 from app.service import keys
 from app.ui.visits import Visit
@@ -32,6 +32,7 @@ async def create(visit: Visit) -> Response:
     """Show the new token. The form has it, so a form that is sent twice makes one key."""
     queues = [part.strip() for part in visit.form.get("queues", "").split(",") if part.strip()]
     given = {
+        "kind": visit.form.get("kind", "bearer"),
         "scope": visit.form.get("scope", "manage"),
         "payloads": "payloads" in visit.form,
         "queues": queues or None,
@@ -57,12 +58,17 @@ async def revoke(visit: Visit) -> Response:
 
 async def ask_rotate(visit: Visit) -> Response:
     key = await keys.get(visit.core, visit.caller, _id(visit))
-    return visit.page("key_rotate.html", here="keys", key=key, made=make_api_key(key_id=key.id).text)
+    return visit.page("key_rotate.html", here="keys", key=key, made=_new_secret(key).text)
 
 
 async def rotate(visit: Visit) -> Response:
     key = await keys.renew(visit.core, visit.caller, _id(visit), OVERLAP_SECONDS, _made(visit))
     return visit.page("key_token.html", here="keys", key=key)
+
+
+def _new_secret(key: KeyView) -> ApiKey:
+    """Return a token for a key, or what its new secret access key is made of."""
+    return make_api_key() if key.kind == "aws" else make_api_key(key_id=key.id)
 
 
 def _made(visit: Visit) -> ApiKey:

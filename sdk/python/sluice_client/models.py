@@ -1223,6 +1223,8 @@ class KeyBody(TypedDict):
 
     tenant: NotRequired[str | None]
     """Whose key it is, the caller's by default. Another one needs scope operate; made if new."""
+    kind: NotRequired[Literal["aws", "bearer"]]
+    """`bearer`: a token for this API. `aws`: an access key with which SQS clients sign their requests."""
     scope: NotRequired[Literal["manage", "operate", "read", "use"]]
     """Each scope includes those before it."""
     queues: NotRequired[Sequence[str] | None]
@@ -1240,10 +1242,13 @@ class KeyCountOut(TypedDict):
 
 
 class KeyIssued(TypedDict):
-    """A key with its token."""
+    """A key with its secret."""
 
     id: str
+    """Of kind `aws`: the access key id."""
     tenant: str
+    kind: Literal["aws", "bearer"]
+    """`bearer`: a token for this API. `aws`: an access key with which SQS clients sign their requests."""
     scope: Literal["manage", "operate", "read", "use"]
     queues: list[str] | None
     payloads: bool
@@ -1254,7 +1259,11 @@ class KeyIssued(TypedDict):
     """To the minute."""
     revoked_at: str | None
     token: str
-    """Send it as `Authorization: Bearer …`. It is not shown again."""
+    """Send it as `Authorization: Bearer …`; of kind `aws`, the secret access key. It is not shown again."""
+    access_key_id: NotRequired[str]
+    """Only of kind `aws`: the key's id."""
+    secret_access_key: NotRequired[str]
+    """Only of kind `aws`: SQS clients sign with it. It is not shown again."""
 
 
 class KeyOut(TypedDict):
@@ -1290,10 +1299,13 @@ class KeyOverride(TypedDict):
 
 
 class KeyView(TypedDict):
-    """A key, without its token."""
+    """A key, without its secret."""
 
     id: str
+    """Of kind `aws`: the access key id."""
     tenant: str
+    kind: Literal["aws", "bearer"]
+    """`bearer`: a token for this API. `aws`: an access key with which SQS clients sign their requests."""
     scope: Literal["manage", "operate", "read", "use"]
     queues: list[str] | None
     payloads: bool

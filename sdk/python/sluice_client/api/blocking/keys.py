@@ -31,6 +31,7 @@ class Keys(Group):
         self,
         *,
         tenant: str | None = UNSET,
+        kind: Literal["aws", "bearer"] = UNSET,
         scope: Literal["manage", "operate", "read", "use"] = UNSET,
         queues: Sequence[str] | None = UNSET,
         payloads: bool = UNSET,
@@ -40,6 +41,8 @@ class Keys(Group):
         """Create a key that reaches no further than the one it is created with. Its token is not shown again.
 
         - `tenant`: Whose key it is, the caller's by default. Another one needs scope operate; made if new.
+        - `kind`: `bearer`: a token for this API. `aws`: an access key with which SQS clients sign their requests.
+          Default: `bearer`.
         - `scope`: Each scope includes those before it. Default: `manage`.
         - `queues`: Confines the key to these queues, and to the tasks, batches and schedules on them.
         - `payloads`: false: payloads, results, excerpts, progress and error texts are null, and no task is
@@ -48,6 +51,7 @@ class Keys(Group):
         body = given(
             {
                 "tenant": tenant,
+                "kind": kind,
                 "scope": scope,
                 "queues": queues,
                 "payloads": payloads,
