@@ -61,6 +61,7 @@ INSTALLED = (
     "revive_v1",
     "retry_v1",
     "update_task_v1",
+    "move_v1",
     "act_v1",
     "enqueue_dead_v1",
     "take_source_room_v1",

@@ -133,7 +133,7 @@ async def _act(core: Core, changes: Reader, found: StoredAction, chunks: Pace) -
 def _tell(core: Core, kind: Kind, acted: Acted) -> None:
     after_cancel(core, acted.cancelled, "purged" if kind == "empty" else "requested")
     for queue_id, count in acted.purged.items():
-        core.stats.ended_waiting(queue_id, "cancelled", "purged", count)
+        core.stats.ended_waiting(queue_id, "cancelled", "superseded" if kind == "move" else "purged", count)
     if acted.purged:
         core.waiters.look()
     if acted.purged or acted.batches:

@@ -25,7 +25,7 @@ FIRST_SECONDS = 1.0
 """How long the request that starts an action works on it before it is answered; the engines go on."""
 COUNT_SECONDS = 10.0
 """How long a dry run counts."""
-NEEDS: Final = {"purge": "manage", "empty": "manage"}
+NEEDS: Final = {"purge": "manage", "empty": "manage", "move": "manage"}
 """The scope for a kind, as for the route that does the same to one queue; `use` for the others."""
 
 
@@ -135,9 +135,11 @@ async def _search_of(db: Reader, caller: Caller, request: ActionRequest) -> Sear
     )
 
 
-def _sees(caller: Caller, view: ActionView) -> bool:
-    queue = view.filter.get("queue")
-    return caller.queues is None or view.created_by == caller.key_id or (queue is not None and caller.sees(queue))
+def sees(caller: Caller, view: ActionView) -> bool:
+    """Return whether an action exists for the caller: it is on a queue that does, and sends nothing beyond."""
+    queue, target = view.filter.get("queue"), view.filter.get("to")
+    within = queue is not None and caller.sees(queue) and (target is None or caller.sees(target))
+    return caller.queues is None or view.created_by == caller.key_id or within
 
 
 async def preview(core: Core, caller: Caller, request: ActionRequest, seconds: float = COUNT_SECONDS) -> ActionPreview:
@@ -169,7 +171,7 @@ async def get(core: Core, caller: Caller, action_id: str) -> ActionView:
     """Return an action. Raises Refusal (action_not_found)."""
     caller.require("read")
     found = await actions.read(core.db.reads(caller.tenant_id), action_id)
-    if found is None or found.tenant_id != caller.tenant_id or not _sees(caller, found.view):
+    if found is None or found.tenant_id != caller.tenant_id or not sees(caller, found.view):
         raise Refusal("action_not_found", f"there is no action {action_id}, or it ended more than 30 days ago")
     return shown_to(caller, found.view)
 

@@ -160,7 +160,7 @@ async def delete(core: Core, caller: Caller, name: str) -> None:
         await actions.add(connection, action)
         await record(connection, caller, recorded(row), None)
     core.queues.forget(caller.tenant_id, name)
-    await _work(core, caller, action)
+    await work(core, caller, action)
 
 
 @audited("purge", "queue")
@@ -176,7 +176,7 @@ async def empty(core: Core, caller: Caller, name: str) -> None:
     async with changes.transaction() as connection:
         await actions.add(connection, action)
         await record(connection, caller, None, {"action": action.id})
-    await _work(core, caller, action)
+    await work(core, caller, action)
 
 
 async def _emptying(core: Core, caller: Caller, row: StoredQueue, db: Reader) -> NewAction:
@@ -191,7 +191,7 @@ async def _emptying(core: Core, caller: Caller, row: StoredQueue, db: Reader) ->
     )
 
 
-async def _work(core: Core, caller: Caller, action: NewAction) -> None:
+async def work(core: Core, caller: Caller, action: NewAction) -> None:
     """Work on a stored action for a while, so that a short one is done when its request is answered."""
     try:
         await acting.work(core, core.db.changes(caller.tenant_id), action.id, WORK_SECONDS)

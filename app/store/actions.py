@@ -21,6 +21,7 @@ _ACT = call("act_v1", 2)
 _ADD = sql("add_action")
 _READ = sql("read_action")
 _SHOW = sql("show_actions")
+_MOVES = sql("show_moves")
 _LIST = sql("list_action_tasks")
 _CANCEL = sql("cancel_action")
 _NEXT = sql("find_next_action_task")
@@ -46,10 +47,12 @@ class Search(msgspec.Struct, frozen=True, omit_defaults=True):
     ended_to: datetime | None = None
     error: str | None = None
     within: str | None = None
+    to: int | None = None
+    """Where `move` sends tasks; None: each back to where it came from. Not a condition."""
 
     def query(self, tenant_id: int, after: str, at: datetime) -> TaskQuery:
         """Return the search from an id on, for tasks that were there at `at`."""
-        given = {name: getattr(self, name) for name in self.__struct_fields__ if name != "error"}
+        given = {name: getattr(self, name) for name in self.__struct_fields__ if name not in ("error", "to")}
         return TaskQuery(
             tenant_id=tenant_id,
             before=after,
@@ -187,6 +190,11 @@ async def list_page(
     """Newest first. `within`: patterns of queues; only actions on those, or of this key."""
     patterns = None if within is None else like_patterns(within)
     return [_view(row) for row in await db.fetch(_SHOW, tenant_id, before or LAST, limit, patterns, key_id)]
+
+
+async def moves_from(db: Reader, tenant_id: int, queue: str, queue_id: int, limit: int) -> list[ActionView]:
+    """Return the actions that move tasks out of a queue, newest first."""
+    return [_view(row) for row in await db.fetch(_MOVES, tenant_id, queue, queue_id, limit)]
 
 
 async def note_listed(db: Reader, action: StoredAction, reached: str | None, found: Sequence[str]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from msgspec import UNSET, structs
 
 from app.compat.sqs import attributes as attrs
-from app.compat.sqs import model, policies
+from app.compat.sqs import model, moves, policies
 from app.compat.sqs.calls import Call, Operation
 from app.compat.sqs.errors import SqsError, queue_does_not_exist
 from app.domain.errors import Refusal
@@ -226,7 +226,7 @@ async def remove_permission(call: Call, given: model.RemovePermission) -> None:
     await _change(call, given.queue_url, changed)
 
 
-OPERATIONS: dict[str, Operation] = {
+OPERATIONS: dict[str, Operation] = moves.OPERATIONS | {
     "AddPermission": Operation(model.AddPermission, "manage", add_permission),
     "CreateQueue": Operation(model.CreateQueue, "manage", create_queue),
     "DeleteQueue": Operation(model.DeleteQueue, "manage", delete_queue),

@@ -1,7 +1,7 @@
 -- Act on up to p_limit listed tasks of an action, in the order of ids, each at most once: what became of them, and that they are off
 -- the list, is one transaction. Returns {"verdict", ...}: busy (another replica is at it) · waits ("seconds": its rate allows nothing
 -- before) · unlisted (what matches has not been listed yet) · over (it has ended) · again (go on) · acted, with "left" (whether it goes
--- on), "acted" (how many tasks), "done", "cancelled" [what cancel_v1 returns], "purged" {queue id: how many},
+-- on), "acted" (how many tasks), "done", "cancelled" [what cancel_v1 returns], "purged" {queue id: how many; of move: that left it},
 -- "called" [what call_back_v1 says], "lanes" [[queue id, handler id]], "due_at", "batches" (whether tasks of a batch moved).
 -- Tasks whose rows others have locked stay on the list for a second pass, which waits for them.
 -- Takes the action's row first: nobody waits for one while holding anything else. Queues and handlers are locked as by retry_v1.
@@ -10,7 +10,7 @@ as $$
 declare
   v_action record; v_now timestamptz; v_listed uuid[]; v_live uuid[]; v_ended uuid[]; v_fit uuid[]; v_moved uuid[];
   v_done uuid[] := '{}'; v_passed uuid[]; v_refused jsonb; v_cancelled jsonb; v_called jsonb; v_purged jsonb; v_lanes jsonb;
-  v_before integer; v_count integer; v_acted integer; v_left boolean; v_batches boolean := false;
+  v_sent jsonb; v_before integer; v_count integer; v_acted integer; v_left boolean; v_batches boolean := false;
 begin
   select * into v_action from sluice.actions a where a.id = p_action for update skip locked;
   if not found then return '{"verdict": "busy"}'; end if;
@@ -82,6 +82,11 @@ begin
     from (select t.queue_id, count(*) as n from sluice.tasks t where t.id = any(v_done) group by 1) p;
     v_called := sluice.bury_v1(v_done, :state_cancelled::smallint, 'purged', array_fill(v_now, array[cardinality(v_done)]));
     v_called := case when v_called is not null then jsonb_build_array(v_called) end;
+  elsif v_action.kind = 'move' and v_done <> '{}' then
+    v_sent := sluice.move_v1(v_done, (v_action.search ->> 'to')::bigint);
+    v_called := v_sent -> 'called';
+    select coalesce(array_agg(m.id::uuid), '{}') into v_done from jsonb_array_elements_text(v_sent -> 'moved') m(id);
+    if v_done <> '{}' then v_purged := jsonb_build_object(v_action.search #>> '{queue_ids,0}', cardinality(v_done)); end if;
   elsif v_done <> '{}' then
     perform sluice.signal_flows_v1(v_done);  -- of the flows they may leave
     if v_action.kind = 'set_priority' then
@@ -108,7 +113,7 @@ begin
       v_done := v_done || v_moved;
     end if;
   end if;
-  if v_action.kind not in ('cancel', 'empty', 'purge') and v_done <> '{}' then
+  if v_action.kind not in ('cancel', 'empty', 'move', 'purge') and v_done <> '{}' then
     select jsonb_agg(jsonb_build_array(d.queue_id, d.handler_id)) into v_lanes
     from (select distinct t.queue_id, t.handler_id from sluice.tasks t where t.id = any(v_done) and t.state = :state_ready) d;
   end if;
@@ -121,6 +126,7 @@ begin
     select s.id, case
         when t.id is not null and v_action.kind = 'redrive' then 'not_dead'
         when t.id is not null and t.state = :state_running and t.id = any(v_live) then 'running'
+        when t.id is not null and v_action.kind = 'move' and t.id = any(v_live) then 'orphaned'
         when t.id is not null or h.state is null then case when v_action.waits then 'gone' end
         when s.id = any(v_fit) then 'held'
         when h.state = :state_cancelled and v_action.kind in ('cancel', 'empty') then 'done'
