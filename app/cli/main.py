@@ -175,7 +175,8 @@ def _plainly(error: Exception) -> str | None:
     if isinstance(error, EmbeddedError | SchemaMismatch | NoRoom):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
-        return f"Cannot listen there ({error.strerror}). Choose another --host or --port."
+        where = f"on {error.filename}" if error.filename else "there"
+        return f"Cannot listen {where} ({error.strerror}). Choose another --host or --port, or another SLUICE_SQS_PORT."
     return None
 
 

@@ -69,11 +69,14 @@ def share_out(limit: int, wanted_calls: int) -> Descriptors:
 
 @contextlib.contextmanager
 def bound(host: str, port: int, backlog: int) -> Generator[socket.socket, None, None]:
-    """Listen until the context ends. Raises OSError."""
+    """Listen until the context ends. Raises OSError, whose file name is the address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, f"{host}:{port}") from None
         listener.listen(backlog)
         listener.setblocking(False)
         yield listener
