@@ -6,8 +6,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from app.compat.sqs.errors import SqsError, queue_does_not_exist
+from app.compat.sqs.errors import queue_does_not_exist
 from app.domain.callers import Caller
+from app.domain.names import is_name
 from app.runtime.core import Core
 
 FIRST_ACCOUNT = 123_456_789_011
@@ -45,13 +46,11 @@ class Call:
     def queue_name(self, url: str) -> str:
         """Return the name of the queue with this URL. Only the path counts: clients reach this wire under several host names.
 
-        Raises SqsError: InvalidAddress, QueueDoesNotExist (the queue of another account).
+        Raises SqsError (QueueDoesNotExist), also for the queue of another account and for what is no such URL.
         """
         path = url.partition("://")[2] or url
         parts = path.rstrip("/").split("/")
-        if len(parts) < 3 or not parts[-1]:
-            raise SqsError("InvalidAddress", f"The address {url[:200]} is not valid for this endpoint.")
-        if parts[-2] != self.account:
+        if len(parts) < 3 or parts[-2] != self.account or not is_name(parts[-1]):
             raise queue_does_not_exist()
         return parts[-1]
 

@@ -52,7 +52,7 @@ _GIVEN: dict[str, tuple[str, str, int]] = {
     "KmsOptInRequired": _modeled("KMS.OptInRequired"),
     "KmsThrottled": _modeled("KMS.ThrottlingException"),
     "MessageNotInflight": _modeled(_SIMPLE),
-    "OverLimit": _modeled(),
+    "OverLimit": _modeled(status=403),
     "PurgeQueueInProgress": _modeled(_SIMPLE),
     "QueueDeletedRecently": _modeled(_SIMPLE),
     "QueueDoesNotExist": _modeled(_SIMPLE + "NonExistentQueue"),
