@@ -6,8 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from app.domain.callers import Caller
+from app.domain.conditions import ANY
 from app.domain.sources import SourceDefinition
 from app.runtime.core import Core
+from app.service import sources
 from app.sources.kinds import Depth, Kinds, Message, SourceError
 
 
@@ -129,6 +132,15 @@ class FakeKind:
 def install(core: Core, queues: Mapping[str, FakeQueue] | None = None) -> None:
     """Give a replica the fake kind, for tests of what needs no server; each stream is empty unless it is given."""
     core.sources = Kinds({"redis_stream": FakeKind(defaultdict(FakeQueue) if queues is None else queues)})
+
+
+async def remove_all(core: Core) -> None:
+    """Delete all sources of a replica that other tests share, so that nothing receives any longer."""
+    tenants_of = "select distinct t.id, t.name from sluice.sources s join sluice.tenants t on t.id = s.tenant_id"
+    for tenant_id, tenant in await core.db.fetch(tenants_of):
+        caller = Caller(tenant_id, tenant, "operate")
+        for source in (await sources.list_page(core, caller, None, 100))[0]:
+            await sources.delete(core, caller, source.name, ANY)
 
 
 def definition(queue: str, **given: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Definitions as code: plan and apply a document of limits, handlers, queues and schedules."""
+"""Definitions as code: plan and apply a document of limits, handlers, queues, schedules and sources."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +27,7 @@ from app.domain.ijson import parse_ijson
 from app.domain.limits import LimitDefinition, Limits
 from app.domain.queues import QueueBody
 from app.domain.schedules.bodies import parse_schedule
+from app.domain.sources import SourceDefinition
 from app.edge.auth import CoreDep, Manager
 from app.edge.declared import Takes
 from app.edge.problems import problems
@@ -48,7 +49,7 @@ class DefinitionsRoute(LargeRoute):
 router = APIRouter(prefix="/definitions", tags=["definitions"], route_class=DefinitionsRoute)
 
 
-CODES = ("egress_denied", "payload_schema_mismatch")
+CODES = ("egress_denied", "bridge_unavailable", "payload_schema_mismatch")
 
 
 @router.post(
@@ -75,7 +76,7 @@ async def plan_definitions(
 async def apply_definitions(
     core: CoreDep, caller: Manager, body: Annotated[bytes, Depends(Takes(ApplyBody))]
 ) -> Response:
-    """Change whatever differs from this document: limits, handlers, queues and schedules, and then prune in reverse order.
+    """Change whatever differs from this document: limits, handlers, queues, schedules and sources, and then prune in reverse order.
 
     The whole document is validated before anything changes. Pauses and disabled handlers stay as they are. If someone else
     changes a definition in the meantime, that change is refused and the apply stops there.
@@ -125,6 +126,7 @@ async def parse_document(
         secrets=secrets,
         queues=await parse.section("queues", given.queues, lambda _, value: read(value, QueueBody).definition()),
         schedules=await parse.section("schedules", given.schedules, schedule),
+        sources=await parse.section("sources", given.sources, lambda _, value: read(value, SourceDefinition).complete),
         limits=parse.limits(given.limits),
         prune=given.prune,
         owner=given.owner,

@@ -19,6 +19,7 @@ from app.cli.mcp import mcp
 from app.cli.process import say, settings_of, wait_for
 from app.cli.root import Root
 from app.cli.schedules import schedules
+from app.cli.sources import sources
 from app.cli.tasks import tasks
 from app.cli.work import work
 from app.settings import SettingsError
@@ -35,6 +36,7 @@ cli.command()(work)
 cli.add_typer(tasks, name="tasks")
 cli.add_typer(limits, name="limits")
 cli.add_typer(schedules, name="schedules")
+cli.add_typer(sources, name="sources")
 cli.add_typer(batches, name="batches")
 cli.add_typer(handlers, name="handlers")
 cli.add_typer(actions, name="actions")

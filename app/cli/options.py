@@ -79,6 +79,7 @@ Queues = Annotated[
     ),
 ]
 ScheduleName = Annotated[str, typer.Argument(metavar="SCHEDULE", callback=checked_name, help="The schedule's name.")]
+SourceName = Annotated[str, typer.Argument(metavar="SOURCE", callback=checked_name, help="The source's name.")]
 HandlerName = Annotated[str, typer.Argument(metavar="HANDLER", callback=checked_name, help="The handler's name.")]
 BatchId = Annotated[
     str,

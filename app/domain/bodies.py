@@ -139,7 +139,9 @@ def _union_faults(value: Any, types: Sequence[inspect.Type], where: str) -> Iter
 def _struct_faults(value: Any, node: inspect.StructType, where: str) -> Iterator[FieldError]:
     if isinstance(value, node.cls):
         for field in node.fields:
-            yield from _faults(getattr(value, field.name), field.type, where + pointer(field.encode_name))
+            given = getattr(value, field.name)
+            if given is not msgspec.UNSET:
+                yield from _faults(given, field.type, where + pointer(field.encode_name))
         return
     if not isinstance(value, Mapping):
         yield FieldError(where, "expected an object")

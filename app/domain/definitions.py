@@ -18,14 +18,16 @@ from app.domain.handlers import HIDDEN, HandlerDefinition, handler_to_dict
 from app.domain.limits import LimitDefinition, Limits, limit_to_dict
 from app.domain.queues import QueueDefinition, queue_to_dict
 from app.domain.schedules.definitions import ScheduleDefinition, schedule_to_dict
+from app.domain.sources import ADDRESSED, SourceDefinition, source_to_dict
 
-Kind = Literal["named_limit", "handler", "queue", "schedule", "limits"]
+Kind = Literal["named_limit", "handler", "queue", "schedule", "source", "limits"]
 Action = Literal["create", "update", "delete", "unchanged"]
 SECTIONS: dict[str, Kind] = {
     "named_limits": "named_limit",
     "handlers": "handler",
     "queues": "queue",
     "schedules": "schedule",
+    "sources": "source",
     "limits": "limits",
 }
 """In the order in which they are applied: a definition comes after what it refers to. Pruning goes the other way."""
@@ -43,6 +45,7 @@ class Document:
     """Signing secrets by handler. A handler without one gets a generated secret when it is created, and keeps it."""
     queues: Mapping[str, QueueDefinition] | None = None
     schedules: Mapping[str, ScheduleDefinition] | None = None
+    sources: Mapping[str, SourceDefinition] | None = None
     limits: Limits | None = None
     prune: bool = False
     """Delete what this owner has and the document leaves out, in the sections that are present."""
@@ -144,6 +147,17 @@ def schedule_changes(before: ScheduleDefinition | None, after: ScheduleDefinitio
     return _of_new(found) if before is None else tuple(found)
 
 
+def source_changes(before: SourceDefinition | None, after: SourceDefinition) -> tuple[FieldChange, ...]:
+    """Compare sources. `after` has the secrets that it keeps; they are compared but not shown."""
+    default = SourceDefinition(kind=after.kind, queue="").complete
+    found = list(_differences(source_to_dict(before or default), source_to_dict(after)))
+    old, new = ({} if one is None else msgspec.to_builtins(one.secrets) for one in (before, after))
+    found += [
+        FieldChange(name, old.get(name), new.get(name)).hidden() for name in ADDRESSED if old.get(name) != new.get(name)
+    ]
+    return _of_new(found) if before is None else tuple(found)
+
+
 def named_limit_changes(before: LimitDefinition | None, after: LimitDefinition) -> tuple[FieldChange, ...]:
     found = _differences(limit_to_dict(before or LimitDefinition()), limit_to_dict(after))
     return _of_new(found) if before is None else tuple(found)
@@ -233,6 +247,12 @@ def name_faults(
                     f"/queues/{name}/callbacks/{state}/queue",
                     f"there is no queue {called}; define it here or create it first",
                 )
+    for name, source in (document.sources or {}).items():
+        if source.queue not in queues:
+            yield FieldError(
+                pointer("sources", name, "queue"),
+                f"there is no queue {source.queue}; define it here or create it first",
+            )
     for name, schedule in (document.schedules or {}).items():
         where = f"/schedules/{name}"
         if schedule.queue not in queues:

@@ -276,7 +276,7 @@ def source_to_dict(definition: SourceDefinition) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name not in others and name not in ADDRESSED}
 
 
-def source_etag(definition: SourceDefinition, key: bytes) -> str:
+def source_etag(definition: SourceDefinition, key: bytes = b"") -> str:
     secrets = msgspec.to_builtins(definition.secrets)
     return etag_of({**source_to_dict(definition.complete), **secrets}, key)
 

@@ -1,6 +1,6 @@
 """The alarms of the fleet: what needs attention, each with a sentence that says what is wrong and what to do."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final
@@ -10,10 +10,11 @@ from app.domain.plurals import are, counted
 from app.domain.waiting import NO_WORKER_SECONDS
 from app.runtime.overview import Fleet
 from app.store.breakers import HandlerOverview
-from app.store.looks import TenantLook
+from app.store.looks import SourceLook, TenantLook
 from app.store.partitions import MARGIN_DAYS, Reach
 from app.store.replicas import ALIVE_SECONDS, ReplicaRow
 from app.store.schedules import ScheduleHealth
+from app.store.sources import SourceHealth
 from app.store.stats import DatabaseHealth, QueueOverview
 
 CODES: Final = (
@@ -31,6 +32,7 @@ CODES: Final = (
     "tasks_dying",
     "breaker_open",
     "schedule_overdue",
+    "source_stuck",
 )
 """Every code that an alarm may have."""
 OLD_XMIN_SECONDS = 300.0
@@ -38,6 +40,8 @@ OLD_XMIN_SECONDS = 300.0
 FULL_CONNECTIONS_SHARE = 0.9
 LATE_DAYS = 2
 """How many days the hourly history jobs may fail before that raises an alarm."""
+STUCK_SECONDS = 300.0
+"""How long a source may fail, or its messages find no room."""
 Alarm = dict[str, Any]
 
 
@@ -50,6 +54,7 @@ def alarms(fleet: Fleet, schedule_grace_seconds: float) -> list[Alarm]:
         *_alarms(fleet.queues, fleet.replicas),
         *_breaker_alarms(fleet.handlers),
         *_schedule_alarms(fleet.schedules, schedule_grace_seconds),
+        *_source_alarms(fleet.sources),
     ]
 
 
@@ -73,6 +78,7 @@ def tenant_alarms(
         *_alarms(look.queues, look.replicas),
         *_breaker_alarms(handlers),
         *_schedule_alarms(due, schedule_grace_seconds),
+        *_source_alarms(look.sources),
     ]
     return [alarm for alarm in found if operates or ("replica" not in alarm and alarm["code"] != "old_xmin")]
 
@@ -230,6 +236,18 @@ def _schedule_alarms(due: Sequence[ScheduleHealth], grace_seconds: float) -> Ite
                 "engine running?",
                 "tenant": row.tenant,
                 "schedule": row.name,
+            }
+
+
+def _source_alarms(sources: Iterable[SourceHealth | SourceLook]) -> Iterator[Alarm]:
+    for row in sources:
+        if not row.paused and (row.failing_seconds or 0.0) > STUCK_SECONDS:
+            yield {
+                "code": "source_stuck",
+                "message": f"source {row.name} has brought nothing for {row.failing_seconds:.0f} s: {row.last_error}; "
+                f"POST /sources/{row.name}/test shows whether it can be reached",
+                "tenant": row.tenant,
+                "source": row.name,
             }
 
 

@@ -31,6 +31,7 @@ from app.domain.definitions import (
     owner_change,
     queue_changes,
     schedule_changes,
+    source_changes,
     version_of,
 )
 from app.domain.errors import FieldError, Refusal, invalid, pointer, too_many
@@ -39,21 +40,24 @@ from app.domain.hiding import shown_to
 from app.domain.limits import TASKS_KEY, LimitRule, Limits, QueueRules, limit_etag, rule_of, task_errors, use_errors
 from app.domain.queues import QueueDefinition, queue_etag
 from app.domain.schedules.definitions import ScheduleDefinition, schedule_etag
+from app.domain.sources import MAX_SOURCES, source_etag
 from app.runtime.confined import reach_of
 from app.runtime.core import Core
 from app.runtime.entries import check_target, pull_queue_target
 from app.runtime.pieces import in_pieces
 from app.runtime.schemas import CheckBudget
-from app.service import handlers, limits, queues, schedules, tenant_limits
+from app.service import handlers, limits, queues, schedules, sources, tenant_limits
 from app.service.audit import audited
 from app.store import handlers as handler_rows
 from app.store import limits as limit_rows
 from app.store import queues as queue_rows
 from app.store import schedules as schedule_rows
+from app.store import sources as source_rows
 from app.store.handlers import HandlerRow
 from app.store.limits import StoredLimit
 from app.store.queues import StoredQueue
 from app.store.schedules import ScheduleRow
+from app.store.sources import SourceRow
 from app.store.tenants import TenantLimits
 from app.store.vault import Vault
 
@@ -80,6 +84,7 @@ class _Stored:
     handlers: dict[str, HandlerRow]
     queues: dict[str, StoredQueue]
     schedules: dict[str, ScheduleRow]
+    sources: dict[str, SourceRow]
     limits: TenantLimits
 
 
@@ -158,17 +163,22 @@ async def _read(core: Core, caller: Caller) -> _Stored:
             rows, _ = await schedule_rows.list_page(core.db.reads(tenant), tenant, name, PAGE, caller.queues)
             return rows
 
+        async def sources_after(name: str | None) -> list[SourceRow]:
+            reads = core.db.reads(tenant)
+            return await source_rows.list_page(reads, core.vault, tenant, name, PAGE, caller.queues)
+
         found_limits = await _all(limits_after, lambda row: row.view.name)
         found_handlers = await _all(handlers_after, lambda row: row.view.name)
         found_queues = await _all(queues_after, lambda row: row.view.name)
     found_schedules = await _all(schedules_after, lambda row: row.name)
+    found_sources = await _all(sources_after, lambda row: row.view.name)
     if caller.queues is None:
         own = await tenant_limits.get(core, caller)
-        return _Stored(found_limits, found_handlers, found_queues, found_schedules, own)
+        return _Stored(found_limits, found_handlers, found_queues, found_schedules, found_sources, own)
     reach = await reach_of(core, caller)
     nameable_limits = {name: row for name, row in found_limits.items() if name in reach.limits}
     nameable_handlers = {name: row for name, row in found_handlers.items() if name in reach.handlers}
-    return _Stored(nameable_limits, nameable_handlers, found_queues, found_schedules, TenantLimits())
+    return _Stored(nameable_limits, nameable_handlers, found_queues, found_schedules, found_sources, TenantLimits())
 
 
 async def _all(page: Callable[[str | None], Awaitable[list[Row]]], name_of: Callable[[Row], str]) -> dict[str, Row]:
@@ -205,17 +215,23 @@ async def _validate(core: Core, caller: Caller, document: Document, current: _St
             await queues.check(core, caller, name, queue)
         except Refusal as refusal:
             note(pointer("queues", name), refusal)
+    for name, source in (document.sources or {}).items():
+        try:
+            sources.check(core, caller, name, source)
+            sources.completed(caller, source, current.sources.get(name))
+        except Refusal as refusal:
+            note(pointer("sources", name), refusal)
     if document.limits is not None and document.limits != current.limits.own:
         try:
             tenant_limits.check(document.limits, current.limits)
         except Refusal as refusal:
             note(pointer("limits"), refusal)
-    for section in ("named_limits", "handlers", "queues", "schedules"):
+    for section in ("named_limits", "handlers", "queues", "schedules", "sources"):
         rows, wanted = getattr(current, section), getattr(document, section) or {}
+        most = MAX_SOURCES if section == "sources" else core.max_definitions
         # pruning comes last
-        if wanted.keys() - rows.keys() and len(wanted.keys() | rows.keys()) > core.max_definitions:
-            what = section.replace("_", " ")
-            refusals.append(too_many(what, core.max_definitions, pointer(section)))
+        if wanted.keys() - rows.keys() and len(wanted.keys() | rows.keys()) > most:
+            refusals.append(too_many(section.replace("_", " "), most, pointer(section)))
     names = {section: set(getattr(current, section)) for section in ("named_limits", "handlers", "queues")}
     kept = {
         section: {name for name, row in getattr(current, section).items() if _owner(row) != document.owner}
@@ -370,6 +386,11 @@ def _changes(vault: Vault, document: Document, current: _Stored) -> Iterator[Def
         stored = current.schedules.get(name)
         found = schedule_changes(None if stored is None else schedules.full_definition(vault, stored), schedule)
         yield _change("schedule", name, stored, found, document.owner)
+    for name, source in sorted((document.sources or {}).items()):
+        found_source = current.sources.get(name)
+        before = None if found_source is None else found_source.view.definition
+        found = source_changes(before, sources.kept(source, found_source))
+        yield _change("source", name, found_source, found, document.owner)
     if document.limits is not None:
         changes = limits_changes(current.limits.own, document.limits)
         etag = limit_etag(current.limits.own)
@@ -391,12 +412,12 @@ def _change(kind: Kind, name: str, row: Any, found: tuple[FieldChange, ...], own
     return DefinitionChange(kind, name, "update" if changes else "unchanged", changes, row.etag)
 
 
-def _owner(row: StoredLimit | HandlerRow | StoredQueue | ScheduleRow) -> str | None:
+def _owner(row: StoredLimit | HandlerRow | StoredQueue | ScheduleRow | SourceRow) -> str | None:
     return row.owner if isinstance(row, ScheduleRow) else row.view.owner
 
 
 def _prunings(document: Document, current: _Stored) -> Iterator[DefinitionChange]:
-    for section in ("schedules", "queues", "handlers", "named_limits"):
+    for section in ("sources", "schedules", "queues", "handlers", "named_limits"):
         wanted, rows = getattr(document, section), getattr(current, section)
         if wanted is not None:
             gone = sorted(name for name in set(rows) - set(wanted) if _owner(rows[name]) == document.owner)
@@ -415,6 +436,7 @@ async def _wanted(document: Document) -> dict[str, Any]:
         "secrets": hashlib.sha256(secrets.encode()).hexdigest(),
         "queues": await _etags(document.queues, queue_etag),
         "schedules": await _etags(document.schedules, schedule_etag),
+        "sources": await _etags(document.sources, source_etag),
         "limits": None if document.limits is None else limit_etag(document.limits),
         "prune": document.prune,
         "owner": document.owner,
@@ -435,6 +457,7 @@ async def _carry_out(core: Core, caller: Caller, document: Document, change: Def
             "handler": handlers.delete,
             "queue": queues.delete,
             "schedule": schedules.delete,
+            "source": sources.delete,
         }
         await verbs[change.kind](core, caller, name, conditions)
     elif change.kind == "named_limit":
@@ -448,6 +471,8 @@ async def _carry_out(core: Core, caller: Caller, document: Document, change: Def
         await _put_queue(core, caller, document, name, (document.queues or {})[name], conditions)
     elif change.kind == "schedule":
         await schedules.put(core, caller, name, (document.schedules or {})[name], conditions, owner=document.owner)
+    elif change.kind == "source":
+        await sources.put(core, caller, name, (document.sources or {})[name], conditions, owner=document.owner)
     else:
         await tenant_limits.put(core, caller, document.limits or Limits(), conditions)
     return None

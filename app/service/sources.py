@@ -17,7 +17,6 @@ from app.domain.conditions import Conditions
 from app.domain.errors import FieldError, Refusal, invalid, invalid_field
 from app.domain.names import NAME_RULE, is_name
 from app.domain.sources import (
-    ADDRESSED,
     MAX_SOURCES,
     SourceDefinition,
     SourceState,
@@ -120,7 +119,7 @@ async def _put(
         if before is not None and not caller.sees(before.view.definition.queue):
             raise not_found(name)
         conditions.check(None if before is None else before.etag)
-        definition = _completed(caller, wanted, before)
+        definition = completed(caller, wanted, before)
         if before is None:
             if full:
                 raise invalid_field("", f"the tenant already has {MAX_SOURCES} sources, the most allowed; delete some")
@@ -136,10 +135,16 @@ async def _put(
     return Saved(view, after.etag, before is None)
 
 
-def _completed(caller: Caller, wanted: SourceDefinition, before: SourceRow | None) -> SourceDefinition:
-    """Return the definition with the secrets of its predecessor. Raises Refusal: invalid, forbidden."""
-    kept = before is not None and before.view.definition.kind == wanted.kind and not before.view.secrets_lost
-    definition = wanted.with_kept(before.view.definition.secrets) if before is not None and kept else wanted
+def kept(wanted: SourceDefinition, before: SourceRow | None) -> SourceDefinition:
+    """Return the definition with the secrets that it keeps of its predecessor."""
+    if before is None or before.view.definition.kind != wanted.kind or before.view.secrets_lost:
+        return wanted
+    return wanted.with_kept(before.view.definition.secrets)
+
+
+def completed(caller: Caller, wanted: SourceDefinition, before: SourceRow | None) -> SourceDefinition:
+    """Return the same, and check that nothing is missing. Raises Refusal: invalid, forbidden."""
+    definition = kept(wanted, before)
     if errors := definition.missing():
         raise invalid(errors)
     if definition.kind == "sqs" and not definition.credentials and not caller.may("operate"):
@@ -152,13 +157,9 @@ def _completed(caller: Caller, wanted: SourceDefinition, before: SourceRow | Non
 
 
 def _recorded(row: SourceRow) -> dict[str, Any]:
-    """Return what the audit compares."""
-    secrets = msgspec.to_builtins(row.view.definition.secrets)
-    return (
-        source_to_dict(row.view.definition)
-        | {name: secrets.get(name) for name in ADDRESSED}
-        | {"owner": row.view.owner}
-    )
+    """Return what the audit compares. It hides what is called a secret."""
+    secret = msgspec.to_builtins(row.view.definition.secrets) or None
+    return source_to_dict(row.view.definition) | {"secret": secret, "owner": row.view.owner}
 
 
 async def get(core: Core, caller: Caller, name: str) -> tuple[SourceView, str]:

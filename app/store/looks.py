@@ -83,6 +83,16 @@ class LimitLook(msgspec.Struct, frozen=True, array_like=True):
     paused: bool
 
 
+class SourceLook(msgspec.Struct, frozen=True, array_like=True):
+    """A source that fails."""
+
+    tenant: str
+    name: str
+    paused: bool
+    failing_seconds: float
+    last_error: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class TenantLook:
     now: datetime
@@ -92,6 +102,7 @@ class TenantLook:
     batches: list[BatchLook]
     handlers: list[HandlerLook]
     limits: list[LimitLook]
+    sources: list[SourceLook]
     replicas: list[ReplicaRow]
     longest_lapsed_seconds: float | None
     """How long ago the first lease expired that nobody has reaped."""
@@ -106,6 +117,7 @@ _SCHEDULES = msgspec.json.Decoder(list[ScheduleLook])
 _BATCHES = msgspec.json.Decoder(list[BatchLook])
 _HANDLERS = msgspec.json.Decoder(list[HandlerLook])
 _LIMITS = msgspec.json.Decoder(list[LimitLook])
+_SOURCES = msgspec.json.Decoder(list[SourceLook])
 _REPLICAS = msgspec.json.Decoder(
     list[tuple[str, str, str, str, datetime, datetime, bool, bool, float, int, int, int, int]]
 )
@@ -124,6 +136,7 @@ async def look(db: Reader, tenant_id: int, since: datetime, deaths_since: dateti
         batches=_BATCHES.decode(row["batches"]),
         handlers=_HANDLERS.decode(row["handlers"]),
         limits=_LIMITS.decode(row["limits"]),
+        sources=_SOURCES.decode(row["sources"]),
         replicas=[ReplicaRow(*fields) for fields in _REPLICAS.decode(row["replicas"])],
         longest_lapsed_seconds=row["longest_lapsed"],
         longest_due_seconds=row["longest_due"],

@@ -12,7 +12,7 @@ def document(text: str, overlay: str | None = None, **environment: str) -> dict[
     return read(text, overlay, environment).document
 
 
-NO_SECTION = "is not a section: the sections are handlers, limits, named_limits, queues, schedules"
+NO_SECTION = "is not a section: the sections are handlers, limits, named_limits, queues, schedules, sources"
 
 
 def faults(text: str, overlay: str | None = None, **environment: str) -> list[tuple[int, str, str]]:
@@ -177,9 +177,9 @@ def test_overlays_are_judged_whether_they_are_chosen_or_not() -> None:
         (
             2,
             "/overlays/dev/queue",
-            "is not a section: the sections are handlers, limits, named_limits, queues, schedules",
+            "is not a section: the sections are handlers, limits, named_limits, queues, schedules, sources",
         ),
-        (3, "/overlays/prod", "expected the sections named_limits, handlers, queues, schedules, limits"),
+        (3, "/overlays/prod", "expected the sections named_limits, handlers, queues, schedules, sources, limits"),
     ]
     assert faults("queues: {}\noverlays: {dev: {}, prod: {}}", "stage") == [
         (2, "/overlays", "there is no overlay stage; the overlays are: dev, prod")
@@ -205,8 +205,8 @@ def test_aliases_that_grow_without_bounds_are_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("", (1, "", "expected the sections named_limits, handlers, queues, schedules, limits")),
-        ("- a", (1, "", "expected the sections named_limits, handlers, queues, schedules, limits")),
+        ("", (1, "", "expected the sections named_limits, handlers, queues, schedules, sources, limits")),
+        ("- a", (1, "", "expected the sections named_limits, handlers, queues, schedules, sources, limits")),
         ("queues:\n", (1, "/queues", "is empty: leave it out, or write {} for none")),
         ("queues: [1]\n", (1, "/queues", "expected a mapping")),
         ("tasks: {}\n", (1, "/tasks", NO_SECTION.replace("queues", "overlays, queues"))),

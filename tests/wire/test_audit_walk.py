@@ -1,6 +1,6 @@
 """The OpenAPI document, walked: every operation that changes something leaves a row in the audit, done or refused."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -20,8 +20,10 @@ def nothing_refused_lately(shared: Replica) -> None:
 
 
 @pytest.fixture(autouse=True)
-def any_source(shared: Replica) -> None:
+async def any_source(shared: Replica) -> AsyncIterator[None]:
     fake_sources.install(shared.sluice.core)
+    yield
+    await fake_sources.remove_all(shared.sluice.core)
 
 
 NO_ROW = {

@@ -18,6 +18,7 @@ from app.domain.callers import SCOPES
 from app.domain.keys import Grant
 from app.service import keys
 from app.ui.site import SCREENS
+from tests import fake_sources
 from tests.handlers import Handler, Reply
 from tests.sluices import Replica
 from tests.ui.visitors import Visitor
@@ -33,6 +34,7 @@ About = Literal[
     "task",
     "batch",
     "schedule",
+    "source",
     "handler",
     "limit",
     "key",
@@ -136,6 +138,13 @@ ROUTES: dict[str, Route] = {
     "preview_schedule": Route("read", "schedule"),
     "resume_schedule": Route("manage", "schedule"),
     "trigger_schedule": Route("use", "schedule"),
+    "list_sources": Route("read", "list"),
+    "put_source": Route("manage", "source", fake_sources.definition("seen-q")),
+    "get_source": Route("read", "source"),
+    "delete_source": Route("manage", "source"),
+    "pause_source": Route("manage", "source"),
+    "resume_source": Route("manage", "source"),
+    "test_source": Route("manage", "source"),
     "get_series": Route("read", "list"),
     "get_status": Route("operate", "fleet"),
     "list_tasks": Route("read", "list", query="include=payload"),
@@ -167,7 +176,13 @@ class Call:
 
 def calls(document: dict[str, Any], marker: str, ids: dict[str, str]) -> Iterator[Call]:
     """Yield a call of each route, at the things with this marker in their names: queue `MARKER-q`, for example."""
-    names = {"queue": f"{marker}-q", "schedule": f"{marker}-s", "handler": f"{marker}-h", "limit": f"{marker}-l"}
+    names = {
+        "queue": f"{marker}-q",
+        "schedule": f"{marker}-s",
+        "source": f"{marker}-i",
+        "handler": f"{marker}-h",
+        "limit": f"{marker}-l",
+    }
     found = []
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
@@ -195,6 +210,13 @@ async def first_events(api: Api, path: str) -> httpx2.Response:
             if len(told) == 2 and not line:
                 break
         return httpx2.Response(reply.status_code, text=text, headers={"content-type": reply.headers["content-type"]})
+
+
+@pytest.fixture(autouse=True)
+async def any_source(keyed: Replica) -> AsyncIterator[None]:
+    fake_sources.install(keyed.sluice.core)
+    yield
+    await fake_sources.remove_all(keyed.sluice.core)
 
 
 NO_IDS = {"task_id": str(uuid4()), "batch_id": str(uuid4()), "key_id": "unknown", "action_id": str(uuid4())}
@@ -238,7 +260,7 @@ async def test_for_a_confined_key_nothing_is_there_beside_its_queues(
         for call in calls(document, "unseen", ids["unseen"]):
             reply = await ask(asker, call)
             about = call.route.about
-            if about in ("queue", "task", "batch", "schedule", "handler", "limit", "key", "action"):
+            if about in ("queue", "task", "batch", "schedule", "source", "handler", "limit", "key", "action"):
                 assert (reply.status_code, reply.json()["code"]) == (404, f"{about}_not_found"), (call, reply.text)
             elif about == "tenant":
                 assert (reply.status_code, reply.json()["code"]) == (404, "not_found"), (call, reply.text)
@@ -256,7 +278,7 @@ async def test_for_a_confined_key_nothing_is_there_beside_its_queues(
     assert (task["state"], task["priority"]) == ("ready", 0)
     asker = await granted(tenant, Grant("manage", queues=("seen-*",)))
     for call in calls(document, "seen", ids["seen"]):
-        if call.route.about in ("queue", "task", "batch", "schedule", "key", "action", "body"):
+        if call.route.about in ("queue", "task", "batch", "schedule", "source", "key", "action", "body"):
             reply = await ask(asker, call)
             assert reply.status_code not in (401, 403, 404) and reply.status_code < 500, (call, reply.text)
 
@@ -268,6 +290,7 @@ async def make(boss: Api, marker: str) -> dict[str, str]:
     good(await boss.put(f"/handlers/{handler}", json={"url": "https://example.com/", "breaker": {}}), 201)
     good(await boss.put(f"/queues/{queue}", json={}), 201)
     good(await boss.put(f"/schedules/{marker}-s", json={"queue": queue, **YEARLY}), 201)
+    good(await boss.put(f"/sources/{marker}-i", json=fake_sources.definition(queue)), 201)
     batch = good(await boss.post("/batches", json={"queue": queue, "sealed": False}), 201)
     key = good(await boss.post("/keys", json={"queues": [f"{marker}-*"], "scope": "read"}), 201)
     task = await boss.enqueue(queue, tags=[marker])

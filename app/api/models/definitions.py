@@ -12,17 +12,19 @@ from app.domain.limits import LimitDefinition, Limits
 from app.domain.names import Name
 from app.domain.queues import QueueBody
 from app.domain.schedules.definitions import ScheduleBody
+from app.domain.sources import SourceDefinition
 from app.edge.declared import ref_of
 
 Handler = TypeVar("Handler")
 Queue = TypeVar("Queue")
 Schedule = TypeVar("Schedule")
+Source = TypeVar("Source")
 OfLimits = TypeVar("OfLimits")
 NamedLimit = TypeVar("NamedLimit")
 
 
 class Sections(
-    Struct, Generic[NamedLimit, Handler, Queue, Schedule, OfLimits], kw_only=True, forbid_unknown_fields=True
+    Struct, Generic[NamedLimit, Handler, Queue, Schedule, Source, OfLimits], kw_only=True, forbid_unknown_fields=True
 ):
     """The definitions that should exist. Sections that are absent or null are left as they are."""
 
@@ -30,6 +32,7 @@ class Sections(
     handlers: dict[Name, Handler] | None = None
     queues: dict[Name, Queue] | None = None
     schedules: dict[Name, Schedule] | None = None
+    sources: dict[Name, Source] | None = None
     limits: OfLimits | None = None
     owner: Annotated[
         Name | None,
@@ -51,7 +54,9 @@ Version = Annotated[
 ]
 
 
-class DefinitionsBody(Sections[LimitDefinition, HandlerBody, QueueBody, ScheduleBody, Limits], kw_only=True):
+class DefinitionsBody(
+    Sections[LimitDefinition, HandlerBody, QueueBody, ScheduleBody, SourceDefinition, Limits], kw_only=True
+):
     """The definitions that should exist. Sections that are absent or null are left as they are."""
 
 
@@ -61,7 +66,7 @@ class ApplyBody(DefinitionsBody, kw_only=True):
     version: Version = None
 
 
-class PlanOutline(Sections[Any, Any, Any, Any, dict[str, Any]], kw_only=True):
+class PlanOutline(Sections[Any, Any, Any, Any, Any, dict[str, Any]], kw_only=True):
     """A document whose definitions are read one by one: there may be 5,000, and each has its own faults."""
 
 

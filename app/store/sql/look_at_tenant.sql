@@ -73,6 +73,13 @@ select statement_timestamp() as now, n.name as tenant, coalesce((
     ), '[]')::text as handlers, coalesce((
     select json_agg(json_build_array(l.name, l.max_concurrency, coalesce(held.n, 0), l.paused) order by l.name collate "C")
     from sluice.limits l left join held on held.limit_id = l.id where l.tenant_id = $1 and l.kind = 'named'), '[]')::text as limits, coalesce((
+    select json_agg(json_build_array(n.name, s.name, s.paused, extract(epoch from statement_timestamp() - f.since), x.last_error)
+      order by s.name collate "C")
+    from sluice.sources s join sluice.source_states x on x.source_id = s.id
+    cross join lateral (
+      select min(v.failing_since) as since from sluice.source_receivers v join sluice.replicas e on e.id = v.replica_id
+      where v.source_id = s.id and e.seen_at > statement_timestamp() - make_interval(secs => $3)) f
+    where s.tenant_id = $1 and f.since is not null), '[]')::text as sources, coalesce((
     select json_agg(json_build_array(
       e.id, e.name, e.roles, e.version, e.started_at, e.seen_at, e.draining, e.deaf,
       extract(epoch from statement_timestamp() - e.seen_at), e.connections, e.connections_wanted, e.max_in_flight, e.in_flight)

@@ -276,7 +276,7 @@ FieldChangeOut = TypedDict(
 
 
 class ChangeOut(TypedDict):
-    kind: Literal["handler", "limits", "named_limit", "queue", "schedule"]
+    kind: Literal["handler", "limits", "named_limit", "queue", "schedule", "source"]
     name: str | None
     """null for the limits."""
     action: Literal["create", "delete", "unchanged", "update"]
@@ -525,6 +525,61 @@ class ScheduleBody(TypedDict):
     on_complete: NotRequired[OnCompleteBody | None]
 
 
+class AwsCredentials(TypedDict):
+    """An access key of AWS. Write-only."""
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: NotRequired[str | None]
+    """Of temporary credentials."""
+
+
+class SourceDefinition(TypedDict):
+    kind: Literal["redis_stream", "sqs"]
+    queue: str
+    """Where its messages become tasks."""
+    type: NotRequired[str | None]
+    """Of its tasks."""
+    headers: NotRequired[Mapping[str, str]]
+    """Of its tasks, beside those of the message, which go before headers of the same name."""
+    tags: NotRequired[Sequence[str]]
+    priority: NotRequired[int]
+    body: NotRequired[Literal["base64", "json", "text"]]
+    """How a message's body becomes the payload: it is JSON; any text, as a JSON string; or bytes in base64."""
+    on_invalid: NotRequired[Literal["dead", "wrap"]]
+    """What becomes of a body that is not what `body` says: a payload `{"invalid": "<why>", "body": "<the text>"}`
+    (`body_base64` if it is not text), or a dead task with its bytes."""
+    max_outstanding: NotRequired[int]
+    """While so many of its tasks have not ended, no messages are received."""
+    key_from: NotRequired[str | None]
+    """Where a task's `key` comes from: a JSON Pointer into the payload (`/customer/id`), or a header of the message.
+    Without it: the MessageGroupId of SQS."""
+    description: NotRequired[str | None]
+    queue_url: NotRequired[str | None]
+    """sqs: required."""
+    region: NotRequired[str | None]
+    """sqs: required."""
+    endpoint_url: NotRequired[str | None]
+    """sqs: another server than that of AWS in the region."""
+    credentials: NotRequired[AwsCredentials | None]
+    """sqs: write-only. Absent: those given before are kept; null: those that the replicas find in the usual AWS
+    chain."""
+    visibility_seconds: NotRequired[int | None]
+    """sqs: how long a message is hidden from others, and again while it is being enqueued. Default: 60."""
+    url: NotRequired[str]
+    """redis_stream: `redis://` or `rediss://`. Write-only; absent: the one given before is kept."""
+    stream: NotRequired[str | None]
+    """redis_stream: required."""
+    group: NotRequired[str | None]
+    """redis_stream: required. The consumer group, made at first use."""
+    start: NotRequired[Literal["$", "0"] | None]
+    """redis_stream: where a new group begins: at the first entry (`0`, the default) or the next (`$`)."""
+    field: NotRequired[str | None]
+    """redis_stream: the field of an entry that is the body. Default: `body`."""
+    claim_idle_seconds: NotRequired[int | None]
+    """redis_stream: entries that a consumer has held for so long are taken over from it. Default: 60."""
+
+
 class ApplyBody(TypedDict):
     """The definitions that should exist. Sections that are absent or null are left as they are."""
 
@@ -532,6 +587,7 @@ class ApplyBody(TypedDict):
     handlers: NotRequired[Mapping[str, HandlerBody] | None]
     queues: NotRequired[Mapping[str, QueueBody] | None]
     schedules: NotRequired[Mapping[str, ScheduleBody] | None]
+    sources: NotRequired[Mapping[str, SourceDefinition] | None]
     limits: NotRequired[Limits | None]
     owner: NotRequired[str | None]
     """Who manages these definitions. Without it, existing definitions keep their owner and new ones have none."""
@@ -611,15 +667,6 @@ class AuditOut(TypedDict):
     request_id: str | None
     """The `x-request-id` of the call, which is also in the log."""
     replica: str | None
-
-
-class AwsCredentials(TypedDict):
-    """An access key of AWS. Write-only."""
-
-    access_key_id: str
-    secret_access_key: str
-    session_token: NotRequired[str | None]
-    """Of temporary credentials."""
 
 
 BackfillBody = TypedDict(
@@ -954,6 +1001,7 @@ class DefinitionsBody(TypedDict):
     handlers: NotRequired[Mapping[str, HandlerBody] | None]
     queues: NotRequired[Mapping[str, QueueBody] | None]
     schedules: NotRequired[Mapping[str, ScheduleBody] | None]
+    sources: NotRequired[Mapping[str, SourceDefinition] | None]
     limits: NotRequired[Limits | None]
     owner: NotRequired[str | None]
     """Who manages these definitions. Without it, existing definitions keep their owner and new ones have none."""
@@ -2175,52 +2223,6 @@ class Series(TypedDict):
     as_of: str
     points: list[Point]
     """One per minute, oldest first; the last is the current minute."""
-
-
-class SourceDefinition(TypedDict):
-    kind: Literal["redis_stream", "sqs"]
-    queue: str
-    """Where its messages become tasks."""
-    type: NotRequired[str | None]
-    """Of its tasks."""
-    headers: NotRequired[Mapping[str, str]]
-    """Of its tasks, beside those of the message, which go before headers of the same name."""
-    tags: NotRequired[Sequence[str]]
-    priority: NotRequired[int]
-    body: NotRequired[Literal["base64", "json", "text"]]
-    """How a message's body becomes the payload: it is JSON; any text, as a JSON string; or bytes in base64."""
-    on_invalid: NotRequired[Literal["dead", "wrap"]]
-    """What becomes of a body that is not what `body` says: a payload `{"invalid": "<why>", "body": "<the text>"}`
-    (`body_base64` if it is not text), or a dead task with its bytes."""
-    max_outstanding: NotRequired[int]
-    """While so many of its tasks have not ended, no messages are received."""
-    key_from: NotRequired[str | None]
-    """Where a task's `key` comes from: a JSON Pointer into the payload (`/customer/id`), or a header of the message.
-    Without it: the MessageGroupId of SQS."""
-    description: NotRequired[str | None]
-    queue_url: NotRequired[str | None]
-    """sqs: required."""
-    region: NotRequired[str | None]
-    """sqs: required."""
-    endpoint_url: NotRequired[str | None]
-    """sqs: another server than that of AWS in the region."""
-    credentials: NotRequired[AwsCredentials | None]
-    """sqs: write-only. Absent: those given before are kept; null: those that the replicas find in the usual AWS
-    chain."""
-    visibility_seconds: NotRequired[int | None]
-    """sqs: how long a message is hidden from others, and again while it is being enqueued. Default: 60."""
-    url: NotRequired[str]
-    """redis_stream: `redis://` or `rediss://`. Write-only; absent: the one given before is kept."""
-    stream: NotRequired[str | None]
-    """redis_stream: required."""
-    group: NotRequired[str | None]
-    """redis_stream: required. The consumer group, made at first use."""
-    start: NotRequired[Literal["$", "0"] | None]
-    """redis_stream: where a new group begins: at the first entry (`0`, the default) or the next (`$`)."""
-    field: NotRequired[str | None]
-    """redis_stream: the field of an entry that is the body. Default: `body`."""
-    claim_idle_seconds: NotRequired[int | None]
-    """redis_stream: entries that a consumer has held for so long are taken over from it. Default: 60."""
 
 
 class SourceTested(TypedDict):

@@ -7,7 +7,16 @@ from collections.abc import Mapping
 
 from sluice_client.api.blocking.group import Group
 from sluice_client.api.parameters import UNSET, given
-from sluice_client.models import AppliedOut, HandlerBody, LimitDefinition, Limits, PlanOut, QueueBody, ScheduleBody
+from sluice_client.models import (
+    AppliedOut,
+    HandlerBody,
+    LimitDefinition,
+    Limits,
+    PlanOut,
+    QueueBody,
+    ScheduleBody,
+    SourceDefinition,
+)
 
 
 class Definitions(Group):
@@ -18,13 +27,14 @@ class Definitions(Group):
         handlers: Mapping[str, HandlerBody] | None = UNSET,
         queues: Mapping[str, QueueBody] | None = UNSET,
         schedules: Mapping[str, ScheduleBody] | None = UNSET,
+        sources: Mapping[str, SourceDefinition] | None = UNSET,
         limits: Limits | None = UNSET,
         owner: str | None = UNSET,
         prune: bool = UNSET,
         version: str | None = UNSET,
     ) -> AppliedOut:
-        """Change whatever differs from this document: limits, handlers, queues and schedules, and then prune in
-        reverse order.
+        """Change whatever differs from this document: limits, handlers, queues, schedules and sources, and then
+        prune in reverse order.
 
         The whole document is validated before anything changes. Pauses and disabled handlers stay as they are. If
         someone else changes a definition in the meantime, that change is refused and the apply stops there.
@@ -36,7 +46,7 @@ class Definitions(Group):
         - `version`: Version of a plan; the apply is refused if the plan has changed since.
 
         Refused with `queue_in_use` (409), `handler_in_use` (409), `limit_in_use` (409), `etag_mismatch` (412),
-        `egress_denied` (422), `payload_schema_mismatch` (422).
+        `egress_denied` (422), `bridge_unavailable` (422), `payload_schema_mismatch` (422).
         """
         body = given(
             {
@@ -44,6 +54,7 @@ class Definitions(Group):
                 "handlers": handlers,
                 "queues": queues,
                 "schedules": schedules,
+                "sources": sources,
                 "limits": limits,
                 "owner": owner,
                 "prune": prune,
@@ -60,6 +71,7 @@ class Definitions(Group):
         handlers: Mapping[str, HandlerBody] | None = UNSET,
         queues: Mapping[str, QueueBody] | None = UNSET,
         schedules: Mapping[str, ScheduleBody] | None = UNSET,
+        sources: Mapping[str, SourceDefinition] | None = UNSET,
         limits: Limits | None = UNSET,
         owner: str | None = UNSET,
         prune: bool = UNSET,
@@ -71,7 +83,7 @@ class Definitions(Group):
         - `prune`: Delete definitions with this owner that are not in the document, in the sections that are
           present. Default: `False`.
 
-        Refused with `egress_denied` (422), `payload_schema_mismatch` (422).
+        Refused with `egress_denied` (422), `bridge_unavailable` (422), `payload_schema_mismatch` (422).
         """
         body = given(
             {
@@ -79,6 +91,7 @@ class Definitions(Group):
                 "handlers": handlers,
                 "queues": queues,
                 "schedules": schedules,
+                "sources": sources,
                 "limits": limits,
                 "owner": owner,
                 "prune": prune,
