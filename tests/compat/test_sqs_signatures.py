@@ -216,6 +216,30 @@ async def test_a_key_that_only_reads_cannot_use_what_changes(guarded: Replica, w
     assert "scope" in refusal(await post(url, signed(url, reader.id, reader.token)), "AccessDenied")
 
 
+async def test_what_is_refused_to_an_access_key_is_in_the_audit(guarded: Replica) -> None:
+    url, core = guarded.sluice.wires["sqs"] + "/", guarded.sluice.core
+    user = await keys.create(core.db, "audited", Grant("use", kind="aws"), core.vault)
+    manager = await keys.create(core.db, "audited", Grant("manage"))
+    bare = {"content-type": "application/x-amz-json-1.0", "x-amz-target": "AmazonSQS.CreateQueue"}
+    for body, error in (
+        (b'{"QueueName":"q"}', "AccessDenied"),
+        (b"{}", "MissingParameter"),
+        (b'{"QueueName":"\\u0000"}', "AccessDenied"),
+    ):
+        refusal(await post(url, signed(url, user.id, user.token, body=body, headers=bare), body), error)
+    async with guarded.caller(manager.token) as client:
+        rows = (await client.get("/audit")).json()["items"]
+    found = [(row["verb"], row["noun"], row["name"], row["code"], row["actor"]["key"]) for row in rows if row["code"]]
+    assert sorted(found, key=str) == sorted(
+        [
+            ("put", "queue", "q", "forbidden", user.id),
+            ("put", "queue", None, "invalid", user.id),
+            ("put", "queue", None, "forbidden", user.id),
+        ],
+        key=str,
+    )
+
+
 async def test_an_access_key_is_made_and_shown_once_over_the_api(guarded: Replica, who: list[Call]) -> None:
     url, core = guarded.sluice.wires["sqs"] + "/", guarded.sluice.core
     manager = await keys.create(core.db, "makers", Grant("manage"))

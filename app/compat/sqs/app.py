@@ -16,10 +16,11 @@ from app.compat import query
 from app.compat.signatures import NotSigned, read_signature
 from app.compat.sqs import messages, queues
 from app.compat.sqs.calls import DEFAULT_REGION, Call, Operation, account_of
-from app.compat.sqs.errors import SqsError, error_of
+from app.compat.sqs.errors import SqsError, error_of, refusal_of
 from app.compat.sqs.model import INPUTS, read_input
 from app.domain.callers import Caller
 from app.domain.errors import Refusal
+from app.domain.names import is_name
 from app.domain.sigv4 import parse_authorization
 from app.edge.auth import with_origin
 from app.edge.body import closing_unless_read, hold_of, read_body, require_size
@@ -125,12 +126,22 @@ class SqsWire:
         if operation is None or not target.startswith(TARGET):
             raise SqsError("InvalidAction", f"The operation {target[:100]} is unknown, or not served here.")
         caller, region, body = await self._authenticated("sqs", headers, scope, receive, MAX_BODY_BYTES)
-        caller.require(operation.scope)
-        if operation.scope != "use":
+        if operation.audited is not None:
             caller = with_origin(caller, scope)
         call = Call(self._core, caller, region, _base_url(scope, headers), _gone(receive), trace_of(headers))
-        given = await operation.run(call, read_input(body, operation.input))
-        return Answer(200, b"" if given is None else msgspec.json.encode(given))
+        output = await self._run(operation, call, body)
+        return Answer(200, b"" if output is None else msgspec.json.encode(output))
+
+    async def _run(self, operation: Operation, call: Call, body: bytes) -> dict[str, Any] | None:
+        given: Any = None
+        try:
+            given = read_input(body, operation.input)
+            call.caller.require(operation.scope)
+            return await operation.run(call, given)
+        except (SqsError, Refusal) as error:
+            if operation.audited is not None:
+                await operation.audited.refused(self._core, call.caller, _name_in(given), refusal_of(error))
+            raise
 
     async def _query(self, headers: dict[bytes, bytes], scope: Scope, receive: Receive, request_id: str) -> Answer:
         if scope["method"] == "GET":
@@ -171,6 +182,13 @@ def _credential(headers: dict[bytes, bytes]) -> tuple[str, str]:
     except ValueError:
         return "", ""
     return read.region, read.service
+
+
+def _name_in(given: Any) -> str | None:
+    """Return the name of the queue that a request is about; None if it does not say."""
+    named: str = getattr(given, "queue_name", "") or getattr(given, "queue_url", "")
+    name = named.rpartition("/")[2]
+    return name if is_name(name) else None
 
 
 def _enter(scope: Scope, caller: Caller) -> None:

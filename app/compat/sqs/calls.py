@@ -9,6 +9,7 @@ from msgspec import Struct
 from app.compat.sqs.errors import queue_does_not_exist
 from app.domain.callers import Caller
 from app.domain.names import is_name
+from app.edge.strict import AuditedVerb
 from app.runtime.core import Core
 
 FIRST_ACCOUNT = 123_456_789_011
@@ -73,3 +74,5 @@ class Operation:
     run: Callable[[Call, Any], Awaitable[dict[str, Any] | None]]
     """Takes the input. Returns the members of the output as JSON values; None for an operation without output.
     Raises SqsError, Refusal."""
+    audited: AuditedVerb | None = None
+    """The verb behind an operation that changes something, which records in the audit what is refused before it is reached."""

@@ -141,3 +141,10 @@ def error_of(error: SqsError | NotSigned | Refusal) -> SqsError:
     if error.code == "queue_not_found":
         return queue_does_not_exist()
     return SqsError(_OF_REFUSALS.get(error.code, "InvalidParameterValue"), error.detail)
+
+
+def refusal_of(error: SqsError | Refusal) -> Refusal:
+    """Return a refusal as the audit records it."""
+    if isinstance(error, Refusal):
+        return error
+    return Refusal("queue_not_found" if error.code == "QueueDoesNotExist" else "invalid", error.message)

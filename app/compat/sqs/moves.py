@@ -8,7 +8,7 @@ from app.compat.sqs.errors import SqsError
 from app.domain.actions import ActionView
 from app.domain.errors import Refusal
 from app.domain.instants import parse_instant
-from app.service import moves
+from app.service import actions, moves
 
 STATUSES = {"running": "RUNNING", "done": "COMPLETED", "cancelled": "CANCELLED"}
 
@@ -96,8 +96,8 @@ def _shown(call: Call, view: ActionView) -> dict[str, Any]:
 
 
 OPERATIONS: dict[str, Operation] = {
-    "CancelMessageMoveTask": Operation(model.CancelMessageMoveTask, "manage", cancel_message_move_task),
+    "CancelMessageMoveTask": Operation(model.CancelMessageMoveTask, "manage", cancel_message_move_task, actions.cancel),
     "ListMessageMoveTasks": Operation(model.ListMessageMoveTasks, "read", list_message_move_tasks),
-    "StartMessageMoveTask": Operation(model.StartMessageMoveTask, "manage", start_message_move_task),
+    "StartMessageMoveTask": Operation(model.StartMessageMoveTask, "manage", start_message_move_task, actions.start),
 }
 """By name."""

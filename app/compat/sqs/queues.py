@@ -227,18 +227,18 @@ async def remove_permission(call: Call, given: model.RemovePermission) -> None:
 
 
 OPERATIONS: dict[str, Operation] = moves.OPERATIONS | {
-    "AddPermission": Operation(model.AddPermission, "manage", add_permission),
-    "CreateQueue": Operation(model.CreateQueue, "manage", create_queue),
-    "DeleteQueue": Operation(model.DeleteQueue, "manage", delete_queue),
+    "AddPermission": Operation(model.AddPermission, "manage", add_permission, sqs.change),
+    "CreateQueue": Operation(model.CreateQueue, "manage", create_queue, sqs.create),
+    "DeleteQueue": Operation(model.DeleteQueue, "manage", delete_queue, sqs.delete),
     "GetQueueAttributes": Operation(model.GetQueueAttributes, "read", get_queue_attributes),
     "GetQueueUrl": Operation(model.GetQueueUrl, "read", get_queue_url),
     "ListDeadLetterSourceQueues": Operation(model.ListDeadLetterSourceQueues, "read", list_dead_letter_source_queues),
     "ListQueueTags": Operation(model.ListQueueTags, "read", list_queue_tags),
     "ListQueues": Operation(model.ListQueues, "read", list_queues),
-    "PurgeQueue": Operation(model.PurgeQueue, "manage", purge_queue),
-    "RemovePermission": Operation(model.RemovePermission, "manage", remove_permission),
-    "SetQueueAttributes": Operation(model.SetQueueAttributes, "manage", set_queue_attributes),
-    "TagQueue": Operation(model.TagQueue, "manage", tag_queue),
-    "UntagQueue": Operation(model.UntagQueue, "manage", untag_queue),
+    "PurgeQueue": Operation(model.PurgeQueue, "manage", purge_queue, sqs.empty),
+    "RemovePermission": Operation(model.RemovePermission, "manage", remove_permission, sqs.change),
+    "SetQueueAttributes": Operation(model.SetQueueAttributes, "manage", set_queue_attributes, sqs.change),
+    "TagQueue": Operation(model.TagQueue, "manage", tag_queue, sqs.change),
+    "UntagQueue": Operation(model.UntagQueue, "manage", untag_queue, sqs.change),
 }
 """By name."""
