@@ -25,12 +25,14 @@ class Dead:
         for source in self.sources:
             await create(self.sqs, source, RedrivePolicy=redrive(self.name))
             await self.api.bulk(source, [{"payload": [source, n]} for n in range(each)])
-            leased = good(await self.api.post(f"/queues/{source}/leases", json={"max_tasks": each}))["tasks"]
-            for task in leased:
-                given = {"error": "no", "retryable": False}
-                token = {"sluice-lease-token": task["lease_token"]}
-                good(await self.api.post(f"/tasks/{task['id']}/fail", json=given, headers=token))
+            await self.let_die(source)
         return [task["id"] for task in await self.waiting(self.name)]
+
+    async def let_die(self, queue: str) -> None:
+        leased = good(await self.api.post(f"/queues/{queue}/leases", json={"max_tasks": 100}))["tasks"]
+        for task in leased:
+            given, token = {"error": "no", "retryable": False}, {"sluice-lease-token": task["lease_token"]}
+            good(await self.api.post(f"/tasks/{task['id']}/fail", json=given, headers=token))
 
     async def waiting(self, queue: str) -> list[dict[str, Any]]:
         """The tasks that wait in a queue, oldest first."""
@@ -108,6 +110,15 @@ async def test_a_message_whose_source_is_gone_stays_and_the_move_has_failed(dead
     assert "deleted" in moved["FailureReason"]
     assert [task["payload"][0] for task in await dead.waiting(dead.name)] == [gone]
     assert [task["payload"][0] for task in await dead.waiting(left)] == [left]
+
+
+async def test_a_message_may_die_and_be_moved_back_any_number_of_times(dead: Dead) -> None:
+    await dead.fill(each=1)
+    for _ in range(9):  # a chain of callbacks ends after eight
+        await dead.start()
+        for source in dead.sources:
+            await dead.let_die(source)
+    assert len(await dead.waiting(dead.name)) == 2
 
 
 async def test_one_move_at_a_time_runs_until_it_is_cancelled(dead: Dead) -> None:
