@@ -46,6 +46,7 @@ from app.runtime.replica import Replica
 from app.service import authentication, keys, roles, status
 from app.settings import Settings, SettingsError
 from app.sources.kinds import Kinds
+from app.sources.redis_stream import RedisStreamKind
 from app.store import examination, migrations, partitions, rehearsals, tenants, vault
 from app.store.db import Database
 from app.store.failures import Busy, Refused, Unavailable, Unsuitable
@@ -195,7 +196,7 @@ async def build(settings: Settings, dsn: str, url: str, descriptors: Descriptors
         schedule_grace_seconds=settings.schedule_grace_seconds,
         max_definitions=settings.max_definitions,
         audit_days=settings.audit_days,
-        sources=Kinds(),
+        sources=Kinds({"redis_stream": RedisStreamKind(egress)}),
     )
     engine = Engine(
         core,

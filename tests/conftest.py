@@ -5,7 +5,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import httpx2
@@ -25,6 +25,7 @@ from tests.support import give_signals_back, pg_bin
 from tests.wire.api import Api
 
 if TYPE_CHECKING:
+    from tests.redis_server import RedisServer
     from tests.sqs_server import SqsServer
 
 SERVER = pytest.StashKey[SharedServer]()
@@ -187,6 +188,28 @@ async def start_handler() -> AsyncIterator[Callable[[], Awaitable[Handler]]]:
 @pytest.fixture
 async def handler(start_handler: Callable[[], Awaitable[Handler]]) -> Handler:
     return await start_handler()
+
+
+@pytest.fixture
+async def start_redis(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Callable[..., Awaitable["RedisServer"]]]:
+    """Starts redis-server on a free port, with further settings by name; tests that ask for it are marked `ci`."""
+    from tests.redis_server import RedisServer  # its import takes 0.2 s
+
+    async with AsyncExitStack() as stack:
+
+        async def start(**settings: Any) -> "RedisServer":
+            server = RedisServer(tmp_path_factory.mktemp("redis"), **settings)
+            stack.push_async_callback(server.stop)
+            return await server.start()
+
+        yield start
+
+
+@pytest.fixture
+async def redis(start_redis: Callable[..., Awaitable["RedisServer"]]) -> "RedisServer":
+    return await start_redis()
 
 
 @pytest.fixture(scope="session")

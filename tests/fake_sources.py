@@ -122,7 +122,7 @@ class FakeKind:
     def check(self, definition: SourceDefinition) -> None:
         pass
 
-    def open(self, definition: SourceDefinition, name: str) -> FakeSource:
+    def open(self, definition: SourceDefinition, name: str, tenant: str) -> FakeSource:
         return FakeSource(self._queues[definition.stream or ""])
 
     async def aclose(self) -> None:

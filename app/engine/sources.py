@@ -41,7 +41,7 @@ class Sources:
 
     def _open(self, row: SourceRow) -> Source:
         definition = row.view.definition
-        return self._core.sources.of(definition).open(definition, self._core.replica.name)
+        return self._core.sources.of(definition).open(definition, self._core.replica.name, row.tenant)
 
     def stop(self) -> None:
         """Receive no more; what is under way is finished."""

@@ -239,7 +239,7 @@ async def _looked_at(core: Core, row: SourceRow) -> Depth:
     if row.view.secrets_lost:
         raise SourceError("its credentials cannot be decrypted: PUT the source again, with them", permanent=True)
     definition = row.view.definition
-    source = core.sources.of(definition).open(definition, core.replica.name)
+    source = core.sources.of(definition).open(definition, core.replica.name, row.tenant)
     try:
         async with asyncio.timeout(TEST_SECONDS):
             await source.check()

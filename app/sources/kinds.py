@@ -95,8 +95,9 @@ class Kind(Protocol):
     def check(self, definition: SourceDefinition) -> None:
         """Check a definition of this kind before it is saved. Raises Refusal: invalid, egress_denied, bridge_unavailable."""
 
-    def open(self, definition: SourceDefinition, name: str) -> Source:
-        """Return a source for a valid definition. It connects when it is first used. `name` is the replica's."""
+    def open(self, definition: SourceDefinition, name: str, tenant: str) -> Source:
+        """Return a source for a valid definition. It connects when it is first used. `name` is the replica's; `tenant` is charged
+        for the lookups of its host."""
 
     async def aclose(self) -> None:
         """Close what its sources share."""
