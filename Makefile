@@ -88,6 +88,9 @@ chaos-schedules: setup ## kill, pause and restart replicas under 300 schedules, 
 chaos-limits: setup ## kill, pause and restart replicas while limits change, and judge every admission (SECONDS=180)
 	$(BIN)/python -m bench.chaos.limits --seconds $(SECONDS)
 
+sqs-suites: setup ## run the SQS tests of moto and kombu against the SQS wire, and write docs/reference/sqs-suites.md
+	$(BIN)/python -m tests.compat.suites
+
 screenshots: setup ## take the pictures of the README (needs Debian's chromium)
 	$(BIN)/python -m tests.ui.screenshots
 
@@ -98,4 +101,4 @@ openapi: setup ## generate openapi/openapi.json from the code, and the Python cl
 reference: setup ## generate docs/reference from the code
 	$(BIN)/python -m app.cli.reference
 
-.PHONY: help setup lock demo up seed psql test test-fast fuzz check bench bench-peers chaos-schedules chaos-limits screenshots openapi reference
+.PHONY: help setup lock demo up seed psql test test-fast fuzz check bench bench-peers chaos-schedules chaos-limits sqs-suites screenshots openapi reference

@@ -1,0 +1,1 @@
+"""Test suites that others wrote for SQS, run against the SQS wire."""
