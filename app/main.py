@@ -18,9 +18,9 @@ import asyncpg
 
 from app.api.app import create_app
 from app.compat.wires import WireServers, wires
+from app.delivery.deliveries import Deliveries
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.transport import Transport
-from app.delivery.webhook.webhooks import Webhooks
 from app.domain.callers import Caller
 from app.domain.connections import MIN_CONNECTIONS, NoRoom, fit, split, tightest
 from app.domain.ids import is_aws_key_id
@@ -188,7 +188,7 @@ async def build(settings: Settings, dsn: str, url: str, descriptors: Descriptors
     core = build_core(
         db,
         vault=await _open_vault(db, settings),
-        webhooks=Webhooks(egress, Transport(egress, max_idle=descriptors.idle_calls)),
+        delivery=Deliveries(egress, Transport(egress, max_idle=descriptors.idle_calls)),
         tracing=build_tracing(traces_endpoint(os.environ), version=VERSION, replica=replica.name),
         replica=replica,
         public_url=public_url,
@@ -263,7 +263,7 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
         events.emit(log, events.REPLICA_STARTED, version=VERSION, role=settings.role, url=sluice.url)
         began = time.monotonic()
         stack.push_async_callback(sluice.core.db.close)
-        stack.push_async_callback(sluice.core.webhooks.aclose)
+        stack.push_async_callback(sluice.core.delivery.aclose)
         stack.push_async_callback(sluice.core.sources.aclose)
         stack.push_async_callback(sluice.core.tracing.aclose)
         push = build_push(os.environ, sluice.core.metrics, version=VERSION, replica=sluice.core.replica.name)

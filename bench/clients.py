@@ -23,11 +23,11 @@ import aiohttp
 import uvloop
 from pyreqwest.client import ClientBuilder
 
+from app.delivery.deliveries import Deliveries
 from app.delivery.kinds import Call
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.requests import headers_of, render
 from app.delivery.webhook.transport import Transport
-from app.delivery.webhook.webhooks import Webhooks
 from app.domain.answers import Answer
 from app.domain.options import Options
 
@@ -100,7 +100,7 @@ async def measure(post: Post, in_flight: int, seconds: float) -> float:
 async def thin(url: str, in_flight: int, seconds: float) -> float:
     """The whole of `deliver`: the call made, its head rendered and signed anew each time."""
     egress = EgressPolicy(["127.0.0.0/8"])
-    webhooks = Webhooks(egress, Transport(egress))
+    webhooks = Deliveries(egress, Transport(egress))
 
     async def post() -> None:
         answer = await webhooks.deliver(call_to(url), datetime.now(UTC))

@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import pytest
 
+from app.delivery.deliveries import Deliveries
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.transport import Transport
-from app.delivery.webhook.webhooks import Webhooks
 from app.domain.callers import Caller
 from app.runtime.core import Core, build_core
 from app.runtime.replica import Replica
@@ -28,12 +28,12 @@ async def core_on(url: str) -> AsyncIterator[Core]:
         db = Database(url)
         await db.open()
         stack.push_async_callback(db.close)
-        webhooks = Webhooks(egress, Transport(egress))
-        stack.push_async_callback(webhooks.aclose)
+        delivery = Deliveries(egress, Transport(egress))
+        stack.push_async_callback(delivery.aclose)
         yield build_core(
             db,
             vault=await open_vault(db, ()),
-            webhooks=webhooks,
+            delivery=delivery,
             tracing=build_tracing(None, version="0", replica="test"),
             replica=Replica(str(uuid4()), "test"),
             public_url="http://sluice.test",

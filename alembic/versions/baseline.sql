@@ -66,13 +66,17 @@ create table sluice.sessions (
 
 create index sessions_expiry on sluice.sessions (expires_at);
 
+-- url is empty, and address not null, for all kinds but webhook: sealed_address has what of an address is secret.
 -- parked_until, effective_max_concurrency (0: the breaker is open), half_open and period are what claims read of a handler's health.
 -- Deleted handlers and queues are only marked, because tasks in history still refer to their names.
 create table sluice.handlers (
   id bigint generated always as identity constraint handlers_pkey primary key,
   tenant_id bigint not null constraint handlers_tenant_fkey references sluice.tenants,
   name text not null,
+  kind text not null default 'webhook' constraint handlers_kind check (kind in ('webhook', 'sqs', 'redis_stream')),
   url text not null,
+  address json,
+  sealed_address bytea,
   timeout_seconds double precision not null,
   sealed_headers bytea not null,
   max_concurrency integer constraint handlers_max_concurrency check (max_concurrency > 0),

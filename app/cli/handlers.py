@@ -13,7 +13,7 @@ handlers = typer.Typer(
     help="List, show and test handlers, enable and disable them, rotate their secrets.", no_args_is_help=True
 )
 
-LIST = ("handler", "url", "limit", "")
+LIST = ("handler", "leads to", "limit", "")
 TEST_SECONDS = 3_600.0
 """The service cuts the call at the handler's own time-out."""
 
@@ -30,11 +30,16 @@ def list_handlers(url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = Fals
         say_json(found)
     elif found:
         rows = [
-            (one["name"], one["url"], one["max_concurrency"], "" if one["enabled"] else "disabled") for one in found
+            (one["name"], _place(one), one["max_concurrency"], "" if one["enabled"] else "disabled") for one in found
         ]
         console().print(Listing(LIST, rows))
     else:
         console(stderr=True).print("There are no handlers yet. To create one: PUT /handlers/NAME")
+
+
+def _place(handler: dict[str, Any]) -> str:
+    """Return where tasks go: the URL of a webhook, the queue or the stream of a bridge."""
+    return str(handler.get("url") or handler.get("queue_url") or handler.get("stream"))
 
 
 @handlers.command()

@@ -1,7 +1,8 @@
 """The interface of every kind of delivery.
 
-A kind is a folder beside this file; webhook is the first. It knows nothing of the database or of queues. It checks a target when
-a definition is saved, and delivers one attempt at a time; domain/outcomes.py decides what an answer means.
+A kind is a folder beside this file; webhook was the first. It knows nothing of the database or of queues. It checks an address when
+a definition is saved, and delivers one attempt at a time; domain/outcomes.py decides what an answer means. `Deliveries` picks the
+kind of a call.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from typing import Any, Protocol
 import msgspec
 
 from app.domain.answers import Answer, NoAnswer
-from app.domain.handlers import Targets
+from app.domain.bridges import Address
+from app.domain.handlers import HandlerDefinition, Kind, Targets
 from app.domain.options import Options
 
 
@@ -20,7 +22,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
     tenant: str
     url: str
-    """The handler's; the task's target says more."""
+    """The handler's; the task's target says more. For a bridge, only what people are shown."""
+    kind: Kind = "webhook"
+    address: Address | None = None
+    """Where a bridge leads; of the kind's own type. None for a webhook."""
     targets: Targets = "own"
     """What its handler lets a task's target name."""
     task_id: str
@@ -61,8 +66,11 @@ class Sending(Protocol):
 class Delivery(Protocol):
     """One kind of delivery, in one event loop."""
 
-    def check(self, url: str, where: str) -> None:
-        """Check a URL before it is saved; `where` is its pointer. Raises Refusal: invalid, egress_denied."""
+    def check(self, definition: HandlerDefinition) -> None:
+        """Check where a valid definition of this kind leads, before it is saved. Whether its library is installed is checked, too.
+
+        Raises Refusal: invalid, egress_denied, bridge_unavailable.
+        """
 
     def send(
         self, call: Call | GroupedCall, now: datetime, ended: Callable[[Answer | NoAnswer | Exception], None]
@@ -73,11 +81,8 @@ class Delivery(Protocol):
         Callbacks instead of a coroutine, because a coroutine and a task per call cost more than the rest of it.
         """
 
-    async def deliver(self, call: Call | GroupedCall, now: datetime) -> Answer | NoAnswer:
-        """Send the call, as `send` does, and return what came of it. Cancelling it closes the connection."""
-
     def preview(self, call: Call | GroupedCall, now: datetime) -> dict[str, Any]:
-        """Return what `deliver` would send, for people: the values of the handler's own headers are hidden."""
+        """Return what `send` would send, as url, headers and body for people. Secrets are hidden."""
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -23,6 +23,10 @@ class Answer(msgspec.Struct, frozen=True):
     """Names in lower case."""
     body: bytes
     truncated: bool = False
+    error: str | None = None
+    """What a bridge's server says is wrong; None: only the status says it."""
+    fatal: bool = False
+    """A bridge can never take this task, whatever the handler's fatal_statuses are."""
 
 
 class NoAnswer(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
 """What a row of the audit says of a change: the fields that changed, without secrets and content."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import UNSET, Struct, structs
@@ -32,6 +33,13 @@ BY_COMMAND = {
 Fields = Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Concealed:
+    """A value that is compared and not recorded, under a name that shows what others have."""
+
+    value: Any = field(repr=False)
+
+
 def changed(before: Fields | None, after: Fields | None) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """Return what differs, before and after. None: there was nothing, or nothing is left; the other has all that is set."""
     if before is None or after is None:
@@ -51,6 +59,8 @@ def _shown(names: list[str], fields: Fields) -> dict[str, Any]:
 def _hidden(name: str, value: Any) -> Any:
     if name in CONTENT:
         return None if value is None else HIDDEN
+    if isinstance(value, Concealed):
+        return HIDDEN
     if isinstance(value, Struct):
         value = structs.asdict(value)
     if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
 """Where bridges lead: addresses of SQS queues and of Redis streams, for handlers and sources alike."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
 from msgspec import Meta, Struct
@@ -27,6 +27,36 @@ class AwsCredentials(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __repr__(self) -> str:
         return f"AwsCredentials({self.access_key_id!r})"
+
+
+class SqsAddress(Struct, frozen=True, kw_only=True):
+    """The queue that a handler of kind sqs sends to. Its repr shows no secret."""
+
+    queue_url: str
+    region: str
+    endpoint_url: str | None = None
+    credentials: AwsCredentials | None = None
+    """None: those that the replica finds in the usual chain."""
+    group_id_from: Literal["key"] | None = None
+
+    @property
+    def fifo(self) -> bool:
+        return self.queue_url.endswith(".fifo")
+
+
+class StreamAddress(Struct, frozen=True, kw_only=True):
+    """The stream that a handler of kind redis_stream adds to. Its repr shows no secret."""
+
+    url: str
+    """It may have a password."""
+    stream: str
+    maxlen: int | None = None
+
+    def __repr__(self) -> str:
+        return f"StreamAddress({self.stream!r})"
+
+
+Address = SqsAddress | StreamAddress
 
 
 def sqs_errors(

@@ -14,7 +14,7 @@ import msgspec
 from app.domain.callbacks import callbacks_to_dict, called_queues
 from app.domain.conditions import etag_of
 from app.domain.errors import FieldError, pointer
-from app.domain.handlers import HIDDEN, HandlerDefinition, handler_to_dict
+from app.domain.handlers import HIDDEN, HandlerDefinition, handler_secrets, handler_to_dict
 from app.domain.limits import LimitDefinition, Limits, limit_to_dict
 from app.domain.queues import QueueDefinition, queue_to_dict
 from app.domain.schedules.definitions import ScheduleDefinition, schedule_to_dict
@@ -83,15 +83,22 @@ def handler_changes(
     before: HandlerDefinition | None, old_secret: str | None, after: HandlerDefinition, secret: str | None
 ) -> tuple[FieldChange, ...]:
     """Compare handlers. Values of headers and secrets are compared but not shown; an old secret of None could not be read."""
-    default = HandlerDefinition(url="")
+    default = HandlerDefinition(url="") if after.kind == "webhook" else HandlerDefinition(kind=after.kind)
+    after = after.with_kept(before)
     shown = handler_to_dict(before or default), handler_to_dict(after)
-    headers = [plain.pop("headers") for plain in shown]
+    headers = [plain.pop("headers", {}) for plain in shown]
     found = list(_differences(shown[0], shown[1]))
     found += [change.hidden() for change in _differences(headers[0], headers[1], "headers.")]
+    sealed = {} if before is None else handler_secrets(before), handler_secrets(after)
+    found += [FieldChange(name, sealed[0].get(name), sealed[1].get(name)).hidden() for name in _changed(*sealed)]
     lost = before is not None and old_secret is None
     if lost or (secret is not None and secret != old_secret):
         found.append(FieldChange("secret", old_secret, secret or "a new one").hidden())
     return _of_new(found) if before is None else tuple(found)
+
+
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    return [name for name in {**before, **after} if before.get(name) != after.get(name)]
 
 
 def queue_changes(before: QueueDefinition | None, after: QueueDefinition) -> tuple[FieldChange, ...]:

@@ -8,7 +8,7 @@ Rows are read in this order (contract, section 5), and the first that matches de
 4. 2xx                        succeeded, the body is the result
 5. 410                        the attempt is refunded, the handler disabled
 6. `sluice-retry: no`         dead, stopped_by_handler
-7. a status in fatal_statuses dead, fatal_status
+7. a status in fatal_statuses dead, fatal_status; so is what a bridge can never take
 8. 429 or 503, guarded        pushed_back: the attempt is refunded, retry after max(backoff by consecutive push-backs, Retry-After
                               clamped), or dead after a day of it
 9. anything else              retry after max(backoff, Retry-After clamped), or dead when attempts are exhausted
@@ -119,7 +119,7 @@ def decide(answer: Answer | NoAnswer, terms: Terms) -> Settlement:
         return Settlement("retry", answer.outcome, delay_seconds=terms.backoff(), error=error)
 
     status = answer.status
-    error = f"the handler answered {status}"
+    error = f"the handler answered {status}" if answer.error is None else _stored_text(answer.error)[:MAX_ERROR]
     if 200 <= status <= 299 and "sluice-hold" in answer.headers:
         seconds = hold_seconds(answer.headers["sluice-hold"])
         if seconds is not None:
@@ -147,6 +147,8 @@ def _decide_unsuccessful(answer: Answer, terms: Terms, error: str) -> Settlement
     if answer.headers.get("sluice-retry", "").strip().lower() == "no":
         error += " with sluice-retry: no"
         return Settlement("dead", "failed", "stopped_by_handler", status=status, error=error, excerpt=text)
+    if answer.fatal:
+        return Settlement("dead", "failed", "fatal_status", status=status, error=error, excerpt=text)
     if status in terms.fatal_statuses:
         error += ", a fatal status of its handler"
         return Settlement("dead", "failed", "fatal_status", status=status, error=error, excerpt=text)

@@ -106,7 +106,7 @@ class Attempt:
             elif (call := self._call(now)) is None:
                 self._answered(NoAnswer("failed", CONTENT_LOST))
             elif shared is None:
-                self._sending = core.webhooks.send(call, now, self._answered)
+                self._sending = core.delivery.send(call, now, self._answered)
             else:
                 self._sending = shared.join(self, call)
         except Exception as error:
@@ -360,6 +360,8 @@ class Attempt:
         return Call(
             tenant=held.policy.tenant,
             url=target.url,
+            kind=target.kind,
+            address=target.address,
             targets=target.targets,
             task_id=task.task_id,
             queue=held.policy.name,

@@ -89,7 +89,7 @@ class GroupCall:
         group_id = f"group_{self._core.ids.uuid7(int(now.timestamp() * 1000))}"
         calls = tuple(call for _, call in self._attempts.values())
         try:
-            self._sending = self._core.webhooks.send(GroupedCall(group_id, calls), now, self._answered)
+            self._sending = self._core.delivery.send(GroupedCall(group_id, calls), now, self._answered)
         except Exception as error:
             self._answered(error)
 

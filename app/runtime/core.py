@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.delivery.kinds import Delivery
+from app.delivery.deliveries import Deliveries
 from app.domain.ids import IdMaker
 from app.domain.turns import Turns
 from app.runtime import enqueueing, settling
@@ -54,7 +54,7 @@ class Core:
     db: Database
     clock: Clock
     vault: Vault
-    webhooks: Delivery
+    delivery: Deliveries
     sources: Kinds
     metrics: Metrics
     tracing: Tracing
@@ -107,7 +107,7 @@ def build_core(
     db: Database,
     *,
     vault: Vault,
-    webhooks: Delivery,
+    delivery: Deliveries,
     tracing: Tracing,
     replica: Replica,
     public_url: str,
@@ -141,7 +141,7 @@ def build_core(
         db=db,
         clock=clock,
         vault=vault,
-        webhooks=webhooks,
+        delivery=delivery,
         sources=sources or Kinds(),
         metrics=metrics,
         tracing=tracing,

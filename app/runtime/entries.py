@@ -180,7 +180,7 @@ def check_target(core: Core, target: TaskTarget, handler_url: str, allowed: Targ
     """Check a target against its handler's URL and `targets`. Raises Refusal: invalid, egress_denied."""
     address = address_of(target, handler_url, allowed, where + "/target")
     if not isinstance(target.url, UnsetType):
-        core.webhooks.check(address, where + "/target/url")
+        core.delivery.check_url(address, where + "/target/url")
 
 
 async def check_schema(

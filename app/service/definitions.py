@@ -208,6 +208,7 @@ async def _validate(core: Core, caller: Caller, document: Document, current: _St
     async for name, handler in in_pieces((document.handlers or {}).items()):
         try:
             handlers.check(core, name, handler, document.secrets.get(name))
+            handlers.completed(caller, handler, current.handlers.get(name))
         except Refusal as refusal:
             note(pointer("handlers", name), refusal)
     async for name, queue in in_pieces((document.queues or {}).items()):
@@ -328,7 +329,7 @@ def _validate_callbacks(core: Core, then: _Then, queue: QueueDefinition) -> None
             if name is None:
                 raise pull_queue_target(callback["queue"], where)
             handler = then.handlers[name]
-            check_target(core, target, handler.url, handler.targets, where)
+            check_target(core, target, handler.url or "", handler.targets, where)
 
 
 async def _validate_schedule(
@@ -345,7 +346,7 @@ async def _validate_schedule(
         if name is None:
             raise pull_queue_target(schedule.queue)
         handler = then.handlers[name]
-        check_target(core, schedule.target, handler.url, handler.targets)
+        check_target(core, schedule.target, handler.url or "", handler.targets)
     if errors := task_errors(schedule.key, schedule.limits, then.rules(queue, name), then.limits, ""):
         raise invalid(errors)
     if queue.payload_schema is not None:

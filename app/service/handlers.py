@@ -10,11 +10,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from app.delivery.kinds import Call, GroupedCall
 from app.delivery.webhook.signing import new_secret
 from app.domain.answers import Answer, NoAnswer
+from app.domain.audit import Concealed
 from app.domain.breakers import Guard
 from app.domain.callers import Caller
 from app.domain.conditions import Conditions
@@ -26,6 +27,7 @@ from app.domain.handlers import (
     SECRETS_LOST,
     HandlerDefinition,
     HandlerView,
+    handler_secrets,
     handler_to_dict,
     is_secret,
 )
@@ -111,7 +113,8 @@ async def _put(
         if full:
             raise too_many("handlers", core.max_definitions)
         await limits.check_uses(connection, caller, definition.limits)
-        made = None if secret is not None else new_secret()
+        definition = completed(caller, definition, None)
+        made = None if secret is not None or definition.kind != "webhook" else new_secret()
         new = secret or made or ""
         row = await handlers.insert_new(connection, core.vault, caller.tenant_id, name, definition, new, owner)
         if row is not None and definition.guard.on:
@@ -126,7 +129,10 @@ async def _put(
         return None
     conditions.check(before.etag)
     lost, renewed = before.view.secrets_lost, None
-    if lost and secret is None:
+    definition = completed(caller, definition, before)
+    if definition.kind != "webhook":
+        secret = ""  # nothing is signed
+    elif secret is None and (lost or not before.secret):
         secret = renewed = new_secret()
     if lost or definition != before.view.definition:
         await _check_limits(connection, caller, handler_id, definition)
@@ -149,7 +155,22 @@ async def _put(
 
 def _recorded(row: HandlerRow) -> dict[str, Any]:
     """Return what the audit compares."""
-    return handler_to_dict(row.view.definition) | {"secret": row.secret, "owner": row.view.owner}
+    secrets = {name: Concealed(value) for name, value in handler_secrets(row.view.definition).items()}
+    return handler_to_dict(row.view.definition) | secrets | {"secret": row.secret or None, "owner": row.view.owner}
+
+
+def completed(caller: Caller, definition: HandlerDefinition, before: HandlerRow | None) -> HandlerDefinition:
+    """Return the definition with the secrets that it keeps of its predecessor. Raises Refusal: invalid, forbidden."""
+    complete = definition.with_kept(None if before is None or before.view.secrets_lost else before.view.definition)
+    if errors := complete.missing():
+        raise invalid(errors)
+    if complete.kind == "sqs" and not complete.credentials and not caller.may("operate"):
+        raise Refusal(
+            "forbidden",
+            "without credentials, the handler would use those of the replicas, which needs a key with scope operate; "
+            "send credentials",
+        )
+    return complete
 
 
 def _switch(row: HandlerRow) -> dict[str, Any]:
@@ -192,16 +213,19 @@ def check(core: Core, name: str, definition: HandlerDefinition, secret: str | No
         for header, value in definition.headers.items()
         if value == HIDDEN
     ]
-    if secret is not None and not is_secret(secret):
+    if secret is not None and definition.kind != "webhook":
+        errors.append(FieldError("/secret", "belongs to kind webhook"))
+    elif secret is not None and not is_secret(secret):
         errors.append(FieldError("/secret", f"is not {SECRET_RULE}"))
     if errors:
         raise invalid(errors)
-    core.webhooks.check(definition.url, "/url")
+    core.delivery.check(definition)
 
 
 def _shown(row: HandlerRow) -> HandlerView:
     definition = row.view.definition
-    hidden = structs.replace(definition, headers=dict.fromkeys(definition.headers, HIDDEN))
+    secret = {} if definition.secret_field is None else {definition.secret_field: UNSET}
+    hidden = structs.replace(definition, headers=dict.fromkeys(definition.headers, HIDDEN), **secret)
     return replace(row.view, definition=hidden)
 
 
@@ -323,6 +347,8 @@ async def rotate_secret(
     secret = secret or new_secret()
     async with core.db.begin(caller.tenant_id) as connection:
         row = await locked(core, connection, caller, name)
+        if row.view.definition.kind != "webhook":
+            raise Refusal("invalid", f"handler {name} is of kind {row.view.definition.kind}, which signs nothing")
         if row.view.secrets_lost:  # a new secret would not restore the headers
             raise Refusal("invalid", SECRETS_LOST)
         if secret != row.secret:
@@ -350,6 +376,8 @@ async def test(core: Core, caller: Caller, name: str, payload: bytes | None) -> 
     call = Call(
         tenant=caller.tenant,
         url=target.url,
+        kind=target.kind,
+        address=target.address,
         task_id=task_id,
         queue="test",
         options=Options(type="sluice.test"),
@@ -368,11 +396,11 @@ async def test(core: Core, caller: Caller, name: str, payload: bytes | None) -> 
     if lost is None:
         async with core.handler_tests.turn(caller.tenant_id, patience_seconds=TEST_TURN_SECONDS):
             begun = time.monotonic()
-            answer: Answer | NoAnswer = await core.webhooks.deliver(sent, now)
+            answer: Answer | NoAnswer = await core.delivery.deliver(sent, now)
     else:
         answer = lost
     tried = {
-        "sent": core.webhooks.preview(sent, now),
+        "sent": core.delivery.preview(sent, now),
         **_result_of_test(answer, () if target.group is None else (task_id,)),
         "duration_seconds": time.monotonic() - begun,
     }
@@ -383,7 +411,7 @@ def _result_of_test(answer: Answer | NoAnswer, group: Collection[str]) -> dict[s
     """Return what is shown of the answer. `group` is empty for a handler that does not take groups."""
     if isinstance(answer, NoAnswer):
         return {"received": None, "outcome": answer.outcome, "error": answer.error}
-    error = None if 200 <= answer.status <= 299 else f"the handler answered {answer.status}"
+    error = None if 200 <= answer.status <= 299 else answer.error or f"the handler answered {answer.status}"
     if group and is_shared(answer):
         error = _failure_of_group(answer, group)
     return {

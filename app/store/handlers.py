@@ -8,15 +8,16 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Update, bindparam, case, func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.breakers import Adaptive, Breaker, Park
+from app.domain.bridges import Address, AwsCredentials
 from app.domain.callers import Act
-from app.domain.handlers import Grouping, HandlerDefinition, HandlerView, Targets, handler_etag
+from app.domain.handlers import Grouping, HandlerDefinition, HandlerView, Kind, Targets, handler_etag, handler_secrets
 from app.domain.limits import LimitUse
 from app.domain.queues import MAX_RETENTION_DAYS
 from app.store import audit, limits, locks
@@ -37,10 +38,22 @@ _BY_NAME = handlers.c.name.collate("C")
 _RATE, _OF_RATE = limits.owned("handler_rate", handlers.c.id)
 _SHOWN = select(handlers, *limits.shown(_RATE)).select_from(handlers.outerjoin(_RATE, _OF_RATE)).where(_ALIVE)
 _PLAIN = (
-    *("url", "timeout_seconds", "max_concurrency", "fatal_statuses", "limits", "description", "etag"),
+    *(
+        "kind",
+        "url",
+        "address",
+        "timeout_seconds",
+        "max_concurrency",
+        "fatal_statuses",
+        "limits",
+        "description",
+        "etag",
+    ),
     *("group_max_tasks", "group_wait_seconds", "targets", "breaker", "adaptive", "park_on_retry_after"),
 )
 """The parts of a definition that are not encrypted."""
+_ADDRESS = ("queue_url", "region", "endpoint_url", "group_id_from", "stream", "maxlen")
+"""What is stored as a bridge's `address`."""
 
 
 _UNTIL = _NOW + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("seconds"))
@@ -79,8 +92,8 @@ _INSERT = Query(
     .on_conflict_do_nothing(index_elements=["tenant_id", "name"], index_where=_ALIVE)
     .returning(handlers.c.id)
 )
-_SEAL = Query(update(handlers).where(_THIS).values(**bound("sealed_headers", "sealed_secret")))
-_REPLACE = Query(_change().values(updated_at=_NOW, **bound("sealed_headers", *_PLAIN)))
+_SEAL = Query(update(handlers).where(_THIS).values(**bound("sealed_headers", "sealed_secret", "sealed_address")))
+_REPLACE = Query(_change().values(updated_at=_NOW, **bound("sealed_headers", "sealed_address", *_PLAIN)))
 _ROTATE = Query(
     _change().values(
         updated_at=_NOW,
@@ -130,7 +143,11 @@ class Target:
     id: int
     version: int
     name: str
+    kind: Kind
     url: str
+    """Empty, unless its kind is webhook."""
+    address: Address | None
+    """Where a bridge leads; None for a webhook."""
     timeout_seconds: float
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     fatal_statuses: frozenset[int]
@@ -181,6 +198,7 @@ async def load_target(db: Reader, vault: Vault, handler_id: int) -> Target | Non
     if row is None:
         return None
     headers, secret = _open(vault, handler_id, row["sealed_headers"], row["sealed_secret"])
+    address = _address(vault, row)
     secrets = [secret] if secret is not None else []
     if secret is not None and row["previous"] is not None:
         with suppress(VaultError):  # the current one is enough
@@ -189,7 +207,9 @@ async def load_target(db: Reader, vault: Vault, handler_id: int) -> Target | Non
         id=row["id"],
         version=row["version"],
         name=row["name"],
+        kind=row["kind"],
         url=row["url"],
+        address=HandlerDefinition(kind=row["kind"], **address.fields).address,
         timeout_seconds=row["timeout_seconds"],
         headers=tuple(headers.items()),
         fatal_statuses=frozenset(row["fatal_statuses"]),
@@ -201,7 +221,7 @@ async def load_target(db: Reader, vault: Vault, handler_id: int) -> Target | Non
         guarded=row["guarded"],
         limits=limits.names(row["limits"]),
         park=row["park_on_retry_after"],
-        secrets_lost=secret is None,
+        secrets_lost=secret is None or address.lost,
     )
 
 
@@ -272,6 +292,7 @@ async def insert_new(
         handler_id=handler_id,
         sealed_headers=_seal_headers(vault, handler_id, definition.headers),
         sealed_secret=vault.seal(secret, _secret_context(handler_id)),
+        sealed_address=_seal_address(vault, handler_id, definition),
     )
     await _set_limits(connection, tenant_id, handler_id, definition)
     return await read(connection, vault, handler_id)
@@ -290,6 +311,7 @@ async def replace_definition(
         connection,
         handler_id=handler_id,
         sealed_headers=_seal_headers(vault, handler_id, definition.headers),
+        sealed_address=_seal_address(vault, handler_id, definition),
         **_plain_columns(vault, definition),
     )
     await _set_limits(connection, tenant_id, handler_id, definition)
@@ -361,8 +383,11 @@ async def has_own_tasks(reader: Reader, handler_id: int) -> bool:
 
 
 def _plain_columns(vault: Vault, definition: HandlerDefinition) -> dict[str, Any]:
+    bridge = definition.kind != "webhook"
     return {
-        "url": definition.url,
+        "kind": definition.kind,
+        "url": "" if bridge else definition.url,
+        "address": json.dumps({name: getattr(definition, name) for name in _ADDRESS}) if bridge else None,
         "timeout_seconds": definition.timeout_seconds,
         "max_concurrency": definition.max_concurrency,
         "fatal_statuses": list(definition.fatal_statuses),
@@ -388,8 +413,11 @@ def _encoded(part: Breaker | Adaptive | None) -> str | None:
 
 def _stored(vault: Vault, row: Any) -> HandlerRow:
     headers, secret = _open(vault, row["id"], row["sealed_headers"], row["sealed_secret"])
+    address = _address(vault, row)
+    where = address.fields or {"url": row["url"]}
     definition = HandlerDefinition(
-        url=row["url"],
+        kind=row["kind"],
+        **where,
         timeout_seconds=row["timeout_seconds"],
         headers=headers,
         max_concurrency=row["max_concurrency"],
@@ -412,7 +440,7 @@ def _stored(vault: Vault, row: Any) -> HandlerRow:
         disabled_at=row["disabled_at"],
         disabled_reason=row["disabled_reason"],
         parked_until=row["parked_until"],
-        secrets_lost=secret is None,
+        secrets_lost=secret is None or address.lost,
         owner=row["owner"],
     )
     return HandlerRow(row["id"], row["etag"], view, secret)
@@ -421,6 +449,38 @@ def _stored(vault: Vault, row: Any) -> HandlerRow:
 def _secret_context(handler_id: int) -> str:
     # The same for the previous secret, so that a rotation can move the encrypted bytes unchanged.
     return f"handler:{handler_id}:secret"
+
+
+def _address_context(handler_id: int) -> str:
+    return f"handler:{handler_id}:address"
+
+
+def _seal_address(vault: Vault, handler_id: int, definition: HandlerDefinition) -> bytes | None:
+    """Encrypt what of an address is never shown; None for a webhook."""
+    if definition.kind == "webhook":
+        return None
+    return vault.seal(json.dumps(handler_secrets(definition)), _address_context(handler_id))
+
+
+class _Address(NamedTuple):
+    """The fields of a bridge's address; none for a webhook."""
+
+    fields: dict[str, Any]
+    lost: bool
+    """What of it is never shown cannot be decrypted, and is not among them."""
+
+
+def _address(vault: Vault, row: Any) -> _Address:
+    if row["kind"] == "webhook":
+        return _Address({}, False)
+    plain: dict[str, Any] = json.loads(row["address"])
+    try:
+        secret = json.loads(vault.open(row["sealed_address"] or b"", _address_context(row["id"])))
+    except VaultError:
+        return _Address(plain, True)
+    if secret.get("credentials") is not None:
+        secret["credentials"] = msgspec.convert(secret["credentials"], AwsCredentials)
+    return _Address(plain | secret, False)
 
 
 def _headers_context(handler_id: int) -> str:

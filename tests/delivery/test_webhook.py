@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from standardwebhooks.webhooks import Webhook
 
+from app.delivery.deliveries import Deliveries
 from app.delivery.kinds import Call
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.requests import _letterhead, headers_of, render
 from app.delivery.webhook.signing import new_secret
 from app.delivery.webhook.transport import Transport
 from app.delivery.webhook.urls import check_url
-from app.delivery.webhook.webhooks import Webhooks
 from app.domain.answers import Answer, NoAnswer
 from app.domain.options import Options
 from app.domain.targets import TaskTarget
@@ -41,8 +41,8 @@ PLAIN = Call(
 
 
 @pytest.fixture
-def webhooks(loopback: EgressPolicy, transport: Transport) -> Webhooks:
-    return Webhooks(loopback, transport)
+def webhooks(loopback: EgressPolicy, transport: Transport) -> Deliveries:
+    return Deliveries(loopback, transport)
 
 
 def test_a_plain_task_sends_these_headers_and_no_empty_ones() -> None:
@@ -138,7 +138,7 @@ def test_nothing_secret_is_in_the_repr_of_a_call() -> None:
 
 
 @pytest.mark.anyio
-async def test_both_signatures_of_a_rotation_verify_at_the_handler_over_the_bytes_it_got(webhooks: Webhooks) -> None:
+async def test_both_signatures_of_a_rotation_verify_at_the_handler_over_the_bytes_it_got(webhooks: Deliveries) -> None:
     now = datetime.now(UTC)
     async with serve(answer_ok) as server:
         call = replace(PLAIN, url=server.url, secrets=SECRETS, payload='{"é": [1, 2.50]}'.encode())
@@ -162,7 +162,7 @@ async def test_both_signatures_of_a_rotation_verify_at_the_handler_over_the_byte
         ("nonsense", "unreachable"),
     ],
 )
-async def test_what_fails_is_a_value_with_its_reason(webhooks: Webhooks, url: str, outcome: str) -> None:
+async def test_what_fails_is_a_value_with_its_reason(webhooks: Deliveries, url: str, outcome: str) -> None:
     got = await webhooks.deliver(replace(PLAIN, url=url), NOW)
     assert isinstance(got, NoAnswer)
     assert (got.outcome, bool(got.error)) == (outcome, True)
@@ -170,7 +170,7 @@ async def test_what_fails_is_a_value_with_its_reason(webhooks: Webhooks, url: st
 
 @pytest.mark.anyio
 async def test_an_answer_to_head_ends_with_its_head_and_a_304_too_whatever_length_it_announces(
-    webhooks: Webhooks,
+    webhooks: Deliveries,
 ) -> None:
     answer = b"HTTP/1.1 %d Answer\r\ncontent-length: 2\r\n\r\n"
 

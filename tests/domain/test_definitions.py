@@ -2,10 +2,10 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import structs
 from msgspec.structs import replace
 
 from app.domain.backoff import Backoff, RetryPolicy
@@ -163,7 +163,7 @@ def test_handlers_that_break_none() -> None:
     assert HANDLER.check() == []
     full = HandlerDefinition("http://a/", 0.1, {"x-a": "", "authorization": "Bearer a b"}, 1, (400, 404), "")
     assert full.check() == []
-    assert read(structs.asdict(full), HandlerBody).definition == full
+    assert read(msgspec.to_builtins(full), HandlerBody).definition == full
     assert read({"url": "http://a/"}, HandlerBody).definition == HandlerDefinition("http://a/")
 
 

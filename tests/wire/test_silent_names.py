@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from app.delivery.webhook import lookups
-from app.delivery.webhook.webhooks import Webhooks
 from tests.handlers import Handler
 from tests.sluices import Replica
 from tests.support import poll
@@ -31,9 +30,7 @@ async def names(replica: Replica, answers: dict[str, str], until: asyncio.Event 
             raise OSError("no such name")
         return [answers[host]]
 
-    webhooks = replica.sluice.core.webhooks
-    assert isinstance(webhooks, Webhooks)
-    webhooks._egress._lookups._resolver = resolve
+    replica.sluice.core.delivery.webhooks._egress._lookups._resolver = resolve
     return asked
 
 

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType, structs
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from app.domain.bodies import ContentHidden
 from app.domain.breakers import Health, effective
 from app.domain.errors import FieldError, invalid
-from app.domain.handlers import HIDDEN, HandlerDefinition, HandlerView
+from app.domain.handlers import HIDDEN, Grouping, HandlerDefinition, HandlerView, Targets, shown_fields
 from app.domain.histograms import percentile
 from app.domain.instants import Instant, format_instant, instant_text
 from app.domain.limits import LimitUseShown, shown_uses
@@ -20,8 +20,23 @@ DEFAULT_OVERLAP_SECONDS = 86_400.0
 MAX_OVERLAP_SECONDS = 90 * 86_400
 
 
+_Headers = Annotated[
+    dict[str, str] | UnsetType, Meta(description="Of a webhook: header names; each value is shown as `***`.")
+]
+
+
 class HandlerOut(HandlerDefinition, frozen=True, kw_only=True):
-    headers: Annotated[dict[str, str], Meta(description="Header names; each value is shown as `***`.")]
+    url: Annotated[str | UnsetType, Meta(description="Of a webhook; absent otherwise.")] = UNSET
+    headers: _Headers = UNSET  # type: ignore[assignment]  # absent unless its kind has them, like all that follow
+    group: Annotated[Grouping | UnsetType | None, Meta(description="Of a webhook.")] = UNSET  # type: ignore[assignment]
+    targets: Annotated[Targets | UnsetType, Meta(description="Of a webhook.")] = UNSET  # type: ignore[assignment]
+    queue_url: Annotated[str | UnsetType, Meta(description="Of kind sqs, as the next three.")] = UNSET  # type: ignore[assignment]
+    region: str | UnsetType = UNSET  # type: ignore[assignment]
+    endpoint_url: str | UnsetType | None = UNSET  # type: ignore[assignment]
+    group_id_from: Literal["key"] | UnsetType | None = UNSET  # type: ignore[assignment]
+    credentials: Annotated[UnsetType, Meta(description="Never shown.")] = UNSET
+    stream: Annotated[str | UnsetType, Meta(description="Of kind redis_stream, as the next one.")] = UNSET  # type: ignore[assignment]
+    maxlen: int | UnsetType | None = UNSET  # type: ignore[assignment]
     limits: list[LimitUseShown]  # type: ignore[assignment]  # with every field
     name: Name
     enabled: bool
@@ -53,8 +68,9 @@ def handler_saved(view: HandlerView, secret: str | None) -> HandlerSaved:
 
 
 def _fields(view: HandlerView) -> dict[str, Any]:
-    return structs.asdict(view.definition) | {
-        "headers": dict.fromkeys(view.definition.headers, HIDDEN),
+    fields = shown_fields(view.definition)
+    return fields | {
+        "headers": UNSET if fields["headers"] is UNSET else dict.fromkeys(view.definition.headers, HIDDEN),
         "limits": list(shown_uses(view.definition.limits)),
         "name": view.name,
         "enabled": view.enabled,

@@ -98,7 +98,7 @@ class SqsClient:
         self._transport = transport
         self._queue_url = queue_url
         self._region = region
-        self._endpoint = endpoint_of(queue_url, endpoint_url)
+        self.endpoint = endpoint_of(queue_url, endpoint_url)
         self.credentials = credentials_of(credentials)
         self._tenant = tenant
 
@@ -159,7 +159,7 @@ class SqsClient:
     ) -> Request:
         """Return the request of an operation, signed. Raises DeliveryError if it cannot be sent."""
         try:
-            url = check_url(self._endpoint)
+            url = check_url(self.endpoint)
         except UrlError as error:
             raise DeliveryError("unreachable", f"the URL {error}") from None
         body = msgspec.json.encode({"QueueUrl": self._queue_url, **given})

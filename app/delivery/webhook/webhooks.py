@@ -14,7 +14,7 @@ from app.delivery.webhook.urls import UrlError, parse_url
 from app.domain.answers import Answer, NoAnswer
 from app.domain.errors import FieldError, Refusal, invalid_field
 from app.domain.grouped import MAX_GROUP_ANSWER_BYTES
-from app.domain.handlers import HIDDEN
+from app.domain.handlers import HIDDEN, HandlerDefinition
 
 
 class Webhooks:
@@ -24,13 +24,12 @@ class Webhooks:
         self._egress = egress
         self._transport = transport
 
-    def check(self, url: str, where: str) -> None:
-        try:
-            refused = self._egress.refuse_literal(parse_url(url))
-        except UrlError as error:
-            raise invalid_field(where, str(error)) from None
-        if refused is not None:
-            raise Refusal("egress_denied", f"{where}: {refused}", [FieldError(where, refused)])
+    def check(self, definition: HandlerDefinition) -> None:
+        self.check_url(definition.url or "", "/url")
+
+    def check_url(self, url: str, where: str) -> None:
+        """Check a URL before it is saved; `where` is its pointer. Raises Refusal: invalid, egress_denied."""
+        check_literal(self._egress, url, where)
 
     def send(
         self, call: Call | GroupedCall, now: datetime, ended: Callable[[Answer | NoAnswer | Exception], None]
@@ -45,18 +44,6 @@ class Webhooks:
             return asyncio.get_running_loop().call_soon(ended, NoAnswer(error.outcome, error.detail))
         return self._transport.send(request, ended)
 
-    async def deliver(self, call: Call | GroupedCall, now: datetime) -> Answer | NoAnswer:
-        ended: asyncio.Future[Answer | NoAnswer | Exception] = asyncio.get_running_loop().create_future()
-        sending = self.send(call, now, ended.set_result)
-        try:
-            answer = await asyncio.shield(ended)
-        finally:
-            if not ended.done():
-                sending.cancel()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
     def preview(self, call: Call | GroupedCall, now: datetime) -> dict[str, Any]:
         if isinstance(call, GroupedCall):
             one = call.calls[0]
@@ -69,6 +56,16 @@ class Webhooks:
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+
+
+def check_literal(egress: EgressPolicy, url: str, where: str) -> None:
+    """Check a URL without a lookup; `where` is its pointer. Raises Refusal: invalid, egress_denied."""
+    try:
+        refused = egress.refuse_literal(parse_url(url))
+    except UrlError as error:
+        raise invalid_field(where, str(error)) from None
+    if refused is not None:
+        raise Refusal("egress_denied", f"{where}: {refused}", [FieldError(where, refused)])
 
 
 def _group_request(group: GroupedCall, now: datetime) -> Request:

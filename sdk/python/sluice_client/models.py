@@ -292,6 +292,15 @@ class AppliedOut(TypedDict):
     """Signing secrets generated for new handlers; they are shown only once."""
 
 
+class AwsCredentials(TypedDict):
+    """An access key of AWS. Write-only."""
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: NotRequired[str | None]
+    """Of temporary credentials."""
+
+
 class Breaker(TypedDict):
     """When to stop calling a service that fails."""
 
@@ -339,8 +348,9 @@ class Rate(TypedDict):
 class HandlerBody(TypedDict):
     """A handler definition as sent, with its secret, which reads never show."""
 
-    url: str
-    """http or https, without user name, password or fragment."""
+    url: NotRequired[str]
+    """webhook: required; http or https, without user name, password or fragment. redis_stream: `redis://` or
+    `rediss://`; write-only, and the one given before is kept if it is absent."""
     timeout_seconds: NotRequired[float]
     headers: NotRequired[Mapping[str, str]]
     """Sent with every delivery. Write-only."""
@@ -361,6 +371,23 @@ class HandlerBody(TypedDict):
     """How many of its tasks start in a while."""
     limits: NotRequired[Sequence[str | LimitUse]]
     """What all tasks take: `"name"`, or an object where a key or cost is given."""
+    kind: NotRequired[Literal["redis_stream", "sqs", "webhook"]]
+    """How tasks are delivered; each kind has fields of its own."""
+    queue_url: NotRequired[str | None]
+    """sqs: required."""
+    region: NotRequired[str | None]
+    """sqs: required."""
+    endpoint_url: NotRequired[str | None]
+    """sqs: another server than the one that `queue_url` names."""
+    credentials: NotRequired[AwsCredentials | None]
+    """sqs: write-only. Absent: those given before are kept; null: those that the replicas find in the usual AWS
+    chain, for which the key needs scope operate."""
+    group_id_from: NotRequired[Literal["key"] | None]
+    """sqs: where a MessageGroupId comes from: the task's `key`."""
+    stream: NotRequired[str | None]
+    """redis_stream: required."""
+    maxlen: NotRequired[int | None]
+    """redis_stream: about how many entries the stream keeps; null: all."""
     secret: NotRequired[str | None]
     """The signing secret, whsec_ and the base64 of 24 to 64 bytes; generated if absent."""
 
@@ -523,15 +550,6 @@ class ScheduleBody(TypedDict):
     start_at: NotRequired[Instant | None]
     end_at: NotRequired[Instant | None]
     on_complete: NotRequired[OnCompleteBody | None]
-
-
-class AwsCredentials(TypedDict):
-    """An access key of AWS. Write-only."""
-
-    access_key_id: str
-    secret_access_key: str
-    session_token: NotRequired[str | None]
-    """Of temporary credentials."""
 
 
 class SourceDefinition(TypedDict):
@@ -1170,16 +1188,10 @@ class RateShown(TypedDict):
 
 
 class HandlerOut(TypedDict):
-    url: str
-    """http or https, without user name, password or fragment."""
     timeout_seconds: float
     max_concurrency: int | None
     fatal_statuses: list[int]
     description: str | None
-    group: GroupingShown | None
-    """Deliver ready tasks together; null: each in a request of its own."""
-    targets: Literal["any", "own", "path"]
-    """What a task's `target` may name: nothing (`own`), a path below the URL (`path`), or any URL (`any`)."""
     breaker: BreakerShown | None
     """null: a failing service is called all the same."""
     adaptive: AdaptiveShown | None
@@ -1188,9 +1200,27 @@ class HandlerOut(TypedDict):
     """What waits when an answer has a `Retry-After`: the task, all of its key, or the whole handler."""
     rate: RateShown | None
     """How many of its tasks start in a while."""
-    headers: dict[str, str]
-    """Header names; each value is shown as `***`."""
+    kind: Literal["redis_stream", "sqs", "webhook"]
+    """How tasks are delivered; each kind has fields of its own."""
+    url: NotRequired[str]
+    """Of a webhook; absent otherwise."""
+    headers: NotRequired[dict[str, str]]
+    """Of a webhook: header names; each value is shown as `***`."""
+    group: NotRequired[GroupingShown | None]
+    """Of a webhook."""
+    targets: NotRequired[Literal["any", "own", "path"]]
+    """Of a webhook."""
     limits: list[LimitUseShown]
+    queue_url: NotRequired[str]
+    """Of kind sqs, as the next three."""
+    region: NotRequired[str]
+    endpoint_url: NotRequired[str | None]
+    credentials: NotRequired[Any]
+    """Never shown."""
+    group_id_from: NotRequired[Literal["key"] | None]
+    stream: NotRequired[str]
+    """Of kind redis_stream, as the next one."""
+    maxlen: NotRequired[int | None]
     name: str
     """1-100 of A-Z a-z 0-9 . _ -, starting with a letter or digit"""
     enabled: bool
@@ -1205,16 +1235,10 @@ class HandlerOut(TypedDict):
 
 
 class HandlerSaved(TypedDict):
-    url: str
-    """http or https, without user name, password or fragment."""
     timeout_seconds: float
     max_concurrency: int | None
     fatal_statuses: list[int]
     description: str | None
-    group: GroupingShown | None
-    """Deliver ready tasks together; null: each in a request of its own."""
-    targets: Literal["any", "own", "path"]
-    """What a task's `target` may name: nothing (`own`), a path below the URL (`path`), or any URL (`any`)."""
     breaker: BreakerShown | None
     """null: a failing service is called all the same."""
     adaptive: AdaptiveShown | None
@@ -1223,9 +1247,27 @@ class HandlerSaved(TypedDict):
     """What waits when an answer has a `Retry-After`: the task, all of its key, or the whole handler."""
     rate: RateShown | None
     """How many of its tasks start in a while."""
-    headers: dict[str, str]
-    """Header names; each value is shown as `***`."""
+    kind: Literal["redis_stream", "sqs", "webhook"]
+    """How tasks are delivered; each kind has fields of its own."""
+    url: NotRequired[str]
+    """Of a webhook; absent otherwise."""
+    headers: NotRequired[dict[str, str]]
+    """Of a webhook: header names; each value is shown as `***`."""
+    group: NotRequired[GroupingShown | None]
+    """Of a webhook."""
+    targets: NotRequired[Literal["any", "own", "path"]]
+    """Of a webhook."""
     limits: list[LimitUseShown]
+    queue_url: NotRequired[str]
+    """Of kind sqs, as the next three."""
+    region: NotRequired[str]
+    endpoint_url: NotRequired[str | None]
+    credentials: NotRequired[Any]
+    """Never shown."""
+    group_id_from: NotRequired[Literal["key"] | None]
+    stream: NotRequired[str]
+    """Of kind redis_stream, as the next one."""
+    maxlen: NotRequired[int | None]
     name: str
     """1-100 of A-Z a-z 0-9 . _ -, starting with a letter or digit"""
     enabled: bool

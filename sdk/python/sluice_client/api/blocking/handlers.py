@@ -11,6 +11,7 @@ from sluice_client.api.blocking.pages import Pages
 from sluice_client.api.parameters import UNSET, given, segment
 from sluice_client.models import (
     Adaptive,
+    AwsCredentials,
     Breaker,
     Grouping,
     HandlerHealthOut,
@@ -37,7 +38,7 @@ class Handlers(Group):
         self,
         name: str,
         *,
-        url: str,
+        url: str = UNSET,
         timeout_seconds: float = UNSET,
         headers: Mapping[str, str] = UNSET,
         max_concurrency: int | None = UNSET,
@@ -50,13 +51,22 @@ class Handlers(Group):
         park_on_retry_after: Literal["handler", "key", "task"] = UNSET,
         rate: Rate | None = UNSET,
         limits: Sequence[str | LimitUse] = UNSET,
+        kind: Literal["redis_stream", "sqs", "webhook"] = UNSET,
+        queue_url: str | None = UNSET,
+        region: str | None = UNSET,
+        endpoint_url: str | None = UNSET,
+        credentials: AwsCredentials | None = UNSET,
+        group_id_from: Literal["key"] | None = UNSET,
+        stream: str | None = UNSET,
+        maxlen: int | None = UNSET,
         secret: str | None = UNSET,
         if_match: str | None = UNSET,
         if_none_match: str | None = UNSET,
     ) -> HandlerSaved:
         """Create or replace a handler. Absent fields get their defaults; the secret and the enabled state are kept.
 
-        - `url`: http or https, without user name, password or fragment.
+        - `url`: webhook: required; http or https, without user name, password or fragment. redis_stream:
+          `redis://` or `rediss://`; write-only, and the one given before is kept if it is absent.
         - `timeout_seconds`: Default: `30.0`.
         - `headers`: Sent with every delivery. Write-only.
         - `group`: Deliver ready tasks together; null: each in a request of its own.
@@ -68,6 +78,15 @@ class Handlers(Group):
           whole handler. Default: `task`.
         - `rate`: How many of its tasks start in a while.
         - `limits`: What all tasks take: `"name"`, or an object where a key or cost is given.
+        - `kind`: How tasks are delivered; each kind has fields of its own. Default: `webhook`.
+        - `queue_url`: sqs: required.
+        - `region`: sqs: required.
+        - `endpoint_url`: sqs: another server than the one that `queue_url` names.
+        - `credentials`: sqs: write-only. Absent: those given before are kept; null: those that the replicas find
+          in the usual AWS chain, for which the key needs scope operate.
+        - `group_id_from`: sqs: where a MessageGroupId comes from: the task's `key`.
+        - `stream`: redis_stream: required.
+        - `maxlen`: redis_stream: about how many entries the stream keeps; null: all.
         - `secret`: The signing secret, whsec_ and the base64 of 24 to 64 bytes; generated if absent.
         - `if_match`: Replace or delete only if the current ETag is one of these (`*`: any).
         - `if_none_match`: `*`: create only, never replace.
@@ -89,6 +108,14 @@ class Handlers(Group):
                 "park_on_retry_after": park_on_retry_after,
                 "rate": rate,
                 "limits": limits,
+                "kind": kind,
+                "queue_url": queue_url,
+                "region": region,
+                "endpoint_url": endpoint_url,
+                "credentials": credentials,
+                "group_id_from": group_id_from,
+                "stream": stream,
+                "maxlen": maxlen,
                 "secret": secret,
             }
         )

@@ -1,0 +1,65 @@
+"""All kinds of delivery of a replica, and which of them a call takes."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from app.delivery.kinds import Call, Delivery, GroupedCall, Sending
+from app.delivery.sqs.target import SqsQueues
+from app.delivery.webhook.egress import EgressPolicy
+from app.delivery.webhook.transport import Transport
+from app.delivery.webhook.webhooks import Webhooks
+from app.domain.answers import Answer, NoAnswer
+from app.domain.handlers import HandlerDefinition
+
+
+class Deliveries:
+    """The kinds in one event loop. They share the transport, which is closed with them."""
+
+    def __init__(self, egress: EgressPolicy, transport: Transport) -> None:
+        self.webhooks = Webhooks(egress, transport)
+        self._bridges: dict[str, Delivery] = {"sqs": SqsQueues(egress, transport)}
+
+    def check(self, definition: HandlerDefinition) -> None:
+        """Check where a valid definition leads, before it is saved. Raises Refusal: invalid, egress_denied, bridge_unavailable."""
+        self._of(definition.kind).check(definition)
+
+    def check_url(self, url: str, where: str) -> None:
+        """Check a URL that a task names itself; `where` is its pointer. Raises Refusal: invalid, egress_denied."""
+        self.webhooks.check_url(url, where)
+
+    def send(
+        self, call: Call | GroupedCall, now: datetime, ended: Callable[[Answer | NoAnswer | Exception], None]
+    ) -> Sending:
+        """Send the call once, as its kind does, and tell `ended` later, once, what came of it."""
+        return self._for(call).send(call, now, ended)
+
+    async def deliver(self, call: Call | GroupedCall, now: datetime) -> Answer | NoAnswer:
+        """Send the call, and return what came of it. Cancelling it closes the connection."""
+        ended: asyncio.Future[Answer | NoAnswer | Exception] = asyncio.get_running_loop().create_future()
+        sending = self.send(call, now, ended.set_result)
+        try:
+            answer = await asyncio.shield(ended)
+        finally:
+            if not ended.done():
+                sending.cancel()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def preview(self, call: Call | GroupedCall, now: datetime) -> dict[str, Any]:
+        """Return what `send` would send, for people: without secrets."""
+        return self._for(call).preview(call, now)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for kind in (*self._bridges.values(), self.webhooks):
+            await kind.aclose()
+
+    def _for(self, call: Call | GroupedCall) -> Delivery:
+        kind = (call.calls[0] if isinstance(call, GroupedCall) else call).kind
+        return self.webhooks if kind == "webhook" else self._bridges[kind]
+
+    def _of(self, kind: str) -> Delivery:
+        return self.webhooks if kind == "webhook" else self._bridges[kind]

@@ -1,0 +1,248 @@
+"""Delivery to a queue of SQS: each task becomes one message, sent by one signed request.
+
+The payload is the body of the message. What a webhook has as headers, a message has as attributes, of which SQS takes ten at most;
+so the task's own headers are one of them, as a JSON object. The message of a FIFO queue is deduplicated by the task's id: if an
+answer is lost, the next attempt within five minutes adds none.
+"""
+
+import asyncio
+import base64
+import hashlib
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, cast
+
+import msgspec
+
+from app.delivery.kinds import Call, GroupedCall, Sending
+from app.delivery.sqs.client import SqsClient, SqsFailure, endpoint_of, failure_of
+from app.delivery.sqs.credentials import CredentialsError, require_chain
+from app.delivery.webhook.connection import Reply
+from app.delivery.webhook.egress import EgressPolicy
+from app.delivery.webhook.errors import DeliveryError
+from app.delivery.webhook.requests import headers_of
+from app.delivery.webhook.transport import Request, Transport
+from app.delivery.webhook.webhooks import check_literal
+from app.domain.answers import MAX_RESULT_BYTES, Answer, NoAnswer
+from app.domain.bridges import AwsCredentials, SqsAddress
+from app.domain.handlers import HIDDEN, HandlerDefinition
+
+OPERATION = "SendMessage"
+MAX_MESSAGE_BYTES = 1_048_576
+"""The most that SQS takes: the body, and the names, types and values of the attributes."""
+TOO_LARGE = 413
+"""Shown as the status of a message that is not even sent, because it is too large."""
+
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_GROUP = re.compile(r"[\x21-\x7e]{1,128}")
+_UNFIT = re.compile(r"must be shorter than|shorter than \d+ bytes", re.IGNORECASE)
+_NOT_SHOWN = ("authorization", "x-amz-security-token", "x-amz-date")
+
+
+class SqsQueues:
+    """The delivery kind `sqs`. The transport is closed by who made it."""
+
+    def __init__(self, egress: EgressPolicy, transport: Transport) -> None:
+        self._egress = egress
+        self._transport = transport
+
+    def check(self, definition: HandlerDefinition) -> None:
+        where = "/queue_url" if definition.endpoint_url is None else "/endpoint_url"
+        check_literal(self._egress, endpoint_of(definition.queue_url or "", definition.endpoint_url), where)
+        if definition.credentials is None:
+            require_chain()
+
+    def send(
+        self, call: Call | GroupedCall, now: datetime, ended: Callable[[Answer | NoAnswer | Exception], None]
+    ) -> Sending:
+        call = _one(call)
+        address, client = _address(call), self._client(call)
+        message = message_of(call, address)
+        if (answer := _too_large(message)) is not None:
+            return asyncio.get_running_loop().call_soon(ended, answer)
+        credentials = client.credentials.known()
+        if credentials is None:
+            return _Waiting(self._transport, client, message, call, now, ended)
+        try:
+            request = _request(client, message, credentials, call, now)
+        except DeliveryError as error:
+            return asyncio.get_running_loop().call_soon(ended, NoAnswer(error.outcome, error.detail))
+        return self._transport.send(request, lambda reply: ended(answer_of(reply)))
+
+    def preview(self, call: Call | GroupedCall, now: datetime) -> dict[str, Any]:
+        call = _one(call)
+        client = self._client(call)
+        request = _request(client, message_of(call, _address(call)), AwsCredentials(HIDDEN, HIDDEN), call, now)
+        headers = {name: value for name, value in headers_of(request.head).items() if name not in _NOT_SHOWN}
+        return {"url": client.endpoint, "headers": headers, "body": request.body.decode()}
+
+    async def aclose(self) -> None:
+        """Nothing is kept."""
+
+    def _client(self, call: Call) -> SqsClient:
+        to = _address(call)
+        return SqsClient(self._transport, to.queue_url, to.region, to.endpoint_url, to.credentials, tenant=call.tenant)
+
+
+class _Waiting:
+    """A call that must wait for the credentials of the replica before it can be sent."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        client: SqsClient,
+        message: dict[str, Any],
+        call: Call,
+        now: datetime,
+        ended: Callable[[Answer | NoAnswer | Exception], None],
+    ) -> None:
+        self._sending: Sending | None = None
+        self._task = asyncio.get_running_loop().create_task(self._run(transport, client, message, call, now, ended))
+
+    async def _run(
+        self,
+        transport: Transport,
+        client: SqsClient,
+        message: dict[str, Any],
+        call: Call,
+        now: datetime,
+        ended: Callable[[Answer | NoAnswer | Exception], None],
+    ) -> None:
+        try:
+            async with asyncio.timeout(call.timeout_seconds):
+                credentials = await client.credentials.get()
+            request = _request(client, message, credentials, call, now)
+            self._sending = transport.send(request, lambda reply: ended(answer_of(reply)))
+        except CredentialsError as error:
+            ended(NoAnswer("failed", str(error)))
+        except TimeoutError:
+            ended(NoAnswer("timeout", "the usual AWS chain of credentials did not answer in time"))
+        except DeliveryError as error:
+            ended(NoAnswer(error.outcome, error.detail))
+        except Exception as error:
+            # otherwise nobody would ever hear of this call, and its lease would be renewed for good
+            ended(error)
+
+    def cancel(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+        else:
+            self._task.cancel()
+
+
+def message_of(call: Call, address: SqsAddress) -> dict[str, Any]:
+    """Return what SendMessage is given for a task, but for the queue."""
+    options = call.options
+    if options.binary:
+        body = base64.b64encode(call.payload).decode()
+    else:
+        # valid in JSON as they stand, but not in a message; in JSON they are only found in strings
+        body = _FORBIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", call.payload.decode("utf-8", "replace"))
+    carried = {
+        "sluice-task-id": call.task_id,
+        "sluice-queue": call.queue,
+        "sluice-attempt": str(call.attempt),
+        "sluice-type": options.type,
+        "sluice-headers": msgspec.json.encode(options.headers).decode() if options.headers else None,
+        "sluice-content-type": options.content_type,
+        "sluice-encoding": "base64" if options.binary else None,
+        "x-correlation-id": options.correlation_id,
+        "traceparent": call.traceparent,
+        "tracestate": call.tracestate,
+    }
+    message: dict[str, Any] = {
+        "MessageBody": body,
+        "MessageAttributes": {
+            name: {"DataType": "String", "StringValue": _FORBIDDEN.sub("\ufffd", value)}
+            for name, value in carried.items()
+            if value
+        },
+    }
+    group = _group_of(call, address)
+    if group is not None:
+        message["MessageGroupId"] = group
+    if address.fifo:
+        message["MessageDeduplicationId"] = call.task_id
+    return message
+
+
+def _group_of(call: Call, address: SqsAddress) -> str | None:
+    """Return the MessageGroupId; None for a queue that needs none.
+
+    Tasks without a key are a group each, if groups come from keys; otherwise a FIFO queue keeps the order of all messages.
+    """
+    if address.group_id_from is None:
+        return call.queue if address.fifo else None
+    key = call.options.key
+    if key is None:
+        return call.task_id if address.fifo else None
+    return key if _GROUP.fullmatch(key) else hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
+
+
+def _too_large(message: dict[str, Any]) -> Answer | None:
+    size = len(message["MessageBody"].encode())
+    for name, attribute in message["MessageAttributes"].items():
+        size += len(name) + len(attribute["DataType"]) + len(attribute["StringValue"].encode())
+    if size <= MAX_MESSAGE_BYTES:
+        return None
+    error = f"the message has {size:,} bytes with its attributes, and SQS takes {MAX_MESSAGE_BYTES:,}: nothing was sent"
+    return Answer(TOO_LARGE, {}, b"", error=error, fatal=True)
+
+
+def _request(
+    client: SqsClient, message: dict[str, Any], credentials: AwsCredentials, call: Call, now: datetime
+) -> Request:
+    return client.request(OPERATION, message, credentials, now, call.timeout_seconds, max_reply_bytes=MAX_RESULT_BYTES)
+
+
+def answer_of(reply: Reply | Exception) -> Answer | NoAnswer | Exception:
+    """Return what SQS's answer means in the terms of domain/outcomes.py."""
+    if isinstance(reply, Exception | NoAnswer):
+        return reply
+    if reply.status == 200:
+        return _sent(reply)
+    failure = failure_of(OPERATION, reply)
+    if not failure.code and reply.status < 400:
+        return NoAnswer("failed", str(failure))
+    headers = {name: value for name, value in reply.headers.items() if name == "retry-after"}
+    status = 429 if failure.throttled else 400 if reply.status == 410 else reply.status
+    return Answer(status, headers, reply.body, reply.truncated, error=_words(failure), fatal=_is_unfit(failure))
+
+
+class _Sent(msgspec.Struct, rename={"message_id": "MessageId", "sequence_number": "SequenceNumber"}):
+    message_id: str
+    sequence_number: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Result(msgspec.Struct):
+    message_id: str
+    sequence_number: str | msgspec.UnsetType = msgspec.UNSET
+
+
+def _sent(reply: Answer) -> Answer | NoAnswer:
+    try:
+        sent = msgspec.json.decode(reply.body, type=_Sent)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return NoAnswer("failed", f"the server answered {OPERATION} with something that is not of SQS")
+    return Answer(200, {}, msgspec.json.encode(_Result(sent.message_id, sent.sequence_number)))
+
+
+def _is_unfit(failure: SqsFailure) -> bool:
+    """Return whether the message can never be sent: it is longer than the queue takes, or has characters that SQS does not."""
+    return failure.code == "InvalidMessageContents" or bool(_UNFIT.search(str(failure)))
+
+
+def _words(failure: SqsFailure) -> str:
+    if failure.code in ("AccessDenied", "AccessDeniedException"):
+        return f"{failure}; the credentials need sqs:SendMessage on the queue"
+    return str(failure)
+
+
+def _one(call: Call | GroupedCall) -> Call:
+    """Return the only call: handlers of this kind take no groups."""
+    return call.calls[0] if isinstance(call, GroupedCall) else call
+
+
+def _address(call: Call) -> SqsAddress:
+    return cast(SqsAddress, call.address)
