@@ -32,6 +32,7 @@ NOT_WALKED = {
     "../examples/bucket_cleanup/README.md": "test_bucket_cleanup.py goes through it, with a bucket",
     "../examples/integrations/README.md": "a table; test_integrations.py runs what it lists",
     "../examples/usage_tracking/README.md": "test_usage_tracking.py goes through it, with a service for events",
+    "guides/sources.md": "has no line of shell; tests/engine/test_receiving.py holds Sluice to it",
     "guides/python-sdk.md": "has no line of shell; test_python_guides.py runs its programs",
     "guides/python-workers.md": "has no line of shell; tests/sdk/serving/test_guides.py runs its programs",
     "guides/python-fastapi.md": "has no line of shell; tests/sdk/serving/test_guides.py runs its programs",
@@ -434,6 +435,15 @@ async def alarms(page: Page) -> None:
     assert '"code":"queue_paused"' in await page.on()
 
 
+UNREACHABLE = {
+    "kind": "sqs",
+    "queue": "mail",
+    "queue_url": "http://127.0.0.1:9/123456789012/orders",
+    "region": "eu-west-1",
+    "credentials": {"access_key_id": "AKIA", "secret_access_key": "none"},
+}
+
+
 async def in_trouble(page: Page) -> None:
     """A queue whose handler is not there, with a limit and a schedule."""
     good(await page.api.put("/handlers/mailer", json={"url": page.reader.handler_url}), 201)
@@ -443,6 +453,7 @@ async def in_trouble(page: Page) -> None:
     good(await page.api.put("/queues/mail", json=queue), 201)
     hours = {"queue": "mail", "payload": 1, "cron": "0 * * * *"}
     good(await page.api.put("/schedules/nightly", json=hours), 201)
+    good(await page.api.put("/sources/orders", json=UNREACHABLE), 201)
     task = await page.api.enqueue("mail")
     await page.api.until(task["id"], "scheduled")
 
@@ -472,6 +483,7 @@ alert("queue-nearly-full", '"max_depth":1000', '"counts"')
 alert("limit-saturated", '"name":"crm"')
 alert("leases-are-lost", '"replicas"', "sluice_leases_lost_total 0", "sluice_loop_lag_seconds")
 alert("schedule-missed-a-time", '"items":[]', '"id":"nightly"', '"missed"')
+alert("source-is-stuck", '"last_error"', '"ok":false', "sluice_source_failing_seconds")
 alert("no-engine", '"roles":"all"', '"status":"ok"')
 alert("replica-silent", '"silent":false')
 alert("loop-is-lagging", "sluice_loop_lag_seconds", '"in_flight"')

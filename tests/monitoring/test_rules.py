@@ -24,7 +24,14 @@ from tests.wire.api import AT_ONCE, Api, good
 ALERTS = (
     *("queue-is-not-draining", "queue-stopped", "backlog-will-not-clear", "handler-is-failing", "tasks-are-dying"),
     *("retry-storm", "handler-disabled", "queue-paused-with-work", "limit-saturated", "queue-nearly-full"),
-    *("leases-are-lost", "schedule-is-late", "schedule-missed-a-time", "no-engine", "replica-silent"),
+    *(
+        "leases-are-lost",
+        "schedule-is-late",
+        "schedule-missed-a-time",
+        "source-is-stuck",
+        "no-engine",
+        "replica-silent",
+    ),
     *("loop-is-lagging", "old-transaction", "connections-short", "database-unreachable", "enqueue-error-budget"),
 )
 TESTS = RULES.with_name("rules_test.yml")

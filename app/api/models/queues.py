@@ -56,6 +56,7 @@ class RedriveBody(Struct, forbid_unknown_fields=True):
             "expired",
             "followup_too_large",
             "pushed_back_too_long",
+            "invalid_message",
         ]
         | None
     ) = None

@@ -210,6 +210,7 @@ class Queues(Group):
             "expired",
             "fatal_status",
             "followup_too_large",
+            "invalid_message",
             "pushed_back_too_long",
             "stopped_by_handler",
             "stopped_by_worker",
