@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from app.delivery.kinds import Call, Delivery, GroupedCall, Sending
+from app.delivery.redis_stream.target import RedisStreams
 from app.delivery.sqs.target import SqsQueues
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.transport import Transport
@@ -19,7 +20,10 @@ class Deliveries:
 
     def __init__(self, egress: EgressPolicy, transport: Transport) -> None:
         self.webhooks = Webhooks(egress, transport)
-        self._bridges: dict[str, Delivery] = {"sqs": SqsQueues(egress, transport)}
+        self._bridges: dict[str, Delivery] = {
+            "sqs": SqsQueues(egress, transport),
+            "redis_stream": RedisStreams(egress),
+        }
 
     def check(self, definition: HandlerDefinition) -> None:
         """Check where a valid definition leads, before it is saved. Raises Refusal: invalid, egress_denied, bridge_unavailable."""
