@@ -210,22 +210,16 @@ def answer_of(reply: Reply | Exception) -> Answer | NoAnswer | Exception:
     return Answer(status, headers, reply.body, reply.truncated, error=_words(failure), fatal=_is_unfit(failure))
 
 
-class _Sent(msgspec.Struct, rename={"message_id": "MessageId", "sequence_number": "SequenceNumber"}):
+class _Sent(msgspec.Struct, rename={"message_id": "MessageId"}):
     message_id: str
-    sequence_number: str | msgspec.UnsetType = msgspec.UNSET
-
-
-class _Result(msgspec.Struct):
-    message_id: str
-    sequence_number: str | msgspec.UnsetType = msgspec.UNSET
 
 
 def _sent(reply: Answer) -> Answer | NoAnswer:
     try:
-        sent = msgspec.json.decode(reply.body, type=_Sent)
+        message_id = msgspec.json.decode(reply.body, type=_Sent).message_id
     except (msgspec.DecodeError, UnicodeDecodeError):
         return NoAnswer("failed", f"the server answered {OPERATION} with something that is not of SQS")
-    return Answer(200, {}, msgspec.json.encode(_Result(sent.message_id, sent.sequence_number)))
+    return Answer(200, {}, message_id.encode("utf-8", "replace"))
 
 
 def _is_unfit(failure: SqsFailure) -> bool:
