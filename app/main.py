@@ -47,6 +47,7 @@ from app.service import authentication, keys, roles, status
 from app.settings import Settings, SettingsError
 from app.sources.kinds import Kinds
 from app.sources.redis_stream import RedisStreamKind
+from app.sources.sqs import SqsKind
 from app.store import examination, migrations, partitions, rehearsals, tenants, vault
 from app.store.db import Database
 from app.store.failures import Busy, Refused, Unavailable, Unsuitable
@@ -185,10 +186,11 @@ async def build(settings: Settings, dsn: str, url: str, descriptors: Descriptors
     db = await open_database(dsn, _direct(settings), settings.database_connections)
     egress = EgressPolicy(settings.egress)
     public_url = (settings.public_url or url).rstrip("/")
+    transport = Transport(egress, max_idle=descriptors.idle_calls)
     core = build_core(
         db,
         vault=await _open_vault(db, settings),
-        delivery=Deliveries(egress, Transport(egress, max_idle=descriptors.idle_calls)),
+        delivery=Deliveries(egress, transport),
         tracing=build_tracing(traces_endpoint(os.environ), version=VERSION, replica=replica.name),
         replica=replica,
         public_url=public_url,
@@ -196,7 +198,7 @@ async def build(settings: Settings, dsn: str, url: str, descriptors: Descriptors
         schedule_grace_seconds=settings.schedule_grace_seconds,
         max_definitions=settings.max_definitions,
         audit_days=settings.audit_days,
-        sources=Kinds({"redis_stream": RedisStreamKind(egress)}),
+        sources=Kinds({"redis_stream": RedisStreamKind(egress), "sqs": SqsKind(egress, transport)}),
     )
     engine = Engine(
         core,

@@ -18,6 +18,7 @@ from app.domain.errors import FieldError, Refusal, invalid, invalid_field
 from app.domain.names import NAME_RULE, is_name
 from app.domain.sources import (
     MAX_SOURCES,
+    NO_SECRETS,
     SourceDefinition,
     SourceState,
     SourceView,
@@ -120,6 +121,7 @@ async def _put(
             raise not_found(name)
         conditions.check(None if before is None else before.etag)
         definition = completed(caller, wanted, before)
+        core.sources.of(definition).check(definition)  # again: only now is it known whether it has credentials
         if before is None:
             if full:
                 raise invalid_field("", f"the tenant already has {MAX_SOURCES} sources, the most allowed; delete some")
@@ -138,7 +140,7 @@ async def _put(
 def kept(wanted: SourceDefinition, before: SourceRow | None) -> SourceDefinition:
     """Return the definition with the secrets that it keeps of its predecessor."""
     if before is None or before.view.definition.kind != wanted.kind or before.view.secrets_lost:
-        return wanted
+        return wanted.with_kept(NO_SECRETS)
     return wanted.with_kept(before.view.definition.secrets)
 
 

@@ -221,6 +221,18 @@ async def dead_letters(page: Page) -> None:
     assert listed["items"][0]["reason"] == "order service restored" and not page.left
 
 
+@walk("guides/sqs-in-front.md")
+async def sqs_in_front(page: Page) -> None:
+    said = await page.on()
+    made, *_, tested = answers(said[said.index("{") :])  # after what curl says until the server has started
+    assert made["QueueUrl"].endswith("/123456789012/orders") and tested["error"] is None
+    *_, listed, source = answers(await page.on())
+    (task,) = listed["items"]
+    assert (task["payload"], task["headers"]) == ({"order": 7}, {"tenant": "ada"})
+    assert task["idempotency_key"].startswith("sqs:arn:aws:sqs:us-east-1:123456789012:orders:")
+    assert (source["kind"], source["last_error"]) == ("sqs", None)
+
+
 @walk("guides/idempotency.md")
 async def idempotency(page: Page) -> None:
     said = (await page.on()).lower()

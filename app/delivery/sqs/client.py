@@ -44,6 +44,7 @@ THROTTLED = frozenset(
 )
 PERMANENT = frozenset(
     {
+        "AWS.SimpleQueueService.NonExistentQueue",
         "AccessDenied",
         "AccessDeniedException",
         "ExpiredToken",
@@ -51,6 +52,12 @@ PERMANENT = frozenset(
         "IncompleteSignature",
         "InvalidClientTokenId",
         "InvalidSignatureException",
+        "KmsAccessDenied",
+        "KmsDisabled",
+        "KmsInvalidKeyUsage",
+        "KmsInvalidState",
+        "KmsNotFound",
+        "KmsOptInRequired",
         "MissingAuthenticationToken",
         "NotAuthorized",
         "OptInRequired",
