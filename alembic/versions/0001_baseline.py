@@ -51,6 +51,7 @@ INSTALLED = (
     "renew_v1",
     "extend_lease_v1",
     "fate_of_lease_v1",
+    "settle_lapsed_v1",
     "release_claim_v1",
     "reap_v1",
     "promote_v1",

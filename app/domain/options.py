@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from app.domain.limits import LimitUse
+from app.domain.messages import Carried
 from app.domain.targets import TaskTarget
 
 
@@ -62,6 +63,8 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     """Its payload, result and excerpts are encrypted."""
     sealed_for: str | None = None
     """What the payload was encrypted for; None: for this task."""
+    message: Carried | None = None
+    """Of a task that an SQS client has sent."""
 
 
 OPTIONS = tuple(field.name for field in msgspec.structs.fields(Options))

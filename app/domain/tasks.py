@@ -23,6 +23,7 @@ from app.domain.ijson import parse_ijson
 from app.domain.instants import Instant, format_instant, read_instant
 from app.domain.jsonb import jsonb_text
 from app.domain.limits import KeyText, LimitUse, Uses, check_uses, key_problem, uses_of
+from app.domain.messages import Carried
 from app.domain.names import Name
 from app.domain.payloads import (
     REQUIRED,
@@ -212,6 +213,8 @@ class Enqueue(msgspec.Struct, frozen=True):
     key: str | None = None
     limits: tuple[LimitUse, ...] = ()
     callbacks: dict[str, Any] | None = None
+    message: Carried | None = None
+    """Only of what an SQS client sends."""
 
     def with_key(self, key: str) -> "Enqueue":
         return msgspec.structs.replace(self, idempotency_key=key)

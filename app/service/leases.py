@@ -28,7 +28,8 @@ from app.runtime.long_polls import BUSY_SECONDS, LongPoll
 from app.runtime.signals import ConcurrencySlot
 from app.store import queues, tasks, views
 from app.store.contents import CONTENT_LOST, seal_outcome
-from app.store.tasks import AttemptEnd
+from app.store.queues import QueueRow
+from app.store.tasks import AttemptEnd, Claimed
 from app.telemetry.tracing import TraceContext
 
 MAX_TASKS = 100
@@ -59,25 +60,15 @@ async def acquire(
         raise Refusal(
             "queue_is_push", f"queue {queue} delivers to handler {row.handler}, so its tasks cannot be pulled"
         )
-    core.long_polls.asked(row.id)
-    until = time.monotonic() + wait_seconds
-    claim = await core.claiming.pull(row.tenant_id, row.id, max_tasks, lease_seconds)
-    claimed = claim.tasks
-    if not claimed and not core.long_polls.closed and (wait_seconds > 0 or claim.verdict == "busy"):
-        seconds = max(until - time.monotonic(), 10 * BUSY_SECONDS)
-        async with AsyncExitStack() as stack:
-            if wait_seconds > 0:
-                await stack.enter_async_context(core.waits.turn(caller.tenant_id))
-            claimed = await core.long_polls.wait(
-                LongPoll(row.tenant_id, row.id, max_tasks, lease_seconds), seconds, gone
-            )
-    now = core.clock.seconds()
-    for task in claimed:
-        waited = max(0.0, now - task.run_at.timestamp())
-        core.metrics.task_started(caller.tenant, queue, waited)
-        core.stats.started(row.id, waited)
-        if row.rules.uses or task.options.limits:
-            core.metrics.limits_taken(caller.tenant, (use.name for use in (*row.rules.uses, *task.options.limits)))
+    claimed, _ = await take(
+        core,
+        caller,
+        row,
+        max_tasks=max_tasks,
+        wait_seconds=wait_seconds,
+        lease_seconds=lease_seconds,
+        gone=gone,
+    )
     shown = await views.find_tasks(core.db, core.vault, caller.tenant_id, [task.task_id for task in claimed])
     for task in claimed:
         if task.task_id in shown and shown[task.task_id].content_lost is True:
@@ -96,6 +87,42 @@ async def acquire(
         for task in claimed
         if task.task_id in shown
     ]
+
+
+async def take(
+    core: Core,
+    caller: Caller,
+    row: QueueRow,
+    *,
+    max_tasks: int,
+    wait_seconds: float,
+    lease_seconds: float,
+    gone: Callable[[], Awaitable[object]],
+) -> tuple[list[Claimed], str]:
+    """Return leased tasks of a pull queue as they are stored, none if none came in time, and the verdict of the first claim.
+
+    Raises Refusal (unavailable: too many wait).
+    """
+    core.long_polls.asked(row.id)
+    until = time.monotonic() + wait_seconds
+    claim = await core.claiming.pull(row.tenant_id, row.id, max_tasks, lease_seconds)
+    claimed = claim.tasks
+    if not claimed and not core.long_polls.closed and (wait_seconds > 0 or claim.verdict == "busy"):
+        seconds = max(until - time.monotonic(), 10 * BUSY_SECONDS)
+        async with AsyncExitStack() as stack:
+            if wait_seconds > 0:
+                await stack.enter_async_context(core.waits.turn(caller.tenant_id))
+            claimed = await core.long_polls.wait(
+                LongPoll(row.tenant_id, row.id, max_tasks, lease_seconds), seconds, gone
+            )
+    now = core.clock.seconds()
+    for task in claimed:
+        waited = max(0.0, now - task.run_at.timestamp())
+        core.metrics.task_started(caller.tenant, row.name, waited)
+        core.stats.started(row.id, waited)
+        if row.rules.uses or task.options.limits:
+            core.metrics.limits_taken(caller.tenant, (use.name for use in (*row.rules.uses, *task.options.limits)))
+    return claimed, claim.verdict
 
 
 def _local(options: Options) -> str | None:

@@ -1,6 +1,363 @@
 """Operations on messages."""
 
-from app.compat.sqs.calls import Operation
+import base64
+import binascii
+import hashlib
+import re
+import struct
+import uuid
+from collections.abc import Sequence
+from typing import Any
 
-OPERATIONS: dict[str, Operation] = {}
+from app.compat.sqs import model
+from app.compat.sqs.calls import Call, Operation
+from app.compat.sqs.errors import SqsError, error_of
+from app.domain.errors import Refusal
+from app.domain.messages import Attribute, md5_of, md5_of_attributes, sequence_number, size_of
+from app.service import messages
+from app.service.messages import Outgoing, Received, Sent
+from app.store.messages import Handle
+from app.store.queues import QueueRow
+
+MAX_ATTRIBUTES = 10
+MAX_BATCH_BYTES = 1_048_576
+_HANDLE = struct.Struct(">q16s16s")
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,256}")
+_TYPE = re.compile(r"(String|Number|Binary)(\..{1,249})?")
+_GROUP = re.compile(r"[A-Za-z0-9!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]{1,128}")
+_NO_TEXT = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+async def send_message(call: Call, given: model.SendMessage) -> dict[str, Any]:
+    name = call.queue_name(given.queue_url)
+    row = await messages.queue_of(call.core, call.caller, name)
+    outgoing = _outgoing(row, given, given.delay_seconds)
+    (sent,) = await messages.send(call.core, call.caller, name, [outgoing], call.trace)
+    if isinstance(sent, Refusal):
+        raise sent
+    return _sent(row, outgoing, sent)
+
+
+async def send_message_batch(call: Call, given: model.SendMessageBatch) -> dict[str, Any]:
+    name = call.queue_name(given.queue_url)
+    model.check_entries(given.entries, "SendMessageBatch")
+    row = await messages.queue_of(call.core, call.caller, name)
+    size = sum(size_of(entry.message_body, _plain_attributes(entry.message_attributes)) for entry in given.entries)
+    if size > MAX_BATCH_BYTES:
+        raise SqsError(
+            "BatchRequestTooLong",
+            f"Batch requests cannot be longer than {MAX_BATCH_BYTES} bytes. You have sent {size} bytes.",
+        )
+    good: list[tuple[str, Outgoing]] = []
+    failed: list[dict[str, Any]] = []
+    for entry in given.entries:
+        try:
+            good.append((entry.id, _outgoing(row, entry, entry.delay_seconds)))
+        except SqsError as error:
+            failed.append(_failed(entry.id, error))
+    sent = await messages.send(call.core, call.caller, name, [outgoing for _, outgoing in good], call.trace)
+    successful = []
+    for (entry_id, outgoing), one in zip(good, sent, strict=True):
+        if isinstance(one, Refusal):
+            failed.append(_failed(entry_id, error_of(one)))
+        else:
+            successful.append({"Id": entry_id, **_sent(row, outgoing, one)})
+    return {"Successful": successful, "Failed": failed}
+
+
+def _failed(entry_id: str, error: SqsError) -> dict[str, Any]:
+    return {"Id": entry_id, "SenderFault": error.sender_fault, "Code": error.kind.code, "Message": error.message}
+
+
+def _sent(row: QueueRow, outgoing: Outgoing, sent: Sent) -> dict[str, Any]:
+    found = {"MessageId": sent.task_id, "MD5OfMessageBody": md5_of(outgoing.body)}
+    if outgoing.attributes:
+        found["MD5OfMessageAttributes"] = md5_of_attributes(outgoing.attributes)
+    if outgoing.trace_header is not None:
+        header = Attribute("String", outgoing.trace_header)
+        found["MD5OfMessageSystemAttributes"] = md5_of_attributes({"AWSTraceHeader": header})
+    if row.fifo:
+        found["SequenceNumber"] = sequence_number(sent.task_id)
+    return found
+
+
+def _outgoing(row: QueueRow, given: model.SendMessage | model.SendEntry, delay: int | None) -> Outgoing:
+    """Check a message by itself. Raises SqsError."""
+    body = given.message_body
+    if not body:
+        raise SqsError("MissingParameter", "The request must contain the parameter MessageBody.")
+    if _NO_TEXT.search(body):
+        raise SqsError("InvalidMessageContents", "Invalid characters found in the message body.")
+    attributes = _attributes(given.message_attributes)
+    size, most = size_of(body, attributes), row.sqs.maximum_message_size
+    if size > most:
+        raise _invalid(f"One or more parameters are invalid. Reason: Message must be shorter than {most} bytes.")
+    if delay is not None and not 0 <= delay <= 900:
+        raise _invalid(
+            f"Value {delay} for parameter DelaySeconds is invalid. Reason: DelaySeconds must be >= 0 and <= 900."
+        )
+    group, deduplication = _fifo(row, given, delay)
+    header = (given.message_system_attributes or {}).get("AWSTraceHeader")
+    seconds = row.sqs.delay_seconds if delay is None else delay
+    return Outgoing(body, attributes, seconds, group, deduplication, header.string_value if header else None)
+
+
+def _fifo(
+    row: QueueRow, given: model.SendMessage | model.SendEntry, delay: int | None
+) -> tuple[str | None, str | None]:
+    """Return the group and the deduplication id of a message. Raises SqsError."""
+    group, deduplication = given.message_group_id, given.message_deduplication_id
+    for name, value in (("MessageGroupId", group), ("MessageDeduplicationId", deduplication)):
+        if value is not None and not _GROUP.fullmatch(value):
+            raise _invalid(
+                f"Value {value[:200]} for parameter {name} is invalid. Reason: {name} can only include alphanumeric and"
+                " punctuation characters. 1 to 128 in length."
+            )
+    if not row.fifo:
+        if deduplication is not None:
+            raise _invalid(
+                f"Value {deduplication} for parameter MessageDeduplicationId is invalid. Reason: The request includes a"
+                " parameter that is not valid for this queue type."
+            )
+        return group, None
+    if delay:
+        raise _invalid(
+            f"Value {delay} for parameter DelaySeconds is invalid. Reason: The request include parameter that is not valid for"
+            " this queue type."
+        )
+    if group is None:
+        raise SqsError("MissingParameter", "The request must contain the parameter MessageGroupId.")
+    if deduplication is None:
+        if not row.sqs.content_based_deduplication:
+            raise _invalid(
+                "The queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId provided explicitly"
+            )
+        deduplication = _sha256(given.message_body)
+    return group, deduplication
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _invalid(message: str) -> SqsError:
+    return SqsError("InvalidParameterValue", message)
+
+
+def _plain_attributes(given: model.MessageAttributes | None) -> dict[str, Attribute]:
+    """Return attributes without a check, to count their bytes."""
+    found = {}
+    for name, value in (given or {}).items():
+        try:
+            base64.b64decode(value.binary_value or "", validate=True)
+        except (binascii.Error, ValueError):
+            continue
+        found[name] = Attribute(value.data_type, value.string_value, value.binary_value)
+    return found
+
+
+def _attributes(given: model.MessageAttributes | None) -> dict[str, Attribute]:
+    """Raises SqsError."""
+    if not given:
+        return {}
+    if len(given) > MAX_ATTRIBUTES:
+        raise _invalid(f"Number of message attributes [{len(given)}] exceeds the allowed maximum [{MAX_ATTRIBUTES}].")
+    return {name: _attribute(name, value) for name, value in given.items()}
+
+
+def _attribute(name: str, value: model.AttributeValue) -> Attribute:
+    lowered = name.lower()
+    if not _NAME.fullmatch(name) or lowered.startswith(("aws.", "amazon.")) or name[0] == "." or ".." in name:
+        raise _invalid(f"Invalid attribute name: {name[:256]}.")
+    if not value.data_type:
+        raise _invalid(f"The message attribute '{name}' must contain non-empty message attribute value.")
+    kind = _TYPE.fullmatch(value.data_type)
+    if kind is None:
+        raise _invalid(
+            f"The message attribute '{name}' has an invalid message attribute type, the set of supported type prefixes is"
+            " Binary, Number, and String."
+        )
+    given = value.binary_value if kind[1] == "Binary" else value.string_value
+    if not given:
+        raise _invalid(
+            f"The message attribute '{name}' must contain non-empty message attribute value for message attribute type"
+            f" '{value.data_type}'."
+        )
+    if kind[1] == "Binary":
+        try:
+            base64.b64decode(given, validate=True)
+        except (binascii.Error, ValueError):
+            raise SqsError("MalformedInput", f"The value of the message attribute '{name}' is not base64.") from None
+        return Attribute(value.data_type, binary=given)
+    if _NO_TEXT.search(given):
+        raise _invalid(f"Invalid characters found in the message attribute '{name}'.")
+    return Attribute(value.data_type, given)
+
+
+async def receive_message(call: Call, given: model.ReceiveMessage) -> dict[str, Any]:
+    found = await messages.receive(
+        call.core,
+        call.caller,
+        call.queue_name(given.queue_url),
+        most=given.max_number_of_messages or 1,
+        wait_seconds=given.wait_time_seconds,
+        visibility_seconds=given.visibility_timeout,
+        gone=call.gone,
+    )
+    if not found:
+        return {}
+    system = {*(given.attribute_names or ()), *(given.message_system_attribute_names or ())}
+    return {"Messages": [_shown(call, one, system, given.message_attribute_names or ()) for one in found]}
+
+
+def _shown(call: Call, received: Received, system: set[str], wanted: Sequence[str]) -> dict[str, Any]:
+    task, carried = received.task, received.carried
+    origin = None if carried is None else carried.origin
+    shown: dict[str, Any] = {
+        "MessageId": task.task_id if origin is None else origin.id,
+        "ReceiptHandle": _written_handle(received.handle),
+        "MD5OfBody": md5_of(received.body),
+        "Body": received.body,
+    }
+    if system and (named := _system_attributes(call, received, system)):
+        shown["Attributes"] = named
+    chosen = {name: value for name, value in received.attributes.items() if _is_wanted(name, wanted)}
+    if chosen:
+        shown["MessageAttributes"] = {name: _shown_attribute(value) for name, value in chosen.items()}
+        shown["MD5OfMessageAttributes"] = md5_of_attributes(chosen)
+    return shown
+
+
+def _system_attributes(call: Call, received: Received, system: set[str]) -> dict[str, str]:
+    task, carried = received.task, received.carried
+    origin = None if carried is None else carried.origin
+    created = int(task.created_at.timestamp() * 1000)
+    first = created if task.number > 1 else int(call.core.clock.seconds() * 1000)
+    found = {
+        "SenderId": call.account if carried is None or carried.sender is None else carried.sender,
+        "SentTimestamp": str(created if origin is None else origin.sent_ms),
+        "ApproximateReceiveCount": str(task.attempt + (0 if origin is None else origin.received)),
+        "ApproximateFirstReceiveTimestamp": str(first),
+    }
+    if task.options.key is not None:
+        found |= {"MessageGroupId": task.options.key}
+    if carried is not None and carried.deduplication_id is not None:
+        found |= {"MessageDeduplicationId": carried.deduplication_id, "SequenceNumber": sequence_number(task.task_id)}
+    if carried is not None and carried.trace_header is not None:
+        found |= {"AWSTraceHeader": carried.trace_header}
+    if origin is not None:
+        found |= {"DeadLetterQueueSourceArn": call.arn(origin.queue)}
+    return found if "All" in system else {name: value for name, value in found.items() if name in system}
+
+
+def _is_wanted(name: str, wanted: Sequence[str]) -> bool:
+    return any(
+        one in ("All", ".*", name) or (one.endswith(".*") and name.startswith(one.removesuffix(".*"))) for one in wanted
+    )
+
+
+def _shown_attribute(value: Attribute) -> dict[str, str]:
+    if value.binary is not None:
+        return {"DataType": value.data_type, "BinaryValue": value.binary}
+    return {"DataType": value.data_type, "StringValue": value.text or ""}
+
+
+async def delete_message(call: Call, given: model.DeleteMessage) -> None:
+    row = await messages.queue_of(call.core, call.caller, call.queue_name(given.queue_url))
+    await messages.delete(call.core, call.caller, row, [_read_handle(row, given.receipt_handle)])
+
+
+async def delete_message_batch(call: Call, given: model.DeleteMessageBatch) -> dict[str, Any]:
+    name = call.queue_name(given.queue_url)
+    model.check_entries(given.entries, "DeleteMessageBatch")
+    row = await messages.queue_of(call.core, call.caller, name)
+    good, failed = _handles(row, given.entries)
+    await messages.delete(call.core, call.caller, row, list(good.values()))
+    return {"Successful": [{"Id": entry_id} for entry_id in good], "Failed": failed}
+
+
+async def change_message_visibility(call: Call, given: model.ChangeMessageVisibility) -> None:
+    row = await messages.queue_of(call.core, call.caller, call.queue_name(given.queue_url))
+    handle = _read_handle(row, given.receipt_handle)
+    (acted,) = await messages.hide(call.core, row, [handle], [given.visibility_timeout])
+    if not acted:
+        raise _not_available(given.receipt_handle)
+
+
+async def change_message_visibility_batch(call: Call, given: model.ChangeMessageVisibilityBatch) -> dict[str, Any]:
+    name = call.queue_name(given.queue_url)
+    model.check_entries(given.entries, "ChangeMessageVisibilityBatch")
+    row = await messages.queue_of(call.core, call.caller, name)
+    good, failed = _handles(row, given.entries)
+    seconds: dict[str, int] = {}
+    for entry in given.entries:
+        timeout = row.sqs.visibility_timeout if entry.visibility_timeout is None else entry.visibility_timeout
+        if entry.id in good and not 0 <= timeout <= 43_200:
+            del good[entry.id]
+            why = _invalid(
+                f"Value {timeout} for parameter VisibilityTimeout is invalid. Reason: Must be between 0 and 43200."
+            )
+            failed.append(_failed(entry.id, why))
+        elif entry.id in good:
+            seconds[entry.id] = timeout
+    acted = await messages.hide(call.core, row, list(good.values()), list(seconds.values())) if good else []
+    receipts = {entry.id: entry.receipt_handle for entry in given.entries}
+    successful = []
+    for entry_id, ok in zip(seconds, acted, strict=True):
+        if ok:
+            successful.append({"Id": entry_id})
+        else:
+            failed.append(_failed(entry_id, _not_available(receipts[entry_id])))
+    return {"Successful": successful, "Failed": failed}
+
+
+def _handles(
+    row: QueueRow, entries: Sequence[model.DeleteEntry] | Sequence[model.VisibilityEntry]
+) -> tuple[dict[str, Handle], list[dict[str, Any]]]:
+    good, failed = {}, []
+    for entry in entries:
+        try:
+            good[entry.id] = _read_handle(row, entry.receipt_handle)
+        except SqsError as error:
+            failed.append(_failed(entry.id, error))
+    return good, failed
+
+
+def _not_available(receipt: str) -> SqsError:
+    return _invalid(
+        f"Value {receipt[:200]} for parameter ReceiptHandle is invalid. Reason: Message does not exist or is not available for"
+        " visibility timeout change."
+    )
+
+
+def _written_handle(handle: Handle) -> str:
+    packed = _HANDLE.pack(handle.queue_id, uuid.UUID(handle.task_id).bytes, uuid.UUID(handle.token).bytes)
+    return base64.urlsafe_b64encode(packed).decode()
+
+
+def _read_handle(row: QueueRow, text: str) -> Handle:
+    """Raises SqsError (ReceiptHandleIsInvalid)."""
+    try:
+        packed = base64.b64decode(text.encode("ascii"), b"-_", validate=True)
+        queue_id, task_id, token = _HANDLE.unpack(packed)
+    except (UnicodeEncodeError, binascii.Error, ValueError, struct.error):
+        queue_id = None
+    if queue_id != row.id:
+        raise SqsError(
+            "ReceiptHandleIsInvalid", f'The input receipt handle "{text[:200]}" is not a valid receipt handle.'
+        )
+    return Handle(row.id, str(uuid.UUID(bytes=task_id)), str(uuid.UUID(bytes=token)))
+
+
+OPERATIONS: dict[str, Operation] = {
+    "ChangeMessageVisibility": Operation(model.ChangeMessageVisibility, "use", change_message_visibility),
+    "ChangeMessageVisibilityBatch": Operation(
+        model.ChangeMessageVisibilityBatch, "use", change_message_visibility_batch
+    ),
+    "DeleteMessage": Operation(model.DeleteMessage, "use", delete_message),
+    "DeleteMessageBatch": Operation(model.DeleteMessageBatch, "use", delete_message_batch),
+    "ReceiveMessage": Operation(model.ReceiveMessage, "use", receive_message),
+    "SendMessage": Operation(model.SendMessage, "use", send_message),
+    "SendMessageBatch": Operation(model.SendMessageBatch, "use", send_message_batch),
+}
 """By name."""

@@ -1,0 +1,40 @@
+"""Messages of SQS clients: what their receipt handles still do after a lease has run out."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from app.store.callbacks import Told, decoded, untold
+from app.store.db import Reader
+from app.store.statements import call
+
+_SETTLE_LAPSED = call("settle_lapsed_v1", 3)
+
+
+class Handle(NamedTuple):
+    """What a receipt handle says."""
+
+    queue_id: int
+    task_id: str
+    token: str
+
+
+class Acted(NamedTuple):
+    """A message on which a handle has acted."""
+
+    token: str
+    tenant_id: int
+    queue_id: int
+    ended: bool
+
+
+async def settle_lapsed(
+    db: Reader, handles: Sequence[Handle], seconds: Sequence[float | None], *, told: Told = untold
+) -> list[Acted]:
+    """Delete messages (None), or hide them so many seconds. Those whose handle is not their last are not returned. `told` hears of
+    the callbacks of tasks that ended."""
+    rows = await db.fetch(
+        _SETTLE_LAPSED, [handle.task_id for handle in handles], [handle.token for handle in handles], list(seconds)
+    )
+    if rows and rows[-1]["token"] is None:
+        told(decoded(rows.pop()["callbacks"]))
+    return [Acted(str(row["token"]), row["tenant_id"], row["queue_id"], row["ended"]) for row in rows]

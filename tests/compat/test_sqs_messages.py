@@ -1,0 +1,127 @@
+"""Messages over the SQS wire: sent, received, hidden, deleted."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from tests.compat.sqs import Sqs
+from tests.wire.api import Api, fresh
+
+pytestmark = pytest.mark.anyio
+
+
+async def queue(sqs: Sqs, name: str = "", **attributes: str) -> str:
+    found = await sqs.call("CreateQueue", QueueName=name or fresh("q"), Attributes=attributes)
+    url: str = found["QueueUrl"]
+    return url
+
+
+async def received(sqs: Sqs, url: str, **members: Any) -> list[dict[str, Any]]:
+    found = await sqs.call("ReceiveMessage", QueueUrl=url, **members)
+    messages: list[dict[str, Any]] = found.get("Messages", [])
+    return messages
+
+
+async def test_a_message_is_sent_received_and_deleted(sqs: Sqs, api: Api) -> None:
+    url = await queue(sqs)
+    attributes = {
+        "city": {"DataType": "String", "StringValue": "Z\u00fcrich"},
+        "raw": {"DataType": "Binary.gif", "BinaryValue": "AAEC"},
+    }
+    sent = await sqs.call("SendMessage", QueueUrl=url, MessageBody='{"to": "\u00e4da"}', MessageAttributes=attributes)
+    (message,) = await received(
+        sqs, url, MessageAttributeNames=["All"], MessageSystemAttributeNames=["All"], MaxNumberOfMessages=10
+    )
+    assert (message["MessageId"], message["Body"]) == (sent["MessageId"], '{"to": "\u00e4da"}')
+    assert message["MD5OfBody"] == sent["MD5OfMessageBody"]
+    assert message["MD5OfMessageAttributes"] == sent["MD5OfMessageAttributes"]
+    assert message["MessageAttributes"] == attributes
+    assert message["Attributes"]["ApproximateReceiveCount"] == "1"
+    task = await api.task(sent["MessageId"])
+    assert (task["payload"], task["state"]) == ('{"to": "\u00e4da"}', "running")
+    assert await received(sqs, url) == []
+    await sqs.call("DeleteMessage", QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    assert (await api.task(sent["MessageId"]))["state"] == "succeeded"
+    await sqs.call("DeleteMessage", QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+
+
+async def test_a_batch_fails_entry_by_entry(sqs: Sqs) -> None:
+    url = await queue(sqs)
+    entries = [
+        {"Id": "a", "MessageBody": "one"},
+        {"Id": "b", "MessageBody": "\u0000"},
+        {"Id": "c", "MessageBody": "three", "DelaySeconds": 901},
+    ]
+    found = await sqs.call("SendMessageBatch", QueueUrl=url, Entries=entries)
+    assert [one["Id"] for one in found["Successful"]] == ["a"]
+    assert [(one["Id"], one["Code"], one["SenderFault"]) for one in found["Failed"]] == [
+        ("b", "InvalidMessageContents", True),
+        ("c", "InvalidParameterValue", True),
+    ]
+    (message,) = await received(sqs, url)
+    handles = [{"Id": "x", "ReceiptHandle": message["ReceiptHandle"]}, {"Id": "y", "ReceiptHandle": "nonsense"}]
+    deleted = await sqs.call("DeleteMessageBatch", QueueUrl=url, Entries=handles)
+    assert [one["Id"] for one in deleted["Successful"]] == ["x"]
+    assert [(one["Id"], one["Code"]) for one in deleted["Failed"]] == [("y", "ReceiptHandleIsInvalid")]
+
+
+async def test_an_expired_handle_deletes_while_nobody_has_received_the_message_again(sqs: Sqs, api: Api) -> None:
+    url = await queue(sqs)
+    sent = await sqs.call("SendMessage", QueueUrl=url, MessageBody="m")
+    (first,) = await received(sqs, url, VisibilityTimeout=0)
+    (second,) = await received(sqs, url, VisibilityTimeout=0)
+    assert second["MessageId"] == sent["MessageId"]
+    await sqs.call("DeleteMessage", QueueUrl=url, ReceiptHandle=first["ReceiptHandle"])
+    assert (await api.task(sent["MessageId"]))["state"] != "succeeded"
+    await sqs.call("DeleteMessage", QueueUrl=url, ReceiptHandle=second["ReceiptHandle"])
+    assert (await api.task(sent["MessageId"]))["state"] == "succeeded"
+    assert await received(sqs, url) == []
+
+
+async def test_a_message_is_hidden_again_and_shown_again(sqs: Sqs) -> None:
+    url = await queue(sqs)
+    await sqs.call("SendMessage", QueueUrl=url, MessageBody="m")
+    (first,) = await received(sqs, url, VisibilityTimeout=30)
+    given = {"QueueUrl": url, "ReceiptHandle": first["ReceiptHandle"]}
+    await sqs.call("ChangeMessageVisibility", VisibilityTimeout=0, **given)
+    (second,) = await received(sqs, url, VisibilityTimeout=0, AttributeNames=["ApproximateReceiveCount"])
+    assert second["Attributes"] == {"ApproximateReceiveCount": "2"}
+    again = {"QueueUrl": url, "ReceiptHandle": second["ReceiptHandle"]}
+    await sqs.call("ChangeMessageVisibility", VisibilityTimeout=60, **again)
+    assert await received(sqs, url) == []
+    await sqs.call("ChangeMessageVisibility", VisibilityTimeout=0, **again)
+    assert [one["MessageId"] for one in await received(sqs, url)] == [first["MessageId"]]
+    await sqs.refused("ChangeMessageVisibility", "InvalidParameterValue", VisibilityTimeout=5, **given)
+
+
+async def test_a_receive_waits_for_a_message(sqs: Sqs) -> None:
+    url = await queue(sqs)
+    waiting = asyncio.create_task(received(sqs, url, WaitTimeSeconds=20))
+    await sqs.call("SendMessage", QueueUrl=url, MessageBody="late")
+    assert [one["Body"] for one in await waiting] == ["late"]
+
+
+async def test_the_order_of_a_group_is_kept_and_duplicates_are_dropped(sqs: Sqs) -> None:
+    url = await queue(sqs, fresh("q") + ".fifo", FifoQueue="true")
+    for body, deduplication in (("one", "1"), ("other", "1"), ("two", "2")):
+        await sqs.call(
+            "SendMessage", QueueUrl=url, MessageBody=body, MessageGroupId="g", MessageDeduplicationId=deduplication
+        )
+    bodies = []
+    for _ in range(2):
+        (message,) = await received(sqs, url, MessageSystemAttributeNames=["MessageGroupId"])
+        assert message["Attributes"] == {"MessageGroupId": "g"}
+        bodies.append(message["Body"])
+        assert await received(sqs, url) == []
+        await sqs.call("DeleteMessage", QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    assert bodies == ["one", "two"] and await received(sqs, url) == []
+
+
+async def test_a_queue_made_elsewhere_is_received_from_as_well(sqs: Sqs, api: Api) -> None:
+    name = await api.queue()
+    await api.enqueue(name, {"n": 1})
+    url = (await sqs.call("GetQueueUrl", QueueName=name))["QueueUrl"]
+    (message,) = await received(sqs, url)
+    assert json.loads(message["Body"]) == {"n": 1}
