@@ -25,7 +25,7 @@ class FakeQueue:
         self.given_back: list[str] = []
         self.asked: list[int] = []
         """How many messages each receive asked for."""
-        self.fails: SourceError | None = None
+        self.fails: Exception | None = None
         self.acknowledge_fails: SourceError | None = None
         self.lost = 0
         self.extend_seconds: float | None = 0.05

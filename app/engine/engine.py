@@ -21,6 +21,7 @@ from app.engine.snapshot import Snapshot
 from app.engine.sources import Sources
 from app.runtime.core import Core
 from app.runtime.signals import ConcurrencySlot
+from app.sources.kinds import WAIT_SECONDS
 from app.store import polls
 from app.store.failures import Unavailable
 from app.store.notify import Hint
@@ -203,7 +204,7 @@ class Engine:
         events.emit(log, events.DRAIN_STARTED, in_flight=in_flight, grace_seconds=grace_seconds)
         winding = asyncio.create_task(self._wind_down(grace_seconds, hurried))
         hurry = asyncio.create_task(hurried.wait())
-        limit = grace_seconds + FLUSH_SECONDS
+        limit = max(grace_seconds, WAIT_SECONDS if self._sources.receiving else 0.0) + FLUSH_SECONDS
         await asyncio.wait((winding, hurry), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         if hurry.done():
             await asyncio.wait((winding,), timeout=HURRIED_FLUSH_SECONDS)
@@ -218,6 +219,7 @@ class Engine:
             loop.give_up()
         for task in self._forever:
             task.cancel()
+        self._sources.give_up()
         events.emit(
             log,
             events.DRAIN_FINISHED,

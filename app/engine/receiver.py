@@ -59,6 +59,7 @@ class Receiver:
         """The failure that the log has last been told of."""
         self._rest = 0.0
         self._look = FIRST_LOOK_SECONDS
+        self.receiving = False
         self._running: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -72,6 +73,10 @@ class Receiver:
         """Receive no more. The receive under way is finished; `dropping`: what it brings is given back."""
         self._dropping = self._dropping or dropping
         self._stop.set()
+
+    def give_up(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
 
     async def stopped(self) -> None:
         if self._running is not None:
@@ -90,6 +95,8 @@ class Receiver:
             except Exception as error:
                 events.emit(log, events.SOURCE_BROKE, **self._names(), exc_info=error)
                 wait = self._failed(SourceError(f"an internal error: {type(error).__name__}"))
+            if self._error:
+                await self._write()
             if wait:
                 await self._sleep(wait)
         await self._leave()
@@ -109,7 +116,11 @@ class Receiver:
             wait, self._look = self._look, min(MAX_LOOK_SECONDS, self._look * 2)
             return wait
         self._look = FIRST_LOOK_SECONDS
-        messages = await source.receive(room.messages)
+        self.receiving = True
+        try:
+            messages = await source.receive(room.messages)
+        finally:
+            self.receiving = False
         self._succeeded()
         self._count(Counts(lost=source.take_lost()))
         if messages:
@@ -124,6 +135,11 @@ class Receiver:
         self._counts = Counts(*(have - gone for have, gone in zip(self._counts, done.counts, strict=True)))
         self._error = self._measured = None
         return room
+
+    async def _write(self) -> None:
+        """Write what was done and what has failed, without taking room."""
+        with contextlib.suppress(Unavailable):
+            await self._take(0)
 
     async def _bring(self, source: Source, messages: Sequence[Message]) -> None:
         """Enqueue messages and acknowledge them; give back those for which there is no time any more."""
@@ -191,11 +207,9 @@ class Receiver:
 
     async def _leave(self) -> None:
         """Write what is left to write, and give back the room."""
-        try:
-            await self._take(0)
+        await self._write()
+        with contextlib.suppress(Unavailable):
             await sources.leave(self._core.db, self.row.id, self._core.replica.id)
-        except Unavailable:
-            pass
         if self._source is not None:
             with self._tolerating():
                 await self._source.aclose()

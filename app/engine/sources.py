@@ -49,6 +49,16 @@ class Sources:
         for receiver in self._receivers.values():
             receiver.stop()
 
+    @property
+    def receiving(self) -> bool:
+        """Whether a receive is under way."""
+        return any(receiver.receiving for receiver in self._receivers.values())
+
+    def give_up(self) -> None:
+        """Wait for nothing any longer: the process ends. What was being received comes again."""
+        for receiver in self._receivers.values():
+            receiver.give_up()
+
     async def stopped(self) -> None:
         """Return when every receive under way has ended, and what it brought is enqueued or given back."""
         await asyncio.gather(*(receiver.stopped() for receiver in self._receivers.values()))

@@ -76,6 +76,7 @@ _BY_ID = Query(_shown(_THIS))
 _ADD_STATE = sql("add_source_state")
 _STATES = sql("show_source_states")
 _HEALTH = sql("show_source_health")
+_REMOVE_STATE = sql("remove_source_state")
 _REMOVE = sql("remove_source")
 _LEAVE = sql("remove_source_receiver")
 _PRUNE = sql("prune_source_receivers")
@@ -212,6 +213,8 @@ async def set_paused(connection: Reader, source_id: int, *, paused: bool) -> Non
 
 
 async def remove(connection: Reader, source_id: int) -> None:
+    """Remove a source, which is locked, with what its receivers have written. Their state goes first, as they lock it first."""
+    await connection.fetch(_REMOVE_STATE, source_id)
     await connection.fetch(_REMOVE, source_id)
 
 

@@ -1,7 +1,9 @@
 """Tasks that come in from queues elsewhere: what becomes of each message, whatever fails."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -10,14 +12,17 @@ import pytest
 from app.domain.callers import Caller
 from app.domain.conditions import ANY
 from app.domain.queues import QueueDefinition
-from app.domain.sources import SourceDefinition, SourceView
+from app.domain.sources import MAX_DEAD_BYTES, SourceDefinition, SourceView
 from app.domain.tasks import TaskFilters
 from app.engine.sources import Sources
+from app.runtime import alarms
 from app.runtime.core import Core
 from app.service import queues, sources, tasks
 from app.sources.kinds import SourceError
 from app.store import replicas
+from app.store.failures import Unavailable
 from app.store.replicas import Load
+from app.store.sources import SourceHealth
 from tests import fake_sources
 from tests.fake_sources import FakeQueue
 from tests.support import poll
@@ -141,6 +146,7 @@ async def test_the_key_of_a_message_outlives_that_of_its_queue(
     assert 13.9 * 86_400 < seconds <= 14 * 86_400
 
 
+@pytest.mark.ci
 async def test_a_source_that_is_defined_anew_takes_a_message_it_knows_for_a_duplicate(
     replica: Replica, core: Core, caller: Caller, elsewhere: FakeQueue
 ) -> None:
@@ -169,6 +175,7 @@ async def _ticked(replica: Replica, condition: Callable[[], bool]) -> bool:
         (b"plain", {"body": "text"}, b'"plain"'),
     ],
 )
+@pytest.mark.ci
 async def test_a_body_that_is_not_json_is_wrapped_or_read_as_text(
     replica: Replica,
     core: Core,
@@ -196,6 +203,7 @@ async def test_a_body_that_is_not_json_is_wrapped_or_read_as_text(
         (b"{}", {"key_from": "/no"}, {"key": {"required": True}}, "key"),
     ],
 )
+@pytest.mark.ci
 async def test_what_cannot_be_a_task_is_dead_with_its_bytes(
     replica: Replica,
     core: Core,
@@ -222,11 +230,10 @@ async def test_what_cannot_be_a_task_is_dead_with_its_bytes(
 
 
 def _decoded(text: Any) -> bytes:
-    import base64
-
     return base64.b64decode(text)
 
 
+@pytest.mark.ci
 async def test_a_full_queue_keeps_messages_hidden_and_drops_none(
     replica: Replica, core: Core, caller: Caller, elsewhere: FakeQueue
 ) -> None:
@@ -247,6 +254,7 @@ async def _in_flight(core: Core, caller: Caller, count: int) -> bool:
     return (await shown(core, caller)).state.in_flight == count
 
 
+@pytest.mark.ci
 async def test_two_replicas_together_bring_no_more_than_max_outstanding(
     replica: Replica, other: Replica, core: Core, caller: Caller, elsewhere: FakeQueue
 ) -> None:
@@ -311,6 +319,7 @@ async def test_messages_of_a_group_share_a_key_and_keep_their_order(
     assert [bytes(task.payload) for task in brought] == [b"%d" % n for n in range(10)]
 
 
+@pytest.mark.ci
 async def test_a_failing_source_is_told_of_and_tried_again(
     replica: Replica, core: Core, caller: Caller, elsewhere: FakeQueue
 ) -> None:
@@ -347,3 +356,109 @@ async def test_a_source_that_is_deleted_is_let_go_of(
     await queues.delete(core, caller, "in", ANY)
     for table in ("source_states", "source_receivers", "source_tasks"):
         assert await core.db.fetchval(f"select count(*) from sluice.{table}") == 0
+
+
+@pytest.mark.ci
+async def test_messages_wait_while_the_database_is_away(
+    replica: Replica, core: Core, caller: Caller, elsewhere: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = [True, True]
+    submit_all = core.enqueueing.submit_all
+
+    async def failing(entries: Any) -> Any:
+        if away:
+            away.pop()
+            raise Unavailable("the database is away")
+        return await submit_all(entries)
+
+    monkeypatch.setattr(core.enqueueing, "submit_all", failing)
+    await define(core, caller)
+    keys = elsewhere.put(b"1", b"2")
+    await replica.loop.tick()
+    await until(lambda: elsewhere.acknowledged == keys)
+    assert not away and set(elsewhere.extended) == set(keys)
+    assert len(await found(core, caller)) == 2
+
+
+@pytest.mark.ci
+async def test_a_drain_while_the_queue_is_full_gives_the_messages_back(
+    replica: Replica, core: Core, caller: Caller, elsewhere: FakeQueue
+) -> None:
+    await define(core, caller, {"max_depth": 1})
+    keys = elsewhere.put(b"1", b"2", b"3")
+    await replica.loop.tick()
+    await until(lambda: elsewhere.acknowledged == keys[:1])
+    await until(lambda: _in_flight(core, caller, 2))
+    await replica.drain()
+    assert elsewhere.given_back == keys[1:]
+    assert (await shown(core, caller)).state.in_flight == 0
+
+
+@pytest.mark.ci
+async def test_a_message_too_large_even_for_a_dead_task_stays_where_it_is(
+    replica: Replica, core: Core, caller: Caller, elsewhere: FakeQueue
+) -> None:
+    await define(core, caller)
+    large, small = elsewhere.put(b"x" * (MAX_DEAD_BYTES + 1), b"2")
+    await replica.loop.tick()
+    await until(lambda: elsewhere.acknowledged == [small])
+    await until(lambda: _counts(core, caller, (2, 1, 0, 1, 0)))
+    assert list(elsewhere.hidden) == [large]
+    assert large in ((await shown(core, caller)).state.last_error or "")
+
+
+@pytest.mark.ci
+async def test_nothing_is_received_with_secrets_that_cannot_be_decrypted(
+    replica: Replica, core: Core, caller: Caller, elsewhere: FakeQueue
+) -> None:
+    await define(core, caller)
+    await core.db.fetch("update sluice.sources set sealed = 'x'")
+    elsewhere.put(b"1")
+    await replica.loop.tick()
+    await until(lambda: _lost(core, caller))
+    assert elsewhere.asked == []
+    assert "PUT the source again" in ((await sources.test(core, caller, "orders")).error or "")
+    await define(core, caller)
+    await until(lambda: _ticked(replica, lambda: len(elsewhere.acknowledged) == 1))
+
+
+async def _lost(core: Core, caller: Caller) -> bool:
+    view = await shown(core, caller)
+    return view.secrets_lost and "cannot be decrypted" in (view.state.last_error or "")
+
+
+@pytest.mark.ci
+async def test_a_receiver_outlives_an_error_of_its_kind(
+    replica: Replica, core: Core, caller: Caller, elsewhere: FakeQueue
+) -> None:
+    await define(core, caller)
+    elsewhere.fails = ValueError("a bug with a password")
+    elsewhere.put(b"1")
+    await replica.loop.tick()
+    await until(lambda: _error(core, caller, "an internal error: ValueError"))
+    elsewhere.fails = None
+    await until(lambda: len(elsewhere.acknowledged) == 1)
+
+
+@pytest.mark.ci
+async def test_what_is_lost_at_the_source_is_counted_and_shown_with_the_lag(
+    replica: Replica, core: Core, caller: Caller, elsewhere: FakeQueue
+) -> None:
+    await define(core, caller)
+    elsewhere.lost = 3
+    await replica.loop.tick()
+    await until(lambda: _counts(core, caller, (0, 0, 0, 0, 3)))
+    state = (await shown(core, caller)).state
+    assert (state.lag, state.oldest_age_seconds) == (0, 1.5)
+    scrape = core.metrics.render().decode()
+    assert 'sluice_source_messages_total{outcome="lost",source="orders",tenant="default"} 3' in scrape
+
+
+def test_a_source_that_has_failed_for_minutes_raises_an_alarm() -> None:
+    fine = SourceHealth("t", "fine", False, 5, 1.0, "earlier", None, 1000.0, 2)
+    short = replace(fine, name="short", failing_seconds=200.0)
+    stuck = replace(fine, name="stuck", failing_seconds=400.0, last_error="access denied")
+    paused = replace(stuck, name="paused", paused=True)
+    (alarm,) = alarms._source_alarms([fine, short, stuck, paused])
+    assert (alarm["code"], alarm["tenant"], alarm["source"]) == ("source_stuck", "t", "stuck")
+    assert "access denied" in alarm["message"]

@@ -16,6 +16,7 @@ import pytest
 
 from app.domain.actions import TAKES, Kind
 from app.domain.histograms import BUCKETS
+from app.domain.sources import Counts, SourceDefinition, SourceView
 from app.store import (
     actions,
     batches,
@@ -24,6 +25,7 @@ from app.store import (
     flows,
     migrations,
     polls,
+    sources,
     stats,
     task_lists,
     tasks,
@@ -35,6 +37,7 @@ from app.store.callbacks import Called
 from app.store.db import READING
 from app.store.enqueues import Entry
 from app.store.functions import FUNCTIONS, SIGNATURES, WITHIN_ENQUEUE
+from app.store.sources import Round, SourceRow
 from app.store.task_lists import TaskQuery
 from app.store.tasks import AttemptEnd, Claimed, LaneWant
 from tests.databases import create_database, drop_database
@@ -132,6 +135,20 @@ class Replica:
         assert len(await self._claim(self.queues[13][0], str(uuid4()))) == GROUP
         await tasks.settle(self.db, [AttemptEnd(task.task_id, task.token, "succeeded", "succeeded") for task in taken])
         assert (await flows.sweep(self.db)).rescued == 0
+
+    async def receive(self) -> None:
+        """A round of a receiver whose room is short, and messages that cannot be tasks."""
+        definition = SourceDefinition(kind="sqs", queue="q2", max_outstanding=GROUP)
+        view = SourceView("orders", definition, self.now, self.now)
+        source_id = await self.db.fetchval("select id from sluice.sources")
+        row = SourceRow(source_id, self.tenant, "default", self.queues[1][0], 1, "", view)
+        done = Round(self.some(GROUP), Counts(received=GROUP), error="")
+        room = await sources.take_room(self.db, row, str(uuid4()), GROUP, done)
+        assert room is not None and room.messages == 0
+        entries = [
+            Entry(str(uuid4()), *self.queues[1], 0, b"1", str(uuid4()), b"1" * 32, key_seconds=60) for _ in range(GROUP)
+        ]
+        assert (await sources.enqueue_dead(self.db, entries, ["no"] * GROUP)).verdicts == {}
 
     async def change_limits(self) -> None:
         limit = await self.db.fetchval("select min(id) from sluice.limits")
@@ -425,6 +442,7 @@ class Replica:
                 self.cancel,
             ),
             *(
+                self.receive,
                 self.retry,
                 self.update,
                 self.act,
@@ -459,6 +477,14 @@ from sluice.queues q, generate_series(1, 40000) n where q.name = 'q13' or q.name
 """
 
 
+_SOURCE = """
+with made as (
+  insert into sluice.sources (tenant_id, name, queue_id, definition, sealed, etag)
+  select tenant_id, 'orders', id, '{}', '', '' from sluice.queues where name = 'q2' returning id)
+insert into sluice.source_states (source_id) select id from made
+"""
+
+
 async def test_every_hot_statement_keeps_its_index_plan_with_two_million_tasks_and_stale_statistics(
     loaded: str,
 ) -> None:
@@ -466,6 +492,7 @@ async def test_every_hot_statement_keeps_its_index_plan_with_two_million_tasks_a
     queues = [tuple(row) for row in await db.fetch("select id, version from sluice.queues order by id")]
     tenant, now = await db.fetchval("select id from sluice.tenants"), await db.fetchval("select clock_timestamp()")
     replica = Replica(db, reads, queues, tenant, now)
+    await db.unwatched(_SOURCE)
     problems: dict[str, set[str]] = {}
     seen: set[str] = set()
 

@@ -71,6 +71,7 @@ async def test_secrets_that_are_left_out_are_kept_and_null_takes_them_away(share
     problem(await api.put(f"/sources/{name}", json=other), 422, "invalid", "/url")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("given", "where"),
     [
