@@ -21,3 +21,12 @@ async def test_a_request_that_is_no_call_is_told_what_one_looks_like(sqs: Sqs) -
 async def test_a_web_page_cannot_call_while_authentication_is_off(sqs: Sqs) -> None:
     reply = await sqs.send("ListQueues", json.dumps({}).encode(), origin="https://example.com")
     assert "Origin" in refusal(reply, "AccessDenied")
+
+
+async def test_a_body_that_ceases_to_be_json_after_its_first_fault_is_malformed(sqs: Sqs) -> None:
+    for body in (
+        b'{"QueueName": 1, "Attributes": {"a": "\\ud800"}}',
+        b'{"QueueName": 1, "Attributes": ',
+        b'{"QueueName": 1}}',
+    ):
+        assert "JSON" in refusal(await sqs.send("CreateQueue", body), "MalformedInput")

@@ -230,15 +230,16 @@ _OUT_OF_RANGE = re.compile(r"Expected `int` [<>]= .* - at `\$\.(\w+)`")
 def read_input(body: bytes, kind: type[Given]) -> Given:
     """Read the body of a request. Raises SqsError: MalformedInput, MissingParameter, InvalidParameterValue."""
     try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as error:
-        raise _fault(str(error), body, kind) from None
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.ValidationError as error:
+            # found before the rest was read, which need not be JSON
+            raise _fault(str(error), msgspec.json.decode(body), kind) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise SqsError("MalformedInput", "The body is not valid JSON.") from None
 
 
-def _fault(message: str, body: bytes, kind: type[Struct]) -> SqsError:
-    given: Any = msgspec.json.decode(body)
+def _fault(message: str, given: Any, kind: type[Struct]) -> SqsError:
     if isinstance(given, dict) and None in given.values():  # null counts as absent
         try:
             msgspec.convert({name: value for name, value in given.items() if value is not None}, kind)
