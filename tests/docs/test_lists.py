@@ -19,6 +19,7 @@ from app.delivery.webhook.signing import new_secret
 from app.delivery.webhook.transport import Transport
 from app.domain.connections import Limit, NoRoom, fit
 from app.domain.limits import LimitUse
+from app.domain.messages import Carried
 from app.domain.options import OPTIONS, Options, PushedBack
 from app.domain.schedules.cron import Dst
 from app.domain.schedules.definitions import CatchUpMode, Overlap
@@ -203,6 +204,7 @@ FULL = Call(
         limits=(LimitUse("x"),),
         sealed=True,
         sealed_for="x",
+        message=Carried(sender="x"),
         pushed_back=PushedBack(datetime.now(UTC), 1, 1),
     ),
     batch="x",
