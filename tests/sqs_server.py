@@ -96,6 +96,10 @@ class SqsQueue:
         """The ids of all messages that nobody has deleted."""
         return [str(message.id) for message in tuple(self._queue._messages)]
 
+    def bodies(self) -> list[str]:
+        """The bodies of the same."""
+        return [str(message.body) for message in tuple(self._queue._messages)]
+
     def hidden(self) -> int:
         """How many of them are being received."""
         return sum(not message.visible for message in tuple(self._queue._messages))

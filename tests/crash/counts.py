@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reference" / "sqs-counts.md"
+TESTS = ("tests/crash/test_sqs_source.py", "tests/crash/test_sqs_target.py")
 FILE = "SLUICE_TEST_COUNTS"
 """The variable that names the file of figures."""
 COLUMNS = ("messages", "tasks", "kills", "receives", "seconds")
@@ -50,7 +51,7 @@ def main() -> int:
         ("git", "rev-parse", "--short", "HEAD"), cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.strip()
     with tempfile.NamedTemporaryFile() as file:
-        tests = (sys.executable, "-m", "pytest", "-n", "0", "-m", "long", "tests/crash/test_sqs_source.py")
+        tests = (sys.executable, "-m", "pytest", "-n", "0", "-m", "long", *TESTS)
         ended = subprocess.run(tests, cwd=ROOT, env={**os.environ, FILE: file.name}, check=False)
         rows = [json.loads(line) for line in Path(file.name).read_text().splitlines()]
     if ended.returncode == 0:
