@@ -41,6 +41,8 @@ class Carried(Struct, frozen=True, omit_defaults=True):
     origin: Origin | None = None
     sealed: str | None = None
     """The attributes of a message of a queue that encrypts, encrypted, in base64."""
+    sealed_for: str | None = None
+    """The id of the task that they were encrypted for."""
 
 
 NOTHING = Carried()

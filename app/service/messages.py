@@ -16,6 +16,7 @@ import msgspec
 from app.domain.callers import Caller
 from app.domain.errors import Refusal
 from app.domain.messages import Attribute, Carried, body_of, decode_attributes, encode_attributes
+from app.domain.options import Options
 from app.domain.sqs import DEDUPLICATION_SECONDS, ELSEWHERE
 from app.domain.tasks import Enqueue
 from app.runtime.catalogue import until_current
@@ -143,7 +144,7 @@ def _request(caller: Caller, row: QueueRow, message: Outgoing) -> Enqueue:
 def _sealed(core: Core, row: QueueRow, task_id: str, carried: Carried | None) -> Carried:
     assert carried is not None
     sealed = seal_payload(core.vault, row.tenant_id, _place(task_id), encode_attributes(carried.attributes))
-    return msgspec.structs.replace(carried, attributes={}, sealed=base64.b64encode(sealed).decode())
+    return msgspec.structs.replace(carried, attributes={}, sealed=base64.b64encode(sealed).decode(), sealed_for=task_id)
 
 
 def _place(task_id: str) -> str:
@@ -196,8 +197,8 @@ def _opened(core: Core, row: QueueRow, task: Claimed) -> Received | None:
         payload = open_payload(core.vault, row.tenant_id, task.task_id, options, task.payload)
         attributes = {} if carried is None else carried.attributes
         if carried is not None and carried.sealed is not None:
-            place = _place(carried.origin.id if carried.origin is not None else task.task_id)
-            sealed = msgspec.structs.replace(options, sealed_for=place)
+            place = _place(carried.sealed_for or task.task_id)
+            sealed = Options(sealed=True, sealed_for=place)
             opened = open_payload(core.vault, row.tenant_id, place, sealed, base64.b64decode(carried.sealed))
             attributes = decode_attributes(opened)
     except VaultError:

@@ -1,5 +1,6 @@
 """Most tests here share one replica with the SQS wire open, on a database of its own, and take fresh names."""
 
+import base64
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -19,7 +20,14 @@ async def wired(server_url: str, anyio_backend: object) -> AsyncIterator[Replica
     name = f"sluice_test_{uuid4().hex}"
     url = await create_database(server_url, name)
     settings = Settings.model_validate(
-        {"database_url": url, "port": 0, "sqs_port": 0, "drain_grace_seconds": 0, "egress_allow": "127.0.0.0/8"}
+        {
+            "database_url": url,
+            "port": 0,
+            "sqs_port": 0,
+            "drain_grace_seconds": 0,
+            "egress_allow": "127.0.0.0/8",
+            "encryption_key": base64.b64encode(b"k" * 32).decode(),
+        }
     )
     async with replica_with(settings) as replica:
         yield replica

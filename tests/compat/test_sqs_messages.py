@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.compat.sqs import Sqs
-from tests.wire.api import Api, fresh
+from tests.sluices import Replica
+from tests.wire.api import Api, fresh, good
 
 pytestmark = pytest.mark.anyio
 
@@ -125,3 +126,103 @@ async def test_a_queue_made_elsewhere_is_received_from_as_well(sqs: Sqs, api: Ap
     url = (await sqs.call("GetQueueUrl", QueueName=name))["QueueUrl"]
     (message,) = await received(sqs, url)
     assert json.loads(message["Body"]) == {"n": 1}
+
+
+# dead letters
+
+
+def redrive(name: str, count: int) -> str:
+    return json.dumps({"deadLetterTargetArn": f"arn:aws:sqs:us-east-1:123456789012:{name}", "maxReceiveCount": count})
+
+
+async def dead_letters(sqs: Sqs, count: int = 1, suffix: str = "", **attributes: str) -> tuple[str, str]:
+    """Return the URLs of a queue and of its dead-letter queue, to which a message goes after so many receives."""
+    fifo = {"FifoQueue": "true"} if suffix else {}
+    name = fresh("q") + suffix
+    target = await queue(sqs, name, **fifo)
+    source = await queue(sqs, fresh("q") + suffix, RedrivePolicy=redrive(name, count), **fifo, **attributes)
+    return source, target
+
+
+async def test_a_message_received_too_often_is_the_same_message_in_the_dead_letter_queue(sqs: Sqs) -> None:
+    source, target = await dead_letters(sqs, count=2)
+    attributes = {"city": {"DataType": "String", "StringValue": "Basel"}}
+    header = {"AWSTraceHeader": {"DataType": "String", "StringValue": "Root=1-5759e988-bd862e3fe1be46a994272793"}}
+    sent = await sqs.call(
+        "SendMessage",
+        QueueUrl=source,
+        MessageBody="m",
+        MessageAttributes=attributes,
+        MessageSystemAttributes=header,
+        MessageGroupId="g",
+    )
+    for _ in range(2):
+        (message,) = await received(sqs, source, VisibilityTimeout=0, AttributeNames=["All"])
+    assert await received(sqs, source) == []
+    (dead,) = await received(sqs, target, AttributeNames=["All"], MessageAttributeNames=["All"])
+    assert (dead["MessageId"], dead["Body"], dead["MessageAttributes"]) == (sent["MessageId"], "m", attributes)
+    was, shown = message["Attributes"], dead["Attributes"]
+    assert (was["ApproximateReceiveCount"], shown["ApproximateReceiveCount"]) == ("2", "3")
+    for name in ("SentTimestamp", "AWSTraceHeader", "MessageGroupId"):
+        assert shown[name] == was[name]
+    assert shown["DeadLetterQueueSourceArn"].endswith(":" + source.rsplit("/", 1)[1])
+
+
+async def test_the_group_of_a_message_goes_along_to_a_fifo_dead_letter_queue(sqs: Sqs) -> None:
+    source, target = await dead_letters(sqs, suffix=".fifo", ContentBasedDeduplication="true")
+    for body in ("one", "two"):
+        await sqs.call("SendMessage", QueueUrl=source, MessageBody=body, MessageGroupId="g")
+    for body in ("one", "two"):
+        (message,) = await received(sqs, source, VisibilityTimeout=0)
+        assert message["Body"] == body
+    assert await received(sqs, source) == []
+    for body in ("one", "two"):
+        (dead,) = await received(sqs, target, AttributeNames=["MessageGroupId"])
+        assert (dead["Body"], dead["Attributes"]) == (body, {"MessageGroupId": "g"})
+        await sqs.call("DeleteMessage", QueueUrl=target, ReceiptHandle=dead["ReceiptHandle"])
+
+
+async def test_a_message_that_has_expired_is_no_dead_letter(sqs: Sqs, api: Api) -> None:
+    source, target = await dead_letters(sqs)
+    sent = await api.enqueue(source.rsplit("/", 1)[1], "m", ttl_seconds=0.05)
+    task = good(await api.get(f"/tasks/{sent['id']}", params={"wait_seconds": 20}))
+    assert (task["state"], task["reason"]) == ("dead", "expired")
+    assert await received(sqs, target) == []
+
+
+async def test_a_message_moved_back_is_a_new_message_with_its_attributes(sqs: Sqs) -> None:
+    source, target = await dead_letters(sqs)
+    attributes = {"city": {"DataType": "String", "StringValue": "Basel"}}
+    sent = await sqs.call("SendMessage", QueueUrl=source, MessageBody="m", MessageAttributes=attributes)
+    await received(sqs, source, VisibilityTimeout=0)
+    assert await received(sqs, source) == []
+    arn = (await sqs.call("GetQueueAttributes", QueueUrl=target, AttributeNames=["QueueArn"]))["Attributes"]["QueueArn"]
+    await sqs.call("StartMessageMoveTask", SourceArn=arn)
+    (message,) = await received(sqs, source, AttributeNames=["All"], MessageAttributeNames=["All"])
+    assert message["MessageId"] != sent["MessageId"] and message["MessageAttributes"] == attributes
+    assert message["Attributes"]["ApproximateReceiveCount"] == "1"
+    assert "DeadLetterQueueSourceArn" not in message["Attributes"]
+
+
+async def test_attributes_are_encrypted_where_the_queue_encrypts_and_read_after_every_move(
+    sqs: Sqs, api: Api, wired: Replica
+) -> None:
+    source, target = await dead_letters(sqs)
+    name = source.rsplit("/", 1)[1]
+    dead = {"queue": target.rsplit("/", 1)[1], "body": "payload"}
+    given = {"encrypt": True, "callbacks": {"dead": dead}, "retry": {"max_attempts": 1}}
+    good(await api.put(f"/queues/{name}", json=given))
+    attributes = {"city": {"DataType": "String", "StringValue": "Basel-secret"}}
+    await sqs.call("SendMessage", QueueUrl=source, MessageBody="m", MessageAttributes=attributes)
+    stored = await wired.sluice.core.db.fetch("select options::text from sluice.tasks where options ? 'message'")
+    assert not any("Basel-secret" in row[0] for row in stored)
+    for url in (source, target):
+        (message,) = await received(sqs, url, VisibilityTimeout=0, MessageAttributeNames=["All"])
+        await sqs.call(
+            "ChangeMessageVisibility", QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+        )
+        assert (message["Body"], message["MessageAttributes"]) == ("m", attributes)
+    arn = (await sqs.call("GetQueueAttributes", QueueUrl=target, AttributeNames=["QueueArn"]))["Attributes"]["QueueArn"]
+    await sqs.call("StartMessageMoveTask", SourceArn=arn)
+    (message,) = await received(sqs, source, MessageAttributeNames=["All"])
+    assert (message["Body"], message["MessageAttributes"]) == ("m", attributes)

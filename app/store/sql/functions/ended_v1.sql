@@ -2,6 +2,7 @@
 -- p_outcome is that of the attempt that ended the task. Its fields are null where none did: then the newest attempt stays as it was
 -- recorded. kept_until picks the partition: the queue's retention from now on, and never before the idempotency key expires.
 -- callback: what is enqueued because it ended so (call_back_v1), null for nothing. A task's callbacks replace its queue's state by state.
+-- A message of SQS that has expired is gone: a RedrivePolicy is for those that were received too often.
 -- Postgres inlines a set-returning function of one query, so no row is built and taken apart again (docs/decisions/0039).
 create function sluice.ended_v1(
   p_task sluice.tasks, p_queue sluice.queues, p_state smallint, p_reason text, p_now timestamptz, p_ended_at timestamptz,
@@ -25,7 +26,9 @@ begin atomic
     case when p_outcome.token is null then p_task.last_message else p_outcome.message end,
     case when p_outcome.token is null then p_task.last_excerpt else p_outcome.excerpt end,
     case when p_outcome.token is null then p_task.last_trace_id else p_outcome.trace_id end,
-    case when p_queue.callbacks is not null or p_task.options ? 'callbacks' then
+    case when p_reason = 'expired' and p_queue.sqs is not null and p_queue.callbacks #>> '{dead,body}' = 'payload'
+        and not coalesce(p_task.options -> 'callbacks' ? 'dead', false) then null
+      when p_queue.callbacks is not null or p_task.options ? 'callbacks' then
       nullif((coalesce(p_queue.callbacks, '{}') || coalesce(p_task.options -> 'callbacks', '{}')) -> case p_state
         when :state_succeeded then 'succeeded' when :state_dead then 'dead' else 'cancelled' end, 'null') end;
 end;

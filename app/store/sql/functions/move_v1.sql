@@ -30,7 +30,7 @@ begin
       case when g.sqs is not null
         then v_now + make_interval(secs => coalesce((g.sqs ->> 'message_retention_period')::integer, 345600)) end,
       (g.t).payload,
-      nullif(jsonb_strip_nulls(coalesce((g.t).options, '{}') - 'callback_depth' || jsonb_build_object(
+      nullif(jsonb_strip_nulls((coalesce((g.t).options, '{}') - 'callback_depth') #- '{message,origin}' || jsonb_build_object(
         'sealed_for', case when (g.t).options ? 'sealed' then coalesce((g.t).options ->> 'sealed_for', (g.t).id::text) end)), '{}'),
       (g.t).max_attempts, (g.t).id
     from going g cross join lateral (
