@@ -36,6 +36,8 @@ FIRST_REST_SECONDS, MAX_REST_SECONDS = 1.0, 30.0
 """The same after a failure of the source."""
 PERMANENT_REST_SECONDS = 30.0
 ACKNOWLEDGE_TRIES = 3
+MAX_ERROR = 1_000
+"""Characters of an error that are kept."""
 
 log = get_logger(__name__)
 
@@ -154,7 +156,7 @@ class Receiver:
                 pending[:] = placed.waiting
                 await self._acknowledge(source, placed.done)
                 if placed.problem is not None:
-                    self._error = placed.problem
+                    self._error = _storable(placed.problem)
                 if self._stop.is_set():
                     break
                 if pending:
@@ -227,7 +229,7 @@ class Receiver:
 
     def _failed(self, error: SourceError) -> float:
         """Note a failure; return the seconds to rest."""
-        self._error = str(error)
+        self._error = _storable(str(error))
         if self._said != self._error:
             self._said = self._error
             events.emit(log, events.SOURCE_FAILED, **self._names(), error=self._error)
@@ -256,3 +258,8 @@ class Receiver:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stop.wait()
+
+
+def _storable(error: str) -> str:
+    """Return the words of an error, which may be those of a server, as the database can hold them."""
+    return error.replace("\x00", "")[:MAX_ERROR]

@@ -6,6 +6,7 @@ large or does not match the queue's schema, becomes a dead one with its bytes. S
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,6 +43,7 @@ from app.store.sources import SourceRow
 from app.telemetry.tracing import TraceContext
 
 TEXT = "text/plain; charset=utf-8"
+_UNFIT = re.compile(r"[^!-~]")
 
 
 @dataclass(slots=True)
@@ -189,10 +191,10 @@ def _key_of(definition: SourceDefinition, message: Message, payload: Payload) ->
 
 def idempotency_key(key: str) -> str:
     """Return a key that fits, the same for the same one."""
-    if len(key) <= MAX_LABEL:
+    if label_problem(key) is None:
         return key
     digest = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
-    return f"{key[: MAX_LABEL - len(digest) - 1]}:{digest}"
+    return f"{_UNFIT.sub('', key)[: MAX_LABEL - len(digest) - 1]}:{digest}"
 
 
 def _note(core: Core, row: QueueRow, item: _Item, verdict: Admitted | BaseException, placed: Placed) -> None:

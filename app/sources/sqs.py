@@ -29,6 +29,8 @@ FIRST_PAUSE_SECONDS = 0.2
 """Before the second try of what the server failed to do; doubled before the third."""
 CALL_SECONDS = 10.0
 """How long a request may take, beside the wait of a long poll."""
+MAX_LAG = 2**53
+"""A server that says more does not know."""
 DEPTHS = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
 
 T = TypeVar("T")
@@ -76,7 +78,7 @@ class SqsSource:
             "AttributeNames": ["All"],  # older servers know nothing of its successor, MessageSystemAttributeNames
         }
         found = await self._call("ReceiveMessage", given, _Messages, WAIT_SECONDS + CALL_SECONDS)
-        messages = [message_of(received, arn) for received in found.messages]
+        messages = [message_of(received, arn) for received in found.messages[:most]]
         self._head_sent_at = min((message.sent_at for message in messages if message.sent_at is not None), default=None)
         return messages
 
@@ -98,9 +100,11 @@ class SqsSource:
             lag = sum(int(attributes[name]) for name in DEPTHS)
         except (KeyError, ValueError):
             return Depth(None, None)
+        if not 0 <= lag <= MAX_LAG:
+            return Depth(None, None)
         # The age of the oldest message is known to CloudWatch alone. Messages come in about the order in which they were sent.
         head = self._head_sent_at
-        age = (datetime.now(UTC) - head).total_seconds() if lag and head is not None else None
+        age = max(0.0, (datetime.now(UTC) - head).total_seconds()) if lag and head is not None else None
         return Depth(lag, age)
 
     async def check(self) -> None:

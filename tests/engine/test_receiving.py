@@ -18,7 +18,7 @@ from app.engine.sources import Sources
 from app.runtime import alarms
 from app.runtime.core import Core
 from app.service import queues, sources, tasks
-from app.sources.kinds import SourceError
+from app.sources.kinds import Message, SourceError
 from app.store import replicas
 from app.store.failures import Unavailable
 from app.store.replicas import Load
@@ -462,3 +462,19 @@ def test_a_source_that_has_failed_for_minutes_raises_an_alarm() -> None:
     (alarm,) = alarms._source_alarms([fine, short, stuck, paused])
     assert (alarm["code"], alarm["tenant"], alarm["source"]) == ("source_stuck", "t", "stuck")
     assert "access denied" in alarm["message"]
+
+
+async def test_what_a_source_says_that_no_text_can_hold_stops_nothing(
+    replica: Replica, core: Core, caller: Caller, elsewhere: FakeQueue
+) -> None:
+    await define(core, caller)
+    elsewhere.fails = SourceError("no\x00, not this" + "!" * 2_000)
+    await replica.loop.tick()
+    (receiver,) = replica.loop._receivers.values()
+    await until(lambda: _error(core, caller, "no, not this" + "!" * 988))
+    assert not receiver.ended
+    elsewhere.fails = None
+    elsewhere.waiting.append(Message(key="fake:\x00", body=b"1", handle="1"))
+    elsewhere.put(b"2")
+    await until(lambda: len(elsewhere.acknowledged) == 2)
+    assert len(await found(core, caller)) == 2

@@ -241,6 +241,39 @@ async def test_an_answer_that_is_not_of_sqs_is_a_failure(sqs: SqsServer, open_so
         await source.receive(10)
 
 
+@pytest.mark.parametrize("count", ["-5", "9" * 30, "9" * 5_000, "many", ""])
+async def test_a_depth_that_cannot_be_is_none(sqs: SqsServer, open_source: Open, count: str) -> None:
+    source = open_source(sqs.queue())
+    answer = {"Attributes": {"ApproximateNumberOfMessages": count, "ApproximateNumberOfMessagesNotVisible": "0"}}
+    sqs.before = only("GetQueueAttributes", Fault(200, json.dumps(answer).encode()))
+    assert await source.measure() == Depth(None, None)
+
+
+async def test_a_server_that_sends_more_than_it_was_asked_for_is_not_believed(
+    sqs: SqsServer, open_source: Open
+) -> None:
+    source = open_source(sqs.queue())
+    await source.check()
+    ahead = {"SentTimestamp": "9" * 13}
+    sent = [
+        {"MessageId": f"m{n}", "ReceiptHandle": "h", "Body": "1", "Attributes": ahead, "MD5OfBody": ""}
+        for n in range(50)
+    ]
+    sqs.before = only("ReceiveMessage", Fault(200, json.dumps({"Messages": sent}).encode()))
+    assert len(await source.receive(3)) == 3
+
+
+async def test_a_code_that_no_text_can_hold_is_a_failure_with_what_is_left_of_it(
+    sqs: SqsServer, open_source: Open
+) -> None:
+    source = open_source(sqs.queue())
+    await source.check()
+    sqs.before = only("ReceiveMessage", Fault.error(400, "No\x00t", "no\x00 such"))
+    with pytest.raises(SourceError) as failed:
+        await source.receive(10)
+    assert "\x00" not in str(failed.value) and "Not" in str(failed.value)
+
+
 async def test_a_server_that_is_not_there_is_a_failure_without_its_credentials(
     sqs: SqsServer, open_source: Open
 ) -> None:

@@ -218,4 +218,5 @@ def _error_in(answer: Answer) -> tuple[str, str]:
         return "", ""
     code, words = document.get("__type"), document.get("message", document.get("Message"))
     name = code.rpartition("#")[2].partition(":")[0] if isinstance(code, str) else ""
-    return name[:100], words[:MAX_MESSAGE].replace("\x00", "") if isinstance(words, str) else ""
+    said = words[:MAX_MESSAGE] if isinstance(words, str) else ""
+    return name[:100].replace("\x00", ""), said.replace("\x00", "")  # which no error that is stored may have
