@@ -384,8 +384,8 @@ async def test_messages_wait_while_the_database_is_away(
 async def test_a_drain_while_the_queue_is_full_gives_the_messages_back(
     replica: Replica, core: Core, caller: Caller, elsewhere: FakeQueue
 ) -> None:
-    await define(core, caller, {"max_depth": 1})
-    keys = elsewhere.put(b"1", b"2", b"3")
+    await define(core, caller, {"max_depth": 1}, on_invalid="dead")
+    keys = elsewhere.put(b"1", b"bad", b"3")
     await replica.loop.tick()
     await until(lambda: elsewhere.acknowledged == keys[:1])
     await until(lambda: _in_flight(core, caller, 2))
