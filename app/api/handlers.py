@@ -48,6 +48,7 @@ async def list_handlers(core: CoreDep, caller: Reader, limit: Limit = DEFAULT_LI
     responses=problems(
         "etag_mismatch",
         "egress_denied",
+        "bridge_unavailable",
         body=True,
         also={200: Shown(HandlerSaved, **ETAG), 201: Shown(HandlerSaved, description="Created.", **ETAG)},
     ),

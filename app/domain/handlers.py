@@ -40,7 +40,9 @@ MAX_GROUP_WAIT_SECONDS = 300.0
 _SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{32,88}={0,2}")
 HIDDEN = "***"
 """Shown in place of a value that can be written but not read."""
-SECRETS_LOST = "the handler's headers and signing secret cannot be read: PUT the handler again, with its headers"
+SECRETS_LOST = (
+    "what the handler keeps secret cannot be read: PUT the handler again, with its headers, credentials or URL"
+)
 """Why nothing is sent to a handler whose encrypted parts cannot be decrypted."""
 SECRET_RULE = "whsec_ and the base64 of 24 to 64 bytes"  # noqa: S105  # a rule, not a secret
 
@@ -262,7 +264,7 @@ class HandlerView:
     parked_until: datetime | None = None
     """A service asked not to be called before then; it may have passed."""
     secrets_lost: bool = False
-    """Its headers and signing secret cannot be decrypted: nothing is sent until the handler is PUT again."""
+    """Its secrets cannot be decrypted: nothing is sent until the handler is PUT again."""
     owner: str | None = None
     """The owner that the definitions document managing it names."""
 

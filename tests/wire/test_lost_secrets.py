@@ -62,7 +62,7 @@ async def test_its_deliveries_fail_with_the_reason_and_those_of_others_do_not(
     for task in tasks:
         ended = await api.ended(task["id"])
         assert (ended["state"], ended["reason"]) == ("dead", "attempts_exhausted")
-        assert ended["last_error"].startswith("the handler's headers and signing secret cannot be read")
+        assert ended["last_error"].startswith("what the handler keeps secret cannot be read")
         assert [attempt["outcome"] for attempt in await api.attempts(task["id"])] == ["failed", "failed"]
     assert [request.task for request in handler.requests] == [other["id"]]
     assert "handler_secrets_lost" in [name for name, _ in said]

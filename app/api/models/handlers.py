@@ -45,7 +45,7 @@ class HandlerOut(HandlerDefinition, frozen=True, kw_only=True):
     secrets_lost: Annotated[
         bool | UnsetType,
         Meta(
-            description="Its headers and signing secret cannot be decrypted; deliveries fail until it is PUT again with them."
+            description="What it keeps secret cannot be decrypted; deliveries fail until it is PUT again with all of it."
         ),
     ] = UNSET
     created_at: Instant

@@ -198,7 +198,7 @@ def _answer(reply: Any) -> Answer | NoAnswer | Exception:
         return reply
     if not isinstance(reply, bytes) or _ENTRY_ID.fullmatch(reply) is None:
         return NoAnswer("failed", "the server answered XADD with something that is not of Redis")
-    return Answer(200, {}, msgspec.json.encode({"entry_id": reply.decode()}))
+    return Answer(200, {}, reply)
 
 
 def _command(call: Call, to: StreamAddress) -> "Command":

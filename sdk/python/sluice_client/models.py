@@ -1227,7 +1227,7 @@ class HandlerOut(TypedDict):
     disabled_at: str | None
     disabled_reason: str | None
     secrets_lost: NotRequired[bool]
-    """Its headers and signing secret cannot be decrypted; deliveries fail until it is PUT again with them."""
+    """What it keeps secret cannot be decrypted; deliveries fail until it is PUT again with all of it."""
     created_at: str
     updated_at: str
     owner: NotRequired[str]
@@ -1274,7 +1274,7 @@ class HandlerSaved(TypedDict):
     disabled_at: str | None
     disabled_reason: str | None
     secrets_lost: NotRequired[bool]
-    """Its headers and signing secret cannot be decrypted; deliveries fail until it is PUT again with them."""
+    """What it keeps secret cannot be decrypted; deliveries fail until it is PUT again with all of it."""
     created_at: str
     updated_at: str
     owner: NotRequired[str]

@@ -91,7 +91,7 @@ class Handlers(Group):
         - `if_match`: Replace or delete only if the current ETag is one of these (`*`: any).
         - `if_none_match`: `*`: create only, never replace.
 
-        Refused with `etag_mismatch` (412), `egress_denied` (422).
+        Refused with `etag_mismatch` (412), `egress_denied` (422), `bridge_unavailable` (422).
         """
         body = given(
             {
