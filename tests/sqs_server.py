@@ -6,6 +6,7 @@ It is started by the fixture `sqs_server`. Queues are made and filled in its bac
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from moto import settings as moto_settings
 from moto.core.authorization import ActionAuthenticatorMixin
 from moto.iam.models import IAMBackend, iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.sqs import models as sqs_models
 from moto.sqs.models import Message, Queue, SQSBackend, sqs_backends
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -134,6 +136,8 @@ class SqsServer:
         self._backend: SQSBackend = sqs_backends[ACCOUNT][REGION]
         # It counts the queue for each message that is received.
         self._backend.is_message_valid_based_on_retention_period = lambda queue_name, message: True  # type: ignore[method-assign]
+        # It asks for the time twice for each message in the queue, by way of datetime.
+        sqs_models.unix_time_millis = lambda: time.time() * 1000  # type: ignore[assignment]
         self._iam: IAMBackend = iam_backends[ACCOUNT]["aws"]
 
     def queue(self, *, fifo: bool = False, **attributes: str) -> SqsQueue:
