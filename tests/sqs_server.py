@@ -137,7 +137,7 @@ class SqsServer:
         # It counts the queue for each message that is received.
         self._backend.is_message_valid_based_on_retention_period = lambda queue_name, message: True  # type: ignore[method-assign]
         # It asks for the time twice for each message in the queue, by way of datetime.
-        sqs_models.unix_time_millis = lambda: time.time() * 1000  # type: ignore[assignment]
+        vars(sqs_models)["unix_time_millis"] = lambda: time.time() * 1000
         self._iam: IAMBackend = iam_backends[ACCOUNT]["aws"]
 
     def queue(self, *, fifo: bool = False, **attributes: str) -> SqsQueue:
