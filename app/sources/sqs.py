@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from app.delivery.sqs.client import SqsClient, SqsFailure, endpoint_of
+from app.delivery.sqs.client import SqsClient, SqsFailure, endpoint_of, read_answer
 from app.delivery.sqs.credentials import require_chain
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.transport import Transport
@@ -154,8 +154,8 @@ class SqsSource:
         except SqsFailure as failure:
             raise SourceError(str(failure), permanent=failure.permanent) from None
         try:
-            return msgspec.json.decode(answer, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            return read_answer(answer, kind)
+        except ValueError:
             raise SourceError(f"the server has answered {operation} with something that is not of SQS") from None
 
 

@@ -56,6 +56,7 @@ def test_without_an_endpoint_the_server_of_the_queue_url_is_asked() -> None:
         (500, b"[1, 2", "", False, False),
         (503, b'{"__type": 7, "message": ["no text"]}', "", False, False),
         (500, b"\xff\xfe", "", False, False),
+        (500, b"[" * 100_000, "", False, False),
     ],
 )
 def test_an_error_says_whether_a_person_must_mend_it(

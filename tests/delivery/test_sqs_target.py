@@ -115,10 +115,11 @@ def test_a_message_that_was_taken_is_a_success_with_its_id() -> None:
     assert (done.kind, done.result) == ("succeeded", b"m-1")
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"MessageId": 7}', b"\xff"])
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"MessageId": 7}', b"\xff", b'{"x": ' + b"[" * 100_000])
 def test_an_answer_that_is_not_of_sqs_is_no_success(body: bytes) -> None:
     assert outcome(200, body).kind == "retry"
     assert outcome(204, body).kind == "retry" and outcome(302, body).kind == "retry"
+    assert outcome(500, body).kind == "retry"
 
 
 @pytest.mark.parametrize(

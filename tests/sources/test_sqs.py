@@ -231,6 +231,7 @@ async def test_a_refusal_says_whether_a_person_is_needed(
         b'{"Messages": [null]}',
         b"\xff\xfe",
         b"{" * 5000,
+        b'{"more": ' + b"[" * 100_000,
     ],
 )
 async def test_an_answer_that_is_not_of_sqs_is_a_failure(sqs: SqsServer, open_source: Open, body: bytes) -> None:

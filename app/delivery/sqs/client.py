@@ -7,7 +7,7 @@ A queue is asked at `endpoint_url` or, without one, at the server that its URL n
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,6 +22,8 @@ from app.delivery.webhook.urls import ParsedUrl, UrlError, check_url
 from app.domain.answers import Answer, NoAnswer
 from app.domain.bridges import AwsCredentials
 from app.domain.sigv4 import sign
+
+T = TypeVar("T")
 
 CALL_SECONDS = 10.0
 MAX_REPLY_BYTES = 67_108_864
@@ -191,6 +193,14 @@ class SqsClient:
         return f"{request_line(url)}{lines}content-length: {len(body)}\r\n\r\n".encode("latin-1")
 
 
+def read_answer(body: bytes, kind: type[T]) -> T:
+    """Return the JSON of an answer. Raises ValueError if it is not what SQS answers."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError("not an answer of SQS") from error
+
+
 def endpoint_of(queue_url: str, endpoint_url: str | None) -> str:
     """Return the URL that requests about a queue go to."""
     if endpoint_url is not None:
@@ -211,8 +221,8 @@ def failure_of(operation: str, answer: Answer) -> SqsFailure:
 def _error_in(answer: Answer) -> tuple[str, str]:
     """Return the code and the words of an error; empty where the server did not answer as SQS does."""
     try:
-        document = msgspec.json.decode(answer.body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        document = read_answer(answer.body, Any)
+    except ValueError:
         document = None
     if not isinstance(document, dict):
         return "", ""

@@ -16,7 +16,7 @@ from typing import Any, cast
 import msgspec
 
 from app.delivery.kinds import Call, GroupedCall, Sending
-from app.delivery.sqs.client import SqsClient, SqsFailure, endpoint_of, failure_of
+from app.delivery.sqs.client import SqsClient, SqsFailure, endpoint_of, failure_of, read_answer
 from app.delivery.sqs.credentials import CredentialsError, require_chain
 from app.delivery.webhook.connection import Reply
 from app.delivery.webhook.egress import EgressPolicy
@@ -216,8 +216,8 @@ class _Sent(msgspec.Struct, rename={"message_id": "MessageId"}):
 
 def _sent(reply: Answer) -> Answer | NoAnswer:
     try:
-        message_id = msgspec.json.decode(reply.body, type=_Sent).message_id
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        message_id = read_answer(reply.body, _Sent).message_id
+    except ValueError:
         return NoAnswer("failed", f"the server answered {OPERATION} with something that is not of SQS")
     return Answer(200, {}, message_id.encode("utf-8", "replace"))
 
