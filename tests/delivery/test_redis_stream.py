@@ -163,6 +163,18 @@ async def test_a_server_that_answers_anything_is_a_failure(streams: RedisStreams
     assert isinstance(answer, NoAnswer)
 
 
+async def test_what_a_server_repeats_of_a_command_it_does_not_know_is_not_told(streams: RedisStreams) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(b"-ERR unknown command 'XADD', with args beginning with: 's' '*' 'body' '{\"card\": 4111}' \r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", port := free_port()):
+        answer = await sending(streams, call_to(f"redis://127.0.0.1:{port}", timeout_seconds=5))
+    assert isinstance(answer, NoAnswer) and "unknown command 'XADD'" in answer.error
+    assert "4111" not in answer.error
+
+
 async def test_addresses_that_are_not_allowed_are_not_called(streams: RedisStreams) -> None:
     answer = await sending(streams, call_to("redis://10.0.0.1"))
     assert isinstance(answer, NoAnswer) and answer.outcome == "egress_denied"

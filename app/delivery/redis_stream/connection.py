@@ -121,6 +121,7 @@ class RedisConnection:
 
     def _told(self, text: str) -> str:
         """Return an error of a server, which may repeat what it was sent, for people."""
+        text = text.partition(", with args beginning with:")[0]  # of a command it does not know: payloads and passwords
         if self._address.password:
             text = text.replace(self._address.password, HIDDEN)
         return "".join(char if char.isprintable() else " " for char in text[:MAX_ERROR]) or "it was closed"
