@@ -233,6 +233,19 @@ async def sqs_in_front(page: Page) -> None:
     assert (source["kind"], source["last_error"]) == ("sqs", None)
 
 
+@walk("guides/redis-streams.md")
+async def redis_streams(page: Page) -> None:
+    said = await page.on()
+    *_, tested, listed = answers(said[said.index("{") :])
+    (task,) = listed["items"]
+    assert tested["error"] is None and (task["payload"], task["headers"]) == ({"order": 7}, {"tenant": "ada"})
+    assert task["idempotency_key"].startswith("redis:orders:")
+    said = await page.on()
+    (listed,) = await poll(lambda: page.api.pages("/tasks", queue="reminders", state="succeeded"), 30)
+    task = good(await page.api.get(f"/tasks/{listed['id']}"))
+    assert task["result"] in said and "sluice-task-id" in said
+
+
 @walk("guides/idempotency.md")
 async def idempotency(page: Page) -> None:
     said = (await page.on()).lower()
