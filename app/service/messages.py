@@ -236,9 +236,16 @@ async def hide(core: Core, row: QueueRow, handles: Sequence[Handle], seconds: Se
 async def _settle_lapsed(
     core: Core, row: QueueRow, handles: Sequence[Handle], seconds: Sequence[float | None]
 ) -> set[str]:
+    once = dict(zip(handles, seconds, strict=True))  # a batch may name a message twice
     acted = await partitions.with_days(
         core.db,
-        partial(store.settle_lapsed, core.db.changes(row.tenant_id), handles, seconds, told=core.called_back),
+        partial(
+            store.settle_lapsed,
+            core.db.changes(row.tenant_id),
+            list(once),
+            list(once.values()),
+            told=core.called_back,
+        ),
     )
     ended = [one for one in acted if one.ended]
     if ended:

@@ -20,11 +20,15 @@ from app.store.messages import Handle
 from app.store.queues import QueueRow
 
 MAX_ATTRIBUTES = 10
+MAX_NUMBER = 200
+"""Characters; SQS keeps 38 digits."""
+MAX_TRACE_HEADER = 1_024
 MAX_BATCH_BYTES = 1_048_576
 _HANDLE = struct.Struct(">q16s16s")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 _TYPE = re.compile(r"(String|Number|Binary)(\..{1,249})?")
 _GROUP = re.compile(r"[A-Za-z0-9!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]{1,128}")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _NO_TEXT = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -97,9 +101,24 @@ def _outgoing(row: QueueRow, given: model.SendMessage | model.SendEntry, delay: 
             f"Value {delay} for parameter DelaySeconds is invalid. Reason: DelaySeconds must be >= 0 and <= 900."
         )
     group, deduplication = _fifo(row, given, delay)
-    header = (given.message_system_attributes or {}).get("AWSTraceHeader")
     seconds = row.sqs.delay_seconds if delay is None else delay
-    return Outgoing(body, attributes, seconds, group, deduplication, header.string_value if header else None)
+    return Outgoing(body, attributes, seconds, group, deduplication, _trace_header(given.message_system_attributes))
+
+
+def _trace_header(given: model.MessageAttributes | None) -> str | None:
+    """Raises SqsError."""
+    if not given:
+        return None
+    for name in given:
+        if name != "AWSTraceHeader":
+            raise _invalid(f"Message system attribute name '{name[:100]}' is invalid.")
+    value = given["AWSTraceHeader"]
+    header = value.string_value
+    if value.data_type != "String" or not header or len(header) > MAX_TRACE_HEADER or _NO_TEXT.search(header):
+        raise _invalid(
+            f"The message system attribute 'AWSTraceHeader' must be a text of 1 to {MAX_TRACE_HEADER} characters."
+        )
+    return header
 
 
 def _fifo(
@@ -171,7 +190,7 @@ def _attribute(name: str, value: model.AttributeValue) -> Attribute:
         raise _invalid(f"Invalid attribute name: {name[:256]}.")
     if not value.data_type:
         raise _invalid(f"The message attribute '{name}' must contain non-empty message attribute value.")
-    kind = _TYPE.fullmatch(value.data_type)
+    kind = None if _NO_TEXT.search(value.data_type) else _TYPE.fullmatch(value.data_type)
     if kind is None:
         raise _invalid(
             f"The message attribute '{name}' has an invalid message attribute type, the set of supported type prefixes is"
@@ -191,6 +210,8 @@ def _attribute(name: str, value: model.AttributeValue) -> Attribute:
         return Attribute(value.data_type, binary=given)
     if _NO_TEXT.search(given):
         raise _invalid(f"Invalid characters found in the message attribute '{name}'.")
+    if kind[1] == "Number" and (len(given) > MAX_NUMBER or not _NUMBER.fullmatch(given)):
+        raise _invalid(f"Can't cast the value of message (user) attribute '{name}' to a number.")
     return Attribute(value.data_type, given)
 
 
