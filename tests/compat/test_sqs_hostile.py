@@ -131,3 +131,88 @@ async def test_a_dead_letter_queue_that_is_gone_costs_no_message_of_others(sqs: 
     assert await received(sqs, url, VisibilityTimeout=0, MaxNumberOfMessages=10) == []
     await sqs.call("SendMessage", QueueUrl=url, MessageBody="three")
     assert [one["Body"] for one in await received(sqs, url)] == ["three"]
+
+
+@pytest.mark.ci
+async def test_the_order_of_each_batch_is_kept_while_many_send_at_once(sqs: Sqs) -> None:
+    url = await queue(sqs, fresh("q") + ".fifo", FifoQueue="true", ContentBasedDeduplication="true")
+
+    async def send(group: str) -> None:
+        entries = [{"Id": str(n), "MessageBody": f"{group} {n}", "MessageGroupId": group} for n in range(10)]
+        found = await sqs.call("SendMessageBatch", QueueUrl=url, Entries=entries)
+        numbers = {one["Id"]: int(one["SequenceNumber"]) for one in found["Successful"]}
+        assert sorted(numbers, key=numbers.__getitem__) == [str(n) for n in range(10)]
+
+    await asyncio.gather(*(send(f"g{n}") for n in range(60)))
+    found: dict[str, list[int]] = {}
+    while messages := await received(sqs, url, MaxNumberOfMessages=10):
+        for message in messages:
+            group, number = message["Body"].split()
+            found.setdefault(group, []).append(int(number))
+        entries = [{"Id": str(n), "ReceiptHandle": one["ReceiptHandle"]} for n, one in enumerate(messages)]
+        await sqs.call("DeleteMessageBatch", QueueUrl=url, Entries=entries)
+    assert found == {f"g{n}": list(range(10)) for n in range(60)}
+
+
+@pytest.mark.ci
+async def test_many_receivers_get_each_message_once(sqs: Sqs) -> None:
+    url = await queue(sqs)
+    for first in range(0, 200, 10):
+        entries = [{"Id": str(n), "MessageBody": str(n)} for n in range(first, first + 10)]
+        await sqs.call("SendMessageBatch", QueueUrl=url, Entries=entries)
+    bodies: list[str] = []
+
+    async def work() -> None:
+        while messages := await received(sqs, url, MaxNumberOfMessages=10, WaitTimeSeconds=1):
+            bodies.extend(one["Body"] for one in messages)
+            entries = [{"Id": str(n), "ReceiptHandle": one["ReceiptHandle"]} for n, one in enumerate(messages)]
+            assert (await sqs.call("DeleteMessageBatch", QueueUrl=url, Entries=entries))["Failed"] == []
+
+    await asyncio.gather(*(work() for _ in range(20)))
+    assert sorted(bodies, key=int) == [str(n) for n in range(200)]
+
+
+async def test_a_message_stays_one_whatever_the_api_does_with_its_task(sqs: Sqs, api: Api) -> None:
+    url = await queue(sqs)
+    attributes = {"a": text("b")}
+    sent = await sqs.call("SendMessage", QueueUrl=url, MessageBody="m", MessageAttributes=attributes, DelaySeconds=900)
+    path = f"/tasks/{sent['MessageId']}"
+    assert (await api.client.patch(path, json={"payload": {"n": 1}, "delay_seconds": 0})).status_code == 200
+    (message,) = await received(sqs, url, MessageAttributeNames=["All"])
+    assert (json.loads(message["Body"]), message["MessageAttributes"]) == ({"n": 1}, attributes)
+    assert (await api.cancel(sent["MessageId"])).status_code == 200
+    await sqs.call("DeleteMessage", QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    assert (await api.task(sent["MessageId"]))["state"] == "cancelled"
+    assert (await api.retry(sent["MessageId"])).status_code == 200
+    (again,) = await received(sqs, url, MessageAttributeNames=["All"])
+    assert again["MessageAttributes"] == attributes
+    forged = await api.post(f"/queues/{url.rpartition('/')[2]}/tasks", json={"payload": 1, "message": {"origin": {}}})
+    assert forged.status_code == 422
+
+
+async def test_a_full_queue_throttles_and_a_push_queue_cannot_be_received_from(sqs: Sqs, api: Api) -> None:
+    name = await api.queue(max_depth=1)
+    url = (await sqs.call("GetQueueUrl", QueueName=name))["QueueUrl"]
+    await sqs.call("SendMessage", QueueUrl=url, MessageBody="m")
+    await sqs.refused("SendMessage", "RequestThrottled", QueueUrl=url, MessageBody="m")
+    entries = [{"Id": "a", "MessageBody": "m"}]
+    (failed,) = (await sqs.call("SendMessageBatch", QueueUrl=url, Entries=entries))["Failed"]
+    assert (failed["Code"], failed["SenderFault"]) == ("RequestThrottled", False)
+    pushed = await api.queue_to("http://127.0.0.1:9/")
+    other = (await sqs.call("GetQueueUrl", QueueName=pushed))["QueueUrl"]
+    await sqs.refused("ReceiveMessage", "UnsupportedOperation", QueueUrl=other)
+    await api.delete(f"/queues/{name}")
+    await sqs.refused("ReceiveMessage", "QueueDoesNotExist", QueueUrl=f"{url}x")
+
+
+@pytest.mark.ci
+async def test_a_receiver_that_leaves_gets_nothing(sqs: Sqs) -> None:
+    url = await queue(sqs)
+    for _ in range(5):
+        waiting = asyncio.create_task(received(sqs, url, WaitTimeSeconds=20))
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    await sqs.call("SendMessage", QueueUrl=url, MessageBody="m")
+    (message,) = await received(sqs, url, WaitTimeSeconds=5, AttributeNames=["ApproximateReceiveCount"])
+    assert message["Attributes"] == {"ApproximateReceiveCount": "1"}
