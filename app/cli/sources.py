@@ -1,4 +1,4 @@
-"""`sluice sources`: list, show, test, pause, resume, delete."""
+"""`sluice sources`: list, show, test, pause, resume."""
 
 import sys
 from typing import Any
@@ -9,7 +9,7 @@ from app.cli.asking import do, print_fields
 from app.cli.options import AsJson, Key, SourceName, Url
 from app.settings import CLIENT_URL
 
-sources = typer.Typer(help="List, show, test, pause, resume and delete sources.", no_args_is_help=True)
+sources = typer.Typer(help="List, show, test, pause and resume sources.", no_args_is_help=True)
 
 LIST = ("source", "from", "queue", "waiting there", "received", "")
 TEST_SECONDS = 60.0

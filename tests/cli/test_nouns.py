@@ -1,4 +1,4 @@
-"""`sluice schedules`, `sluice batches`, `sluice handlers`, and how an enqueue that waits ends."""
+"""`sluice schedules`, `sluice sources`, `sluice batches`, `sluice handlers`, and how an enqueue that waits ends."""
 
 import httpx2
 import pytest
@@ -44,6 +44,21 @@ def test_a_schedule_is_listed_shown_triggered_paused_and_resumed(ask: Command, s
     assert ask("schedules", "resume", schedule).out == f"Schedule {schedule} is resumed.\n"
     assert ask("schedules", "trigger", schedule, "--payload", "hello").code == 2
     assert ask("schedules", "show", "no-such-schedule").code == 1
+
+
+def test_a_source_is_listed_shown_tested_paused_and_resumed(ask: Command, service: httpx2.Client, queue: str) -> None:
+    name = fresh("orders")
+    body = {"kind": "redis_stream", "queue": queue, "url": "redis://127.0.0.1:9", "stream": "s", "group": "g"}
+    assert service.put(f"/sources/{name}", json=body).status_code == 201
+    assert ask("sources", "pause", name).out.startswith(f"Source {name} is paused.")
+    assert any(name in line and "paused" in line for line in ask("sources", "list").out.splitlines())
+    assert ask("sources", "show", name, "--json").json["queue"] == queue
+    assert "stream" in ask("sources", "show", name).out
+    tested = ask("sources", "test", name)
+    assert tested.code == 1 and tested.out.startswith(f"Source {name} fails: ")
+    assert ask("sources", "resume", name).out == f"Source {name} is resumed.\n"
+    assert ask("sources", "show", "no-such-source").code == 1
+    assert service.delete(f"/sources/{name}").status_code == 204
 
 
 def test_times_of_the_past_are_backfilled(ask: Command, schedule: str) -> None:
