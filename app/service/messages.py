@@ -34,6 +34,8 @@ from app.store.vault import VaultError
 from app.telemetry.tracing import TraceContext
 
 REAP_LIMIT = 100
+MAX_HIDDEN_SECONDS = 43_200.0
+"""How long a message can be hidden after one receive, extensions included."""
 MAX_KEY = 255
 """Characters of an idempotency key."""
 
@@ -122,7 +124,7 @@ async def _send(core: Core, caller: Caller, queue: str, message: Outgoing, conte
 
 
 def _request(caller: Caller, row: QueueRow, message: Outgoing) -> Enqueue:
-    key = message.deduplication_id
+    key = message.deduplication_id if row.fifo else None
     if key is not None and row.sqs.deduplication_scope == "messageGroup":
         key = f"{message.group} {key}"
         key = key if len(key) <= MAX_KEY else hashlib.sha256(key.encode()).hexdigest()
@@ -183,11 +185,22 @@ async def receive(
         return row, claimed
 
     row, claimed = await until_current(attempt, "the definition of the queue")
+    if row.fifo:
+        # groups take turns; those of one answer are in the order in which they were sent
+        claimed.sort(key=lambda task: (task.created_at, task.task_id))
     found = [(task, _opened(core, row, task)) for task in claimed]
     for task, message in found:
         if message is None:
             await leases.fail(core, task.task_id, task.token, CONTENT_LOST, retryable=True, retry_after_seconds=0.0)
     return [message for _, message in found if message is not None]
+
+
+async def first_receives(core: Core, caller: Caller, received: Sequence[Received]) -> dict[str, float]:
+    """Return, by task, when these messages were received first in this queue, in Unix seconds."""
+    again = [one.task.task_id for one in received if one.task.number > 1]
+    earlier = await store.first_receives(core.db.reads(caller.tenant_id), again) if again else {}
+    now = core.clock.seconds()
+    return {one.task.task_id: now for one in received} | {task_id: at.timestamp() for task_id, at in earlier.items()}
 
 
 def _opened(core: Core, row: QueueRow, task: Claimed) -> Received | None:
@@ -203,7 +216,7 @@ def _opened(core: Core, row: QueueRow, task: Claimed) -> Received | None:
             attributes = decode_attributes(opened)
     except VaultError:
         return None
-    handle = Handle(row.id, task.task_id, task.token)
+    handle = Handle(row.id, task.task_id, task.token, core.clock.seconds())
     return Received(task, handle, body_of(payload, binary=options.binary), attributes, carried)
 
 
@@ -212,8 +225,12 @@ async def delete(core: Core, caller: Caller, row: QueueRow, handles: Sequence[Ha
     ends = [AttemptEnd(handle.task_id, handle.token, "succeeded", "succeeded") for handle in handles]
     verdicts = await asyncio.gather(*(core.settling.submit(end) for end in ends))
     late = [handle for handle, verdict in zip(handles, verdicts, strict=True) if verdict == "stale"]
-    for _ in range(verdicts.count("applied")):
-        core.stats.ended(row.id, "succeeded", 0.0, None)
+    now = core.clock.seconds()
+    for handle, verdict in zip(handles, verdicts, strict=True):
+        if verdict == "applied":
+            seconds = min(max(0.0, now - handle.received_at), MAX_HIDDEN_SECONDS)
+            core.metrics.attempt_ended(caller.tenant, row.name, "succeeded", seconds)
+            core.stats.ended(row.id, "succeeded", seconds, None)
     if len(late) < len(handles):
         core.signals.slot_freed(ConcurrencySlot(row.tenant_id, 0, row.id))
     if late:
@@ -229,7 +246,9 @@ async def hide(core: Core, row: QueueRow, handles: Sequence[Handle], seconds: Se
         core.signals.lane_ready(row.id, 0)
     later = [given for given in seconds if given]
     if later:
-        core.signals.task_due_at(core.clock.seconds() + min(later))
+        at = core.clock.seconds() + min(later)
+        core.signals.lease_ends(at)  # earlier than before, perhaps
+        core.signals.task_due_at(at)
     return [handle.token in acted for handle in handles]
 
 

@@ -1,13 +1,15 @@
 """Messages of SQS clients: what their receipt handles still do after a lease has run out."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from app.store.callbacks import Told, decoded, untold
 from app.store.db import Reader
-from app.store.statements import call
+from app.store.statements import call, sql
 
 _SETTLE_LAPSED = call("settle_lapsed_v1", 3)
+_FIRST_RECEIVES = sql("find_first_receives")
 
 
 class Handle(NamedTuple):
@@ -16,6 +18,8 @@ class Handle(NamedTuple):
     queue_id: int
     task_id: str
     token: str
+    received_at: float
+    """Unix seconds. The client may have changed it: it only serves to count, and to refuse what the client had agreed to."""
 
 
 class Acted(NamedTuple):
@@ -38,3 +42,8 @@ async def settle_lapsed(
     if rows and rows[-1]["token"] is None:
         told(decoded(rows.pop()["callbacks"]))
     return [Acted(str(row["token"]), row["tenant_id"], row["queue_id"], row["ended"]) for row in rows]
+
+
+async def first_receives(db: Reader, task_ids: Sequence[str]) -> dict[str, datetime]:
+    """Return when these tasks were leased first, of those that have been leased before."""
+    return {str(row["task_id"]): row["started_at"] for row in await db.fetch(_FIRST_RECEIVES, list(task_ids))}

@@ -1,6 +1,7 @@
 """Messages over the SQS wire: sent, received, hidden, deleted."""
 
 import asyncio
+import base64
 import json
 from typing import Any
 
@@ -68,17 +69,29 @@ async def test_a_batch_fails_entry_by_entry(sqs: Sqs) -> None:
     assert [(one["Id"], one["Code"]) for one in deleted["Failed"]] == [("y", "ReceiptHandleIsInvalid")]
 
 
-async def test_an_expired_handle_deletes_while_nobody_has_received_the_message_again(sqs: Sqs, api: Api) -> None:
+async def test_an_expired_handle_deletes_while_nobody_else_has_the_message(sqs: Sqs, api: Api) -> None:
     url = await queue(sqs)
     sent = await sqs.call("SendMessage", QueueUrl=url, MessageBody="m")
     (first,) = await received(sqs, url, VisibilityTimeout=0)
-    (second,) = await received(sqs, url, VisibilityTimeout=0)
+    (second,) = await received(sqs, url, VisibilityTimeout=30)
     assert second["MessageId"] == sent["MessageId"]
     await sqs.call("DeleteMessage", QueueUrl=url, ReceiptHandle=first["ReceiptHandle"])
-    assert (await api.task(sent["MessageId"]))["state"] != "succeeded"
-    await sqs.call("DeleteMessage", QueueUrl=url, ReceiptHandle=second["ReceiptHandle"])
+    assert (await api.task(sent["MessageId"]))["state"] == "running"
+    await sqs.call("ChangeMessageVisibility", QueueUrl=url, ReceiptHandle=second["ReceiptHandle"], VisibilityTimeout=0)
+    await sqs.call("DeleteMessage", QueueUrl=url, ReceiptHandle=first["ReceiptHandle"])
     assert (await api.task(sent["MessageId"]))["state"] == "succeeded"
+    await sqs.call("DeleteMessage", QueueUrl=url, ReceiptHandle=second["ReceiptHandle"])
     assert await received(sqs, url) == []
+
+
+async def test_an_earlier_handle_makes_the_lease_of_somebody_else_longer_at_most(sqs: Sqs, api: Api) -> None:
+    url = await queue(sqs)
+    sent = await sqs.call("SendMessage", QueueUrl=url, MessageBody="m")
+    (first,) = await received(sqs, url, VisibilityTimeout=0)
+    await received(sqs, url, VisibilityTimeout=30)
+    given = {"QueueUrl": url, "ReceiptHandle": first["ReceiptHandle"]}
+    await sqs.call("ChangeMessageVisibility", VisibilityTimeout=0, **given)
+    assert (await api.task(sent["MessageId"]))["state"] == "running" and await received(sqs, url) == []
 
 
 async def test_a_message_is_hidden_again_and_shown_again(sqs: Sqs) -> None:
@@ -93,8 +106,36 @@ async def test_a_message_is_hidden_again_and_shown_again(sqs: Sqs) -> None:
     await sqs.call("ChangeMessageVisibility", VisibilityTimeout=60, **again)
     assert await received(sqs, url) == []
     await sqs.call("ChangeMessageVisibility", VisibilityTimeout=0, **again)
-    assert [one["MessageId"] for one in await received(sqs, url)] == [first["MessageId"]]
+    (third,) = await received(sqs, url)
+    assert third["MessageId"] == first["MessageId"]
+    await sqs.call("DeleteMessage", QueueUrl=url, ReceiptHandle=third["ReceiptHandle"])
     await sqs.refused("ChangeMessageVisibility", "InvalidParameterValue", VisibilityTimeout=5, **given)
+
+
+async def test_a_message_is_hidden_for_twelve_hours_at_most(sqs: Sqs) -> None:
+    url = await queue(sqs)
+    await sqs.call("SendMessage", QueueUrl=url, MessageBody="m")
+    (message,) = await received(sqs, url)
+    packed = base64.urlsafe_b64decode(message["ReceiptHandle"])
+    earlier = int.from_bytes(packed[-8:], "big") - 3_600_000_000
+    handle = base64.urlsafe_b64encode(packed[:-8] + earlier.to_bytes(8, "big")).decode()
+    given = {"QueueUrl": url, "ReceiptHandle": handle}
+    await sqs.call("ChangeMessageVisibility", VisibilityTimeout=39_600, **given)
+    refused = await sqs.refused("ChangeMessageVisibility", "InvalidParameterValue", VisibilityTimeout=39_602, **given)
+    assert "43200" in refused
+
+
+async def test_a_receive_shows_when_a_message_was_received_first(sqs: Sqs) -> None:
+    url = await queue(sqs)
+    await sqs.call("SendMessage", QueueUrl=url, MessageBody="m")
+    name = "ApproximateFirstReceiveTimestamp"
+    shown = []
+    for _ in range(3):
+        (message,) = await received(sqs, url, VisibilityTimeout=0, AttributeNames=[name])
+        shown.append(int(message["Attributes"][name]))
+    assert max(shown) - min(shown) < 20 and shown[1] == shown[2]
+    refused = await sqs.refused("ReceiveMessage", "InvalidAttributeName", QueueUrl=url, AttributeNames=["Nonsense"])
+    assert "Nonsense" in refused
 
 
 async def test_a_receive_waits_for_a_message(sqs: Sqs) -> None:
@@ -112,7 +153,7 @@ async def test_the_order_of_a_group_is_kept_and_duplicates_are_dropped(sqs: Sqs)
         )
     bodies = []
     for _ in range(2):
-        (message,) = await received(sqs, url, MessageSystemAttributeNames=["MessageGroupId"])
+        (message,) = await received(sqs, url, WaitTimeSeconds=5, MessageSystemAttributeNames=["MessageGroupId"])
         assert message["Attributes"] == {"MessageGroupId": "g"}
         bodies.append(message["Body"])
         assert await received(sqs, url) == []

@@ -45,10 +45,13 @@ class Call:
         return f"{self.base_url}/{self.account}/{name}"
 
     def queue_name(self, url: str) -> str:
-        """Return the name of the queue with this URL. Only the path counts: clients reach this wire under several host names.
+        """Return the name of the queue with this URL. Only the path counts: clients reach this wire under several host names. Some
+        send the bare name instead.
 
         Raises SqsError (QueueDoesNotExist), also for the queue of another account and for what is no such URL.
         """
+        if is_name(url):
+            return url
         path = url.partition("://")[2] or url
         parts = path.rstrip("/").split("/")
         if len(parts) < 3 or parts[-2] != self.account or not is_name(parts[-1]):

@@ -6,16 +6,17 @@ import hashlib
 import re
 import struct
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from app.compat.sqs import attributes as attrs
 from app.compat.sqs import model
 from app.compat.sqs.calls import Call, Operation
 from app.compat.sqs.errors import SqsError, error_of
 from app.domain.errors import Refusal
 from app.domain.messages import Attribute, md5_of, md5_of_attributes, sequence_number, size_of
 from app.service import messages
-from app.service.messages import Outgoing, Received, Sent
+from app.service.messages import MAX_HIDDEN_SECONDS, Outgoing, Received, Sent
 from app.store.messages import Handle
 from app.store.queues import QueueRow
 
@@ -24,7 +25,19 @@ MAX_NUMBER = 200
 """Characters; SQS keeps 38 digits."""
 MAX_TRACE_HEADER = 1_024
 MAX_BATCH_BYTES = 1_048_576
-_HANDLE = struct.Struct(">q16s16s")
+SYSTEM_ATTRIBUTES = {
+    "ApproximateFirstReceiveTimestamp",
+    "ApproximateReceiveCount",
+    "AWSTraceHeader",
+    "DeadLetterQueueSourceArn",
+    "MessageDeduplicationId",
+    "MessageGroupId",
+    "SenderId",
+    "SentTimestamp",
+    "SequenceNumber",
+}
+_HANDLE = struct.Struct(">q16s16sQ")
+"""The queue, the task, the token, and when it was received, in microseconds."""
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 _TYPE = re.compile(r"(String|Number|Binary)(\..{1,249})?")
 _GROUP = re.compile(r"[A-Za-z0-9!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]{1,128}")
@@ -35,7 +48,7 @@ _NO_TEXT = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 async def send_message(call: Call, given: model.SendMessage) -> dict[str, Any]:
     name = call.queue_name(given.queue_url)
     row = await messages.queue_of(call.core, call.caller, name)
-    outgoing = _outgoing(row, given, given.delay_seconds)
+    outgoing = _outgoing(call, row, given, given.delay_seconds)
     (sent,) = await messages.send(call.core, call.caller, name, [outgoing], call.trace)
     if isinstance(sent, Refusal):
         raise sent
@@ -55,8 +68,10 @@ async def send_message_batch(call: Call, given: model.SendMessageBatch) -> dict[
     good: list[tuple[str, Outgoing]] = []
     failed: list[dict[str, Any]] = []
     for entry in given.entries:
+        _fifo(row, entry, None)  # what a FIFO queue needs is missing: the whole request fails
+    for entry in given.entries:
         try:
-            good.append((entry.id, _outgoing(row, entry, entry.delay_seconds)))
+            good.append((entry.id, _outgoing(call, row, entry, entry.delay_seconds)))
         except SqsError as error:
             failed.append(_failed(entry.id, error))
     sent = await messages.send(call.core, call.caller, name, [outgoing for _, outgoing in good], call.trace)
@@ -85,7 +100,7 @@ def _sent(row: QueueRow, outgoing: Outgoing, sent: Sent) -> dict[str, Any]:
     return found
 
 
-def _outgoing(row: QueueRow, given: model.SendMessage | model.SendEntry, delay: int | None) -> Outgoing:
+def _outgoing(call: Call, row: QueueRow, given: model.SendMessage | model.SendEntry, delay: int | None) -> Outgoing:
     """Check a message by itself. Raises SqsError."""
     body = given.message_body
     if not body:
@@ -93,7 +108,7 @@ def _outgoing(row: QueueRow, given: model.SendMessage | model.SendEntry, delay: 
     if _NO_TEXT.search(body):
         raise SqsError("InvalidMessageContents", "Invalid characters found in the message body.")
     attributes = _attributes(given.message_attributes)
-    size, most = size_of(body, attributes), row.sqs.maximum_message_size
+    size, most = size_of(body, attributes), min(row.sqs.maximum_message_size, call.core.max_payload_bytes)
     if size > most:
         raise _invalid(f"One or more parameters are invalid. Reason: Message must be shorter than {most} bytes.")
     if delay is not None and not 0 <= delay <= 900:
@@ -133,12 +148,7 @@ def _fifo(
                 " punctuation characters. 1 to 128 in length."
             )
     if not row.fifo:
-        if deduplication is not None:
-            raise _invalid(
-                f"Value {deduplication} for parameter MessageDeduplicationId is invalid. Reason: The request includes a"
-                " parameter that is not valid for this queue type."
-            )
-        return group, None
+        return group, deduplication
     if delay:
         raise _invalid(
             f"Value {delay} for parameter DelaySeconds is invalid. Reason: The request include parameter that is not valid for"
@@ -186,8 +196,16 @@ def _attributes(given: model.MessageAttributes | None) -> dict[str, Attribute]:
 
 def _attribute(name: str, value: model.AttributeValue) -> Attribute:
     lowered = name.lower()
-    if not _NAME.fullmatch(name) or lowered.startswith(("aws.", "amazon.")) or name[0] == "." or ".." in name:
-        raise _invalid(f"Invalid attribute name: {name[:256]}.")
+    if (
+        not _NAME.fullmatch(name)
+        or lowered.startswith(("aws.", "amazon."))
+        or "." in (name[0], name[-1])
+        or ".." in name
+    ):
+        raise _invalid(
+            f"The message attribute name '{name[:256]}' is invalid. Attribute name can contain A-Z, a-z, 0-9, underscore (_),"
+            " hyphen (-), and period (.) characters."
+        )
     if not value.data_type:
         raise _invalid(f"The message attribute '{name}' must contain non-empty message attribute value.")
     kind = None if _NO_TEXT.search(value.data_type) else _TYPE.fullmatch(value.data_type)
@@ -216,6 +234,8 @@ def _attribute(name: str, value: model.AttributeValue) -> Attribute:
 
 
 async def receive_message(call: Call, given: model.ReceiveMessage) -> dict[str, Any]:
+    system = {*(given.attribute_names or ()), *(given.message_system_attribute_names or ())}
+    attrs.asked_for(sorted(system - SYSTEM_ATTRIBUTES))  # old SDKs take the names of a queue's attributes here
     found = await messages.receive(
         call.core,
         call.caller,
@@ -227,11 +247,15 @@ async def receive_message(call: Call, given: model.ReceiveMessage) -> dict[str, 
     )
     if not found:
         return {}
-    system = {*(given.attribute_names or ()), *(given.message_system_attribute_names or ())}
-    return {"Messages": [_shown(call, one, system, given.message_attribute_names or ()) for one in found]}
+    first: dict[str, float] = {}
+    if not system.isdisjoint(("All", "ApproximateFirstReceiveTimestamp")):
+        first = await messages.first_receives(call.core, call.caller, found)
+    return {"Messages": [_shown(call, one, system, first, given.message_attribute_names or ()) for one in found]}
 
 
-def _shown(call: Call, received: Received, system: set[str], wanted: Sequence[str]) -> dict[str, Any]:
+def _shown(
+    call: Call, received: Received, system: set[str], first: Mapping[str, float], wanted: Sequence[str]
+) -> dict[str, Any]:
     task, carried = received.task, received.carried
     origin = None if carried is None else carried.origin
     shown: dict[str, Any] = {
@@ -240,7 +264,7 @@ def _shown(call: Call, received: Received, system: set[str], wanted: Sequence[st
         "MD5OfBody": md5_of(received.body),
         "Body": received.body,
     }
-    if system and (named := _system_attributes(call, received, system)):
+    if system and (named := _system_attributes(call, received, system, first)):
         shown["Attributes"] = named
     chosen = {name: value for name, value in received.attributes.items() if _is_wanted(name, wanted)}
     if chosen:
@@ -249,17 +273,17 @@ def _shown(call: Call, received: Received, system: set[str], wanted: Sequence[st
     return shown
 
 
-def _system_attributes(call: Call, received: Received, system: set[str]) -> dict[str, str]:
+def _system_attributes(call: Call, received: Received, system: set[str], first: Mapping[str, float]) -> dict[str, str]:
     task, carried = received.task, received.carried
     origin = None if carried is None else carried.origin
     created = int(task.created_at.timestamp() * 1000)
-    first = created if task.number > 1 else int(call.core.clock.seconds() * 1000)
     found = {
         "SenderId": call.account if carried is None or carried.sender is None else carried.sender,
         "SentTimestamp": str(created if origin is None else origin.sent_ms),
         "ApproximateReceiveCount": str(task.attempt + (0 if origin is None else origin.received)),
-        "ApproximateFirstReceiveTimestamp": str(first),
     }
+    if task.task_id in first:
+        found["ApproximateFirstReceiveTimestamp"] = str(int(first[task.task_id] * 1000))
     if task.options.key is not None:
         found |= {"MessageGroupId": task.options.key}
     if carried is not None and carried.deduplication_id is not None:
@@ -300,6 +324,7 @@ async def delete_message_batch(call: Call, given: model.DeleteMessageBatch) -> d
 async def change_message_visibility(call: Call, given: model.ChangeMessageVisibility) -> None:
     row = await messages.queue_of(call.core, call.caller, call.queue_name(given.queue_url))
     handle = _read_handle(row, given.receipt_handle)
+    _check_total(call, handle, given.visibility_timeout)
     (acted,) = await messages.hide(call.core, row, [handle], [given.visibility_timeout])
     if not acted:
         raise _not_available(given.receipt_handle)
@@ -313,13 +338,18 @@ async def change_message_visibility_batch(call: Call, given: model.ChangeMessage
     seconds: dict[str, int] = {}
     for entry in given.entries:
         timeout = row.sqs.visibility_timeout if entry.visibility_timeout is None else entry.visibility_timeout
-        if entry.id in good and not 0 <= timeout <= 43_200:
+        if entry.id not in good:
+            continue
+        try:
+            if not 0 <= timeout <= MAX_HIDDEN_SECONDS:
+                raise _invalid(
+                    f"Value {timeout} for parameter VisibilityTimeout is invalid. Reason: Must be between 0 and 43200."
+                )
+            _check_total(call, good[entry.id], timeout)
+        except SqsError as error:
             del good[entry.id]
-            why = _invalid(
-                f"Value {timeout} for parameter VisibilityTimeout is invalid. Reason: Must be between 0 and 43200."
-            )
-            failed.append(_failed(entry.id, why))
-        elif entry.id in good:
+            failed.append(_failed(entry.id, error))
+        else:
             seconds[entry.id] = timeout
     acted = await messages.hide(call.core, row, list(good.values()), list(seconds.values())) if good else []
     receipts = {entry.id: entry.receipt_handle for entry in given.entries}
@@ -352,7 +382,8 @@ def _not_available(receipt: str) -> SqsError:
 
 
 def _written_handle(handle: Handle) -> str:
-    packed = _HANDLE.pack(handle.queue_id, uuid.UUID(handle.task_id).bytes, uuid.UUID(handle.token).bytes)
+    task, token = uuid.UUID(handle.task_id).bytes, uuid.UUID(handle.token).bytes
+    packed = _HANDLE.pack(handle.queue_id, task, token, int(handle.received_at * 1e6))
     return base64.urlsafe_b64encode(packed).decode()
 
 
@@ -360,14 +391,21 @@ def _read_handle(row: QueueRow, text: str) -> Handle:
     """Raises SqsError (ReceiptHandleIsInvalid)."""
     try:
         packed = base64.b64decode(text.encode("ascii"), b"-_", validate=True)
-        queue_id, task_id, token = _HANDLE.unpack(packed)
+        queue_id, task_id, token, received_at = _HANDLE.unpack(packed)
     except (UnicodeEncodeError, binascii.Error, ValueError, struct.error):
         queue_id = None
     if queue_id != row.id:
-        raise SqsError(
-            "ReceiptHandleIsInvalid", f'The input receipt handle "{text[:200]}" is not a valid receipt handle.'
+        raise SqsError("ReceiptHandleIsInvalid", "The input receipt handle is invalid.")
+    return Handle(row.id, str(uuid.UUID(bytes=task_id)), str(uuid.UUID(bytes=token)), received_at / 1e6)
+
+
+def _check_total(call: Call, handle: Handle, seconds: int) -> None:
+    """Raises SqsError (InvalidParameterValue) if the message would be hidden for more than twelve hours after it was received."""
+    if seconds + int(call.core.clock.seconds() - handle.received_at) > MAX_HIDDEN_SECONDS:
+        raise _invalid(
+            f"Value {seconds} for parameter VisibilityTimeout is invalid. Reason: Total VisibilityTimeout for the message is"
+            " beyond the limit [43200 seconds]."
         )
-    return Handle(row.id, str(uuid.UUID(bytes=task_id)), str(uuid.UUID(bytes=token)))
 
 
 OPERATIONS: dict[str, Operation] = {
