@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -285,3 +286,20 @@ async def test_a_body_that_is_too_large_is_refused_before_it_is_read(
     reply = await post(url, signed(url, key.id, key.token, body=body), body)
     refusal(reply, "RequestEntityTooLarge")
     assert json.loads(reply.content)["message"]
+
+
+async def test_no_garbage_in_a_signature_is_more_than_refused(
+    guarded: Replica, key: KeyIssued, who: list[Call]
+) -> None:
+    url, dice = guarded.sluice.wires["sqs"] + "/", random.Random(4)
+    good = signed(url, key.id, key.token)
+    async with httpx2.AsyncClient(trust_env=False, verify=False) as client:
+        for _ in range(200):
+            value = bytearray(good["authorization"].encode())
+            for _ in range(dice.randint(1, 6)):
+                value[dice.randrange(len(value))] = dice.choice(b" =,;/\t\xff\x80aA0~")
+            headers = [(name.encode(), text.encode()) for name, text in good.items() if name != "authorization"]
+            reply = await client.post(url, content=BODY, headers=[*headers, (b"authorization", bytes(value).strip())])
+            # a space may have become a tab, or a letter itself
+            assert reply.status_code in (200, 400, 403), f"{value!r}: {reply.status_code} {reply.text}"
+    assert len(who) < 20

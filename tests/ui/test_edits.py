@@ -308,3 +308,19 @@ async def test_the_dead_with_one_error_are_redriven_together(operator: Visitor) 
         return states == ["ready", "ready", "dead"]
 
     await poll(redriven)
+
+
+async def test_an_access_key_is_made_and_rotated_on_the_page_once_however_often_the_form_is_sent(
+    operator: Visitor,
+) -> None:
+    form = await operator.form("/ui/keys") | {"kind": "aws", "scope": "use"}
+    first, again = [(await operator.post("/ui/keys", form)).text for _ in range(2)]
+    found = re.search(r"AWS_ACCESS_KEY_ID=(SLKA\w{16})\s+AWS_SECRET_ACCESS_KEY=(\w{40})<", first)
+    assert found is not None and found[0] in again
+    listed = (await operator.get("/ui/keys")).text
+    assert found[1] in listed and found[2] not in listed
+    path = f"/ui/keys/{found[1]}/rotate"
+    form = await operator.form(path)
+    rotated, repeated = [(await operator.post(path, form)).text for _ in range(2)]
+    secret = re.search(r"AWS_SECRET_ACCESS_KEY=(\w{40})<", rotated)
+    assert secret is not None and secret[1] != found[2] and secret[0] in repeated
