@@ -11,7 +11,7 @@ from app.domain.why import NextStep, post
 
 ENDINGS = {
     Reason.ATTEMPTS_EXHAUSTED: "its last attempt failed",
-    Reason.FATAL_STATUS: "the handler answered with one of its fatal_statuses",
+    Reason.FATAL_STATUS: "the handler answered with one of its fatal_statuses, or a bridge can never take the task",
     Reason.STOPPED_BY_HANDLER: "the handler answered with sluice-retry: no",
     Reason.STOPPED_BY_WORKER: "its worker reported a failure that is not to be tried again",
     Reason.EXPIRED: "expires_at passed while it was waiting",

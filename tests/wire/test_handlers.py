@@ -15,6 +15,7 @@ from tests.wire.api import AT_ONCE, Api, fresh, good, problem
 pytestmark = pytest.mark.anyio
 
 DEFAULTS: dict[str, Any] = {
+    "kind": "webhook",
     "timeout_seconds": 30.0,
     "headers": {},
     "max_concurrency": None,
