@@ -339,8 +339,9 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """One line for each SLUICE_ variable that is not a setting: most likely a typo."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | {_file_variable(name) for name in SECRETS}
     known |= set(CLIENT_VARIABLES)
-    # Kubernetes sets these in every pod, to the addresses of a service named sluice.
-    foreign = (PREFIX + "SERVICE_", PREFIX + "PORT_", PREFIX + "TEST_")
+    # Kubernetes sets these in every pod, to the addresses of services named sluice and sluice-sqs.
+    services = [PREFIX + name for name in ("SERVICE_", "PORT_", "SQS_SERVICE_", "SQS_PORT_")]
+    foreign = (*services, PREFIX + "TEST_")
     lines = []
     for variable in sorted(environment):
         if variable.startswith(PREFIX) and variable not in known and not variable.startswith(foreign):
@@ -375,7 +376,8 @@ def _line(problem: dict[str, Any]) -> str:
     shown = "" if name in SECRETS else f"={problem['input']}"
     hint = ""
     if name in ("port", "sqs_port") and str(problem["input"]).startswith("tcp://"):
-        hint = " Kubernetes set it for a service named sluice: set enableServiceLinks: false, or set the port yourself."
+        service = "sluice" if name == "port" else "sluice-sqs"
+        hint = f" Kubernetes set it for a service named {service}: set enableServiceLinks: false, or set the port yourself."
     return f"{PREFIX}{name.upper()}{shown}: {said[:1].lower()}{said[1:]}.{hint}"
 
 

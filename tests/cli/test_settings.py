@@ -98,6 +98,7 @@ def test_a_password_that_needs_escapes_is_refused_and_not_repeated(password: str
     [
         ("SLUICE_LEASE_SECONDS", "3", "SLUICE_LEASE_SECONDS=3: input should be greater than or equal to 5."),
         ("SLUICE_PORT", "tcp://10.0.0.1:8080", "enableServiceLinks: false"),
+        ("SLUICE_SQS_PORT", "tcp://10.0.0.1:9324", "a service named sluice-sqs"),
         ("SLUICE_PORT", "70000", "less than or equal to 65535"),
         ("SLUICE_ROLE", "worker", "'all', 'api' or 'engine'"),
         ("SLUICE_PUBLIC_URL", "ftp://x", "http or https"),
@@ -163,6 +164,8 @@ def test_a_mistyped_variable_is_noticed_and_a_foreign_one_is_not() -> None:
         "SLUICE_LEASE_SECOND": "1",
         "SLUICE_PORT_8080_TCP": "tcp://",
         "SLUICE_SERVICE_HOST": "x",
+        "SLUICE_SQS_SERVICE_HOST": "x",
+        "SLUICE_SQS_PORT_9324_TCP": "tcp://",
         "PATH": "/",
     }
     assert unknown_variables(environment) == [
