@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -24,7 +24,7 @@ from app.service import keys
 from app.settings import Settings
 from tests.compat.sqs import refusal
 from tests.databases import create_database, drop_database
-from tests.sluices import Replica, replica_with
+from tests.sluices import Replica, SluiceProcess, replica_with
 
 pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
@@ -303,3 +303,22 @@ async def test_no_garbage_in_a_signature_is_more_than_refused(
             # a space may have become a tab, or a letter itself
             assert reply.status_code in (200, 400, 403), f"{value!r}: {reply.status_code} {reply.text}"
     assert len(who) < 20
+
+
+async def test_neither_secret_nor_signature_reaches_the_log(
+    start_sluice: Callable[..., Awaitable[SluiceProcess]],
+) -> None:
+    token = make_api_key().text
+    process = await start_sluice(SLUICE_SQS_PORT="0", SLUICE_BOOTSTRAP_KEY=token, SLUICE_LOG_LEVEL="debug")
+    (ready,) = [line for line in map(json.loads, process.lines) if line["event"] == "ready"]
+    asked = {"authorization": f"Bearer {token}"}
+    made = (await process.client.post("/keys", json={"kind": "aws"}, headers=asked)).json()
+    url = ready["wires"]["sqs"] + "/"
+    sent = [signed(url, made["id"], secret) for secret in (made["secret_access_key"], "wrong")]
+    assert [(await post(url, headers)).status_code for headers in sent] == [200, 403]
+    metrics = (await process.client.get("/metrics", headers=asked)).text
+    audit = (await process.client.get("/audit", headers=asked)).text
+    await process.terminate()
+    for told in (process.output, metrics, audit):
+        assert made["secret_access_key"] not in told
+        assert not any(headers["authorization"].rpartition("=")[2] in told for headers in sent)
