@@ -277,7 +277,8 @@ async def test_queues_are_listed_by_prefix_and_in_pages(sqs: Sqs) -> None:
 async def test_a_queue_of_another_account_does_not_exist(sqs: Sqs) -> None:
     url = await create(sqs)
     await sqs.refused("GetQueueUrl", "QueueDoesNotExist", QueueName=name_of(url), QueueOwnerAWSAccountId="111111111111")
-    for elsewhere in ("http://whatever", "", "/", name_of(url), f"http://sqs/{name_of(url)}"):
+    assert await attributes(sqs, name_of(url), "DelaySeconds")
+    for elsewhere in ("http://whatever", "", "/", f"/{name_of(url)}", f"http://sqs/{name_of(url)}"):
         await sqs.refused("GetQueueAttributes", "QueueDoesNotExist", QueueUrl=elsewhere)
     other = url.replace(ACCOUNT, "111111111111")
     for operation in ("GetQueueAttributes", "DeleteQueue", "PurgeQueue", "ListQueueTags", "ListDeadLetterSourceQueues"):
