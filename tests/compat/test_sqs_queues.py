@@ -280,6 +280,7 @@ async def test_a_queue_of_another_account_does_not_exist(sqs: Sqs) -> None:
     assert await attributes(sqs, name_of(url), "DelaySeconds")
     for elsewhere in ("http://whatever", "", "/", f"/{name_of(url)}", f"http://sqs/{name_of(url)}"):
         await sqs.refused("GetQueueAttributes", "QueueDoesNotExist", QueueUrl=elsewhere)
+    await sqs.call("GetQueueAttributes", QueueUrl=name_of(url))  # as some clients send it
     other = url.replace(ACCOUNT, "111111111111")
     for operation in ("GetQueueAttributes", "DeleteQueue", "PurgeQueue", "ListQueueTags", "ListDeadLetterSourceQueues"):
         await sqs.refused(operation, "QueueDoesNotExist", QueueUrl=other)
