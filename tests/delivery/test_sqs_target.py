@@ -1,5 +1,6 @@
 """What a task is as a message of SQS, and what SQS's answers mean."""
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +10,7 @@ from msgspec.structs import replace
 
 from app.delivery.deliveries import Deliveries
 from app.delivery.kinds import Call
+from app.delivery.sqs.credentials import CredentialsError
 from app.delivery.sqs.target import MAX_MESSAGE_BYTES, answer_of, message_of
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.transport import Transport
@@ -17,6 +19,7 @@ from app.domain.bridges import AwsCredentials, SqsAddress
 from app.domain.options import Options
 from app.domain.outcomes import Settlement, Terms, decide
 from app.domain.retries import DEFAULT_RETRY
+from tests.handlers import Handler, Reply
 
 NOW = datetime(2026, 11, 21, 22, 44, tzinfo=UTC)
 QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/orders"
@@ -172,6 +175,71 @@ async def test_a_message_that_is_too_large_is_dead_and_never_sent() -> None:
     assert isinstance(answer, Answer)
     found = decide(answer, Terms(1, DEFAULT_RETRY, NOW, 0.5))
     assert (found.kind, found.reason) == ("dead", "fatal_status") and "nothing was sent" in str(found.error)
+    await deliveries.aclose()
+
+
+class Slow:
+    """A chain that finds credentials when the test says so."""
+
+    def __init__(self, found: AwsCredentials | None) -> None:
+        self.found = found
+        self.asked, self.go = asyncio.Event(), asyncio.Event()
+
+    def known(self) -> None:
+        return None
+
+    async def get(self) -> AwsCredentials:
+        self.asked.set()
+        await self.go.wait()
+        if self.found is None:
+            raise CredentialsError("no credentials were found in the usual AWS chain")
+        return self.found
+
+
+def of_the_replica(monkeypatch: pytest.MonkeyPatch, url: str, found: AwsCredentials | None) -> tuple[Slow, Call]:
+    """A chain, and a call that needs it."""
+    slow = Slow(found)
+    monkeypatch.setattr("app.delivery.sqs.credentials.chain", lambda: slow)
+    return slow, replace(PLAIN, address=SqsAddress(queue_url=f"{url}/1/q", region="eu-central-1"))
+
+
+@pytest.mark.anyio
+async def test_a_call_waits_for_the_credentials_of_the_replica(
+    monkeypatch: pytest.MonkeyPatch, handler: Handler
+) -> None:
+    handler.script(Reply(200, body=b'{"MessageId": "m-1"}'))
+    found = AwsCredentials("AKIAREPLICA", "hush")
+    slow, call = of_the_replica(monkeypatch, handler.url.rstrip("/"), found)
+    egress = EgressPolicy(["127.0.0.0/8"])
+    deliveries = Deliveries(egress, Transport(egress))
+    sending = asyncio.create_task(deliveries.deliver(call, NOW))
+    await slow.asked.wait()
+    assert not handler.requests
+    slow.go.set()
+    answer = await sending
+    assert isinstance(answer, Answer) and answer.body == b"m-1"
+    assert "AKIAREPLICA/" in dict(handler.requests[0].headers)["authorization"]
+    await deliveries.aclose()
+
+
+@pytest.mark.anyio
+async def test_without_credentials_in_time_nothing_is_sent(monkeypatch: pytest.MonkeyPatch, handler: Handler) -> None:
+    egress = EgressPolicy(["127.0.0.0/8"])
+    deliveries = Deliveries(egress, Transport(egress))
+    slow, call = of_the_replica(monkeypatch, handler.url.rstrip("/"), None)
+    late = await deliveries.deliver(replace(call, timeout_seconds=0.05), NOW)
+    assert isinstance(late, NoAnswer) and late.outcome == "timeout"
+    slow.go.set()
+    none = await deliveries.deliver(call, NOW)
+    assert none == NoAnswer("failed", "no credentials were found in the usual AWS chain")
+    slow, call = of_the_replica(monkeypatch, handler.url.rstrip("/"), AwsCredentials("AKIAREPLICA", "hush"))
+    cut = asyncio.create_task(deliveries.deliver(call, NOW))
+    await slow.asked.wait()
+    cut.cancel()
+    await asyncio.gather(cut, return_exceptions=True)
+    slow.go.set()
+    await asyncio.sleep(0)
+    assert not handler.requests
     await deliveries.aclose()
 
 

@@ -109,10 +109,13 @@ class _Waiting:
         now: datetime,
         ended: Callable[[Answer | NoAnswer | Exception], None],
     ) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + call.timeout_seconds
         try:
-            async with asyncio.timeout(call.timeout_seconds):
+            async with asyncio.timeout_at(deadline):
                 credentials = await client.credentials.get()
             request = _request(client, message, credentials, call, now)
+            request = request._replace(timeout_seconds=deadline - loop.time())  # one deadline for both
             self._sending = transport.send(request, lambda reply: ended(answer_of(reply)))
         except CredentialsError as error:
             ended(NoAnswer("failed", str(error)))
