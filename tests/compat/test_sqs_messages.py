@@ -169,6 +169,32 @@ async def test_a_queue_made_elsewhere_is_received_from_as_well(sqs: Sqs, api: Ap
     assert json.loads(message["Body"]) == {"n": 1}
 
 
+async def test_a_batch_for_a_fifo_queue_is_refused_whole_if_a_group_is_missing(sqs: Sqs) -> None:
+    url = await queue(sqs, fresh("q") + ".fifo", FifoQueue="true")
+    good_one = {"Id": "a", "MessageBody": "m", "MessageGroupId": "g", "MessageDeduplicationId": "1"}
+    for bad, error in (
+        ({"MessageDeduplicationId": "2"}, "MissingParameter"),
+        ({"MessageGroupId": "g"}, "InvalidParameterValue"),
+    ):
+        entries = [good_one, {"Id": "b", "MessageBody": "m", **bad}]
+        await sqs.refused("SendMessageBatch", error, QueueUrl=url, Entries=entries)
+    assert await received(sqs, url) == []
+
+
+async def test_a_deduplication_id_counts_within_its_group_where_the_queue_says_so(sqs: Sqs) -> None:
+    scope = {"DeduplicationScope": "messageGroup", "FifoThroughputLimit": "perMessageGroupId"}
+    url = await queue(sqs, fresh("q") + ".fifo", FifoQueue="true", **scope)
+    ids = set()
+    for group in ("g", "h", "g"):
+        given = {"MessageGroupId": group, "MessageDeduplicationId": "1" * 128}
+        sent = await sqs.call("SendMessage", QueueUrl=url, MessageBody=group, **given)
+        ids.add(sent["MessageId"])
+    assert len(ids) == 2
+    found = await received(sqs, url, MaxNumberOfMessages=10, AttributeNames=["MessageDeduplicationId"])
+    assert [one["Body"] for one in found] == ["g", "h"]
+    assert {one["Attributes"]["MessageDeduplicationId"] for one in found} == {"1" * 128}
+
+
 # dead letters
 
 

@@ -25,6 +25,7 @@ MAX_NUMBER = 200
 """Characters; SQS keeps 38 digits."""
 MAX_TRACE_HEADER = 1_024
 MAX_BATCH_BYTES = 1_048_576
+INVALID_HANDLE = "The input receipt handle is invalid."
 SYSTEM_ATTRIBUTES = {
     "ApproximateFirstReceiveTimestamp",
     "ApproximateReceiveCount",
@@ -370,7 +371,9 @@ def _handles(
         try:
             good[entry.id] = _read_handle(row, entry.receipt_handle)
         except SqsError as error:
-            failed.append(_failed(entry.id, error))
+            # in other words than for a single one, as SQS has it
+            why = f'The input receipt handle "{entry.receipt_handle[:200]}" is not a valid receipt handle.'
+            failed.append(_failed(entry.id, SqsError(error.code, why)))
     return good, failed
 
 
@@ -395,7 +398,7 @@ def _read_handle(row: QueueRow, text: str) -> Handle:
     except (UnicodeEncodeError, binascii.Error, ValueError, struct.error):
         queue_id = None
     if queue_id != row.id:
-        raise SqsError("ReceiptHandleIsInvalid", "The input receipt handle is invalid.")
+        raise SqsError("ReceiptHandleIsInvalid", INVALID_HANDLE)
     return Handle(row.id, str(uuid.UUID(bytes=task_id)), str(uuid.UUID(bytes=token)), received_at / 1e6)
 
 
