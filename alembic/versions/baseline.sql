@@ -635,7 +635,7 @@ create table sluice.source_states (
   last_error_at timestamptz
 ) with (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
 
--- Replicas that receive from a source. reserved: how many messages each may receive now; failing_since: null if its last call succeeded.
+-- Replicas that receive from a source. reserved: how many messages each may receive now; failing_since: null while it works.
 create table sluice.source_receivers (
   source_id bigint not null,
   replica_id uuid not null,

@@ -250,7 +250,7 @@ class SourceState:
     last_error: str | None = None
     last_error_at: datetime | None = None
     failing_since: datetime | None = None
-    """None: the last call of it succeeded."""
+    """None: it works on at least one replica."""
     replicas: tuple[str, ...] = ()
 
 

@@ -56,6 +56,7 @@ class Receiver:
         self._tasks: list[str] = []
         self._counts = Counts()
         self._error: str | None = None
+        self._worked = False
         self._measured: tuple[int | None, float | None] | None = None
         self._said: str | None = None
         """The failure that the log has last been told of."""
@@ -131,11 +132,11 @@ class Receiver:
         return 0.0
 
     async def _take(self, most: int, in_flight: int = 0) -> sources.Room | None:
-        done = Round(tuple(self._tasks), self._counts, in_flight, self._error, self._measured)
+        done = Round(tuple(self._tasks), self._counts, in_flight, self._error, self._worked, self._measured)
         room = await sources.take_room(self._core.db, self.row, self._core.replica.id, most, done)
         del self._tasks[: len(done.tasks)]
         self._counts = Counts(*(have - gone for have, gone in zip(self._counts, done.counts, strict=True)))
-        self._error = self._measured = None
+        self._error, self._worked, self._measured = None, False, None
         return room
 
     async def _write(self) -> None:
@@ -155,6 +156,8 @@ class Receiver:
                 self._count(placed.counts)
                 pending[:] = placed.waiting
                 await self._acknowledge(source, placed.done)
+                if placed.done:
+                    self._worked = True
                 if placed.problem is not None:
                     self._error = _storable(placed.problem)
                 if self._stop.is_set():
@@ -240,9 +243,7 @@ class Receiver:
         return self._rest
 
     def _succeeded(self) -> None:
-        self._rest = 0.0
-        if self._error is None:
-            self._error = ""
+        self._rest, self._worked = 0.0, True
         if self._said is not None:
             self._said = None
             events.emit(log, events.SOURCE_RECOVERED, **self._names())

@@ -80,7 +80,7 @@ _REMOVE_STATE = sql("remove_source_state")
 _REMOVE = sql("remove_source")
 _LEAVE = sql("remove_source_receiver")
 _PRUNE = sql("prune_source_receivers")
-_TAKE_ROOM = call("take_source_room_v1", 14)
+_TAKE_ROOM = call("take_source_room_v1", 15)
 _ENQUEUE_DEAD = call("enqueue_dead_v1", 3)
 
 
@@ -121,7 +121,8 @@ class Round(NamedTuple):
     counts: Counts = Counts()
     in_flight: int = 0
     error: str | None = None
-    """None: nothing was called; empty: it succeeded."""
+    worked: bool = False
+    """Something was received or enqueued, before it failed."""
     measured: tuple[int | None, float | None] | None = None
     """(lag, age of the oldest in seconds)."""
 
@@ -243,6 +244,7 @@ async def take_room(db: Reader, source: SourceRow, replica_id: str, most: int, d
         list(done.counts),
         done.in_flight,
         done.error,
+        done.worked,
         done.measured is not None,
         lag,
         age,

@@ -4,6 +4,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -250,8 +251,29 @@ async def test_a_full_queue_keeps_messages_hidden_and_drops_none(
     assert [bytes(task.payload) for task in await found(core, caller)] == [b"%d" % n for n in range(5)]
 
 
+async def _full(core: Core, caller: Caller, elsewhere: FakeQueue, acknowledged: int) -> bool:
+    return len(elsewhere.acknowledged) == acknowledged and await _in_flight(core, caller, 4 - acknowledged)
+
+
 async def _in_flight(core: Core, caller: Caller, count: int) -> bool:
     return (await shown(core, caller)).state.in_flight == count
+
+
+@pytest.mark.ci
+async def test_a_queue_that_is_full_again_and_again_is_no_failure_while_tasks_come_in(
+    replica: Replica, core: Core, caller: Caller, elsewhere: FakeQueue
+) -> None:
+    await define(core, caller, {"max_depth": 1})
+    elsewhere.put(*[b"%d" % n for n in range(4)])
+    await replica.loop.tick()
+    since = None
+    for n in range(3):
+        await until(partial(_full, core, caller, elsewhere, n + 1))
+        state = (await shown(core, caller)).state
+        assert state.failing_since is not None and (since is None or state.failing_since > since)
+        since = state.failing_since
+        [task] = [task for task in await found(core, caller) if task.state == "ready"]
+        await tasks.cancel(core, caller, task.id)
 
 
 @pytest.mark.ci

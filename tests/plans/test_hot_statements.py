@@ -142,7 +142,7 @@ class Replica:
         view = SourceView("orders", definition, self.now, self.now)
         source_id = await self.db.fetchval("select id from sluice.sources")
         row = SourceRow(source_id, self.tenant, "default", self.queues[1][0], 1, "", view)
-        done = Round(self.some(GROUP), Counts(received=GROUP), error="")
+        done = Round(self.some(GROUP), Counts(received=GROUP), worked=True)
         room = await sources.take_room(self.db, row, str(uuid4()), GROUP, done)
         assert room is not None and room.messages == 0
         entries = [

@@ -45,7 +45,7 @@ class SourceOut(SourceDefinition, frozen=True, kw_only=True):
     measured_at: Instant | None
     last_error: str | None
     last_error_at: Instant | None
-    failing_since: Annotated[Instant | None, Meta(description="null: it was last received from without an error.")]
+    failing_since: Annotated[Instant | None, Meta(description="When it last worked on any replica; null: it works.")]
     replicas: Annotated[list[str], Meta(description="Those that receive from it.")]
     created_at: Instant
     updated_at: Instant

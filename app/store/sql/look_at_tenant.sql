@@ -77,7 +77,7 @@ select statement_timestamp() as now, n.name as tenant, coalesce((
       order by s.name collate "C")
     from sluice.sources s join sluice.source_states x on x.source_id = s.id
     cross join lateral (
-      select min(v.failing_since) as since from sluice.source_receivers v join sluice.replicas e on e.id = v.replica_id
+      select case when count(*) = count(v.failing_since) then max(v.failing_since) end as since from sluice.source_receivers v join sluice.replicas e on e.id = v.replica_id
       where v.source_id = s.id and e.seen_at > statement_timestamp() - make_interval(secs => $3)) f
     where s.tenant_id = $1 and f.since is not null), '[]')::text as sources, coalesce((
     select json_agg(json_build_array(

@@ -7,7 +7,7 @@ from sluice.sources s
 join sluice.tenants t on t.id = s.tenant_id
 join sluice.source_states x on x.source_id = s.id
 left join lateral (
-  select min(v.failing_since) as failing_since, count(*) as receivers
+  select case when count(*) = count(v.failing_since) then max(v.failing_since) end as failing_since, count(*) as receivers
   from sluice.source_receivers v join sluice.replicas p on p.id = v.replica_id
   where v.source_id = s.id and p.seen_at > clock_timestamp() - make_interval(secs => $1)) r on true
 where $3::bigint is null or s.tenant_id = $3

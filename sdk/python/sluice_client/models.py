@@ -1954,7 +1954,7 @@ class SourceOut(TypedDict):
     last_error: str | None
     last_error_at: str | None
     failing_since: str | None
-    """null: it was last received from without an error."""
+    """When it last worked on any replica; null: it works."""
     replicas: list[str]
     """Those that receive from it."""
     created_at: str

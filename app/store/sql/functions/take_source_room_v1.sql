@@ -3,10 +3,10 @@
 -- not go on, because the source has changed, is paused or gone.
 -- The row of source_states is locked first, so that rooms of replicas never add up to more than max_outstanding: what others have taken is
 -- counted, as long as they live, until their tasks are noted here. Tasks that have ended are looked for only where room is short.
--- p_error: null if nothing was called, '' if it succeeded. p_lag and p_age are written if p_measured.
+-- p_error: what has failed; p_worked: something was received or enqueued, before it failed. p_lag and p_age are written if p_measured.
 create function sluice.take_source_room_v1(
   p_source bigint, p_version bigint, p_replica uuid, p_most integer, p_outstanding integer, p_tasks uuid[], p_counts bigint[],
-  p_in_flight integer, p_error text, p_measured boolean, p_lag bigint, p_age double precision, p_alive_seconds double precision,
+  p_in_flight integer, p_error text, p_worked boolean, p_measured boolean, p_lag bigint, p_age double precision, p_alive_seconds double precision,
   p_measure_seconds double precision)
 returns table (room integer, measure boolean) language plpgsql volatile
 as $$
@@ -18,8 +18,8 @@ begin
     lag = case when p_measured then p_lag else s.lag end,
     oldest_age_seconds = case when p_measured then p_age else s.oldest_age_seconds end,
     measured_at = case when p_measured then clock_timestamp() else s.measured_at end,
-    last_error = coalesce(nullif(p_error, ''), s.last_error),
-    last_error_at = case when nullif(p_error, '') is null then s.last_error_at else clock_timestamp() end
+    last_error = coalesce(p_error, s.last_error),
+    last_error_at = case when p_error is null then s.last_error_at else clock_timestamp() end
   where s.source_id = p_source returning s.measured_at into v_measured_at;
   if not found then return; end if;
   v_now := clock_timestamp();
@@ -36,11 +36,11 @@ begin
     v_room := greatest(0, least(p_most, v_room));
   end if;
   insert into sluice.source_receivers as r (source_id, replica_id, reserved, in_flight, failing_since)
-  values (p_source, p_replica, coalesce(v_room, 0), p_in_flight, case when p_error <> '' then v_now end)
+  values (p_source, p_replica, coalesce(v_room, 0), p_in_flight, case when p_error is not null then v_now end)
   on conflict on constraint source_receivers_pkey do update set
     reserved = excluded.reserved, in_flight = excluded.in_flight,
-    failing_since = case when p_error is null then r.failing_since when p_error = '' then null
-                         else coalesce(r.failing_since, v_now) end;
+    failing_since = case when p_error is null then case when not p_worked then r.failing_since end
+                         when p_worked then v_now else coalesce(r.failing_since, v_now) end;
   if v_go then
     room := v_room; measure := v_measured_at is null or v_measured_at < v_now - make_interval(secs => p_measure_seconds);
     if measure then update sluice.source_states s set measured_at = v_now where s.source_id = p_source; end if;
