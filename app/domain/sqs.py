@@ -47,8 +47,8 @@ class QueueAttributes(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 ELSEWHERE: Final = QueueAttributes(message_retention_period=MAX_RETENTION_SECONDS)
-"""Those of a queue that was not made by SQS's CreateQueue, and has been given none since. Its tasks do not expire by themselves, so
-its messages are kept as long as SQS can say."""
+"""Those of a queue that was not made by CreateQueue, and has been given none since. Its tasks do not expire by themselves, nor
+do messages sent there; the longest retention is what SQS can say of that."""
 
 
 class Redrive(Struct, frozen=True):
