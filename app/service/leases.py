@@ -29,7 +29,7 @@ from app.runtime.signals import ConcurrencySlot
 from app.store import queues, tasks, views
 from app.store.contents import CONTENT_LOST, seal_outcome
 from app.store.queues import QueueRow
-from app.store.tasks import AttemptEnd, Claimed
+from app.store.tasks import AttemptEnd, Claim, Claimed
 from app.telemetry.tracing import TraceContext
 
 MAX_TASKS = 100
@@ -98,8 +98,8 @@ async def take(
     wait_seconds: float,
     lease_seconds: float,
     gone: Callable[[], Awaitable[object]],
-) -> tuple[list[Claimed], str]:
-    """Return leased tasks of a pull queue as they are stored, none if none came in time, and the verdict of the first claim.
+) -> tuple[list[Claimed], Claim]:
+    """Return leased tasks of a pull queue as they are stored, none if none came in time, and the first claim.
 
     Raises Refusal (unavailable: too many wait).
     """
@@ -122,7 +122,7 @@ async def take(
         core.stats.started(row.id, waited)
         if row.rules.uses or task.options.limits:
             core.metrics.limits_taken(caller.tenant, (use.name for use in (*row.rules.uses, *task.options.limits)))
-    return claimed, claim.verdict
+    return claimed, claim
 
 
 def _local(options: Options) -> str | None:

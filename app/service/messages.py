@@ -174,13 +174,14 @@ async def receive(
         row = await find_queue(core, caller, queue)
         wait = row.sqs.receive_message_wait_time_seconds if wait_seconds is None else wait_seconds
         hidden = row.sqs.visibility_timeout if visibility_seconds is None else visibility_seconds
-        claimed, verdict = await leases.take(
+        claimed, first = await leases.take(
             core, caller, row, max_tasks=most, wait_seconds=wait, lease_seconds=hidden, gone=gone
         )
-        if not claimed and verdict == "push":
+        if first.queue_version != row.version:
+            core.queues.forget(caller.tenant_id, queue)  # whoever only receives learns of changes here
+        if not claimed and first.verdict == "push":
             raise Refusal("queue_is_push", f"queue {queue} delivers to a handler, so its messages cannot be received")
-        if not claimed and verdict == "gone":
-            core.queues.forget(caller.tenant_id, queue)
+        if not claimed and first.verdict == "gone":
             return None
         return row, claimed
 
@@ -270,6 +271,7 @@ async def _settle_lapsed(
     if ended:
         core.waiters.ended(handle.task_id for handle in handles)
         core.signals.batch_changed()
+        core.signals.lane_ready(row.id, 0)  # the next of a group
         for _ in ended:
             core.stats.ended(row.id, "succeeded", 0.0, None)
     return {one.token for one in acted}

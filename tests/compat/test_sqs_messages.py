@@ -138,6 +138,19 @@ async def test_a_receive_shows_when_a_message_was_received_first(sqs: Sqs) -> No
     assert "Nonsense" in refused
 
 
+async def test_who_only_receives_learns_what_has_changed_elsewhere(sqs: Sqs, wired: Replica) -> None:
+    url = await queue(sqs)
+    await sqs.call("SendMessage", QueueUrl=url, MessageBody="m")
+    await wired.sluice.core.db.fetch(  # as another replica does
+        "update sluice.queues set version = version + 1, sqs = sqs || '{\"visibility_timeout\": 0}' where name = $1",
+        url.rsplit("/", 1)[1],
+    )
+    (message,) = await received(sqs, url)
+    await sqs.call("ChangeMessageVisibility", QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0)
+    for _ in range(3):
+        assert len(await received(sqs, url)) == 1
+
+
 async def test_a_receive_waits_for_a_message(sqs: Sqs) -> None:
     url = await queue(sqs)
     waiting = asyncio.create_task(received(sqs, url, WaitTimeSeconds=20))
