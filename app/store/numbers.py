@@ -15,7 +15,7 @@ call_back_v1 takes QUEUE after the rows of tasks (it says why).
 
 class        key      taken shared by                            taken exclusively by
 GROUP        hash     -                                          an enqueue: a repeat of its group then finds the receipt
-DEFINITIONS  tenant   -                                          a new handler, queue or schedule: counts, then adds
+DEFINITIONS  tenant   -                                          a new handler, queue, schedule or source: counts, then adds
 TENANT       tenant   claim                                      a change of the tenant's limits
 HANDLER      handler  claim; a queue, schedule or task that      a change, a disabling, a deletion
                       names it (enqueue, update, retry,

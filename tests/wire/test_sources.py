@@ -167,3 +167,16 @@ async def test_definitions_bring_sources_and_prune_them_before_their_queues(api:
     problem(await api.get(f"/sources/{name}"), 404, "source_not_found")
     missing = {"sources": {name: fake_sources.definition("no-such-queue")}}
     problem(await api.post("/definitions/plan", json=missing), 422, "invalid", f"/sources/{name}/queue")
+
+
+@pytest.mark.ci
+async def test_a_tenant_has_a_hundred_sources_and_no_more(
+    shared: Replica, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.service.sources.MAX_SOURCES", 2)
+    queue, names = await api.queue(), [fresh("s") for _ in range(3)]
+    given = fake_sources.definition(queue)
+    for name in names[:2]:
+        good(await api.put(f"/sources/{name}", json=given), 201)
+    problem(await api.put(f"/sources/{names[2]}", json=given), 422, "invalid")
+    good(await api.put(f"/sources/{names[0]}", json={**given, "priority": 1}))
