@@ -100,6 +100,7 @@ async def test_a_message_in_flight_stays_and_the_move_says_so(dead: Dead) -> Non
     ] == "1"
 
 
+@pytest.mark.ci
 async def test_a_message_whose_source_is_gone_stays_and_the_move_has_failed(dead: Dead) -> None:
     await dead.fill(each=1)
     gone, left = dead.sources
@@ -112,6 +113,7 @@ async def test_a_message_whose_source_is_gone_stays_and_the_move_has_failed(dead
     assert [task["payload"][0] for task in await dead.waiting(left)] == [left]
 
 
+@pytest.mark.ci
 async def test_a_message_may_die_and_be_moved_back_any_number_of_times(dead: Dead) -> None:
     await dead.fill(each=1)
     for _ in range(9):  # a chain of callbacks ends after eight
@@ -153,6 +155,7 @@ async def test_only_a_dead_letter_queue_is_a_source(sqs: Sqs) -> None:
     assert await sqs.call("ListMessageMoveTasks", SourceArn=source) == {"Results": []}
 
 
+@pytest.mark.ci
 async def test_the_api_shows_a_move_as_an_action_but_starts_none(dead: Dead) -> None:
     await dead.fill(each=1)
     await dead.start()

@@ -45,6 +45,7 @@ async def test_the_number_of_receives_follows_whoever_changes_the_queue(core: Co
     assert await max_attempts(core, "q") == 5
 
 
+@pytest.mark.ci
 async def test_a_change_that_nothing_came_in_between_of_is_written_once(core: Core, caller: Caller) -> None:
     await create(core, caller, "dead")
     await create(core, caller, "q")
@@ -76,6 +77,7 @@ async def test_a_change_is_made_again_of_what_came_in_between(
     assert (found.attributes.delay_seconds, found.definition.retry.max_attempts) == (1, 3)
 
 
+@pytest.mark.ci
 async def test_what_a_deleted_queue_held_ends_although_its_request_did_not_work_on_it(
     start_core: Callable[[], Awaitable[Core]], core: Core, caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +167,7 @@ async def test_a_confined_key_moves_only_to_a_queue_that_it_names(core: Core, ca
         await moves.cancel(core, confined, theirs)
 
 
+@pytest.mark.ci
 async def test_another_tenant_sees_nothing(core: Core, caller: Caller, confined: Caller) -> None:
     other = replace(
         caller, tenant_id=await core.db.fetchval("insert into sluice.tenants (name) values ('t2') returning id")
@@ -176,6 +179,7 @@ async def test_another_tenant_sees_nothing(core: Core, caller: Caller, confined:
         await moves.cancel(core, other, action)
 
 
+@pytest.mark.ci
 async def test_a_key_that_only_uses_queues_changes_none(core: Core, caller: Caller, confined: Caller) -> None:
     user = replace(caller, scope="use")
     for attempt in (
