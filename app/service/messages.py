@@ -77,31 +77,38 @@ async def queue_of(core: Core, caller: Caller, name: str) -> QueueRow:
 async def send(
     core: Core, caller: Caller, queue: str, messages: Sequence[Outgoing], trace: tuple[str, str | None] | None
 ) -> list[Sent | Refusal]:
-    """Send messages, each acknowledged after its commit; a message that is refused refuses no other.
+    """Send messages, each acknowledged after its commit; a message that is refused refuses no other. Those of
+    one group are sent one after the other, so that they are received in this order.
 
     Raises Refusal: forbidden.
     """
     caller.require("use")
     incoming = TraceContext.parse(*trace) if trace is not None else None
+    ids, results = new_ids(core, len(messages)), dict[int, Sent | Refusal]()
+    turns: dict[object, list[int]] = {}
+    for place, message in enumerate(messages):
+        turns.setdefault(place if message.group is None else message.group, []).append(place)
+
+    async def in_turn(places: list[int]) -> None:
+        for place in places:
+            try:
+                results[place] = await _send(core, caller, queue, ids[place], messages[place], span.context)
+            except Refusal as refusal:
+                results[place] = refusal
+
     with core.tracing.enqueue(queue, caller.tenant, incoming) as span:
-        sent = await asyncio.gather(
-            *(_send(core, caller, queue, message, span.context) for message in messages), return_exceptions=True
-        )
-    results: list[Sent | Refusal] = []
-    for result in sent:
-        if isinstance(result, BaseException) and not isinstance(result, Refusal):
-            raise result
-        results.append(result)
-    return results
+        await asyncio.gather(*(in_turn(places) for places in turns.values()))
+    return [results[place] for place in range(len(messages))]
 
 
-async def _send(core: Core, caller: Caller, queue: str, message: Outgoing, context: TraceContext | None) -> Sent:
+async def _send(
+    core: Core, caller: Caller, queue: str, task_id: str, message: Outgoing, context: TraceContext | None
+) -> Sent:
     async def attempt() -> Sent | None:
         row = await find_queue(core, caller, queue)
         request = _request(caller, row, message)
         if needs_check(row, request):
             await check(core, row, None, request)
-        [task_id] = new_ids(core, 1)
         if row.encrypt and message.attributes:
             request = msgspec.structs.replace(request, message=_sealed(core, row, task_id, request.message))
         entry = entry_of(core, task_id, row, 0, request, context)

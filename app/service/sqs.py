@@ -27,6 +27,8 @@ from app.store.db import Reader
 from app.store.failures import Unavailable
 from app.store.queues import StoredQueue
 
+PURGE_SECONDS = 60.0
+"""How often SQS lets a queue be purged."""
 WORK_SECONDS = 5.0
 """How long a request works on emptying a queue before it is answered; the engines go on."""
 
@@ -164,19 +166,22 @@ async def delete(core: Core, caller: Caller, name: str) -> None:
 
 
 @audited("purge", "queue")
-async def empty(core: Core, caller: Caller, name: str) -> None:
+async def empty(core: Core, caller: Caller, name: str) -> bool:
     """Cancel every unfinished task of a queue, also those that are running (`purged`). It goes on by itself if there are many.
 
-    Raises Refusal (queue_not_found).
+    Return False, and do nothing, within PURGE_SECONDS after the last time. Raises Refusal (queue_not_found).
     """
     caller.require("manage")
     row = (await find(core, caller, name)).row
     changes = core.db.changes(caller.tenant_id)
+    if await actions.was_emptied(changes, caller.tenant_id, row.id, PURGE_SECONDS):
+        return False
     action = await _emptying(core, caller, row, changes)
     async with changes.transaction() as connection:
         await actions.add(connection, action)
         await record(connection, caller, None, {"action": action.id})
     await work(core, caller, action)
+    return True
 
 
 async def _emptying(core: Core, caller: Caller, row: StoredQueue, db: Reader) -> NewAction:

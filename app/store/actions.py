@@ -22,6 +22,7 @@ _ADD = sql("add_action")
 _READ = sql("read_action")
 _SHOW = sql("show_actions")
 _MOVES = sql("show_moves")
+_RECENT_PURGE = sql("find_recent_purge")
 _LIST = sql("list_action_tasks")
 _CANCEL = sql("cancel_action")
 _NEXT = sql("find_next_action_task")
@@ -195,6 +196,11 @@ async def list_page(
 async def moves_from(db: Reader, tenant_id: int, queue: str, queue_id: int, limit: int) -> list[ActionView]:
     """Return the actions that move tasks out of a queue, newest first."""
     return [_view(row) for row in await db.fetch(_MOVES, tenant_id, queue, queue_id, limit)]
+
+
+async def was_emptied(db: Reader, tenant_id: int, queue_id: int, seconds: float) -> bool:
+    """Return whether an action to empty the queue was started in the last so many seconds."""
+    return bool(await db.fetchval(_RECENT_PURGE, tenant_id, queue_id, seconds))
 
 
 async def note_listed(db: Reader, action: StoredAction, reached: str | None, found: Sequence[str]) -> bool:

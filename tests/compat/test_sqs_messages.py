@@ -306,3 +306,20 @@ async def test_attributes_are_encrypted_where_the_queue_encrypts_and_read_after_
     await sqs.call("StartMessageMoveTask", SourceArn=arn)
     (message,) = await received(sqs, source, MessageAttributeNames=["All"])
     assert (message["Body"], message["MessageAttributes"]) == ("m", attributes)
+
+
+async def test_messages_of_a_batch_are_received_in_its_order(sqs: Sqs) -> None:
+    url = await queue(sqs, fresh("q") + ".fifo", FifoQueue="true")
+    entries = [
+        {"Id": str(n), "MessageBody": str(n), "MessageGroupId": f"g{n % 5}", "MessageDeduplicationId": str(n)}
+        for n in range(10)
+    ]
+    await sqs.call("SendMessageBatch", QueueUrl=url, Entries=entries)
+    bodies = []
+    while messages := await received(sqs, url, MaxNumberOfMessages=10):
+        bodies += [message["Body"] for message in messages]
+        for message in messages:
+            await sqs.call("DeleteMessage", QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    assert sorted(bodies) == [str(n) for n in range(10)]
+    for group in range(5):
+        assert [body for body in bodies if int(body) % 5 == group] == [str(group), str(group + 5)]

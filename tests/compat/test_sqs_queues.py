@@ -346,6 +346,12 @@ async def unfinished(api: Api, name: str) -> list[str]:
     return ids
 
 
+async def test_a_queue_is_purged_once_a_minute(sqs: Sqs) -> None:
+    url = await create(sqs)
+    await sqs.call("PurgeQueue", QueueUrl=url)
+    await sqs.refused("PurgeQueue", "PurgeQueueInProgress", QueueUrl=url)
+
+
 async def test_a_purge_takes_messages_in_flight_and_delayed_ones_too(sqs: Sqs, api: Api) -> None:
     url = await create(sqs)
     ids = await unfinished(api, name_of(url))

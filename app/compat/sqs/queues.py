@@ -71,7 +71,9 @@ async def delete_queue(call: Call, given: model.DeleteQueue) -> None:
 
 
 async def purge_queue(call: Call, given: model.PurgeQueue) -> None:
-    await sqs.empty(call.core, call.caller, call.queue_name(given.queue_url))
+    name = call.queue_name(given.queue_url)
+    if not await sqs.empty(call.core, call.caller, name):
+        raise SqsError("PurgeQueueInProgress", f"Only one PurgeQueue operation on {name} is allowed every 60 seconds.")
 
 
 async def get_queue_url(call: Call, given: model.GetQueueUrl) -> dict[str, Any]:
