@@ -4,12 +4,14 @@ from tests.compat.suites.running import KOMBU, MOTO, ROOT, Outcome
 
 PAGE = ROOT / "docs" / "reference" / "sqs-suites.md"
 REGIONS = "Queues of an account are the same in every region; the test expects each region to have its own."
+GROUPS = "Sluice gives out one message of a group at a time; the test receives two of one group in one answer, as SQS allows."
 TWICE = (
     "The test deletes a message twice and expects 404, which GoAws answers. AWS answers 200, and so do moto, whose own tests "
     "check that, and Sluice."
 )
 WHY = {
     "test_create_queues_in_multiple_region": REGIONS,
+    "test_receive_messages_with_message_group_id": GROUPS,
     "test_fanout": "The fanout goes through SNS, which is another service.",
     "test_ack_invalid_receipt_with_backoff[InvalidParameterValue]": TWICE,
     "test_ack_invalid_receipt_with_backoff[ReceiptHandleIsInvalid]": TWICE,
