@@ -208,7 +208,7 @@ async def _validate(core: Core, caller: Caller, document: Document, current: _St
     async for name, handler in in_pieces((document.handlers or {}).items()):
         try:
             handlers.check(core, name, handler, document.secrets.get(name))
-            handlers.completed(caller, handler, current.handlers.get(name))
+            handlers.completed(core, caller, handler, current.handlers.get(name))
         except Refusal as refusal:
             note(pointer("handlers", name), refusal)
     async for name, queue in in_pieces((document.queues or {}).items()):
@@ -219,7 +219,7 @@ async def _validate(core: Core, caller: Caller, document: Document, current: _St
     for name, source in (document.sources or {}).items():
         try:
             sources.check(core, caller, name, source)
-            sources.completed(caller, source, current.sources.get(name))
+            sources.completed(core, caller, source, current.sources.get(name))
         except Refusal as refusal:
             note(pointer("sources", name), refusal)
     if document.limits is not None and document.limits != current.limits.own:

@@ -113,7 +113,7 @@ async def _put(
         if full:
             raise too_many("handlers", core.max_definitions)
         await limits.check_uses(connection, caller, definition.limits)
-        definition = completed(caller, definition, None)
+        definition = completed(core, caller, definition, None)
         made = None if secret is not None or definition.kind != "webhook" else new_secret()
         new = secret or made or ""
         row = await handlers.insert_new(connection, core.vault, caller.tenant_id, name, definition, new, owner)
@@ -129,7 +129,7 @@ async def _put(
         return None
     conditions.check(before.etag)
     lost, renewed = before.view.secrets_lost, None
-    definition = completed(caller, definition, before)
+    definition = completed(core, caller, definition, before)
     if definition.kind != "webhook":
         secret = ""  # nothing is signed
     elif secret is None and (lost or not before.secret):
@@ -159,8 +159,13 @@ def _recorded(row: HandlerRow) -> dict[str, Any]:
     return handler_to_dict(row.view.definition) | secrets | {"secret": row.secret or None, "owner": row.view.owner}
 
 
-def completed(caller: Caller, definition: HandlerDefinition, before: HandlerRow | None) -> HandlerDefinition:
-    """Return the definition with the secrets that it keeps of its predecessor. Raises Refusal: invalid, forbidden."""
+def completed(
+    core: Core, caller: Caller, definition: HandlerDefinition, before: HandlerRow | None
+) -> HandlerDefinition:
+    """Return the definition with the secrets that it keeps of its predecessor.
+
+    Raises Refusal: invalid, forbidden, and bridge_unavailable if only now it turns out to have no credentials.
+    """
     complete = definition.with_kept(None if before is None or before.view.secrets_lost else before.view.definition)
     if errors := complete.missing():
         raise invalid(errors)
@@ -170,6 +175,7 @@ def completed(caller: Caller, definition: HandlerDefinition, before: HandlerRow 
             "without credentials, the handler would use those of the replicas, which needs a key with scope operate; "
             "send credentials",
         )
+    core.delivery.check(complete)
     return complete
 
 

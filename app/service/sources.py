@@ -120,8 +120,7 @@ async def _put(
         if before is not None and not caller.sees(before.view.definition.queue):
             raise not_found(name)
         conditions.check(None if before is None else before.etag)
-        definition = completed(caller, wanted, before)
-        core.sources.of(definition).check(definition)  # again: only now is it known whether it has credentials
+        definition = completed(core, caller, wanted, before)
         if before is None:
             if full:
                 raise invalid_field("", f"the tenant already has {MAX_SOURCES} sources, the most allowed; delete some")
@@ -144,8 +143,11 @@ def kept(wanted: SourceDefinition, before: SourceRow | None) -> SourceDefinition
     return wanted.with_kept(before.view.definition.secrets)
 
 
-def completed(caller: Caller, wanted: SourceDefinition, before: SourceRow | None) -> SourceDefinition:
-    """Return the same, and check that nothing is missing. Raises Refusal: invalid, forbidden."""
+def completed(core: Core, caller: Caller, wanted: SourceDefinition, before: SourceRow | None) -> SourceDefinition:
+    """Return the same, and check that nothing is missing.
+
+    Raises Refusal: invalid, forbidden, and bridge_unavailable if only now it turns out to have no credentials.
+    """
     definition = kept(wanted, before)
     if errors := definition.missing():
         raise invalid(errors)
@@ -155,6 +157,7 @@ def completed(caller: Caller, wanted: SourceDefinition, before: SourceRow | None
             "without credentials, the source would use those of the replicas, which needs a key with scope operate; "
             "send credentials",
         )
+    core.sources.of(definition).check(definition)
     return definition
 
 
