@@ -33,6 +33,8 @@ NOT_WALKED = {
     "../examples/integrations/README.md": "a table; test_integrations.py runs what it lists",
     "../examples/usage_tracking/README.md": "test_usage_tracking.py goes through it, with a service for events",
     "guides/sources.md": "has no line of shell; tests/engine/test_receiving.py holds Sluice to it",
+    "guides/sqs-wire.md": "test_sqs_wire.py runs its programs, with clients of SQS",
+    "guides/sqs-behind.md": "test_sqs_behind.py goes through it, with an SQS server",
     "guides/python-sdk.md": "has no line of shell; test_python_guides.py runs its programs",
     "guides/python-workers.md": "has no line of shell; tests/sdk/serving/test_guides.py runs its programs",
     "guides/python-fastapi.md": "has no line of shell; tests/sdk/serving/test_guides.py runs its programs",
