@@ -71,12 +71,13 @@ class Ground:
         return await started(self.stack, self.directory, module, *arguments)
 
     @contextlib.asynccontextmanager
-    async def subject(self, role: str = "all", path: str = "/count") -> AsyncIterator[Subject]:
-        """One replica on an empty database, with the queue `bench` and its handler `bench`, at this path."""
+    async def subject(self, role: str = "all", path: str = "/count", **settings: str) -> AsyncIterator[Subject]:
+        """One replica on an empty database, with the queue `bench` and its handler `bench`, at this path. `settings` are variables
+        of its environment."""
         self.subjects += 1
         name = f"subject_{self.subjects}"
         await self.server.execute(f"create database {name} template sluice")
-        subject = await Subject.start(self.database(name), self.directory, name, role)
+        subject = await Subject.start(self.database(name), self.directory, name, role, **settings)
         try:
             await subject.handler(HANDLER, self.handler_url + path)
             await subject.queue(QUEUE, HANDLER)

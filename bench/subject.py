@@ -9,6 +9,7 @@ import json
 import random
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,24 +30,28 @@ PAYLOAD = {"to": "ada@example.com", "template": "welcome", "n": 1, "note": "x" *
 
 
 class Replica:
-    def __init__(self, child: Child, url: str) -> None:
+    def __init__(self, child: Child, url: str, wires: Mapping[str, str]) -> None:
         self.child = child
         self.url = url
+        self.wires = wires
+        """Where other wires are served, by name."""
         self.client = httpx2.AsyncClient(base_url=url, timeout=60, trust_env=False)
 
     @classmethod
-    async def start(cls, dsn: str, directory: Path, name: str, role: str = "all") -> Self:
+    async def start(cls, dsn: str, directory: Path, name: str, role: str = "all", **settings: str) -> Self:
         environ = clean_environ(
             SLUICE_DATABASE_URL=dsn,
             SLUICE_HOST="127.0.0.1",
             SLUICE_PORT="0",
             SLUICE_ROLE=role,
             SLUICE_MAX_DEFINITIONS="100000",
+            **settings,
         )
         sluice = Path(sys.executable).with_name("sluice")
         child = await Child.start([str(sluice), "up"], directory / f"{name}.log", environ, cwd=directory)
         try:
-            return cls(child, (await child.heard("ready", READY_SECONDS))["url"].rstrip("/"))
+            said = await child.heard("ready", READY_SECONDS)
+            return cls(child, said["url"].rstrip("/"), said["wires"])
         except ChildFailed:
             await child.stop()
             raise
@@ -77,8 +82,9 @@ class Subject:
         self._name = name
 
     @classmethod
-    async def start(cls, dsn: str, directory: Path, name: str, role: str = "all") -> Self:
-        first = await Replica.start(dsn, directory, name, role)
+    async def start(cls, dsn: str, directory: Path, name: str, role: str = "all", **settings: str) -> Self:
+        """`settings` are variables of the environment."""
+        first = await Replica.start(dsn, directory, name, role, **settings)
         return cls(dsn, directory, name, await asyncpg.connect(dsn), first)
 
     @property
@@ -200,10 +206,15 @@ class Subject:
 
 async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     """Read one whole answer: its status and its body."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-    body = await reader.readexactly(length)
+    head, body = await whole_answer(reader)
     return head.split(b" ", 2)[1], body
+
+
+async def whole_answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """Read one whole answer: its head, in lower case, and its body."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
+    return head, await reader.readexactly(length)
 
 
 class HandlerReports:

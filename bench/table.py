@@ -12,6 +12,7 @@ from bench.measures import (
     looking,
     paging,
     settling,
+    wiring,
 )
 from bench.rows import Measure, Row, at_least, at_most
 
@@ -385,5 +386,25 @@ MEASURES = (
         "settle",
         settling.settle,
         (Row("settled tasks of one batch, of plain ones", "ratio", "x", None, "{batch:,.0f} of {plain:,.0f}/s"),),
+    ),
+    Measure(
+        "sqs",
+        wiring.sqs,
+        (
+            Row(
+                "sent, received and deleted over the SQS wire, of the lease API",
+                "leases.ratio",
+                "x",
+                at_least(0.7),
+                "{leases[sqs]:,.0f} of {leases[leases]:,.0f} tasks/s",
+            ),
+            Row(
+                "the same, of moto's server",
+                "moto.ratio",
+                "x",
+                None,
+                "{moto[sqs]:,.0f} of {moto[moto]:,.0f} messages/s",
+            ),
+        ),
     ),
 )
