@@ -207,8 +207,10 @@ async def first_receives(core: Core, caller: Caller, received: Sequence[Received
     """Return, by task, when these messages were received first in this queue, in Unix seconds."""
     again = [one.task.task_id for one in received if one.task.number > 1]
     earlier = await store.first_receives(core.db.reads(caller.tenant_id), again) if again else {}
+    # the clock may be a fraction of a second off the database's, and so before the message was sent
     now = core.clock.seconds()
-    return {one.task.task_id: now for one in received} | {task_id: at.timestamp() for task_id, at in earlier.items()}
+    firsts = {one.task.task_id: max(now, one.task.created_at.timestamp()) for one in received}
+    return firsts | {task_id: at.timestamp() for task_id, at in earlier.items()}
 
 
 def _opened(core: Core, row: QueueRow, task: Claimed) -> Received | None:
