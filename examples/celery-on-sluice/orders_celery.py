@@ -1,4 +1,4 @@
-"""Orders, worked on by Celery. Its broker is the SQS port of a Sluice."""
+"""Tasks of a shop's orders for Celery, whose broker is the SQS port of Sluice."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Send an order's tasks to Celery, and print what comes of them."""
+"""Send the tasks of an order to Celery, and print their results."""
 
 from orders_celery import charge, remind, total
 
