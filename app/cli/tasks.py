@@ -79,7 +79,7 @@ def list_tasks(
             task["queue"],
             task["type"],
             task["state"],
-            f"{task['attempt']}/{task['max_attempts']}",
+            _attempt(task),
             instant(task["created_at"]),
             _why(task),
         )
@@ -88,6 +88,13 @@ def list_tasks(
     console().print(Listing(LIST, rows))
     if len(found) == limit:
         console(stderr=True).print(f"Only the newest {counted(limit, 'task')}; --limit shows more.", style="dim")
+
+
+def _attempt(task: dict[str, Any]) -> str:
+    from app.domain.retries import MAX_ATTEMPTS  # brings msgspec, which most commands do without
+
+    attempt, most = task["attempt"], task["max_attempts"]
+    return f"{attempt}/{most}" if most <= MAX_ATTEMPTS else f"{attempt}"  # messages may be received any number of times
 
 
 def _why(task: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from app.domain.plurals import counted
+from app.domain.retries import MAX_ATTEMPTS
 from app.domain.tasks import Reason, State
 from app.domain.views import AttemptView, TaskView
 from app.domain.why import NextStep, post
@@ -58,7 +59,8 @@ def running_actions(task: TaskView) -> Sequence[NextStep]:
 def ended_actions(task: TaskView) -> Sequence[NextStep]:
     if task.state == State.SUCCEEDED:
         return [NextStep("Enqueue a new task to run it again.")]
-    again = f"Run it again, with {counted(task.max_attempts, 'attempt')}."
+    attempts = "any number of attempts" if task.max_attempts > MAX_ATTEMPTS else counted(task.max_attempts, "attempt")
+    again = f"Run it again, with {attempts}."
     return [post(again, "tasks", task.id, "retry")]
 
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from app.domain.errors import Refusal
+from app.domain.retries import MAX_ATTEMPTS
 from app.edge.config import EdgeConfig
 from app.edge.errors import INTERNAL, STATUS, TITLES, problem_headers
 from app.runtime.core import Core
@@ -208,6 +209,7 @@ def _site(core: Core, edge: EdgeConfig, label: str | None) -> Site:
         "spark": formats.spark,
     }
     templates.globals |= {
+        "MAX_ATTEMPTS": MAX_ATTEMPTS,
         "NAVIGATION": NAVIGATION,
         "NOTHING": formats.NOTHING,
         "runbook_of": documentation.runbook_of,

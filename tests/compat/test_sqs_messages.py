@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from app.domain.sqs import NO_LIMIT
 from tests.compat.sqs import Sqs
 from tests.sluices import Replica
 from tests.wire.api import Api, fresh, good
@@ -323,3 +324,13 @@ async def test_messages_of_a_batch_are_received_in_its_order(sqs: Sqs) -> None:
     assert sorted(bodies) == [str(n) for n in range(10)]
     for group in range(5):
         assert [body for body in bodies if int(body) % 5 == group] == [str(group), str(group + 5)]
+
+
+async def test_pages_show_no_limit_of_receives_where_there_is_none(sqs: Sqs, api: Api) -> None:
+    name = fresh("q")
+    url = await queue(sqs, name)
+    task = (await sqs.call("SendMessage", QueueUrl=url, MessageBody="hello"))["MessageId"]
+    for page in (f"/ui/tasks/{task}", f"/ui/tasks?queue={name}"):
+        shown = await api.get(page, follow_redirects=True)
+        assert shown.status_code == 200 and task in shown.text
+        assert str(NO_LIMIT) not in shown.text

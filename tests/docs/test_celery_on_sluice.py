@@ -57,6 +57,7 @@ async def test_a_celery_worker_and_a_webhook_share_the_tasks_of_an_application(
         assert said.split("\n")[:3] == ["12", "charged order 1 at attempt 2", "reminded of order 1"]
         await reading.types(beside)
         await _all_succeeded(api, 5)
+        assert "2147483647" not in await reading.types(f"COLUMNS=200\n{listing}"), "receives are unlimited: no number"
         await reading.types(handing_over)
         tasks = await _all_succeeded(api, 6)
         shown = await reading.types(f"COLUMNS=200\n{listing}")
