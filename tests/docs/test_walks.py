@@ -35,6 +35,7 @@ NOT_WALKED = {
     "guides/sources.md": "has no line of shell; tests/engine/test_receiving.py holds Sluice to it",
     "guides/sqs-wire.md": "test_sqs_wire.py runs its programs, with clients of SQS",
     "guides/sqs-behind.md": "test_sqs_behind.py goes through it, with an SQS server",
+    "guides/celery-on-sluice.md": "test_celery_on_sluice.py runs its lines, with a Celery worker",
     "guides/python-sdk.md": "has no line of shell; test_python_guides.py runs its programs",
     "guides/python-workers.md": "has no line of shell; tests/sdk/serving/test_guides.py runs its programs",
     "guides/python-fastapi.md": "has no line of shell; tests/sdk/serving/test_guides.py runs its programs",
