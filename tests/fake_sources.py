@@ -3,7 +3,8 @@
 import asyncio
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from app.domain.callers import Caller
@@ -132,6 +133,18 @@ class FakeKind:
 def install(core: Core, queues: Mapping[str, FakeQueue] | None = None) -> None:
     """Give a replica the fake kind, for tests of what needs no server; each stream is empty unless it is given."""
     core.sources = Kinds({"redis_stream": FakeKind(defaultdict(FakeQueue) if queues is None else queues)})
+
+
+@asynccontextmanager
+async def installed(core: Core) -> AsyncIterator[None]:
+    """Give it to a replica that other tests share, and take it away again, with all sources."""
+    before = core.sources
+    install(core)
+    try:
+        yield
+        await remove_all(core)
+    finally:
+        core.sources = before
 
 
 async def remove_all(core: Core) -> None:

@@ -189,6 +189,24 @@ FLEET = (
         "Times missed by schedules",
         ("max by (tenant, schedule) (sluice_schedule_missed_total)", "{{tenant}} {{schedule}}"),
     ),
+    lines(
+        "Messages of sources per second",
+        (
+            f"sum by (tenant, source, outcome) (rate(sluice_source_messages_total[{RATE}]))",
+            "{{tenant}} {{source}} {{outcome}}",
+        ),
+        unit="ops",
+    ),
+    lines(
+        "Messages that wait at sources",
+        ("max by (tenant, source) (sluice_source_lag)", "{{tenant}} {{source}}"),
+    ),
+    lines(
+        "Sources that fall behind or fail",
+        ("max by (tenant, source) (sluice_source_oldest_age_seconds)", "{{tenant}} {{source}} oldest"),
+        ("max by (tenant, source) (sluice_source_failing_seconds)", "{{tenant}} {{source}} failing"),
+        unit="s",
+    ),
 )
 
 

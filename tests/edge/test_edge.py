@@ -96,7 +96,6 @@ async def test_a_body_in_pieces_is_refused_once_it_is_too_large(api: httpx2.Asyn
     ("body", "pointers"),
     [
         ({"url": 5}, ["/url"]),
-        ({}, ["/url"]),
         ({**HANDLER, "timeout_seconds": "5"}, ["/timeout_seconds"]),
         ({**HANDLER, "timeout_seconds": True}, ["/timeout_seconds"]),
         ({**HANDLER, "timeout_seconds": None}, ["/timeout_seconds"]),
@@ -353,6 +352,7 @@ async def test_a_handler_as_it_is_shown(api: httpx2.AsyncClient, services: Servi
     assert (reply.status_code, reply.headers["etag"]) == (201, '"e"')
     assert reply.json() == {
         "name": "h",
+        "kind": "webhook",
         "url": "http://a/",
         "timeout_seconds": 30,
         "headers": {"x-key": "***"},

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import re
+from collections import defaultdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 
 from app.engine import snapshot
 from app.telemetry.definitions import DEFINITIONS
+from tests import fake_sources
 from tests.docs.pages import ROOT
+from tests.fake_sources import FakeQueue
 from tests.handlers import Handler, Reply
 from tests.monitoring.prometheus import prometheus
 from tests.sluices import Replica
@@ -73,6 +76,7 @@ async def load(api: Api, handler: Handler) -> str:
     queue = await api.queue(target, max_depth=1000, max_concurrency=10, limits=[limit], retry=AT_ONCE)
     hours = {"queue": queue, "payload": 1, "cron": "0 * * * *"}
     good(await api.put("/schedules/nightly", json=hours), 201)
+    good(await api.put("/sources/orders", json=fake_sources.definition(await api.queue())), 201)
     handler.answer(*[Reply(500), Reply(200)] * 3)
     await api.until((await api.enqueue(queue))["id"], "succeeded")
     return queue
@@ -90,6 +94,9 @@ async def test_every_expression_has_an_answer_after_some_load(
     monkeypatch.setattr(snapshot, "SNAPSHOT_SECONDS", 0.3)
     monkeypatch.setattr(snapshot, "SNAPSHOT_SHARE", 1.0)
     api = Api(replica.client, replica.url)
+    elsewhere = FakeQueue()
+    elsewhere.put(b"1")
+    fake_sources.install(replica.sluice.core, defaultdict(lambda: elsewhere))
     queue = await load(api, handler)
     async with prometheus(tmp_path, [replica.url]) as watching:
         await watching.has_scraped(1)

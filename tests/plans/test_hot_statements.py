@@ -339,7 +339,8 @@ class Replica:
             # of those that move, some are sent on under another id
             done = acted.acted if kind == "move" else acted.done
             assert (acted.verdict, done, acted.left) == ("acted", GROUP, False), kind
-            assert (await actions.list_page(self.db, self.tenant, None, 51, within=None, key_id=None))[0].done == GROUP
+            listed = await actions.list_page(self.db, self.tenant, None, 51, within=None, key_id=None)
+            assert {one.id: one.done for one in listed}[new.id] == acted.done
 
     async def settle_followups(self) -> None:
         task = (await self._claim(self.queues[11][0], str(uuid4())))[0]

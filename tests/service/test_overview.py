@@ -159,7 +159,8 @@ async def test_as_many_statements_are_run_for_a_thousand_queues_as_for_one(
     fetch = Pool.fetch
 
     async def counted(pool: Pool, sql: str, *args: Any, **more: Any) -> Any:
-        statements.append(sql.splitlines()[0])
+        if pool in vars(core.db).values():  # and not that of a replica which other tests share
+            statements.append(sql.splitlines()[0])
         return await fetch(pool, sql, *args, **more)
 
     monkeypatch.setattr(looks, "FRESH_SECONDS", 0.0)

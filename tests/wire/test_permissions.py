@@ -214,9 +214,8 @@ async def first_events(api: Api, path: str) -> httpx2.Response:
 
 @pytest.fixture(autouse=True)
 async def any_source(keyed: Replica) -> AsyncIterator[None]:
-    fake_sources.install(keyed.sluice.core)
-    yield
-    await fake_sources.remove_all(keyed.sluice.core)
+    async with fake_sources.installed(keyed.sluice.core):
+        yield
 
 
 NO_IDS = {"task_id": str(uuid4()), "batch_id": str(uuid4()), "key_id": "unknown", "action_id": str(uuid4())}

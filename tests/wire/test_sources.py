@@ -25,9 +25,8 @@ SQS = {
 
 @pytest.fixture(autouse=True)
 async def any_source(shared: Replica) -> AsyncIterator[None]:
-    fake_sources.install(shared.sluice.core)
-    yield
-    await fake_sources.remove_all(shared.sluice.core)
+    async with fake_sources.installed(shared.sluice.core):
+        yield
 
 
 async def test_a_source_is_defined_shown_changed_and_deleted(api: Api) -> None:

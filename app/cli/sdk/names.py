@@ -118,6 +118,7 @@ GROUPS = {
     "queues": "Queues.",
     "schedules": "Schedules.",
     "service": "The state of the service.",
+    "sources": "Sources: queues elsewhere from which tasks come.",
     "tasks": "Tasks.",
     "tenants": "Tenants, as their operator sees them.",
 }

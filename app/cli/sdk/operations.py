@@ -203,7 +203,7 @@ def _method(operation: Operation) -> str:
     body = _fields(parameters, "body") if operation.body is not None else None
     lines = [f"    {head} {operation.name}({arguments}) -> {answer}:", _docstring(operation, parameters)]
     if body is not None:
-        lines.append(f"        body = {body}")
+        lines.append(f"        {_body_name(parameters)} = {body}")
     if answer == "None":
         lines.append(f"        {call}")
     elif " | " in answer or (answer[0].isupper() and not answer.startswith(("Pages", "Async"))):
@@ -219,13 +219,19 @@ def _signature(parameter: Parameter) -> str:
     return parameter.signature
 
 
+def _body_name(parameters: list[Parameter]) -> str:
+    """Return what a method calls the body that it sends; a field of it may be called body too."""
+    return "document" if any(parameter.name == "body" for parameter in parameters) else "body"
+
+
 def _call(operation: Operation, parameters: list[Parameter]) -> str:
     arguments = [f'"{operation.method}"', _path(operation)]
     if query := _fields(parameters, "query"):
         arguments.append(f"params={query}")
     if operation.body is not None:
         is_optional = not operation.document["requestBody"].get("required")
-        arguments.append("body=body or None" if is_optional else "body=body")
+        body = _body_name(parameters)
+        arguments.append(f"body={body} or None" if is_optional else f"body={body}")
     if headers := _fields(parameters, "header"):
         arguments.append(f"headers={headers}")
     if operation.id in REPEATABLE:

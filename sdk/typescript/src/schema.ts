@@ -228,7 +228,7 @@ export interface paths {
         put?: never;
         /**
          * Apply Definitions
-         * @description Change whatever differs from this document: limits, handlers, queues and schedules, and then prune in reverse order.
+         * @description Change whatever differs from this document: limits, handlers, queues, schedules and sources, and then prune in reverse order.
          *
          *     The whole document is validated before anything changes. Pauses and disabled handlers stay as they are. If someone else
          *     changes a definition in the meantime, that change is refused and the apply stops there.
@@ -1343,6 +1343,114 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/sources": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Sources
+         * @description List sources, by name.
+         */
+        get: operations["list_sources"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/sources/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Source
+         * @description Read a source, and how it fares over all replicas.
+         */
+        get: operations["get_source"];
+        /**
+         * Put Source
+         * @description Create or replace a source. Absent fields get their defaults; secrets that are absent, a pause and the counts are kept.
+         */
+        put: operations["put_source"];
+        post?: never;
+        /**
+         * Delete Source
+         * @description Delete a source. Its tasks stay, and so do messages at the source that are not tasks yet.
+         */
+        delete: operations["delete_source"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/sources/{name}/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Pause Source
+         * @description Pause a source: nothing more is received.
+         */
+        post: operations["pause_source"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/sources/{name}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Resume Source
+         * @description Resume a source.
+         */
+        post: operations["resume_source"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/sources/{name}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Test Source
+         * @description Connect to a source and look at how much waits there, without taking a message. It counts nowhere.
+         */
+        post: operations["test_source"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/status": {
         parameters: {
             query?: never;
@@ -1649,7 +1757,7 @@ export interface components {
             /** Format: uuid */
             id: string;
             /** @enum {unknown} */
-            kind: "cancel" | "purge" | "redrive" | "reschedule" | "retry" | "set_priority";
+            kind: "cancel" | "empty" | "move" | "purge" | "redrive" | "reschedule" | "retry" | "set_priority";
             /** @description The conditions that were named. */
             filter: Record<string, never>;
             run_at: string | null;
@@ -1736,6 +1844,10 @@ export interface components {
                 [key: string]: components["schemas"]["ScheduleBody"];
             } | null;
             /** @default null */
+            sources?: {
+                [key: string]: components["schemas"]["SourceDefinition"];
+            } | null;
+            /** @default null */
             limits?: components["schemas"]["Limits"] | null;
             /**
              * @description Who manages these definitions. Without it, existing definitions keep their owner and new ones have none.
@@ -1814,6 +1926,19 @@ export interface components {
             /** @description The `x-request-id` of the call, which is also in the log. */
             request_id: string | null;
             replica: string | null;
+        };
+        /**
+         * AwsCredentials
+         * @description An access key of AWS. Write-only.
+         */
+        AwsCredentials: {
+            access_key_id: string;
+            secret_access_key: string;
+            /**
+             * @description Of temporary credentials.
+             * @default null
+             */
+            session_token?: string | null;
         };
         /** BackfillBody */
         BackfillBody: {
@@ -2140,7 +2265,7 @@ export interface components {
         /** ChangeOut */
         ChangeOut: {
             /** @enum {unknown} */
-            kind: "handler" | "limits" | "named_limit" | "queue" | "schedule";
+            kind: "handler" | "limits" | "named_limit" | "queue" | "schedule" | "source";
             /** @description null for the limits. */
             name: string | null;
             /** @enum {unknown} */
@@ -2202,6 +2327,10 @@ export interface components {
             /** @default null */
             schedules?: {
                 [key: string]: components["schemas"]["ScheduleBody"];
+            } | null;
+            /** @default null */
+            sources?: {
+                [key: string]: components["schemas"]["SourceDefinition"];
             } | null;
             /** @default null */
             limits?: components["schemas"]["Limits"] | null;
@@ -2533,8 +2662,8 @@ export interface components {
          * @description A handler definition as sent, with its secret, which reads never show.
          */
         HandlerBody: {
-            /** @description http or https, without user name, password or fragment. */
-            url: string;
+            /** @description webhook: required; http or https, without user name, password or fragment. redis_stream: `redis://` or `rediss://`; write-only, and the one given before is kept if it is absent. */
+            url?: string;
             /** @default 30 */
             timeout_seconds?: number;
             /**
@@ -2588,6 +2717,44 @@ export interface components {
              */
             limits?: (string | components["schemas"]["LimitUse"])[];
             /**
+             * @description How tasks are delivered; each kind has fields of its own.
+             * @default webhook
+             * @enum {unknown}
+             */
+            kind?: "redis_stream" | "sqs" | "webhook";
+            /**
+             * @description sqs: required.
+             * @default null
+             */
+            queue_url?: string | null;
+            /**
+             * @description sqs: required.
+             * @default null
+             */
+            region?: string | null;
+            /**
+             * @description sqs: another server than the one that `queue_url` names.
+             * @default null
+             */
+            endpoint_url?: string | null;
+            /** @description sqs: write-only. Absent: those given before are kept; null: those that the replicas find in the usual AWS chain, for which the key needs scope operate. */
+            credentials?: components["schemas"]["AwsCredentials"] | null;
+            /**
+             * @description sqs: where a MessageGroupId comes from: the task's `key`.
+             * @default null
+             */
+            group_id_from?: "key" | null;
+            /**
+             * @description redis_stream: required.
+             * @default null
+             */
+            stream?: string | null;
+            /**
+             * @description redis_stream: about how many entries the stream keeps; null: all.
+             * @default null
+             */
+            maxlen?: number | null;
+            /**
              * @description The signing secret, whsec_ and the base64 of 24 to 64 bytes; generated if absent.
              * @default null
              */
@@ -2618,19 +2785,10 @@ export interface components {
         };
         /** HandlerOut */
         HandlerOut: {
-            /** @description http or https, without user name, password or fragment. */
-            url: string;
             timeout_seconds: number;
             max_concurrency: number | null;
             fatal_statuses: number[];
             description: string | null;
-            /** @description Deliver ready tasks together; null: each in a request of its own. */
-            group: components["schemas"]["GroupingShown"] | null;
-            /**
-             * @description What a task's `target` may name: nothing (`own`), a path below the URL (`path`), or any URL (`any`).
-             * @enum {unknown}
-             */
-            targets: "any" | "own" | "path";
             /** @description null: a failing service is called all the same. */
             breaker: components["schemas"]["BreakerShown"] | null;
             /** @description null: max_concurrency is the limit. Otherwise it is required, and the most. */
@@ -2642,17 +2800,41 @@ export interface components {
             park_on_retry_after: "handler" | "key" | "task";
             /** @description How many of its tasks start in a while. */
             rate: components["schemas"]["RateShown"] | null;
-            /** @description Header names; each value is shown as `***`. */
-            headers: {
+            /**
+             * @description How tasks are delivered; each kind has fields of its own.
+             * @enum {unknown}
+             */
+            kind: "redis_stream" | "sqs" | "webhook";
+            /** @description Of a webhook; absent otherwise. */
+            url?: string;
+            /** @description Of a webhook: header names; each value is shown as `***`. */
+            headers?: {
                 [key: string]: string;
             };
+            /** @description Of a webhook. */
+            group?: components["schemas"]["GroupingShown"] | null;
+            /**
+             * @description Of a webhook.
+             * @enum {unknown}
+             */
+            targets?: "any" | "own" | "path";
             limits: components["schemas"]["LimitUseShown"][];
+            /** @description Of kind sqs, as the next three. */
+            queue_url?: string;
+            region?: string;
+            endpoint_url?: string | null;
+            /** @description Never shown. */
+            credentials?: unknown;
+            group_id_from?: "key" | null;
+            /** @description Of kind redis_stream, as the next one. */
+            stream?: string;
+            maxlen?: number | null;
             /** @description 1-100 of A-Z a-z 0-9 . _ -, starting with a letter or digit */
             name: string;
             enabled: boolean;
             disabled_at: string | null;
             disabled_reason: string | null;
-            /** @description Its headers and signing secret cannot be decrypted; deliveries fail until it is PUT again with them. */
+            /** @description What it keeps secret cannot be decrypted; deliveries fail until it is PUT again with all of it. */
             secrets_lost?: boolean;
             /**
              * Format: date-time
@@ -2669,19 +2851,10 @@ export interface components {
         };
         /** HandlerSaved */
         HandlerSaved: {
-            /** @description http or https, without user name, password or fragment. */
-            url: string;
             timeout_seconds: number;
             max_concurrency: number | null;
             fatal_statuses: number[];
             description: string | null;
-            /** @description Deliver ready tasks together; null: each in a request of its own. */
-            group: components["schemas"]["GroupingShown"] | null;
-            /**
-             * @description What a task's `target` may name: nothing (`own`), a path below the URL (`path`), or any URL (`any`).
-             * @enum {unknown}
-             */
-            targets: "any" | "own" | "path";
             /** @description null: a failing service is called all the same. */
             breaker: components["schemas"]["BreakerShown"] | null;
             /** @description null: max_concurrency is the limit. Otherwise it is required, and the most. */
@@ -2693,17 +2866,41 @@ export interface components {
             park_on_retry_after: "handler" | "key" | "task";
             /** @description How many of its tasks start in a while. */
             rate: components["schemas"]["RateShown"] | null;
-            /** @description Header names; each value is shown as `***`. */
-            headers: {
+            /**
+             * @description How tasks are delivered; each kind has fields of its own.
+             * @enum {unknown}
+             */
+            kind: "redis_stream" | "sqs" | "webhook";
+            /** @description Of a webhook; absent otherwise. */
+            url?: string;
+            /** @description Of a webhook: header names; each value is shown as `***`. */
+            headers?: {
                 [key: string]: string;
             };
+            /** @description Of a webhook. */
+            group?: components["schemas"]["GroupingShown"] | null;
+            /**
+             * @description Of a webhook.
+             * @enum {unknown}
+             */
+            targets?: "any" | "own" | "path";
             limits: components["schemas"]["LimitUseShown"][];
+            /** @description Of kind sqs, as the next three. */
+            queue_url?: string;
+            region?: string;
+            endpoint_url?: string | null;
+            /** @description Never shown. */
+            credentials?: unknown;
+            group_id_from?: "key" | null;
+            /** @description Of kind redis_stream, as the next one. */
+            stream?: string;
+            maxlen?: number | null;
             /** @description 1-100 of A-Z a-z 0-9 . _ -, starting with a letter or digit */
             name: string;
             enabled: boolean;
             disabled_at: string | null;
             disabled_reason: string | null;
-            /** @description Its headers and signing secret cannot be decrypted; deliveries fail until it is PUT again with them. */
+            /** @description What it keeps secret cannot be decrypted; deliveries fail until it is PUT again with all of it. */
             secrets_lost?: boolean;
             /**
              * Format: date-time
@@ -2794,6 +2991,12 @@ export interface components {
              */
             tenant?: string | null;
             /**
+             * @description `bearer`: a token for this API. `aws`: an access key with which SQS clients sign their requests.
+             * @default bearer
+             * @enum {unknown}
+             */
+            kind?: "aws" | "bearer";
+            /**
              * @description Each scope includes those before it.
              * @default manage
              * @enum {unknown}
@@ -2822,11 +3025,17 @@ export interface components {
         };
         /**
          * KeyIssued
-         * @description A key with its token.
+         * @description A key with its secret.
          */
         KeyIssued: {
+            /** @description Of kind `aws`: the access key id. */
             id: string;
             tenant: string;
+            /**
+             * @description `bearer`: a token for this API. `aws`: an access key with which SQS clients sign their requests.
+             * @enum {unknown}
+             */
+            kind: "aws" | "bearer";
             /** @enum {unknown} */
             scope: "manage" | "operate" | "read" | "use";
             queues: string[] | null;
@@ -2841,8 +3050,12 @@ export interface components {
             /** @description To the minute. */
             last_used_at: string | null;
             revoked_at: string | null;
-            /** @description Send it as `Authorization: Bearer …`. It is not shown again. */
+            /** @description Send it as `Authorization: Bearer …`; of kind `aws`, the secret access key. It is not shown again. */
             token: string;
+            /** @description Only of kind `aws`: the key's id. */
+            access_key_id?: string;
+            /** @description Only of kind `aws`: SQS clients sign with it. It is not shown again. */
+            secret_access_key?: string;
         };
         /**
          * KeyOut
@@ -2886,11 +3099,17 @@ export interface components {
         };
         /**
          * KeyView
-         * @description A key, without its token.
+         * @description A key, without its secret.
          */
         KeyView: {
+            /** @description Of kind `aws`: the access key id. */
             id: string;
             tenant: string;
+            /**
+             * @description `bearer`: a token for this API. `aws`: an access key with which SQS clients sign their requests.
+             * @enum {unknown}
+             */
+            kind: "aws" | "bearer";
             /** @enum {unknown} */
             scope: "manage" | "operate" | "read" | "use";
             queues: string[] | null;
@@ -3312,6 +3531,12 @@ export interface components {
         /** Page[ScheduleView] */
         Page_ScheduleView_: {
             items: components["schemas"]["ScheduleView"][];
+            /** @description The `cursor` of the next page; null on the last page. */
+            next_cursor: string | null;
+        };
+        /** Page[SourceOut] */
+        Page_SourceOut_: {
+            items: components["schemas"]["SourceOut"][];
             /** @description The `cursor` of the next page; null on the last page. */
             next_cursor: string | null;
         };
@@ -3911,11 +4136,11 @@ export interface components {
          * Reason
          * @enum {unknown}
          */
-        Reason: "attempts_exhausted" | "expired" | "fatal_status" | "followup_too_large" | "purged" | "pushed_back_too_long" | "requested" | "stopped_by_handler" | "stopped_by_worker" | "superseded";
+        Reason: "attempts_exhausted" | "expired" | "fatal_status" | "followup_too_large" | "invalid_message" | "purged" | "pushed_back_too_long" | "requested" | "stopped_by_handler" | "stopped_by_worker" | "superseded";
         /** RedriveBody */
         RedriveBody: {
             /** @default null */
-            reason?: ("attempts_exhausted" | "expired" | "fatal_status" | "followup_too_large" | "pushed_back_too_long" | "stopped_by_handler" | "stopped_by_worker") | null;
+            reason?: ("attempts_exhausted" | "expired" | "fatal_status" | "followup_too_large" | "invalid_message" | "pushed_back_too_long" | "stopped_by_handler" | "stopped_by_worker") | null;
             /** @default null */
             type?: string | null;
             /** @default null */
@@ -4374,6 +4599,202 @@ export interface components {
             as_of: string;
             /** @description One per minute, oldest first; the last is the current minute. */
             points: components["schemas"]["Point"][];
+        };
+        /** SourceDefinition */
+        SourceDefinition: {
+            /** @enum {unknown} */
+            kind: "redis_stream" | "sqs";
+            /** @description Where its messages become tasks. */
+            queue: string;
+            /**
+             * @description Of its tasks.
+             * @default null
+             */
+            type?: string | null;
+            /**
+             * @description Of its tasks, beside those of the message, which go before headers of the same name.
+             * @default {}
+             */
+            headers?: {
+                [key: string]: string;
+            };
+            /** @default [] */
+            tags?: string[];
+            /** @default 0 */
+            priority?: number;
+            /**
+             * @description How a message's body becomes the payload: it is JSON; any text, as a JSON string; or bytes in base64.
+             * @default json
+             * @enum {unknown}
+             */
+            body?: "base64" | "json" | "text";
+            /**
+             * @description What becomes of a body that is not what `body` says: a payload `{"invalid": "<why>", "body": "<the text>"}` (`body_base64` if it is not text), or a dead task with its bytes.
+             * @default wrap
+             * @enum {unknown}
+             */
+            on_invalid?: "dead" | "wrap";
+            /**
+             * @description While so many of its tasks have not ended, no messages are received.
+             * @default 100
+             */
+            max_outstanding?: number;
+            /**
+             * @description Where a task's `key` comes from: a JSON Pointer into the payload (`/customer/id`), or a header of the message. Without it: the MessageGroupId of SQS.
+             * @default null
+             */
+            key_from?: string | null;
+            /** @default null */
+            description?: string | null;
+            /**
+             * @description sqs: required.
+             * @default null
+             */
+            queue_url?: string | null;
+            /**
+             * @description sqs: required.
+             * @default null
+             */
+            region?: string | null;
+            /**
+             * @description sqs: another server than that of AWS in the region.
+             * @default null
+             */
+            endpoint_url?: string | null;
+            /** @description sqs: write-only. Absent: those given before are kept; null: those that the replicas find in the usual AWS chain. */
+            credentials?: components["schemas"]["AwsCredentials"] | null;
+            /**
+             * @description sqs: how long a message is hidden from others, and again while it is being enqueued. Default: 60.
+             * @default null
+             */
+            visibility_seconds?: number | null;
+            /** @description redis_stream: `redis://` or `rediss://`. Write-only; absent: the one given before is kept. */
+            url?: string;
+            /**
+             * @description redis_stream: required.
+             * @default null
+             */
+            stream?: string | null;
+            /**
+             * @description redis_stream: required. The consumer group, made at first use.
+             * @default null
+             */
+            group?: string | null;
+            /**
+             * @description redis_stream: where a new group begins: at the first entry (`0`, the default) or the next (`$`).
+             * @default null
+             */
+            start?: ("$" | "0") | null;
+            /**
+             * @description redis_stream: the field of an entry that is the body. Default: `body`.
+             * @default null
+             */
+            field?: string | null;
+            /**
+             * @description redis_stream: entries that a consumer has held for so long are taken over from it. Default: 60.
+             * @default null
+             */
+            claim_idle_seconds?: number | null;
+        };
+        /**
+         * SourceOut
+         * @description A source: the fields of its kind, and how it fares, over all replicas.
+         */
+        SourceOut: {
+            /** @enum {unknown} */
+            kind: "redis_stream" | "sqs";
+            /** @description Where its messages become tasks. */
+            queue: string;
+            /** @description Of its tasks. */
+            type: string | null;
+            /** @description Of its tasks, beside those of the message, which go before headers of the same name. */
+            headers: {
+                [key: string]: string;
+            };
+            tags: string[];
+            priority: number;
+            /**
+             * @description How a message's body becomes the payload: it is JSON; any text, as a JSON string; or bytes in base64.
+             * @enum {unknown}
+             */
+            body: "base64" | "json" | "text";
+            /**
+             * @description What becomes of a body that is not what `body` says: a payload `{"invalid": "<why>", "body": "<the text>"}` (`body_base64` if it is not text), or a dead task with its bytes.
+             * @enum {unknown}
+             */
+            on_invalid: "dead" | "wrap";
+            /** @description While so many of its tasks have not ended, no messages are received. */
+            max_outstanding: number;
+            /** @description Where a task's `key` comes from: a JSON Pointer into the payload (`/customer/id`), or a header of the message. Without it: the MessageGroupId of SQS. */
+            key_from: string | null;
+            description: string | null;
+            queue_url?: string;
+            region?: string;
+            endpoint_url?: string | null;
+            credentials?: "***" | null;
+            visibility_seconds?: number;
+            /** @enum {unknown} */
+            url?: "***";
+            stream?: string;
+            group?: string;
+            /** @enum {unknown} */
+            start?: "$" | "0";
+            field?: string;
+            claim_idle_seconds?: number;
+            /** @description 1-100 of A-Z a-z 0-9 . _ -, starting with a letter or digit */
+            name: string;
+            paused: boolean;
+            paused_at: string | null;
+            /** @description Its secrets cannot be decrypted; nothing is received until it is PUT again with them. */
+            secrets_lost?: boolean;
+            /** @description Messages, since the source was created. */
+            received: number;
+            /** @description Of these, tasks, the invalid ones included. */
+            enqueued: number;
+            /** @description Received again, although they had been enqueued. */
+            duplicates: number;
+            /** @description Wrapped, dead, or left where they are because they are too large. */
+            invalid: number;
+            /** @description Messages that the source says are gone: entries trimmed from a stream. */
+            lost: number;
+            /** @description Messages that are waiting to be enqueued, because the queue is full. */
+            in_flight: number;
+            /** @description Its tasks that have not ended. */
+            outstanding: number;
+            /** @description Messages that wait at the source; null: it has not said. */
+            lag: number | null;
+            /** @description Of these, the oldest; null: not known. */
+            oldest_age_seconds: number | null;
+            measured_at: string | null;
+            last_error: string | null;
+            last_error_at: string | null;
+            /** @description When it last worked on any replica; null: it works. */
+            failing_since: string | null;
+            /** @description Those that receive from it. */
+            replicas: string[];
+            /**
+             * Format: date-time
+             * @example 2026-11-21T22:44:00.123456Z
+             */
+            created_at: string;
+            /**
+             * Format: date-time
+             * @example 2026-11-21T22:44:00.123456Z
+             */
+            updated_at: string;
+            /** @description Owner named by the definitions document that manages it, if any. */
+            owner?: string;
+        };
+        /**
+         * SourceTested
+         * @description What came of looking at a source, without taking a message.
+         */
+        SourceTested: {
+            ok: boolean;
+            error: string | null;
+            lag: number | null;
+            oldest_age_seconds: number | null;
+            duration_seconds: number;
         };
         /**
          * State
@@ -6507,7 +6928,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `invalid`: the request is invalid · `egress_denied`: the address is not allowed · `payload_schema_mismatch`: the payload does not match the queue's schema */
+            /** @description `invalid`: the request is invalid · `egress_denied`: the address is not allowed · `bridge_unavailable`: the service lacks what this kind of bridge needs · `payload_schema_mismatch`: the payload does not match the queue's schema */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -6634,7 +7055,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `invalid`: the request is invalid · `egress_denied`: the address is not allowed · `payload_schema_mismatch`: the payload does not match the queue's schema */
+            /** @description `invalid`: the request is invalid · `egress_denied`: the address is not allowed · `bridge_unavailable`: the service lacks what this kind of bridge needs · `payload_schema_mismatch`: the payload does not match the queue's schema */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -7112,7 +7533,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `invalid`: the request is invalid · `egress_denied`: the address is not allowed */
+            /** @description `invalid`: the request is invalid · `egress_denied`: the address is not allowed · `bridge_unavailable`: the service lacks what this kind of bridge needs */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -14685,6 +15106,893 @@ export interface operations {
             };
             /** @description `internal`: internal error */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable`: temporarily unavailable */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before trying again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_sources: {
+        parameters: {
+            query?: {
+                /** @description Maximum number of items per page. */
+                limit?: number;
+                /** @description The `next_cursor` of the previous page, with the same filters. */
+                cursor?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_SourceOut_"];
+                };
+            };
+            /** @description `malformed`: the request cannot be parsed */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`: a valid API key is required */
+            401: {
+                headers: {
+                    /** @description `Bearer`. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: the API key does not permit this · `host_refused`: without authentication, only requests from this machine are served */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request_timeout`: the request did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid`: the request is invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers_too_large`: the headers are too large */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal`: internal error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable`: temporarily unavailable */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before trying again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_source: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description A strong ETag over the definition. */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SourceOut"];
+                };
+            };
+            /** @description `malformed`: the request cannot be parsed */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`: a valid API key is required */
+            401: {
+                headers: {
+                    /** @description `Bearer`. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: the API key does not permit this · `host_refused`: without authentication, only requests from this machine are served */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `source_not_found`: source not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request_timeout`: the request did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid`: the request is invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers_too_large`: the headers are too large */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal`: internal error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable`: temporarily unavailable */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before trying again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    put_source: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Replace or delete only if the current ETag is one of these (`*`: any). */
+                "If-Match"?: string | null;
+                /** @description `*`: create only, never replace. */
+                "If-None-Match"?: string | null;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SourceDefinition"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description A strong ETag over the definition. */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SourceOut"];
+                };
+            };
+            /** @description Created. */
+            201: {
+                headers: {
+                    /** @description A strong ETag over the definition. */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SourceOut"];
+                };
+            };
+            /** @description `malformed`: the request cannot be parsed */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`: a valid API key is required */
+            401: {
+                headers: {
+                    /** @description `Bearer`. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: the API key does not permit this · `host_refused`: without authentication, only requests from this machine are served */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request_timeout`: the request did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `etag_mismatch`: the precondition failed */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too_large`: the request is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported_media_type`: the content type must be application/json */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid`: the request is invalid · `egress_denied`: the address is not allowed · `bridge_unavailable`: the service lacks what this kind of bridge needs */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers_too_large`: the headers are too large */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal`: internal error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not_implemented`: the request uses a feature that is not implemented */
+            501: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable`: temporarily unavailable */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before trying again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    delete_source: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Replace or delete only if the current ETag is one of these (`*`: any). */
+                "If-Match"?: string | null;
+                /** @description `*`: create only, never replace. */
+                "If-None-Match"?: string | null;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; no content. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `malformed`: the request cannot be parsed */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`: a valid API key is required */
+            401: {
+                headers: {
+                    /** @description `Bearer`. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: the API key does not permit this · `host_refused`: without authentication, only requests from this machine are served */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `source_not_found`: source not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request_timeout`: the request did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `etag_mismatch`: the precondition failed */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid`: the request is invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers_too_large`: the headers are too large */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal`: internal error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable`: temporarily unavailable */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before trying again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    pause_source: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SourceOut"];
+                };
+            };
+            /** @description `malformed`: the request cannot be parsed */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`: a valid API key is required */
+            401: {
+                headers: {
+                    /** @description `Bearer`. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: the API key does not permit this · `host_refused`: without authentication, only requests from this machine are served */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `source_not_found`: source not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request_timeout`: the request did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too_large`: the request is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported_media_type`: the content type must be application/json */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid`: the request is invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers_too_large`: the headers are too large */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal`: internal error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not_implemented`: the request uses a feature that is not implemented */
+            501: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable`: temporarily unavailable */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before trying again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resume_source: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SourceOut"];
+                };
+            };
+            /** @description `malformed`: the request cannot be parsed */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`: a valid API key is required */
+            401: {
+                headers: {
+                    /** @description `Bearer`. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: the API key does not permit this · `host_refused`: without authentication, only requests from this machine are served */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `source_not_found`: source not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request_timeout`: the request did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too_large`: the request is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported_media_type`: the content type must be application/json */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid`: the request is invalid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers_too_large`: the headers are too large */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal`: internal error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not_implemented`: the request uses a feature that is not implemented */
+            501: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unavailable`: temporarily unavailable */
+            503: {
+                headers: {
+                    /** @description Seconds to wait before trying again. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    test_source: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SourceTested"];
+                };
+            };
+            /** @description `malformed`: the request cannot be parsed */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unauthenticated`: a valid API key is required */
+            401: {
+                headers: {
+                    /** @description `Bearer`. */
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `forbidden`: the API key does not permit this · `host_refused`: without authentication, only requests from this machine are served */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `source_not_found`: source not found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `request_timeout`: the request did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `too_large`: the request is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `unsupported_media_type`: the content type must be application/json */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `invalid`: the request is invalid · `bridge_unavailable`: the service lacks what this kind of bridge needs */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `headers_too_large`: the headers are too large */
+            431: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `internal`: internal error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `not_implemented`: the request uses a feature that is not implemented */
+            501: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -16,6 +16,7 @@ from sluice_client.api.limits import Limits
 from sluice_client.api.queues import Queues
 from sluice_client.api.schedules import Schedules
 from sluice_client.api.service import Service
+from sluice_client.api.sources import Sources
 from sluice_client.api.tasks import Tasks
 from sluice_client.api.tenants import Tenants
 from sluice_client.transport import Transport
@@ -54,6 +55,7 @@ class Api(Service):
         self.limits = Limits(self.transport)
         self.queues = Queues(self.transport)
         self.schedules = Schedules(self.transport)
+        self.sources = Sources(self.transport)
         self.tasks = Tasks(self.transport)
         self.tenants = Tenants(self.transport)
 

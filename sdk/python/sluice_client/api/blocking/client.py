@@ -16,6 +16,7 @@ from sluice_client.api.blocking.limits import Limits
 from sluice_client.api.blocking.queues import Queues
 from sluice_client.api.blocking.schedules import Schedules
 from sluice_client.api.blocking.service import Service
+from sluice_client.api.blocking.sources import Sources
 from sluice_client.api.blocking.tasks import Tasks
 from sluice_client.api.blocking.tenants import Tenants
 from sluice_client.sync_transport import SyncTransport
@@ -54,6 +55,7 @@ class SyncApi(Service):
         self.limits = Limits(self.transport)
         self.queues = Queues(self.transport)
         self.schedules = Schedules(self.transport)
+        self.sources = Sources(self.transport)
         self.tasks = Tasks(self.transport)
         self.tenants = Tenants(self.transport)
 
