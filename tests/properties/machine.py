@@ -457,12 +457,13 @@ class Machine(RuleBasedStateMachine):
         api = self.api(side)
 
         async def is_quiet() -> str | None:
-            enabled = good(await api.get(f"/handlers/{self.push.handler}"))["enabled"]
             tasks = await api.pages("/tasks", queue=self.push.name)
             running = [task["id"] for task in tasks if task["state"] == "running"]
             outcomes = [(await api.attempts(task_id))[0]["outcome"] for task_id in running]
             if None in outcomes:
                 return None
+            # after the tasks: an answer that disables the handler does so before it ends its attempt
+            enabled = good(await api.get(f"/handlers/{self.push.handler}"))["enabled"]
             elsewhere = sum(t.state == "running" and t.queue is not self.push for t in self.model.tasks.values())
             full = (self.push.limit is not None and len(running) >= self.push.limit) or (
                 self.model.limit is not None and len(running) + elsewhere >= self.model.limit
