@@ -169,9 +169,10 @@ def test_a_fatal_status_of_the_handler_counts_as_for_webhooks() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_message_that_is_too_large_is_dead_and_never_sent() -> None:
+@pytest.mark.parametrize("payload", [b'"' + b"x" * MAX_MESSAGE_BYTES + b'"', b""], ids=["too large", "empty"])
+async def test_a_message_that_sqs_never_takes_is_dead_and_never_sent(payload: bytes) -> None:
     deliveries = Deliveries(EgressPolicy(), Transport(EgressPolicy()))
-    answer = await deliveries.deliver(replace(PLAIN, payload=b'"' + b"x" * MAX_MESSAGE_BYTES + b'"'), NOW)
+    answer = await deliveries.deliver(replace(PLAIN, payload=payload, options=Options(binary=not payload)), NOW)
     assert isinstance(answer, Answer)
     found = decide(answer, Terms(1, DEFAULT_RETRY, NOW, 0.5))
     assert (found.kind, found.reason) == ("dead", "fatal_status") and "nothing was sent" in str(found.error)

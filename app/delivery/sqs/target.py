@@ -31,8 +31,8 @@ from app.domain.handlers import HIDDEN, HandlerDefinition
 OPERATION = "SendMessage"
 MAX_MESSAGE_BYTES = 1_048_576
 """The most that SQS takes: the body, and the names, types and values of the attributes."""
-TOO_LARGE = 413
-"""Shown as the status of a message that is not even sent, because it is too large."""
+EMPTY, TOO_LARGE = 400, 413
+"""Shown as the status of a message that is not even sent, because SQS would never take it."""
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _GROUP = re.compile(r"[\x21-\x7e]{1,128}")
@@ -59,7 +59,7 @@ class SqsQueues:
         call = _one(call)
         address, client = _address(call), self._client(call)
         message = message_of(call, address)
-        if (answer := _too_large(message)) is not None:
+        if (answer := _never_taken(message)) is not None:
             return asyncio.get_running_loop().call_soon(ended, answer)
         credentials = client.credentials.known()
         if credentials is None:
@@ -183,7 +183,12 @@ def _group_of(call: Call, address: SqsAddress) -> str | None:
     return key if _GROUP.fullmatch(key) else hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
 
 
-def _too_large(message: dict[str, Any]) -> Answer | None:
+def _never_taken(message: dict[str, Any]) -> Answer | None:
+    """Return what is wrong with a message that need not be sent, because SQS takes none like it."""
+    if not message["MessageBody"]:
+        return Answer(
+            EMPTY, {}, b"", error="the payload is empty, and SQS takes no empty message: nothing was sent", fatal=True
+        )
     size = len(message["MessageBody"].encode())
     for name, attribute in message["MessageAttributes"].items():
         size += len(name) + len(attribute["DataType"]) + len(attribute["StringValue"].encode())
