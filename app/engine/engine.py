@@ -330,6 +330,7 @@ class Engine:
             self._wake_for(self._sweep_flows, due.flows)
             self._wake_for(self._act, due.act)
             self._wake_for(self._breakers, due.health)
+            self._wake_for(self._receive, 0.0 if self._sources.any else due.receive)
         return POLL_SECONDS
 
     def _wake_for(self, loop: Loop, seconds: float | None) -> None:

@@ -9,11 +9,9 @@ from app.sources.kinds import Source
 from app.store import sources
 from app.store.sources import SourceRow
 
-LOOK_SECONDS = 1.0
-
 
 class Sources:
-    """A loop of the engine (`tick`)."""
+    """A loop of the engine (`tick`). The engine's poll wakes it while there are sources or receivers (`any`)."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -21,7 +19,7 @@ class Sources:
         self._stopping = False
         self._pruned = False
 
-    async def tick(self) -> float:
+    async def tick(self) -> None:
         """Start and stop receivers. One whose definition has changed begins when the old one has ended."""
         if not self._pruned:
             await sources.prune(self._core.db)
@@ -37,7 +35,6 @@ class Sources:
             if row is not None and not row.view.paused and not self._stopping:
                 receiver = self._receivers[source_id] = Receiver(self._core, row, partial(self._open, row))
                 receiver.start()
-        return LOOK_SECONDS
 
     def _open(self, row: SourceRow) -> Source:
         definition = row.view.definition
@@ -48,6 +45,11 @@ class Sources:
         self._stopping = True
         for receiver in self._receivers.values():
             receiver.stop()
+
+    @property
+    def any(self) -> bool:
+        """Whether there are receivers, of which one may have to stop."""
+        return bool(self._receivers)
 
     @property
     def receiving(self) -> bool:

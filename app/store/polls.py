@@ -23,6 +23,7 @@ class DueWork:
     act: float | None
     flows: float | None
     arrive: float | None
+    receive: float | None
 
 
 async def poll(db: Reader) -> DueWork:

@@ -58,8 +58,8 @@ async def test_an_idle_replica_sends_few_statements(
     await poll(lambda: polled == 1)
     sent.clear()
     await poll(lambda: polled == 3)
-    # two seconds: polls, ready lanes, heartbeats, and whether notifications still arrive
-    assert len(sent) <= 9, sent
+    # two seconds: polls, ready lanes, heartbeats, and whether notifications still arrive; no loop asks by itself
+    assert len(sent) <= 8, sent
 
 
 async def test_a_snapshot_is_one_transaction(core: Core, sent: list[str]) -> None:

@@ -1,12 +1,12 @@
 -- What the loops have to do, in one statement: seconds until the first task is due, the first one expires, the first lease ends and
 -- the first schedule is due (null: none will be), and whether runs of schedules have ended, batches have something to fold, and
 -- cancelled batches have tasks left; health: seconds until time changes that of a handler; act: until an action may go on;
--- flows: whether flows have to be looked after (sweep_flows_v1); arrive: whether sluice.enqueue has added tasks. One index probe per
--- tenant for each, and per queue with running tasks for the leases, however much there is.
+-- flows: whether flows have to be looked after (sweep_flows_v1); arrive: whether sluice.enqueue has added tasks; receive: whether there
+-- are sources. One index probe per tenant for each, and per queue with running tasks for the leases, however much there is.
 create function sluice.poll_v1()
 returns table (promote double precision, expire double precision, reap double precision, fire double precision,
                finish boolean, fold boolean, sweep boolean, health double precision, act double precision, flows boolean,
-               arrive boolean)
+               arrive boolean, receive boolean)
 language plpgsql stable
 as $$
 begin
@@ -54,5 +54,6 @@ begin
             where c.state = 'running')::double precision,
            exists (select from sluice.flow_signals) or exists (select from sluice.rate_clocks r where r.open_at is not null)
              or exists (select from sluice.flows w where w.plain),
-           exists (select from sluice.arrivals);
+           exists (select from sluice.arrivals),
+           exists (select from sluice.sources s where not s.paused);
 end $$;
