@@ -172,12 +172,13 @@ async def empty(core: Core, caller: Caller, name: str) -> bool:
     Return False, and do nothing, within PURGE_SECONDS after the last time. Raises Refusal (queue_not_found).
     """
     caller.require("manage")
-    row = (await find(core, caller, name)).row
-    changes = core.db.changes(caller.tenant_id)
-    if await actions.was_emptied(changes, caller.tenant_id, row.id, PURGE_SECONDS):
-        return False
-    action = await _emptying(core, caller, row, changes)
-    async with changes.transaction() as connection:
+    if not is_name(name):
+        raise queue_not_found(name)
+    async with core.db.begin(caller.tenant_id) as connection:
+        row = await queues.locked(connection, caller, name)
+        if await actions.was_emptied(connection, caller.tenant_id, row.id, PURGE_SECONDS):
+            return False
+        action = await _emptying(core, caller, row, connection)
         await actions.add(connection, action)
         await record(connection, caller, None, {"action": action.id})
     await work(core, caller, action)

@@ -352,6 +352,12 @@ async def test_a_queue_is_purged_once_a_minute(sqs: Sqs) -> None:
     await sqs.refused("PurgeQueue", "PurgeQueueInProgress", QueueUrl=url)
 
 
+async def test_of_many_purges_at_the_same_time_one_is_done(sqs: Sqs) -> None:
+    body = json.dumps({"QueueUrl": await create(sqs)}).encode()
+    replies = await asyncio.gather(*(sqs.send("PurgeQueue", body) for _ in range(6)))
+    assert sorted(reply.status_code for reply in replies) == [200] + [400] * 5
+
+
 async def test_a_purge_takes_messages_in_flight_and_delayed_ones_too(sqs: Sqs, api: Api) -> None:
     url = await create(sqs)
     ids = await unfinished(api, name_of(url))
