@@ -271,6 +271,23 @@ async def test_a_message_that_has_expired_is_no_dead_letter(sqs: Sqs, api: Api) 
     assert await received(sqs, target) == []
 
 
+async def test_a_dead_letter_is_received_however_old_the_task_was_that_could_not_expire(
+    sqs: Sqs, api: Api, wired: Replica
+) -> None:
+    target = await queue(sqs)
+    dead = {"queue": target.rsplit("/", 1)[1], "body": "payload"}
+    name = await api.queue(callbacks={"dead": dead}, retry={"max_attempts": 1})
+    sent = await api.enqueue(name, "m")
+    await wired.sluice.core.db.fetch(
+        "update sluice.tasks set created_at = created_at - interval '5 days' where id = $1", sent["id"]
+    )
+    url = (await sqs.call("GetQueueUrl", QueueName=name))["QueueUrl"]
+    await received(sqs, url, VisibilityTimeout=0)
+    assert await received(sqs, url) == []
+    (message,) = await received(sqs, target)
+    assert message["MessageId"] == sent["id"]
+
+
 async def test_a_message_moved_back_is_a_new_message_with_its_attributes(sqs: Sqs) -> None:
     source, target = await dead_letters(sqs)
     attributes = {"city": {"DataType": "String", "StringValue": "Basel"}}

@@ -5,7 +5,7 @@
 -- The idempotency key says what the task is about, but is not reserved: a task that is redriven and dies again calls back again.
 -- With the whole payload, from or to a queue that SQS clients made, the message goes on: its key, what it carries, and as `origin` its id,
 -- when it was sent and how often it was received (domain/messages.py). It is kept as long as the queue keeps messages, since it was
--- sent; in a FIFO queue, from now on.
+-- sent; in a FIFO queue, or if it could not expire before and so may be older than that, from now on.
 -- Neither max_depth nor payload_schema of the queue counts: the end of a task cannot be refused.
 -- Takes the shared locks of the queues although rows are locked already: otherwise a queue could be deleted while a callback to it is not
 -- committed yet. Only changes of a queue take that lock exclusively, and they wait for no row of a task, save for runs that limits hold
@@ -36,7 +36,7 @@ begin
                               parent_id)
     select sluice.uuid7_v1(), (e.h).tenant_id, e.called_id, :state_ready, 0, v_now, v_now,
       case when m.origin is not null and e.sqs is not null
-        then case when right(e.called, 5) = '.fifo' then v_now else to_timestamp((m.origin ->> 'sent_ms')::bigint / 1e3::double precision) end
+        then case when right(e.called, 5) = '.fifo' or (e.h).expires_at is null then v_now else to_timestamp((m.origin ->> 'sent_ms')::bigint / 1e3::double precision) end
           + make_interval(secs => coalesce((e.sqs ->> 'message_retention_period')::integer, 345600)) end,
       case when b.whole then (e.h).payload else convert_to(sluice.summary_v1(e.h, e.queue, e.state)::text, 'UTF8') end,
       jsonb_strip_nulls(jsonb_build_object(
