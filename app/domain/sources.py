@@ -30,6 +30,8 @@ MAX_OUTSTANDING = 10_000
 MAX_TEXT = 512
 MAX_DEAD_BYTES = 16 * 1024**2
 """A body up to this size becomes a dead task if it cannot be a live one; a larger one stays with the source."""
+MAX_ERROR = 1_000
+"""Characters of an error that are kept."""
 MIN_VISIBILITY_SECONDS, MAX_VISIBILITY_SECONDS = 10, 43_200
 ADDRESSED = ("credentials", "url")
 """The fields that are sealed and never shown."""
@@ -356,6 +358,11 @@ def key_at(key_from: str, value: Any, headers: dict[str, str]) -> str | None:
     if isinstance(value, str):
         return value
     return json.dumps(value) if isinstance(value, bool | int | float) else None
+
+
+def storable(error: str) -> str:
+    """Return the words of an error, which may be those of a server or a message, as the database can hold them."""
+    return error.replace("\x00", "")[:MAX_ERROR]
 
 
 def carried_headers(message: dict[str, str], own: dict[str, str]) -> dict[str, str]:

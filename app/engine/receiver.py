@@ -17,7 +17,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 from app.domain.errors import Refusal
-from app.domain.sources import Counts
+from app.domain.sources import Counts, storable
 from app.runtime import receiving
 from app.runtime.core import Core
 from app.sources.kinds import Message, Source, SourceError
@@ -36,8 +36,6 @@ FIRST_REST_SECONDS, MAX_REST_SECONDS = 1.0, 30.0
 """The same after a failure of the source."""
 PERMANENT_REST_SECONDS = 30.0
 ACKNOWLEDGE_TRIES = 3
-MAX_ERROR = 1_000
-"""Characters of an error that are kept."""
 
 log = get_logger(__name__)
 
@@ -159,7 +157,7 @@ class Receiver:
                 if placed.done:
                     self._worked = True
                 if placed.problem is not None:
-                    self._error = _storable(placed.problem)
+                    self._error = storable(placed.problem)
                 if self._stop.is_set():
                     break
                 if pending:
@@ -232,7 +230,7 @@ class Receiver:
 
     def _failed(self, error: SourceError) -> float:
         """Note a failure; return the seconds to rest."""
-        self._error = _storable(str(error))
+        self._error = storable(str(error))
         if self._said != self._error:
             self._said = self._error
             events.emit(log, events.SOURCE_FAILED, **self._names(), error=self._error)
@@ -259,8 +257,3 @@ class Receiver:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stop.wait()
-
-
-def _storable(error: str) -> str:
-    """Return the words of an error, which may be those of a server, as the database can hold them."""
-    return error.replace("\x00", "")[:MAX_ERROR]

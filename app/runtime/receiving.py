@@ -27,6 +27,7 @@ from app.domain.sources import (
     carried_headers,
     key_at,
     read_body,
+    storable,
     text_of,
     wrapped,
 )
@@ -227,9 +228,8 @@ def _note(core: Core, row: QueueRow, item: _Item, verdict: Admitted | BaseExcept
 
 async def _bury(core: Core, row: QueueRow, items: Sequence[_Item], placed: Placed) -> None:
     """Enqueue tasks that are dead from the start. Raises Unavailable, Refusal."""
-    write = partial(
-        sources.enqueue_dead, core.db, [item.entry for item in items], [item.fault or "invalid" for item in items]
-    )
+    faults = [storable(item.fault or "invalid") for item in items]
+    write = partial(sources.enqueue_dead, core.db, [item.entry for item in items], faults)
     receipt = await partitions.with_days(core.db, write)
     buried = 0
     for ordinal, item in enumerate(items, 1):

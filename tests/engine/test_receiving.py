@@ -202,6 +202,7 @@ async def test_a_body_that_is_not_json_is_wrapped_or_read_as_text(
         (b'"' + b"x" * 1_048_576 + b'"', {}, {}, "at most 1048576 are allowed"),
         (b'{"a": "b"}', {}, {"payload_schema": {"type": "array"}}, "array"),
         (b"{}", {"key_from": "/no"}, {"key": {"required": True}}, "key"),
+        (b'{"\\u0000": 1}', {}, {"payload_schema": {"additionalProperties": {"type": "array"}}}, "array"),
     ],
 )
 @pytest.mark.ci
