@@ -117,6 +117,8 @@ class Receiver:
             wait, self._look = self._look, min(MAX_LOOK_SECONDS, self._look * 2)
             return wait
         self._look = FIRST_LOOK_SECONDS
+        if self._stop.is_set():
+            return 0.0
         self.receiving = True
         try:
             messages = await source.receive(room.messages)

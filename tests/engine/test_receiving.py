@@ -21,6 +21,7 @@ from app.runtime.core import Core
 from app.service import queues, sources, tasks
 from app.sources.kinds import Message, SourceError
 from app.store import replicas
+from app.store import sources as store
 from app.store.failures import Unavailable
 from app.store.replicas import Load
 from app.store.sources import SourceHealth
@@ -310,6 +311,26 @@ async def test_a_drain_finishes_the_receive_under_way(
     await draining
     assert len(elsewhere.acknowledged) == 2
     assert len(await found(core, caller)) == 2
+    assert elsewhere.closed == 1
+
+
+async def test_no_receive_begins_once_a_drain_has_begun(
+    replica: Replica, core: Core, caller: Caller, elsewhere: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even that of a round which has its room already: it would take 20 seconds more."""
+    take_room = store.take_room
+
+    async def draining_meanwhile(*args: Any) -> Any:
+        room = await take_room(*args)
+        replica.loop.stop()
+        return room
+
+    monkeypatch.setattr(store, "take_room", draining_meanwhile)
+    await define(core, caller)
+    elsewhere.put(b"1")
+    await replica.loop.tick()
+    await replica.loop.stopped()
+    assert elsewhere.asked == []
     assert elsewhere.closed == 1
 
 
