@@ -8,6 +8,8 @@ import pytest
 
 from tests.compat.sqs import Sqs
 from tests.compat.test_sqs_messages import queue, received
+from tests.sluices import Replica
+from tests.support import poll
 from tests.wire.api import Api, fresh
 
 pytestmark = pytest.mark.anyio
@@ -110,7 +112,8 @@ async def test_the_same_handle_twice_in_a_batch_deletes_once(sqs: Sqs, api: Api,
 async def test_of_many_who_delete_and_receive_a_lapsed_message_nobody_loses_it(sqs: Sqs, api: Api) -> None:
     url = await queue(sqs)
     sent = [await sqs.call("SendMessage", QueueUrl=url, MessageBody=str(n)) for n in range(5)]
-    firsts = [(await received(sqs, url, VisibilityTimeout=1))[0] for _ in range(5)]
+    firsts = await received(sqs, url, MaxNumberOfMessages=10, VisibilityTimeout=0)
+    assert len(firsts) == 5
     await asyncio.gather(
         *(sqs.call("DeleteMessage", QueueUrl=url, ReceiptHandle=one["ReceiptHandle"]) for one in firsts * 3),
         *(received(sqs, url, MaxNumberOfMessages=10, VisibilityTimeout=0) for _ in range(10)),
@@ -145,7 +148,9 @@ async def test_the_order_of_each_batch_is_kept_while_many_send_at_once(sqs: Sqs)
 
     await asyncio.gather(*(send(f"g{n}") for n in range(60)))
     found: dict[str, list[int]] = {}
-    while messages := await received(sqs, url, MaxNumberOfMessages=10):
+    while sum(map(len, found.values())) < 600:
+        messages = await received(sqs, url, MaxNumberOfMessages=10, WaitTimeSeconds=5)
+        assert messages
         for message in messages:
             group, number = message["Body"].split()
             found.setdefault(group, []).append(int(number))
@@ -206,13 +211,14 @@ async def test_a_full_queue_throttles_and_a_push_queue_cannot_be_received_from(s
 
 
 @pytest.mark.ci
-async def test_a_receiver_that_leaves_gets_nothing(sqs: Sqs) -> None:
-    url = await queue(sqs)
+async def test_a_receiver_that_leaves_gets_nothing(sqs: Sqs, wired: Replica) -> None:
+    url, polls = await queue(sqs), wired.sluice.core.long_polls
     for _ in range(5):
         waiting = asyncio.create_task(received(sqs, url, WaitTimeSeconds=20))
-        await asyncio.sleep(0.05)
+        await poll(lambda: bool(polls._queues))
         waiting.cancel()
         await asyncio.wait([waiting])
+        await poll(lambda: not polls._queues)
     await sqs.call("SendMessage", QueueUrl=url, MessageBody="m")
     (message,) = await received(sqs, url, WaitTimeSeconds=5, AttributeNames=["ApproximateReceiveCount"])
     assert message["Attributes"] == {"ApproximateReceiveCount": "1"}

@@ -175,6 +175,24 @@ async def test_the_order_of_a_group_is_kept_and_duplicates_are_dropped(sqs: Sqs)
     assert bodies == ["one", "two"] and await received(sqs, url) == []
 
 
+@pytest.mark.parametrize("reaped", [False, True])
+async def test_a_message_hidden_by_a_handle_that_has_expired_keeps_its_group_waiting(
+    sqs: Sqs, wired: Replica, reaped: bool
+) -> None:
+    url = await queue(sqs, fresh("q") + ".fifo", FifoQueue="true", ContentBasedDeduplication="true")
+    for body in ("one", "two"):
+        await sqs.call("SendMessage", QueueUrl=url, MessageBody=body, MessageGroupId="g")
+    (message,) = await received(sqs, url, VisibilityTimeout=0, WaitTimeSeconds=5)
+    if reaped:
+        await wired.sluice.core.reaping.reap(100)
+    given = {"QueueUrl": url, "ReceiptHandle": message["ReceiptHandle"]}
+    await sqs.call("ChangeMessageVisibility", VisibilityTimeout=60, **given)
+    assert await received(sqs, url, MaxNumberOfMessages=10) == []
+    await sqs.call("ChangeMessageVisibility", VisibilityTimeout=0, **given)
+    found = await received(sqs, url, MaxNumberOfMessages=10, WaitTimeSeconds=5)
+    assert [one["Body"] for one in found] == ["one"]
+
+
 async def test_a_queue_made_elsewhere_is_received_from_as_well(sqs: Sqs, api: Api) -> None:
     name = await api.queue()
     await api.enqueue(name, {"n": 1})
@@ -204,7 +222,9 @@ async def test_a_deduplication_id_counts_within_its_group_where_the_queue_says_s
         sent = await sqs.call("SendMessage", QueueUrl=url, MessageBody=group, **given)
         ids.add(sent["MessageId"])
     assert len(ids) == 2
-    found = await received(sqs, url, MaxNumberOfMessages=10, AttributeNames=["MessageDeduplicationId"])
+    found = await received(
+        sqs, url, MaxNumberOfMessages=10, WaitTimeSeconds=5, AttributeNames=["MessageDeduplicationId"]
+    )
     assert [one["Body"] for one in found] == ["g", "h"]
     assert {one["Attributes"]["MessageDeduplicationId"] for one in found} == {"1" * 128}
 
@@ -254,11 +274,11 @@ async def test_the_group_of_a_message_goes_along_to_a_fifo_dead_letter_queue(sqs
     for body in ("one", "two"):
         await sqs.call("SendMessage", QueueUrl=source, MessageBody=body, MessageGroupId="g")
     for body in ("one", "two"):
-        (message,) = await received(sqs, source, VisibilityTimeout=0)
+        (message,) = await received(sqs, source, VisibilityTimeout=0, WaitTimeSeconds=5)
         assert message["Body"] == body
     assert await received(sqs, source) == []
     for body in ("one", "two"):
-        (dead,) = await received(sqs, target, AttributeNames=["MessageGroupId"])
+        (dead,) = await received(sqs, target, WaitTimeSeconds=5, AttributeNames=["MessageGroupId"])
         assert (dead["Body"], dead["Attributes"]) == (body, {"MessageGroupId": "g"})
         await sqs.call("DeleteMessage", QueueUrl=target, ReceiptHandle=dead["ReceiptHandle"])
 
@@ -333,8 +353,10 @@ async def test_messages_of_a_batch_are_received_in_its_order(sqs: Sqs) -> None:
         for n in range(10)
     ]
     await sqs.call("SendMessageBatch", QueueUrl=url, Entries=entries)
-    bodies = []
-    while messages := await received(sqs, url, MaxNumberOfMessages=10):
+    bodies: list[str] = []
+    while len(bodies) < 10:
+        messages = await received(sqs, url, MaxNumberOfMessages=10, WaitTimeSeconds=5)
+        assert messages
         bodies += [message["Body"] for message in messages]
         for message in messages:
             await sqs.call("DeleteMessage", QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
