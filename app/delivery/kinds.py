@@ -67,7 +67,7 @@ class Delivery(Protocol):
     """One kind of delivery, in one event loop."""
 
     def check(self, definition: HandlerDefinition) -> None:
-        """Check where a valid definition of this kind leads, before it is saved. Whether its library is installed is checked, too.
+        """Check where a complete definition of this kind leads, before it is saved, and that its library is installed.
 
         Raises Refusal: invalid, egress_denied, bridge_unavailable.
         """

@@ -162,9 +162,9 @@ def _recorded(row: HandlerRow) -> dict[str, Any]:
 def completed(
     core: Core, caller: Caller, definition: HandlerDefinition, before: HandlerRow | None
 ) -> HandlerDefinition:
-    """Return the definition with the secrets that it keeps of its predecessor.
+    """Return the definition with the secrets that it keeps of its predecessor, and check where it leads.
 
-    Raises Refusal: invalid, forbidden, and bridge_unavailable if only now it turns out to have no credentials.
+    Raises Refusal: invalid, egress_denied, bridge_unavailable, forbidden.
     """
     complete = definition.with_kept(None if before is None or before.view.secrets_lost else before.view.definition)
     if errors := complete.missing():
@@ -208,7 +208,7 @@ async def _check_limits(connection: Any, caller: Caller, handler_id: int, defini
 
 
 def check(core: Core, name: str, definition: HandlerDefinition, secret: str | None) -> None:
-    """Check that a definition may be stored. Raises Refusal: invalid, egress_denied."""
+    """Check that a definition may be stored, but for what `completed` checks. Raises Refusal (invalid)."""
     errors = [] if is_name(name) else [FieldError("", f"{name} is not a name ({NAME_RULE})")]
     errors += definition.check()
     errors += [
@@ -225,7 +225,6 @@ def check(core: Core, name: str, definition: HandlerDefinition, secret: str | No
         errors.append(FieldError("/secret", f"is not {SECRET_RULE}"))
     if errors:
         raise invalid(errors)
-    core.delivery.check(definition)
 
 
 def _shown(row: HandlerRow) -> HandlerView:

@@ -58,15 +58,13 @@ def not_found(name: str) -> Refusal:
 
 
 def check(core: Core, caller: Caller, name: str, definition: SourceDefinition) -> None:
-    """Check that a definition may be stored, but for secrets that it may leave out. Raises Refusal: invalid, egress_denied,
-    bridge_unavailable."""
+    """Check that a definition may be stored, but for what `completed` checks. Raises Refusal (invalid)."""
     errors = [] if is_name(name) else [FieldError("", f"{name} is not a name ({NAME_RULE})")]
     errors += definition.check()
     if errors:
         raise invalid(errors)
     if not caller.sees(definition.queue):
         raise invalid_field("/queue", f"there is no queue {definition.queue}")
-    core.sources.of(definition).check(definition)
 
 
 @audited("put", "source")
@@ -144,9 +142,9 @@ def kept(wanted: SourceDefinition, before: SourceRow | None) -> SourceDefinition
 
 
 def completed(core: Core, caller: Caller, wanted: SourceDefinition, before: SourceRow | None) -> SourceDefinition:
-    """Return the same, and check that nothing is missing.
+    """Return the definition with the secrets that it keeps of its predecessor, and check where it leads.
 
-    Raises Refusal: invalid, forbidden, and bridge_unavailable if only now it turns out to have no credentials.
+    Raises Refusal: invalid, egress_denied, bridge_unavailable, forbidden.
     """
     definition = kept(wanted, before)
     if errors := definition.missing():
