@@ -11,7 +11,7 @@ from app.domain.bridges import redis_url_problem
 from app.domain.errors import FieldError, Refusal, invalid_field
 
 PORT = 6379
-MISSING = "redis_stream needs redis-py, which this replica does not have: install sluice[redis]"
+MISSING = "redis_stream needs redis-py, which this replica does not have: install sluice-queue[redis]"
 
 
 class RedisFailure(Exception):

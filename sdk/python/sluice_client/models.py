@@ -578,7 +578,7 @@ class SourceDefinition(TypedDict):
     region: NotRequired[str | None]
     """sqs: required."""
     endpoint_url: NotRequired[str | None]
-    """sqs: another server than that of AWS in the region."""
+    """sqs: another server than the one that `queue_url` names."""
     credentials: NotRequired[AwsCredentials | None]
     """sqs: write-only. Absent: those given before are kept; null: those that the replicas find in the usual AWS
     chain."""

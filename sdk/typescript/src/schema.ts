@@ -4657,7 +4657,7 @@ export interface components {
              */
             region?: string | null;
             /**
-             * @description sqs: another server than that of AWS in the region.
+             * @description sqs: another server than the one that `queue_url` names.
              * @default null
              */
             endpoint_url?: string | null;

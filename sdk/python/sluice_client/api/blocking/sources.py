@@ -67,7 +67,7 @@ class Sources(Group):
           header of the message. Without it: the MessageGroupId of SQS.
         - `queue_url`: sqs: required.
         - `region`: sqs: required.
-        - `endpoint_url`: sqs: another server than that of AWS in the region.
+        - `endpoint_url`: sqs: another server than the one that `queue_url` names.
         - `credentials`: sqs: write-only. Absent: those given before are kept; null: those that the replicas find
           in the usual AWS chain.
         - `visibility_seconds`: sqs: how long a message is hidden from others, and again while it is being
