@@ -26,7 +26,7 @@ class Deliveries:
         }
 
     def check(self, definition: HandlerDefinition) -> None:
-        """Check where a complete definition leads, before it is saved. Raises Refusal: invalid, egress_denied, bridge_unavailable."""
+        """Check where a complete definition leads. Raises Refusal: invalid, egress_denied, bridge_unavailable."""
         self._of(definition.kind).check(definition)
 
     def check_url(self, url: str, where: str) -> None:

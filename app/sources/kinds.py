@@ -93,7 +93,7 @@ class Kind(Protocol):
     """A kind of source, on one replica."""
 
     def check(self, definition: SourceDefinition) -> None:
-        """Check a complete definition of this kind before it is saved. Raises Refusal: invalid, egress_denied, bridge_unavailable."""
+        """Check a complete definition before it is saved. Raises Refusal: invalid, egress_denied, bridge_unavailable."""
 
     def open(self, definition: SourceDefinition, name: str, tenant: str) -> Source:
         """Return a source for a valid definition. It connects when it is first used. `name` is the replica's; `tenant` is charged
