@@ -97,7 +97,9 @@ class SourceDefinition(Struct, frozen=True, forbid_unknown_fields=True):
     description: Description | None = None
     queue_url: Annotated[str | None, Meta(description="sqs: required.")] = None
     region: Annotated[str | None, Meta(description="sqs: required.")] = None
-    endpoint_url: Annotated[str | None, Meta(description="sqs: another server than the one that `queue_url` names.")] = None
+    endpoint_url: Annotated[
+        str | None, Meta(description="sqs: another server than the one that `queue_url` names.")
+    ] = None
     credentials: Annotated[
         AwsCredentials | UnsetType | None,
         Meta(
