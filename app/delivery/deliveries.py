@@ -14,6 +14,9 @@ from app.delivery.webhook.webhooks import Webhooks
 from app.domain.answers import Answer, NoAnswer
 from app.domain.handlers import HandlerDefinition
 
+TARGET = "nothing was sent: the task has a target, which only a handler of kind webhook can call"
+"""Its handler was of that kind when it was enqueued."""
+
 
 class Deliveries:
     """The kinds in one event loop. They share the transport, which is closed with them."""
@@ -27,7 +30,8 @@ class Deliveries:
 
     def check(self, definition: HandlerDefinition) -> None:
         """Check where a complete definition leads. Raises Refusal: invalid, egress_denied, bridge_unavailable."""
-        self._of(definition.kind).check(definition)
+        kind: Delivery = self.webhooks if definition.kind == "webhook" else self._bridges[definition.kind]
+        kind.check(definition)
 
     def check_url(self, url: str, where: str) -> None:
         """Check a URL that a task names itself; `where` is its pointer. Raises Refusal: invalid, egress_denied."""
@@ -37,7 +41,11 @@ class Deliveries:
         self, call: Call | GroupedCall, now: datetime, ended: Callable[[Answer | NoAnswer | Exception], None]
     ) -> Sending:
         """Send the call once, as its kind does, and tell `ended` later, once, what came of it."""
-        return self._for(call).send(call, now, ended)
+        if isinstance(call, GroupedCall) or call.kind == "webhook":
+            return self.webhooks.send(call, now, ended)
+        if call.options.target is not None:
+            return asyncio.get_running_loop().call_soon(ended, NoAnswer("failed", TARGET))
+        return self._bridges[call.kind].send(call, now, ended)
 
     async def deliver(self, call: Call | GroupedCall, now: datetime) -> Answer | NoAnswer:
         """Send the call, and return what came of it. Cancelling it closes the connection."""
@@ -54,16 +62,11 @@ class Deliveries:
 
     def preview(self, call: Call | GroupedCall, now: datetime) -> dict[str, Any]:
         """Return what `send` would send, for people: without secrets."""
-        return self._for(call).preview(call, now)
+        if isinstance(call, GroupedCall) or call.kind == "webhook":
+            return self.webhooks.preview(call, now)
+        return self._bridges[call.kind].preview(call, now)
 
     async def aclose(self) -> None:
         """Close all connections."""
         for kind in (*self._bridges.values(), self.webhooks):
             await kind.aclose()
-
-    def _for(self, call: Call | GroupedCall) -> Delivery:
-        kind = (call.calls[0] if isinstance(call, GroupedCall) else call).kind
-        return self.webhooks if kind == "webhook" else self._bridges[kind]
-
-    def _of(self, kind: str) -> Delivery:
-        return self.webhooks if kind == "webhook" else self._bridges[kind]

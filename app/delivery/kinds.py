@@ -64,7 +64,7 @@ class Sending(Protocol):
 
 
 class Delivery(Protocol):
-    """One kind of delivery, in one event loop."""
+    """One kind of delivery, in one event loop. Only webhooks take groups as well."""
 
     def check(self, definition: HandlerDefinition) -> None:
         """Check where a complete definition of this kind leads, before it is saved, and that its library is installed.
@@ -72,16 +72,14 @@ class Delivery(Protocol):
         Raises Refusal: invalid, egress_denied, bridge_unavailable.
         """
 
-    def send(
-        self, call: Call | GroupedCall, now: datetime, ended: Callable[[Answer | NoAnswer | Exception], None]
-    ) -> Sending:
+    def send(self, call: Call, now: datetime, ended: Callable[[Answer | NoAnswer | Exception], None]) -> Sending:
         """Send the call once, within its timeout_seconds, and tell `ended` later, once, what came of it. An exception is a fault
         of Sluice itself, not of the network or the target.
 
         Callbacks instead of a coroutine, because a coroutine and a task per call cost more than the rest of it.
         """
 
-    def preview(self, call: Call | GroupedCall, now: datetime) -> dict[str, Any]:
+    def preview(self, call: Call, now: datetime) -> dict[str, Any]:
         """Return what `send` would send, as url, headers and body for people. Secrets are hidden."""
 
     async def aclose(self) -> None:

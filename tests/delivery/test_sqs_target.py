@@ -19,6 +19,7 @@ from app.domain.bridges import AwsCredentials, SqsAddress
 from app.domain.options import Options
 from app.domain.outcomes import Settlement, Terms, decide
 from app.domain.retries import DEFAULT_RETRY
+from app.domain.targets import TaskTarget
 from tests.handlers import Handler, Reply
 
 NOW = datetime(2026, 11, 21, 22, 44, tzinfo=UTC)
@@ -176,6 +177,16 @@ async def test_a_message_that_sqs_never_takes_is_dead_and_never_sent(payload: by
     assert isinstance(answer, Answer)
     found = decide(answer, Terms(1, DEFAULT_RETRY, NOW, 0.5))
     assert (found.kind, found.reason) == ("dead", "fatal_status") and "nothing was sent" in str(found.error)
+    await deliveries.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_task_with_a_target_is_not_sent_to_a_queue_instead() -> None:
+    """Its handler was a webhook when it was enqueued."""
+    deliveries = Deliveries(EgressPolicy(), Transport(EgressPolicy()))
+    aimed = replace(PLAIN, options=Options(target=TaskTarget(path="/refunds", method="DELETE")))
+    answer = await deliveries.deliver(aimed, NOW)
+    assert isinstance(answer, NoAnswer) and answer.outcome == "failed" and "nothing was sent" in answer.error
     await deliveries.aclose()
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from app.delivery.kinds import Call, GroupedCall, Sending
+from app.delivery.kinds import Call, Sending
 from app.delivery.redis_stream.addresses import MISSING, RedisFailure, check_redis, parse_redis_url
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.urls import UrlError
@@ -47,8 +47,7 @@ class RedisStreams:
     def check(self, definition: HandlerDefinition) -> None:
         check_redis(self._egress, definition.url or "", "/url")
 
-    def send(self, call: Call | GroupedCall, now: datetime, ended: Ended) -> Sending:
-        call = _one(call)
+    def send(self, call: Call, now: datetime, ended: Ended) -> Sending:
         to = _address(call)
         # A stream has a connection of its own, so that one server that does not answer holds up nobody else.
         key = (call.tenant, to.url, to.stream)
@@ -62,8 +61,7 @@ class RedisStreams:
                 return asyncio.get_running_loop().call_soon(ended, NoAnswer("failed", f"the URL {error}"))
         return lane.add(_Adding(_command(call, to), len(call.payload), call.timeout_seconds, ended))
 
-    def preview(self, call: Call | GroupedCall, now: datetime) -> dict[str, Any]:
-        call = _one(call)
+    def preview(self, call: Call, now: datetime) -> dict[str, Any]:
         to = _address(call)
         address = parse_redis_url(to.url)
         scheme = "rediss" if address.tls else "redis"
@@ -222,11 +220,6 @@ def _fields(call: Call) -> dict[str, str]:
         "tracestate": call.tracestate,
     }
     return {name: value for name, value in carried.items() if value}
-
-
-def _one(call: Call | GroupedCall) -> Call:
-    """Return the only call: handlers of this kind take no groups."""
-    return call.calls[0] if isinstance(call, GroupedCall) else call
 
 
 def _address(call: Call) -> StreamAddress:

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import msgspec
 
-from app.delivery.kinds import Call, GroupedCall, Sending
+from app.delivery.kinds import Call, Sending
 from app.delivery.sqs.client import SqsClient, SqsFailure, endpoint_of, failure_of, read_answer
 from app.delivery.sqs.credentials import CredentialsError, require_chain
 from app.delivery.webhook.connection import Reply
@@ -53,10 +53,7 @@ class SqsQueues:
         if definition.credentials is None:
             require_chain()
 
-    def send(
-        self, call: Call | GroupedCall, now: datetime, ended: Callable[[Answer | NoAnswer | Exception], None]
-    ) -> Sending:
-        call = _one(call)
+    def send(self, call: Call, now: datetime, ended: Callable[[Answer | NoAnswer | Exception], None]) -> Sending:
         address, client = _address(call), self._client(call)
         message = message_of(call, address)
         if (answer := _never_taken(message)) is not None:
@@ -70,8 +67,7 @@ class SqsQueues:
             return asyncio.get_running_loop().call_soon(ended, NoAnswer(error.outcome, error.detail))
         return self._transport.send(request, lambda reply: ended(answer_of(reply)))
 
-    def preview(self, call: Call | GroupedCall, now: datetime) -> dict[str, Any]:
-        call = _one(call)
+    def preview(self, call: Call, now: datetime) -> dict[str, Any]:
         client = self._client(call)
         request = _request(client, message_of(call, _address(call)), AwsCredentials(HIDDEN, HIDDEN), call, now)
         headers = {name: value for name, value in headers_of(request.head).items() if name not in _NOT_SHOWN}
@@ -239,11 +235,6 @@ def _words(failure: SqsFailure) -> str:
     if failure.code in ("AccessDenied", "AccessDeniedException"):
         return f"{failure}; the credentials need sqs:SendMessage on the queue"
     return str(failure)
-
-
-def _one(call: Call | GroupedCall) -> Call:
-    """Return the only call: handlers of this kind take no groups."""
-    return call.calls[0] if isinstance(call, GroupedCall) else call
 
 
 def _address(call: Call) -> SqsAddress:
