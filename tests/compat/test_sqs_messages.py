@@ -369,7 +369,7 @@ async def test_pages_show_no_limit_of_receives_where_there_is_none(sqs: Sqs, api
     name = fresh("q")
     url = await queue(sqs, name)
     task = (await sqs.call("SendMessage", QueueUrl=url, MessageBody="hello"))["MessageId"]
-    for page in (f"/ui/tasks/{task}", f"/ui/tasks?queue={name}"):
+    for page in (f"/ui/tasks/{task}", f"/ui/tasks/{task}/edit", f"/ui/tasks?queue={name}"):
         shown = await api.get(page, follow_redirects=True)
         assert shown.status_code == 200 and task in shown.text
         assert str(NO_LIMIT) not in shown.text

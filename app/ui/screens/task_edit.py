@@ -10,6 +10,7 @@ from starlette.responses import Response
 from app.domain.errors import Refusal, invalid_field, task_ended
 from app.domain.ijson import parse_ijson
 from app.domain.patches import parse_patch
+from app.domain.retries import MAX_ATTEMPTS
 from app.domain.tasks import UNFINISHED, Enqueue, State, parse_enqueue
 from app.domain.views import TaskView
 from app.service import patches, tasks
@@ -123,7 +124,8 @@ def _readable(view: TaskView) -> TaskView:
 def _texts(view: TaskView, fields: tuple[Field, ...]) -> dict[str, str]:
     """Return what the fields show, without the payload if it is hidden, not JSON, or too long for a form."""
     document = {name: getattr(view, name) for name in view.__struct_fields__}
-    document["retry"] = {"max_attempts": view.max_attempts}
+    # messages of SQS clients may be received any number of times
+    document["retry"] = {"max_attempts": view.max_attempts if view.max_attempts <= MAX_ATTEMPTS else None}
     found = texts_of((one for one in fields if one not in (PAYLOAD, QUEUE)), document)
     payload = None if view.payload is msgspec.UNSET or view.content_hidden is True else text_of(view.payload)
     if payload is not None and len(payload.encode()) <= EDITABLE_BYTES:
