@@ -53,6 +53,14 @@ async def test_every_change_leaves_a_row_with_where_it_came_from(sqs: Sqs, api: 
     assert (await latest(api))["verb"] == "put"
 
 
+async def test_what_is_refused_leaves_one_row(sqs: Sqs, api: Api) -> None:
+    before = await latest(api)
+    await sqs.refused("StartMessageMoveTask", "ResourceNotFoundException", SourceArn=arn(fresh()))
+    row, last = good(await api.get("/audit", params={"limit": 2}))["items"]
+    assert (row["verb"], row["noun"], row["code"]) == ("start", "action", "queue_not_found")
+    assert last["id"] == before["id"]
+
+
 async def test_what_is_not_changed_leaves_no_row(sqs: Sqs, api: Api) -> None:
     url = await create(sqs, DelaySeconds="3")
     before = await latest(api)

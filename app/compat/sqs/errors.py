@@ -144,7 +144,9 @@ def error_of(error: SqsError | NotSigned | Refusal) -> SqsError:
 
 
 def refusal_of(error: SqsError | Refusal) -> Refusal:
-    """Return a refusal as the audit records it."""
+    """Return a refusal as the audit records it. The verb may have recorded the one that an error was raised from."""
     if isinstance(error, Refusal):
         return error
+    if isinstance(error.__cause__, Refusal):
+        return error.__cause__
     return Refusal("queue_not_found" if error.code == "QueueDoesNotExist" else "invalid", error.message)

@@ -50,7 +50,7 @@ async def start_message_move_task(call: Call, given: model.StartMessageMoveTask)
     except Refusal as refusal:
         if refusal.code != "queue_not_found":
             raise
-        raise _not_there("SourceArn or DestinationArn") from None
+        raise _not_there("SourceArn or DestinationArn") from refusal
     return {"TaskHandle": task}
 
 
