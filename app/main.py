@@ -277,7 +277,7 @@ async def running(settings: Settings, *, catch_signals: bool = False) -> AsyncIt
         sluice.core.tracing.instrument(app.application)
         configure = partial(
             EdgeServerConfig,
-            admission=Admission(max_connections=descriptors.connections // (1 + len(opened))),
+            admission=Admission(max_connections=descriptors.connections),
             request_meter=sluice.core.metrics.request_meter,
             backlog=backlog,
             log_config=None,

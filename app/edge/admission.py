@@ -50,7 +50,7 @@ class Share:
 
 
 class Admission:
-    """The admission of one server, in one event loop."""
+    """The admission of the servers in one event loop."""
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class Admission:
         strangers_bytes: int = STRANGERS_BYTES,
     ) -> None:
         self.max_connections = max_connections
+        self.connections = 0
         self.max_requests = max_connections // 2
         """Per tenant."""
         self.strangers = Share()

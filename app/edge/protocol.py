@@ -116,8 +116,9 @@ class EdgeProtocol(HttpToolsProtocol):
         super().connection_made(
             cast(asyncio.Transport, Corked(transport, self.loop, reading=self.start_clock, lingers=self.lingers))
         )
+        self._admission.connections += 1
         limit = self._admission.max_connections
-        if len(self.connections) > limit and not self._admission.make_room():
+        if self._admission.connections > limit and not self._admission.make_room():
             self._refuse(unavailable(f"the service already has {limit} connections; try again later"))
             return
         self._admission.waits(self, known=False)
@@ -125,6 +126,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._admission.connections -= 1
         self._admission.serves(self)
         self._forget_unread()
         if self.cycle is None or self.cycle.scope["hold"] is not self._hold:  # type: ignore[typeddict-item]

@@ -114,6 +114,27 @@ async def test_where_all_connections_are_served_another_is_told_so() -> None:
         assert [(await client.response())[2] for client in served] == [b"late"] * 2
 
 
+async def test_servers_of_one_admission_share_its_connections() -> None:
+    admission, released = Admission(max_connections=2), asyncio.Event()
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await released.wait()
+        await answer(send, b"late")
+
+    async with serving(app, admission=admission) as (_, one), serving(app, admission=admission) as (server, other):
+        async with connected(one) as idle, connected(other) as first, connected(other) as second:
+            await idle.closed()  # the longest idle of both makes room
+            for client in (first, second):
+                client.send(LIVE)
+            await poll(lambda: len(server.server_state.tasks) == 2)
+            for port in (one, other):
+                async with connected(port) as third:
+                    assert await third.problem() == (503, "unavailable")
+            released.set()
+            assert [(await client.response())[2] for client in (first, second)] == [b"late"] * 2
+        await poll(lambda: admission.connections == 0)
+
+
 async def test_a_tenant_has_at_most_half_of_all_connections_under_way(
     services: Services, rival: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
