@@ -18,6 +18,8 @@ from app.domain.sources import SourceDefinition
 
 WAIT_SECONDS = 20.0
 """The longest that a receive waits for a first message."""
+MAX_COUNT = 2**53
+"""A server that says more does not know."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):

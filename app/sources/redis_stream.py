@@ -24,7 +24,7 @@ from app.delivery.webhook.egress import EgressPolicy
 from app.domain.errors import Refusal
 from app.domain.headers import folded
 from app.domain.sources import SourceDefinition
-from app.sources.kinds import Depth, Message, SourceError
+from app.sources.kinds import MAX_COUNT, Depth, Message, SourceError
 
 if TYPE_CHECKING:
     from app.delivery.redis_stream.connection import Command
@@ -164,7 +164,7 @@ class RedisStreamSource:
 
     async def _measure(self) -> Depth:
         group = await self._group_info()
-        length = await self._ask(("XLEN", self._stream))
+        length = _count(await self._ask(("XLEN", self._stream)))
         if group is None:
             return Depth(length if self._from_start else 0, None)
         last = group["last-delivered-id"].decode()
@@ -178,7 +178,7 @@ class RedisStreamSource:
         age = max(0.0, int(seconds) - oldest / 1000) if oldest >= FIRST_MILLISECONDS else None
         lag = group.get("lag")
         # entries that have been trimmed are still in Redis's lag
-        return Depth(None if lag is None else min(lag, length) + group["pending"], age)
+        return Depth(None if lag is None else min(max(0, lag), length) + _count(group["pending"]), age)
 
     # reading
 
@@ -229,7 +229,7 @@ class RedisStreamSource:
             # in one transaction, because entries that are trimmed in between would not be counted
             skipped, found = await self._together(self._skipped, (*read, *here))
             if isinstance(skipped, int):
-                self._lost += skipped
+                self._lost += _count(skipped)
             self._counting = not (isinstance(skipped, RedisFailure) and skipped.permanent)
             if self._counting and not await self._is_there(found):
                 return []
@@ -361,12 +361,19 @@ def _understanding() -> Iterator[None]:
     """Raises SourceError for replies that are not of Redis."""
     try:
         yield
-    except (AttributeError, LookupError, TypeError, ValueError):
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
         raise SourceError("the server has answered something that is not of Redis") from None
 
 
 def _source_error(failure: RedisFailure) -> SourceError:
     return SourceError(str(failure), permanent=failure.permanent)
+
+
+def _count(value: Any) -> int:
+    """Return a number of entries. Raises ValueError if it cannot be one."""
+    if not isinstance(value, int) or not 0 <= value <= MAX_COUNT:
+        raise ValueError(value)
+    return value
 
 
 def _id_of(text: bytes) -> tuple[int, int]:

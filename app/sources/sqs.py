@@ -19,7 +19,7 @@ from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.transport import Transport
 from app.delivery.webhook.webhooks import check_literal
 from app.domain.sources import SourceDefinition
-from app.sources.kinds import WAIT_SECONDS, Depth, Message, SourceError
+from app.sources.kinds import MAX_COUNT, WAIT_SECONDS, Depth, Message, SourceError
 from app.sources.sqs_messages import Received, message_of
 
 BATCH = 10
@@ -29,8 +29,6 @@ FIRST_PAUSE_SECONDS = 0.2
 """Before the second try of what the server failed to do; doubled before the third."""
 CALL_SECONDS = 10.0
 """How long a request may take, beside the wait of a long poll."""
-MAX_LAG = 2**53
-"""A server that says more does not know."""
 DEPTHS = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
 
 T = TypeVar("T")
@@ -100,7 +98,7 @@ class SqsSource:
             lag = sum(int(attributes[name]) for name in DEPTHS)
         except (KeyError, ValueError):
             return Depth(None, None)
-        if not 0 <= lag <= MAX_LAG:
+        if not 0 <= lag <= MAX_COUNT:
             return Depth(None, None)
         # The age of the oldest message is known to CloudWatch alone. Messages come in about the order in which they were sent.
         head = self._head_sent_at

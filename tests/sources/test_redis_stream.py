@@ -319,6 +319,30 @@ async def test_a_server_that_answers_anything_is_an_error_of_the_source(open_sou
                 pass
 
 
+@pytest.mark.parametrize("count", [b"-1", b"99999999999999999999"])
+async def test_a_number_of_entries_that_cannot_be_is_an_error_of_the_source(open_source: Open, count: bytes) -> None:
+    replies = {
+        b"MULTI": b"+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n:%b\r\n*-1\r\n" % count,
+        b"GROUPS": b"*0\r\n",
+        b"XLEN": b":%b\r\n" % count,
+        b"CREATE": b"+OK\r\n",
+        b"XPENDING": b"*0\r\n",
+    }
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while asked := await reader.read(10_000):
+            writer.write(next((reply for word, reply in replies.items() if word in asked), b"-ERR no such key\r\n"))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", port := free_port()):
+        source = open_source(f"redis://127.0.0.1:{port}")
+        for failing in (source.measure(), source.receive(10)):
+            with pytest.raises(SourceError, match="not of Redis"):
+                await failing
+        assert source.take_lost() == 0
+        await source.aclose()
+
+
 async def test_the_failure_of_a_closed_port_is_told(open_source: Open) -> None:
     with pytest.raises(SourceError, match=r"could not connect to 127\.0\.0\.1:1: Connection refused"):
         await open_source("redis://127.0.0.1:1").receive(1)
