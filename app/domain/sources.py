@@ -19,7 +19,7 @@ from app.domain.ijson import MAX_DEPTH, nests_deeper, parse_ijson
 from app.domain.names import Name
 from app.domain.payloads import ANY_BYTES
 from app.domain.tasks import Label, Priority, Tags, TaskBody, validate_task
-from app.domain.texts import MAX_DESCRIPTION, Description, check_text, text_problem
+from app.domain.texts import MAX_DESCRIPTION, Description, check_text
 
 Kind = Literal["sqs", "redis_stream"]
 KEY_SECONDS = 14 * 86_400
@@ -380,8 +380,3 @@ def carried_headers(message: dict[str, str], own: dict[str, str]) -> dict[str, s
             given[name], size = value, size_then
             seen.add(folded(name))
     return given
-
-
-def carried_key(text: str | None) -> str | None:
-    """Return an idempotency or correlation id that a task can carry; None otherwise."""
-    return text if text and text_problem(text, 255) is None else None
