@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from app.delivery.kinds import Call, Delivery, GroupedCall, Sending
+from app.delivery.kinds import Call, Delivery, GroupedCall, Sending, outcome_of
 from app.delivery.redis_stream.target import RedisStreams
 from app.delivery.sqs.target import SqsQueues
 from app.delivery.webhook.egress import EgressPolicy
@@ -49,13 +50,7 @@ class Deliveries:
 
     async def deliver(self, call: Call | GroupedCall, now: datetime) -> Answer | NoAnswer:
         """Send the call, and return what came of it. Cancelling it closes the connection."""
-        ended: asyncio.Future[Answer | NoAnswer | Exception] = asyncio.get_running_loop().create_future()
-        sending = self.send(call, now, ended.set_result)
-        try:
-            answer = await asyncio.shield(ended)
-        finally:
-            if not ended.done():
-                sending.cancel()
+        answer: Answer | NoAnswer | Exception = await outcome_of(partial(self.send, call, now))
         if isinstance(answer, Exception):
             raise answer
         return answer

@@ -5,9 +5,10 @@ a definition is saved, and delivers one attempt at a time; domain/outcomes.py de
 kind of a call.
 """
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -15,6 +16,8 @@ from app.domain.answers import Answer, NoAnswer
 from app.domain.bridges import Address
 from app.domain.handlers import HandlerDefinition, Kind, Targets
 from app.domain.options import Options
+
+T = TypeVar("T")
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +64,17 @@ class Sending(Protocol):
 
     def cancel(self) -> None:
         """Close the connection, and tell nobody. Only before the call has ended."""
+
+
+async def outcome_of(send: Callable[[Callable[[T], None]], Sending]) -> T:
+    """Send something, and return what came of it. Cancelling it cancels what was sent."""
+    ended: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    sending = send(ended.set_result)
+    try:
+        return await asyncio.shield(ended)
+    finally:
+        if not ended.done():
+            sending.cancel()
 
 
 class Delivery(Protocol):

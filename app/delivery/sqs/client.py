@@ -4,15 +4,15 @@ One call is one request: whoever calls decides whether there is another. The egr
 A queue is asked at `endpoint_url` or, without one, at the server that its URL names.
 """
 
-import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
-from app.delivery.kinds import Sending
+from app.delivery.kinds import outcome_of
 from app.delivery.sqs.credentials import CredentialsError, credentials_of
 from app.delivery.webhook.connection import Reply
 from app.delivery.webhook.errors import DeliveryError
@@ -128,11 +128,11 @@ class SqsClient:
             request = self.request(
                 operation, given, credentials, datetime.now(UTC), timeout_seconds, max_reply_bytes=max_reply_bytes
             )
+            reply: Reply | Exception = await outcome_of(partial(self._transport.send, request))
         except CredentialsError as error:
             raise SqsFailure(str(error)) from None
         except DeliveryError as error:
             raise SqsFailure(error.detail) from None
-        reply = await self._exchange(request)
         if isinstance(reply, Exception):
             raise reply
         if isinstance(reply, NoAnswer):
@@ -142,19 +142,6 @@ class SqsClient:
         if reply.truncated:
             raise SqsFailure(f"the answer to {operation} has more than {max_reply_bytes} bytes", status=reply.status)
         return reply.body
-
-    async def _exchange(self, request: Request) -> Reply | Exception:
-        ended: asyncio.Future[Reply | Exception] = asyncio.get_running_loop().create_future()
-        sending = self.send(request, ended.set_result)
-        try:
-            return await asyncio.shield(ended)
-        finally:
-            if not ended.done():
-                sending.cancel()
-
-    def send(self, request: Request, ended: Callable[[Reply | Exception], None]) -> Sending:
-        """Send a request, and tell `ended` later, once, what came of it."""
-        return self._transport.send(request, ended)
 
     def request(
         self,

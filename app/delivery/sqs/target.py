@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -22,7 +23,7 @@ from app.delivery.webhook.connection import Reply
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.errors import DeliveryError
 from app.delivery.webhook.requests import headers_of
-from app.delivery.webhook.transport import Request, Transport
+from app.delivery.webhook.transport import Request, Starting, Transport
 from app.delivery.webhook.webhooks import check_literal
 from app.domain.answers import MAX_RESULT_BYTES, Answer, NoAnswer
 from app.domain.bridges import AwsCredentials, SqsAddress
@@ -60,11 +61,33 @@ class SqsQueues:
             return asyncio.get_running_loop().call_soon(ended, answer)
         credentials = client.credentials.known()
         if credentials is None:
-            return _Waiting(self._transport, client, message, call, now, ended)
+            return Starting(partial(self._start, client, message, call, now, ended), ended)
         try:
             request = _request(client, message, credentials, call, now)
         except DeliveryError as error:
             return asyncio.get_running_loop().call_soon(ended, NoAnswer(error.outcome, error.detail))
+        return self._transport.send(request, lambda reply: ended(answer_of(reply)))
+
+    async def _start(
+        self,
+        client: SqsClient,
+        message: dict[str, Any],
+        call: Call,
+        now: datetime,
+        ended: Callable[[Answer | NoAnswer | Exception], None],
+    ) -> Sending:
+        """Send a message when the credentials of the replica are known. Raises DeliveryError."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + call.timeout_seconds
+        try:
+            async with asyncio.timeout_at(deadline):
+                credentials = await client.credentials.get()
+        except CredentialsError as error:
+            raise DeliveryError("failed", str(error)) from None
+        except TimeoutError:
+            raise DeliveryError("timeout", "the usual AWS chain of credentials did not answer in time") from None
+        request = _request(client, message, credentials, call, now)
+        request = request._replace(timeout_seconds=deadline - loop.time())  # one deadline for both
         return self._transport.send(request, lambda reply: ended(answer_of(reply)))
 
     def preview(self, call: Call, now: datetime) -> dict[str, Any]:
@@ -79,55 +102,6 @@ class SqsQueues:
     def _client(self, call: Call) -> SqsClient:
         to = _address(call)
         return SqsClient(self._transport, to.queue_url, to.region, to.endpoint_url, to.credentials, tenant=call.tenant)
-
-
-class _Waiting:
-    """A call that must wait for the credentials of the replica before it can be sent."""
-
-    def __init__(
-        self,
-        transport: Transport,
-        client: SqsClient,
-        message: dict[str, Any],
-        call: Call,
-        now: datetime,
-        ended: Callable[[Answer | NoAnswer | Exception], None],
-    ) -> None:
-        self._sending: Sending | None = None
-        self._task = asyncio.get_running_loop().create_task(self._run(transport, client, message, call, now, ended))
-
-    async def _run(
-        self,
-        transport: Transport,
-        client: SqsClient,
-        message: dict[str, Any],
-        call: Call,
-        now: datetime,
-        ended: Callable[[Answer | NoAnswer | Exception], None],
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + call.timeout_seconds
-        try:
-            async with asyncio.timeout_at(deadline):
-                credentials = await client.credentials.get()
-            request = _request(client, message, credentials, call, now)
-            request = request._replace(timeout_seconds=deadline - loop.time())  # one deadline for both
-            self._sending = transport.send(request, lambda reply: ended(answer_of(reply)))
-        except CredentialsError as error:
-            ended(NoAnswer("failed", str(error)))
-        except TimeoutError:
-            ended(NoAnswer("timeout", "the usual AWS chain of credentials did not answer in time"))
-        except DeliveryError as error:
-            ended(NoAnswer(error.outcome, error.detail))
-        except Exception as error:
-            # otherwise nobody would ever hear of this call, and its lease would be renewed for good
-            ended(error)
-
-    def cancel(self) -> None:
-        if self._sending is not None:
-            self._sending.cancel()
-        else:
-            self._task.cancel()
 
 
 def message_of(call: Call, address: SqsAddress) -> dict[str, Any]:

@@ -10,8 +10,9 @@ they close. Expired ones are closed at the next use of the pool, so no backgroun
 
 import asyncio
 import ssl
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from app.delivery.kinds import Sending
 from app.delivery.webhook.connection import Connection, Heads, Reply, reason
@@ -71,10 +72,13 @@ class Transport:
         except DeliveryError:
             connection = None  # raised again, and told, where it is opened
         if connection is None:
-            return _Opening(self, request, deadline, ended)
-        return self.exchange(connection, request, deadline, ended)
+            return Starting(partial(self._open_and_exchange, request, deadline, ended), ended)
+        return self._exchange(connection, request, deadline, ended)
 
-    def exchange(
+    async def _open_and_exchange(self, request: Request, deadline: float, ended: Callable[[Reply], None]) -> Connection:
+        return self._exchange(await self._connection(request, deadline), request, deadline, ended)
+
+    def _exchange(
         self, connection: Connection, request: Request, deadline: float, ended: Callable[[Reply], None]
     ) -> Connection:
         """Send the request on this connection. Raises DeliveryError if the peer has just closed it; then nothing was sent."""
@@ -99,7 +103,7 @@ class Transport:
             connection.abort()
         await asyncio.sleep(0)  # the loop closes the sockets in its next iteration
 
-    async def connection(self, request: Request, deadline: float) -> Connection:
+    async def _connection(self, request: Request, deadline: float) -> Connection:
         """Return an idle connection, or open one. Raises DeliveryError."""
         if self._closed:
             raise DeliveryError("unreachable", "the client has been closed")
@@ -187,21 +191,20 @@ class Transport:
         return self._ssl_context
 
 
-class _Opening:
-    """A call that must wait for a lookup or a new connection before it can be sent."""
+class Starting:
+    """A call that must wait for something before it can be sent. `start` sends it; it may raise DeliveryError."""
 
     def __init__(
-        self, transport: Transport, request: Request, deadline: float, ended: Callable[[Reply | Exception], None]
+        self, start: Callable[[], Coroutine[Any, Any, Sending]], ended: Callable[[NoAnswer | Exception], None]
     ) -> None:
         self._sending: Sending | None = None
-        self._task = asyncio.get_running_loop().create_task(self._run(transport, request, deadline, ended))
+        self._task = asyncio.get_running_loop().create_task(self._run(start, ended))
 
     async def _run(
-        self, transport: Transport, request: Request, deadline: float, ended: Callable[[Reply | Exception], None]
+        self, start: Callable[[], Coroutine[Any, Any, Sending]], ended: Callable[[NoAnswer | Exception], None]
     ) -> None:
         try:
-            connection = await transport.connection(request, deadline)
-            self._sending = transport.exchange(connection, request, deadline, ended)
+            self._sending = await start()
         except DeliveryError as error:
             ended(NoAnswer(error.outcome, error.detail))
         except Exception as error:
