@@ -8,21 +8,28 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from sqlalchemy import Update, bindparam, case, func, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.domain.breakers import Adaptive, Breaker, Park
-from app.domain.bridges import Address, AwsCredentials
+from app.domain.bridges import Address
 from app.domain.callers import Act
-from app.domain.handlers import Grouping, HandlerDefinition, HandlerView, Kind, Targets, handler_etag, handler_secrets
+from app.domain.handlers import Grouping, HandlerDefinition, HandlerView, Kind, Targets, handler_etag
 from app.domain.limits import LimitUse
 from app.domain.queues import MAX_RETENTION_DAYS
 from app.store import audit, limits, locks
 from app.store.db import Database, Reader
 from app.store.numbers import Lock
+from app.store.sealed_handlers import (
+    open_address,
+    open_headers_and_secret,
+    seal_address,
+    seal_headers,
+    secret_context,
+)
 from app.store.statements import Query, bound, sql
 from app.store.tables import handlers, queues
 from app.store.vault import Vault, VaultError
@@ -197,12 +204,12 @@ async def load_target(db: Reader, vault: Vault, handler_id: int) -> Target | Non
     row = await _TARGET.fetchrow(db, handler_id=handler_id)
     if row is None:
         return None
-    headers, secret = _open(vault, handler_id, row["sealed_headers"], row["sealed_secret"])
-    address = _address(vault, row)
+    headers, secret = open_headers_and_secret(vault, handler_id, row["sealed_headers"], row["sealed_secret"])
+    address = open_address(vault, row)
     secrets = [secret] if secret is not None else []
     if secret is not None and row["previous"] is not None:
         with suppress(VaultError):  # the current one is enough
-            secrets.append(vault.open(row["previous"], _secret_context(handler_id)))
+            secrets.append(vault.open(row["previous"], secret_context(handler_id)))
     return Target(
         id=row["id"],
         version=row["version"],
@@ -290,9 +297,9 @@ async def insert_new(
     await _SEAL.fetch(
         connection,
         handler_id=handler_id,
-        sealed_headers=_seal_headers(vault, handler_id, definition.headers),
-        sealed_secret=vault.seal(secret, _secret_context(handler_id)),
-        sealed_address=_seal_address(vault, handler_id, definition),
+        sealed_headers=seal_headers(vault, handler_id, definition.headers),
+        sealed_secret=vault.seal(secret, secret_context(handler_id)),
+        sealed_address=seal_address(vault, handler_id, definition),
     )
     await _set_limits(connection, tenant_id, handler_id, definition)
     return await read(connection, vault, handler_id)
@@ -310,8 +317,8 @@ async def replace_definition(
     await _REPLACE.fetch(
         connection,
         handler_id=handler_id,
-        sealed_headers=_seal_headers(vault, handler_id, definition.headers),
-        sealed_address=_seal_address(vault, handler_id, definition),
+        sealed_headers=seal_headers(vault, handler_id, definition.headers),
+        sealed_address=seal_address(vault, handler_id, definition),
         **_plain_columns(vault, definition),
     )
     await _set_limits(connection, tenant_id, handler_id, definition)
@@ -321,7 +328,7 @@ async def replace_secret(
     connection: Reader, vault: Vault, handler_id: int, secret: str, overlap_seconds: float
 ) -> None:
     """Replace the secret. The old one keeps signing too for `overlap_seconds`; with 0 it stops at once."""
-    sealed = vault.seal(secret, _secret_context(handler_id))
+    sealed = vault.seal(secret, secret_context(handler_id))
     if overlap_seconds > 0:
         await _ROTATE.fetch(
             connection, handler_id=handler_id, sealed_secret=sealed, overlap_seconds=float(overlap_seconds)
@@ -412,8 +419,8 @@ def _encoded(part: Breaker | Adaptive | None) -> str | None:
 
 
 def _stored(vault: Vault, row: Any) -> HandlerRow:
-    headers, secret = _open(vault, row["id"], row["sealed_headers"], row["sealed_secret"])
-    address = _address(vault, row)
+    headers, secret = open_headers_and_secret(vault, row["id"], row["sealed_headers"], row["sealed_secret"])
+    address = open_address(vault, row)
     where = address.fields or {"url": row["url"]}
     definition = HandlerDefinition(
         kind=row["kind"],
@@ -444,58 +451,3 @@ def _stored(vault: Vault, row: Any) -> HandlerRow:
         owner=row["owner"],
     )
     return HandlerRow(row["id"], row["etag"], view, secret)
-
-
-def _secret_context(handler_id: int) -> str:
-    # The same for the previous secret, so that a rotation can move the encrypted bytes unchanged.
-    return f"handler:{handler_id}:secret"
-
-
-def _address_context(handler_id: int) -> str:
-    return f"handler:{handler_id}:address"
-
-
-def _seal_address(vault: Vault, handler_id: int, definition: HandlerDefinition) -> bytes | None:
-    """Encrypt what of an address is never shown; None for a webhook."""
-    if definition.kind == "webhook":
-        return None
-    return vault.seal(json.dumps(handler_secrets(definition)), _address_context(handler_id))
-
-
-class _Address(NamedTuple):
-    """The fields of a bridge's address; none for a webhook."""
-
-    fields: dict[str, Any]
-    lost: bool
-    """What of it is never shown cannot be decrypted, and is not among them."""
-
-
-def _address(vault: Vault, row: Any) -> _Address:
-    if row["kind"] == "webhook":
-        return _Address({}, False)
-    plain: dict[str, Any] = json.loads(row["address"])
-    try:
-        secret = json.loads(vault.open(row["sealed_address"] or b"", _address_context(row["id"])))
-    except VaultError:
-        return _Address(plain, True)
-    if secret.get("credentials") is not None:
-        secret["credentials"] = msgspec.convert(secret["credentials"], AwsCredentials)
-    return _Address(plain | secret, False)
-
-
-def _headers_context(handler_id: int) -> str:
-    return f"handler:{handler_id}:headers"
-
-
-def _seal_headers(vault: Vault, handler_id: int, headers: dict[str, str]) -> bytes:
-    return vault.seal(json.dumps(headers), _headers_context(handler_id))
-
-
-def _open(vault: Vault, handler_id: int, headers: bytes, secret: bytes) -> tuple[dict[str, str], str | None]:
-    """Decrypt headers and secret; drop both if either fails. One damaged handler, or one restored from a database with another
-    key, must not affect the others."""
-    try:
-        opened: dict[str, str] = json.loads(vault.open(headers, _headers_context(handler_id)))
-        return opened, vault.open(secret, _secret_context(handler_id))
-    except VaultError:
-        return {}, None
