@@ -122,6 +122,7 @@ async def test_a_name_that_is_not_allowed_is_refused(sqs: Sqs, name: str) -> Non
         ("Policy", "no JSON", "InvalidAttributeValue"),
         ("Policy", "[]", "InvalidAttributeValue"),
         ("Policy", "[" * 5000, "InvalidAttributeValue"),
+        ("Policy", '{"Statement": ' + "[" * 900 + "]" * 900 + "}", "InvalidAttributeValue"),
         ("KmsMasterKeyId", "a\x00", "InvalidAttributeValue"),
         ("ContentBasedDeduplication", "true", "InvalidAttributeName"),
         ("QueueArn", "arn", "InvalidAttributeName"),

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
 from msgspec import UNSET, UnsetType, structs
 
 from app.compat.sqs.calls import Call
 from app.compat.sqs.errors import SqsError
+from app.domain.errors import Refusal
+from app.domain.ijson import parse_ijson
 from app.domain.queues import QueueDefinition
 from app.domain.sqs import FIFO, QueueAttributes, Redrive, redrive_of
 from app.domain.texts import text_problem
@@ -128,10 +129,10 @@ def _read_value(name: str, value: str) -> Any:
 
 
 def decoded(text: str) -> Any:
-    """Return the value of a JSON text; None if it is none."""
+    """Return the value of a JSON text; None if it is none, or is nested too deep."""
     try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return parse_ijson(text.encode())
+    except Refusal:
         return None
 
 
