@@ -31,7 +31,7 @@ MAX_SKEW_SECONDS = 900
 MAX_HEADER = 2_000
 _TIME = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _HASHED = b"x-amz-content-sha256"
-_INVALID_KEY = "The security token included in the request is invalid."
+_INVALID_KEY = "The security token included in the request is invalid"
 
 
 class NotSigned(Exception):
@@ -98,13 +98,13 @@ async def read_signature(core: Core, service: str, scope: Mapping[str, Any], hea
     if read.service != service:
         raise _mismatch(f"Credential should be scoped to correct service: '{service}'.")
     if b"x-amz-security-token" in headers:
-        raise NotSigned("InvalidClientTokenId", f"{_INVALID_KEY} Access keys of this service have no session token.")
+        raise NotSigned("InvalidClientTokenId", f"{_INVALID_KEY}: access keys of this service have no session token.")
     try:
         signer = await authentication.signer(core, read.access_key_id)
     except Refusal as refusal:
         if refusal.code != "unauthenticated":
             raise
-        raise NotSigned("InvalidClientTokenId", _INVALID_KEY) from None
+        raise NotSigned("InvalidClientTokenId", f"{_INVALID_KEY}: {refusal.detail}.") from None
     return Signed(read, amz_date, headers, signer)
 
 
