@@ -1,6 +1,5 @@
 """Who may call over the SQS wire: access keys, and what botocore signs with them."""
 
-import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -192,7 +191,7 @@ async def test_both_secrets_sign_during_a_rotation(guarded: Replica, key: KeyIss
     for secret in (key.token, rotated.token):
         assert (await post(url, signed(url, key.id, secret))).status_code == 200
     last = await keys.rotate(core.db, key.id, 0, core.vault)
-    await asyncio.sleep(1.01)  # as long as an answer is trusted
+    core.keys.signers.clear()  # they are trusted for a second
     for secret in (key.token, rotated.token):
         refusal(await post(url, signed(url, key.id, secret)), "SignatureDoesNotMatch")
     assert (await post(url, signed(url, key.id, last.token))).status_code == 200
