@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
-import msgspec
-
+from app.delivery.carried import carried_by
 from app.delivery.kinds import Call, Sending
 from app.delivery.redis_stream.addresses import MISSING, RedisFailure, check_redis, parse_redis_url
 from app.delivery.webhook.egress import EgressPolicy
@@ -67,7 +66,7 @@ class RedisStreams:
         scheme = "rediss" if address.tls else "redis"
         return {
             "url": f"{scheme}://{address.parsed.authority}/{address.database}",
-            "headers": {"stream": to.stream, **_fields(call)},
+            "headers": {"stream": to.stream, **carried_by(call)},
             "body": call.payload.decode("utf-8", "replace"),
         }
 
@@ -201,25 +200,8 @@ def _answer(reply: Any) -> Answer | NoAnswer | Exception:
 
 def _command(call: Call, to: StreamAddress) -> "Command":
     most = () if to.maxlen is None else ("MAXLEN", "~", to.maxlen)
-    fields = (part for field in _fields(call).items() for part in field)
+    fields = (part for field in carried_by(call).items() for part in field)
     return ("XADD", to.stream, *most, "*", "body", call.payload, *fields)
-
-
-def _fields(call: Call) -> dict[str, str]:
-    """Return the fields of an entry beside its body: under the names that attributes of SQS messages have."""
-    options = call.options
-    carried = {
-        "sluice-task-id": call.task_id,
-        "sluice-queue": call.queue,
-        "sluice-attempt": str(call.attempt),
-        "sluice-type": options.type,
-        "sluice-headers": msgspec.json.encode(options.headers).decode() if options.headers else None,
-        "sluice-content-type": options.content_type,
-        "x-correlation-id": options.correlation_id,
-        "traceparent": call.traceparent,
-        "tracestate": call.tracestate,
-    }
-    return {name: value for name, value in carried.items() if value}
 
 
 def _address(call: Call) -> StreamAddress:

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import msgspec
 
+from app.delivery.carried import carried_by
 from app.delivery.kinds import Call, Sending
 from app.delivery.sqs.client import SqsClient, SqsFailure, endpoint_of, failure_of, read_answer
 from app.delivery.sqs.credentials import CredentialsError, require_chain
@@ -106,30 +107,17 @@ class SqsQueues:
 
 def message_of(call: Call, address: SqsAddress) -> dict[str, Any]:
     """Return what SendMessage is given for a task, but for the queue."""
-    options = call.options
-    if options.binary:
+    if call.options.binary:
         body = base64.b64encode(call.payload).decode()
     else:
         # valid in JSON as they stand, but not in a message; in JSON they are only found in strings
         body = _FORBIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", call.payload.decode("utf-8", "replace"))
-    carried = {
-        "sluice-task-id": call.task_id,
-        "sluice-queue": call.queue,
-        "sluice-attempt": str(call.attempt),
-        "sluice-type": options.type,
-        "sluice-headers": msgspec.json.encode(options.headers).decode() if options.headers else None,
-        "sluice-content-type": options.content_type,
-        "sluice-encoding": "base64" if options.binary else None,
-        "x-correlation-id": options.correlation_id,
-        "traceparent": call.traceparent,
-        "tracestate": call.tracestate,
-    }
+    carried = carried_by(call) | ({"sluice-encoding": "base64"} if call.options.binary else {})
     message: dict[str, Any] = {
         "MessageBody": body,
         "MessageAttributes": {
             name: {"DataType": "String", "StringValue": _FORBIDDEN.sub("\ufffd", value)}
             for name, value in carried.items()
-            if value
         },
     }
     group = _group_of(call, address)
