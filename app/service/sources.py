@@ -149,7 +149,8 @@ def completed(core: Core, caller: Caller, wanted: SourceDefinition, before: Sour
     definition = kept(wanted, before)
     if errors := definition.missing():
         raise invalid(errors)
-    if definition.kind == "sqs" and not definition.credentials and not caller.may("operate"):
+    changed = before is None or definition != before.view.definition
+    if changed and definition.kind == "sqs" and not definition.credentials and not caller.may("operate"):
         raise Refusal(
             "forbidden",
             "without credentials, the source would use those of the replicas, which needs a key with scope operate; "

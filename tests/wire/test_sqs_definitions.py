@@ -95,7 +95,8 @@ async def test_without_credentials_and_without_the_library_it_is_refused_with_th
 async def test_a_manager_cannot_use_the_credentials_of_the_replicas(
     start_guarded: Callable[..., Awaitable[Replica]], tenant: Callable[..., Awaitable[Api]], noun: str
 ) -> None:
-    """Neither at first, nor by changing where an operator's definition leads, nor through a document."""
+    """Neither at first, nor by changing where an operator's definition leads, nor through a document; one that changes nothing may
+    have it."""
     replica = await start_guarded()
     manager, operator = await tenant(replica, "default"), await tenant(replica, "default", "operate")
     queue = await manager.queue()
@@ -106,6 +107,8 @@ async def test_a_manager_cannot_use_the_credentials_of_the_replicas(
     moved = {**absent, "queue_url": "http://127.0.0.1:10/1/mine"}
     problem(await manager.put(f"/{noun}/x", json=moved), 403, "forbidden")
     problem(await manager.post("/definitions/apply", json={noun: {"x": moved}}), 403, "forbidden")
+    (change,) = good(await manager.post("/definitions/apply", json={noun: {"x": absent}}))["changes"]
+    assert change["action"] == "unchanged"
     assert good(await operator.get(f"/{noun}/x"))["queue_url"] == absent["queue_url"]
 
 
