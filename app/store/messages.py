@@ -26,8 +26,6 @@ class Acted(NamedTuple):
     """A message on which a handle has acted."""
 
     token: str
-    tenant_id: int
-    queue_id: int
     ended: bool
 
 
@@ -35,13 +33,16 @@ async def settle_lapsed(
     db: Reader, handles: Sequence[Handle], seconds: Sequence[float | None], *, told: Told = untold
 ) -> list[Acted]:
     """Delete messages (None), or hide them so many seconds. Those whose handle is not their last are not returned. `told` hears of
-    the callbacks of tasks that ended."""
+    the callbacks of tasks that ended.
+
+    Raises Held.
+    """
     rows = await db.fetch(
         _SETTLE_LAPSED, [handle.task_id for handle in handles], [handle.token for handle in handles], list(seconds)
     )
     if rows and rows[-1]["token"] is None:
         told(decoded(rows.pop()["callbacks"]))
-    return [Acted(str(row["token"]), row["tenant_id"], row["queue_id"], row["ended"]) for row in rows]
+    return [Acted(str(row["token"]), row["ended"]) for row in rows]
 
 
 async def first_receives(db: Reader, task_ids: Sequence[str]) -> dict[str, datetime]:

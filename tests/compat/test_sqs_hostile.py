@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.compat.sqs import Sqs
@@ -120,6 +122,23 @@ async def test_of_many_who_delete_and_receive_a_lapsed_message_nobody_loses_it(s
     )
     states = [(await api.task(one["MessageId"]))["state"] for one in sent]
     assert set(states) == {"succeeded"}
+
+
+@pytest.mark.ci
+async def test_a_transaction_that_holds_a_lapsed_message_is_not_waited_for(sqs: Sqs, wired: Replica) -> None:
+    url = await queue(sqs)
+    sent = await sqs.call("SendMessage", QueueUrl=url, MessageBody="m")
+    (message,) = await received(sqs, url, VisibilityTimeout=0)
+    given = {"QueueUrl": url, "ReceiptHandle": message["ReceiptHandle"]}
+    await wired.sluice.core.reaping.reap(100)
+    connection = await asyncpg.connect(wired.sluice.core.db.dsn)
+    async with connection.transaction():
+        await connection.execute("select from sluice.tasks where id = $1 for update", sent["MessageId"])
+        began = time.monotonic()
+        await sqs.refused("DeleteMessage", "ServiceUnavailable", **given)
+        assert time.monotonic() - began < 3
+    await connection.close()
+    await sqs.call("DeleteMessage", **given)
 
 
 async def test_a_dead_letter_queue_that_is_gone_costs_no_message_of_others(sqs: Sqs) -> None:

@@ -3,16 +3,16 @@
 -- reaped yet, so it still has its slots; a task that is ready, or waits, starts then.
 -- While somebody else has received the message again, an earlier handle takes nothing from them: it does not end the task, and makes
 -- their lease longer at most.
--- Returns what it did: the tokens given and their tasks' queues, whether these ended, and at last (no token) what call_back_v1 says, if
--- any of them called back.
+-- Returns the tokens that acted, whether their tasks ended, and at last (no token) what call_back_v1 says, if any of them called back.
 create function sluice.settle_lapsed_v1(p_ids uuid[], p_tokens uuid[], p_seconds double precision[])
-returns table (token uuid, tenant_id bigint, queue_id bigint, ended boolean, callbacks jsonb) language plpgsql volatile
+returns table (token uuid, ended boolean, callbacks jsonb) language plpgsql volatile
 as $$
 #variable_conflict use_column
 declare
   v_now timestamptz; v_ids uuid[]; v_tokens uuid[]; v_seconds double precision[]; v_others boolean[]; v_ended uuid[];
   v_waiting uuid[]; v_callbacks jsonb;
 begin
+  perform set_config('lock_timeout', '500', true);  -- as in retry_v1
   perform 1 from (select t.id from sluice.tasks t where t.id = any(p_ids) order by t.id for update) l;
   v_now := clock_timestamp();
   select array_agg(s.id), array_agg(s.token), array_agg(s.seconds), array_agg(s.others) into v_ids, v_tokens, v_seconds, v_others
@@ -27,9 +27,7 @@ begin
   where s.seconds is not null or not s.held;
   if v_ids is null then return; end if;
   v_ended := array(select distinct x.id from unnest(v_ids, v_seconds) x(id, seconds) where x.seconds is null order by x.id);
-  return query
-    select x.token, t.tenant_id, t.queue_id, x.seconds is null, null::jsonb
-    from unnest(v_ids, v_tokens, v_seconds) x(id, token, seconds) join sluice.tasks t on t.id = x.id;
+  return query select x.token, x.seconds is null, null::jsonb from unnest(v_tokens, v_seconds) x(token, seconds);
   update sluice.tasks t set renewed_at = v_now,
     lease_expires_at = least(
       case when x.others then greatest(t.lease_expires_at, v_now + make_interval(secs => x.seconds))
