@@ -1,9 +1,11 @@
 """Databases that can be taken away, and replicas on them."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
+import asyncpg
 import pytest
 
 from app.telemetry import events
@@ -44,3 +46,19 @@ async def said(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[str]]:
     token = NOTED.set(names)
     yield names
     NOTED.reset(token)
+
+
+@pytest.fixture
+async def rows(database_url: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+async def payloads(rows: "asyncpg.Connection[Any]", queue: str) -> Counter[bytes]:
+    """How many tasks of a queue have each payload, ended ones included."""
+    sql = (
+        "select payload from sluice.tasks t join sluice.queues q on q.id = t.queue_id where q.name = $1"
+        " union all select payload from sluice.task_history t join sluice.queues q on q.id = t.queue_id where q.name = $1"
+    )
+    return Counter(row["payload"] for row in await rows.fetch(sql, queue))

@@ -8,7 +8,7 @@ import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
@@ -59,13 +59,6 @@ class Listing:
             page["next"] = str(until)
         reply = answer(on_complete={"queue": self.units, "payload": "sum"}, **page)
         return Reply(200, reply.headers, reply.body, until=self.lost) if at == PAGE else reply
-
-
-@pytest.fixture
-async def rows(database_url: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
 
 
 async def holds_some(rows: "asyncpg.Connection[Any]", process: SluiceProcess, queue: str) -> bool:

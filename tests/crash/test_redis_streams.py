@@ -3,9 +3,8 @@
 Everything is counted at the end: in Redis, where nothing may be pending, and in the database, where there is one task per entry.
 """
 
-import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 
 from app.delivery.redis_stream.addresses import RedisFailure
 from app.sources import redis_stream
+from tests.crash.conftest import payloads
 from tests.redis_server import RedisServer
 from tests.sluices import Replica, SluiceProcess
 from tests.support import poll
@@ -38,13 +38,6 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_stream, "BLOCK_SECONDS", 0.5)
 
 
-@pytest.fixture
-async def rows(database_url: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
-
-
 @dataclass
 class Bridge:
     """A stream, the source that reads it, and the queue that its tasks are in."""
@@ -57,12 +50,7 @@ class Bridge:
     stream: str
 
     async def tasks(self) -> Counter[bytes]:
-        """How many tasks have each payload, ended ones included."""
-        sql = (
-            "select payload from sluice.tasks t join sluice.queues q on q.id = t.queue_id where q.name = $1"
-            " union all select payload from sluice.task_history t join sluice.queues q on q.id = t.queue_id where q.name = $1"
-        )
-        return Counter(row["payload"] for row in await self.rows.fetch(sql, self.queue))
+        return await payloads(self.rows, self.queue)
 
     async def settled(self, seconds: float = SECONDS) -> None:
         """Wait until all entries have been read and acknowledged."""
@@ -277,7 +265,15 @@ async def test_tasks_leave_to_a_stream_while_redis_is_killed_and_come_back_in(
     ids = await api.bulk(leaving, [{"payload": n} for n in range(200)])
     await redis.kill()
     ids += await api.bulk(leaving, [{"payload": n} for n in range(200, 300)])
-    await asyncio.sleep(0.2)  # some fail meanwhile
+
+    async def some_failed() -> bool:
+        failed = (
+            "select exists (select from sluice.tasks t join sluice.queues q on q.id = t.queue_id"
+            " where q.name = $1 and t.last_error is not null)"
+        )
+        return bool(await bridge.rows.fetchval(failed, leaving))
+
+    await poll(some_failed, SECONDS, every_seconds=0.05)
     await redis.start()
 
     async def all_left() -> bool:

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from tests.crash.conftest import payloads
 from tests.crash.counts import note
 from tests.sluices import Replica, SluiceProcess
 from tests.sqs_server import Asked, Fault, SqsQueue, SqsServer
@@ -32,14 +33,6 @@ LONG = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 StartSluice = Callable[..., Awaitable[SluiceProcess]]
 StartReplica = Callable[..., Awaitable[Replica]]
-Rows = "asyncpg.Connection[Any]"
-
-
-@pytest.fixture
-async def rows(database_url: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
 
 
 @dataclass
@@ -53,12 +46,7 @@ class Bridge:
     queue: str
 
     async def tasks(self) -> Counter[bytes]:
-        """How many tasks have each payload, ended ones included."""
-        sql = (
-            "select payload from sluice.tasks t join sluice.queues q on q.id = t.queue_id where q.name = $1"
-            " union all select payload from sluice.task_history t join sluice.queues q on q.id = t.queue_id where q.name = $1"
-        )
-        return Counter(row["payload"] for row in await self.rows.fetch(sql, self.queue))
+        return await payloads(self.rows, self.queue)
 
     async def each_once(self, count: int) -> None:
         """Wait until SQS has nothing left, and hold that there is one task per message."""
