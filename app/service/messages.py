@@ -36,6 +36,8 @@ from app.telemetry.tracing import TraceContext
 REAP_LIMIT = 100
 MAX_HIDDEN_SECONDS = 43_200.0
 """How long a message can be hidden after one receive, extensions included."""
+NOT_NOW = frozenset({"unavailable", "queue_full", "key_full"})
+"""Codes with which a message is refused that may be accepted when it is sent again."""
 MAX_KEY = 255
 """Characters of an idempotency key."""
 
@@ -77,8 +79,9 @@ async def queue_of(core: Core, caller: Caller, name: str) -> QueueRow:
 async def send(
     core: Core, caller: Caller, queue: str, messages: Sequence[Outgoing], trace: tuple[str, str | None] | None
 ) -> list[Sent | Refusal]:
-    """Send messages, each acknowledged after its commit; a message that is refused refuses no other. Those of
-    one group are sent one after the other, so that they are received in this order.
+    """Send messages, each acknowledged after its commit. Those of one group are sent one after the other, so that they are
+    received in this order. A message that is refused refuses no other, unless it can be sent again: then it refuses those behind
+    it in its group.
 
     Raises Refusal: forbidden.
     """
@@ -90,11 +93,15 @@ async def send(
         turns.setdefault(place if message.group is None else message.group, []).append(place)
 
     async def in_turn(places: list[int]) -> None:
-        for place in places:
+        for turn, place in enumerate(places):
             try:
                 results[place] = await _send(core, caller, queue, ids[place], messages[place], span.context)
             except Refusal as refusal:
                 results[place] = refusal
+                if refusal.code in NOT_NOW:
+                    # it will be sent again, and must not come after the others of its group then
+                    results.update(dict.fromkeys(places[turn:], refusal))
+                    break
 
     with core.tracing.enqueue(queue, caller.tenant, incoming) as span:
         await asyncio.gather(*(in_turn(places) for places in turns.values()))

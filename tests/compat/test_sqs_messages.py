@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from app.domain.sqs import NO_LIMIT
+from app.runtime.enqueueing import Admitted
+from app.store.enqueues import Entry
+from app.store.failures import Unavailable
 from tests.compat.sqs import Sqs
 from tests.sluices import Replica
 from tests.wire.api import Api, fresh, good
@@ -227,6 +230,28 @@ async def test_a_deduplication_id_counts_within_its_group_where_the_queue_says_s
     )
     assert [one["Body"] for one in found] == ["g", "h"]
     assert {one["Attributes"]["MessageDeduplicationId"] for one in found} == {"1" * 128}
+
+
+async def test_a_message_that_must_be_sent_again_is_not_overtaken_by_its_group(
+    sqs: Sqs, wired: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = await queue(sqs, fresh("q") + ".fifo", FifoQueue="true", ContentBasedDeduplication="true")
+    writer = wired.sluice.core.enqueueing
+    submit = writer.submit
+
+    async def away(entry: Entry) -> Admitted:
+        if entry.payload == b'"a1"':
+            raise Unavailable("no answer")
+        return await submit(entry)
+
+    monkeypatch.setattr(writer, "submit", away)
+    entries = [{"Id": body, "MessageBody": body, "MessageGroupId": body[0]} for body in ("a0", "a1", "a2", "b0")]
+    found = await sqs.call("SendMessageBatch", QueueUrl=url, Entries=entries)
+    assert {one["Id"] for one in found["Successful"]} == {"a0", "b0"}
+    assert [(one["Id"], one["Code"], one["SenderFault"]) for one in found["Failed"]] == [
+        ("a1", "ServiceUnavailable", False),
+        ("a2", "ServiceUnavailable", False),
+    ]
 
 
 # dead letters
