@@ -7,7 +7,7 @@ import pytest
 from app.telemetry import events
 from tests.handlers import Handler
 from tests.sluices import Replica
-from tests.wire.api import AT_ONCE, Api, good, problem
+from tests.wire.api import AT_ONCE, Api, fresh, good, problem
 
 pytestmark = pytest.mark.anyio
 
@@ -99,3 +99,35 @@ async def test_a_former_secret_that_cannot_be_read_leaves_the_new_one_signing(
     await api.ended((await api.enqueue(await api.queue(name)))["id"])
     (request,) = handler.requests
     assert len(request.headers["webhook-signature"].split()) == 1
+
+
+BRIDGES: list[dict[str, Any]] = [
+    {"kind": "redis_stream", "url": "redis://:hidden@127.0.0.1:9/0", "stream": "s"},
+    {
+        "kind": "sqs",
+        "queue_url": "http://127.0.0.1:9/1/q",
+        "region": "eu-west-1",
+        "credentials": {"access_key_id": "AKIA", "secret_access_key": "hidden"},
+    },
+]
+
+
+@pytest.mark.parametrize("given", BRIDGES, ids=[given["kind"] for given in BRIDGES])
+async def test_a_bridge_that_has_lost_its_address_says_so_until_it_is_put_again(
+    replica: Replica, api: Api, given: dict[str, Any]
+) -> None:
+    name = fresh("bridge")
+    good(await api.put(f"/handlers/{name}", json=given), 201)
+    await replica.sluice.core.db.fetch("update sluice.handlers set sealed_address = '\\x00' where name = $1", name)
+    assert good(await api.get(f"/handlers/{name}"))["secrets_lost"] is True
+    assert (await api.client.get(f"/ui/handlers/{name}")).status_code == 200
+    tried = good(await api.post(f"/handlers/{name}/test", json={}))
+    assert (tried["outcome"], tried["received"]) == ("failed", None) and "cannot be read" in tried["error"]
+    queue = await api.queue(name, retry={**AT_ONCE, "max_attempts": 1})
+    ended = await api.ended((await api.enqueue(queue))["id"])
+    assert ended["last_error"].startswith("what the handler keeps secret cannot be read")
+    plan = good(await api.post("/definitions/plan", json={"handlers": {name: given}}))
+    assert [change["action"] for change in plan["changes"]] == ["update"]
+    saved = good(await api.put(f"/handlers/{name}", json=given))
+    assert saved["secret"] is None and "secrets_lost" not in saved
+    assert good(await api.post(f"/handlers/{name}/test", json={}))["outcome"] == "unreachable"

@@ -19,7 +19,7 @@ from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.urls import UrlError
 from app.domain.answers import Answer, NoAnswer
 from app.domain.bridges import StreamAddress
-from app.domain.handlers import HandlerDefinition
+from app.domain.handlers import HIDDEN, HandlerDefinition
 
 if TYPE_CHECKING:
     from app.delivery.redis_stream.connection import Command, RedisConnection
@@ -62,10 +62,8 @@ class RedisStreams:
 
     def preview(self, call: Call, now: datetime) -> dict[str, Any]:
         to = _address(call)
-        address = parse_redis_url(to.url)
-        scheme = "rediss" if address.tls else "redis"
         return {
-            "url": f"{scheme}://{address.parsed.authority}/{address.database}",
+            "url": _shown(to.url),
             "headers": {"stream": to.stream, **carried_by(call)},
             "body": call.payload.decode("utf-8", "replace"),
         }
@@ -196,6 +194,14 @@ def _answer(reply: Any) -> Answer | NoAnswer | Exception:
     if not isinstance(reply, bytes) or _ENTRY_ID.fullmatch(reply) is None:
         return NoAnswer("failed", "the server answered XADD with something that is not of Redis")
     return Answer(200, {}, reply)
+
+
+def _shown(url: str) -> str:
+    """Return the server and the database of a URL, without its password; one that could not be decrypted is empty."""
+    if not url:
+        return HIDDEN
+    address = parse_redis_url(url)
+    return f"{'rediss' if address.tls else 'redis'}://{address.parsed.authority}/{address.database}"
 
 
 def _command(call: Call, to: StreamAddress) -> "Command":
