@@ -11,10 +11,12 @@ from app.engine import engine, snapshot
 from app.runtime.core import Core
 from app.store import flows, polls
 from app.store.failures import Busy
+from tests import fake_sources
+from tests.fake_sources import FakeQueue
 from tests.handlers import Handler
 from tests.sluices import Replica
 from tests.support import poll
-from tests.wire.api import Api
+from tests.wire.api import Api, good
 
 pytestmark = pytest.mark.anyio
 
@@ -87,6 +89,22 @@ async def test_whatever_is_due_is_found_within_a_poll_though_nobody_hinted(
     assert {request.json for request in await handler.received(2)} == {"due", "fired"}
     assert (await api.ended(late))["reason"] == "expired"
     assert time.monotonic() - began < engine.POLL_SECONDS + 1
+
+
+@pytest.mark.ci
+async def test_sources_begin_and_end_within_a_poll_though_nobody_hinted(start_replica: StartReplica) -> None:
+    replica = await start_replica()
+    core, api, elsewhere = replica.sluice.core, Api(replica.client, replica.url), FakeQueue()
+    fake_sources.install(core, {"orders": elsewhere})
+    core.signals.source_changed = lambda: None
+    began = time.monotonic()
+    queue = await api.queue()
+    good(await api.put("/sources/orders", json=fake_sources.definition(queue)), 201)
+    keys = elsewhere.put(b"1")
+    await poll(lambda: elsewhere.acknowledged == keys)
+    good(await api.post("/sources/orders/pause"))
+    await poll(lambda: elsewhere.closed == 1)
+    assert time.monotonic() - began < 2 * (engine.POLL_SECONDS + 1)
 
 
 async def test_ready_lanes_are_found_although_flows_cannot_be_swept(
