@@ -752,6 +752,7 @@ create table sluice.actions (
   idempotency_key text
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 create index actions_by_tenant on sluice.actions (tenant_id, id);
+create index actions_of_queue on sluice.actions (tenant_id, kind, (filter ->> 'queue'), id) where kind in ('empty', 'move');
 create index actions_running on sluice.actions (tenant_id, next_at) where state = 'running';
 create index actions_ended on sluice.actions (ended_at) where ended_at is not null;
 create index actions_unswept on sluice.actions (ended_at) where ended_at is not null and not swept;

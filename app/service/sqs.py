@@ -176,7 +176,7 @@ async def empty(core: Core, caller: Caller, name: str) -> bool:
         raise queue_not_found(name)
     async with core.db.begin(caller.tenant_id) as connection:
         row = await queues.locked(connection, caller, name)
-        if await actions.was_emptied(connection, caller.tenant_id, row.id, PURGE_SECONDS):
+        if await actions.was_emptied(connection, caller.tenant_id, name, row.id, PURGE_SECONDS):
             return False
         action = await _emptying(core, caller, row, connection)
         await actions.add(connection, action)

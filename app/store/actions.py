@@ -198,9 +198,9 @@ async def moves_from(db: Reader, tenant_id: int, queue: str, queue_id: int, limi
     return [_view(row) for row in await db.fetch(_MOVES, tenant_id, queue, queue_id, limit)]
 
 
-async def was_emptied(db: Reader, tenant_id: int, queue_id: int, seconds: float) -> bool:
+async def was_emptied(db: Reader, tenant_id: int, queue: str, queue_id: int, seconds: float) -> bool:
     """Return whether an action to empty the queue was started in the last so many seconds."""
-    return bool(await db.fetchval(_RECENT_PURGE, tenant_id, queue_id, seconds))
+    return bool(await db.fetchval(_RECENT_PURGE, tenant_id, queue, queue_id, seconds))
 
 
 async def note_listed(db: Reader, action: StoredAction, reached: str | None, found: Sequence[str]) -> bool:

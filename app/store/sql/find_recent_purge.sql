@@ -1,5 +1,7 @@
--- Whether a queue was emptied in the last $3 seconds. $2: its id, as there may have been others of its name.
+-- Whether a queue of this name was emptied in the last $4 seconds. $3: its id, as there may have been others of its name.
 select exists (
-  select from sluice.actions a
-  where a.tenant_id = $1 and a.kind = 'empty' and a.search -> 'queue_ids' @> to_jsonb($2::bigint)
-    and a.created_at > clock_timestamp() - make_interval(secs => $3))
+  select from (
+    select a.created_at from sluice.actions a
+    where a.tenant_id = $1 and a.kind = 'empty' and a.filter ->> 'queue' = $2 and a.search -> 'queue_ids' @> to_jsonb($3::bigint)
+    order by a.id desc limit 1) last
+  where last.created_at > clock_timestamp() - make_interval(secs => $4))
