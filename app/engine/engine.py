@@ -20,7 +20,7 @@ from app.engine.scheduler import Scheduler
 from app.engine.snapshot import Snapshot
 from app.engine.sources import Sources
 from app.runtime.core import Core
-from app.runtime.signals import ConcurrencySlot
+from app.runtime.signals import ConcurrencySlot, Signals
 from app.sources.kinds import WAIT_SECONDS
 from app.store import polls
 from app.store.failures import Unavailable
@@ -124,14 +124,17 @@ class Engine:
         self._forever: list[asyncio.Task[None]] = []
         self._stopping = False
         self._lag_at = time.monotonic()
-        signals = core.signals
+        self._subscribe(core.signals)
+
+    def _subscribe(self, signals: Signals) -> None:
+        """Let signals of this replica wake the loops."""
         signals.lane_ready = self._lane_ready
         signals.any_lane_ready = self._any_lane_ready
         signals.slot_freed = self._slot_freed
         signals.rider = self._dispatcher.ride
         signals.task_due_at = self._due_at
-        signals.lease_ends = lambda at: self._reap.wake_in(at - core.clock.seconds())
-        signals.schedule_due_at = lambda at: self._fire.wake_in(at - core.clock.seconds())
+        signals.lease_ends = lambda at: self._reap.wake_in(at - self._core.clock.seconds())
+        signals.schedule_due_at = lambda at: self._fire.wake_in(at - self._core.clock.seconds())
         signals.batch_changed = lambda: self._fold.wake_in(FOLD_SECONDS)
         signals.calls_counted = lambda: self._breakers.wake_in(COUNT_SECONDS)
         signals.batch_completed = self._finish.wake
