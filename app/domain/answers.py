@@ -27,6 +27,8 @@ class Answer(msgspec.Struct, frozen=True):
     """What a bridge's server says is wrong; None: only the status says it."""
     fatal: bool = False
     """A bridge can never take this task, whatever the handler's fatal_statuses are."""
+    unsent: bool = False
+    """Found out before anything was sent: the status is what the server would have said."""
 
 
 class NoAnswer(msgspec.Struct, frozen=True):

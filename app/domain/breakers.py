@@ -129,6 +129,8 @@ def call_of(answer: Answer | NoAnswer) -> CallKind | None:
     """Return what a call says about the service; None if nothing, because nothing was sent or its answer was not readable."""
     if isinstance(answer, NoAnswer):
         return "failed" if answer.outcome in ("timeout", "unreachable") else None
+    if answer.unsent:
+        return None
     if answer.status in PUSHING_BACK:
         return "pushed_back"
     return "failed" if answer.status >= 500 else "ok"

@@ -15,6 +15,7 @@ from app.delivery.sqs.target import MAX_MESSAGE_BYTES, answer_of, message_of
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.transport import Transport
 from app.domain.answers import Answer, NoAnswer
+from app.domain.breakers import call_of
 from app.domain.bridges import AwsCredentials, SqsAddress
 from app.domain.options import Options
 from app.domain.outcomes import Settlement, Terms, decide
@@ -177,6 +178,7 @@ async def test_a_message_that_sqs_never_takes_is_dead_and_never_sent(payload: by
     assert isinstance(answer, Answer)
     found = decide(answer, Terms(1, DEFAULT_RETRY, NOW, 0.5))
     assert (found.kind, found.reason) == ("dead", "fatal_status") and "nothing was sent" in str(found.error)
+    assert call_of(answer) is None, "it says nothing of the service, so it neither opens a breaker nor closes one"
     await deliveries.aclose()
 
 

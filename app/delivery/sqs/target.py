@@ -144,16 +144,19 @@ def _group_of(call: Call, address: SqsAddress) -> str | None:
 def _never_taken(message: dict[str, Any]) -> Answer | None:
     """Return what is wrong with a message that need not be sent, because SQS takes none like it."""
     if not message["MessageBody"]:
-        return Answer(
-            EMPTY, {}, b"", error="the payload is empty, and SQS takes no empty message: nothing was sent", fatal=True
-        )
+        return _unsent(EMPTY, "the payload is empty, and SQS takes no empty message")
     size = len(message["MessageBody"].encode())
     for name, attribute in message["MessageAttributes"].items():
         size += len(name) + len(attribute["DataType"]) + len(attribute["StringValue"].encode())
     if size <= MAX_MESSAGE_BYTES:
         return None
-    error = f"the message has {size:,} bytes with its attributes, and SQS takes {MAX_MESSAGE_BYTES:,}: nothing was sent"
-    return Answer(TOO_LARGE, {}, b"", error=error, fatal=True)
+    return _unsent(
+        TOO_LARGE, f"the message has {size:,} bytes with its attributes, and SQS takes {MAX_MESSAGE_BYTES:,}"
+    )
+
+
+def _unsent(status: int, problem: str) -> Answer:
+    return Answer(status, {}, b"", error=f"{problem}: nothing was sent", fatal=True, unsent=True)
 
 
 def _request(
