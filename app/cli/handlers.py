@@ -80,7 +80,7 @@ def send_test(
         say_json(found)
     else:
         sent, received = found["sent"], found["received"]
-        print(f"POST {plain(sent['url'])}")
+        print(("POST " if sent["url"].startswith("http") else "") + plain(sent["url"]))
         _print_message(sent)
         if received is not None:
             print(f"\n{received['status']}")
