@@ -169,7 +169,7 @@ def completed(
     complete = definition.with_kept(None if before is None or before.view.secrets_lost else before.view.definition)
     if errors := complete.missing():
         raise invalid(errors)
-    changed = before is None or complete != before.view.definition
+    changed = before is None or before.view.secrets_lost or complete != before.view.definition
     if changed and complete.kind == "sqs" and not complete.credentials and not caller.may("operate"):
         raise Refusal(
             "forbidden",

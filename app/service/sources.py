@@ -149,7 +149,7 @@ def completed(core: Core, caller: Caller, wanted: SourceDefinition, before: Sour
     definition = kept(wanted, before)
     if errors := definition.missing():
         raise invalid(errors)
-    changed = before is None or definition != before.view.definition
+    changed = before is None or before.view.secrets_lost or definition != before.view.definition
     if changed and definition.kind == "sqs" and not definition.credentials and not caller.may("operate"):
         raise Refusal(
             "forbidden",

@@ -113,6 +113,22 @@ async def test_a_manager_cannot_use_the_credentials_of_the_replicas(
 
 
 @pytest.mark.parametrize("noun", ["handlers", "sources"])
+async def test_a_manager_cannot_use_them_in_place_of_credentials_that_are_lost(
+    start_guarded: Callable[..., Awaitable[Replica]], tenant: Callable[..., Awaitable[Api]], noun: str
+) -> None:
+    replica = await start_guarded()
+    manager = await tenant(replica, "default")
+    body = {**ADDRESS, **({"queue": await manager.queue()} if noun == "sources" else {})}
+    good(await manager.put(f"/{noun}/x", json=body), 201)
+    column = "sealed" if noun == "sources" else "sealed_address"
+    await replica.sluice.core.db.fetch(f"update sluice.{noun} set {column} = '\\x00' where name = 'x'")
+    absent = {field: value for field, value in body.items() if field != "credentials"}
+    problem(await manager.put(f"/{noun}/x", json=absent), 403, "forbidden")
+    problem(await manager.post("/definitions/apply", json={noun: {"x": absent}}), 403, "forbidden")
+    good(await manager.put(f"/{noun}/x", json=body))
+
+
+@pytest.mark.parametrize("noun", ["handlers", "sources"])
 async def test_another_tenant_sees_nothing_of_it(
     start_guarded: Callable[..., Awaitable[Replica]], tenant: Callable[..., Awaitable[Api]], noun: str
 ) -> None:
