@@ -13,11 +13,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from app.delivery.sqs.client import SqsClient, SqsFailure, endpoint_of, read_answer
-from app.delivery.sqs.credentials import require_chain
+from app.delivery.sqs.client import SqsClient, SqsFailure, check_sqs, read_answer
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.transport import Transport
-from app.delivery.webhook.webhooks import check_literal
 from app.domain.sources import SourceDefinition
 from app.sources.kinds import MAX_COUNT, WAIT_SECONDS, Depth, Message, SourceError
 from app.sources.sqs_messages import Received, message_of
@@ -165,14 +163,7 @@ class SqsKind:
         self._transport = transport
 
     def check(self, definition: SourceDefinition) -> None:
-        queue_url = definition.queue_url or ""
-        check_literal(
-            self._egress,
-            endpoint_of(queue_url, definition.endpoint_url),
-            "/queue_url" if definition.endpoint_url is None else "/endpoint_url",
-        )
-        if definition.credentials is None:  # not if they are absent, and a predecessor may have them
-            require_chain()
+        check_sqs(self._egress, definition.queue_url or "", definition.endpoint_url, definition.credentials)
 
     def open(self, definition: SourceDefinition, name: str, tenant: str) -> SqsSource:
         client = SqsClient(

@@ -11,14 +11,17 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import UnsetType
 
 from app.delivery.kinds import outcome_of
-from app.delivery.sqs.credentials import CredentialsError, credentials_of
+from app.delivery.sqs.credentials import CredentialsError, credentials_of, require_chain
 from app.delivery.webhook.connection import Reply
+from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.errors import DeliveryError
 from app.delivery.webhook.requests import header_lines, request_line
 from app.delivery.webhook.transport import Request, Transport
 from app.delivery.webhook.urls import ParsedUrl, UrlError, check_url
+from app.delivery.webhook.webhooks import check_literal
 from app.domain.answers import Answer, NoAnswer
 from app.domain.bridges import AwsCredentials
 from app.domain.sigv4 import sign
@@ -194,6 +197,16 @@ def endpoint_of(queue_url: str, endpoint_url: str | None) -> str:
         return endpoint_url
     parts = urlsplit(queue_url)
     return f"{parts.scheme}://{parts.netloc}/"
+
+
+def check_sqs(
+    egress: EgressPolicy, queue_url: str, endpoint_url: str | None, credentials: AwsCredentials | UnsetType | None
+) -> None:
+    """Check the address of a queue before it is saved. Raises Refusal: invalid, egress_denied, bridge_unavailable."""
+    where = "/queue_url" if endpoint_url is None else "/endpoint_url"
+    check_literal(egress, endpoint_of(queue_url, endpoint_url), where)
+    if not credentials:
+        require_chain()
 
 
 def failure_of(operation: str, answer: Answer) -> SqsFailure:

@@ -18,14 +18,13 @@ import msgspec
 
 from app.delivery.carried import carried_by
 from app.delivery.kinds import Call, Sending
-from app.delivery.sqs.client import SqsClient, SqsFailure, endpoint_of, failure_of, read_answer
-from app.delivery.sqs.credentials import CredentialsError, require_chain
+from app.delivery.sqs.client import SqsClient, SqsFailure, check_sqs, failure_of, read_answer
+from app.delivery.sqs.credentials import CredentialsError
 from app.delivery.webhook.connection import Reply
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.errors import DeliveryError
 from app.delivery.webhook.requests import headers_of
 from app.delivery.webhook.transport import Request, Starting, Transport
-from app.delivery.webhook.webhooks import check_literal
 from app.domain.answers import MAX_RESULT_BYTES, Answer, NoAnswer
 from app.domain.bridges import AwsCredentials, SqsAddress
 from app.domain.handlers import HIDDEN, HandlerDefinition
@@ -50,10 +49,7 @@ class SqsQueues:
         self._transport = transport
 
     def check(self, definition: HandlerDefinition) -> None:
-        where = "/queue_url" if definition.endpoint_url is None else "/endpoint_url"
-        check_literal(self._egress, endpoint_of(definition.queue_url or "", definition.endpoint_url), where)
-        if definition.credentials is None:
-            require_chain()
+        check_sqs(self._egress, definition.queue_url or "", definition.endpoint_url, definition.credentials)
 
     def send(self, call: Call, now: datetime, ended: Callable[[Answer | NoAnswer | Exception], None]) -> Sending:
         address, client = _address(call), self._client(call)
