@@ -3,7 +3,8 @@
 A round:
 1. Write what the last one has done, and take room (take_source_room_v1): how many messages may be received, so that no more
    than `max_outstanding` tasks of the source are unfinished, whatever the other replicas do. Without room, look again soon.
-2. Receive. This waits for up to 20 seconds and is never cancelled, because what it brings would stay hidden at the source.
+2. Receive. This waits for up to 20 seconds and is never cancelled, because what it brings would stay hidden at the source. After a
+   wait, ask whether the source has been changed or paused meanwhile, at whichever replica.
 3. Enqueue (runtime/receiving.py), while the source is told now and then to keep the messages hidden.
 4. Acknowledge what is committed. What is not, because the queue is full or the database is away, is tried again: meanwhile nothing
    is received, and nothing dropped.
@@ -14,6 +15,7 @@ the source gives the messages to others when their time is up, and those that ha
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from app.domain.errors import Refusal
@@ -30,6 +32,8 @@ from app.telemetry.logs import get_logger
 MAX_RECEIVE = 100
 FIRST_LOOK_SECONDS, MAX_LOOK_SECONDS = 0.05, 1.0
 """How soon room is looked for again where there was none; twice as long each time."""
+FRESH_SECONDS = 0.1
+"""After a receive that lasted longer, the database is asked again whether the source is as it was."""
 FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.2, 5.0
 """The same for messages that could not be enqueued."""
 FIRST_REST_SECONDS, MAX_REST_SECONDS = 1.0, 30.0
@@ -119,7 +123,7 @@ class Receiver:
         self._look = FIRST_LOOK_SECONDS
         if self._stop.is_set():
             return 0.0
-        self.receiving = True
+        self.receiving, began = True, time.monotonic()
         try:
             messages = await source.receive(room.messages)
         finally:
@@ -128,7 +132,7 @@ class Receiver:
         self._count(Counts(lost=source.take_lost()))
         if messages:
             self._count(Counts(received=len(messages)))
-            await self._bring(source, messages)
+            await self._bring(source, messages, fresh=time.monotonic() - began < FRESH_SECONDS)
         return 0.0
 
     async def _take(self, most: int, in_flight: int = 0) -> sources.Room | None:
@@ -144,12 +148,14 @@ class Receiver:
         with contextlib.suppress(Unavailable):
             await self._take(0)
 
-    async def _bring(self, source: Source, messages: Sequence[Message]) -> None:
+    async def _bring(self, source: Source, messages: Sequence[Message], *, fresh: bool) -> None:
         """Enqueue messages and acknowledge them; give back those for which there is no time any more."""
         pending, done = list(messages), asyncio.Event()
         keeping = asyncio.create_task(self._keep(source, pending, done))
         wait = FIRST_RETRY_SECONDS
         try:
+            if not fresh:
+                await self._still(len(pending))
             while pending and not self._dropping:
                 placed = await receiving.place(self._core, self.row, pending)
                 self._tasks += placed.tasks

@@ -351,6 +351,23 @@ async def test_a_pause_gives_back_what_the_receive_under_way_brings(
     await until(lambda: _ticked(replica, lambda: elsewhere.acknowledged == keys))
 
 
+async def test_a_pause_at_another_replica_gives_back_what_comes_after_it(
+    replica: Replica, core: Core, caller: Caller, elsewhere: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the poll of this one has not heard of it yet."""
+    monkeypatch.setattr("app.engine.receiver.FRESH_SECONDS", 0.0)
+    await define(core, caller)
+    elsewhere.may_answer.clear()
+    keys = elsewhere.put(b"1")
+    await replica.loop.tick()
+    await until(lambda: elsewhere.receiving == 1)
+    await sources.pause(core, caller, "orders")
+    elsewhere.may_answer.set()
+    await until(lambda: elsewhere.closed == 1)
+    assert elsewhere.given_back == keys
+    assert await found(core, caller) == []
+
+
 async def test_messages_of_a_group_share_a_key_and_keep_their_order(
     replica: Replica, core: Core, caller: Caller, elsewhere: FakeQueue
 ) -> None:
