@@ -1,11 +1,13 @@
 """Tasks that leave to a queue of SQS, from the request to the message, against a server of SQS."""
 
+import asyncio
 import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.handlers import Handler, Reply
 from tests.support import poll
 from tests.wire.api import Api
 
@@ -134,3 +136,23 @@ async def test_a_document_keeps_credentials_that_it_leaves_out(api: Api, sqs: "S
     await api.until((await api.enqueue(queue_name, 1))["id"], "succeeded")
     assert sqs.asked[-1].access_key_id == "AKIAOTHER"
     await poll(lambda: len(queue.left()) == 1)
+
+
+async def test_tasks_that_wait_follow_their_handler_to_another_kind(
+    api: Api, sqs: "SqsServer", handler: Handler
+) -> None:
+    """One is on its way when the kind changes, and ends as a webhook's; what waits behind it leaves to SQS, but for a target."""
+    queue, gate = sqs.queue(), asyncio.Event()
+    handler.script(Reply(200, body=b"by webhook", until=gate))
+    hook = await api.handler(handler.url, max_concurrency=1, targets="path")
+    name = await api.queue(hook, retry={**AT_ONCE, "max_attempts": 1})
+    first = (await api.enqueue(name, 1))["id"]
+    await poll(lambda: handler.requests)
+    second = (await api.enqueue(name, 2))["id"]
+    aimed = (await api.enqueue(name, 3, target={"path": "/refunds"}))["id"]
+    assert (await api.client.put(f"/handlers/{hook}", json=sqs.address(queue))).status_code == 200
+    gate.set()
+    assert (await api.until(first, "succeeded"))["result"] == "by webhook"
+    assert (await api.until(second, "succeeded"))["result"] == queue.left()[0]
+    assert "nothing was sent" in (await api.until(aimed, "dead"))["last_error"]
+    assert (len(handler.requests), len(queue.left())) == (1, 1)
