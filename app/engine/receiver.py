@@ -178,6 +178,7 @@ class Receiver:
         if pending:
             with self._tolerating():
                 await source.give_back(pending)
+                self._count(Counts(lost=source.take_lost()))
 
     async def _still(self, pending: int) -> None:
         """Say how many messages wait, keep the room for them, and stop if the source has changed."""

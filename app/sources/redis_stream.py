@@ -7,6 +7,7 @@ whoever writes it. An entry that has been trimmed is lost, and counted:
 
 - before it was read: the group has read fewer entries than were added before the first that is left (_SKIPPED)
 - while it was pending, and nobody had it in hand any more: it is found when it would be taken over
+- while it was in hand: it is found when it is given back
 
 A group that has disappeared (FLUSHALL, a server that has lost its data) is made again. Redis 7 and Valkey count what this needs.
 """
@@ -141,7 +142,8 @@ class RedisStreamSource:
             await self._ask(("XACK", self._stream, self._group, *(message.handle for message in messages)))
 
     async def give_back(self, messages: Sequence[Message]) -> None:
-        await self._claim_again(messages, self._idle_ms)
+        left = await self._claim_again(messages, self._idle_ms)
+        self._lost += len(messages) - left  # trimmed, so nobody will receive them
 
     def take_lost(self) -> int:
         lost, self._lost = self._lost, 0
@@ -299,10 +301,14 @@ class RedisStreamSource:
 
     # beside reading
 
-    async def _claim_again(self, messages: Sequence[Message], idle_ms: int) -> None:
-        if messages:
-            ids = (message.handle for message in messages)
-            await self._ask(("XCLAIM", self._stream, self._group, self._consumer, 0, *ids, "IDLE", idle_ms, "JUSTID"))
+    async def _claim_again(self, messages: Sequence[Message], idle_ms: int) -> int:
+        """Return how many of the entries are still there."""
+        if not messages:
+            return 0
+        ids = (message.handle for message in messages)
+        claim = ("XCLAIM", self._stream, self._group, self._consumer, 0, *ids, "IDLE", idle_ms, "JUSTID")
+        with _understanding():
+            return min(len(messages), len(await self._ask(claim)))
 
     async def _group_info(self) -> dict[str, Any] | None:
         """Return what Redis says of the group; None if there is no such stream or group."""

@@ -450,8 +450,10 @@ async def test_a_drain_while_the_queue_is_full_gives_the_messages_back(
     await replica.loop.tick()
     await until(lambda: elsewhere.acknowledged == keys[:1])
     await until(lambda: _in_flight(core, caller, 2))
+    elsewhere.lost = 1
     await replica.drain()
     assert elsewhere.given_back == keys[1:]
+    assert (await shown(core, caller)).state.counts.lost == 1
     assert (await shown(core, caller)).state.in_flight == 0
 
 

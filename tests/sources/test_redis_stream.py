@@ -143,6 +143,20 @@ async def test_trimmed_entries_that_somebody_has_in_hand_are_not_lost(redis: Red
     assert first.take_lost() + second.take_lost() == 0
 
 
+async def test_entries_that_are_given_back_after_they_were_trimmed_are_lost_once(
+    redis: RedisServer, open_source: Open
+) -> None:
+    await redis.add("s", *"1234")
+    source, other = open_source(redis, claim_idle_seconds=1), open_source(redis, "other", claim_idle_seconds=1)
+    messages = await source.receive(10)
+    await redis.ask("XTRIM", "s", "MAXLEN", 1)
+    await source.extend(messages)
+    await source.give_back(messages)
+    assert source.take_lost() == 3
+    assert [message.body for message in await other.receive(10)] == [b"4"]
+    assert (source.take_lost(), other.take_lost()) == (0, 0)
+
+
 async def test_entries_that_were_trimmed_unread_are_lost_once(redis: RedisServer, open_source: Open) -> None:
     await redis.add("s", *"12345")
     first, second = open_source(redis, "a"), open_source(redis, "b")
