@@ -68,6 +68,14 @@ def test_an_error_says_whether_a_person_must_mend_it(
     assert "SendMessage" in str(failure)
 
 
+def test_an_error_that_repeats_what_was_signed_is_told_without_the_session_token() -> None:
+    signed = "POST\n/\n\nx-amz-security-token:hush+hush/hush==\nx-amz-target:AmazonSQS.SendMessage"
+    words = f"The Canonical String for this request should have been '{signed}'"
+    body = json.dumps({"__type": "x#InvalidSignatureException", "message": words})
+    told = str(failure_of("SendMessage", Answer(403, {}, body.encode())))
+    assert "hush" not in told and "AmazonSQS.SendMessage" in told
+
+
 @pytest.mark.ci
 async def test_a_message_goes_out_and_comes_back(sqs: "SqsServer", transport: Transport) -> None:
     queue = sqs.queue()

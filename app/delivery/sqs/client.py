@@ -4,6 +4,7 @@ One call is one request: whoever calls decides whether there is another. The egr
 A queue is asked at `endpoint_url` or, without one, at the server that its URL names.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -24,9 +25,11 @@ from app.delivery.webhook.urls import ParsedUrl, UrlError, check_url
 from app.delivery.webhook.webhooks import check_literal
 from app.domain.answers import Answer, NoAnswer
 from app.domain.bridges import AwsCredentials
+from app.domain.handlers import HIDDEN
 from app.domain.sigv4 import sign
 
 T = TypeVar("T")
+_SESSION_TOKEN = re.compile(r"(?<=x-amz-security-token:)\S+")
 
 CALL_SECONDS = 10.0
 MAX_REPLY_BYTES = 67_108_864
@@ -228,5 +231,6 @@ def _error_in(answer: Answer) -> tuple[str, str]:
         return "", ""
     code, words = document.get("__type"), document.get("message", document.get("Message"))
     name = code.rpartition("#")[2].partition(":")[0] if isinstance(code, str) else ""
-    said = words[:MAX_MESSAGE] if isinstance(words, str) else ""
+    # where a signature does not match, AWS repeats the headers that were signed
+    said = _SESSION_TOKEN.sub(HIDDEN, words)[:MAX_MESSAGE] if isinstance(words, str) else ""
     return name[:100].replace("\x00", ""), said.replace("\x00", "")  # which no error that is stored may have
