@@ -60,8 +60,9 @@ async def test_an_idle_replica_sends_few_statements(
     await poll(lambda: polled == 1)
     sent.clear()
     await poll(lambda: polled == 3)
-    # two seconds: polls, ready lanes, heartbeats, and whether notifications still arrive; no loop asks by itself
-    assert len(sent) <= 8, sent
+    # two seconds: polls, ready lanes, heartbeats, and whether notifications still arrive
+    assert len(sent) <= 9, sent
+    assert not [statement for statement in sent if "sluice.sources" in statement], "the poll asks for all loops"
 
 
 async def test_a_snapshot_is_one_transaction(core: Core, sent: list[str]) -> None:
