@@ -67,7 +67,7 @@ def ready(queue: str, count: int) -> Callable[[dict[str, Any]], bool]:
 
 @pytest.fixture(autouse=True)
 def hurry(shared: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests do not wait for two seconds; the replica is in this process. Looks of earlier tests that took long would last longer."""
+    """Tests do not wait for two seconds; the replica is in this process. A look of an earlier test that took long would last."""
     shared.sluice.core.looks._tenants.clear()
     monkeypatch.setattr(viewers, "TICK_SECONDS", 0.01)
     monkeypatch.setattr(looks, "FRESH_SECONDS", 0.05)
