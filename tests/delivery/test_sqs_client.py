@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from app.delivery.sqs.client import SqsClient, SqsFailure, endpoint_of, failure_of
-from app.delivery.sqs.credentials import Chain
+from app.delivery.sqs.credentials import Chain, CredentialsError
 from app.delivery.webhook.egress import EgressPolicy
 from app.delivery.webhook.transport import Transport
 from app.domain.answers import Answer
@@ -116,6 +116,16 @@ async def test_a_server_that_nobody_may_call_or_that_is_not_there_is_a_failure(t
             await SqsClient(transport, url, REGION, None, GIVEN).call("SendMessage", {})
     with pytest.raises(SqsFailure, match="not a public address"):
         await SqsClient(transport, "http://10.0.0.1/1/q", REGION, None, GIVEN).call("SendMessage", {})
+
+
+async def test_a_replica_without_the_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.import_module", absent)
+    with pytest.raises(CredentialsError, match=r"install sluice-queue\[aws\]"):
+        await Chain().get()
 
 
 async def test_the_chain_reads_the_environment_again_and_says_when_it_finds_nothing(

@@ -17,6 +17,7 @@ from tests.install.interpreters import UV, interpreter
 from tests.install.new_user import PROGRAM as GREETING
 from tests.install.new_user import walk
 from tests.sluices import SluiceProcess, end, start_process
+from tests.support import poll
 
 pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
@@ -104,6 +105,62 @@ def test_the_command_for_agents_says_which_extra_it_needs(environment: Environme
     program = environment("3.11") / "sluice"
     ended = subprocess.run([program, "mcp"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2 and "pip install 'sluice-queue[mcp]'" in ended.stderr
+
+
+REDIS = "redis_stream needs redis-py, which this replica does not have: install sluice-queue[redis]"
+SQS = {"kind": "sqs", "queue_url": "http://127.0.0.1:1/1/orders", "region": "us-east-1"}
+GIVEN = {"access_key_id": "any", "secret_access_key": "any"}
+STREAM = {"kind": "redis_stream", "url": "redis://127.0.0.1:1", "stream": "orders"}
+FROM = {"queue": "orders"}
+
+
+async def test_bridges_say_which_extra_they_need_and_all_else_works_without(
+    start: Start, handler: Handler, tmp_path: Path
+) -> None:
+    process = await start(tmp_path)
+    client = process.client
+    (await client.put("/queues/orders", json={})).raise_for_status()
+    for path, body, extra in (
+        ("/handlers/orders", STREAM, "redis"),
+        ("/sources/orders", {**STREAM, **FROM, "group": "sluice"}, "redis"),
+        ("/handlers/orders", SQS, "aws"),
+        ("/sources/orders", {**SQS, **FROM}, "aws"),
+    ):
+        refused = await client.put(path, json=body)
+        problem = refused.json()
+        assert (refused.status_code, problem["code"]) == (422, "bridge_unavailable"), problem
+        assert f"sluice-queue[{extra}]" in problem["detail"]
+    # with credentials in the definition, SQS needs no library
+    (await client.put("/handlers/orders", json={**SQS, "credentials": GIVEN})).raise_for_status()
+    (await client.put("/sources/orders", json={**SQS, **FROM, "credentials": GIVEN})).raise_for_status()
+    assert "could not connect" in (await client.post("/handlers/orders/test")).json()["error"]
+    await delivers(process, handler)
+    assert await process.terminate() == 0
+
+
+async def test_a_replica_without_an_extra_says_so_of_bridges_that_another_one_defined(
+    start: Start, tmp_path: Path, empty_database_url: str
+) -> None:
+    """The other one is of the environment of the tests, which has both."""
+    variables: dict[str, str | None] = {"SLUICE_PORT": "0", "SLUICE_DATABASE_URL": empty_database_url}
+    other = await start_process("up", environment=variables, folder=tmp_path)
+    try:
+        client = (await other.ready(90)).client
+        (await client.put("/queues/orders", json={})).raise_for_status()
+        for name, body in (("redis", STREAM), ("aws", SQS)):
+            (await client.put(f"/handlers/{name}", json=body)).raise_for_status()
+        group = {**STREAM, **FROM, "group": "sluice"}
+        (await client.put("/sources/redis", json=group)).raise_for_status()
+    finally:
+        await end(other)
+    process = await start(tmp_path, SLUICE_DATABASE_URL=empty_database_url)
+    errors = {name: (await process.client.post(f"/handlers/{name}/test")).json()["error"] for name in ("redis", "aws")}
+    assert errors["redis"] == REDIS and "install sluice-queue[aws]" in errors["aws"]
+
+    async def told() -> bool:
+        return bool((await process.client.get("/sources/redis")).json()["last_error"] == REDIS)
+
+    await poll(told, 30)
 
 
 @pytest.fixture(scope="module")

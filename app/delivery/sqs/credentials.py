@@ -16,6 +16,7 @@ from app.domain.bridges import AwsCredentials
 from app.domain.errors import Refusal
 
 KEPT_SECONDS = 60.0
+MISSING = "without credentials, those of the replica are used, which needs botocore: install sluice-queue[aws]"
 FAILED_SECONDS = 5.0
 """How long a failure is told again before the chain is asked again."""
 
@@ -77,7 +78,9 @@ class Chain:
             self._problem = "no credentials were found in the usual AWS chain"
         except Exception as error:  # a chain of many sources, each with its own errors
             self._found = None
-            self._problem = f"the usual AWS chain of credentials failed: {type(error).__name__}"
+            failed = f"the usual AWS chain of credentials failed: {type(error).__name__}"
+            # a replica that has botocore may have saved the definition
+            self._problem = MISSING if _is_missing() else failed
         finally:
             self._until = time.monotonic() + (FAILED_SECONDS if self._found is None else KEPT_SECONDS)
             self._reading = None
@@ -100,9 +103,13 @@ def credentials_of(given: AwsCredentials | None) -> Credentials:
     return chain() if given is None else Given(given)
 
 
+def _is_missing() -> bool:
+    return importlib.util.find_spec("botocore") is None
+
+
 def require_chain(where: str = "/credentials") -> None:
     """Check that the chain can be read here. Raises Refusal (bridge_unavailable)."""
-    if importlib.util.find_spec("botocore") is None:
+    if _is_missing():
         raise Refusal(
             "bridge_unavailable",
             f"{where}: without credentials, those of the service are used, which needs the extra sluice-queue[aws];"
