@@ -4,6 +4,7 @@ Each subject has a database of its own, copied from one that was migrated once, 
 """
 
 import contextlib
+import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from bench.figures import milliseconds, paired
 from bench.processes import Child, cpu_seconds
 from bench.sizes import Size
 from bench.statements import StatementLog
-from bench.subject import HandlerReports, Replica, Subject
+from bench.subject import HandlerReports, Replica, Reports, Subject
 
 WAY_MAX_SECONDS = 90.0
 HANDLER = "bench"
@@ -41,6 +42,11 @@ class Way(NamedTuple):
     """CPU time while delivering and settling."""
     enqueue_wal_bytes: float
     deliver_wal_bytes: float
+
+
+def costs(ways: Sequence[Way]) -> dict[str, float]:
+    """CPU time per task, in microseconds: medians."""
+    return {name: statistics.median(getattr(way, name) for way in ways) for name in ("service_us", "postgres_us")}
 
 
 @dataclass(slots=True)
@@ -124,21 +130,31 @@ class Ground:
         """Tasks/s from opening the handler, with fewer tasks stored, until all have been delivered and settled."""
         return (await self.whole_way(subject, self.size.fewer_tasks, queues)).per_second
 
-    async def whole_way(self, subject: Subject, tasks: int, queues: Sequence[str] = (QUEUE,), keys: int = 0) -> Way:
-        """`tasks` is a multiple of the number of queues. With `keys`, they have so many, in turns."""
-        await subject.close(HANDLER)
+    async def whole_way(
+        self,
+        subject: Subject,
+        tasks: int,
+        queues: Sequence[str] = (QUEUE,),
+        keys: int = 0,
+        handler: str = HANDLER,
+        reports: Reports | None = None,
+    ) -> Way:
+        """`tasks` is a multiple of the number of queues. With `keys`, they have so many, in turns. `reports` are those of what
+        `handler` leads to; without them, it leads to the minimal handler."""
+        reports = reports or self.reports
+        await subject.close(handler)
         began = await self._wal()
         await subject.preload(list(queues), tasks, keys)
         stored = await self._wal()
         await subject.settle_down()
-        await self.reports.take()
+        await reports.take()
         cpu, wal, begun = self._cpu(subject), await self._wal(), time.monotonic()
-        await subject.open(HANDLER)
-        ended = await subject.until_settled(list(queues), tasks, self.reports, WAY_MAX_SECONDS)
+        await subject.open(handler)
+        ended = await subject.until_settled(list(queues), tasks, reports, WAY_MAX_SECONDS)
         took = time.monotonic() - begun
         service, postgres = (after - before for after, before in zip(self._cpu(subject), cpu, strict=True))
         settled = await self._wal()
-        delivered = (await self.reports.take())["count"]
+        delivered = (await reports.take())["count"]
         if not ended:
             self.problems.append(f"only {delivered} of {tasks} tasks settled within {WAY_MAX_SECONDS:.0f} s")
         self.expect(tasks, delivered, "sluice")

@@ -1,7 +1,8 @@
 """The minimal handler, in a process of its own: answers 200 to every POST and knows when each came.
 
-POST /count counts. POST /stamp also keeps how long a payload with `sent_ns` took to arrive, by the clock that all processes of
-this machine share. GET /count answers the count; GET / answers everything that is known so far, and starts anew.
+POST /count counts. POST / counts too, and answers as SQS does where it has taken a message. POST /stamp also keeps how long a
+payload with `sent_ns` took to arrive, by the clock that all processes of this machine share. GET /count answers the count; GET /
+answers everything that is known so far, and starts anew.
 """
 
 import asyncio
@@ -14,6 +15,11 @@ import uvloop
 from bench.processes import say
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+_MESSAGE = b'{"MessageId":"5fea7756-0ea4-451a-a703-a558b933e274","MD5OfMessageBody":"fafb00f5732ab283681e124bf8747ed1"}'
+SENT = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.0\r\ncontent-length: %d\r\n\r\n%s" % (
+    len(_MESSAGE),
+    _MESSAGE,
+)
 
 
 class Seen:
@@ -47,6 +53,8 @@ class Handler(asyncio.Protocol):
         if head.startswith(b"get "):
             return self.report()
         self.seen.count += 1
+        if head.startswith(b"post / "):
+            return SENT
         if head.startswith(b"post /stamp") and b'"sent_ns"' in body:
             self.seen.delays_ns.append(arrived - json.loads(body)["sent_ns"])
         return OK

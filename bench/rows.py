@@ -10,6 +10,10 @@ Found = dict[str, Any]
 SHARE_MAX = 10.0
 
 
+class LeftOut(Exception):
+    """Raised by a measure that this machine lacks something for, in words for people."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     value: float

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import asyncpg
 import httpx2
@@ -163,7 +163,7 @@ class Subject:
         writer.close()
 
     async def until_settled(
-        self, queues: list[str], count: int, handler: "HandlerReports", seconds: float, key: str | None = None
+        self, queues: list[str], count: int, handler: "Reports", seconds: float, key: str | None = None
     ) -> bool:
         """Wait until the handler has had so many calls and the queues hold nothing more, or nothing of the key; false if it
         takes too long."""
@@ -215,6 +215,15 @@ async def whole_answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
     return head, await reader.readexactly(length)
+
+
+class Reports(Protocol):
+    """What a target has had since it was last asked for everything."""
+
+    async def take(self) -> dict[str, Any]:
+        """Everything, with its `count`; then it starts anew."""
+
+    async def count(self) -> int: ...
 
 
 class HandlerReports:

@@ -2,6 +2,7 @@
 
 from bench.measures import (
     aging,
+    bridging,
     crowding,
     delays,
     delivering,
@@ -404,6 +405,46 @@ MEASURES = (
                 "x",
                 None,
                 "{moto[sqs]:,.0f} of {moto[moto]:,.0f} messages/s",
+            ),
+        ),
+    ),
+    Measure(
+        "to-sqs",
+        bridging.to_sqs,
+        (
+            Row(
+                "tasks that leave to SQS, of webhooks",
+                "ratio",
+                "x",
+                None,
+                "{target:,.0f} of {webhook:,.0f} tasks/s",
+            ),
+            Row(
+                "the same: CPU time of the service, per task",
+                "target_cost.service_us",
+                "us",
+                None,
+                "{webhook_cost[service_us]:.0f} us as a webhook",
+            ),
+        ),
+    ),
+    Measure(
+        "to-redis",
+        bridging.to_redis,
+        (
+            Row(
+                "tasks that leave to a Redis stream, of webhooks",
+                "ratio",
+                "x",
+                None,
+                "{target:,.0f} of {webhook:,.0f} tasks/s",
+            ),
+            Row(
+                "the same: CPU time of the service, per task",
+                "target_cost.service_us",
+                "us",
+                None,
+                "{webhook_cost[service_us]:.0f} us as a webhook",
             ),
         ),
     ),

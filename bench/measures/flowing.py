@@ -4,7 +4,6 @@ Queues without any of these are what all other measures have.
 """
 
 import asyncio
-import statistics
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -12,7 +11,7 @@ from typing import Any
 
 from bench import filling
 from bench.figures import milliseconds, paired, quantile
-from bench.ground import HANDLER, QUEUE, Ground, Way
+from bench.ground import HANDLER, QUEUE, Ground, Way, costs
 from bench.measures.delivering import most_at_once
 from bench.statements import finding_claims_ms
 from bench.subject import Subject
@@ -67,12 +66,8 @@ async def _beside_plain(ground: Ground, subject: Subject, keys: int) -> dict[str
         for into, queue, those in sides if number % 2 == 0 else reversed(sides):
             into.append(await ground.whole_way(subject, tasks, [queue], those))
     rates = paired([way.per_second for way in plain], [way.per_second for way in keyed], ("plain", "keyed"))
-    costs = {f"{name}_cost": _costs(ways) for name, ways in (("plain", plain), ("keyed", keyed))}
-    return {"keys": keys, "tasks": tasks, **rates, **costs}
-
-
-def _costs(ways: Sequence[Way]) -> dict[str, float]:
-    return {name: statistics.median(getattr(way, name) for way in ways) for name in ("service_us", "postgres_us")}
+    cost = {f"{name}_cost": costs(ways) for name, ways in (("plain", plain), ("keyed", keyed))}
+    return {"keys": keys, "tasks": tasks, **rates, **cost}
 
 
 async def _beside_neighbour(ground: Ground, subject: Subject) -> dict[str, Any]:
