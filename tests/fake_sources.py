@@ -13,6 +13,7 @@ from app.domain.sources import SourceDefinition
 from app.runtime.core import Core
 from app.service import sources
 from app.sources.kinds import Depth, Kinds, Message, SourceError
+from tests.support import poll
 
 
 class FakeQueue:
@@ -154,6 +155,19 @@ async def remove_all(core: Core) -> None:
         caller = Caller(tenant_id, tenant, "operate")
         for source in (await sources.list_page(core, caller, None, 100))[0]:
             await sources.delete(core, caller, source.name, ANY)
+
+
+async def failing_for_an_hour(core: Core, name: str) -> None:
+    """Wait until a source fails, and let it have failed for an hour."""
+    changed = (
+        "update sluice.source_receivers r set failing_since = failing_since - interval '1 hour' from sluice.sources s "
+        "where s.id = r.source_id and s.name = $1 and r.failing_since is not null returning 1"
+    )
+
+    async def failing() -> bool:
+        return bool(await core.db.fetch(changed, name))
+
+    await poll(failing)
 
 
 def definition(queue: str, **given: Any) -> dict[str, Any]:

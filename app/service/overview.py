@@ -106,7 +106,10 @@ async def _show(core: Core, caller: Caller, look: Look) -> Shown:
 
 def alarm_key(alarm: Alarm) -> str:
     """Return a digest of what makes it the same alarm as before, whatever it counts now."""
-    what = [alarm["code"], *(alarm.get(name) for name in ("tenant", "queue", "handler", "schedule", "replica"))]
+    what = [
+        alarm["code"],
+        *(alarm.get(name) for name in ("tenant", "queue", "handler", "schedule", "source", "replica")),
+    ]
     return blake2b(msgspec.json.encode(what), digest_size=8).hexdigest()
 
 
@@ -203,6 +206,7 @@ def _seen_by(caller: Caller, look: Look) -> Look:
         batches=[row for row in seen.batches if caller.sees(row.queue)],
         handlers=[row for row in seen.handlers if row.name in handlers],
         limits=[],
+        sources=[row for row in seen.sources if caller.sees(row.queue)],
     )
     return replace(look, seen=part, recent=[look.recent[n] for n in shown])
 

@@ -91,6 +91,7 @@ class SourceLook(msgspec.Struct, frozen=True, array_like=True):
     paused: bool
     failing_seconds: float
     last_error: str | None
+    queue: str
 
 
 @dataclass(frozen=True, slots=True)

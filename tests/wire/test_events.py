@@ -14,9 +14,12 @@ from app.domain.keys import Grant
 from app.runtime import looks, viewers
 from app.service import events as service
 from app.service import keys
+from app.sources.kinds import SourceError
+from tests import fake_sources
+from tests.fake_sources import FakeQueue
 from tests.sluices import Replica
 from tests.support import poll
-from tests.wire.api import Api, good, problem
+from tests.wire.api import Api, fresh, good, problem
 
 pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
@@ -66,9 +69,8 @@ def ready(queue: str, count: int) -> Callable[[dict[str, Any]], bool]:
 
 
 @pytest.fixture(autouse=True)
-def hurry(shared: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests do not wait for two seconds; the replica is in this process. A look of an earlier test that took long would last."""
-    shared.sluice.core.looks._tenants.clear()
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests do not wait for two seconds; the replica is in this process."""
     monkeypatch.setattr(viewers, "TICK_SECONDS", 0.01)
     monkeypatch.setattr(looks, "FRESH_SECONDS", 0.05)
     monkeypatch.setattr(looks, "SHARE", 1e9)
@@ -98,6 +100,21 @@ async def test_an_alarm_is_told_when_it_begins_and_when_it_ends(api: Api) -> Non
         assert (alarm["code"], alarm["active"]) == ("queue_paused", False)
 
 
+async def test_each_of_several_stuck_sources_is_told_of(shared: Replica, api: Api) -> None:
+    core, names = shared.sluice.core, {fresh("s"), fresh("s")}
+    elsewhere = FakeQueue()
+    elsewhere.fails = SourceError("nobody answers")
+    queue = await api.queue()
+    async with fake_sources.installed(core):
+        fake_sources.install(core, {"orders": elsewhere})
+        for name in names:
+            good(await api.put(f"/sources/{name}", json=fake_sources.definition(queue)), 201)
+            await fake_sources.failing_for_an_hour(core, name)
+        async with events(api) as stream:
+            told = [(await stream.until("alarm", lambda told: told.get("source") in names))[1] for _ in names]
+    assert {alarm["source"] for alarm in told} == names
+
+
 async def test_a_task_is_told_as_it_changes_without_its_payload(api: Api) -> None:
     queue = await api.queue()
     task = await api.enqueue(queue, {"secret": 1})
@@ -118,11 +135,7 @@ async def test_a_task_is_told_as_it_changes_without_its_payload(api: Api) -> Non
         assert "task" not in kinds, "what the last id says is known is not told again"
 
 
-async def test_what_the_last_id_says_is_known_is_not_sent_again_by_any_replica(
-    start_replica: Callable[..., Awaitable[Replica]],
-) -> None:
-    """These two are no other test's: an alarm of its queues could begin meanwhile."""
-    api, other = [Api(replica.client, replica.url) for replica in (await start_replica(), await start_replica())]
+async def test_what_the_last_id_says_is_known_is_not_sent_again_by_any_replica(api: Api, other: Api) -> None:
     queue = await api.queue()
     await api.enqueue(queue)
     good(await api.post(f"/queues/{queue}/pause"))

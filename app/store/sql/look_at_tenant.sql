@@ -73,9 +73,9 @@ select statement_timestamp() as now, n.name as tenant, coalesce((
     ), '[]')::text as handlers, coalesce((
     select json_agg(json_build_array(l.name, l.max_concurrency, coalesce(held.n, 0), l.paused) order by l.name collate "C")
     from sluice.limits l left join held on held.limit_id = l.id where l.tenant_id = $1 and l.kind = 'named'), '[]')::text as limits, coalesce((
-    select json_agg(json_build_array(n.name, s.name, s.paused, extract(epoch from statement_timestamp() - f.since), x.last_error)
+    select json_agg(json_build_array(n.name, s.name, s.paused, extract(epoch from statement_timestamp() - f.since), x.last_error, q.name)
       order by s.name collate "C")
-    from sluice.sources s join sluice.source_states x on x.source_id = s.id
+    from sluice.sources s join sluice.source_states x on x.source_id = s.id join sluice.queues q on q.id = s.queue_id
     cross join lateral (
       select case when count(*) = count(v.failing_since) then max(v.failing_since) end as since from sluice.source_receivers v join sluice.replicas e on e.id = v.replica_id
       where v.source_id = s.id and e.seen_at > statement_timestamp() - make_interval(secs => $3)) f
