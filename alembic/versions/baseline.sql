@@ -628,6 +628,7 @@ create table sluice.source_states (
   duplicates bigint not null default 0,
   invalid bigint not null default 0,
   lost bigint not null default 0,
+  last_received_at timestamptz,
   lag bigint,
   oldest_age_seconds double precision,
   measured_at timestamptz,

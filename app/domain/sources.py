@@ -248,6 +248,7 @@ class SourceState:
     """Received and not yet acknowledged."""
     outstanding: int = 0
     """Its tasks that have not ended."""
+    last_received_at: datetime | None = None
     lag: int | None = None
     oldest_age_seconds: float | None = None
     measured_at: datetime | None = None

@@ -512,7 +512,7 @@ async def test_what_is_lost_at_the_source_is_counted_and_shown_with_the_lag(
     await replica.loop.tick()
     await until(lambda: _counts(core, caller, (0, 0, 0, 0, 3)))
     state = (await shown(core, caller)).state
-    assert (state.lag, state.oldest_age_seconds) == (0, 1.5)
+    assert (state.lag, state.oldest_age_seconds, state.last_received_at) == (0, 1.5, None)
     scrape = core.metrics.render().decode()
     assert 'sluice_source_messages_total{outcome="lost",source="orders",tenant="default"} 3' in scrape
 

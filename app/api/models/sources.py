@@ -40,6 +40,7 @@ class SourceOut(SourceDefinition, frozen=True, kw_only=True):
     lost: Annotated[int, Meta(description="Messages that the source says are gone: entries trimmed from a stream.")]
     in_flight: Annotated[int, Meta(description="Messages that are waiting to be enqueued, because the queue is full.")]
     outstanding: Annotated[int, Meta(description="Its tasks that have not ended.")]
+    last_received_at: Annotated[Instant | None, Meta(description="When the last message came; null: none has.")]
     lag: Annotated[int | None, Meta(description="Messages that wait at the source; null: it has not said.")]
     oldest_age_seconds: Annotated[float | None, Meta(description="Of these, the oldest; null: not known.")]
     measured_at: Instant | None
@@ -77,6 +78,7 @@ def source_out(view: SourceView) -> SourceOut:
         **state.counts._asdict(),
         in_flight=state.in_flight,
         outstanding=state.outstanding,
+        last_received_at=instant_text(state.last_received_at),
         lag=state.lag,
         oldest_age_seconds=state.oldest_age_seconds,
         measured_at=instant_text(state.measured_at),

@@ -1946,6 +1946,8 @@ class SourceOut(TypedDict):
     """Messages that are waiting to be enqueued, because the queue is full."""
     outstanding: int
     """Its tasks that have not ended."""
+    last_received_at: str | None
+    """When the last message came; null: none has."""
     lag: int | None
     """Messages that wait at the source; null: it has not said."""
     oldest_age_seconds: float | None

@@ -4761,6 +4761,8 @@ export interface components {
             in_flight: number;
             /** @description Its tasks that have not ended. */
             outstanding: number;
+            /** @description When the last message came; null: none has. */
+            last_received_at: string | null;
             /** @description Messages that wait at the source; null: it has not said. */
             lag: number | null;
             /** @description Of these, the oldest; null: not known. */

@@ -15,6 +15,7 @@ begin
   update sluice.source_states s set
     received = s.received + p_counts[1], enqueued = s.enqueued + p_counts[2], duplicates = s.duplicates + p_counts[3],
     invalid = s.invalid + p_counts[4], lost = s.lost + p_counts[5],
+    last_received_at = case when p_counts[1] > 0 then clock_timestamp() else s.last_received_at end,
     lag = case when p_measured then p_lag else s.lag end,
     oldest_age_seconds = case when p_measured then p_age else s.oldest_age_seconds end,
     measured_at = case when p_measured then clock_timestamp() else s.measured_at end,
