@@ -7,6 +7,7 @@ brings is given back.
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ import msgspec
 
 from app.domain.callers import Caller
 from app.domain.conditions import Conditions
-from app.domain.errors import FieldError, Refusal, invalid, invalid_field
+from app.domain.errors import FieldError, Refusal, invalid, invalid_field, queue_not_found
 from app.domain.names import NAME_RULE, is_name
 from app.domain.sources import (
     MAX_SOURCES,
@@ -179,8 +180,17 @@ async def list_page(core: Core, caller: Caller, after: str | None, limit: int) -
     caller.require("read")
     reads = core.db.reads(caller.tenant_id)
     rows = await sources.list_page(reads, core.vault, caller.tenant_id, after, limit + 1, caller.queues)
-    states = await sources.states(reads, [row.id for row in rows[:limit]])
-    return [replace(row.view, state=states.get(row.id, SourceState())) for row in rows[:limit]], len(rows) > limit
+    return await _with_states(reads, rows[:limit]), len(rows) > limit
+
+
+async def feeding(core: Core, caller: Caller, queue: str, limit: int) -> tuple[list[SourceView], bool]:
+    """Return the first sources of a queue, by name, and whether there are more. Raises Refusal (queue_not_found)."""
+    caller.require("read")
+    if not caller.sees(queue):
+        raise queue_not_found(queue)
+    reads = core.db.reads(caller.tenant_id)
+    rows = await sources.feeding(reads, core.vault, caller.tenant_id, queue, limit + 1)
+    return await _with_states(reads, rows[:limit]), len(rows) > limit
 
 
 @audited("delete", "source")
@@ -268,4 +278,11 @@ async def _locked(core: Core, connection: Reader, caller: Caller, name: str) -> 
 
 
 async def _with_state(reader: Reader, row: SourceRow) -> SourceView:
-    return replace(row.view, state=(await sources.states(reader, [row.id])).get(row.id, SourceState()))
+    return (await _with_states(reader, [row]))[0]
+
+
+async def _with_states(reader: Reader, rows: Sequence[SourceRow]) -> list[SourceView]:
+    if not rows:
+        return []
+    states = await sources.states(reader, [row.id for row in rows])
+    return [replace(row.view, state=states.get(row.id, SourceState())) for row in rows]

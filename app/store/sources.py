@@ -55,6 +55,7 @@ def _page(*conditions: ColumnElement[bool]) -> Query:
 _FIND = Query(_shown(_OF_TENANT, _NAMED))
 _PAGE = _page()
 _PAGE_WITHIN = _page(queue_names.WITHIN)
+_FEEDING = Query(_shown(_OF_TENANT, queues.c.name == bindparam("queue")).order_by(_BY_NAME).limit(bindparam("most")))
 _LOCK = Query(select(sources.c.id).where(_OF_TENANT, _NAMED).with_for_update())
 _INSERT = Query(
     insert(sources)
@@ -163,6 +164,11 @@ async def list_page(
     else:
         rows = await _PAGE_WITHIN.fetch(reader, **page, patterns=like_patterns(within))
     return [_row(vault, row) for row in rows]
+
+
+async def feeding(reader: Reader, vault: Vault, tenant_id: int, queue: str, most: int) -> list[SourceRow]:
+    """Return up to `most` sources of a queue by name, without their states."""
+    return [_row(vault, row) for row in await _FEEDING.fetch(reader, tenant_id=tenant_id, queue=queue, most=most)]
 
 
 async def states(reader: Reader, ids: Sequence[int]) -> dict[int, SourceState]:

@@ -26,6 +26,8 @@ NOTICES = {
     "triggered": Notice("Started a run."),
     "backfilled": Notice("The times of that window run now."),
     "batch-cancelled": Notice("Cancelled. Its unfinished tasks are being cancelled."),
+    "source-paused": Notice("Paused. No further message is received."),
+    "source-resumed": Notice("Resumed. Messages are received again."),
     "handler-enabled": Notice("Enabled. Its tasks are delivered again."),
     "handler-disabled": Notice("Disabled. Its tasks wait."),
     "limit-paused": Notice("Paused. No task that takes it starts."),

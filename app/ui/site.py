@@ -32,6 +32,7 @@ from app.ui.screens import (
     queues,
     replicas,
     schedules,
+    sources,
     task_edit,
     tasks,
 )
@@ -77,6 +78,8 @@ SCREENS: dict[str, Screen] = {
     "/schedules": schedules.show_all,
     "/schedules/{schedule}": schedules.show,
     "/schedules/{schedule}/backfill": schedules.ask_backfill,
+    "/sources": sources.show_all,
+    "/sources/{source}": sources.show,
     "/handlers": handlers.show_all,
     "/handlers/{handler}": handlers.show,
     "/handlers/{handler}/disable": handlers.ask_disable,
@@ -111,6 +114,9 @@ ACTS: dict[str, Screen] = {
     "/schedules/{schedule}/resume": schedules.resume,
     "/schedules/{schedule}/trigger": schedules.trigger,
     "/schedules/{schedule}/backfill": schedules.backfill,
+    "/sources/{source}/test": sources.test,
+    "/sources/{source}/pause": sources.pause,
+    "/sources/{source}/resume": sources.resume,
     "/handlers/{handler}/test": handlers.test,
     "/handlers/{handler}/enable": handlers.enable,
     "/handlers/{handler}/disable": handlers.disable,
@@ -137,6 +143,7 @@ NAVIGATION = (
     (
         "Setup",
         (
+            ("sources", "Sources", "/sources", "read"),
             ("handlers", "Handlers", "/handlers", "read"),
             ("limits", "Limits", "/limits", "tenant"),
             ("keys", "Keys", "/keys", "manage"),

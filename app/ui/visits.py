@@ -27,7 +27,7 @@ from app.ui.notices import NOTICES
 from app.ui.patience import Patience
 
 T = TypeVar("T")
-NamedNoun = Literal["queue", "handler", "schedule", "limit"]
+NamedNoun = Literal["queue", "source", "handler", "schedule", "limit"]
 NumberedNoun = Literal["task", "batch", "action"]
 SESSION_COOKIE = "sluice_session"
 FORM_COOKIE = "sluice_form"
@@ -139,7 +139,7 @@ class Visit:
             shown = {"visit": visit, "now": self.core.clock.now(), "layout": "fragment.html"}
             return text_of(self.site, template, **shown, **frame, **await find()).encode()
 
-        if on == ON_OVERVIEW:
+        if on.startswith(ON_OVERVIEW):
             one = replace(self, shared=True)
             found = await overview.shared(self.core, self.caller, self._own_address(), lambda: make(one))
         else:

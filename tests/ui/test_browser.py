@@ -14,7 +14,10 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from app.settings import LOOPBACK, Settings
+from app.sources.kinds import SourceError
+from tests import fake_sources
 from tests.databases import create_database, drop_database
+from tests.fake_sources import FakeQueue
 from tests.sluices import Replica, replica_with
 from tests.ui.visitors import Visitor, key_of
 from tests.wire.api import fresh
@@ -45,6 +48,8 @@ class World:
     batch: str = ""
     waiting: str = ""
     root: str = ""
+    elsewhere: FakeQueue = field(default_factory=FakeQueue)
+    """Where the source orders receives from."""
     paths: dict[str, str] = field(default_factory=dict)
 
 
@@ -98,6 +103,12 @@ async def filled(world: World) -> World:
         await world.replica.client.post(f"/tasks/{taken['id']}/complete", headers=headers, content=follow)
     ).is_success
     world.waiting = (await api("POST", "/queues/tree/tasks", '{"payload": {"a": 1}, "delay_seconds": 3600}'))["id"]
+    broken = FakeQueue()
+    broken.fails = SourceError("the server answers <b>NOAUTH</b> Authentication required." + "x" * 200)
+    fake_sources.install(world.replica.sluice.core, {"orders": world.elsewhere, "y" * 300: broken})
+    for name, stream in (("orders", "orders"), ("broken", "y" * 300)):
+        definition = fake_sources.definition("mail", stream=stream, tags=["shop"], headers={"x-shop": "1"})
+        await api("PUT", f"/sources/{name}", json.dumps(definition))
     world.paths = {
         "overview": "",
         "queues": "/queues",
@@ -118,6 +129,9 @@ async def filled(world: World) -> World:
         "schedules": "/schedules",
         "schedule": "/schedules/nightly",
         "backfill": "/schedules/nightly/backfill?from=2026-01-01T00:00:00Z&to=2026-01-04T00:00:00Z",
+        "sources": "/sources",
+        "source": "/sources/orders",
+        "broken source": "/sources/broken",
         "handlers": "/handlers",
         "handler": "/handlers/crm",
         "disable": "/handlers/crm/disable",
@@ -193,10 +207,11 @@ async def test_every_screen_is_accessible_silent_and_asks_nobody_else(
     assert {urlsplit(url).netloc for url in asked} == {urlsplit(world.replica.url).netloc}
 
 
-async def test_a_keyboard_alone_pauses_and_resumes_a_queue(world: World, browser: Browser) -> None:
+@pytest.mark.parametrize("path", ["/queues/mail", "/sources/orders"])
+async def test_a_keyboard_alone_pauses_and_resumes(world: World, browser: Browser, path: str) -> None:
     context = await signed_in(world, browser)
     page = await context.new_page()
-    await page.goto(f"{world.replica.url}/ui/queues/mail")
+    await page.goto(f"{world.replica.url}/ui{path}")
     for button, paused in (("Pause", True), ("Resume", False)):
         for _ in range(40):
             await page.keyboard.press("Tab")
@@ -206,7 +221,7 @@ async def test_a_keyboard_alone_pauses_and_resumes_a_queue(world: World, browser
         assert outline == "solid", "the focus can be seen"
         async with page.expect_navigation():
             await page.keyboard.press("Enter")
-        assert (await world.operator.api("GET", "/queues/mail"))["paused"] is paused
+        assert (await world.operator.api("GET", path))["paused"] is paused
     await context.close()
 
 
@@ -223,6 +238,43 @@ async def test_without_javascript_a_task_is_found_and_retried(world: World, brow
     await page.get_by_role("button", name="Retry").click()
     assert "Ready again" in await page.inner_text("[role=status]")
     assert (await world.operator.api("GET", f"/tasks/{world.dead}"))["state"] == "ready"
+    await context.close()
+
+
+async def test_without_javascript_a_source_is_found_from_its_queue_paused_and_resumed(
+    world: World, browser: Browser
+) -> None:
+    context = await signed_in(world, browser, java_script_enabled=False)
+    page = await context.new_page()
+    await page.goto(f"{world.replica.url}/ui/queues/mail")
+    await page.get_by_role("link", name="orders", exact=True).click()
+    for button, said, paused in (("Pause", "No further message", True), ("Resume", "received again", False)):
+        await page.get_by_role("button", name=button, exact=True).click()
+        assert said in await page.inner_text("[role=status]")
+        assert (await world.operator.api("GET", "/sources/orders"))["paused"] is paused
+    await page.get_by_role("link", name="Sources", exact=True).first.click()
+    assert await page.get_by_role("row").count() == 3
+    await context.close()
+
+
+async def test_an_open_source_shows_that_it_fails_although_no_task_changes(world: World, browser: Browser) -> None:
+    one = Visitor(world.replica)
+    one.key = await key_of(world.replica, "manage", "quiet")
+    await one.api("PUT", "/queues/q", "{}")
+    await one.api("PUT", "/sources/orders", json.dumps(fake_sources.definition("q")))
+    context = await signed_in(world, browser, one.key)
+    page = await context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    await page.goto(f"{world.replica.url}/ui/sources/orders")
+    for _ in range(3):  # the first event of a stream is followed by two renewals
+        async with page.expect_response("**/ui/sources/orders", timeout=30_000):
+            pass
+    for fails, shown in ((SourceError("the shop is closed"), "failing"), (None, "receiving")):
+        world.elsewhere.fails = fails
+        await page.get_by_text(shown, exact=True).wait_for(timeout=30_000)
+    assert "the shop is closed" in await page.inner_text(".warning")
+    assert said == []
     await context.close()
 
 

@@ -33,6 +33,7 @@ RUNBOOKS = {
     "queue_paused": "queue-paused-with-work",
     "replica_silent": "replica-silent",
     "schedule_overdue": "schedule-is-late",
+    "source_stuck": "source-is-stuck",
     "tasks_dying": "tasks-are-dying",
 }
 """By the code of an alarm. The others are explained on the page of all alarms."""

@@ -11,7 +11,7 @@ from app.domain.names import is_name
 from app.domain.queues import QueueView
 from app.domain.tasks import State, TaskFilters
 from app.edge.pages import DEFAULT_LIMIT, binding, next_cursor, position_of
-from app.service import actions, limits, overview, queues, tasks, why
+from app.service import actions, limits, overview, queues, sources, tasks, why
 from app.ui.visits import Visit
 
 LIST = binding("queues")
@@ -19,6 +19,7 @@ CHART_MINUTES = 60
 SHOWN_TASKS = 10
 SHOWN_ERRORS = 10
 SHOWN_HOLDERS = 3
+SHOWN_SOURCES = 10
 COUNT_SECONDS = 0.1
 """How long what an action would touch is counted before it is asked about: then there are at least so many."""
 
@@ -60,6 +61,7 @@ async def show(visit: Visit) -> Response:
             "why": found,
             "errors": () if errors is None else errors[0][:SHOWN_ERRORS],
             "limits": await _limits(visit, view),
+            "fed": await sources.feeding(core, caller, name, SHOWN_SOURCES),
             "tasks": None if lately is None else lately.items,
             "pending": stats is None or found is None or errors is None or lately is None,
         }
