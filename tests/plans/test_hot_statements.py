@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, get_args
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -339,8 +339,9 @@ class Replica:
             # of those that move, some are sent on under another id
             done = acted.acted if kind == "move" else acted.done
             assert (acted.verdict, done, acted.left) == ("acted", GROUP, False), kind
-            listed = await actions.list_page(self.db, self.tenant, None, 51, within=None, key_id=None)
-            assert {one.id: one.done for one in listed}[new.id] == acted.done
+            after = str(UUID(int=UUID(new.id).int + 1))
+            listed = await actions.list_page(self.db, self.tenant, after, 51, within=None, key_id=None)
+            assert (listed[0].id, listed[0].done) == (new.id, acted.done)
 
     async def settle_followups(self) -> None:
         task = (await self._claim(self.queues[11][0], str(uuid4())))[0]

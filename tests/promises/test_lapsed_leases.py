@@ -167,7 +167,8 @@ async def claim_pull(core: Core, queue_id: int) -> tasks.Claim:
 
 @pytest.mark.parametrize("role", ["all", "api"])
 async def test_a_worker_that_waits_gets_it_at_once(start_replica: Callable[..., Awaitable[Replica]], role: str) -> None:
-    """On a replica without an engine too. Leases end at five instants spread over a second: who looks once a second is late."""
+    """On a replica without an engine too. Leases end at five instants spread over a second: who looks once a second is late for
+    three of them by 0.4 s or more, whatever the machine does. One round that was not is enough."""
     replica = await start_replica(role=role)
     api = Api(replica.client, replica.url)
 
@@ -183,6 +184,9 @@ async def test_a_worker_that_waits_gets_it_at_once(start_replica: Callable[..., 
         assert (lost["outcome"], datetime.fromisoformat(lost["ended_at"])) == ("lease_expired", ended)
         return (datetime.fromisoformat(again["started_at"]) - ended).total_seconds()
 
-    found = await asyncio.gather(*(late(1 + n / 5) for n in range(5)))
-    assert min(found) >= 0
-    assert median(found) < 0.25, found
+    medians: list[float] = []
+    while len(medians) < 5 and min(medians, default=1.0) >= 0.25:
+        found = await asyncio.gather(*(late(1 + n / 5) for n in range(5)))
+        assert min(found) >= 0
+        medians.append(median(found))
+    assert min(medians) < 0.25, medians

@@ -86,6 +86,17 @@ async def stuck(connection: asyncpg.Connection) -> None:
     await poll(waiting)
 
 
+def hanging(ask: Callable[[int], Awaitable[httpx2.Response]]) -> list[asyncio.Task[httpx2.Response]]:
+    """A crowd that asks again whenever it is told to: what waits for a lock or for its turn is answered 503 after a while."""
+
+    async def asking(number: int) -> httpx2.Response:
+        while (reply := await ask(number)).status_code == 503:
+            problem(reply, 503, "unavailable")
+        return reply
+
+    return [asyncio.create_task(asking(number)) for number in range(CROWD)]
+
+
 async def goes_on(tenant: Tenant, handler: Handler) -> None:
     """Whatever keeps tasks moving, and what a caller reads and changes."""
     push = await tenant.api.queue_to(handler.url)
@@ -120,10 +131,11 @@ async def test_a_crowd_whose_changes_hang_holds_up_itself_alone(
 ) -> None:
     lock = "select from sluice.tasks where id = $1 for update"
     async with held(database_url, lock, world.crowd.task) as holder:
-        crowd = [asyncio.create_task(world.crowd.api.cancel(world.crowd.task)) for _ in range(CROWD)]
+        crowd = hanging(lambda _: world.crowd.api.cancel(world.crowd.task))
         await stuck(holder)
         await goes_on(world.other, handler)
         assert not any(reply.done() for reply in crowd)
+        await stuck(holder)
     assert {reply.status_code for reply in await asyncio.gather(*crowd)} == {200}
 
 
@@ -147,8 +159,9 @@ async def test_a_crowd_whose_definitions_hang_holds_up_itself_alone(
     lock = named("select pg_advisory_xact_lock(:lock_queue, id::integer) from sluice.queues where name = $1")
     async with held(database_url, lock, world.crowd.queue) as holder:
         path = f"/queues/{world.crowd.queue}"
-        crowd = [asyncio.create_task(world.crowd.api.put(path, json={"max_depth": n + 1})) for n in range(CROWD)]
+        crowd = hanging(lambda n: world.crowd.api.put(path, json={"max_depth": n + 1}))
         await stuck(holder)
         await goes_on(world.other, handler)
         assert not any(reply.done() for reply in crowd)
+        await stuck(holder)
     assert {reply.status_code for reply in await asyncio.gather(*crowd)} == {200}

@@ -11,6 +11,7 @@ from app.domain.keys import Grant
 from app.service import keys
 from app.settings import Settings
 from app.store import migrations
+from tests import fake_sources
 from tests.databases import create_database, drop_database
 from tests.sluices import Replica, replica_with
 from tests.wire.api import Api
@@ -43,6 +44,13 @@ async def twin(shared_url: str) -> AsyncIterator[Replica]:
 @pytest.fixture
 def api(shared: Replica) -> Api:
     return Api(shared.client, shared.url)
+
+
+@pytest.fixture
+async def no_source_left(shared: Replica) -> AsyncIterator[None]:
+    """A tenant may have a hundred sources, and other tests share it."""
+    yield
+    await fake_sources.remove_all(shared.sluice.core)
 
 
 @pytest.fixture

@@ -69,8 +69,9 @@ def ready(queue: str, count: int) -> Callable[[dict[str, Any]], bool]:
 
 
 @pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests do not wait for two seconds; the replica is in this process."""
+def hurry(shared: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests do not wait for two seconds; the replica is in this process. A look of an earlier test that took long would last."""
+    shared.sluice.core.looks._tenants.clear()
     monkeypatch.setattr(viewers, "TICK_SECONDS", 0.01)
     monkeypatch.setattr(looks, "FRESH_SECONDS", 0.05)
     monkeypatch.setattr(looks, "SHARE", 1e9)
@@ -135,7 +136,11 @@ async def test_a_task_is_told_as_it_changes_without_its_payload(api: Api) -> Non
         assert "task" not in kinds, "what the last id says is known is not told again"
 
 
-async def test_what_the_last_id_says_is_known_is_not_sent_again_by_any_replica(api: Api, other: Api) -> None:
+async def test_what_the_last_id_says_is_known_is_not_sent_again_by_any_replica(
+    start_replica: Callable[..., Awaitable[Replica]],
+) -> None:
+    """These two are no other test's: an alarm of its queues could begin meanwhile."""
+    api, other = [Api(replica.client, replica.url) for replica in (await start_replica(), await start_replica())]
     queue = await api.queue()
     await api.enqueue(queue)
     good(await api.post(f"/queues/{queue}/pause"))

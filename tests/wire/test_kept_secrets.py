@@ -7,7 +7,7 @@ import pytest
 
 from tests.wire.api import Api, fresh, good, problem
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_source_left")]
 
 SECRET = "hush-hush"
 SQS = {

@@ -73,11 +73,11 @@ async def test_tasks_come_highest_priority_first_and_no_more_than_asked(api: Api
     assert await take(api, queue, max_tasks=100) == []
 
 
-async def test_a_waiting_worker_is_woken_by_a_task_from_either_replica(api: Api, other: Api) -> None:
+async def test_a_waiting_worker_is_woken_by_a_task_from_either_replica(shared: Replica, api: Api, other: Api) -> None:
     queue = await api.queue()
     for enqueuer in (api, other):
         waiting = asyncio.create_task(take(api, queue, wait_seconds=30))
-        await _waits(api, queue)
+        await _waits(shared, queue)
         began = time.monotonic()
         task = await enqueuer.enqueue(queue)
         (leased,) = await waiting
@@ -86,9 +86,11 @@ async def test_a_waiting_worker_is_woken_by_a_task_from_either_replica(api: Api,
         good(await say(api, leased, "complete"))
 
 
-async def _waits(api: Api, queue: str) -> None:
-    """One whole request after the worker's: the server has read that by then."""
-    good(await api.get(f"/queues/{queue}"))
+async def _waits(replica: Replica, queue: str) -> int:
+    """Until a worker waits at this queue, after a claim that found nothing; the queue's id."""
+    queue_id = int(await replica.sluice.core.db.fetchval("select id from sluice.queues where name = $1", queue))
+    await poll(lambda: queue_id in replica.sluice.core.long_polls._queues)
+    return queue_id
 
 
 async def test_a_worker_that_waits_in_vain_is_answered_empty(api: Api) -> None:
@@ -128,18 +130,16 @@ def _only(replica: Replica) -> int:
     return next(iter(replica.sluice.core.long_polls._queues), 0)
 
 
-async def test_a_client_gone_before_the_answer_gets_nothing(api: Api) -> None:
+async def test_a_client_gone_before_the_answer_gets_nothing(shared: Replica, api: Api) -> None:
     queue = await api.queue()
     waiting = asyncio.create_task(take(api, queue, wait_seconds=30))
-    await _waits(api, queue)
+    queue_id = await _waits(shared, queue)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
+    polls = shared.sluice.core.long_polls
+    await poll(lambda: queue_id not in polls._queues and queue_id not in polls._serving)
     task = await api.enqueue(queue)
-
-    async def is_ready() -> bool:
-        return (await api.task(task["id"]))["state"] == "ready"
-
-    await poll(is_ready)
+    assert (await api.task(task["id"]))["state"] == "ready"
     assert (await take_one(api, queue))["attempt"] == 1
 
 
@@ -270,14 +270,14 @@ async def test_progress_has_a_size(api: Api) -> None:
     problem(await say(api, leased, "renew", {"seconds": 60, "progress": "x" * 65_535}), 413, "too_large")
 
 
-async def test_push_and_pull_share_the_limits(api: Api, handler: Handler) -> None:
+async def test_push_and_pull_share_the_limits(shared: Replica, api: Api, handler: Handler) -> None:
     queue = await api.queue(max_concurrency=1)
     for _ in range(3):
         await api.enqueue(queue)
     (held,) = await take(api, queue, max_tasks=3)
     assert await take(api, queue) == []
     waiting = asyncio.create_task(take(api, queue, max_tasks=3, wait_seconds=30))
-    await _waits(api, queue)
+    await _waits(shared, queue)
     began = time.monotonic()
     good(await say(api, held, "complete"))
     (next_one,) = await waiting
@@ -294,12 +294,12 @@ async def test_a_queue_with_a_handler_has_nothing_to_pull(api: Api, handler: Han
         problem(await api.post(f"/queues/{pull}/leases", json=body), 422, "invalid", f"/{next(iter(body))}")
 
 
-async def test_a_paused_queue_gives_nothing_until_it_is_resumed(api: Api) -> None:
+async def test_a_paused_queue_gives_nothing_until_it_is_resumed(shared: Replica, api: Api) -> None:
     queue = await api.queue()
     await api.enqueue(queue)
     good(await api.post(f"/queues/{queue}/pause"))
     waiting = asyncio.create_task(take(api, queue, wait_seconds=30))
-    await _waits(api, queue)
+    await _waits(shared, queue)
     assert not waiting.done()
     good(await api.post(f"/queues/{queue}/resume"))
     assert len(await waiting) == 1
@@ -351,7 +351,6 @@ async def test_a_drain_answers_those_who_wait(start_replica: Callable[..., Await
     api = Api(replica.client, replica.url)
     queue = await api.queue()
     waiting = asyncio.create_task(take(api, queue, wait_seconds=60))
-    await _waits(api, queue)
-    await poll(lambda: bool(replica.sluice.core.long_polls._queues))
+    await _waits(replica, queue)
     replica.sluice.engine.begin_drain()
     assert await waiting == []
