@@ -59,7 +59,8 @@ class Receiver:
         self._counts = Counts()
         self._error: str | None = None
         self._worked = False
-        self._measured: tuple[int | None, float | None] | None = None
+        self._to_measure = False
+        """It is this replica's turn."""
         self._said: str | None = None
         """The failure that the log has last been told of."""
         self._rest = 0.0
@@ -115,7 +116,8 @@ class Receiver:
         if self.row.view.secrets_lost:
             raise SourceError("its credentials cannot be decrypted: PUT the source again, with them", permanent=True)
         source = self._source = self._source or self._open()
-        if room.measure:
+        if self._to_measure:
+            self._to_measure = False
             await self._measure(source)
         if room.messages == 0:
             wait, self._look = self._look, min(MAX_LOOK_SECONDS, self._look * 2)
@@ -136,11 +138,13 @@ class Receiver:
         return 0.0
 
     async def _take(self, most: int, in_flight: int = 0) -> sources.Room | None:
-        done = Round(tuple(self._tasks), self._counts, in_flight, self._error, self._worked, self._measured)
+        done = Round(tuple(self._tasks), self._counts, in_flight, self._error, self._worked)
         room = await sources.take_room(self._core.db, self.row, self._core.replica.id, most, done)
         del self._tasks[: len(done.tasks)]
         self._counts = Counts(*(have - gone for have, gone in zip(self._counts, done.counts, strict=True)))
-        self._error, self._worked, self._measured = None, False, None
+        self._error, self._worked = None, False
+        if room is not None and room.measure:
+            self._to_measure = True
         return room
 
     async def _write(self) -> None:
@@ -215,7 +219,8 @@ class Receiver:
     async def _measure(self, source: Source) -> None:
         with self._tolerating():
             depth = await source.measure()
-            self._measured = (depth.lag, depth.oldest_age_seconds)
+            with contextlib.suppress(Unavailable):
+                await sources.write_depth(self._core.db, self.row.id, depth.lag, depth.oldest_age_seconds)
 
     async def _leave(self) -> None:
         """Write what is left to write, and give back the room."""

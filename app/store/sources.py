@@ -81,7 +81,8 @@ _REMOVE_STATE = sql("remove_source_state")
 _REMOVE = sql("remove_source")
 _LEAVE = sql("remove_source_receiver")
 _PRUNE = sql("prune_source_receivers")
-_TAKE_ROOM = call("take_source_room_v1", 15)
+_WRITE_DEPTH = sql("write_source_depth")
+_TAKE_ROOM = call("take_source_room_v1", 12)
 _ENQUEUE_DEAD = call("enqueue_dead_v1", 3)
 
 
@@ -124,8 +125,6 @@ class Round(NamedTuple):
     error: str | None = None
     worked: bool = False
     """Something was received or enqueued, before it failed."""
-    measured: tuple[int | None, float | None] | None = None
-    """(lag, age of the oldest in seconds)."""
 
 
 class Room(NamedTuple):
@@ -238,7 +237,6 @@ async def health(db: Reader, limit: int, tenant_id: int | None = None) -> list[S
 
 async def take_room(db: Reader, source: SourceRow, replica_id: str, most: int, done: Round) -> Room | None:
     """Write what was done and return the room to go on, at most `most`; None if the source must not be received from any longer."""
-    lag, age = done.measured or (None, None)
     rows = await db.fetch(
         _TAKE_ROOM,
         source.id,
@@ -251,13 +249,15 @@ async def take_room(db: Reader, source: SourceRow, replica_id: str, most: int, d
         done.in_flight,
         done.error,
         done.worked,
-        done.measured is not None,
-        lag,
-        age,
         ALIVE_SECONDS,
         MEASURE_SECONDS,
     )
     return Room(rows[0]["room"], rows[0]["measure"]) if rows else None
+
+
+async def write_depth(db: Reader, source_id: int, lag: int | None, oldest_age_seconds: float | None) -> None:
+    """Write how much waits at a source; None: it does not say."""
+    await db.fetch(_WRITE_DEPTH, source_id, lag, oldest_age_seconds)
 
 
 async def leave(db: Reader, source_id: int, replica_id: str) -> None:

@@ -517,6 +517,26 @@ async def test_what_is_lost_at_the_source_is_counted_and_shown_with_the_lag(
     assert 'sluice_source_messages_total{outcome="lost",source="orders",tenant="default"} 3' in scrape
 
 
+async def test_a_turn_to_measure_that_comes_while_messages_are_in_hand_is_taken(
+    replica: Replica, core: Core, caller: Caller, elsewhere: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a receive that lasted, it is looked whether the source is as it was; that look may bring the turn."""
+    monkeypatch.setattr("app.engine.receiver.FRESH_SECONDS", 0.0)
+    await define(core, caller)
+    elsewhere.may_answer.clear()
+    elsewhere.put(b"1")
+    await replica.loop.tick()
+    await until(lambda: elsewhere.receiving == 1)
+    assert (await shown(core, caller)).state.lag == 1, "written before the receive, which may take long"
+    await core.db.fetch("update sluice.source_states set measured_at = measured_at - interval '1 hour' returning 1")
+    elsewhere.may_answer.set()
+
+    async def measured_again() -> bool:
+        return (await shown(core, caller)).state.lag == 0
+
+    await poll(measured_again)
+
+
 def test_a_source_that_has_failed_for_minutes_raises_an_alarm() -> None:
     fine = SourceHealth("t", "fine", False, 5, 1.0, "earlier", None, 1000.0, 2)
     short = replace(fine, name="short", failing_seconds=200.0)

@@ -146,6 +146,7 @@ class Replica:
         done = Round(self.some(GROUP), Counts(received=GROUP), worked=True)
         room = await sources.take_room(self.db, row, str(uuid4()), GROUP, done)
         assert room is not None and room.messages == 0
+        await sources.write_depth(self.db, source_id, 7, 1.5)
         entries = [
             Entry(str(uuid4()), *self.queues[1], 0, b"1", str(uuid4()), b"1" * 32, key_seconds=60) for _ in range(GROUP)
         ]

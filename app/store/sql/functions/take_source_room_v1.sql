@@ -3,10 +3,10 @@
 -- not go on, because the source has changed, is paused or gone.
 -- The row of source_states is locked first, so that rooms of replicas never add up to more than max_outstanding: what others have taken is
 -- counted, as long as they live, until their tasks are noted here. Tasks that have ended are looked for only where room is short.
--- p_error: what has failed; p_worked: something was received or enqueued, before it failed. p_lag and p_age are written if p_measured.
+-- p_error: what has failed; p_worked: something was received or enqueued, before it failed.
 create function sluice.take_source_room_v1(
   p_source bigint, p_version bigint, p_replica uuid, p_most integer, p_outstanding integer, p_tasks uuid[], p_counts bigint[],
-  p_in_flight integer, p_error text, p_worked boolean, p_measured boolean, p_lag bigint, p_age double precision, p_alive_seconds double precision,
+  p_in_flight integer, p_error text, p_worked boolean, p_alive_seconds double precision,
   p_measure_seconds double precision)
 returns table (room integer, measure boolean) language plpgsql volatile
 as $$
@@ -16,9 +16,6 @@ begin
     received = s.received + p_counts[1], enqueued = s.enqueued + p_counts[2], duplicates = s.duplicates + p_counts[3],
     invalid = s.invalid + p_counts[4], lost = s.lost + p_counts[5],
     last_received_at = case when p_counts[1] > 0 then clock_timestamp() else s.last_received_at end,
-    lag = case when p_measured then p_lag else s.lag end,
-    oldest_age_seconds = case when p_measured then p_age else s.oldest_age_seconds end,
-    measured_at = case when p_measured then clock_timestamp() else s.measured_at end,
     last_error = coalesce(p_error, s.last_error),
     last_error_at = case when p_error is null then s.last_error_at else clock_timestamp() end
   where s.source_id = p_source returning s.measured_at into v_measured_at;
