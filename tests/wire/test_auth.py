@@ -182,7 +182,7 @@ async def test_without_a_good_key_nothing_is_answered(guarded: Guarded, authoriz
     for name, text in replaced.items():
         authorization = None if authorization is None else authorization.replace(name, text)
     headers = [] if authorization is None else [(b"authorization", authorization.strip().encode())]
-    async with httpx2.AsyncClient(base_url=guarded[0].url, trust_env=False, verify=False) as client:
+    async with httpx2.AsyncClient(base_url=guarded[0].url, trust_env=False, verify=False, timeout=30) as client:
         for method, path, _, body in ROUTES:
             reply = await client.request(method, path, json=body, headers=headers)
             problem(reply, 401, "unauthenticated")
@@ -191,14 +191,14 @@ async def test_without_a_good_key_nothing_is_answered(guarded: Guarded, authoriz
 
 
 async def test_what_is_open_needs_no_key_and_a_wrong_one_does_no_harm(guarded: Guarded) -> None:
-    async with httpx2.AsyncClient(base_url=guarded[0].url, trust_env=False, verify=False) as client:
+    async with httpx2.AsyncClient(base_url=guarded[0].url, trust_env=False, verify=False, timeout=30) as client:
         for headers in ({}, {"authorization": "Bearer slk_wrong"}):
             for path in OPEN:
                 assert (await client.get(path, headers=headers)).status_code == 200, path
 
 
 async def test_the_scheme_may_be_written_in_any_case(guarded: Guarded) -> None:
-    async with httpx2.AsyncClient(base_url=guarded[0].url, trust_env=False, verify=False) as client:
+    async with httpx2.AsyncClient(base_url=guarded[0].url, trust_env=False, verify=False, timeout=30) as client:
         for scheme in ("Bearer", "bearer", "BEARER"):
             good(await client.get("/limits", headers={"authorization": f"{scheme} {guarded[2]}"}))
         twice = [("authorization", f"Bearer {guarded[2]}")] * 2
