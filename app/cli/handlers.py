@@ -39,7 +39,8 @@ def list_handlers(url: Url = CLIENT_URL, key: Key = None, as_json: AsJson = Fals
 
 def _place(handler: dict[str, Any]) -> str:
     """Return where tasks go: the URL of a webhook, the queue or the stream of a bridge."""
-    return str(handler.get("url") or handler.get("queue_url") or handler.get("stream"))
+    stream = f"stream {handler.get('stream')}"  # its server is part of a secret
+    return str(handler.get("url") or handler.get("queue_url") or stream)
 
 
 @handlers.command()

@@ -145,6 +145,14 @@ def test_a_handler_is_listed_shown_disabled_and_rotated(ask: Command, service: h
     assert secret.startswith("whsec_") and secret != first and secret not in ask("handlers", "show", name).out
 
 
+def test_a_handler_of_a_redis_stream_is_listed_as_one(ask: Command, service: httpx2.Client) -> None:
+    name = fresh("stream")
+    address = {"kind": "redis_stream", "url": "redis://127.0.0.1:1", "stream": "reminders"}
+    service.put(f"/handlers/{name}", json=address).raise_for_status()
+    line = next(line for line in ask("handlers", "list").out.splitlines() if name in line)
+    assert line.split() == [name, "stream", "reminders"]
+
+
 def test_a_test_of_a_handler_shows_both_sides_and_ends_with_the_outcome(
     ask: Command, service: httpx2.Client, scripted: Scripted
 ) -> None:
