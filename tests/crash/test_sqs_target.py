@@ -22,15 +22,17 @@ pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 FEW, MANY = 40, 10_000
 KILL_EVERY = 2_000
+AT_A_TIME = 32
 LONG = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 StartSluice = Callable[..., Awaitable[SluiceProcess]]
 
 
 async def queue_to(api: Api, sqs: SqsServer, outside: SqsQueue) -> str:
-    """A queue whose tasks become messages of that one."""
+    """A queue whose tasks become messages of that one. So few at a time that moto's server answers each within its timeout: else
+    all would be sent again and again, and none be answered in time."""
     handler = fresh("h")
-    given = {**sqs.address(outside), "timeout_seconds": 5}
+    given = {**sqs.address(outside), "timeout_seconds": 5, "max_concurrency": AT_A_TIME}
     good(await api.put(f"/handlers/{handler}", json=given), 201)
     return await api.queue(handler, retry=AT_ONCE)
 
