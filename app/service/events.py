@@ -56,8 +56,11 @@ async def watch(
     task_id: str | None,
     last_event_id: str | None,
     still: Callable[[], Awaitable[object]],
+    *,
+    bare: bool = False,
 ) -> AsyncGenerator[Event, None]:
-    """Yield events until the replica drains, or until `still`, asked before each, raises Refusal (unauthenticated).
+    """Yield events until the replica drains, or until `still`, asked before each, raises Refusal (unauthenticated). `bare`: with an
+    empty object as the data of each.
 
     The first event is a heartbeat. Raises Refusal: task_not_found, unavailable (too many viewers, or the replica is draining).
     """
@@ -69,7 +72,7 @@ async def watch(
     async with core.viewing.turn(caller.tenant_id):
         with core.viewers.watching(caller.tenant_id, operates=caller.may("operate"), task_id=task_id) as viewer:
             yield Event("heartbeat")
-            async with aclosing(_Feed(core, caller, viewer, known(last_event_id)).events()) as events:
+            async with aclosing(_Feed(core, caller, viewer, known(last_event_id), bare=bare).events()) as events:
                 async for event in events:
                     if not await _is_still(still):
                         return
@@ -89,11 +92,12 @@ async def _is_still(still: Callable[[], Awaitable[object]]) -> bool:
 class _Feed:
     """What one viewer is sent."""
 
-    def __init__(self, core: Core, caller: Caller, viewer: Viewer, known: Known) -> None:
+    def __init__(self, core: Core, caller: Caller, viewer: Viewer, known: Known, *, bare: bool) -> None:
         self._core = core
         self._caller = caller
         self._viewer = viewer
         self._known = known
+        self._bare = bare
         self._alarms: dict[str, Alarm] | None = None
         """Those it has been told of, by alarm_key; None: not compared with what it knows yet."""
         self._sum = 0
@@ -133,7 +137,7 @@ class _Feed:
                 self._held_until = self._overview_at
             else:
                 self._overview_at = time.monotonic() + OVERVIEW_SECONDS
-                yield self._event("overview", shown.body, overview=shown.digest)
+                yield self._event("overview", b"" if self._bare else shown.body, overview=shown.digest)
         if viewer.task_id is not None and viewer.task not in ("", self._known.task):
             digest, task = viewer.task, await self._task(viewer.task_id)
             if task is not None:
@@ -163,7 +167,7 @@ class _Feed:
 
     def _event(self, kind: str, data: bytes, **learned: str) -> Event:
         self._known = self._known._replace(**learned)
-        return Event(kind, data, self._known.id)
+        return Event(kind, b"{}" if self._bare else data, self._known.id)
 
 
 def _sum(alarms: Iterable[str]) -> int:

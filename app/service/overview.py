@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from hashlib import blake2b
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 from msgspec import UNSET
@@ -46,6 +47,7 @@ MAX_CHARTED = 200
 """Of how many queues the minutes are summed for a chart."""
 T = TypeVar("T")
 
+ALARM_NAMES = ("code", "tenant", "queue", "handler", "schedule", "source", "replica")
 TASK_COUNTS = ("scheduled", "ready", "running", "dead")
 
 
@@ -57,15 +59,20 @@ async def overview(core: Core, caller: Caller) -> Overview:
     return (await shown(core, caller)).overview
 
 
-class Shown(NamedTuple):
-    """An overview, once as JSON, and a digest of what it shows, without when it was read and how large the database is. Ages are
-    part of it, so while a task is ready, each look is news: otherwise pages would go on showing the age of the last event."""
+@dataclass(frozen=True)
+class Shown:
+    """An overview, and a digest of what it shows, without when it was read and how large the database is. Ages are part of it, so
+    while a task is ready, each look is news: otherwise pages would go on showing the age of the last event."""
 
     overview: Overview
-    body: bytes
     digest: str
     alarms: dict[str, Alarm]
     """By alarm_key."""
+
+    @cached_property
+    def body(self) -> bytes:
+        """The overview as JSON, made once for all. Pages do without it."""
+        return msgspec.json.encode(self.overview)
 
 
 async def shown(core: Core, caller: Caller) -> Shown:
@@ -101,15 +108,17 @@ async def _show(core: Core, caller: Caller, look: Look) -> Shown:
         [(row.replica, row.silent, row.draining, row.deaf, row.in_flight) for row in made.replicas or ()],
     )
     digest = blake2b(msgspec.json.encode(lasting), digest_size=8).hexdigest()
-    return Shown(made, msgspec.json.encode(made), digest, {alarm_key(alarm): alarm for alarm in made.alarms})
+    return Shown(made, digest, {alarm_key(alarm): alarm for alarm in made.alarms})
 
 
 def alarm_key(alarm: Alarm) -> str:
     """Return a digest of what makes it the same alarm as before, whatever it counts now."""
-    what = [
-        alarm["code"],
-        *(alarm.get(name) for name in ("tenant", "queue", "handler", "schedule", "source", "replica")),
-    ]
+    return _alarm_key(tuple(map(alarm.get, ALARM_NAMES)))
+
+
+@lru_cache(maxsize=4096)
+def _alarm_key(what: tuple[str | None, ...]) -> str:
+    """Kept, because every look asks for those of all alarms, most of which were there before."""
     return blake2b(msgspec.json.encode(what), digest_size=8).hexdigest()
 
 
@@ -281,12 +290,12 @@ def _queue(row: QueueLook, recent: Recent, minutes: float) -> QueueSeen:
 
 def _per_minute(recent: Recent, minutes: float) -> PerMinute:
     return PerMinute(
-        round(recent.enqueued / minutes, 3),
-        round(recent.started / minutes, 3),
-        round(recent.succeeded / minutes, 3),
-        round(recent.dead / minutes, 3),
-        round(recent.cancelled / minutes, 3),
-        round(recent.retried / minutes, 3),
+        round(recent.enqueued / minutes, 3) if recent.enqueued else 0.0,
+        round(recent.started / minutes, 3) if recent.started else 0.0,
+        round(recent.succeeded / minutes, 3) if recent.succeeded else 0.0,
+        round(recent.dead / minutes, 3) if recent.dead else 0.0,
+        round(recent.cancelled / minutes, 3) if recent.cancelled else 0.0,
+        round(recent.retried / minutes, 3) if recent.retried else 0.0,
     )
 
 

@@ -19,6 +19,7 @@ from app.telemetry.events import REQUEST_FAILED, emit
 from app.telemetry.logs import get_logger
 from app.ui import formats, live
 from app.ui.assets import Assets
+from app.ui.kept import Kept
 from app.ui.screens import (
     actions,
     audit,
@@ -219,6 +220,7 @@ def _site(core: Core, edge: EdgeConfig, label: str | None) -> Site:
         "MAX_ATTEMPTS": MAX_ATTEMPTS,
         "NAVIGATION": NAVIGATION,
         "NOTHING": formats.NOTHING,
+        "kept": Kept(),
         "runbook_of": documentation.runbook_of,
     }
     base = urlsplit(edge.public_url).path.rstrip("/") + "/ui"

@@ -1,16 +1,21 @@
 """Pages that renew themselves: what is sent again is made once for all who see the same, and for nobody else."""
 
 import asyncio
+import itertools
 import re
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 
-from app.service import why
+from app.domain import plurals
+from app.service import overview, why
 from app.settings import LOOPBACK, Settings
+from app.ui.kept import MOST_KEPT, Kept
 from tests.databases import create_database, drop_database
 from tests.sluices import Replica, replica_with
+from tests.support import poll
 from tests.ui.visitors import Visitor, visitor
 from tests.wire.api import fresh
 
@@ -117,3 +122,43 @@ async def test_a_page_does_not_wait_for_counts_that_take_long(
     monkeypatch.undo()
     counting.set()
     assert "still being counted" not in (await operator.get(f"/ui/queues/{name}")).text
+
+
+async def test_what_stays_the_same_is_rendered_once_and_what_changes_is_shown(guarded: Replica) -> None:
+    kept, numbers = Kept(), itertools.count(1)
+
+    def shown(*what: Any) -> str:
+        return kept(*what, caller=lambda: Markup("{}").format(next(numbers)))
+
+    assert [shown("a", [1]), shown("a", [2]), shown("a", [1]), shown("b", [1])] == ["1", "2", "1", "3"]
+    for number in range(MOST_KEPT):
+        shown(number)
+    assert shown("a", [1]) == str(MOST_KEPT + 4), "not more than so many are kept"
+    operator = await visitor(guarded, tenant=fresh("t"))
+    await operator.api("PUT", "/queues/mail", "{}")
+    await operator.api("POST", "/queues/mail/pause")
+    for count in (1, 2):
+        await operator.api("POST", "/queues/mail/tasks", '{"payload": 1}')
+
+        async def alarmed(words: str = f"while {plurals.counted(count, 'task')} {plurals.are(count)} ready") -> bool:
+            return words in await renewed(operator, "/ui")
+
+        await poll(alarmed)
+
+
+async def test_events_of_pages_carry_nothing_and_make_no_overview_for_it(
+    guarded: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(_: overview.Shown) -> bytes:
+        raise AssertionError("nobody reads it")
+
+    monkeypatch.setattr(overview.Shown, "body", property(never))
+    operator = await visitor(guarded)
+    cookie = "; ".join(f"{name}={value}" for name, value in operator.cookies.items())
+    async with guarded.client.stream("GET", "/ui/events", headers={"cookie": cookie}) as answer:
+        said = b""
+        async for part in answer.aiter_raw():
+            said += part
+            if b"event: overview" in said and said.endswith(b"\n\n"):
+                break
+    assert set(re.findall(rb"data: ?(.*)", said)) == {b"{}"}
