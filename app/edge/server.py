@@ -25,6 +25,8 @@ LEAST_DESCRIPTORS = 256
 OPEN_MAX = 10_240
 """The most that macOS grants."""
 UNLIMITED = 1_048_576
+TICK_SECONDS = 0.1
+"""How often uvicorn looks whether to renew the Date header, every tenth time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +97,22 @@ class EdgeServer(uvicorn.Server):
         self.hurried = asyncio.Event()
         """Set by the second signal: stop waiting."""
         self._catch_signals = catch_signals
+        self._stopped = asyncio.Event()
         self._signals = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
+
+    async def main_loop(self) -> None:
+        """As uvicorn's, but a stop is noticed at once, not when it looks again."""
+        ticks = 0
+        while not await self.on_tick(ticks):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self._stopped.wait()
+            ticks += 1
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -125,3 +137,4 @@ class EdgeServer(uvicorn.Server):
     def stop(self) -> None:
         """Close the listener and idle connections, let answers in progress finish, and end `serve`."""
         self.should_exit = True
+        self._stopped.set()

@@ -423,6 +423,12 @@ async def test_a_stop_waits_for_no_refused_body() -> None:
         await poll(lambda: not server.server_state.connections)
 
 
+async def test_a_stop_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.edge.server.TICK_SECONDS", 3600.0)
+    async with asyncio.timeout(10), serving(echo):
+        pass
+
+
 async def test_a_refused_body_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "MAX_DRAINED_BYTES", 1_000_000)
     async with serving(edge()) as (server, port), connected(port) as client:

@@ -17,8 +17,8 @@ Compare uvicorn's sources of both versions with what the edge takes from them:
   more_body, message_event, keep_alive, response_started, response_complete, scope), pipeline, flow, parser, headers, scope, url,
   expect_100_continue, timeout_keep_alive_task and connections. Its data_received, on_header, on_body and on_message_complete
   replace uvicorn's.
-- uvicorn/server.py with app/edge/server.py: EdgeServer overrides serve, capture_signals and handle_exit, and sets should_exit
-  and force_exit.
+- uvicorn/server.py with app/edge/server.py: EdgeServer overrides serve, main_loop, capture_signals and handle_exit, calls
+  on_tick, and sets should_exit and force_exit.
 - uvicorn/config.py: the arguments that EdgeServerConfig passes on.
 Then run tests/edge/test_edge_server.py, tests/wire/test_strangers.py and tests/wire/test_large_requests.py, set TESTED here, and
 move the bounds of uvicorn in pyproject.toml."""
