@@ -92,7 +92,7 @@ def downgrade() -> None:
     run = op.get_bind().exec_driver_sql
     for name in reversed(INSTALLED):  # some depend on earlier ones
         run(f"drop function sluice.{SIGNATURES.get(name, name)}")
-    for name in ("entry_v1", "lane_v1", "outcome_v1"):
+    for name in ("entry_v1", "lane_v1", "turn_v1", "outcome_v1"):
         run(f"drop type sluice.{name}")
     for table in (
         "replicas",

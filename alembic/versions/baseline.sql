@@ -854,6 +854,41 @@ create type sluice.lane_v1 as (
   since timestamptz
 );
 
+-- A lane's turn in a claim (claim_v1): what it is, what was decided and what came of it.
+create type sluice.turn_v1 as (
+  place integer,
+  queue_id bigint,
+  lane bigint,
+  want integer,
+  priority smallint,
+  since timestamptz,
+  tenant_id bigint,
+  handler_id bigint,
+  queue_version bigint,
+  handler_version bigint,
+  queue_timeout double precision,
+  handler_timeout double precision,
+  tenant_limit integer,
+  handler_limit integer,
+  half_open boolean,
+  period bigint,
+  opens_in double precision,
+  queue_limit integer,
+  group_tasks integer,
+  group_wait double precision,
+  gated boolean,
+  verdict text,
+  room integer,
+  got integer,
+  apart boolean,
+  full_at text,
+  forms_in double precision,
+  wait_seconds double precision,
+  opened jsonb,
+  last_priority smallint,
+  last_run_at timestamptz
+);
+
 create type sluice.outcome_v1 as (
   task_id uuid,
   token uuid,

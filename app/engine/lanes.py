@@ -175,10 +175,12 @@ class Lanes:
             lane.slow = True
 
     def first_at(self, key: LaneKey, priority: int, run_at: datetime) -> None:
-        """Note where a lane's first ready task is: whatever was released or came late is claimed from there."""
+        """Note where a lane's first ready task is: if that is before the place where its claims start, they start there."""
         lane = self._known.get(key)
         if lane is not None and lane.start is not None:
-            lane.start = (priority, run_at - LATE_COMMIT)
+            (priority_at, since), first = lane.start, run_at - LATE_COMMIT
+            if priority > priority_at or (priority == priority_at and first < since):
+                lane.start = (priority, first)
 
     def want(self, lane: Lane, count: int, now: float) -> LaneWant:
         """Return what to claim of a lane, and from where."""

@@ -76,24 +76,24 @@ class Claim(msgspec.Struct):
     handler_id: int
     """0 for none, as the versions of what there is not."""
     handler_version: int
-    full_at: str
+    full_at: str = ""
     """The level of the limit that left less room than wanted: tenant, handler, queue or flows."""
-    lapsed: int | None
+    lapsed: int | None = None
     """The tenant, if its expired leases block the claim."""
-    limited: bool
+    limited: bool = False
     """Whether the lane is under any limit."""
-    priority: int | None
-    since: datetime | None
-    """After a slow scan, with `priority`, where the next claim may start (LaneWant)."""
-    group: int | None
+    priority: int | None = None
+    since: datetime | None = None
+    """After a slow scan or one from a place, with `priority`, where the next claim may start (LaneWant)."""
+    group: int | None = None
     """How many tasks the handler takes in one call; None: one."""
-    forms_in: float | None
+    forms_in: float | None = None
     """For how many seconds the next group may still wait for more tasks; with the verdict `forming`."""
-    period: int | None
+    period: int | None = None
     """Of the handler's health; None without a breaker or an adaptive limit."""
-    half_open: bool
+    half_open: bool = False
     """Its breaker admits a single probe, so what was claimed is one."""
-    opens_in: float | None
+    opens_in: float | None = None
     """If the handler is parked, for how many seconds."""
     wait_seconds: float | None = None
     """When full at flows: until a rate of the tenant admits something again."""
