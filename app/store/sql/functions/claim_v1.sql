@@ -39,9 +39,11 @@ language plpgsql volatile
 as $$
 #variable_conflict use_column
 declare
-  v_handlers bigint[]; v_locked boolean[]; v_turns sluice.turn_v1[] := '{}'; v_apart integer[] := '{}'; v_place integer; s sluice.turn_v1; v_scan record;
-  v_left integer; v_filled integer; v_ids uuid[]; v_starts timestamptz[]; v_places integer[]; v_again boolean;
-  v_lapsed bigint; v_said jsonb; v_told jsonb[] := '{}'; v_began timestamptz; v_now timestamptz; v_secret bytea; v_fold record; v_pick record;
+  v_handlers bigint[]; v_locked boolean[]; v_turns sluice.turn_v1[] := '{}'; v_apart integer[] := '{}'; v_queues bigint[] := '{}';
+  v_timeouts double precision[] := '{}';
+  v_place integer; s sluice.turn_v1; v_left integer; v_filled integer; v_began timestamptz; v_now timestamptz; v_secret bytea;
+  v_ids uuid[]; v_starts timestamptz[]; v_places integer[]; v_again boolean; v_fold record; v_pick record; v_scan record;
+  v_lapsed bigint; v_said jsonb; v_told jsonb[] := '{}';
 begin
   select array_agg(k.handler_id order by l.place), array_agg(k.locked order by l.place) into v_handlers, v_locked
   from unnest(p_lanes) with ordinality l(queue_id, handler_id, want, priority, since, place)
@@ -55,37 +57,40 @@ begin
     offset 0) k on true;
 
   for s in
-    select d.*, d.want as room, 0 as got,
-           d.gated or (d.verdict is null and (coalesce(d.tenant_limit, d.handler_limit, d.queue_limit) is not null
-                                              or coalesce(d.group_wait > 0, false))) as apart
-    from (
-      select l.place::integer, l.queue_id, l.lane,
-             case when l.want > h.group_max_tasks then l.want - l.want % h.group_max_tasks else l.want end as want,
-             l.priority, l.since, q.tenant_id, l.handler_id, q.version as queue_version, h.version as handler_version,
-             q.timeout_seconds as queue_timeout, h.timeout_seconds as handler_timeout,
-             least(n.max_concurrency, n.granted_max_concurrency) as tenant_limit,
-             least(h.max_concurrency, h.effective_max_concurrency) as handler_limit, h.half_open,
-             case when h.breaker is not null or h.adaptive is not null then h.period end as period,
-             extract(epoch from h.parked_until - clock_timestamp())::double precision as opens_in,
-             q.max_concurrency as queue_limit, h.group_max_tasks as group_tasks, h.group_wait_seconds as group_wait,
-             coalesce(q.flows or n.flows or coalesce(h.flows, false), false) as gated,
-             case
-               when q.id is null then 'gone'
-               when not l.locked or coalesce(nullif(l.lane, 0), q.handler_id) is distinct from l.handler_id then 'busy'
-               when clock_timestamp() > p_not_after then 'late'
-               when q.paused then 'paused'
-               when p_pull and l.handler_id is not null then 'push'
-               when not p_pull and l.handler_id is null then 'worker'
-               when not h.enabled or h.deleted_at is not null then 'disabled'
-               when h.parked_until > clock_timestamp() then 'parked'
-               when h.effective_max_concurrency = 0 then 'breaker_open' end as verdict
-      from unnest(p_lanes, v_handlers, v_locked)
-        with ordinality l(queue_id, lane, want, priority, since, handler_id, locked, place)
-      left join sluice.queues q on q.id = l.queue_id and q.deleted_at is null
-      left join sluice.tenants n on n.id = q.tenant_id
-      left join sluice.handlers h on h.id = l.handler_id
-      order by l.place offset 0) d
+    select l.place::integer, l.queue_id, l.lane,
+           case when l.want > h.group_max_tasks then l.want - l.want % h.group_max_tasks else l.want end as want,
+           l.priority, l.since, q.tenant_id, l.handler_id, q.version as queue_version, h.version as handler_version,
+           coalesce(q.timeout_seconds, h.timeout_seconds) as timeout,
+           least(n.max_concurrency, n.granted_max_concurrency) as tenant_limit,
+           least(h.max_concurrency, h.effective_max_concurrency) as handler_limit, h.half_open,
+           case when h.breaker is not null or h.adaptive is not null then h.period end as period,
+           extract(epoch from h.parked_until - clock_timestamp())::double precision as opens_in,
+           q.max_concurrency as queue_limit, h.group_max_tasks as group_tasks, h.group_wait_seconds as group_wait,
+           coalesce(q.flows or n.flows or coalesce(h.flows, false), false) as gated,
+           case
+             when q.id is null then 'gone'
+             when not l.locked or coalesce(nullif(l.lane, 0), q.handler_id) is distinct from l.handler_id then 'busy'
+             when clock_timestamp() > p_not_after then 'late'
+             when q.paused then 'paused'
+             when p_pull and l.handler_id is not null then 'push'
+             when not p_pull and l.handler_id is null then 'worker'
+             when not h.enabled or h.deleted_at is not null then 'disabled'
+             when h.parked_until > clock_timestamp() then 'parked'
+             when h.effective_max_concurrency = 0 then 'breaker_open' end as verdict
+    from unnest(p_lanes, v_handlers, v_locked)
+      with ordinality l(queue_id, lane, want, priority, since, handler_id, locked, place)
+    left join sluice.queues q on q.id = l.queue_id and q.deleted_at is null
+    left join sluice.tenants n on n.id = q.tenant_id
+    left join sluice.handlers h on h.id = l.handler_id
+    order by l.place
   loop
+    s.room := s.want; s.got := 0;
+    -- a queue that comes twice, too: what a claim picked once, it must not pick again before it is leased
+    s.apart := s.gated or (s.verdict is null and (
+      coalesce(s.tenant_limit, s.handler_limit, s.queue_limit) is not null or coalesce(s.group_wait, 0) > 0
+      or s.queue_id = any(v_queues)));
+    v_queues := v_queues || s.queue_id;
+    v_timeouts := v_timeouts || s.timeout;
     v_turns[s.place] := s;
     if s.apart then v_apart := v_apart || s.place; end if;
   end loop;
@@ -221,15 +226,13 @@ begin
       v_secret := coalesce(v_secret, uuid_send(gen_random_uuid()));
       return query
         update sluice.tasks t set
-          state = :state_running, gated = (g.turn).gated, attempt = t.attempt + 1, claims = t.claims + 1,
-          lease_token = g.token, lease_owner = p_owner, lease_claim = p_claim, lease_handler_id = (g.turn).handler_id,
+          state = :state_running, gated = s.gated, attempt = t.attempt + 1, claims = t.claims + 1,
+          lease_token = g.token, lease_owner = p_owner, lease_claim = p_claim, lease_handler_id = v_handlers[g.place],
           lease_expires_at = g.at + make_interval(secs => case when p_pull then p_lease_seconds else greatest(5, least(
-            p_lease_seconds,
-            coalesce((t.options ->> 'timeout_seconds')::double precision, (g.turn).queue_timeout, (g.turn).handler_timeout) + 5))
-            end),
+            p_lease_seconds, coalesce((t.options ->> 'timeout_seconds')::double precision, v_timeouts[g.place]) + 5)) end),
           last_token = g.token, last_counted = true, last_replica = p_replica, last_started_at = g.at, last_ended_at = null,
           last_outcome = null, last_status = null, last_message = null, last_excerpt = null, last_trace_id = null
-        from (select i.id, i.place * 65536 + i.n as n, v_turns[i.place] as turn, coalesce(i.at, v_now) as at,
+        from (select i.id, i.place, i.place * 65536 + i.n as n, coalesce(i.at, v_now) as at,
                      encode(substr(sha256(v_secret || uuid_send(i.id)), 1, 16), 'hex')::uuid as token
               from unnest(v_ids, v_places, v_starts) with ordinality i(id, place, at, n) offset 0) g
         where t.id = g.id
