@@ -14,7 +14,7 @@ from app.domain.callers import Caller
 from app.runtime.core import Core, build_core
 from app.runtime.replica import Replica
 from app.store import enqueues, queues, tasks, tenants
-from app.store.db import Database
+from app.store.db import Database, Reader
 from app.store.enqueues import Entry
 from app.store.tasks import Claim, LaneWant
 from app.store.vault import open_vault
@@ -75,9 +75,9 @@ async def claim(core: Core, queue_id: int, want: int, lane: int = 0) -> Claim:
     return found
 
 
-async def claim_lanes(core: Core, lanes: Sequence[LaneWant]) -> list[Claim]:
+async def claim_lanes(core: Core, lanes: Sequence[LaneWant], db: Reader | None = None) -> list[Claim]:
     return await tasks.claim(
-        core.db,
+        db or core.db,
         lanes,
         owner=core.replica.id,
         replica=core.replica.name,

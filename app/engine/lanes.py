@@ -165,8 +165,8 @@ class Lanes:
     # where claims start
 
     def scanned(self, lane: Lane, priority: int | None, since: datetime | None, now: float) -> None:
-        """Note where the lane's next claim may start, after a slow scan or one from a place (None: it was neither, or found nothing there).
-        One slow scan alone may be chance."""
+        """Note where the lane's next claim may start, after a slow scan or one from a place; None if neither, or if that found
+        nothing. One slow scan alone may be chance."""
         if priority is None or since is None:
             lane.slow = lane.start is not None
         elif lane.start is not None or lane.slow:

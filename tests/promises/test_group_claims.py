@@ -14,6 +14,7 @@ from app.store import tasks
 from app.store.numbers import Lock
 from app.store.tasks import Claim, LaneWant
 from tests.cores import claim_lanes, enqueue
+from tests.plans.plans import WatchedDatabase
 from tests.promises import records
 from tests.promises.gates import until_waiting
 from tests.promises.test_limits import (
@@ -44,6 +45,29 @@ async def claim_each(core: Core, lanes: list[int], want: int) -> list[Claim]:
 
 def got(claims: list[Claim]) -> list[tuple[str, int]]:
     return [(claim.verdict, len(claim.tasks)) for claim in claims]
+
+
+async def test_plain_lanes_share_the_statements_of_a_claim(
+    core: Core, caller: Caller, lanes: list[int], database_url: str
+) -> None:
+    """Starting a statement costs more than a task; only under limits has each lane some of its own."""
+    await fill(core, caller, 2)
+    db = await WatchedDatabase.on(database_url)
+
+    async def statements(some: list[int]) -> int:
+        """How many lock or update rows."""
+        db.told()
+        claims = await claim_lanes(core, [LaneWant(lane, 0, 1) for lane in some], db)
+        assert got(claims) == [("ok", 1)] * len(some)
+        return sum("skip locked" in told.query or told.query.startswith("update") for told in db.told())
+
+    try:
+        alone, together = await statements(lanes[:1]), await statements(lanes[1:])
+        await limit_queue(core, caller, 2)
+        limited = await statements([lanes[0]])
+    finally:
+        await db.close()
+    assert (alone, together, limited) == (2, 2, 3)
 
 
 async def test_each_lane_gets_its_own_tasks_in_order_and_its_own_verdict(

@@ -96,7 +96,7 @@ begin
   end loop;
 
   -- 0: the plain lanes, all at once
-  foreach v_place in array 0 || v_apart loop
+  foreach v_place in array case when cardinality(v_apart) < cardinality(v_turns) then 0 || v_apart else v_apart end loop
     v_ids := '{}'; v_places := '{}'; v_starts := null; v_again := false; v_pick := null; s := v_turns[v_place];
     if v_place > 0 then
       if s.gated and coalesce(s.verdict, '') not in ('gone', 'busy', 'late') then
