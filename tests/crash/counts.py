@@ -21,8 +21,9 @@ COLUMNS = ("messages", "tasks", "kills", "receives", "seconds")
 HEAD = """# SQS bridges, counted
 
 What the long forms of the tests came to on {day}, at {commit}. `.venv/bin/python -m tests.crash.counts` runs
-them and writes this page. moto's server stands in for SQS, and everything is on one machine with two cores. A test passes only if
-there is one task per message and nothing is left at SQS.
+them and writes this page. moto's server stands in for SQS, and everything is on one machine with two cores. A test
+passes only if, in front, there is one task per message and nothing is left at SQS, and, behind, each task has a message: in a
+standard queue perhaps another one, from a replica that was killed before it knew that the first was taken.
 
 | test | {columns} |
 |---|{lines}|
