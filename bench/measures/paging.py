@@ -103,7 +103,7 @@ async def _open(ground: Ground) -> dict[str, Any]:
         for statement in FILL:
             await subject.database.execute(statement)
         await subject.database.execute("vacuum (analyze)")
-        seconds = min(10.0, size.idle_seconds)
+        seconds = size.idle_seconds
         async with _changing(subject):
             idle = await used(ground, subject, seconds)
             async with _viewers(subject) as renewed:
