@@ -38,7 +38,7 @@ def note(test: str, **figures: float) -> None:
 
 
 def page(rows: Sequence[Mapping[str, object]], day: str, commit: str) -> str:
-    head = HEAD.format(day=day, commit=commit, columns=" | ".join(COLUMNS), lines="|".join("---:" for _ in COLUMNS))
+    head = HEAD.format(day=day, commit=commit, columns=" | ".join(COLUMNS), lines="|".join("---" for _ in COLUMNS))
     lines = [f"| {row['test']} | {' | '.join(_figure(row.get(name)) for name in COLUMNS)} |" for row in rows]
     return head + "\n".join(lines) + "\n"
 
