@@ -23,6 +23,7 @@ from app.domain.options import Options, encode_options
 from app.runtime.core import Core
 from app.store import enqueues, migrations, tenants
 from app.store.enqueues import Entry
+from app.store.failures import Busy
 from app.store.tasks import AttemptEnd, cancel, settle
 from bench.chaos.limits import record
 from bench.chaos.limits.judge import Verdict, judge
@@ -246,9 +247,11 @@ class Rounds:
         if self._dice.random() < 0.5 or not self._left:
             return
         task_id = self._dice.choice(sorted(self._left))
-        if await cancel(self._flows.core.db, self._flows.caller.tenant_id, [task_id], "requested"):
-            self._left.discard(task_id)
-            self._happened.set()
+        # it may be held for longer than a cancel waits
+        with contextlib.suppress(Busy):
+            if await cancel(self._flows.core.db, self._flows.caller.tenant_id, [task_id], "requested"):
+                self._left.discard(task_id)
+                self._happened.set()
 
     async def _settle(self, core: Core, ends: list[AttemptEnd]) -> None:
         while True:

@@ -21,9 +21,8 @@ def nothing_refused_lately(shared: Replica) -> None:
 
 @pytest.fixture(autouse=True)
 async def any_source(shared: Replica) -> AsyncIterator[None]:
-    fake_sources.install(shared.sluice.core)
-    yield
-    await fake_sources.remove_all(shared.sluice.core)
+    async with fake_sources.installed(shared.sluice.core):
+        yield
 
 
 NO_ROW = {

@@ -382,6 +382,7 @@ async def fill(boss: Api, handler: Handler) -> list[str]:
     good(await boss.put("/queues/seen-q", json={}), 201)
     content = {"payload": CANARY, "on_complete": {"queue": "seen-q", "payload": CANARY}}
     good(await boss.put("/schedules/seen-s", json={"queue": "seen-q", "cron": "@yearly", **content}), 201)
+    good(await boss.put("/sources/seen-i", json=fake_sources.definition("seen-q")), 201)
     pushed = (await boss.enqueue("seen-p", CANARY))["id"]
     pulled = [(await boss.enqueue("seen-q", CANARY))["id"] for _ in range(3)]
     leased = good(await boss.post("/queues/seen-q/leases", json={"max_tasks": 3}))["tasks"]
@@ -401,7 +402,7 @@ async def test_the_pages_keep_to_what_a_key_sees(keyed: Replica, granted: Grante
     boss = await granted(tenant, Grant("operate"))
     tasks = await fill(boss, handler)
     unseen = await make(boss, "unseen")
-    lists = ["/ui", "/ui/queues", "/ui/tasks", "/ui/schedules", "/ui/batches", "/ui/handlers"]
+    lists = ["/ui", "/ui/queues", "/ui/tasks", "/ui/schedules", "/ui/batches", "/ui/handlers", "/ui/sources"]
     visitors = {}
     for name, grant in (
         ("all", Grant("operate")),
@@ -431,7 +432,12 @@ async def test_the_pages_keep_to_what_a_key_sees(keyed: Replica, granted: Grante
     for path in lists:
         page = await visitors["confined"].get(path)
         assert page.status_code == 200 and "unseen-" not in page.text, path
-    for path in ("/ui/queues/unseen-q", "/ui/schedules/unseen-s", f"/ui/tasks/{unseen['task_id']}"):
+    for path in (
+        "/ui/queues/unseen-q",
+        "/ui/schedules/unseen-s",
+        "/ui/sources/unseen-i",
+        f"/ui/tasks/{unseen['task_id']}",
+    ):
         assert (await visitors["confined"].get(path)).status_code == 404, path
 
 
@@ -451,6 +457,7 @@ async def screens(boss: Api, tasks: list[str]) -> AsyncIterator[tuple[str, str]]
         "action": [action["id"] for action in await boss.pages("/actions")],
         "key": [key["id"]],
         "limit": ["seen-l"],
+        "source": ["seen-i"],
     }
     good(await boss.put("/limits/seen-l", json={"max_concurrency": 1}), 201)
     # the first sends no data (tests/wire/test_events.py), the second shows documentation
