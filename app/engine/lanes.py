@@ -27,9 +27,8 @@ Start = tuple[int, datetime]
 """A place in the order of claiming: priority and run_at."""
 START_SECONDS = 10.0
 """How long claims of a lane start at a remembered place before one is tried without."""
-LATE_COMMIT = timedelta(seconds=0.2)
-"""How far before that place claims start, for enqueues that commit later than others with the same run_at. Each claim steps over
-what was taken in that time; what commits later still is found by the next poll."""
+LATE_COMMIT = timedelta(seconds=0.5)
+"""How far before that place claims start, for enqueues that commit later than others with the same run_at."""
 
 
 @dataclass(slots=True, eq=False)
@@ -165,8 +164,7 @@ class Lanes:
     # where claims start
 
     def scanned(self, lane: Lane, priority: int | None, since: datetime | None, now: float) -> None:
-        """Note where the lane's next claim may start, after a slow scan or one from a place; None if neither, or if that found
-        nothing. One slow scan alone may be chance."""
+        """Note where the lane's next claim may start after a slow scan (None: it was quick). One slow scan alone may be chance."""
         if priority is None or since is None:
             lane.slow = lane.start is not None
         elif lane.start is not None or lane.slow:

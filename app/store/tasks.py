@@ -84,7 +84,7 @@ class Claim(msgspec.Struct):
     """Whether the lane is under any limit."""
     priority: int | None = None
     since: datetime | None = None
-    """After a slow scan or one from a place, with `priority`, where the next claim may start (LaneWant)."""
+    """After a slow scan, with `priority`, where the next claim may start (LaneWant)."""
     group: int | None = None
     """How many tasks the handler takes in one call; None: one."""
     forms_in: float | None = None

@@ -66,46 +66,18 @@ async def test_a_claim_starts_where_the_last_one_ended_when_that_scan_was_slow(
     async with held_snapshot(database_url):
         await churned(core, caller, lanes[0])
         await insert(core, caller, lanes[0], 200, "1 minute")
-        slow, quick = [], []
+        slow, quick, slow_again = [], [], []
         for _ in range(5):
             read, found = await counted(core, LaneWant(lanes[0], 0, 10))
             slow.append(read)
             assert found.priority == 0 and found.since is not None and len(found.tasks) == 10
             read, after = await counted(core, LaneWant(lanes[0], 0, 10, found.priority, found.since))
             quick.append(read)
+            slow_again.append(after.since is not None)
             assert len(after.tasks) == 10
             await settle(core, found.tasks + after.tasks)
     assert min(slow) > TAKEN and max(quick) < TAKEN / 100, (slow, quick)
-
-
-async def test_a_place_moves_with_each_claim_that_starts_there(
-    core: Core, caller: Caller, lanes: list[int], database_url: str
-) -> None:
-    """Otherwise each steps over what all before it took, until one is slow."""
-    async with held_snapshot(database_url):
-        await insert(core, caller, lanes[0], 400, "1 minute")
-        await core.db.fetch(
-            "analyze sluice.tasks"
-        )  # an update of a table that is believed to be empty may read all of it
-        place: datetime = await core.db.fetchval("select clock_timestamp() - interval '2 minutes'")
-        reads = []
-        for _ in range(20):
-            read, claim = await counted(core, LaneWant(lanes[0], 0, 20, 0, place))
-            reads.append(read)
-            assert claim.priority == 0 and claim.since == max(task.run_at for task in claim.tasks)
-            place = claim.since
-    assert reads[-1] < reads[0] + 100, reads
-
-
-async def test_a_place_stays_where_only_lower_priorities_are_found(
-    core: Core, caller: Caller, lanes: list[int]
-) -> None:
-    """Otherwise what comes next at its own priority would lie before it, and wait for a poll."""
-    await insert(core, caller, lanes[0], 20, "1 minute", -3)
-    place: datetime = await core.db.fetchval("select clock_timestamp() - interval '2 minutes'")
-    claims = [(await claim_lanes(core, [LaneWant(lanes[0], 0, 4, 0, place)]))[0] for _ in range(5)]
-    assert [len(claim.tasks) for claim in claims] == [4] * 5
-    assert None in {claim.priority for claim in claims}, "on a busy machine a scan may be slow, and moves it"
+    assert not all(slow_again), "on a busy machine any scan may be"
 
 
 async def test_a_claim_that_starts_at_a_place_takes_all_that_comes_after_it_in_order(
@@ -143,9 +115,7 @@ async def test_a_poll_moves_the_start_of_claims_back_and_a_start_ends(core: Core
     moved = lanes.want(lane, 5, 105.0)
     assert moved == LaneWant(1, 0, 5, 3, now - LATE_COMMIT)
     lanes.scanned(lane, None, None, 106.0)
-    lanes.first_at(key, 0, now)
-    lanes.first_at(key, 3, now + LATE_COMMIT)
-    assert lanes.want(lane, 5, 107.0) == moved, "a poll never moves it forward: tasks may come before what it saw"
+    assert lanes.want(lane, 5, 107.0) == moved
     assert lanes.want(lane, 5, 111.0) == LaneWant(1, 0, 5)
     lanes.scanned(lane, 0, now, 112.0)
     assert lanes.want(lane, 5, 113.0) == LaneWant(1, 0, 5, 0, now - LATE_COMMIT), "still slow"

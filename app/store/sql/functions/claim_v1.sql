@@ -15,8 +15,7 @@
 -- holder may be renewing one just in time, and counting without its lock would admit another task above the limit.
 -- While a transaction elsewhere holds back the vacuum, a scan steps over every task that was taken before. If a lane's scan takes
 -- long, its object says where the last task was that it took: priority and since (its run_at).
--- With these, a claim starts there and finds nothing before it, nor does it look for lapsed leases: polls and the reaper do. It says
--- of each such scan where the last task of that priority was, so that the next one need not step over what this one took.
+-- With these, a claim starts there and finds nothing before it, nor does it look for lapsed leases: polls and the reaper do.
 -- Lanes without limits, groups and flows are picked and leased together: with many of them, what each statement costs by itself is
 -- most of a claim.
 -- A lane with flows is claimed through its tenant's gate: fold_flows_v1 and pick_flows_v1 say how.
@@ -165,11 +164,10 @@ begin
       v_turns[v_place] := s;
     elsif v_place = 0 or not s.gated then
       for v_scan in
-        select l.place, k.ids, k.again, k.passed, k.ended
+        select l.place, k.ids, k.again, k.ended
         from unnest(v_turns) l
         cross join lateral (
-          select array_agg(k.id) as ids, bool_or(k.claims > 0) as again,
-                 max(k.run_at) filter (where k.priority = l.priority) as passed, clock_timestamp() as ended
+          select array_agg(k.id) as ids, bool_or(k.claims > 0) as again, clock_timestamp() as ended
           from (select k.id, k.claims, k.priority, k.run_at
                 from (select t.id, t.claims, t.priority, t.run_at from sluice.tasks t
                       where l.since is not null and t.queue_id = l.queue_id and t.handler_id = l.lane and t.state = :state_ready
@@ -196,8 +194,6 @@ begin
           if v_scan.ended - v_began > interval '3 milliseconds' then
             select t.priority, t.run_at into s.last_priority, s.last_run_at
             from sluice.tasks t where t.id = v_ids[cardinality(v_ids)];
-          elsif v_scan.passed is not null then
-            s.last_priority := s.priority; s.last_run_at := v_scan.passed;
           end if;
           v_turns[v_scan.place] := s;
         end if;
