@@ -7,6 +7,7 @@ from typing import Any
 from bench.ground import Ground
 
 Found = dict[str, Any]
+Run = Callable[[Ground], Awaitable[Found]]
 SHARE_MAX = 10.0
 
 
@@ -73,5 +74,5 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Measure:
     name: str
-    run: Callable[[Ground], Awaitable[Found]]
+    run: Run
     rows: tuple[Row, ...]

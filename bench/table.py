@@ -15,7 +15,32 @@ from bench.measures import (
     settling,
     wiring,
 )
-from bench.rows import Measure, Row, at_least, at_most
+from bench.rows import Measure, Row, Run, at_least, at_most
+
+
+def _leaving(name: str, run: Run, where: str) -> Measure:
+    """The measure of tasks that leave by a bridge."""
+    return Measure(
+        name,
+        run,
+        (
+            Row(
+                f"tasks that leave to {where}, of webhooks",
+                "ratio",
+                "x",
+                None,
+                "{target:,.0f} of {webhook:,.0f} tasks/s",
+            ),
+            Row(
+                "the same: CPU time of the service, per task",
+                "target_cost.service_us",
+                "us",
+                None,
+                "{webhook_cost[service_us]:.0f} us as a webhook",
+            ),
+        ),
+    )
+
 
 MEASURES = (
     Measure(
@@ -408,44 +433,6 @@ MEASURES = (
             ),
         ),
     ),
-    Measure(
-        "to-sqs",
-        bridging.to_sqs,
-        (
-            Row(
-                "tasks that leave to SQS, of webhooks",
-                "ratio",
-                "x",
-                None,
-                "{target:,.0f} of {webhook:,.0f} tasks/s",
-            ),
-            Row(
-                "the same: CPU time of the service, per task",
-                "target_cost.service_us",
-                "us",
-                None,
-                "{webhook_cost[service_us]:.0f} us as a webhook",
-            ),
-        ),
-    ),
-    Measure(
-        "to-redis",
-        bridging.to_redis,
-        (
-            Row(
-                "tasks that leave to a Redis stream, of webhooks",
-                "ratio",
-                "x",
-                None,
-                "{target:,.0f} of {webhook:,.0f} tasks/s",
-            ),
-            Row(
-                "the same: CPU time of the service, per task",
-                "target_cost.service_us",
-                "us",
-                None,
-                "{webhook_cost[service_us]:.0f} us as a webhook",
-            ),
-        ),
-    ),
+    _leaving("to-sqs", bridging.to_sqs, "SQS"),
+    _leaving("to-redis", bridging.to_redis, "a Redis stream"),
 )

@@ -289,13 +289,16 @@ def _queue(row: QueueLook, recent: Recent, minutes: float) -> QueueSeen:
 
 
 def _per_minute(recent: Recent, minutes: float) -> PerMinute:
+    def rate(count: int) -> float:
+        return round(count / minutes, 3) if count else 0.0  # most are zero, and rounding costs more than asking
+
     return PerMinute(
-        round(recent.enqueued / minutes, 3) if recent.enqueued else 0.0,
-        round(recent.started / minutes, 3) if recent.started else 0.0,
-        round(recent.succeeded / minutes, 3) if recent.succeeded else 0.0,
-        round(recent.dead / minutes, 3) if recent.dead else 0.0,
-        round(recent.cancelled / minutes, 3) if recent.cancelled else 0.0,
-        round(recent.retried / minutes, 3) if recent.retried else 0.0,
+        rate(recent.enqueued),
+        rate(recent.started),
+        rate(recent.succeeded),
+        rate(recent.dead),
+        rate(recent.cancelled),
+        rate(recent.retried),
     )
 
 

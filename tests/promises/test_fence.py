@@ -216,6 +216,11 @@ async def held_row(url: str, task_id: str) -> AsyncIterator["asyncpg.Connection[
         await connection.close()
 
 
+async def somebody_waits(core: Core) -> None:
+    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    await poll(lambda: core.db.fetchval(waiting))
+
+
 @pytest.mark.parametrize("verb", ["settle", "renew"])
 async def test_a_lease_that_runs_out_while_its_holder_waits_for_the_row_is_lost(
     core: Core, caller: Caller, queue_id: int, database_url: str, verb: str
@@ -228,14 +233,28 @@ async def test_a_lease_that_runs_out_while_its_holder_waits_for_the_row_is_lost(
             asked = asyncio.ensure_future(settle(core, outcome(task, "succeeded")))
         else:
             asked = asyncio.ensure_future(tasks.renew(core.db, [(task_id, task.token)], 30))
-        waiting = (
-            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
-        )
-        await poll(lambda: core.db.fetchval(waiting))
+        await somebody_waits(core)
         # asked in time: it ran out later than that, and before the row was free
         await other.fetch("update sluice.tasks set lease_expires_at = clock_timestamp()")
     assert await asked == (["stale"] if verb == "settle" else set())
     assert await records.running(core.db) == 1, "its slot stays taken until the reap"
+
+
+async def test_a_late_outcome_that_waits_for_its_task_until_that_has_ended_is_recorded(
+    core: Core, caller: Caller, queue_id: int, database_url: str
+) -> None:
+    """It looks the row up, waits for it, and finds it in history."""
+    (task_id,) = await enqueue(core, caller, "mail")
+    (zombie,) = await claimed(core, queue_id)
+    await lose_leases(core.db, [task_id])
+    await tasks.reap(core.db, 10)
+    async with held_row(database_url, task_id) as other:
+        assert await tasks.cancel(other, caller.tenant_id, [task_id], "requested")
+        asked = asyncio.ensure_future(settle(core, outcome(zombie, "succeeded", status=211)))
+        await somebody_waits(core)
+    assert await asked == ["stale"]
+    (late,) = await records.attempts(core.db, task_id)
+    assert (late.outcome, late.status, late.excerpt) == ("stale", 211, "said with 211")
 
 
 async def test_of_settle_cancel_and_reap_one_wins_and_the_record_says_which(

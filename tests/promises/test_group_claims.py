@@ -70,6 +70,20 @@ async def test_plain_lanes_share_the_statements_of_a_claim(
     assert (alone, together, limited) == (2, 2, 3)
 
 
+async def test_each_lane_is_leased_for_as_long_as_its_own_calls_may_take(
+    core: Core, caller: Caller, lanes: list[int]
+) -> None:
+    await fill(core, caller, 2)
+    for lane, seconds in zip(lanes, (1, 7, 12), strict=True):
+        await core.db.fetch("update sluice.queues set timeout_seconds = $2 where id = $1", lane, seconds)
+    assert got(await claim_each(core, lanes, 2)) == [("ok", 2)] * 3
+    leased = (
+        "select queue_id, extract(epoch from lease_expires_at - last_started_at)::integer as seconds from sluice.tasks"
+    )
+    found = {(row["queue_id"], row["seconds"]) for row in await core.db.fetch(leased)}
+    assert found == set(zip(lanes, (6, 12, 17), strict=True))
+
+
 async def test_each_lane_gets_its_own_tasks_in_order_and_its_own_verdict(
     core: Core, caller: Caller, lanes: list[int]
 ) -> None:

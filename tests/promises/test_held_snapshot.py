@@ -80,6 +80,24 @@ async def test_a_claim_starts_where_the_last_one_ended_when_that_scan_was_slow(
     assert not all(slow_again), "on a busy machine any scan may be"
 
 
+@pytest.mark.ci
+async def test_of_several_lanes_that_are_claimed_together_only_the_slow_ones_get_a_place(
+    core: Core, caller: Caller, lanes: list[int], database_url: str
+) -> None:
+    async with held_snapshot(database_url):
+        await churned(core, caller, lanes[0])
+        for lane in lanes[:2]:
+            await insert(core, caller, lane, 50, "1 minute")
+        slow, quick = [], []
+        for _ in range(5):
+            first, second = await claim_lanes(core, [LaneWant(lane, 0, 10) for lane in lanes[:2]])
+            assert len(first.tasks) == len(second.tasks) == 10
+            slow.append(first.since is not None)
+            quick.append(second.since is None)
+            await settle(core, first.tasks + second.tasks)
+    assert all(slow) and any(quick), "on a busy machine any scan may be slow"
+
+
 async def test_a_claim_that_starts_at_a_place_takes_all_that_comes_after_it_in_order(
     core: Core, caller: Caller, lanes: list[int]
 ) -> None:
@@ -114,6 +132,9 @@ async def test_a_poll_moves_the_start_of_claims_back_and_a_start_ends(core: Core
     lanes.first_at(key, 3, now)
     moved = lanes.want(lane, 5, 105.0)
     assert moved == LaneWant(1, 0, 5, 3, now - LATE_COMMIT)
+    for priority, run_at in ((0, now), (3, now + LATE_COMMIT)):
+        lanes.first_at(key, priority, run_at)
+        assert lanes.want(lane, 5, 105.0) == moved, "new ones may have come before it since the poll"
     lanes.scanned(lane, None, None, 106.0)
     assert lanes.want(lane, 5, 107.0) == moved
     assert lanes.want(lane, 5, 111.0) == LaneWant(1, 0, 5)

@@ -1,6 +1,7 @@
 """P6: the same idempotency key yields the same task, under any race; another payload under it is refused."""
 
 import asyncio
+import contextlib
 import random
 from collections import defaultdict
 from uuid import uuid4
@@ -98,7 +99,11 @@ async def race_groups(cores: list[Core], row: QueueRow, keys: list[str], groups:
 
     async def group(core: Core) -> None:
         entries = [entry(core, row, key) for key in dice.sample(keys, len(keys))]
-        receipt = await enqueues.enqueue(core.db, str(uuid4()), entries)
+        receipt = None
+        while receipt is None:
+            # on a busy machine the last one comes when the first has waited for as long as an enqueue does
+            with contextlib.suppress(enqueues.KeysHeld):
+                receipt = await enqueues.enqueue(core.db, str(uuid4()), entries)
         for ordinal, one in enumerate(entries, 1):
             verdict = receipt.verdicts.get(ordinal, ["created", one.task_id])
             assert verdict[0] in ("created", "replayed"), verdict

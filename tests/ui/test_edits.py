@@ -3,14 +3,11 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
 from html import unescape
 
 import pytest
 
-from app.settings import LOOPBACK, Settings
-from tests.databases import create_database, drop_database
-from tests.sluices import Replica, replica_with
+from tests.sluices import Replica
 from tests.support import poll
 from tests.ui.visitors import Visitor, visitor
 from tests.wire.api import fresh
@@ -18,16 +15,6 @@ from tests.wire.api import fresh
 pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 PAYLOAD = '{"id": 12345678901234567890, "price": 1.10}'
-
-
-@pytest.fixture(scope="module")
-async def guarded(server_url: str) -> AsyncIterator[Replica]:
-    name = fresh("sluice_test").replace("-", "_")
-    url = await create_database(server_url, name)
-    given = {"database_url": url, "port": 0, "drain_grace_seconds": 0, "auth": "on", "egress_allow": LOOPBACK}
-    async with replica_with(Settings.model_validate(given)) as replica:
-        yield replica
-    await drop_database(server_url, name)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,25 +10,13 @@ from markupsafe import Markup
 
 from app.domain import plurals
 from app.service import overview, why
-from app.settings import LOOPBACK, Settings
 from app.ui.kept import MOST_KEPT, Kept
-from tests.databases import create_database, drop_database
-from tests.sluices import Replica, replica_with
+from tests.sluices import Replica
 from tests.support import poll
 from tests.ui.visitors import Visitor, visitor
 from tests.wire.api import fresh
 
 pytestmark = [pytest.mark.anyio, pytest.mark.ci]
-
-
-@pytest.fixture(scope="module")
-async def guarded(server_url: str) -> AsyncIterator[Replica]:
-    name = fresh("sluice_test").replace("-", "_")
-    url = await create_database(server_url, name)
-    given = {"database_url": url, "port": 0, "drain_grace_seconds": 0, "auth": "on", "egress_allow": LOOPBACK}
-    async with replica_with(Settings.model_validate(given)) as replica:
-        yield replica
-    await drop_database(server_url, name)
 
 
 @pytest.fixture

@@ -1,13 +1,10 @@
 """What the screens show and do, over HTTP, as forms and links."""
 
 import re
-from collections.abc import AsyncIterator
 
 import pytest
 
-from app.settings import LOOPBACK, Settings
-from tests.databases import create_database, drop_database
-from tests.sluices import Replica, replica_with
+from tests.sluices import Replica
 from tests.support import poll
 from tests.ui.visitors import Visitor, visitor
 from tests.wire.api import fresh
@@ -15,16 +12,6 @@ from tests.wire.api import fresh
 pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
 HOSTILE = '{"html": "</pre><script>alert(1)</script>", "id": 12345678901234567890, "float": 1.10}'
-
-
-@pytest.fixture(scope="module")
-async def guarded(server_url: str) -> AsyncIterator[Replica]:
-    name = fresh("sluice_test").replace("-", "_")
-    url = await create_database(server_url, name)
-    given = {"database_url": url, "port": 0, "drain_grace_seconds": 0, "auth": "on", "egress_allow": LOOPBACK}
-    async with replica_with(Settings.model_validate(given)) as replica:
-        yield replica
-    await drop_database(server_url, name)
 
 
 @pytest.fixture

@@ -8,12 +8,10 @@ import msgspec
 import pytest
 
 from app.service import sources
-from app.settings import LOOPBACK, Settings
 from app.sources.kinds import Kinds, SourceError
 from tests import fake_sources
-from tests.databases import create_database, drop_database
 from tests.fake_sources import FakeKind, FakeQueue, failing_for_an_hour
-from tests.sluices import Replica, replica_with
+from tests.sluices import Replica
 from tests.support import poll
 from tests.ui.visitors import Visitor, visitor
 from tests.wire.api import fresh
@@ -35,16 +33,6 @@ class Elsewhere(dict[str, FakeQueue]):
     def __missing__(self, stream: str) -> FakeQueue:
         self[stream] = FakeQueue()
         return self[stream]
-
-
-@pytest.fixture(scope="module")
-async def guarded(server_url: str) -> AsyncIterator[Replica]:
-    name = fresh("sluice_test").replace("-", "_")
-    url = await create_database(server_url, name)
-    given = {"database_url": url, "port": 0, "drain_grace_seconds": 0, "auth": "on", "egress_allow": LOOPBACK}
-    async with replica_with(Settings.model_validate(given)) as replica:
-        yield replica
-    await drop_database(server_url, name)
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from app.domain.bridges import AwsCredentials
 from app.domain.errors import Refusal
 
 KEPT_SECONDS = 60.0
-MISSING = "without credentials, those of the replica are used, which needs botocore: install sluice-queue[aws]"
 FAILED_SECONDS = 5.0
 """How long a failure is told again before the chain is asked again."""
+MISSING = "without credentials, those of the replica are used, which needs botocore: install sluice-queue[aws], or send credentials"
 
 
 class CredentialsError(Exception):
@@ -112,6 +112,5 @@ def require_chain(where: str = "/credentials") -> None:
     if _is_missing():
         raise Refusal(
             "bridge_unavailable",
-            f"{where}: without credentials, those of the service are used, which needs the extra sluice-queue[aws];"
-            " send credentials, or have the operator install it",
+            f"{where}: {MISSING}",
         )

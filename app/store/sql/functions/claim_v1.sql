@@ -23,8 +23,8 @@
 --
 -- Limits are exact because the shared advisory locks come first, the definitions are read in a later statement, the rows of limited
 -- levels are locked, and only then, in yet another statement, the running rows are counted: those of earlier lanes of this claim
--- too, which are running by then: a lane under limits is leased before the next one is counted. Locking and counting in one statement would admit tasks above the limit, because its snapshot is
--- older than its lock. Every change of a pause, an enabled flag or a limit takes the same advisory lock exclusively, so no claim in
+-- too, because a lane under limits is leased before the next one is counted. Locking and counting in one statement would admit tasks
+-- above the limit, because its snapshot is older than its lock. Every change of a pause, an enabled flag or a limit takes the same advisory lock exclusively, so no claim in
 -- flight outruns it.
 -- No lock is ever waited for, so that no lane delays the others, and the order of lanes can deadlock with nobody. A change that
 -- waits for its lock makes the next claims busy, so claims cannot keep it waiting.
@@ -168,15 +168,15 @@ begin
         from unnest(v_turns) l
         cross join lateral (
           select array_agg(k.id) as ids, bool_or(k.claims > 0) as again, clock_timestamp() as ended
-          from (select k.id, k.claims, k.priority, k.run_at
-                from (select t.id, t.claims, t.priority, t.run_at from sluice.tasks t
+          from (select k.id, k.claims
+                from (select t.id, t.claims from sluice.tasks t
                       where l.since is not null and t.queue_id = l.queue_id and t.handler_id = l.lane and t.state = :state_ready
                         and t.flow_id is null and t.priority = l.priority and t.run_at >= l.since
                         and (t.expires_at is null or t.expires_at > clock_timestamp())
                       order by t.priority desc, t.run_at, t.id limit l.room for update skip locked) k
                 union all
-                select k.id, k.claims, k.priority, k.run_at
-                from (select t.id, t.claims, t.priority, t.run_at from sluice.tasks t
+                select k.id, k.claims
+                from (select t.id, t.claims from sluice.tasks t
                       where t.queue_id = l.queue_id and t.handler_id = l.lane and t.state = :state_ready
                         and t.flow_id is null and t.priority < coalesce(l.priority, 32767)
                         and (t.expires_at is null or t.expires_at > clock_timestamp())
