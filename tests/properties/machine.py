@@ -460,7 +460,8 @@ class Machine(RuleBasedStateMachine):
             tasks = await api.pages("/tasks", queue=self.push.name)
             running = [task["id"] for task in tasks if task["state"] == "running"]
             outcomes = [(await api.attempts(task_id))[0]["outcome"] for task_id in running]
-            if None in outcomes:
+            # a call under way, or one that has been answered since the tasks were read
+            if any(outcome != "held" for outcome in outcomes):
                 return None
             # after the tasks: an answer that disables the handler does so before it ends its attempt
             enabled = good(await api.get(f"/handlers/{self.push.handler}"))["enabled"]
