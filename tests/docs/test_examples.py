@@ -120,6 +120,7 @@ async def test_it_books_a_task_once_however_often_and_at_once_it_comes(ledger: h
     assert (await ledger.get("/")).json() == {"ada": 5}
 
 
+@pytest.mark.ci
 async def test_it_stops_though_connections_are_open_and_what_it_answered_is_booked(
     example: Example, ledger: httpx2.AsyncClient
 ) -> None:

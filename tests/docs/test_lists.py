@@ -151,6 +151,7 @@ async def test_the_loops_of_a_replica_are_all_named(
     assert running == set().union(*(plain(ARCHITECTURE, f"| loop of {head} |") for head in heads))
 
 
+@pytest.mark.ci
 def test_the_alarms_are_all_named() -> None:
     """In whichever form they are given their codes."""
     codes = set()

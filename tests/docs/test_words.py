@@ -4,6 +4,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 BANNED = {
@@ -22,6 +24,7 @@ BANNED = {
 }
 
 
+@pytest.mark.ci
 def test_texts_are_free_of_translated_idioms() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "app", "docs", "examples", "alembic", "*.md", "openapi"],

@@ -28,6 +28,7 @@ def test_the_document_has_every_route() -> None:
 BY_LEASE_TOKEN = ("/renew", "/complete", "/fail", "/release")
 
 
+@pytest.mark.ci
 def test_the_document_asks_for_keys_where_they_are_needed() -> None:
     for app, secured in ((edge(), True), (edge(auth=False), False)):
         for path, methods in document(app)["paths"].items():

@@ -129,6 +129,7 @@ async def test_what_one_tenant_leaves_goes_to_the_one_that_holds_less(
         one.release()
 
 
+@pytest.mark.ci
 async def test_lanes_that_hang_leave_room_for_one_of_the_same_tenant_that_does_not(
     start_replica: StartReplica, hanging: Handler, handler: Handler
 ) -> None:

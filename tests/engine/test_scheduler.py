@@ -187,6 +187,7 @@ async def test_after_a_clock_that_went_back_an_edit_begins_after_what_is_in_the_
     assert await core.db.fetchval(f"select next_nominal_at > {ahead} from sluice.schedules")
 
 
+@pytest.mark.ci
 async def test_two_thousand_schedules_that_are_due_in_one_second_are_fired_in_moments(
     core: Core, caller: Caller
 ) -> None:

@@ -71,6 +71,7 @@ async def alembic(url: str, verb: str, revision: str) -> None:
     await engine.dispose()
 
 
+@pytest.mark.ci
 async def test_up_down_and_up_again_leads_to_the_same_schema(empty_database_url: str) -> None:
     assert await migrate(empty_database_url)
     first = await shape(empty_database_url)
@@ -136,6 +137,7 @@ async def test_the_tables_described_are_the_tables_migrated(database_url: str) -
     await engine.dispose()
 
 
+@pytest.mark.ci
 async def test_four_replicas_that_migrate_at_once_all_succeed(empty_database_url: str) -> None:
     did = await asyncio.gather(*(migrate(empty_database_url) for _ in range(4)))
     assert sorted(did) == [False, False, False, True]

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from app.telemetry import events
 
 APP = Path(events.__file__).parents[1]
@@ -25,6 +27,7 @@ def test_a_constant_is_named_like_its_event() -> None:
             assert name == event.name.upper()
 
 
+@pytest.mark.ci
 def test_every_call_in_the_house_says_only_declared_fields() -> None:
     wrong = [
         f"{path}:{call.lineno} says {keyword.arg!r}, which none of {sorted(names)} declares"

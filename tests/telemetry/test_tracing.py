@@ -284,6 +284,7 @@ def test_two_instances_trace_apart_and_neither_is_global() -> None:
     assert type(trace.get_tracer_provider()).__name__ == "ProxyTracerProvider"
 
 
+@pytest.mark.ci
 def test_a_collector_that_hangs_does_not_hold_up_the_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -107,6 +107,7 @@ async def test_a_delayed_task_wakes_its_worker_when_it_is_due(api: Api) -> None:
     assert len(await take(api, queue, wait_seconds=30)) == 1
 
 
+@pytest.mark.ci
 async def test_two_hundred_waiters_hold_no_connection(
     start_replica: Callable[..., Awaitable[Replica]],
 ) -> None:
