@@ -64,7 +64,7 @@ class KeyCounts(msgspec.Struct, frozen=True):
     """Those with most ready tasks."""
 
 
-class QueueOverview(msgspec.Struct, frozen=True):
+class QueueOverview(msgspec.Struct, frozen=True, gc=False):
     """A summary of one queue, of any tenant: the columns of show_queues, in order. Made ten thousand at a time."""
 
     tenant: str

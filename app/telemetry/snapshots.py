@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class QueueSnapshot:
-    """A queue in the latest snapshot."""
+
+class QueueSnapshot(msgspec.Struct, frozen=True, gc=False):
+    """A queue in the latest snapshot. Made ten thousand at a time, and in no cycle that the collector would have to look for."""
 
     queue_id: int
     tenant: str
