@@ -25,6 +25,7 @@ def world(database_url: str, worker_database: WorkerDatabase) -> Iterator[World]
         yield world
 
 
+@pytest.mark.hypothesis
 @pytest.mark.timeout(MINIMIZE_SECONDS + 120 + 15 * (EXAMPLES + MORE))
 @pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(MORE, marks=pytest.mark.ci)])
 def test_two_replicas_and_the_model_agree_whatever_happens(world: World, examples: int) -> None:
