@@ -17,8 +17,8 @@ from bench.rows import LeftOut
 QUEUE = "bench-sqs"
 MOTO_SECONDS = 20
 """For its start."""
-WARM_SECONDS, MOTO_WARM_SECONDS = 0.5, 6.0
-"""Before settled tasks count. moto's server needs that long until the first of 16 connections has sent its ten and received."""
+MOTO_WARM_SECONDS = 6.0
+"""Before its messages count: it needs that long until the first of 16 connections has sent its ten and received."""
 MOTO_LOAD_SECONDS = 4.0
 """In less, it may settle nothing on a busy machine."""
 
@@ -32,10 +32,10 @@ async def sqs(ground: Ground) -> dict[str, Any]:
         rates: dict[str, list[float]] = {"leases": [], "sqs": [], "moto": []}
         for _ in range(ground.size.rounds):
             seconds = ground.size.load_seconds
-            rates["leases"].append(await _load(ground, subject.first.url, "leases", WARM_SECONDS, seconds))
-            rates["sqs"].append(await _load(ground, wire, "sqs", WARM_SECONDS, seconds))
-            seconds = max(MOTO_LOAD_SECONDS, seconds)
-            rates["moto"].append(await _load(ground, at, "sqs", MOTO_WARM_SECONDS, seconds))
+            rates["leases"].append(await _load(ground, subject.first.url, "leases", seconds))
+            rates["sqs"].append(await _load(ground, wire, "sqs", seconds))
+            warm = ("--warm-seconds", str(MOTO_WARM_SECONDS))
+            rates["moto"].append(await _load(ground, at, "sqs", max(MOTO_LOAD_SECONDS, seconds), *warm))
         await moto.stop()
     if not all(rates["moto"]):
         raise LeftOut(f"moto's server settled nothing in {MOTO_LOAD_SECONDS:.0f} s")
@@ -65,9 +65,9 @@ async def _moto(ground: Ground) -> tuple[Child, str]:
                 return moto, url
 
 
-async def _load(ground: Ground, url: str, wire: str, warm_seconds: float, seconds: float) -> float:
-    options = ("--wire", wire, "--queue", QUEUE, "--warm-seconds", str(warm_seconds), "--seconds", str(seconds))
+async def _load(ground: Ground, url: str, wire: str, seconds: float, *more: str) -> float:
+    options = ("--wire", wire, "--queue", QUEUE, "--seconds", str(seconds), *more)
     load = await Child.python("bench.cycles", url, *options, output=ground.directory / "cycles.log")
-    said = await load.heard("cycled", warm_seconds + seconds + 30)
+    said = await load.heard("cycled", seconds + 40)
     await load.stop()
     return float(said["per_second"])

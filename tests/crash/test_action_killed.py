@@ -1,6 +1,7 @@
 """An action goes on when the replica that works on it is killed, and acts on each task once."""
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import asyncpg
@@ -15,6 +16,23 @@ pytestmark = [pytest.mark.ci, pytest.mark.anyio]
 TASKS = 600
 
 
+@contextlib.asynccontextmanager
+async def moves_noted(database_url: str) -> "AsyncIterator[asyncpg.Connection[Any]]":
+    """Each task that comes back is a row of public.moves meanwhile. Tests of other files share the tables."""
+    watcher = await asyncpg.connect(database_url)
+    await watcher.execute(
+        "create table public.moves (task_id uuid);"
+        "create function public.note() returns trigger language plpgsql as"
+        " $$ begin insert into public.moves values (new.id); return new; end $$;"
+        "create trigger note before insert on sluice.tasks for each row execute function public.note();"
+    )
+    try:
+        yield watcher
+    finally:
+        await watcher.execute("drop function public.note() cascade; drop table public.moves")
+        await watcher.close()
+
+
 async def test_another_replica_ends_what_a_killed_one_has_begun(
     database_url: str,
     start_sluice: Callable[..., Awaitable[SluiceProcess]],
@@ -26,38 +44,29 @@ async def test_another_replica_ends_what_a_killed_one_has_begun(
     queue = await api.queue()
     await api.bulk(queue, [{"payload": n} for n in range(TASKS)])
     good(await api.post(f"/queues/{queue}/purge"), 202)
-    watcher = await asyncpg.connect(database_url)
-    await watcher.execute(
-        "create table public.moves (task_id uuid);"
-        "create function public.note() returns trigger language plpgsql as"
-        " $$ begin insert into public.moves values (new.id); return new; end $$;"
-        "create trigger note before insert on sluice.tasks for each row execute function public.note();"
-    )
-    body = {"kind": "retry", "filter": {"queue": queue}, "rate_per_second": 200}
-    action = good(await doomed.client.post("/actions", json=body), 202)
-    assert action["matched"] == TASKS
+    async with moves_noted(database_url) as watcher:
+        body = {"kind": "retry", "filter": {"queue": queue}, "rate_per_second": 200}
+        action = good(await doomed.client.post("/actions", json=body), 202)
+        assert action["matched"] == TASKS
 
-    async def moved() -> int:
-        return int(await watcher.fetchval("select count(*) from public.moves"))
+        async def moved() -> int:
+            return int(await watcher.fetchval("select count(*) from public.moves"))
 
-    async def begun() -> bool:
-        return await moved() > 0
+        async def begun() -> bool:
+            return await moved() > 0
 
-    await poll(begun)
-    await doomed.kill()
-    assert 0 < await moved() < TASKS
+        await poll(begun)
+        await doomed.kill()
+        assert 0 < await moved() < TASKS
 
-    replica = await start_replica()
-    api = Api(replica.client, replica.url)
+        replica = await start_replica()
+        api = Api(replica.client, replica.url)
 
-    async def ended() -> dict[str, Any] | None:
-        found = good(await api.get(f"/actions/{action['id']}"))
-        return found if found["state"] == "done" else None
+        async def ended() -> dict[str, Any] | None:
+            found = good(await api.get(f"/actions/{action['id']}"))
+            return found if found["state"] == "done" else None
 
-    done = await poll(ended)
-    assert done is not None and (done["done"], done["refused"], done["failed"]) == (TASKS, 0, 0)
-    assert await watcher.fetchval("select count(distinct task_id) from public.moves") == TASKS == await moved()
-    assert await watcher.fetchval("select count(*) from sluice.action_tasks") == 0
-    # what tests after this one write would run into it, too
-    await watcher.execute("drop function public.note() cascade; drop table public.moves")
-    await watcher.close()
+        done = await poll(ended)
+        assert done is not None and (done["done"], done["refused"], done["failed"]) == (TASKS, 0, 0)
+        assert await watcher.fetchval("select count(distinct task_id) from public.moves") == TASKS == await moved()
+        assert await watcher.fetchval("select count(*) from sluice.action_tasks") == 0

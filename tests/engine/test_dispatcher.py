@@ -14,7 +14,7 @@ from app.store.failures import Unavailable
 from app.store.handlers import Target
 from app.store.queues import Policy
 from app.store.tasks import Claim
-from tests.handlers import Handler, Reply
+from tests.handlers import Handler, Received, Reply
 from tests.sluices import Replica
 from tests.support import poll
 from tests.wire.api import Api, good
@@ -105,11 +105,17 @@ async def test_what_one_tenant_leaves_goes_to_the_one_that_holds_less(
     """As calls end, both come to the same number, however much the first had."""
     replica = await start_guarded(max_in_flight=40)
     first, second = await start_handler(), await start_handler()
-    one, go = asyncio.Semaphore(0), asyncio.Event()
+    one, go, ended = asyncio.Semaphore(0), asyncio.Event(), list[Received]()
 
-    async def one_by_one(_: object) -> Reply:
+    async def one_by_one(request: Received) -> Reply:
         await one.acquire()
+        ended.append(request)
         return Reply()
+
+    async def let_one_end() -> None:
+        count = len(ended)
+        one.release()
+        await poll(lambda: len(ended) > count)
 
     first.script(one_by_one)
     second.script(Reply(until=go))
@@ -121,8 +127,7 @@ async def test_what_one_tenant_leaves_goes_to_the_one_that_holds_less(
     await settled(second, 0)
     assert second.open_calls < had
     for _ in range(60):
-        one.release()
-        await asyncio.sleep(0.005)
+        await let_one_end()
     await poll(lambda: second.open_calls >= 10 and first.open_calls - second.open_calls <= 6)
     go.set()
     for _ in range(300):

@@ -84,18 +84,16 @@ class Mayhem:
         """While it has a call under way, which the others then take."""
         db, name = self.db, doomed.events("ready")[0]["replica"]
 
-        async def holds_some(*, unanswered: bool = False) -> bool:
-            """A call that waits for the gate cannot end before the kill."""
-            held = (
-                "select count(*) from sluice.tasks where state = 1 and last_replica = $1 and (not $2 or id = any($3))"
-            )
-            return int(await db.fetchval(held, name, unanswered, self.held)) > 0
+        async def holds_some(among: list[str] | None = None) -> bool:
+            held = "select count(*) from sluice.tasks where state = 1 and last_replica = $1"
+            these = " and ($2::uuid[] is null or id = any($2))"
+            return int(await db.fetchval(held + these, name, among)) > 0
 
         offers = itertools.count(1)
 
         async def holds_some_now() -> bool:
             await self.enqueue_plan(queue, LATE)
-            if await holds_some(unanswered=True):
+            if await holds_some(self.held):  # those wait for the gate: no such call can end before the kill
                 return True
             if next(offers) % 20 == 0:
                 await self.answer_late()  # room again, where the others have taken all that the handler's limit allows

@@ -110,7 +110,4 @@ def _is_missing() -> bool:
 def require_chain(where: str = "/credentials") -> None:
     """Check that the chain can be read here. Raises Refusal (bridge_unavailable)."""
     if _is_missing():
-        raise Refusal(
-            "bridge_unavailable",
-            f"{where}: {MISSING}",
-        )
+        raise Refusal("bridge_unavailable", f"{where}: {MISSING}")

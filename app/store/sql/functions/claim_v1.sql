@@ -24,8 +24,8 @@
 -- Limits are exact because the shared advisory locks come first, the definitions are read in a later statement, the rows of limited
 -- levels are locked, and only then, in yet another statement, the running rows are counted: those of earlier lanes of this claim
 -- too, because a lane under limits is leased before the next one is counted. Locking and counting in one statement would admit tasks
--- above the limit, because its snapshot is older than its lock. Every change of a pause, an enabled flag or a limit takes the same advisory lock exclusively, so no claim in
--- flight outruns it.
+-- above the limit, because its snapshot is older than its lock. Every change of a pause, an enabled flag or a limit takes the same
+-- advisory lock exclusively, so no claim in flight outruns it.
 -- No lock is ever waited for, so that no lane delays the others, and the order of lanes can deadlock with nobody. A change that
 -- waits for its lock makes the next claims busy, so claims cannot keep it waiting.
 create function sluice.claim_v1(
