@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import statistics
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -80,7 +79,7 @@ async def soak(ground: Ground) -> dict[str, Any]:
     counted = slice(int(len(weights.times) * WARM_SHARE), int(len(weights.times) * END_SHARE) + 1)
     minutes = [moment / 60 for moment in weights.times[counted]]
     megabytes = weights.memory_mb[counted]
-    descriptors, threads = _thirds(weights.descriptors[counted]), _thirds(weights.threads[counted])
+    descriptors, threads = _fewest(weights.descriptors[counted]), _fewest(weights.threads[counted])
     return {
         "seconds": size.soak_seconds,
         "rate": paced["per_second"],
@@ -96,7 +95,7 @@ async def soak(ground: Ground) -> dict[str, Any]:
     }
 
 
-def _thirds(samples: Sequence[int]) -> tuple[int, int]:
-    """The median of the first third, and that of the last: whoever comes and goes meanwhile is in neither."""
+def _fewest(samples: Sequence[int]) -> tuple[int, int]:
+    """The fewest in the first third, and in the last: pooled connections come and go with the load, but what leaks stays."""
     third = max(1, len(samples) // 3)
-    return statistics.median_low(samples[:third]), statistics.median_low(samples[-third:])
+    return min(samples[:third]), min(samples[-third:])

@@ -60,24 +60,22 @@ async def counted(core: Core, want: LaneWant) -> tuple[int, Claim]:
 
 
 @pytest.mark.ci
-async def test_a_claim_starts_where_the_last_one_ended_when_that_scan_was_slow(
+async def test_claims_start_where_the_last_one_ended_once_a_scan_was_slow(
     core: Core, caller: Caller, lanes: list[int], database_url: str
 ) -> None:
     async with held_snapshot(database_url):
         await churned(core, caller, lanes[0])
         await insert(core, caller, lanes[0], 200, "1 minute")
-        slow, quick, slow_again = [], [], []
+        slow, quick = [], []
         for _ in range(5):
             read, found = await counted(core, LaneWant(lanes[0], 0, 10))
             slow.append(read)
             assert found.priority == 0 and found.since is not None and len(found.tasks) == 10
             read, after = await counted(core, LaneWant(lanes[0], 0, 10, found.priority, found.since))
             quick.append(read)
-            slow_again.append(after.since is not None)
-            assert len(after.tasks) == 10
+            assert after.since is not None and after.since >= found.since and len(after.tasks) == 10
             await settle(core, found.tasks + after.tasks)
     assert min(slow) > TAKEN and max(quick) < TAKEN / 100, (slow, quick)
-    assert not all(slow_again), "on a busy machine any scan may be"
 
 
 @pytest.mark.ci

@@ -7,6 +7,8 @@
 -- The token is the only fence in the predicates: adding `state = :state_running` makes the planner trust the statistics of a
 -- partial index that it believes to be empty. Whether the lease has expired is checked after the row lock. Rows of tasks whose leases
 -- are lost are not locked: a transaction of others that has replaced one of them with sluice.enqueue may last.
+-- Tasks are found one by one by their id (offset 0), and written where they lie: locked, they do not move. Beside a held snapshot an
+-- analyze finds few tasks in many pages, and a join by id would walk the whole index.
 create function sluice.settle_v1(p_outcomes sluice.outcome_v1[])
 returns table (token uuid, verdict text) language plpgsql volatile
 as $$
@@ -30,13 +32,16 @@ begin
     insert into sluice.task_history
     select h.*
     from unnest(p_outcomes) o
-    join sluice.tasks t on t.id = o.task_id and t.lease_token = o.token and t.lease_expires_at > v_now
+    cross join lateral (
+      select t.ctid as spot from sluice.tasks t
+      where t.id = o.task_id and t.lease_token = o.token and t.lease_expires_at > v_now offset 0) s
+    join sluice.tasks t on t.ctid = s.spot
     join sluice.queues q on q.id = t.queue_id
     cross join lateral sluice.ended_v1(
       t, q, case o.kind when 'succeeded' then :state_succeeded else :state_dead end::smallint, o.reason, v_now, v_now, o) h
     where o.kind in ('succeeded', 'dead')
     returning id, kept_until, claims, last_token, tenant_id, batch_id, state, callback),
-  gone as (delete from sluice.tasks t using kept k where t.id = k.id),
+  gone as (delete from sluice.tasks t where t.id = any(array(select k.id from kept k))),
   counted as (
     insert into sluice.batch_deltas (tenant_id, batch_id, succeeded, dead)
     select k.tenant_id, k.batch_id, count(*) filter (where k.state = :state_succeeded), count(*) filter (where k.state = :state_dead)
@@ -71,7 +76,10 @@ begin
         last_counted = o.kind <> 'refund', last_ended_at = v_now, last_outcome = o.outcome, last_status = o.status,
         last_message = o.message, last_excerpt = o.excerpt, last_trace_id = o.trace_id
       from unnest(p_outcomes) o
-      where t.id = o.task_id and t.lease_token = o.token and o.kind in ('retry', 'refund') and t.lease_expires_at > v_now
+      cross join lateral (
+        select t.ctid as spot from sluice.tasks t
+        where t.id = o.task_id and t.lease_token = o.token and t.lease_expires_at > v_now offset 0) s
+      where t.ctid = s.spot and o.kind in ('retry', 'refund')
       returning t.last_token)
     select array_agg(b.last_token) into v_waiting from back b;
   end if;
@@ -82,8 +90,10 @@ begin
         lease_expires_at = least(v_now + make_interval(secs => o.delay_seconds), t.last_started_at + interval '7 days'),
         lease_owner = null, last_outcome = 'held', last_status = o.status, last_excerpt = o.excerpt, last_trace_id = o.trace_id
       from unnest(p_outcomes) o
-      where t.id = o.task_id and t.lease_token = o.token and o.kind = 'hold' and t.last_outcome is distinct from 'held'
-        and t.lease_expires_at > v_now
+      cross join lateral (
+        select t.ctid as spot from sluice.tasks t
+        where t.id = o.task_id and t.lease_token = o.token and t.lease_expires_at > v_now offset 0) s
+      where t.ctid = s.spot and o.kind = 'hold' and t.last_outcome is distinct from 'held'
       returning t.last_token)
     select v_waiting || array_agg(h.last_token) into v_waiting from held h;
   end if;
