@@ -29,10 +29,14 @@ insert into sluice.queues (tenant_id, name, handler_id, retry, max_attempts, ide
 select h.tenant_id, 'q', h.id, '{}', 25, 86400, 3, 3, 30, '' from sluice.handlers h;
 insert into sluice.lanes (queue_id, handler_id) select id, 0 from sluice.queues
 """
+_KEYED = """
+insert into sluice.limits (tenant_id, kind, owner_id, max_concurrency) select tenant_id, 'queue_key', id, 1000 from sluice.queues;
+update sluice.queues set flows = true
+"""
 _READY = """
-insert into sluice.tasks (id, tenant_id, queue_id, state, priority, run_at, created_at, payload)
+insert into sluice.tasks (id, tenant_id, queue_id, state, priority, run_at, created_at, payload, options)
 select ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, q.tenant_id, q.id, 0, 0, clock_timestamp(),
-       clock_timestamp(), '\\x31'
+       clock_timestamp(), '\\x31', {options}
 from generate_series({first}, {last}) n, sluice.queues q
 """
 
@@ -45,16 +49,20 @@ async def url(server_url: str) -> AsyncIterator[str]:
     await drop_database(server_url, url.partition("?")[0].rpartition("/")[2])
 
 
-async def test_no_claim_and_no_outcome_walks_an_index_beside_a_held_snapshot(url: str) -> None:
+@pytest.mark.parametrize("keyed", [False, True], ids=["plain", "keyed"])
+async def test_no_claim_and_no_outcome_walks_an_index_beside_a_held_snapshot(url: str, keyed: bool) -> None:
+    options = "jsonb_build_object('key', 'k' || n % 3)" if keyed else "null"
     holder, other = await asyncpg.connect(url), await asyncpg.connect(url)
     try:
         await other.execute(_DEFINITIONS)
-        await other.execute(_READY.format(first=1, last=ENDED))
+        if keyed:
+            await other.execute(_KEYED)
+        await other.execute(_READY.format(first=1, last=ENDED, options="null"))
         await holder.execute("begin isolation level repeatable read; select 1 from sluice.queues")
         await other.execute("delete from sluice.tasks where id > $1", "00000000-0000-7000-8000-000000000001")
         await other.execute("vacuum analyze sluice.tasks")
         assert await other.fetchval("select reltuples from pg_class where oid = 'sluice.tasks'::regclass") <= 1
-        await other.execute(_READY.format(first=ENDED + 1, last=ENDED + CALLS * GROUP))
+        await other.execute(_READY.format(first=ENDED + 1, last=ENDED + CALLS * GROUP, options=options))
         queue_id = await other.fetchval("select id from sluice.queues")
         db = await WatchedDatabase.on(url)
         try:

@@ -18,8 +18,8 @@ from app.runtime.core import Core
 from app.service import handlers, queues
 from app.store import queues as store
 from app.store import tasks
-from app.store.tasks import AttemptEnd, Claimed
-from tests.cores import claim, enqueue
+from app.store.tasks import AttemptEnd, Claimed, LaneWant
+from tests.cores import claim, claim_lanes, enqueue
 from tests.promises import records
 from tests.promises.records import lose_leases
 from tests.support import poll
@@ -238,6 +238,53 @@ async def test_a_lease_that_runs_out_while_its_holder_waits_for_the_row_is_lost(
         await other.fetch("update sluice.tasks set lease_expires_at = clock_timestamp()")
     assert await asked == (["stale"] if verb == "settle" else set())
     assert await records.running(core.db) == 1, "its slot stays taken until the reap"
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "hold"])
+async def test_an_outcome_that_waits_for_a_change_of_its_task_is_applied(
+    core: Core, caller: Caller, queue_id: int, database_url: str, kind: str
+) -> None:
+    """The row has moved meanwhile, and the outcome is written where it lies then."""
+    (task_id,) = await enqueue(core, caller, "mail")
+    (task,) = await claimed(core, queue_id)
+    async with held_row(database_url, task_id) as other:
+        asked = asyncio.ensure_future(settle(core, outcome(task, kind, delay_seconds=60)))
+        await somebody_waits(core)
+        await other.execute("update sluice.tasks set renewed_at = clock_timestamp()")
+    assert await asked == ["applied"]
+
+
+@asynccontextmanager
+async def one_task_unwritten(url: str, task_id: str) -> AsyncIterator[None]:
+    """What is written to this task is dropped meanwhile."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(
+        "create function public.drop_write() returns trigger language plpgsql as $$ begin return null; end $$;"
+        "create trigger drop_write before update on sluice.tasks for each row"
+        f" when (old.id = '{task_id}') execute function public.drop_write()"
+    )
+    try:
+        yield
+    finally:
+        await connection.execute("drop function public.drop_write() cascade")
+        await connection.close()
+
+
+async def test_a_claim_that_could_not_write_all_it_took_takes_nothing(
+    core: Core, caller: Caller, queue_id: int, database_url: str
+) -> None:
+    """Its answer is cut into lanes by their counts, so one task less would go to another lane's handler."""
+    await queues.put(core, caller, "news", QueueDefinition(handler="hook"), ANY)
+    news = await store.find(core.db, caller.tenant_id, "news")
+    assert news is not None
+    lanes = [LaneWant(queue_id, 0, 2), LaneWant(news.id, 0, 2)]
+    first, _ = await enqueue(core, caller, "mail", 2)
+    await enqueue(core, caller, "news", 2)
+    async with one_task_unwritten(database_url, first):
+        with pytest.raises(asyncpg.RaiseError, match="leased 3 of 4 tasks"):
+            await claim_lanes(core, lanes)
+    assert await records.running(core.db) == 0
+    assert [len(found.tasks) for found in await claim_lanes(core, lanes)] == [2, 2]
 
 
 async def test_a_late_outcome_that_waits_for_its_task_until_that_has_ended_is_recorded(

@@ -27,7 +27,9 @@ begin atomic
                  case when k.rate_limit is null then l.rate_burst else k.rate_burst end as burst) x) s
   cross join lateral (
     select case when s.max_concurrency is null then 0 else (
-      -- not `state = :state_running`, the predicate of an index that statistics believe to be small
-      select count(*) from sluice.holds h join sluice.tasks t on t.id = h.task_id
+      -- not `state = :state_running`, the predicate of an index that statistics believe to be small; and one by one (offset 0), as a
+      -- join by id may walk the whole index beside a held snapshot
+      select count(*) from sluice.holds h
+      cross join lateral (select t.id, t.lease_token, t.claims from sluice.tasks t where t.id = h.task_id offset 0) t
       where h.bucket_id = b.id and (t.lease_token is not null and t.claims = h.claims or t.id = any(p_taken))) end::integer as held) c;
 end;

@@ -42,8 +42,8 @@ as $$
 declare
   v_handlers bigint[]; v_locked boolean[]; v_turns sluice.turn_v1[] := '{}'; v_apart integer[] := '{}'; v_queues bigint[] := '{}';
   v_timeouts double precision[] := '{}';
-  v_place integer; s sluice.turn_v1; v_left integer; v_filled integer; v_began timestamptz; v_now timestamptz; v_secret bytea;
-  v_ids uuid[]; v_spots tid[]; v_starts timestamptz[]; v_places integer[]; v_again boolean;
+  v_place integer; s sluice.turn_v1; v_left integer; v_filled integer; v_leased integer; v_began timestamptz; v_now timestamptz; v_secret bytea;
+  v_ids uuid[]; v_tids tid[]; v_starts timestamptz[]; v_places integer[]; v_again boolean;
   v_fold record; v_pick record; v_scan record; v_lapsed bigint; v_said jsonb; v_told jsonb[] := '{}';
 begin
   select array_agg(k.handler_id order by l.place), array_agg(k.locked order by l.place) into v_handlers, v_locked
@@ -98,7 +98,7 @@ begin
 
   -- 0: the plain lanes, all at once
   foreach v_place in array case when cardinality(v_apart) < cardinality(v_turns) then 0 || v_apart else v_apart end loop
-    v_ids := '{}'; v_spots := '{}'; v_places := '{}'; v_starts := null; v_again := false; v_pick := null; s := v_turns[v_place];
+    v_ids := '{}'; v_tids := '{}'; v_places := '{}'; v_starts := null; v_again := false; v_pick := null; s := v_turns[v_place];
     if v_place > 0 then
       if s.gated and coalesce(s.verdict, '') not in ('gone', 'busy', 'late') then
         -- whatever this lane's verdict: other lanes may wait for what was signalled
@@ -152,10 +152,7 @@ begin
     v_began := clock_timestamp();
     if s.gated and s.verdict is null and s.room > 0 then
       select * into v_pick from sluice.pick_flows_v1(s.tenant_id, s.queue_id, s.lane, s.handler_id, s.room);
-      v_ids := v_pick.ids; v_starts := v_pick.starts; v_again := v_pick.again;
-      v_spots := array(
-        select t.spot from unnest(v_ids) with ordinality i(id, n)
-        cross join lateral (select t.ctid as spot from sluice.tasks t where t.id = i.id offset 0) t order by i.n);
+      v_ids := v_pick.ids; v_tids := v_pick.tids; v_starts := v_pick.starts; v_again := v_pick.again;
       v_places := array_fill(v_place, array[cardinality(v_ids)]);
       s.opened := coalesce(s.opened, '[]') || v_pick.opened; s.got := cardinality(v_ids);
       if s.got < s.room then
@@ -169,19 +166,19 @@ begin
       v_turns[v_place] := s;
     elsif v_place = 0 or not s.gated then
       for v_scan in
-        select l.place, k.ids, k.spots, k.again, k.ended
+        select l.place, k.ids, k.tids, k.again, k.ended
         from unnest(v_turns) l
         cross join lateral (
-          select array_agg(k.id) as ids, array_agg(k.spot) as spots, bool_or(k.claims > 0) as again, clock_timestamp() as ended
-          from (select k.id, k.spot, k.claims
-                from (select t.id, t.ctid as spot, t.claims from sluice.tasks t
+          select array_agg(k.id) as ids, array_agg(k.tid) as tids, bool_or(k.claims > 0) as again, clock_timestamp() as ended
+          from (select k.id, k.tid, k.claims
+                from (select t.id, t.ctid as tid, t.claims from sluice.tasks t
                       where l.since is not null and t.queue_id = l.queue_id and t.handler_id = l.lane and t.state = :state_ready
                         and t.flow_id is null and t.priority = l.priority and t.run_at >= l.since
                         and (t.expires_at is null or t.expires_at > clock_timestamp())
                       order by t.priority desc, t.run_at, t.id limit l.room for update skip locked) k
                 union all
-                select k.id, k.spot, k.claims
-                from (select t.id, t.ctid as spot, t.claims from sluice.tasks t
+                select k.id, k.tid, k.claims
+                from (select t.id, t.ctid as tid, t.claims from sluice.tasks t
                       where t.queue_id = l.queue_id and t.handler_id = l.lane and t.state = :state_ready
                         and t.flow_id is null and t.priority < coalesce(l.priority, 32767)
                         and (t.expires_at is null or t.expires_at > clock_timestamp())
@@ -193,7 +190,7 @@ begin
         if v_scan.ids is not null then
           s := v_turns[v_scan.place];
           s.got := cardinality(v_scan.ids);
-          v_ids := v_ids || v_scan.ids; v_spots := v_spots || v_scan.spots;
+          v_ids := v_ids || v_scan.ids; v_tids := v_tids || v_scan.tids;
           v_places := v_places || array_fill(v_scan.place, array[s.got]);
           v_again := v_again or v_scan.again;
           if s.since is not null or v_scan.ended - v_began > interval '3 milliseconds' then
@@ -209,7 +206,7 @@ begin
         v_filled := cardinality(v_ids) - cardinality(v_ids) % least(s.group_tasks, s.handler_limit, s.queue_limit, s.tenant_limit);
         if (select min(t.run_at) from sluice.tasks t where t.id = any(v_ids[v_filled + 1:]))
            > clock_timestamp() - make_interval(secs => s.group_wait) then
-          v_ids := v_ids[:v_filled]; v_spots := v_spots[:v_filled]; v_places := v_places[:v_filled];
+          v_ids := v_ids[:v_filled]; v_tids := v_tids[:v_filled]; v_places := v_places[:v_filled];
           s.got := v_filled; s.verdict := 'busy'; v_turns[v_place] := s;
         end if;
       end if;
@@ -233,12 +230,17 @@ begin
             p_lease_seconds, coalesce((t.options ->> 'timeout_seconds')::double precision, v_timeouts[g.place]) + 5)) end),
           last_token = g.token, last_counted = true, last_replica = p_replica, last_started_at = g.at, last_ended_at = null,
           last_outcome = null, last_status = null, last_message = null, last_excerpt = null, last_trace_id = null
-        from (select i.spot, i.place, i.place * 65536 + i.n as n, coalesce(i.at, v_now) as at,
+        from (select i.tid, i.place, i.place * 65536 + i.n as n, coalesce(i.at, v_now) as at,
                      encode(substr(sha256(v_secret || uuid_send(i.id)), 1, 16), 'hex')::uuid as token
-              from unnest(v_ids, v_spots, v_places, v_starts) with ordinality i(id, spot, place, at, n) offset 0) g
-        where t.ctid = g.spot
+              from unnest(v_ids, v_tids, v_places, v_starts) with ordinality i(id, tid, place, at, n) offset 0) g
+        where t.ctid = g.tid
         returning g.n::integer, t.id, t.lease_token, t.lease_expires_at, t.run_at, t.claims, t.attempt, t.payload, t.options, t.created_at,
           coalesce(t.batch_id, t.completes), null::jsonb;
+      get diagnostics v_leased = row_count;
+      if v_leased <> cardinality(v_ids) then
+        -- the answer is cut into lanes by their counts: one task less would hand those behind it to other lanes' handlers
+        raise exception 'leased % of % tasks', v_leased, cardinality(v_ids);
+      end if;
     end if;
   end loop;
 

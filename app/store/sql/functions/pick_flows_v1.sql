@@ -1,6 +1,6 @@
 -- Choose up to p_want ready tasks of a lane that is claimed through its tenant's gate, lock them, and take what they hold. The caller has
 -- the gate (fold_flows_v1), and has found that the levels' limits leave room for p_want.
--- ids: the tasks in the order of claiming, starts: when each starts, which is the instant that its rates were judged by, after the
+-- ids: the tasks in the order of claiming, tids: where they lie (claim_v1 says why), starts: when each starts, which is the instant that its rates were judged by, after the
 -- count of what runs. again: some of them have run before. more: flows are left that may have tasks to claim;
 -- blocked: none is, but some are parked. opened: lanes with flows that were opened, [[queue, handler], …].
 --
@@ -12,7 +12,7 @@
 -- A flow of an ordered key has no other task to claim than the key's oldest unfinished one.
 create function sluice.pick_flows_v1(
   p_tenant bigint, p_queue bigint, p_lane bigint, p_handler bigint, p_want integer,
-  out ids uuid[], out starts timestamptz[], out again boolean, out more boolean, out blocked boolean, out opened jsonb)
+  out ids uuid[], out tids tid[], out starts timestamptz[], out again boolean, out more boolean, out blocked boolean, out opened jsonb)
 language plpgsql volatile
 as $$
 declare
@@ -24,10 +24,10 @@ declare
   v_buckets bigint[]; v_limits bigint[]; v_rooms integer[]; v_tokens double precision[]; v_bursts double precision[]; v_units double precision[];
   v_orders boolean[]; v_open_at timestamptz[]; v_needs double precision[];
   v_tasks uuid[]; v_task_flows bigint[]; v_blocked bigint[]; v_blocked_on bigint[]; v_whole boolean; v_bytes bigint := 0;
-  v_got uuid[]; v_got_flows bigint[]; v_got_tags double precision[]; v_tags double precision[]; v_again boolean; v_counts integer[];
+  v_got uuid[]; v_got_tids tid[]; v_got_claims integer[]; v_got_flows bigint[]; v_got_tags double precision[]; v_tags double precision[]; v_again boolean; v_counts integer[];
   v_tats timestamptz[]; v_now timestamptz; v_fits boolean; v_place integer; h record;
 begin
-  ids := '{}'; starts := '{}'; again := false; opened := '[]';
+  ids := '{}'; tids := '{}'; starts := '{}'; again := false; opened := '[]';
   insert into sluice.flows (id, tenant_id, queue_id, handler_id, plain, vt, clock)
   values (v_plain, p_tenant, p_queue, p_lane, true, 0, 0) on conflict do nothing;
   select l.id into v_ordered from sluice.limits l where l.owner_id = p_queue and l.kind = 'queue_key' and l.ordered;
@@ -142,19 +142,22 @@ begin
     end loop;
 
     -- state + 0: not the predicate of an index that statistics believe to be small
-    select array_agg(l.id), array_agg(l.flow), array_agg(l.tag), bool_or(l.claims > 0) into v_got, v_got_flows, v_got_tags, v_again
-    from (select t.id, c.flow, c.tag, t.claims
-          from unnest(v_tasks, v_task_flows, v_tags) with ordinality c(id, flow, tag, n) join sluice.tasks t on t.id = c.id
-          where t.state + 0 = :state_ready and coalesce(t.flow_id, v_plain) = c.flow and t.handler_id = p_lane
-          order by c.n for update of t skip locked) l;
-    ids := ids || coalesce(v_got, '{}'); starts := starts || array_fill(v_now, array[coalesce(cardinality(v_got), 0)]); again := again or coalesce(v_again, false);
+    select array_agg(c.id order by c.n), array_agg(l.tid order by c.n), array_agg(l.claims order by c.n), array_agg(c.flow order by c.n),
+           array_agg(c.tag order by c.n), bool_or(l.claims > 0)
+      into v_got, v_got_tids, v_got_claims, v_got_flows, v_got_tags, v_again
+    from unnest(v_tasks, v_task_flows, v_tags) with ordinality c(id, flow, tag, n)
+    cross join lateral (
+      select t.ctid as tid, t.claims from sluice.tasks t
+      where t.id = c.id and t.state + 0 = :state_ready and coalesce(t.flow_id, v_plain) = c.flow and t.handler_id = p_lane
+      for update skip locked) l;
+    ids := ids || coalesce(v_got, '{}'); tids := tids || coalesce(v_got_tids, '{}');
+    starts := starts || array_fill(v_now, array[coalesce(cardinality(v_got), 0)]); again := again or coalesce(v_again, false);
 
     insert into sluice.holds as o (bucket_id, task_id, claims, limit_id)
-    select u.bucket, g.task, t.claims + 1, u.limit_id
-    from unnest(v_got, v_got_flows) g(task, flow) join sluice.flows f on f.id = g.flow
+    select u.bucket, g.task, g.claims + 1, u.limit_id
+    from unnest(v_got, v_got_claims, v_got_flows) g(task, claims, flow) join sluice.flows f on f.id = g.flow
     cross join lateral unnest(f.buckets, f.limit_ids) u(bucket, limit_id)
     join sluice.limits l on l.id = u.limit_id and l.kind in ('named', 'queue_key')
-    join sluice.tasks t on t.id = g.task
     on conflict (bucket_id, task_id) do update set claims = excluded.claims where o.claims < excluded.claims;
     insert into sluice.rate_clocks as r (bucket_id, tenant_id, limit_id, tat, unit_seconds)
     select b.bucket, p_tenant, b.limit_id, v_now + ceil(1e6 * x.used * b.unit) * interval '1 microsecond', b.unit

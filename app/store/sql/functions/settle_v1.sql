@@ -26,16 +26,19 @@ begin
   if v_flows then
     perform sluice.signal_flows_v1(array(
       select t.id from unnest(p_outcomes) o
-      join sluice.tasks t on t.id = o.task_id and t.lease_token = o.token and t.lease_expires_at > v_now where o.kind <> 'hold'));
+      cross join lateral (
+        select t.id from sluice.tasks t
+        where t.id = o.task_id and t.lease_token = o.token and t.lease_expires_at > v_now offset 0) t
+      where o.kind <> 'hold'));
   end if;
   with kept as (
     insert into sluice.task_history
     select h.*
     from unnest(p_outcomes) o
     cross join lateral (
-      select t.ctid as spot from sluice.tasks t
+      select t.ctid as tid from sluice.tasks t
       where t.id = o.task_id and t.lease_token = o.token and t.lease_expires_at > v_now offset 0) s
-    join sluice.tasks t on t.ctid = s.spot
+    join sluice.tasks t on t.ctid = s.tid
     join sluice.queues q on q.id = t.queue_id
     cross join lateral sluice.ended_v1(
       t, q, case o.kind when 'succeeded' then :state_succeeded else :state_dead end::smallint, o.reason, v_now, v_now, o) h
@@ -77,9 +80,9 @@ begin
         last_message = o.message, last_excerpt = o.excerpt, last_trace_id = o.trace_id
       from unnest(p_outcomes) o
       cross join lateral (
-        select t.ctid as spot from sluice.tasks t
+        select t.ctid as tid from sluice.tasks t
         where t.id = o.task_id and t.lease_token = o.token and t.lease_expires_at > v_now offset 0) s
-      where t.ctid = s.spot and o.kind in ('retry', 'refund')
+      where t.ctid = s.tid and o.kind in ('retry', 'refund')
       returning t.last_token)
     select array_agg(b.last_token) into v_waiting from back b;
   end if;
@@ -91,9 +94,9 @@ begin
         lease_owner = null, last_outcome = 'held', last_status = o.status, last_excerpt = o.excerpt, last_trace_id = o.trace_id
       from unnest(p_outcomes) o
       cross join lateral (
-        select t.ctid as spot from sluice.tasks t
+        select t.ctid as tid from sluice.tasks t
         where t.id = o.task_id and t.lease_token = o.token and t.lease_expires_at > v_now offset 0) s
-      where t.ctid = s.spot and o.kind = 'hold' and t.last_outcome is distinct from 'held'
+      where t.ctid = s.tid and o.kind = 'hold' and t.last_outcome is distinct from 'held'
       returning t.last_token)
     select v_waiting || array_agg(h.last_token) into v_waiting from held h;
   end if;
