@@ -3,12 +3,14 @@
     python -m bench.ceiling enqueue DSN
     python -m bench.ceiling deliver DSN URL
     python -m bench.ceiling insert DSN
+    python -m bench.ceiling relay DSN URL
 
 `enqueue`: an ASGI route without a framework under uvicorn (uvloop, httptools) that inserts id and payload in groups;
 what comes while a group is being written is the next group, and each request is answered after its commit.
 `deliver`: on each line of stdin, empties the table: claim a group, POST each by pyreqwest, settle the group. A line with a
 number inserts meanwhile, for so many seconds: a group of 100 whenever fewer than 1,000 tasks wait.
 `insert`: on each line of stdin, a number of seconds, inserts groups of 1,000 over two connections: no HTTP at all.
+`relay`: the route of `enqueue`; what it has committed is claimed, POSTed and settled at once, over a connection of its own.
 """
 
 import asyncio
@@ -51,8 +53,10 @@ PAYLOAD = b'{"to": "ada@example.com", "template": "welcome", "n": 1, "note": "%s
 class Enqueue:
     """The ASGI application and its one writing connection."""
 
-    def __init__(self, connection: asyncpg.Connection) -> None:
+    def __init__(self, connection: asyncpg.Connection, written: Callable[[], None] = lambda: None) -> None:
         self.connection = connection
+        self.written = written
+        """Called after each commit."""
         self.waiting: list[tuple[uuid.UUID, bytes, asyncio.Future[None]]] = []
         self.writer: asyncio.Task[None] | None = None
 
@@ -78,6 +82,7 @@ class Enqueue:
             group, self.waiting = self.waiting[:MAX_GROUP], self.waiting[MAX_GROUP:]
             ids, bodies, futures = zip(*group, strict=True)
             await self.connection.execute(INSERT, ids, bodies)
+            self.written()
             for future in futures:
                 future.set_result(None)
             # Let the answered connections ask again before the next group is cut.
@@ -86,10 +91,13 @@ class Enqueue:
 
 
 async def enqueue(dsn: str) -> None:
-    connection = await asyncpg.connect(dsn)
+    await serve(Enqueue(await asyncpg.connect(dsn)))
+
+
+async def serve(route: Enqueue) -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     config = uvicorn.Config(
-        Enqueue(connection), loop="uvloop", http="httptools", lifespan="off", access_log=False, log_level="warning"
+        route, loop="uvloop", http="httptools", lifespan="off", access_log=False, log_level="warning"
     )
     say(event="ready", url=f"http://127.0.0.1:{listener.getsockname()[1]}/queues/bench/tasks")
     await uvicorn.Server(config).serve(sockets=[listener])
@@ -178,10 +186,24 @@ class Deliver:
         assert answer.status == 200
 
 
+def posting() -> ClientBuilder:
+    return ClientBuilder().max_connections(256).http1_only().no_proxy()
+
+
+async def relay(dsn: str, url: str) -> None:
+    writer, lane = [await asyncpg.connect(dsn) for _ in range(2)]
+    async with posting().build() as client:
+        delivering = Deliver([lane], client, url)
+        delivering.inserting = True
+        emptying = asyncio.ensure_future(delivering.empty(lane))
+        await serve(Enqueue(writer, delivering.moved.set))
+        emptying.cancel()
+
+
 async def deliver(dsn: str, url: str) -> None:
     writer, *lanes = [await asyncpg.connect(dsn) for _ in range(WORKERS + 1)]
     lines = await told()
-    async with ClientBuilder().max_connections(256).http1_only().no_proxy().build() as client:
+    async with posting().build() as client:
         delivering = Deliver(lanes, client, url)
         say(event="ready")
         while line := await lines.readline():
@@ -190,7 +212,12 @@ async def deliver(dsn: str, url: str) -> None:
             say(event="emptied", tasks=tasks, seconds=time.perf_counter() - begun)
 
 
-WAYS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {"enqueue": enqueue, "deliver": deliver, "insert": insert}
+WAYS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
+    "enqueue": enqueue,
+    "deliver": deliver,
+    "insert": insert,
+    "relay": relay,
+}
 
 if __name__ == "__main__":
     what, *arguments = sys.argv[1:]

@@ -239,6 +239,7 @@ MEASURES = (
         delays.start_delay,
         (
             Row("start delay, idle, p50", "idle.p50_ms", "ms", at_most(3), headline=True),
+            Row("the same, of a bare relay", "bare.p50_ms", "ms", None, "insert, claim and POST, without any feature"),
             Row("start delay, idle, p99", "idle.p99_ms", "ms", at_most(20), "{idle[samples]} tasks", headline=True),
             Row(
                 "start delay, through another replica, p99",

@@ -32,6 +32,9 @@ POLL_SHARE = 0.2
 TRIED_LIMITS = 100
 """How many limits with parked lanes are tried without a hint after each round."""
 MAX_CLAIMS_IN_FLIGHT = 5
+PATIENCE_SECONDS = 0.01
+"""How long lanes wait behind a claim in progress before another starts beside it, unless they fill one: a claim of many lanes costs
+little more than a claim of few."""
 LOOKED_AT = 100
 """How many lanes of a tenant are considered to find one that may continue."""
 GATHER_SECONDS = 0.01
@@ -74,6 +77,10 @@ class Dispatcher:
         self._claims: set[asyncio.Task[None]] = set()
         self._unanswered = 0
         """How many claims are at the database; the others start their calls."""
+        self._ahead: Group | None = None
+        """The newest claim of lanes without limits, until it is answered."""
+        self._ahead_since = 0.0
+        """When it was sent, in monotonic seconds."""
         self._limited: set[int] = set()
         """Tenants with a claim in progress for lanes under limits."""
         self._starved = False
@@ -87,6 +94,8 @@ class Dispatcher:
         """Whether no other replica has been seen lately; connected by the engine."""
         self._yields_until = 0.0
         self._claim_size = MAX_CLAIM
+        self._gathering_seconds = 0.0
+        """How long lanes without limits still gather behind a claim, while claims are being started."""
         self.stopping = False
 
     @property
@@ -227,11 +236,18 @@ class Dispatcher:
             wait = min(wait, YIELD_SECONDS)
         going_on = True
         while going_on and not self.stopping and self._unanswered < MAX_CLAIMS_IN_FLIGHT:
+            self._gathering_seconds = self._waits_behind(now)
             group = Group()
             wait = min(wait, self._fill(group, now))
             if going_on := bool(group.lanes):
                 self._send(group)
         return max(0.001, wait)
+
+    def _waits_behind(self, now: float) -> float:
+        """Return the seconds that lanes without limits wait behind a claim of such lanes."""
+        if self._ahead is None or self._lanes.has_waiting(MAX_LANES):
+            return 0.0
+        return self._ahead_since + PATIENCE_SECONDS - now
 
     def _fill(self, group: Group, now: float) -> float:
         """Choose the lanes of a claim, in turns by tenant; return the seconds until there may be more."""
@@ -274,6 +290,8 @@ class Dispatcher:
                 self._starved = True
             elif not group.rides and (slots := self._gathers_slots(lane, now)) > 0:
                 wait = min(wait, slots)
+            elif self._gathering_seconds > 0 and not lane.limited and not group.rides:
+                wait = min(wait, self._gathering_seconds)
             elif group.takes(lane) and not (lane.limited and tenant in self._limited):
                 want = min(want, self._whole_group(lane, part))
                 share -= want
@@ -309,6 +327,8 @@ class Dispatcher:
     def _send(self, group: Group) -> None:
         if group.limited:
             self._limited.add(group.tenant)
+        else:
+            self._ahead, self._ahead_since = group, time.monotonic()
         self._unanswered += 1
         self._keep(self._claim(group))
 
@@ -326,6 +346,8 @@ class Dispatcher:
             pass
         finally:
             self._unanswered -= 1
+            if self._ahead is group:
+                self._ahead = None
         self._end_turns(group, claims)
         await self._start_all(group, claims or (), sent)
 

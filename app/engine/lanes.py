@@ -209,6 +209,14 @@ class Lanes:
         """Return the tenants with waiting lanes."""
         return list(self._waiting)
 
+    def has_waiting(self, count: int) -> bool:
+        """Return whether at least so many lanes wait, of all tenants."""
+        for line in self._waiting.values():
+            count -= len(line)
+            if count <= 0:
+                return True
+        return False
+
     def waiting(self, tenant: int, limit: int) -> list[Lane]:
         """Return the first `limit` lanes in the tenant's line."""
         return list(islice(self._waiting.get(tenant, {}).values(), limit))
