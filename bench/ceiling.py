@@ -171,7 +171,8 @@ class Deliver:
             rows = await lane.fetch(CLAIM, CLAIM_GROUP)
             if not rows and more:
                 await self.change()
-            elif not rows:
+                continue
+            if not rows:
                 return done
             await asyncio.gather(*(self.post(row["payload"]) for row in rows))
             await lane.execute(SETTLE, [row["id"] for row in rows])

@@ -234,9 +234,10 @@ class Dispatcher:
                 return max(0.001, min(wait, self._yields_until - now))
             self._yields_until, self._claim_size = now + YIELD_SECONDS, YIELDING_CLAIM
             wait = min(wait, YIELD_SECONDS)
+        # once for all: what is ready now goes now, even if it takes several claims
+        self._gathering_seconds = self._waits_behind(now)
         going_on = True
         while going_on and not self.stopping and self._unanswered < MAX_CLAIMS_IN_FLIGHT:
-            self._gathering_seconds = self._waits_behind(now)
             group = Group()
             wait = min(wait, self._fill(group, now))
             if going_on := bool(group.lanes):
