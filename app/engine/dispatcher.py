@@ -234,7 +234,7 @@ class Dispatcher:
                 return max(0.001, min(wait, self._yields_until - now))
             self._yields_until, self._claim_size = now + YIELD_SECONDS, YIELDING_CLAIM
             wait = min(wait, YIELD_SECONDS)
-        # once for all: what is ready now goes now, even if it takes several claims
+        # what is ready now goes now, even if it takes several claims, except for the rest of a claim that has all its lanes
         self._gathering_seconds = self._waits_behind(now)
         going_on = True
         while going_on and not self.stopping and self._unanswered < MAX_CLAIMS_IN_FLIGHT:
@@ -242,6 +242,8 @@ class Dispatcher:
             wait = min(wait, self._fill(group, now))
             if going_on := bool(group.lanes):
                 self._send(group)
+                if len(group.lanes) >= MAX_LANES:
+                    self._gathering_seconds = self._waits_behind(now)
         return max(0.001, wait)
 
     def _waits_behind(self, now: float) -> float:
