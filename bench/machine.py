@@ -36,7 +36,7 @@ def machine(directory: Path, postgres: str, load_before: float) -> dict[str, Any
 
 
 def python_build() -> str:
-    """How the interpreter was built: without profile-guided optimisation (PGO), Python code is 1.2 to 1.7 times slower.
+    """How the interpreter was built: without profile-guided optimisation (PGO), Python code is up to 1.7 times slower.
 
     Debian and Ubuntu build with PGO and LTO by other means than configure's options; their own install scheme tells them apart.
     """

@@ -28,6 +28,10 @@ class Group:
     rides: bool = False
     """It goes with the writing of outcomes, so it waits for no other slots than these free."""
     wanted: int = 0
+    plain_in: float = 0.0
+    """In how many seconds lanes without limits may be claimed: until then they wait behind a claim of such lanes."""
+    sent: float = 0.0
+    """Monotonic seconds."""
 
     @property
     def full(self) -> bool:

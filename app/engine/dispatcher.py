@@ -79,8 +79,6 @@ class Dispatcher:
         """How many claims are at the database; the others start their calls."""
         self._ahead: Group | None = None
         """The newest claim of lanes without limits, until it is answered."""
-        self._ahead_since = 0.0
-        """When it was sent, in monotonic seconds."""
         self._limited: set[int] = set()
         """Tenants with a claim in progress for lanes under limits."""
         self._starved = False
@@ -94,8 +92,6 @@ class Dispatcher:
         """Whether no other replica has been seen lately; connected by the engine."""
         self._yields_until = 0.0
         self._claim_size = MAX_CLAIM
-        self._gathering_seconds = 0.0
-        """How long lanes without limits still gather behind a claim, while claims are being started."""
         self.stopping = False
 
     @property
@@ -152,9 +148,9 @@ class Dispatcher:
             limits = dict.fromkeys(limit for slot in slots if slot.tenant_id == tenant for limit in limits_of(slot))
             if self._may_ride(tenant, limits, len(helds)) and (group := self._riding(tenant, limits)).lanes:
                 self._limited.add(tenant)
-                sent, answer = time.monotonic(), asyncio.get_running_loop().create_future()
-                self._keep(self._start_ridden(group, answer, sent))
-                return Ride(self._wants(group, sent), self._lease_seconds, helds, partial(self._ridden, group, answer))
+                group.sent, answer = time.monotonic(), asyncio.get_running_loop().create_future()
+                self._keep(self._start_ridden(group, answer))
+                return Ride(self._wants(group), self._lease_seconds, helds, partial(self._ridden, group, answer))
         return None
 
     def _may_ride(self, tenant: int, limits: Collection[LimitKey], freed: int) -> bool:
@@ -182,11 +178,11 @@ class Dispatcher:
         self._end_turns(group, claims)
         answer.set_result(claims or ())
 
-    async def _start_ridden(self, group: Group, answer: "asyncio.Future[Sequence[Claim]]", sent: float) -> None:
+    async def _start_ridden(self, group: Group, answer: "asyncio.Future[Sequence[Claim]]") -> None:
         claims = await answer
         # the next outcomes are on their way while these calls are started
         await asyncio.sleep(0)
-        await self._start_all(group, claims, sent)
+        await self._start_all(group, claims)
 
     # the loop
 
@@ -234,23 +230,22 @@ class Dispatcher:
                 return max(0.001, min(wait, self._yields_until - now))
             self._yields_until, self._claim_size = now + YIELD_SECONDS, YIELDING_CLAIM
             wait = min(wait, YIELD_SECONDS)
-        # what is ready now goes now, even if it takes several claims, except for the rest of a claim that has all its lanes
-        self._gathering_seconds = self._waits_behind(now)
-        going_on = True
+        plain_in, going_on = self._plain_in(now), True
         while going_on and not self.stopping and self._unanswered < MAX_CLAIMS_IN_FLIGHT:
-            group = Group()
+            group = Group(plain_in=plain_in)
             wait = min(wait, self._fill(group, now))
             if going_on := bool(group.lanes):
                 self._send(group)
+                # what is ready now goes now, even if it takes several claims, except for the rest of one that has all its lanes
                 if len(group.lanes) >= MAX_LANES:
-                    self._gathering_seconds = self._waits_behind(now)
+                    plain_in = self._plain_in(now)
         return max(0.001, wait)
 
-    def _waits_behind(self, now: float) -> float:
+    def _plain_in(self, now: float) -> float:
         """Return the seconds that lanes without limits wait behind a claim of such lanes."""
         if self._ahead is None or self._lanes.has_waiting(MAX_LANES):
             return 0.0
-        return self._ahead_since + PATIENCE_SECONDS - now
+        return self._ahead.sent + PATIENCE_SECONDS - now
 
     def _fill(self, group: Group, now: float) -> float:
         """Choose the lanes of a claim, in turns by tenant; return the seconds until there may be more."""
@@ -293,8 +288,8 @@ class Dispatcher:
                 self._starved = True
             elif not group.rides and (slots := self._gathers_slots(lane, now)) > 0:
                 wait = min(wait, slots)
-            elif self._gathering_seconds > 0 and not lane.limited and not group.rides:
-                wait = min(wait, self._gathering_seconds)
+            elif group.plain_in > 0 and not lane.limited:
+                wait = min(wait, group.plain_in)
             elif group.takes(lane) and not (lane.limited and tenant in self._limited):
                 want = min(want, self._whole_group(lane, part))
                 share -= want
@@ -331,7 +326,8 @@ class Dispatcher:
         if group.limited:
             self._limited.add(group.tenant)
         else:
-            self._ahead, self._ahead_since = group, time.monotonic()
+            self._ahead = group
+        group.sent = time.monotonic()
         self._unanswered += 1
         self._keep(self._claim(group))
 
@@ -342,9 +338,9 @@ class Dispatcher:
         claim.add_done_callback(self._claims.discard)
 
     async def _claim(self, group: Group) -> None:
-        sent, claims = time.monotonic(), None
+        claims = None
         try:
-            claims = await self._core.claiming.claim(self._wants(group, sent), self._lease_seconds)
+            claims = await self._core.claiming.claim(self._wants(group), self._lease_seconds)
         except Exception:  # noqa: S110  # logged, and whatever it took is being released
             pass
         finally:
@@ -352,10 +348,10 @@ class Dispatcher:
             if self._ahead is group:
                 self._ahead = None
         self._end_turns(group, claims)
-        await self._start_all(group, claims or (), sent)
+        await self._start_all(group, claims or ())
 
-    def _wants(self, group: Group, now: float) -> list[LaneWant]:
-        return [self._lanes.want(lane, want, now) for lane, want in group.lanes]
+    def _wants(self, group: Group) -> list[LaneWant]:
+        return [self._lanes.want(lane, want, group.sent) for lane, want in group.lanes]
 
     def _end_turns(self, group: Group, claims: Sequence[Claim] | None) -> None:
         """End the turns of a claim's lanes; `claims` is None if it failed."""
@@ -367,10 +363,10 @@ class Dispatcher:
         # the next claim is on its way while these calls are started
         self.wake()
 
-    async def _start_all(self, group: Group, claims: Sequence[Claim], sent: float) -> None:
+    async def _start_all(self, group: Group, claims: Sequence[Claim]) -> None:
         for (lane, _), claim in zip(group.lanes, claims, strict=False):
             if claim.tasks:
-                await self._start(lane, claim, sent)
+                await self._start(lane, claim, group.sent)
         # whatever is reaped lets the lanes continue that it blocked
         await self._core.claiming.reap_lapsed(claims)
 

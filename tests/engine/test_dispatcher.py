@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 
-from app.engine import claims as engine_claims
 from app.engine import dispatcher
 from app.runtime.catalogue import TargetCache
 from app.store import tasks
-from app.store.db import Reader
 from app.store.failures import Unavailable
 from app.store.handlers import Target
 from app.store.queues import Policy
-from app.store.tasks import Claim, LaneWant
+from app.store.tasks import Claim
 from tests.handlers import Handler, Received, Reply
 from tests.sluices import Replica
 from tests.support import poll
@@ -283,128 +281,6 @@ async def test_a_lane_continues_after_its_calls_could_not_be_started(
     await handler.received(3)
     await fill(api, queue, 3)
     await handler.received(6)
-
-
-class Claims:
-    """How many lanes each claim has; while `go` is not set, the answer to the next one is held back.
-
-    Before the replica starts: a round of polls would end in forgetting which lanes are under limits.
-    """
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.lanes: list[int] = []
-        self.go, self.held = asyncio.Event(), asyncio.Event()
-        self.go.set()
-        claim = tasks.claim
-
-        async def claiming(db: Reader, lanes: Sequence[LaneWant], *args: Any, **kwargs: Any) -> list[Claim]:
-            self.lanes.append(len(lanes))
-            claims = await claim(db, lanes, *args, **kwargs)
-            if not self.go.is_set() and not self.held.is_set():
-                self.held.set()
-                await self.go.wait()
-            return claims
-
-        monkeypatch.setattr(tasks, "claim", claiming)
-        monkeypatch.setattr(dispatcher, "POLL_SECONDS", 60)
-
-    async def hold(self, api: Api, queue: str) -> None:
-        """Hold back the answer to the claim of a new task."""
-        self.go.clear()
-        await api.enqueue(queue)
-        await self.held.wait()
-        self.lanes.clear()
-
-
-async def queues_to(api: Api, handler: Handler, count: int, **options: Any) -> list[str]:
-    """So many queues, each of which has delivered a task."""
-    name = await api.handler(handler.url)
-    queues = [await api.queue(name, **options) for _ in range(count)]
-    before = len(handler.requests)
-    for queue in queues:
-        await api.enqueue(queue)
-    await handler.received(before + count)
-    return queues
-
-
-async def test_lanes_that_become_ready_during_a_claim_share_the_next_one(
-    start_replica: StartReplica, handler: Handler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    claims, replica = Claims(monkeypatch), await start_replica()
-    monkeypatch.setattr(dispatcher, "PATIENCE_SECONDS", 60)
-    api = Api(replica.client, replica.url)
-    first, *others = await queues_to(api, handler, 6)
-    await claims.hold(api, first)
-    for queue in others:
-        await api.enqueue(queue)
-    claims.go.set()
-    await handler.received(12)
-    assert max(claims.lanes) >= 5
-
-
-async def test_lanes_do_not_wait_for_a_claim_that_takes_long(
-    start_replica: StartReplica, handler: Handler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    claims, replica = Claims(monkeypatch), await start_replica()
-    api = Api(replica.client, replica.url)
-    first, other = await queues_to(api, handler, 2)
-    await claims.hold(api, first)
-    await api.enqueue(other)
-    await handler.received(3)
-    claims.go.set()
-    await handler.received(4)
-
-
-async def test_lanes_that_fill_a_claim_do_not_wait_for_another(
-    start_replica: StartReplica, handler: Handler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    claims, replica = Claims(monkeypatch), await start_replica()
-    monkeypatch.setattr(dispatcher, "PATIENCE_SECONDS", 60)
-    monkeypatch.setattr(dispatcher, "MAX_LANES", 4)
-    api = Api(replica.client, replica.url)
-    first, *others = await queues_to(api, handler, 5)
-    await claims.hold(api, first)
-    for queue in others:
-        await api.enqueue(queue)
-    await handler.received(9)
-    claims.go.set()
-    await handler.received(10)
-
-
-async def test_lanes_that_are_ready_together_do_not_wait_for_each_other(
-    start_replica: StartReplica, handler: Handler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """If one claim cannot take all of them, several go at once."""
-    claims, replica = Claims(monkeypatch), await start_replica()
-    monkeypatch.setattr(dispatcher, "PATIENCE_SECONDS", 60)
-    monkeypatch.setattr(engine_claims, "MAX_LANES", 1)
-    api, dispatching = Api(replica.client, replica.url), replica.sluice.engine._dispatcher
-    queues = await queues_to(api, handler, 2)
-    dispatching.stopping = True
-    for queue in queues:
-        await api.enqueue(queue)
-    claims.go.clear()
-    dispatching.stopping = False
-    dispatching.wake()
-    await handler.received(3)
-    claims.go.set()
-    await handler.received(4)
-
-
-async def test_lanes_under_limits_do_not_wait_for_a_claim_of_others(
-    start_replica: StartReplica, handler: Handler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They have a claim of their own anyway, and slots that stay empty meanwhile."""
-    claims, replica = Claims(monkeypatch), await start_replica()
-    monkeypatch.setattr(dispatcher, "PATIENCE_SECONDS", 60)
-    api = Api(replica.client, replica.url)
-    [first] = await queues_to(api, handler, 1)
-    [limited] = await queues_to(api, handler, 1, max_concurrency=5)
-    await claims.hold(api, first)
-    await api.enqueue(limited)
-    await handler.received(3)
-    claims.go.set()
-    await handler.received(4)
 
 
 async def test_claims_of_a_lane_at_its_limit_ride_along_with_outcomes(
