@@ -119,7 +119,9 @@ async def test_workers_that_ask_all_the_time_cost_a_note_now_and_then(
     note = tasks.note_workers
 
     async def count(db: Any, queue_ids: list[int]) -> None:
-        written.extend(queue_ids)
+        # replicas that earlier tests use may still note what was asked of them
+        if db is long_polls._db:
+            written.extend(queue_ids)
         await note(db, queue_ids)
 
     monkeypatch.setattr(tasks, "note_workers", count)
