@@ -31,7 +31,7 @@ class Group:
     plain_in: float = 0.0
     """In how many seconds lanes without limits may be claimed: until then they wait behind a claim of such lanes."""
     sent: float = 0.0
-    """Monotonic seconds."""
+    """When it was sent, in monotonic seconds: its leases are counted from then."""
 
     @property
     def full(self) -> bool:

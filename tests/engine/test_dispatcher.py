@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -369,14 +370,51 @@ async def test_lanes_that_had_to_wait_for_a_claim_that_rides_go_on_once_it_is_an
     monkeypatch.setattr(dispatcher, "POLL_SECONDS", 60)
     replica, rides, other = await start_replica(), Rides(monkeypatch), await start_handler()
     api = Api(replica.client, replica.url)
-    queue = await api.queue_to(other.url, max_concurrency=5)
-    await api.enqueue(queue)
+    limited, plain = await api.queue_to(other.url, max_concurrency=5), await api.queue_to(other.url)
+    await api.enqueue(limited)
     await other.received(1)
     await riding(api, handler, rides, [asyncio.Event(), asyncio.Event()])
-    await api.enqueue(queue)
+    await api.enqueue(limited)
+    await api.enqueue(plain)
+    await other.received(2)
+    assert other.requests[1].headers["sluice-queue"] == plain, "the lane under a limit waits, though it was first"
     rides.go.set()
     await handler.received(2)
-    await other.received(2)
+    await other.received(3)
+
+
+async def test_a_lease_is_counted_from_before_its_claim_was_sent(
+    start_replica: StartReplica, handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its answer on, a call would go on after the lease has been lost, for as long as the answer was on its way."""
+    began = 0.0
+
+    def noted(claim: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def claiming(*args: Any, **kwargs: Any) -> Any:
+            nonlocal began
+            began = time.monotonic()
+            return await claim(*args, **kwargs)
+
+        return claiming
+
+    def counted_from() -> float:
+        [attempt] = replica.sluice.engine._dispatcher._holdings._attempts.values()
+        return attempt.held.lease_until - attempt.held.lease_seconds
+
+    monkeypatch.setattr(tasks, "claim", noted(tasks.claim))
+    monkeypatch.setattr(tasks, "settle_and_claim", noted(tasks.settle_and_claim))
+    replica, ends = await start_replica(), [asyncio.Event(), asyncio.Event()]
+    api, rides = Api(replica.client, replica.url), Rides(monkeypatch)
+    handler.script(lambda request: Reply(until=ends[int(request.json)]))
+    queue = await api.queue(await api.handler(handler.url), max_concurrency=1)
+    await api.bulk(queue, [{"payload": 0}, {"payload": 1}])
+    await handler.received(1)
+    assert 0 < counted_from() <= began
+    ends[0].set()
+    await handler.received(2)
+    assert rides.answered.is_set()
+    assert 0 < counted_from() <= began
+    ends[1].set()
 
 
 async def test_stopping_waits_for_a_claim_that_rides(
