@@ -251,7 +251,7 @@ def test_a_value_that_is_not_of_its_type_is_not_written(annotation: Any, value: 
         (datetime, "2026-01-01"), (datetime, "2026-01-01T25:00:00Z"), (datetime, 1), (datetime, "2026-01-01T00:00:00+99:00"),
         (timedelta, "5m"), (timedelta, "P"), (timedelta, "PT"), (timedelta, "P99999999999D"), (timedelta, 300),
         (UUID, "{12345678-1234-5678-1234-567812345678}"), (Decimal, "NaN"), (Decimal, "1_0"), (Decimal, 1.5),
-        (Color, "green"), (Level, True), (Rights, 9), (Literal[1], True),
+        (Color, "green"), (Level, True), (Rights, 9), (Rights, -1), (Literal[1], True),
         (dict[int, int], {"01": 1}), (dict[int, int], {"x": 1}), (dict[UUID, int], {"x": 1}),
         (tuple[int, str], [1]), (set[int], {"a": 1}),
         (Node, {}), (Node, {"value": 1, "extra": 2}), (Node, [1]), (Point, [1, 2, 3]), (Address, {"city": 1}),

@@ -200,7 +200,10 @@ class Flags(Codec):
     def decode(self, value: Any, at: str, faults: Faults) -> Any:
         try:
             if type(value) is int:
-                return self._class(value)
+                flags = self._class(value)
+                # Python 3.11.2, for one, drops unknown bits without an error
+                if flags.value == value:
+                    return flags
         except ValueError:
             pass
         fault(faults, at, f"expected {self.noun} as an integer")
