@@ -194,7 +194,7 @@ MEASURES = (
         delivering.both,
         (
             Row(
-                "both at once, sustained, of bare doing both",
+                "both at once, sustained, one replica, of bare doing both",
                 "ratio",
                 "x",
                 at_least(0.4),
@@ -209,6 +209,21 @@ MEASURES = (
                 "{per_second:,.0f} of {bare_stored:,.0f} tasks/s",
             ),
             Row("both at once: start delay, p99", "start_delay.p99_ms", "ms", None, "p50 {start_delay[p50_ms]:.0f} ms"),
+        ),
+    ),
+    Measure(
+        "both-apart",
+        delivering.both_apart,
+        (
+            Row(
+                "both at once, one replica that takes and one that delivers",
+                "ratio",
+                "x",
+                at_least(0.4),
+                "{per_second:,.0f} of {bare:,.0f} tasks/s; backlog at most {backlog_max:,}",
+                headline=True,
+            ),
+            Row("the same: start delay, p99", "start_delay.p99_ms", "ms", None, "p50 {start_delay[p50_ms]:.0f} ms"),
         ),
     ),
     Measure(

@@ -107,20 +107,26 @@ async def many_queues(ground: Ground) -> dict[str, Any]:
 
 async def both(ground: Ground) -> dict[str, Any]:
     """Tasks arrive at the rate at which they can be delivered; beside a bare loop that inserts and delivers at once."""
-    seconds = ground.size.sustained_seconds
     async with ground.subject(path="/stamp") as subject:
-        bare = [await ground.bare_both(seconds / 6)]
-        found = await ground.paced(subject, seconds)
-        bare.append(await ground.bare_both(seconds / 6))
+        found = await _both(ground, subject)
         stored = await ground.bare_way()
+    return found | {"bare_stored": stored, "ratio_to_stored": found["per_second"] / stored}
+
+
+async def both_apart(ground: Ground) -> dict[str, Any]:
+    """The same with two replicas, one that takes the tasks and one that delivers them. Bare does both in one process."""
+    async with ground.subject(role="api", path="/stamp") as subject:
+        await subject.add_replicas(1, role="engine")
+        return await _both(ground, subject)
+
+
+async def _both(ground: Ground, subject: Subject) -> dict[str, Any]:
+    seconds = ground.size.sustained_seconds
+    bare = [await ground.bare_both(seconds / 6)]
+    found = await ground.paced(subject, seconds)
+    bare.append(await ground.bare_both(seconds / 6))
     inserting = sum(bare) / 2
     first, _, last = found["backlog_thirds"]
     if found["backlog_max"] > found["per_second"] * BACKLOG_MAX_SECONDS and last > first:
         ground.problems.append(f"the backlog grew: {found['backlog_thirds']}")
-    return found | {
-        "bare": inserting,
-        "bare_rounds": bare,
-        "ratio": found["per_second"] / inserting,
-        "bare_stored": stored,
-        "ratio_to_stored": found["per_second"] / stored,
-    }
+    return found | {"bare": inserting, "bare_rounds": bare, "ratio": found["per_second"] / inserting}
