@@ -1,6 +1,7 @@
 """A pool of the driver's connections, for one use."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -55,6 +56,8 @@ class Pool:
             min_size=0,
             max_size=self._size,
             max_inactive_connection_lifetime=0,
+            # a connection that is closed when it is given back, because of its age, is opened again just when somebody waits
+            max_queries=sys.maxsize,
             connection_class=PooledConnection,
             connect=connect,
         )
@@ -125,8 +128,8 @@ class Pool:
 
     async def _give_back(self, connection: Any) -> None:
         """Give a connection to the driver's pool, which waits for the end of a statement that was cancelled."""
-        assert self._pool is not None
-        await self._pool.release(connection)
+        if self._pool is not None:  # otherwise it has been closed meanwhile
+            await self._pool.release(connection)
 
     @property
     def _resting(self) -> int:
@@ -154,7 +157,8 @@ class Pool:
                 async with translated(self._outage, "a rehearsal"):
                     await work(connection)
             finally:
-                await self._release(connection)
+                # whatever the work left open ends here
+                await self._give_back(connection)
 
     @property
     def checked_out(self) -> int:
@@ -162,15 +166,21 @@ class Pool:
         return int(self._pool.get_size()) - self._resting
 
     async def close(self) -> None:
-        if self._pool is not None and not self._closing:
-            self._closing = True
-            try:
-                async with asyncio.timeout(CONNECT_SECONDS):
-                    while self._kept:
-                        await self._give_back(self._kept.pop())
-                    await self._pool.close()
-            except TimeoutError:
-                self._pool.terminate()
+        if self._pool is None or self._closing:
+            return
+        self._closing = True
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                while self._kept:
+                    await self._give_back(self._kept.pop())
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+        except BaseException:
+            self._pool.terminate()
+            raise
+        finally:
+            self._kept.clear()
             self._pool = None
 
 

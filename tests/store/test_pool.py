@@ -113,3 +113,23 @@ async def test_a_transaction_that_failed_leaves_nothing_open(db: Database) -> No
         await fail()
     assert await db.fetchval("select pg_current_xact_id_if_assigned() is null and to_regclass('left_behind') is null")
     assert db.checked_out == 0
+
+
+async def test_what_work_on_each_connection_leaves_open_is_rolled_back(db: Database) -> None:
+    """Otherwise the next statements on it would be acknowledged and never committed."""
+
+    async def begin(connection: asyncpg.Connection) -> None:
+        await connection.execute("begin; create temporary table left_behind ()")
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await db.on_each_connection(begin)
+    await _fill(db)
+    everywhere = [await db.fetchval("select to_regclass('pg_temp.left_behind') is null") for _ in range(3)]
+    assert everywhere == [True] * 3
+    assert (
+        await db.fetchval(
+            "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'"
+        )
+        == 0
+    )
