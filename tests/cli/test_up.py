@@ -66,6 +66,23 @@ async def test_without_a_database_it_brings_one_and_takes_it_along_when_it_stops
     assert stopped["uptime_seconds"] > 0
 
 
+async def test_one_replica_takes_tasks_and_another_delivers_them(
+    start_sluice: Start, tmp_path: Path, handler: Handler
+) -> None:
+    """The two commands of docs/concepts/performance.md."""
+    data = tmp_path / "data"
+    taking = await start_sluice(SLUICE_DATABASE_URL=None, SLUICE_DATA_DIR=str(data), SLUICE_ROLE="api")
+    await define(taking.client, handler)
+    task = (await taking.client.post("/queues/hello/tasks", json={"payload": 1})).json()
+    url = (data / "url").read_text().strip()
+    delivering = await start_sluice(SLUICE_DATABASE_URL=url, SLUICE_ROLE="engine")
+    await handler.received(1, task=task["id"])
+    assert (await delivering.client.post("/queues/hello/tasks", json={"payload": 2})).status_code == 404
+    shown = (await taking.client.get(f"/tasks/{task['id']}?wait_seconds=5")).json()
+    assert shown["state"] == "succeeded"
+    assert await delivering.terminate() == await taking.terminate() == 0
+
+
 async def test_a_killed_sluice_starts_again_on_its_directory(start_sluice: Start, tmp_path: Path) -> None:
     environment = {"SLUICE_DATABASE_URL": None, "SLUICE_DATA_DIR": str(tmp_path / "data")}
     first = await start_sluice(**environment)

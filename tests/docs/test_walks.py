@@ -44,6 +44,7 @@ NOT_WALKED = {
     "guides/from-celery.md": "has no line of shell; test_python_guides.py runs both forms of its shop",
     "guides/enqueue-in-your-transaction.md": "has no line of shell; tests/sql/test_guide.py runs its code",
     "guides/coming-from.md": "tables, and no line of shell",
+    "concepts/performance.md": "tests/cli/test_up.py starts a replica for each role, as it does",
     "guides/containers.md": "starts containers; test_compose.py holds it to the compose file",
     "guides/installing.md": "fetches packages; tests/install builds, installs and runs what it speaks of",
     "guides/command-line.md": "has no line of shell; tests/cli runs the commands",
