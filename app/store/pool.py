@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -50,7 +50,6 @@ class Pool:
             return await connecting(statement_timeout=_milliseconds(self._seconds), **settings)
 
         self._borrows = borrows
-        self._closing = False
         self._pool = await asyncpg.create_pool(
             init_size=self._size if hold else 0,
             min_size=0,
@@ -170,17 +169,13 @@ class Pool:
             return
         self._closing = True
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                while self._kept:
-                    await self._give_back(self._kept.pop())
-                await self._pool.close()
-        except TimeoutError:
-            self._pool.terminate()
-        except BaseException:
-            self._pool.terminate()
-            raise
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    while self._kept:
+                        await self._give_back(self._kept.pop())
+                    await self._pool.close()
         finally:
-            self._kept.clear()
+            self._pool.terminate()  # whatever is still open
             self._pool = None
 
 

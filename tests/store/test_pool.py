@@ -1,16 +1,24 @@
 """A pool has all its places, whatever became of the connections in them: ended, cancelled, or waited for."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
+from app.store.connecting import CONNECT_SECONDS
 from app.store.db import Database
+from tests.support import poll
 
 pytestmark = pytest.mark.anyio
 
 PID = "select pg_backend_pid()"
+OPEN = """
+select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'
+"""
+CONNECTED = "select count(*) from pg_stat_activity where pid = any($1)"
 
 
 @pytest.fixture
@@ -90,16 +98,14 @@ async def test_the_connections_of_cancelled_statements_come_back(db: Database) -
     assert db.checked_out == 0
 
 
-async def test_connections_that_the_driver_aborted_are_replaced(db: Database) -> None:
+async def test_connections_that_the_driver_aborted_at_rest_are_replaced(db: Database) -> None:
+    """It does not take these out of its pool by itself."""
     before = await _fill(db)
-
-    async def abort(connection: asyncpg.Connection) -> None:
+    for connection in db._open:
         connection._protocol.abort()
-
-    await db.on_each_connection(abort)
     after = await _fill(db)
     assert len(after) == db.connections.work
-    assert after != before
+    assert not after & before
     assert db.checked_out == 0
 
 
@@ -115,6 +121,32 @@ async def test_a_transaction_that_failed_leaves_nothing_open(db: Database) -> No
     assert db.checked_out == 0
 
 
+async def test_what_a_cut_off_begin_has_opened_is_ended_before_the_next_statement(db: Database) -> None:
+    """Otherwise the next statements on it would be acknowledged and never committed."""
+    await _fill(db)
+    stopped = await db.fetchval(PID)
+
+    async def begin() -> None:
+        async with db.transaction():
+            pass
+
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        cut = asyncio.create_task(begin())
+        while not db.checked_out:
+            await asyncio.sleep(0)
+        cut.cancel()
+        await asyncio.sleep(0)
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    await asyncio.wait([cut], timeout=5)
+    assert cut.cancelled()
+    # one transaction for both would say the same
+    assert await db.fetchval("select now()") < await db.fetchval("select now()")
+    assert len(await _fill(db)) == db.connections.work
+    assert await db.fetchval(OPEN) == 0
+
+
 async def test_what_work_on_each_connection_leaves_open_is_rolled_back(db: Database) -> None:
     """Otherwise the next statements on it would be acknowledged and never committed."""
 
@@ -127,9 +159,37 @@ async def test_what_work_on_each_connection_leaves_open_is_rolled_back(db: Datab
     await _fill(db)
     everywhere = [await db.fetchval("select to_regclass('pg_temp.left_behind') is null") for _ in range(3)]
     assert everywhere == [True] * 3
-    assert (
-        await db.fetchval(
-            "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'"
-        )
-        == 0
-    )
+    assert await db.fetchval(OPEN) == 0
+
+
+async def test_a_close_waits_for_no_longer_than_the_statements_in_progress(database_url: str) -> None:
+    db = Database(database_url)
+    await db.open()
+    await _fill(db)
+    statement = asyncio.create_task(db.fetchval("select 1 from pg_sleep(0.2)"))
+    while not db.checked_out:
+        await asyncio.sleep(0)
+    async with asyncio.timeout(CONNECT_SECONDS - 1):
+        await db.close()
+    assert await statement == 1
+
+
+async def test_a_close_that_is_interrupted_leaves_no_connection(database_url: str) -> None:
+    db = Database(database_url)
+    await db.open()
+    backends = list(await _fill(db))
+    closing = asyncio.create_task(db.close())
+    await asyncio.sleep(0)  # the close begins
+    await asyncio.sleep(0)  # as does that of each pool
+    closing.cancel()
+    await asyncio.wait([closing])
+    assert closing.cancelled()
+    server = await asyncpg.connect(database_url)
+    try:
+
+        async def all_gone() -> bool:
+            return await server.fetchval(CONNECTED, backends) == 0
+
+        await poll(all_gone)
+    finally:
+        await server.close()
