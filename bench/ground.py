@@ -28,6 +28,9 @@ FILL = "insert into bare (id, payload) select gen_random_uuid(), $1 from generat
 # Statements are logged only where a measure asks for it.
 OPTIONS = {"log_line_prefix": "%m [%p] %d ", "log_parameter_max_length": "0"}
 
+WAL_SEGMENTS = 60
+"""Of 16 MB: as many as the server keeps, of which one has been in use."""
+
 KEPT = ("per_second", "delivered", "backlog_max", "backlog_thirds")
 
 Side = Callable[[], Awaitable[float]]
@@ -208,6 +211,7 @@ async def lay(size: Size, directory: Path, stack: contextlib.AsyncExitStack) -> 
     stack.push_async_callback(server.close)
     migrated = await Replica.start(dsn, directory, "sluice-migrated")
     await migrated.stop()
+    await keep_wal(server)
     await server.execute("create database bare")
     bare = await asyncpg.connect(database(postgres, "bare"))
     stack.push_async_callback(bare.close)
@@ -218,6 +222,15 @@ async def lay(size: Size, directory: Path, stack: contextlib.AsyncExitStack) -> 
         stack, directory, "bench.ceiling", "deliver", database(postgres, "bare"), f"{url}/count"
     )
     return Ground(size, directory, stack, postgres, server, bare, url, HandlerReports(url), deliverer)
+
+
+async def keep_wal(server: asyncpg.Connection) -> None:
+    """Let the server have WAL files to use again, as any has after its first gigabyte. A new one writes each file anew before it is
+    used, and all commits wait for that, so a rate would depend on the WAL that was written before."""
+    for _ in range(WAL_SEGMENTS):
+        await server.execute("select pg_logical_emit_message(false, '', '')")
+        await server.execute("select pg_switch_wal()")
+    await server.execute("checkpoint")
 
 
 def database(postgres: EmbeddedPostgres, name: str) -> str:

@@ -172,11 +172,15 @@ class Subject:
     ) -> bool:
         """Wait until the handler has had so many calls and the queues hold nothing more, or nothing of the key; false if it
         takes too long."""
-        deadline = time.monotonic() + seconds
-        while await handler.count() < count:
-            if time.monotonic() > deadline:
+        began = time.monotonic()
+        deadline = began + seconds
+        while (had := await handler.count()) < count:
+            now = time.monotonic()
+            if now > deadline:
                 return False
-            await asyncio.sleep(SLOW_POLL_SECONDS)
+            # seldom while much is left, for asking costs the others; often near the end, which is what is measured
+            remaining = (count - had) * (now - began) / max(had, 1)
+            await asyncio.sleep(min(SLOW_POLL_SECONDS, max(POLL_SECONDS, remaining / 2)))
         given: list[object] = [await self.queue_ids(queues)]
         left = LEFT
         if key is not None:

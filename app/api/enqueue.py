@@ -13,6 +13,7 @@ from app.edge.auth import caller_of
 from app.edge.body import read_body, require_json, require_size
 from app.edge.config import EdgeConfig
 from app.edge.errors import problem
+from app.edge.exchange import Exchange
 from app.edge.headers import read_headers, text, trace_of
 from app.edge.idempotency import key_of
 from app.edge.replies import LINE_END
@@ -34,13 +35,20 @@ class EnqueueEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await self.enqueue(scope["path_params"]["name"], read_headers(scope["headers"]), scope, receive, send)
+            await self.enqueue(scope["path_params"]["name"], read_headers(scope["headers"]), scope, receive, send, None)
         except Refusal as refusal:
             await problem(refusal)(scope, receive, send)
 
     async def enqueue(
-        self, queue: str, headers: dict[bytes, bytes], scope: Scope, receive: Receive, send: Send
+        self,
+        queue: str,
+        headers: dict[bytes, bytes],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        exchange: Exchange | None,
     ) -> None:
+        """Serve a request; over its exchange, if it has one."""
         caller = await caller_of(self._edge, scope, text(headers.get(b"authorization")))
         caller.require("use")
         check_query(scope["query_string"], NO_PARAMETERS)
@@ -51,25 +59,25 @@ class EnqueueEndpoint:
             require_json(text(content_type))
         limit = self._edge.max_body_bytes
         require_size(text(headers.get(b"content-length")), limit)
-        body = await read_body(scope, receive, limit)
+        body = None if exchange is None else exchange.arrived(limit)
+        if body is None:
+            body = await read_body(scope, receive, limit)
         request = parse_enqueue(body, max_payload_bytes=self._edge.max_payload_bytes)
         if b"idempotency-key" in headers:
             request = with_key(request, headers[b"idempotency-key"])
         enqueued = await tasks.enqueue(self._core, caller, queue, request, trace_of(headers))
         status, more = _CREATED if enqueued.created else _HELD if enqueued.held else _REPLAYED
         answer = enqueued.body + LINE_END
-        await send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [
-                    (b"content-type", b"application/json"),
-                    (b"content-length", b"%d" % len(answer)),
-                    (b"location", self._location + enqueued.task_id.encode()),
-                    *more,
-                ],
-            }
-        )
+        given = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(answer)),
+            (b"location", self._location + enqueued.task_id.encode()),
+            *more,
+        ]
+        if exchange is not None:
+            await exchange.answer(status, given, answer)
+            return
+        await send({"type": "http.response.start", "status": status, "headers": given})
         await send({"type": "http.response.body", "body": answer})
 
 

@@ -17,6 +17,7 @@ from app.domain.names import is_name
 from app.edge import errors
 from app.edge.body import closing_unless_read, hold_of
 from app.edge.config import OTHER, RequestMeter
+from app.edge.exchange import Exchange
 from app.edge.headers import read_headers
 from app.edge.hosts import require_loopback
 from app.telemetry.events import REQUEST_FAILED, emit
@@ -26,7 +27,7 @@ log = get_logger(__name__)
 
 METHODS = frozenset({"DELETE", "GET", "PATCH", "POST", "PUT"})
 
-Serve = Callable[[str, dict[bytes, bytes], Scope, Receive, Send], Awaitable[None]]
+Serve = Callable[[str, dict[bytes, bytes], Scope, Receive, Send, Exchange | None], Awaitable[None]]
 
 
 class Shortcut:
@@ -84,6 +85,7 @@ class Edge:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = perf_counter()
         status = 0
+        exchange: Exchange | None = scope.pop("exchange", None)
         if scope["method"] == "HEAD":
             # the server omits the body of the answer; `head` is for one that has no end
             scope = {**scope, "method": "GET", "head": True}
@@ -98,16 +100,18 @@ class Edge:
         if hold is not None and hold.expects:
             receive, send = closing_unless_read(receive, send)
         try:
-            await self._dispatch(scope, receive, noting_send)
+            await self._dispatch(scope, receive, noting_send, exchange)
         except Refusal as refusal:
             await errors.problem(refusal)(scope, receive, noting_send)
         except ClientDisconnect:
             return
         except Exception:
             self._log_failure(scope)
-            if not status:
+            if not status and (exchange is None or not exchange.status):
                 await errors.problem(errors.INTERNAL)(scope, receive, noting_send)
         finally:
+            if exchange is not None and exchange.status:
+                status = exchange.status
             if hold is not None:
                 hold.release()
             if status and self._request_meter is not None:
@@ -118,7 +122,7 @@ class Edge:
                     count = self._meters[served] = self._request_meter(method, self._route(scope), status)
                 count(perf_counter() - began)
 
-    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange | None) -> None:
         headers = read_headers(scope["headers"])
         if self._guarded:
             require_loopback(headers)
@@ -128,7 +132,7 @@ class Edge:
             name = self._shortcut.name_in(scope["path"])
             if name is not None:
                 scope["route"] = self._shortcut
-                await self._shortcut.serve(name, headers, scope, receive, send)
+                await self._shortcut.serve(name, headers, scope, receive, send, exchange)
                 return
         name_request(scope.get("request_id", b""))
         await self.application(scope, receive, send)

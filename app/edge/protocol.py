@@ -23,6 +23,7 @@ from app.edge.admission import Admission, Hold, Share, unavailable
 from app.edge.config import OTHER, RequestMeter
 from app.edge.corked import Corked
 from app.edge.errors import MEDIA_TYPE, STATUS, problem_headers, problem_of
+from app.edge.exchange import Exchange
 from app.edge.replies import LINE_END
 from app.edge.request_ids import HEADER, is_sane, made_ids
 
@@ -246,6 +247,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self.scope["request_id"] = self._request_id  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
         self.cycle.default_headers = [*self.cycle.default_headers, (HEADER, self._request_id)]
+        self.scope["exchange"] = Exchange(self.cycle, self._hold)  # type: ignore[typeddict-unknown-key]
         self._phase = _Phase.BODY
 
     def on_body(self, body: bytes) -> None:

@@ -25,6 +25,7 @@ import uvloop
 
 from app.embedded.directory import EmbeddedError
 from app.embedded.postgres import EmbeddedPostgres
+from bench.ground import keep_wal
 from bench.machine import machine
 from bench.peers import report, roster
 from bench.peers.contestants import Bare, Contestant, Peer, Postgres, Sluice
@@ -137,6 +138,9 @@ async def run(plan: Plan, directory: Path) -> dict[str, Any]:
         postgres = EmbeddedPostgres(directory / "data", options={"max_connections": MAX_CONNECTIONS})
         dsn = await postgres.start()
         stack.push_async_callback(postgres.stop)
+        server = await asyncpg.connect(dsn)
+        stack.push_async_callback(server.close)
+        await keep_wal(server)
         nginx = await Nginx.start(directory)
         stack.push_async_callback(nginx.stop)
         redis = None
@@ -148,9 +152,7 @@ async def run(plan: Plan, directory: Path) -> dict[str, Any]:
             stack.push_async_callback(each.stop)
         bench = Bench(plan, postgres, nginx, redis, contestants)
         turns = {str(processes): await bench.rounds(processes) for processes in plan.processes}
-        server = await asyncpg.connect(dsn)
         postgres_version = await server.fetchval("show server_version")
-        await server.close()
         return {
             "machine": machine(directory, postgres_version, load_before),
             "versions": roster.versions(plan.names),
