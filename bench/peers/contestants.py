@@ -24,6 +24,8 @@ QUEUE, ENQUEUE_QUEUE = "bench", "bench-enqueue"
 START_SECONDS = 60.0
 FILL_SECONDS = 120.0
 REST_SECONDS = 60.0
+TIDY = "vacuum (analyze)"
+"""Leaves the tables as autovacuum would, so that it does not come in the middle of a round."""
 
 
 class Contestant(Protocol):
@@ -81,7 +83,10 @@ class Sluice:
         self.workers = [replica.child for replica in self.subject.replicas]
 
     async def fill(self, jobs: int) -> None:
+        # what single enqueues have left in the other queue
+        await self.subject.database.execute("delete from sluice.tasks")
         await self.subject.preload([QUEUE], jobs)
+        await self.subject.database.execute(TIDY)
 
     def work(self) -> None:
         self._resuming = asyncio.ensure_future(self.subject.resume(QUEUE))
@@ -246,8 +251,7 @@ class Postgres:
             await self.connection.execute(statement)
 
     async def tidy(self) -> None:
-        """Leave the tables as autovacuum would, so that it does not come in the middle of a round."""
-        await self.connection.execute("vacuum (analyze)")
+        await self.connection.execute(TIDY)
 
     async def close(self) -> None:
         await self.connection.close()
