@@ -159,6 +159,18 @@ def test_a_changed_rate_grants_no_second_burst() -> None:
     assert history.faults == {"above a rate": 1}
 
 
+def test_what_a_larger_burst_admitted_fills_a_smaller_one_and_is_not_owed_beyond_it() -> None:
+    history = History()
+    history.change("changed", {"limit:x": Terms(rate=Rate(1, 10))}, at=0)
+    history.run(*"abcdefgh", at=10)
+    history.change("changing", {"limit:x": Terms(rate=Rate(1, 2))}, at=10.1)
+    history.change("changed", {"limit:x": Terms(rate=Rate(1, 2))}, at=10.2)
+    history.run("i", at=11.15)
+    assert history.faults == {}
+    history.run("j", at=11.2)
+    assert history.faults == {"above a rate": 1}
+
+
 def test_an_ordered_key_neither_overlaps_nor_overtakes() -> None:
     history = History()
     for place, name in enumerate("abcd"):

@@ -191,6 +191,8 @@ def _judge_rates(events: Iterable[Event], verdict: Verdict) -> None:
                 for bucket, meter in meters.items():
                     _drain(meter, event.at, book.of(uses[bucket]))
                 book.note(event)
+                for bucket, meter in meters.items():
+                    _lower(meter, book.of(uses[bucket]))
                 continue
             assert isinstance(event.body, Task)
             for use in event.body.uses:
@@ -209,6 +211,7 @@ def _judge_rates(events: Iterable[Event], verdict: Verdict) -> None:
                 line.above_rate += 1
                 level = meters[bucket].level
                 verdict.fault("above a rate", event, f"{level:.2f} of {rate.burst:g} in {bucket[0]} {bucket[1] or ''}")
+            _lower(meters[bucket], book.of(uses[bucket]))
 
 
 def _drain(meter: Meter, at: datetime, terms: list[Terms]) -> Rate | None:
@@ -221,6 +224,11 @@ def _drain(meter: Meter, at: datetime, terms: list[Terms]) -> Rate | None:
     widest = Rate(max(rate.per_second for rate in known), max(rate.burst for rate in known))
     meter.drain(at, widest.per_second)
     return widest
+
+
+def _lower(meter: Meter, terms: list[Terms]) -> None:
+    """Let the bucket hold no more than its burst: what an earlier, larger one admitted fills it, and is not owed beyond that."""
+    meter.level = min([meter.level, *(one.rate.burst for one in terms if one.rate is not None)])
 
 
 def _judge_order(events: Iterable[Event], verdict: Verdict) -> None:
