@@ -14,8 +14,11 @@ CLOSE = (b"connection", b"close")
 
 
 class Exchange:
-    """It refers to the cycle, which refers to the scope: whoever takes it from the scope removes it there, or each request would be
-    left to the garbage collector."""
+    """One request, whose body is read and whose answer is written in one piece.
+
+    It refers to the cycle, which refers to the scope: whoever takes it from the scope removes it there, or each request would be
+    left to the garbage collector.
+    """
 
     __slots__ = ("_cycle", "_hold", "status")
 

@@ -69,8 +69,15 @@ async def test_a_body_that_comes_in_parts_is_waited_for(services: Services) -> N
     assert services.calls[-1][0] == "tasks.enqueue"
 
 
+async def test_requests_that_come_together_are_answered_in_their_order(services: Services) -> None:
+    async with serving(edge()) as (_, port), connected(port) as client:
+        client.send(b"".join(post(b"x-request-id: %d\r\n" % n) for n in range(3)))
+        answers = [await client.response() for _ in range(3)]
+    assert [(status, headers["x-request-id"]) for status, headers, _ in answers] == [(201, str(n)) for n in range(3)]
+
+
 async def test_a_body_that_is_too_large_is_left_to_who_refuses_it() -> None:
-    # a body is read in pieces that are smaller than any limit, so none arrives whole on a socket
+    # reading pauses after 64 KiB until somebody wants the rest, so on a socket such a body does not arrive whole
     cycle: Any = SimpleNamespace(more_body=False, body=bytearray(b"x" * 21))
     exchange = Exchange(cycle, Hold(Admission(), cycle))
     assert exchange.arrived(20) is None

@@ -3,7 +3,7 @@
 Concurrency is judged in the order of the commits: after each commit that admitted tasks, each limit that these take may have no
 more running tasks than it allows. Rates are judged in the order of `at`, with a leaky bucket as a meter: it holds at most the
 burst if and only if any window of W seconds admits at most burst + rate x W. From when a change is sent until it is answered,
-both the old and the new terms may hold.
+both the old and the new terms may hold. What a bucket owes when its burst is lowered fills it, and is no more than that.
 """
 
 from collections import Counter, defaultdict
