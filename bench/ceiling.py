@@ -7,8 +7,9 @@
 
 `enqueue`: an ASGI route without a framework under uvicorn (uvloop, httptools) that inserts id and payload in groups;
 what comes while a group is being written is the next group, and each request is answered after its commit.
-`deliver`: on each line of stdin, empties the table: claim a group, POST each by pyreqwest, settle the group. A line with a
-number inserts meanwhile, for so many seconds: a group of 100 whenever fewer than 1,000 tasks wait.
+`deliver`: on each line of stdin, empties the table: claim a group, POST each by pyreqwest, settle the group; two groups at once. A
+line has two numbers: for how many seconds it inserts meanwhile, a group of 100 whenever fewer than 1,000 tasks wait, and how many
+tasks it claims at once.
 `insert`: on each line of stdin, a number of seconds, inserts groups of 1,000 over two connections: no HTTP at all.
 `relay`: the route of `enqueue`; what it has committed is claimed, POSTed and settled at once, over a connection of its own.
 """
@@ -131,6 +132,7 @@ class Deliver:
     """Claims, delivers and settles over its lanes; may insert at the same time."""
 
     def __init__(self, lanes: list[asyncpg.Connection], client: Any, url: str) -> None:
+        self.group = CLAIM_GROUP
         self.lanes = lanes
         self.client = client
         self.url = url
@@ -139,8 +141,9 @@ class Deliver:
         """Set when tasks came or went, in a run that inserts."""
         self.inserting = False
 
-    async def run(self, insert_seconds: float, writer: asyncpg.Connection) -> int:
+    async def run(self, insert_seconds: float, group: int, writer: asyncpg.Connection) -> int:
         """Return how many tasks were delivered and settled, until nothing is left."""
+        self.group = group
         self.waiting, self.inserting = 0, insert_seconds > 0
         sides = [self.empty(lane) for lane in self.lanes]
         if self.inserting:
@@ -168,7 +171,7 @@ class Deliver:
         done = 0
         while True:
             more = self.inserting
-            rows = await lane.fetch(CLAIM, CLAIM_GROUP)
+            rows = await lane.fetch(CLAIM, self.group)
             if not rows and more:
                 await self.change()
                 continue
@@ -208,8 +211,9 @@ async def deliver(dsn: str, url: str) -> None:
         delivering = Deliver(lanes, client, url)
         say(event="ready")
         while line := await lines.readline():
+            insert_seconds, group = line.split()
             begun = time.perf_counter()
-            tasks = await delivering.run(float(line), writer)
+            tasks = await delivering.run(float(insert_seconds), int(group), writer)
             say(event="emptied", tasks=tasks, seconds=time.perf_counter() - begun)
 
 

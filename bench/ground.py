@@ -110,17 +110,18 @@ class Ground:
                 into.append(await run())
         return paired(*found, names)
 
-    async def bare_way(self) -> float:
-        """Tasks/s of the bare loop from a table that holds all of them."""
+    async def bare_way(self, at_once: int = ceiling.WORKERS * ceiling.CLAIM_GROUP) -> float:
+        """Tasks/s of the bare loop from a table that holds all of them, with at most so many between their claim and their
+        settle."""
         await self.bare.execute("truncate bare")
         await self.bare.execute(FILL, ceiling.PAYLOAD, self.size.tasks)
         await self.bare.execute("vacuum (analyze) bare")
-        return await self._bare("0")
+        return await self._bare(f"0 {at_once // ceiling.WORKERS}")
 
     async def bare_both(self, seconds: float) -> float:
         """Tasks/s of the bare loop that inserts and delivers at once."""
         await self.bare.execute("truncate bare")
-        return await self._bare(str(seconds), seconds)
+        return await self._bare(f"{seconds} {ceiling.CLAIM_GROUP}", seconds)
 
     async def _bare(self, line: str, seconds: float = 0.0) -> float:
         await self.reports.take()

@@ -86,6 +86,13 @@ MEASURES = (
                 "{one[limited]:,.0f} of {one[unlimited]:,.0f} tasks/s",
             ),
             Row("most attempts at once under a limit of 64", "several.most_at_once", "", at_most(64)),
+            Row(
+                "bare with 64 at once, of bare",
+                "bare.ratio",
+                "x",
+                None,
+                "{bare[limited]:,.0f} of {bare[unlimited]:,.0f} tasks/s",
+            ),
         ),
     ),
     Measure(
@@ -350,11 +357,12 @@ MEASURES = (
                 "{memory_mb:.0f} MB after {seconds:.0f} s at {rate:,.0f} tasks/s",
             ),
             Row(
-                "soak at 80 %: more file descriptors",
+                "soak at 80 %: more file descriptors, at rest after it than before",
                 "more_descriptors",
                 "",
                 at_most(0),
-                "from {descriptors[0]} to {descriptors[1]}, the fewest of a third of the time",
+                "{descriptors[1]} and {descriptors[0]}; under load {loaded_descriptors[0]} and {loaded_descriptors[1]}, "
+                "the fewest of the first third and of the last",
             ),
             Row("soak at 80 %: more threads", "more_threads", "", at_most(0), "{threads[1]} in the end"),
         ),

@@ -41,14 +41,19 @@ async def end_to_end(ground: Ground) -> dict[str, Any]:
 
 
 async def limits(ground: Ground) -> dict[str, Any]:
-    """The same with a limit on the queue and one on the tenant, beside none: with one replica, and with several."""
+    """The same with a limit on the queue and one on the tenant, beside none: with one replica, and with several; and what the bare
+    loop delivers with so few tasks at once."""
     async with ground.subject() as subject:
         one = await _limited(ground, subject, ground.size.few_rounds)
         await subject.add_replicas(ground.size.replicas - 1)
         several = await _limited(ground, subject, ground.size.rounds)
+    bare = await ground.rounds(
+        ground.bare_way, lambda: ground.bare_way(QUEUE_LIMIT), ground.size.rounds, ("unlimited", "limited")
+    )
     return {
         "one": one,
         "several": several,
+        "bare": bare,
         "replicas": ground.size.replicas,
         "queue": QUEUE_LIMIT,
         "tenant": TENANT_LIMIT,

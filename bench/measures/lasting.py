@@ -10,10 +10,13 @@ from bench import filling
 from bench.figures import slope
 from bench.ground import HANDLER, QUEUE, Ground
 from bench.processes import Child
+from bench.subject import Subject
 
 IN_FLIGHT = 64
 SOAK_SHARE = 0.8
 SAMPLE_SECONDS = 0.5
+REST_SECONDS = 3.0
+"""Until a connection to the handler has been idle for so long that it will not be used again."""
 WARM_SHARE, END_SHARE = 0.25, 0.9
 """Of a soak, the part in which growth counts: before, caches, pools and histograms fill; after, the load has ended."""
 
@@ -74,12 +77,14 @@ async def soak(ground: Ground) -> dict[str, Any]:
     weights = Weights()
     async with ground.subject(path="/stamp") as subject:
         top = await ground.paced(subject, size.load_seconds)
+        before = await _descriptors_at_rest(ground, subject)
         async with weights.of(subject.child):
             paced = await ground.paced(subject, size.soak_seconds, SOAK_SHARE * top["per_second"])
+        after = await _descriptors_at_rest(ground, subject)
     counted = slice(int(len(weights.times) * WARM_SHARE), int(len(weights.times) * END_SHARE) + 1)
     minutes = [moment / 60 for moment in weights.times[counted]]
     megabytes = weights.memory_mb[counted]
-    descriptors, threads = _fewest(weights.descriptors[counted]), _fewest(weights.threads[counted])
+    threads = _fewest(weights.threads[counted])
     return {
         "seconds": size.soak_seconds,
         "rate": paced["per_second"],
@@ -87,15 +92,24 @@ async def soak(ground: Ground) -> dict[str, Any]:
         "start_delay": paced["start_delay"],
         "memory_mb": megabytes[-1],
         "memory_mb_per_minute": slope(minutes, megabytes),
-        "descriptors": descriptors,
-        "more_descriptors": descriptors[1] - descriptors[0],
+        "descriptors": (before, after),
+        "more_descriptors": after - before,
+        "loaded_descriptors": _fewest(weights.descriptors[counted]),
         "threads": threads,
         "more_threads": threads[1] - threads[0],
         "memory_samples": megabytes,
     }
 
 
+async def _descriptors_at_rest(ground: Ground, subject: Subject) -> int:
+    """How many are open beside one connection to the handler. Under load there are as many of these as there were calls at once in
+    the last seconds, so only here does one show that is never closed."""
+    await asyncio.sleep(REST_SECONDS)
+    await subject.start_delays(QUEUE, 1, ground.reports)  # which closes the idle ones
+    return subject.child.descriptors()
+
+
 def _fewest(samples: Sequence[int]) -> tuple[int, int]:
-    """The fewest in the first third, and in the last: pooled connections come and go with the load, but what leaks stays."""
+    """The fewest in the first third, and in the last."""
     third = max(1, len(samples) // 3)
     return min(samples[:third]), min(samples[-third:])
