@@ -38,6 +38,8 @@ class Holdings:
         """By the token of the lease."""
         self._empty = asyncio.Event()
         self._empty.set()
+        self._unread = 0
+        """How many calls have been started since answers could be read."""
         self._doubted = False
         self._suspected: set[str] = set()
         self._background: set[asyncio.Task[None]] = set()
@@ -84,17 +86,19 @@ class Holdings:
         target: Target,
         sent: float,
     ) -> None:
-        for begin in range(0, len(claimed), STARTED_AT_ONCE):
+        now = self._core.clock.now()
+        for task in claimed:
+            if self._unread >= STARTED_AT_ONCE:
+                await asyncio.sleep(0)
+                self._unread, now = 0, self._core.clock.now()
             self._empty.clear()
-            now = self._core.clock.now()
-            for task in claimed[begin : begin + STARTED_AT_ONCE]:
-                lease = granted_seconds(self._lease_seconds, timeout_of(task, policy, target))
-                held = Held(
-                    task, lane, policy, target, lease, sent + lease, sent, claim.period, claim.half_open, claim.limited
-                )
-                attempt = self._attempts[task.token] = Attempt(self._core, held, self._lease_seconds, self._over)
-                attempt.start(now, shared)
-            await asyncio.sleep(0)
+            lease = granted_seconds(self._lease_seconds, timeout_of(task, policy, target))
+            held = Held(
+                task, lane, policy, target, lease, sent + lease, sent, claim.period, claim.half_open, claim.limited
+            )
+            attempt = self._attempts[task.token] = Attempt(self._core, held, self._lease_seconds, self._over)
+            attempt.start(now, shared)
+            self._unread += 1
 
     def _over(self, attempt: Attempt) -> None:
         del self._attempts[attempt.held.task.token]

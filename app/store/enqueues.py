@@ -133,16 +133,18 @@ async def _enqueue(db: Reader, group_id: str, entries: Sequence[Entry], atomic: 
     return _RECEIPT.decode(receipt)
 
 
-def _plain(entries: Sequence[Entry]) -> tuple[int, int, Sequence[str], Sequence[bytes]] | None:
-    """Return what enqueue_plain_v1 takes if all entries are of one queue and have nothing but a payload, None otherwise."""
+def _plain(entries: Sequence[Entry]) -> tuple[Sequence[int], Sequence[int], Sequence[str], Sequence[bytes]] | None:
+    """Return what enqueue_plain_v1 takes if all entries have nothing but a payload, None otherwise."""
     first = entries[0]
     if first != Entry(first.task_id, first.queue_id, first.queue_version, 0, first.payload, None, None):
         return None
     ids, queues, versions, handlers, payloads, *rest = zip(*entries, strict=True)
-    same = zip((queues, versions, handlers, *rest), first[1:4] + first[5:], strict=True)
+    same = zip((handlers, *rest), first[3:4] + first[5:], strict=True)
     if any(column.count(value) < len(entries) for column, value in same):
         return None
-    return first.queue_id, first.queue_version, ids, payloads
+    if queues.count(first.queue_id) == versions.count(first.queue_version) == len(entries):
+        return queues[:1], versions[:1], ids, payloads
+    return queues, versions, ids, payloads
 
 
 async def knows_key(db: Reader, queue_id: int, key: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from app.engine import dispatcher
+from app.engine.attempts import Attempt
 from app.runtime.catalogue import TargetCache
 from app.store import tasks
 from app.store.failures import Unavailable
@@ -260,6 +261,45 @@ async def test_lanes_that_one_poll_finds_all_drain_without_the_next_poll(
         await fill(api, await api.queue(name), 3)
     good(await api.post(f"/handlers/{name}/enable"))
     assert len({request.headers["webhook-id"] for request in await handler.received(180)}) == 180
+
+
+@pytest.mark.parametrize(("queues", "each"), [(32, 1), (1, 100)])
+async def test_calls_of_one_claim_start_together_up_to_a_number(
+    start_replica: StartReplica, handler: Handler, monkeypatch: pytest.MonkeyPatch, queues: int, each: int
+) -> None:
+    """However many lanes they are of: answers are read in between, and not after each."""
+    turns: list[int] = []
+    began = False
+
+    def start(self: Attempt, *args: Any) -> None:
+        nonlocal began
+        if not began:
+            turns.append(0)
+            asyncio.get_running_loop().call_soon(turn_ended)
+        began = True
+        turns[-1] += 1
+        really(self, *args)
+
+    def turn_ended() -> None:
+        nonlocal began
+        began = False
+
+    really = Attempt.start
+    monkeypatch.setattr(Attempt, "start", start)
+    replica = await start_replica()
+    api = Api(replica.client, replica.url)
+    name = await api.handler(handler.url)
+    filled = [await api.queue(name) for _ in range(queues)]
+    for queue in filled:
+        await fill(api, queue, 1)
+    await handler.received(queues)  # so that the definitions need not be read in between
+    good(await api.post(f"/handlers/{name}/disable"))
+    for queue in filled:
+        await fill(api, queue, each)
+    turns.clear()
+    good(await api.post(f"/handlers/{name}/enable"))
+    await handler.received(queues * each + queues)
+    assert 16 < max(turns) <= 32
 
 
 async def test_a_lane_continues_after_its_calls_could_not_be_started(

@@ -228,6 +228,11 @@ class Replica:
         entries = [Entry(str(uuid4()), queue_id, version, 0, b"null", None, None) for _ in range(GROUP)]
         assert (await enqueues.enqueue(self.db, str(uuid4()), entries)).verdicts == {}
 
+    async def enqueue_plain_of_several(self) -> None:
+        chosen = [self.queues[n % len(self.queues)] for n in range(GROUP)]
+        entries = [Entry(str(uuid4()), queue_id, version, 0, b"null", None, None) for queue_id, version in chosen]
+        assert (await enqueues.enqueue(self.db, str(uuid4()), entries)).verdicts == {}
+
     async def enqueue_held(self) -> None:
         """Unfinished tasks have the unique keys."""
         numbers = list(itertools.islice(self.unique, GROUP))
@@ -446,6 +451,7 @@ class Replica:
                 self.enqueue,
                 self.enqueue_atomic,
                 self.enqueue_plain,
+                self.enqueue_plain_of_several,
                 self.enqueue_held,
                 self.enqueue_replacing,
                 self.enqueue_calling_back,

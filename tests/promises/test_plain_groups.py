@@ -11,7 +11,7 @@ from app.domain.queues import QueueDefinition
 from app.runtime.core import Core
 from app.runtime.entries import new_ids
 from app.service import queues
-from app.store import enqueues
+from app.store import enqueues, tenants
 from app.store import queues as store
 from app.store.enqueues import Entry, Receipt
 from app.store.queues import QueueRow
@@ -75,12 +75,11 @@ async def test_a_plain_group_is_stored_as_the_same_tasks_are_beside_one_with_opt
     [
         *({"handler_id": 5}, {"key": "k", "fingerprint": b"f"}, {"unique_key": "u"}, {"priority": 1}),
         *({"delay_seconds": 1.0}, {"ttl_seconds": 1.0}, {"max_attempts": 1}, {"options": "{}"}),
-        *({"queue_id": 2}, {"queue_version": 2}),
     ],
 )
 def test_one_entry_with_anything_else_makes_a_group_not_plain(change: dict[str, Any]) -> None:
     bare = Entry("id", 1, 1, 0, b"null", None, None)
-    assert enqueues._plain([bare, bare, bare]) == (1, 1, ("id",) * 3, (b"null",) * 3)
+    assert enqueues._plain([bare, bare, bare]) == ((1,), (1,), ("id",) * 3, (b"null",) * 3)
     assert enqueues._plain([bare, bare._replace(**change), bare]) is None
     assert enqueues._plain([bare._replace(**change), bare]) is None
 
@@ -110,3 +109,54 @@ async def test_a_plain_group_fills_a_queue_to_its_depth_in_order(core: Core, cal
     stored = await core.db.fetch("select payload from sluice.tasks where id = $1", entries[0].task_id)
     assert [bytes(row[0]) for row in stored] == [b"0"]
     assert await count(core) == 4
+
+
+def test_a_plain_group_names_the_queue_of_each_task_unless_it_is_the_same() -> None:
+    bare = Entry("id", 1, 1, 0, b"null", None, None)
+    assert enqueues._plain([bare, bare._replace(queue_id=2)]) == ((1, 2), (1, 1), ("id",) * 2, (b"null",) * 2)
+    assert enqueues._plain([bare, bare._replace(queue_version=2)]) == ((1, 1), (1, 2), ("id",) * 2, (b"null",) * 2)
+
+
+async def test_a_plain_group_of_several_queues_is_stored_as_each_of_them_is(core: Core, caller: Caller) -> None:
+    """Whoever's they are, and whatever their tasks wait for."""
+    other = Caller(await tenants.ensure(core.db, "other"), "other", "operate")
+    rows = [
+        await queue_row(core, caller),
+        await queue_row(core, other),
+        await queue_row(core, caller, "halted"),
+    ]
+    await queues.pause(core, caller, "halted")
+    together = [entry for entries in zip(*(plain(core, row, 2) for row in rows), strict=True) for entry in entries]
+    apart = [plain(core, row, 2) for row in rows]
+    group = str(uuid4())
+    receipt = await enqueues.enqueue(core.db, group, together)
+    assert receipt.verdicts == {}
+    assert receipt.waiting == {rows[0].id: "worker", rows[1].id: "worker", rows[2].id: "queue_paused"}
+    for entries in apart:
+        await enqueue(core, entries)
+    found = [
+        await core.db.fetch(
+            """select (to_jsonb(t) - '{id,run_at,created_at}'::text[])::text, run_at = created_at
+               from sluice.tasks t where id = any($1) order by queue_id, id""",
+            [entry.task_id for entry in entries],
+        )
+        for entries in (together, [entry for entries in apart for entry in entries])
+    ]
+    assert found[0] == found[1] and len(found[0]) == 6
+    assert await enqueues.enqueue(core.db, group, together) == receipt
+    assert await count(core) == 12
+
+
+async def test_a_plain_group_of_several_queues_is_refused_where_one_has_changed_or_is_full(
+    core: Core, caller: Caller
+) -> None:
+    rows = [
+        await queue_row(core, caller),
+        await queue_row(core, caller, "changing"),
+        await queue_row(core, caller, "full", max_depth=1),
+    ]
+    await queue_row(core, caller, "changing", description="changed")
+    entries = [entry for row in rows for entry in plain(core, row, 2)]
+    assert (await enqueue(core, entries)).verdicts == {3: ["changed"], 4: ["changed"], 6: ["queue_full"]}
+    stored = await core.db.fetch("select id::text from sluice.tasks order by id")
+    assert [task_id for (task_id,) in stored] == sorted(entries[n].task_id for n in (0, 1, 4))
