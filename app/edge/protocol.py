@@ -145,7 +145,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self._disarm()
             self._close()
         else:
-            self._refuse(unavailable("too many connections are waiting for the rest of a request"))
+            self._refuse(unavailable("too many connections are waiting for the rest of a request"), at_once=True)
 
     def shutdown(self) -> None:
         self._lingering = True
@@ -292,7 +292,10 @@ class EdgeProtocol(HttpToolsProtocol):
         return True
 
     def on_response_complete(self) -> None:
+        last = not self.pipeline
         super().on_response_complete()
+        if self._ignoring and last:
+            self._close()
         if self.cycle.response_complete:
             self.cycle.body.clear()
             if not self.transport.is_closing():
@@ -412,7 +415,26 @@ class EdgeProtocol(HttpToolsProtocol):
             return not self.cycle.response_started and not self.pipeline
         return self.cycle is None or self.cycle.response_complete
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _leave_answers(self) -> bool:
+        """Read nothing more, and close once the requests that arrived before the faulty one have been answered; return whether there
+        are any. What became of them would otherwise remain unknown."""
+        if self._phase is _Phase.BODY:
+            if not self.pipeline:
+                return False
+            self.pipeline.popleft()
+        if self._phase is not _Phase.BETWEEN:
+            self._hold.release()
+        self._admission.serves(self)
+        self._ignoring = True
+        if self.pipeline:
+            self.pipeline[0][0].keep_alive = False
+        elif self._phase is not _Phase.BODY:
+            self.cycle.keep_alive = False
+        return True
+
+    def _refuse(self, refusal: Refusal, *, at_once: bool = False) -> None:
+        """Answer the faulty request if a client would read it as that, and close: unless `at_once`, when earlier requests have been
+        answered."""
         self._disarm()
         if self._may_answer():
             body = msgspec.json.encode(problem_of(refusal)) + LINE_END
@@ -429,6 +451,8 @@ class EdgeProtocol(HttpToolsProtocol):
             if self.config.request_meter is not None:
                 seconds = self.loop.time() - self._parted[1] if self._parted[0] == self._request else 0.0
                 self.config.request_meter(OTHER, OTHER, STATUS[refusal.code])(seconds)
+        elif not at_once and self._leave_answers():
+            return
         self._close()
 
 

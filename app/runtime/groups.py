@@ -87,9 +87,14 @@ class GroupWriter(Generic[Item, Verdict]):
             self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._start_another)
 
     async def drained(self) -> None:
-        """Return once everything submitted before has its verdict."""
-        while self._writes:
-            await asyncio.wait(self._writes)
+        """Return once everything submitted before has its verdict, whatever is submitted meanwhile."""
+        left: list[asyncio.Future[None]] = [*self._writes]
+        for place, submission in enumerate(self._waiting):
+            told = asyncio.get_running_loop().create_future()
+            self._waiting[place] = submission._replace(told=partial(_tell, submission.told, told))
+            left.append(told)
+        if left:
+            await asyncio.wait(left)
 
     def _start_group(self) -> None:
         # nothing awaits between reading the waiting items and registering the write, so no wake-up can be lost
@@ -162,6 +167,16 @@ class _Submission(NamedTuple, Generic[Item, Verdict]):
     items: Sequence[Item]
     told: Callable[[Sequence[Verdict | BaseException]], None]
     """Takes the verdicts on the items, in order."""
+
+
+def _tell(
+    tell: Callable[[Sequence[Verdict | BaseException]], None],
+    told: "asyncio.Future[None]",
+    verdicts: Sequence[Verdict | BaseException],
+) -> None:
+    tell(verdicts)
+    if not told.done():
+        told.set_result(None)
 
 
 def _resolve(

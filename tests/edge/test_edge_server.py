@@ -235,17 +235,65 @@ async def test_what_is_no_request_is_a_problem_too(request_bytes: bytes) -> None
         assert await client.closed() == b""
 
 
-async def test_a_broken_request_is_not_answered_in_place_of_the_one_before() -> None:
+@pytest.mark.parametrize("whole", [1, 3])
+@pytest.mark.parametrize(
+    "faulty",
+    [
+        b"\0",
+        b"NONSENSE\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: localhost\r\nx: " + b"x" * 70_000 + b"\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: gzip\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhelloNONSENSE",
+    ],
+    ids=["byte", "head", "too large", "transfer-encoding", "body"],
+)
+async def test_what_came_before_a_faulty_request_is_answered_and_nothing_after(faulty: bytes, whole: int) -> None:
+    released = asyncio.Event()
+    served = []
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        await released.wait()
+        served.append(scope)
+        await answer(send, b"%d" % len(served))
+
+    async with serving(app) as (server, port), connected(port) as client:
+        client.send(GET * whole + faulty + GET)
+        await poll(lambda: any(connection._ignoring for connection in server.server_state.connections))
+        released.set()
+        answers = [await client.response() for _ in range(whole)]
+        assert [(status, body) for status, _, body in answers] == [(200, b"%d" % n) for n in range(1, whole + 1)]
+        if whole > 1 or b"chunked" not in faulty:  # there, the only one was under way already
+            assert answers[-1][1]["connection"] == "close"
+        assert await client.closed() == b""
+        assert len(served) == whole
+
+
+async def test_a_request_that_stays_unfinished_costs_the_one_before_no_answer() -> None:
     released = asyncio.Event()
 
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
         await released.wait()
         await answer(send, b"first")
 
-    async with serving(app) as (_, port), connected(port) as client:
-        client.send(GET + b"NONSENSE\r\n\r\n")
-        assert await client.closed() == b""
+    async with serving(app, head_seconds=0.1) as (server, port), connected(port) as client:
+        client.send(GET + b"GET / HT")
+        await poll(lambda: any(connection._ignoring for connection in server.server_state.connections))
         released.set()
+        status, _, body = await client.response()
+        assert (status, body) == (200, b"first")
+        assert await client.closed() == b""
+
+
+async def test_a_connection_that_gives_way_does_so_at_once() -> None:
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        await asyncio.Event().wait()
+
+    async with serving(app) as (server, port), connected(port) as client:
+        client.send(GET + b"GET / HT")
+        [connection] = server.server_state.connections
+        await poll(lambda: connection._phase.name == "HEAD")
+        connection.give_way()
+        assert await client.closed() == b""
 
 
 async def test_a_refused_body_leaves_the_connection_usable() -> None:

@@ -221,6 +221,30 @@ async def test_drained_waits_for_everything_submitted_before_it() -> None:
     await asyncio.gather(*submitted)
 
 
+async def test_drained_does_not_wait_for_what_is_submitted_meanwhile() -> None:
+    groups, _ = writer_over(Writer(), max_group=2, max_concurrent=1)
+    told: list[int] = []
+    stopped = False
+
+    async def submit_again_and_again() -> None:
+        while not stopped:
+            await groups.submit(0)
+
+    arriving = [asyncio.create_task(submit_again_and_again()) for _ in range(8)]
+    await turns()
+    before = [asyncio.create_task(groups.submit(item)) for item in range(5)]
+    for submitted in before:
+        submitted.add_done_callback(lambda _: told.append(1))
+    await turns(1)
+    async with asyncio.timeout(5):
+        await groups.drained()
+    await turns(2)
+    assert len(told) == 5
+    assert not any(task.done() for task in arriving), "they go on meanwhile"
+    stopped = True
+    await asyncio.gather(*before, *arriving)
+
+
 async def test_a_writer_that_cannot_keep_up_refuses_instead_of_growing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.runtime.groups.MAX_WAITING", 3)
     write = Writer()
