@@ -416,8 +416,10 @@ class EdgeProtocol(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _leave_answers(self) -> bool:
-        """Read nothing more, and close once the requests that arrived before the faulty one have been answered; return whether there
-        are any. What became of them would otherwise remain unknown."""
+        """Read nothing more, and close once the requests before the faulty one have been answered; return whether there are any.
+
+        What became of them would otherwise remain unknown.
+        """
         if self._phase is _Phase.BODY:
             if not self.pipeline:
                 return False
