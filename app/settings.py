@@ -188,7 +188,7 @@ class Settings(BaseSettings):
     def egress(self) -> tuple[str, ...]:
         """What is allowed in addition to public addresses."""
         if self.egress_allow is None:
-            return () if self.auth_required else LOOPBACK
+            return LOOPBACK if self.on_loopback else ()
         return self.egress_allow
 
     @property
@@ -393,7 +393,7 @@ def _shown(name: str, value: Any) -> Any:
 def _default(name: str, field: FieldInfo) -> str:
     words = {
         "auth": "off on loopback without a bootstrap key, otherwise on",
-        "egress_allow": "loopback if SLUICE_AUTH is off, otherwise none",
+        "egress_allow": "loopback if SLUICE_HOST is, otherwise none",
     }
     if name in words:
         return words[name]

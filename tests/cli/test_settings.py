@@ -140,11 +140,13 @@ def test_contradictions_say_what_to_do(env: pytest.MonkeyPatch, tmp_path: Path) 
     assert "set one of the two" in refusal()
 
 
-def test_loopback_may_be_called_by_default_only_while_nobody_needs_a_key() -> None:
-    assert load().egress == LOOPBACK
-    for given in ({"bootstrap_key": KEY}, {"auth": "on"}, {"host": "10.0.0.7"}):
-        assert load(**given).egress == (), given
-        assert load(**given, egress_allow="127.0.0.0/8").egress == ("127.0.0.0/8",)
+def test_loopback_may_be_called_by_default_only_by_a_replica_bound_to_it() -> None:
+    for given in ({}, {"bootstrap_key": KEY}, {"auth": "on"}, {"host": "localhost"}):
+        assert load(**given).egress == LOOPBACK, given
+        assert load(**given, egress_allow="none").egress == ()
+    for host in ("10.0.0.7", "0.0.0.0"):
+        assert load(host=host, bootstrap_key=KEY).egress == ()
+        assert load(host=host, bootstrap_key=KEY, egress_allow="127.0.0.0/8").egress == ("127.0.0.0/8",)
 
 
 def test_a_bootstrap_key_is_long_enough_not_to_be_guessed() -> None:
