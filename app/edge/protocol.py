@@ -435,8 +435,8 @@ class EdgeProtocol(HttpToolsProtocol):
         return True
 
     def _refuse(self, refusal: Refusal, *, at_once: bool = False) -> None:
-        """Answer the faulty request if a client would read it as that, and close: unless `at_once`, when earlier requests have been
-        answered."""
+        """Answer the faulty request, if a client would read that as its answer, and close. Unless `at_once`, requests before it are
+        answered first."""
         self._disarm()
         if self._may_answer():
             body = msgspec.json.encode(problem_of(refusal)) + LINE_END

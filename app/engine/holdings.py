@@ -38,7 +38,7 @@ class Holdings:
         """By the token of the lease."""
         self._empty = asyncio.Event()
         self._empty.set()
-        self._unread = 0
+        self._in_a_row = 0
         """How many calls have been started since answers could be read."""
         self._doubted = False
         self._suspected: set[str] = set()
@@ -88,9 +88,9 @@ class Holdings:
     ) -> None:
         now = self._core.clock.now()
         for task in claimed:
-            if self._unread >= STARTED_AT_ONCE:
+            if self._in_a_row >= STARTED_AT_ONCE:
                 await asyncio.sleep(0)
-                self._unread, now = 0, self._core.clock.now()
+                self._in_a_row, now = 0, self._core.clock.now()
             self._empty.clear()
             lease = granted_seconds(self._lease_seconds, timeout_of(task, policy, target))
             held = Held(
@@ -98,7 +98,7 @@ class Holdings:
             )
             attempt = self._attempts[task.token] = Attempt(self._core, held, self._lease_seconds, self._over)
             attempt.start(now, shared)
-            self._unread += 1
+            self._in_a_row += 1
 
     def _over(self, attempt: Attempt) -> None:
         del self._attempts[attempt.held.task.token]
