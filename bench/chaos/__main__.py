@@ -26,7 +26,6 @@ from typing import Any
 
 import asyncpg
 import httpx2
-import uvloop
 
 from app.embedded.directory import EmbeddedError
 from app.embedded.postgres import EmbeddedPostgres
@@ -220,7 +219,8 @@ def main() -> int:
     (ROOT / "build").mkdir(exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="chaos-", dir=ROOT / "build"))
     try:
-        result = uvloop.run(Run(given, directory).whole(library))
+        # not uvloop: its transports forget their socket when they are closed, and httpx2 asks idle connections for theirs
+        result = asyncio.run(Run(given, directory).whole(library))
     except (ChildFailed, EmbeddedError, RuntimeError, httpx2.HTTPError, ExceptionGroup) as failure:
         first = failure.exceptions[0] if isinstance(failure, ExceptionGroup) else failure
         print(f"chaos: {first!r}; see {directory}", file=sys.stderr)

@@ -27,7 +27,6 @@ from typing import Any
 
 import asyncpg
 import httpx2
-import uvloop
 
 from app.embedded.directory import EmbeddedError
 from app.embedded.postgres import EmbeddedPostgres
@@ -233,7 +232,8 @@ def main() -> int:
     (ROOT / "build").mkdir(exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="chaos-limits-", dir=ROOT / "build"))
     try:
-        result = uvloop.run(Run(given, directory).whole())
+        # not uvloop: its transports forget their socket when they are closed, and httpx2 asks idle connections for theirs
+        result = asyncio.run(Run(given, directory).whole())
     except (ChildFailed, EmbeddedError, RuntimeError, httpx2.HTTPError, ExceptionGroup) as failure:
         print(f"chaos-limits: {_first(failure)!r}; see {directory}", file=sys.stderr)
         return 1
