@@ -16,6 +16,7 @@ from app.edge.auth import CoreDep, Reader, User
 from app.edge.config import EdgeConfig
 from app.edge.declared import Shown, Takes
 from app.edge.headers import read_headers, trace_of
+from app.edge.idempotency import require_no_key
 from app.edge.pages import DEFAULT_LIMIT, Cursor, Limit, Page, binding, next_cursor, position_of
 from app.edge.problems import header, problems
 from app.edge.replies import reply
@@ -60,9 +61,11 @@ async def create_batch(
 ) -> Response:
     """Create a batch, with up to 10,000 tasks in a body of at most 32 MiB. The answer has a result per task, in order."""
     edge: EdgeConfig = request.app.state.edge
+    headers = read_headers(request.scope["headers"])
+    require_no_key(headers)
     asked = split_batch(body, edge.max_payload_bytes)
     items = await validate_items(asked.spans, edge.max_payload_bytes)
-    view, results = await batches.create(core, caller, asked, items, _trace(request))
+    view, results = await batches.create(core, caller, asked, items, trace_of(headers))
     location = f"{edge.public_url.rstrip('/')}/batches/{view.id}"
     return reply(await _with_results(view, results), 201, {"location": location})
 
@@ -81,12 +84,10 @@ async def add_batch_tasks(
 ) -> Response:
     """Add tasks to an unsealed batch, up to 10,000 per request. The answer has a result per task, in order."""
     edge: EdgeConfig = request.app.state.edge
+    headers = read_headers(request.scope["headers"])
+    require_no_key(headers)
     items = await validate_items(split_tasks(body), edge.max_payload_bytes)
-    return reply(await _with_results(*await batches.add(core, caller, batch_id, items, _trace(request))))
-
-
-def _trace(request: Request) -> tuple[str, str | None] | None:
-    return trace_of(read_headers(request.scope["headers"]))
+    return reply(await _with_results(*await batches.add(core, caller, batch_id, items, trace_of(headers))))
 
 
 async def _with_results(view: BatchView, results: Sequence[Result]) -> FilledBatch:

@@ -21,6 +21,7 @@ from app.edge.body import read_body, require_json, require_size
 from app.edge.config import EdgeConfig
 from app.edge.errors import STATUS, problem, problem_of
 from app.edge.headers import read_headers, text, trace_of
+from app.edge.idempotency import require_no_key
 from app.edge.replies import json_reply
 from app.edge.strict import NO_PARAMETERS, Handle, StrictRoute, check_query
 from app.runtime.core import Core
@@ -78,6 +79,7 @@ class BulkEndpoint:
             raise invalid_field("/name", f"is not a name ({NAME_RULE})")
         require_size(text(headers.get(b"content-length")), MAX_BULK_BYTES)
         require_json(text(headers.get(b"content-type")))
+        require_no_key(headers)
         body = await read_body(scope, receive, MAX_BULK_BYTES)
         async with self._turns.turn(caller.tenant_id, patience_seconds=PATIENCE_SECONDS):
             spans, atomic = split_bulk(body)

@@ -124,10 +124,10 @@ class Edge:
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange | None) -> None:
         headers = read_headers(scope["headers"])
-        if self._guarded:
-            require_loopback(headers)
         if b"host" not in headers and scope["http_version"] == "1.1":
             raise Refusal("malformed", "the request has no Host header")
+        if self._guarded:
+            require_loopback(headers)
         if scope["method"] == "POST" and self._shortcut is not None:
             name = self._shortcut.name_in(scope["path"])
             if name is not None:

@@ -1,6 +1,7 @@
 """The `Idempotency-Key` header."""
 
 import re
+from collections.abc import Mapping
 
 from app.domain.errors import Refusal, invalid_field
 from app.domain.tasks import label_problem
@@ -22,3 +23,11 @@ def key_of(header: bytes) -> str:
     if (found := label_problem(key)) is not None:
         raise invalid_field("/idempotency_key", found)
     return key
+
+
+def require_no_key(headers: Mapping[bytes, bytes]) -> None:
+    """Refuse a key for a request that stores many tasks, rather than ignore it. Raises Refusal (malformed)."""
+    if b"idempotency-key" in headers:
+        raise Refusal(
+            "malformed", "Idempotency-Key is for a request with one task; give each of these its own idempotency_key"
+        )

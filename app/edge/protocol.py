@@ -8,6 +8,7 @@ closed. A client that does not read its answers is disconnected.
 """
 
 import asyncio
+import re
 from enum import Enum
 from types import SimpleNamespace
 from typing import Any, cast
@@ -39,6 +40,8 @@ MAX_DRAINED_BYTES = 41_943_040
 """How much of a refused body is read and dropped, so that the client can read why: more than the largest body allowed."""
 ON_ALL = [("x-content-type-options", "nosniff")]
 """On every answer: browsers must not interpret what a tenant stored as a page or a script."""
+_ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
+"""A target with an authority, which overrides Host (RFC 9112, section 3.2.2)."""
 _WATCHED = frozenset({b"expect", b"transfer-encoding", b"upgrade", HEADER})
 
 
@@ -245,6 +248,8 @@ class EdgeProtocol(HttpToolsProtocol):
             raise _Enough
         self._request_id = self._request_id or next(self.config.request_ids)
         self.scope["request_id"] = self._request_id  # type: ignore[typeddict-unknown-key]
+        if not self.url.startswith(b"/") and (absolute := _ABSOLUTE.match(self.url)) is not None:
+            self.headers[:] = [(name, absolute[1] if name == b"host" else value) for name, value in self.headers]
         super().on_headers_complete()
         self.cycle.default_headers = [*self.cycle.default_headers, (HEADER, self._request_id)]
         self.scope["exchange"] = Exchange(self.cycle, self._hold)  # type: ignore[typeddict-unknown-key]

@@ -426,8 +426,17 @@ async def test_without_keys_a_page_from_elsewhere_is_refused(api: Api, origin: s
     assert raw_code(await asked(api, "localhost", origin)) == (403, "host_refused")
 
 
-async def test_a_request_without_a_host_is_refused(api: Api) -> None:
-    assert (await asked(api, None))[0] in (400, 403)
+async def test_a_request_without_a_host_is_malformed(api: Api) -> None:
+    assert raw_code(await asked(api, None)) == (400, "malformed")
+    assert raw_code(await asked(api, None, path="http://localhost/queues")) == (400, "malformed")
+
+
+async def test_without_keys_the_host_of_the_target_counts_and_not_the_header(api: Api) -> None:
+    """RFC 9112, section 3.2.2."""
+    for elsewhere in ("http://evil.example", "HTTPS://evil.example:80", "http://localhost@evil.example"):
+        found = await asked(api, "localhost", path=f"{elsewhere}/queues")
+        assert raw_code(found) == (403, "host_refused"), elsewhere
+    assert (await asked(api, "evil.example", path="http://localhost:80/queues"))[0] == 200
 
 
 async def test_without_keys_any_authorization_is_ignored(api: Api) -> None:

@@ -303,6 +303,10 @@ async def test_requests_are_judged_strictly(api: Api) -> None:
     await refused(b'{"tasks": []}', 422, "invalid", "/tasks", path=tasks)
     await refused(b"{}", 422, "invalid", "/tasks", path=tasks)
     await refused(b'{"tasks": [{"payload": 1}], "atomic": true}', 422, "invalid", "/atomic", path=tasks)
+    for path in ("/batches", tasks):
+        body = {"tasks": [{"payload": 1}], **({"queue": queue} if path == "/batches" else {})}
+        problem(await api.post(path, json=body, headers={"idempotency-key": "k"}), 400, "malformed")
+    assert await api.pages("/tasks", queue=queue) == []
     for path in ("/batches/nobody", "/batches/0193a5b0-1111-7000-8000-000000000000"):
         problem(await api.get(path), 404, "batch_not_found")
         for verb in ("seal", "cancel", "retry"):

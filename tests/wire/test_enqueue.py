@@ -246,6 +246,7 @@ async def test_numbers_beyond_every_range_are_refused_cleanly(api: Api, field: s
         b'{"a": "\\u0000"}',
         b'{"__proto__": 1, "": 2, "payload": 3}',
         b'"\x7f"',
+        '"\ufdd0 \uffff \\ufffe"'.encode(),
     ],
 )
 async def test_a_payload_reaches_the_handler_byte_for_byte(api: Api, handler: Handler, payload: bytes) -> None:
