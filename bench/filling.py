@@ -68,9 +68,11 @@ async def _tasks(subject: Subject, task_id: str, count: int, **changed: str) -> 
 
 async def history(subject: Subject, count: int, days: int, kept_until: str = "r.kept_until") -> None:
     """Tasks that have ended like the first one there, whose retention ends on so many days."""
-    [task_id] = await subject.database.fetchrow("select id from sluice.task_history limit 1")
+    task_id, until = await subject.database.fetchrow("select id, kept_until::text from sluice.task_history limit 1")
+    # that may be a copy itself, of which one with the same id is made for another day
+    where = f"r.id = $1 and r.kept_until = '{until}'"
     spread = f"{kept_until} - (s % {days}) * interval '1 day'"
-    await copies(subject.database, "sluice.task_history", "r.id = $1", task_id, count, id=_ID, kept_until=spread)
+    await copies(subject.database, "sluice.task_history", where, task_id, count, id=_ID, kept_until=spread)
     await _settle_down(subject.database, "sluice.task_history")
 
 
