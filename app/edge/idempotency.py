@@ -29,5 +29,5 @@ def require_no_key(headers: Mapping[bytes, bytes]) -> None:
     """Refuse a key for a request that stores many tasks, rather than ignore it. Raises Refusal (malformed)."""
     if b"idempotency-key" in headers:
         raise Refusal(
-            "malformed", "Idempotency-Key is for a request with one task; give each of these its own idempotency_key"
+            "malformed", "Idempotency-Key is for a request with one task; give each task here its own idempotency_key"
         )

@@ -235,7 +235,7 @@ async def test_what_holds_for_every_route_holds_for_this_one(api: Api) -> None:
     problem(await api.post(path, content=b"{}", headers={"content-type": "text/plain"}), 415, "unsupported_media_type")
     for key in ('"k"', "k"):
         found = problem(await api.post(path, json=tasks, headers={"idempotency-key": key}), 400, "malformed")
-        assert "each of these its own idempotency_key" in found["detail"]
+        assert "each task here its own idempotency_key" in found["detail"]
     assert await depth(api, path.split("/")[2]) == 0
     assert problem(await api.get(path), 405, "method_not_allowed")
     for document in (good(await api.get("/openapi.json")),):
